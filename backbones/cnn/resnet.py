@@ -1,0 +1,111 @@
+"""ResNet, version 1.5 (the stride sits on the 3x3 convolution), as torchvision's ``resnet.py`` builds it.
+
+Source: He et al. 2016, "Deep Residual Learning for Image Recognition"; torchvision/models/resnet.py.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from backbones.features import Features
+from backbones.layers.convolution import Conv
+from backbones.layers.normalisation import BatchNorm
+from backbones.layers.pooling import global_average_pool, max_pool
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around an identity, or a strided 1x1 convolution where the shape changes."""
+
+    channels: int
+    stride: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 c2']:
+        y = Conv(self.channels, 3, self.stride, dtype=self.dtype, name='conv1')(x)
+        y = nn.relu(BatchNorm(dtype=self.dtype, name='norm1')(y, train=train))
+        y = Conv(self.channels, 3, dtype=self.dtype, name='conv2')(y)
+        y = BatchNorm(dtype=self.dtype, name='norm2')(y, train=train)
+        return nn.relu(y + _shortcut(self, x, self.channels, train))
+
+
+class Bottleneck(nn.Module):
+    """1x1 reduction, 3x3, 1x1 expansion to four times the channels."""
+
+    channels: int
+    stride: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 c2']:
+        width = self.channels * self.expansion
+        y = Conv(self.channels, 1, dtype=self.dtype, name='conv1')(x)
+        y = nn.relu(BatchNorm(dtype=self.dtype, name='norm1')(y, train=train))
+        y = Conv(self.channels, 3, self.stride, dtype=self.dtype, name='conv2')(y)
+        y = nn.relu(BatchNorm(dtype=self.dtype, name='norm2')(y, train=train))
+        y = Conv(width, 1, dtype=self.dtype, name='conv3')(y)
+        y = BatchNorm(dtype=self.dtype, name='norm3')(y, train=train)
+        return nn.relu(y + _shortcut(self, x, width, train))
+
+
+def _shortcut(block: BasicBlock | Bottleneck, x: Array, channels: int, train: bool) -> Array:
+    """The identity, or a projection where the block changes the resolution or the channels."""
+    if block.stride == 1 and x.shape[-1] == channels:
+        return x
+    x = Conv(channels, 1, block.stride, dtype=block.dtype, name='shortcut_conv')(x)
+    return BatchNorm(dtype=block.dtype, name='shortcut_norm')(x, train=train)
+
+
+class Stage(nn.Module):
+    """A chain of blocks at one resolution; the first one strides."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depth: int
+    channels: int
+    stride: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 c2']:
+        for index in range(self.depth):
+            stride = self.stride if index == 0 else 1
+            x = self.block(self.channels, stride, self.dtype, name=f'block{index + 1}')(x, train=train)
+        return x
+
+
+class ResNet(nn.Module):
+    """Four stages behind a stem.
+
+    Attributes:
+        block: ``BasicBlock`` or ``Bottleneck``.
+        depths: blocks per stage.
+        channels: inner channels per stage.
+        stem_channels: channels of the stem's convolution.
+        small_images: a 3x3 stem of stride 1 without a pool, for images of about 32 pixels (He et al. 2016, section
+            4.2), in place of the 7x7 of stride 2 and the 3x3 max-pool of stride 2.
+        dtype: type of the computation.
+    """
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depths: tuple[int, ...]
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    stem_channels: int = 64
+    small_images: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
+        size, stride = (3, 1) if self.small_images else (7, 2)
+        x = Conv(self.stem_channels, size, stride, dtype=self.dtype, name='stem_conv')(images)
+        x = nn.relu(BatchNorm(dtype=self.dtype, name='stem_norm')(x, train=train))
+        if not self.small_images:
+            x = max_pool(x, window=3, stride=2, padding=1)
+        stages = {}
+        for index, (depth, channels) in enumerate(zip(self.depths, self.channels, strict=True)):
+            stage = Stage(self.block, depth, channels, 1 if index == 0 else 2, self.dtype, name=f'stage{index + 1}')
+            x = stages[stage.name] = stage(x, train=train)
+        return Features(stages=stages, pooled=global_average_pool(x))

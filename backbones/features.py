@@ -1,0 +1,57 @@
+"""The contract every backbone meets: what goes in, what comes out, what is known about it."""
+
+import dataclasses
+
+import flax.struct
+from jaxtyping import Array, Float
+
+from backbones.preprocessing import Preprocessing
+
+
+@flax.struct.dataclass
+class Features:
+    """What a backbone returns.
+
+    Attributes:
+        stages: ``'stage1'`` to ``'stageN'``, maps in NHWC layout for CNN and ViT alike, shallow to deep.
+        pooled: what the reference's classifier sees, after the final normalisation and the pooling.
+        tokens: prefix tokens (class token first) and then patches after the final normalisation; ``None`` for a CNN.
+    """
+
+    stages: dict[str, Float[Array, 'batch height width channels']]
+    pooled: Float[Array, 'batch channels']
+    tokens: Float[Array, 'batch tokens channels'] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class StageInfo:
+    """One stage: its name, its channels, and how many input pixels one step of its map spans."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneInfo:
+    """Static facts of a registered backbone.
+
+    Attributes:
+        name: the registered name.
+        family: ``'cnn'`` or ``'vit'``.
+        params: number of parameters without a classifier.
+        stages: one entry per stage, shallow to deep.
+        pooled: channels of ``Features.pooled``.
+        image_size: side in pixels of the square images it is meant for.
+        preprocessing: what its published weights expect.
+        weights: sources of published weights, in the form ``load_weights`` takes.
+    """
+
+    name: str
+    family: str
+    params: int
+    stages: tuple[StageInfo, ...]
+    pooled: int
+    image_size: int
+    preprocessing: Preprocessing
+    weights: tuple[str, ...] = ()

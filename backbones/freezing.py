@@ -1,0 +1,145 @@
+"""Which parameters train: ordered patterns become a mask, the mask splits the tree, the forward pass joins it again.
+
+A frozen leaf is *absent* from the tree that is differentiated, so it costs no gradient, no optimizer state and no
+communication. Freezing is parameters **and** behaviour: a module all of whose parameters are frozen runs in inference
+mode, so its BatchNorms use and keep their running statistics and its dropout is off (``inference_where_frozen``).
+
+A rule is ``(pattern, state)``: a regular expression that must match a whole path such as
+``backbone/stage3/block2/conv1/kernel``, and ``'frozen'`` or ``'trainable'``. The first rule that matches decides.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import flax.linen as nn
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from backbones.errors import UserError, unknown
+
+STATES = ('frozen', 'trainable')
+
+Rule = tuple[str, str]
+
+FREEZE_BACKBONE: tuple[Rule, ...] = (('backbone/.*', 'frozen'), ('.*', 'trainable'))
+TRAIN_EVERYTHING: tuple[Rule, ...] = (('.*', 'trainable'),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One rule and what it decided.
+
+    Attributes:
+        pattern: the regular expression.
+        state: ``'frozen'`` or ``'trainable'``.
+        leaves: number of arrays it decided.
+        parameters: number of values in them.
+    """
+
+    pattern: str
+    state: str
+    leaves: int
+    parameters: int
+
+
+def _decide(params: dict, rules: Sequence[Rule]) -> dict[str, int]:
+    """Path of every leaf → index of the first rule that matches it."""
+    compiled = []
+    for pattern, state in rules:
+        if state not in STATES:
+            raise unknown(f'state of the freezing rule {pattern!r}', state, STATES)
+        try:
+            compiled.append(re.compile(pattern))
+        except re.error as error:
+            raise UserError(f'the freezing pattern {pattern!r} is no regular expression: {error}') from None
+    decisions = {}
+    for path in flatten_dict(params, sep='/'):
+        matches = (index for index, pattern in enumerate(compiled) if pattern.fullmatch(path))
+        decision = next(matches, None)
+        if decision is None:
+            raise UserError(
+                f'no freezing rule covers the parameter {path!r}; the patterns are '
+                f'{[pattern for pattern, _ in rules]} (they must match the whole path; end with a catch-all ".*")'
+            )
+        decisions[path] = decision
+    return decisions
+
+
+def mask(params: dict, rules: Sequence[Rule]) -> dict:
+    """A tree shaped like ``params`` whose leaves say whether the parameter trains.
+
+    Raises:
+        UserError: a parameter that no rule covers (named), an unknown state, a pattern that is no regular expression.
+    """
+    decisions = _decide(params, rules)
+    return unflatten_dict({path: rules[index][1] == 'trainable' for path, index in decisions.items()}, sep='/')
+
+
+def split(params: dict, mask: dict) -> tuple[dict, dict]:
+    """``(trainable, frozen)``: two trees without each other's leaves, and without empty branches.
+
+    Raises:
+        UserError: ``mask`` and ``params`` do not have the same leaves.
+    """
+    leaves, states = flatten_dict(params), flatten_dict(mask)
+    if leaves.keys() != states.keys():
+        path = '/'.join(next(iter(leaves.keys() ^ states.keys())))
+        raise UserError(f'the freezing mask does not fit the parameters: they differ at {path!r}')
+    trainable = {path: leaf for path, leaf in leaves.items() if states[path]}
+    frozen = {path: leaf for path, leaf in leaves.items() if not states[path]}
+    return unflatten_dict(trainable), unflatten_dict(frozen)
+
+
+def join(trainable: dict, frozen: dict) -> dict:
+    """The tree that ``split`` took apart.
+
+    Raises:
+        UserError: a leaf is in both trees.
+    """
+    left, right = flatten_dict(trainable), flatten_dict(frozen)
+    if both := left.keys() & right.keys():
+        raise UserError(f'{"/".join(min(both))!r} is both trainable and frozen')
+    return unflatten_dict({**left, **right})
+
+
+def table(params: dict, rules: Sequence[Rule]) -> list[Row]:
+    """What each rule decided, in the order of the rules; a rule with zero leaves matched nothing that was left."""
+    decisions = _decide(params, rules)
+    leaves = flatten_dict(params, sep='/')
+    rows = []
+    for index, (pattern, state) in enumerate(rules):
+        sizes = [int(np.prod(np.shape(leaves[path]))) for path, decision in decisions.items() if decision == index]
+        rows.append(Row(pattern, state, len(sizes), sum(sizes)))
+    return rows
+
+
+def frozen_modules(mask: dict) -> frozenset[tuple[str, ...]]:
+    """Paths of the modules that have parameters, all of them frozen; the root's is ``()``."""
+    some, trained = set(), set()
+    for path, trainable in flatten_dict(mask).items():
+        modules = {path[:depth] for depth in range(len(path))}
+        some |= modules
+        if trainable:
+            trained |= modules
+    return frozenset(some - trained)
+
+
+def inference_where_frozen(mask: dict):
+    """A context in which every fully frozen module is called with ``train=False``.
+
+    Wrap the ``apply`` that trains::
+
+        with freezing.inference_where_frozen(mask):
+            logits, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])
+
+    It acts while the function is traced, so it costs nothing when the compiled program runs.
+    """
+    frozen = frozen_modules(mask)
+
+    def interceptor(call, args, kwargs, context):
+        if context.method_name == '__call__' and kwargs.get('train') and context.module.path in frozen:
+            kwargs = {**kwargs, 'train': False}
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(interceptor)

@@ -1,0 +1,133 @@
+"""Convolution with explicit padding, lowered per platform.
+
+The kernel layout is always ``[height, width, in / groups, out]``, whatever the lowering, so a checkpoint never
+depends on the machine that wrote it. Family files say *what* to convolve; how it is computed is decided here.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+# He initialisation over the fan-out, as torchvision's CNNs use.
+kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's ``SAME`` for one dimension: the odd pixel goes to the right or the bottom."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _pointwise(x: Array, kernel: Array, stride: int) -> Array:
+    """A 1x1 convolution as one matrix product."""
+    if stride > 1:
+        x = x[:, ::stride, ::stride]
+    return jnp.dot(x, kernel[0, 0])
+
+
+def _general(x: Array, kernel: Array, stride: int, padding: Padding, groups: int) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        feature_group_count=groups,
+    )
+
+
+def _depthwise_shifts(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    """A depthwise convolution as one multiply-add per kernel tap, which the CPU compiler fuses into a single loop."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns = kernel.shape[:2]
+    height = (x.shape[1] - rows) // stride + 1
+    width = (x.shape[2] - columns) // stride + 1
+    total = None
+    for row in range(rows):
+        for column in range(columns):
+            window = x[
+                :,
+                row : row + (height - 1) * stride + 1 : stride,
+                column : column + (width - 1) * stride + 1 : stride,
+            ]
+            term = window * kernel[row, column, 0]
+            total = term if total is None else total + term
+    return total
+
+
+def convolve(
+    x: Float[Array, 'batch height width channels'],
+    kernel: Float[Array, 'rows columns channels_per_group features'],
+    stride: int,
+    padding: Padding,
+    groups: int = 1,
+) -> Float[Array, 'batch new_height new_width features']:
+    """Convolve; the lowering depends on the kernel's shape and on the platform the program is compiled for."""
+    if kernel.shape[:2] == (1, 1) and groups == 1 and padding == ((0, 0), (0, 0)):
+        return _pointwise(x, kernel, stride)
+    if groups == x.shape[-1] == kernel.shape[-1]:
+        return lax.platform_dependent(
+            x,
+            kernel,
+            cpu=lambda x, kernel: _depthwise_shifts(x, kernel, stride, padding),
+            default=lambda x, kernel: _general(x, kernel, stride, padding, groups),
+        )
+    return _general(x, kernel, stride, padding, groups)
+
+
+class Conv(nn.Module):
+    """Two-dimensional convolution.
+
+    Attributes:
+        features: output channels.
+        kernel_size: side of the square kernel in pixels.
+        stride: step of the kernel in pixels.
+        padding: pixels added on every side; ``None`` means ``(kernel_size - 1) // 2``, which keeps the size at
+            stride 1; ``'same'`` is TensorFlow's rule, which pads asymmetrically at stride 2.
+        groups: channel groups; equal to the input channels for a depthwise convolution.
+        use_bias: whether a bias is added.
+        dtype: type of the computation; parameters stay float32.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    padding: int | str | None = None
+    groups: int = 1
+    use_bias: bool = False
+    kernel_init: Callable = kaiming_normal
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch rows columns features']:
+        size = self.kernel_size
+        kernel = self.param(
+            'kernel', self.kernel_init, (size, size, x.shape[-1] // self.groups, self.features), jnp.float32
+        )
+        if self.padding == 'same':
+            padding = tuple(same_padding(side, size, self.stride) for side in x.shape[1:3])
+        else:
+            side = (size - 1) // 2 if self.padding is None else self.padding
+            padding = ((side, side), (side, side))
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding, self.groups)
+        if self.use_bias:
+            y += self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+        return y
+
+
+def patch_embedding(
+    images: Float[Array, 'batch height width channels'],
+    kernel: Float[Array, 'patch patch channels features'],
+) -> Float[Array, 'batch rows columns features']:
+    """A convolution whose stride equals its kernel, as a reshape and one matrix product."""
+    batch, height, width, channels = images.shape
+    patch, _, _, features = kernel.shape
+    grid = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
+    grid = grid.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // patch, width // patch, patch * patch * channels)
+    return jnp.dot(grid, kernel.reshape(patch * patch * channels, features))

@@ -1,0 +1,62 @@
+"""Normalisation with the conventions of the reference implementations spelled out.
+
+``momentum`` is the share of the *old* running value that is kept (1 - torch's ``momentum``), and every epsilon is
+explicit: flax's defaults differ from torch's everywhere.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, as torch computes it.
+
+    Training normalises with the batch's biased variance and tracks the *unbiased* one, which flax's own module does
+    not. Statistics are float32 whatever the type of the computation. With ``train=False`` the running statistics are
+    used and kept; a frozen layer is run that way (see ``backbones.freezing``).
+    """
+
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, '*batch channels'], train: bool = False) -> Float[Array, '*batch channels']:
+        channels = x.shape[-1:]
+        scale = self.param('scale', nn.initializers.ones, channels, jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, channels, jnp.float32)
+        running_mean = self.variable('batch_stats', 'mean', jnp.zeros, channels, jnp.float32)
+        running_variance = self.variable('batch_stats', 'var', jnp.ones, channels, jnp.float32)
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            values = x.astype(jnp.float32)
+            mean = values.mean(axes)
+            variance = jnp.square(values - mean).mean(axes)
+            if not self.is_initializing():
+                count = x.size // x.shape[-1]
+                unbiased = variance * (count / max(count - 1, 1))
+                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
+                running_variance.value = self.momentum * running_variance.value + (1 - self.momentum) * unbiased
+        else:
+            mean, variance = running_mean.value, running_variance.value
+        # One multiply-add per value: the per-channel factors are folded first, in float32.
+        factor = scale * jax.lax.rsqrt(variance + self.epsilon)
+        return x.astype(self.dtype) * factor.astype(self.dtype) + (bias - mean * factor).astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, statistics in float32."""
+
+    epsilon: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, '*batch channels']) -> Float[Array, '*batch channels']:
+        scale = self.param('scale', nn.initializers.ones, x.shape[-1:], jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        values = x.astype(jnp.float32)
+        mean = values.mean(-1, keepdims=True)
+        variance = jnp.square(values - mean).mean(-1, keepdims=True)
+        return ((values - mean) * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)

@@ -1,0 +1,88 @@
+"""From stored pixels to what a set of weights expects, on the device.
+
+The constants belong to the weights, not to the architecture: the same network trained by two groups wants two
+different inputs, and a wrong one is only silently worse.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from backbones.errors import UserError, unknown
+
+# PIL's filters, which antialias when they shrink. PIL's bicubic uses a = -0.5, and so does jax's 'cubic'.
+_RESIZE_METHODS = {'nearest': 'nearest', 'bilinear': 'linear', 'bicubic': 'cubic', 'lanczos': 'lanczos3'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What a set of weights was trained to see.
+
+    Attributes:
+        mean, std: per channel, on the scale where pixels run from 0 to 1.
+        size: side of the square input in pixels.
+        crop: share of the resized image's shorter side that the central crop keeps; 1 keeps all of it.
+        interpolation: ``'bilinear'``, ``'bicubic'``, ``'lanczos'`` or ``'nearest'``, as PIL computes them.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size: int
+    crop: float = 1.0
+    interpolation: str = 'bilinear'
+
+    def replace(self, **changes) -> 'Preprocessing':
+        """A copy with some of the constants changed; ``None`` leaves one as it is."""
+        return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def __call__(self, images: UInt8[Array, 'batch height width channels']) -> Float[Array, 'batch size size 3']:
+        """Resize, crop and normalise.
+
+        Args:
+            images: pixels from 0 to 255; one channel (grey) is repeated to three.
+
+        Raises:
+            UserError: the images are not uint8, or have neither one nor three channels.
+        """
+        if images.dtype != jnp.uint8:
+            raise UserError(f'images must be uint8 (0 to 255), not {images.dtype}; preprocessing scales them itself')
+        if images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise UserError(f'images must have the shape [batch, height, width, 1 or 3], not {list(images.shape)}')
+        pixels = _resize_and_crop(images.astype(jnp.float32), self.size, self.crop, self.interpolation)
+        if pixels.shape[-1] == 1:
+            pixels = jnp.repeat(pixels, 3, axis=-1)
+        # One multiply-add: (x / 255 - mean) / std.
+        scale = 1 / (255 * jnp.asarray(self.std, jnp.float32))
+        return pixels * scale - jnp.asarray(self.mean, jnp.float32) / jnp.asarray(self.std, jnp.float32)
+
+
+def _resize_and_crop(pixels: Array, size: int, crop: float, interpolation: str) -> Array:
+    """Bring the shorter side to ``size / crop``, then cut out the centre (torchvision's ``Resize`` and ``CenterCrop``)."""
+    if interpolation not in _RESIZE_METHODS:
+        raise unknown('interpolation', interpolation, _RESIZE_METHODS)
+    batch, height, width, channels = pixels.shape
+    target = math.floor(size / crop + 0.5)
+    if height <= width:
+        new_height, new_width = target, int(target * width / height)
+    else:
+        new_height, new_width = int(target * height / width), target
+    if (new_height, new_width) != (height, width):
+        shape = (batch, new_height, new_width, channels)
+        pixels = jax.image.resize(pixels, shape, _RESIZE_METHODS[interpolation], antialias=True)
+        # PIL hands 8-bit pixels on, so an overshoot is clipped and values are whole.
+        pixels = jnp.clip(jnp.round(pixels), 0, 255)
+    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+    return pixels[:, top : top + size, left : left + size]
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+TORCHVISION = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.875)
+AUGREG_VIT = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, crop=0.9, interpolation='bicubic')
+EFFICIENTNET_LITE = Preprocessing(
+    (127 / 255,) * 3, (128 / 255,) * 3, size=224, crop=0.875, interpolation='bicubic'
+)  # fmt: skip
+SMALL_IMAGES = Preprocessing((0.5,) * 3, (0.25,) * 3, size=32)

@@ -1,0 +1,208 @@
+"""Reading torch's .pth files without torch, tensors only.
+
+A .pth file is a pickle, and unpickling runs whatever the file asks for. Here the only things a file may ask for are
+ordered dictionaries and the rebuilding of tensors from storages; anything else is refused by name before it is called.
+Both containers are read: the zip archive (torch ≥ 1.6) and the older sequence of pickles.
+
+Source for the formats: torch/serialization.py and torch/_utils.py.
+"""
+
+import collections
+import io
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import ml_dtypes
+import numpy as np
+
+from backbones.errors import UserError
+
+_STORAGES = {
+    'DoubleStorage': np.dtype('<f8'),
+    'FloatStorage': np.dtype('<f4'),
+    'HalfStorage': np.dtype('<f2'),
+    'BFloat16Storage': np.dtype(ml_dtypes.bfloat16),
+    'LongStorage': np.dtype('<i8'),
+    'IntStorage': np.dtype('<i4'),
+    'ShortStorage': np.dtype('<i2'),
+    'CharStorage': np.dtype('i1'),
+    'ByteStorage': np.dtype('u1'),
+    'BoolStorage': np.dtype('?'),
+}
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+
+# Training scripts wrap the weights in a dictionary under one of these names.
+_WRAPPERS = ('state_dict', 'model', 'model_state', 'model_state_dict')
+
+
+class _Storage:
+    """A storage that a tensor refers to; its bytes may be known only after the pickle is read."""
+
+    def __init__(self, dtype: np.dtype, count: int):
+        self.dtype = dtype
+        self.count = count
+        self.data: np.ndarray | None = None
+
+
+class _Tensor:
+    """A view of a storage, resolved once the storage's bytes are there."""
+
+    def __init__(self, storage: _Storage, offset: int, shape: tuple, strides: tuple):
+        self.storage, self.offset, self.shape, self.strides = storage, offset, tuple(shape), tuple(strides)
+
+    def array(self) -> np.ndarray:
+        """A contiguous copy.
+
+        Raises:
+            ValueError: the view reaches outside its storage.
+        """
+        data = self.storage.data
+        if data is None:
+            raise ValueError('a tensor refers to a storage that the file does not hold')
+        numbers = (self.offset, *self.shape, *self.strides)
+        if len(self.shape) != len(self.strides) or any(not isinstance(n, int) or n < 0 for n in numbers):
+            raise ValueError('a tensor has an impossible shape')
+        if 0 in self.shape:
+            return np.zeros(self.shape, data.dtype)
+        last = self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
+        # An expanded view (stride 0) could describe a huge array with few bytes; weights have as many values as bytes.
+        if last >= data.size or int(np.prod(self.shape, dtype=object)) > data.size:
+            raise ValueError('a tensor reaches outside its storage')
+        strides = tuple(stride * data.itemsize for stride in self.strides)
+        return np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, strides, writeable=False).copy()
+
+
+def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
+    if not isinstance(storage, _Storage):
+        raise pickle.UnpicklingError('a tensor is not built from a storage')
+    return _Tensor(storage, offset, shape, strides)
+
+
+def _rebuild_parameter(tensor, *_) -> _Tensor:
+    if not isinstance(tensor, _Tensor):
+        raise pickle.UnpicklingError('a parameter is not built from a tensor')
+    return tensor
+
+
+_ALLOWED: dict[tuple[str, str], object] = {
+    ('collections', 'OrderedDict'): collections.OrderedDict,
+    ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
+    ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
+    **{('torch', name): dtype for name, dtype in _STORAGES.items()},
+}
+
+
+class _Refused(Exception):
+    """The pickle asks for something that is not on the list."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _Storage]):
+        super().__init__(stream, encoding='utf-8')
+        self._find_storage = find_storage
+
+    def find_class(self, module: str, name: str) -> object:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise _Refused(f'{module}.{name}') from None
+
+    def persistent_load(self, identifier: object) -> _Storage:
+        match identifier:
+            case ('storage', np.dtype() as dtype, str() as key, _, int() as count, *_):
+                return self._find_storage(dtype, key, count)
+        raise pickle.UnpicklingError(f'unknown persistent object {identifier!r:.80}')
+
+
+def _read_zip(path: Path) -> object:
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith('/data.pkl') or name == 'data.pkl']
+        if len(pickles) != 1:
+            raise ValueError('the archive holds no data.pkl')
+        prefix = pickles[0].removesuffix('data.pkl')
+        if f'{prefix}byteorder' in archive.namelist() and archive.read(f'{prefix}byteorder') != b'little':
+            raise ValueError('the file was written on a big-endian machine')
+        storages: dict[str, _Storage] = {}
+
+        def find_storage(dtype: np.dtype, key: str, count: int) -> _Storage:
+            if key not in storages:
+                storage = _Storage(dtype, count)
+                # Sizes are checked before anything is read, and every entry is stored, never compressed.
+                entry = archive.getinfo(f'{prefix}data/{key}')
+                if entry.file_size != count * dtype.itemsize or entry.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(f'storage {key} holds {entry.file_size} bytes, not {count * dtype.itemsize}')
+                storage.data = np.frombuffer(archive.read(entry), dtype)
+                storages[key] = storage
+            return storages[key]
+
+        return _Unpickler(io.BytesIO(archive.read(pickles[0])), find_storage).load()
+
+
+def _read_legacy(path: Path) -> object:
+    storages: dict[str, _Storage] = {}
+
+    def find_storage(dtype: np.dtype, key: str, count: int) -> _Storage:
+        return storages.setdefault(key, _Storage(dtype, count))
+
+    with path.open('rb') as stream:
+        magic, protocol, _system = (_Unpickler(stream, find_storage).load() for _ in range(3))
+        if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
+            raise ValueError('it is no torch file')
+        content = _Unpickler(stream, find_storage).load()
+        for key in _Unpickler(stream, find_storage).load():
+            storage = storages[key]
+            (count,) = struct.unpack('<q', stream.read(8))
+            if count != storage.count:
+                raise ValueError(f'storage {key} holds {count} values, not {storage.count}')
+            data = stream.read(count * storage.dtype.itemsize)
+            storage.data = np.frombuffer(data, storage.dtype)
+            if storage.data.size != count:
+                raise ValueError('it ends too early')
+    return content
+
+
+def read_torch_file(path: Path) -> dict[str, np.ndarray]:
+    """The state dictionary of a .pth or .pt file.
+
+    Returns:
+        Key → array, in the file's own types (bfloat16 as ``ml_dtypes.bfloat16``).
+
+    Raises:
+        UserError: the file asks for anything but tensors (named), is truncated, or holds no state dictionary.
+    """
+    try:
+        with path.open('rb') as stream:
+            is_zip = stream.read(4) == b'PK\x03\x04'
+        content = _read_zip(path) if is_zip else _read_legacy(path)
+    except _Refused as refused:
+        raise UserError(
+            f'{path} was refused: its pickle asks for {refused}, which is no tensor and could run code; '
+            'save the state dictionary alone (torch.save(model.state_dict(), …)) or as safetensors'
+        ) from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error) as error:
+        raise UserError(f'{path} is truncated or no torch file: {error}') from None
+    except (zipfile.BadZipFile, pickle.UnpicklingError, UnicodeDecodeError, OverflowError, MemoryError) as error:
+        raise UserError(f'{path} is truncated or no torch file: {error}') from None
+    return _state_dictionary(content, path)
+
+
+def _state_dictionary(content: object, path: Path) -> dict[str, np.ndarray]:
+    while isinstance(content, dict):
+        inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, dict) or not content:
+        raise UserError(f'{path} holds no state dictionary but {type(content).__name__}')
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, _Tensor):
+            raise UserError(f'{path} holds no state dictionary: {key!r} is a {type(value).__name__}, not a tensor')
+    try:
+        return {key: value.array() for key, value in content.items()}
+    except ValueError as error:
+        raise UserError(f'{path} is damaged: {error}') from None

@@ -1,0 +1,102 @@
+"""Vision Transformer with pre-normalisation and a class token, as timm's ``vision_transformer.py`` builds it.
+
+Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; Steiner et al. 2022, "How to train your ViT?".
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from backbones.errors import UserError
+from backbones.features import Features
+from backbones.layers.attention import FeedForward, SelfAttention, truncated_normal
+from backbones.layers.convolution import patch_embedding
+from backbones.layers.normalisation import LayerNorm
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each normalised first and added to its input."""
+
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'batch tokens channels']) -> Float[Array, 'batch tokens channels']:
+        y = LayerNorm(dtype=self.dtype, name='norm1')(x)
+        x = x + SelfAttention(self.heads, self.dtype, name='attention')(y)
+        y = LayerNorm(dtype=self.dtype, name='norm2')(x)
+        return x + FeedForward(4 * x.shape[-1], self.dtype, name='mlp')(y)
+
+
+class Stage(nn.Module):
+    """A quarter of the depth."""
+
+    depth: int
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'batch tokens channels']) -> Float[Array, 'batch tokens channels']:
+        for index in range(self.depth):
+            x = Block(self.heads, self.dtype, name=f'block{index + 1}')(x)
+        return x
+
+
+class PatchEmbedding(nn.Module):
+    """Non-overlapping patches, each mapped linearly to the transformer's width."""
+
+    patch: int
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, 'b height width c']) -> Float[Array, 'b rows columns channels']:
+        shape = (self.patch, self.patch, images.shape[-1], self.channels)
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), shape, jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, (self.channels,), jnp.float32)
+        return patch_embedding(images.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+
+
+class VisionTransformer(nn.Module):
+    """Patches, a class token, learned positions, blocks, and a final normalisation.
+
+    Attributes:
+        patch: side of a patch in pixels.
+        channels: width of the transformer.
+        depth: number of blocks; a multiple of four, so that every stage is a quarter.
+        heads: attention heads.
+        dtype: type of the computation.
+
+    Raises:
+        UserError: the image is no multiple of the patch.
+    """
+
+    patch: int
+    channels: int
+    depth: int
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
+        batch, height, width, _ = images.shape
+        if height % self.patch or width % self.patch:
+            nearest = [max(round(side / self.patch), 1) * self.patch for side in (height, width)]
+            raise UserError(
+                f'images of {height}x{width} pixels do not divide into patches of {self.patch}; '
+                f'the nearest size that does is {nearest[0]}x{nearest[1]}'
+            )
+        x = PatchEmbedding(self.patch, self.channels, self.dtype, name='patch_embedding')(images)
+        rows, columns = x.shape[1:3]
+        x = x.reshape(batch, rows * columns, self.channels)
+        class_token = self.param('class_token', nn.initializers.normal(1e-6), (1, 1, self.channels), jnp.float32)
+        x = jnp.concatenate([jnp.broadcast_to(class_token.astype(self.dtype), (batch, 1, self.channels)), x], axis=1)
+        position_shape = (1, 1 + rows * columns, self.channels)
+        x = x + self.param('position_embedding', truncated_normal, position_shape, jnp.float32).astype(self.dtype)
+        stages = {}
+        for index in range(4):
+            stage = Stage(self.depth // 4, self.heads, self.dtype, name=f'stage{index + 1}')
+            x = stage(x)
+            stages[stage.name] = x[:, 1:].reshape(batch, rows, columns, self.channels)
+        tokens = LayerNorm(dtype=self.dtype, name='norm')(x)
+        return Features(stages=stages, pooled=tokens[:, 0], tokens=tokens)

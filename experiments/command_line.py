@@ -1,0 +1,158 @@
+"""What every command shares: its arguments, its config, and how it ends.
+
+Bad input ends with one line on standard error and exit status 2; whatever was computed before is on disk already.
+"""
+
+import argparse
+import ast
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_collections
+
+from backbones.errors import UserError, unknown
+
+
+def parser(description: str, config: bool = True) -> argparse.ArgumentParser:
+    """The arguments that all commands take."""
+    result = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        epilog='Any value of the config can be changed on the command line: --config.seed=1 --config.epochs=3',
+    )
+    if config:
+        result.add_argument(
+            '--config',
+            required=True,
+            metavar='FILE[:NAME=VALUE,…]',
+            help='a config file, with arguments for its get_config() behind a colon',
+        )
+    result.add_argument('--workdir', required=True, type=Path, help='directory for everything this run writes')
+    return result
+
+
+def add_data_directory(arguments: argparse.ArgumentParser) -> None:
+    """``--data_dir``, for commands that read data sets."""
+    arguments.add_argument(
+        '--data_dir', type=Path, help='where prepared TFDS data sets lie (default: TFDS_DATA_DIR, ~/tensorflow_datasets)'
+    )
+
+
+def parse(arguments: argparse.ArgumentParser, argv: list[str] | None) -> tuple[argparse.Namespace, object]:
+    """Parse the command line and load the config with its overrides.
+
+    Raises:
+        UserError: the config can't be loaded, or an override names no value of it or has the wrong type.
+    """
+    options, rest = arguments.parse_known_args(argv)
+    overrides = []
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith('--config.'):
+            arguments.error(f'unrecognized argument: {word}')
+        key, equals, value = word.removeprefix('--config.').partition('=')
+        if not equals:
+            if not rest:
+                arguments.error(f'{word} needs a value: {word}=VALUE')
+            value = rest.pop(0)
+        overrides.append((key, value))
+    config = load_config(options.config)
+    for key, value in overrides:
+        override(config, key, value)
+    return options, config
+
+
+def load_config(spec: str) -> ml_collections.ConfigDict:
+    """``FILE`` or ``FILE:name=value,name=value``: the ``get_config`` of a Python file, called with the arguments.
+
+    A piece without ``=`` continues the value before it, so ``backbones=resnet50,vit_small_patch16`` is one argument.
+
+    Raises:
+        UserError: no such file, no ``get_config`` in it, or an argument that it does not take.
+    """
+    file, _, text = spec.partition(':')
+    path = Path(file)
+    if not path.is_file():
+        near = [str(each) for each in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
+        raise unknown('config file', file, near) if near else UserError(f'there is no config file {file!r}')
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, 'get_config'):
+        raise UserError(f'the config file {file!r} defines no get_config()')
+    known = inspect.signature(module.get_config).parameters
+    arguments: dict[str, str] = {}
+    name = None
+    for piece in text.split(',') if text else []:
+        before, equals, value = piece.partition('=')
+        if equals:
+            name = before
+            if name not in known:
+                raise unknown(f'argument of {file}', name, known)
+            arguments[name] = value
+        elif name is None:
+            raise UserError(f'arguments of a config file have the form name=value, not {piece!r}')
+        else:
+            arguments[name] += f',{piece}'
+    missing = [
+        name for name, each in known.items() if each.default is inspect.Parameter.empty and name not in arguments
+    ]
+    if missing:
+        raise UserError(f'{file} needs the argument {missing[0]!r}: --config {file}:{missing[0]}=…')
+    return module.get_config(**arguments)
+
+
+def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
+    """Change one value of a config, in place; the type of the value stays what it was.
+
+    Raises:
+        UserError: there is no such key, or the text does not fit the type of the value.
+    """
+    *parents, last = key.split('.')
+    node = config
+    for parent in parents:
+        if not isinstance(node, ml_collections.ConfigDict) or parent not in node:
+            raise unknown('config key', key, _keys(config))
+        node = node[parent]
+    if not isinstance(node, ml_collections.ConfigDict) or last not in node:
+        raise unknown('config key', key, _keys(config))
+    present = node[last]
+    if isinstance(present, ml_collections.ConfigDict):
+        raise unknown('config key', key, [each for each in _keys(config) if each.startswith(f'{key}.')])
+    value: object = text
+    if not isinstance(present, str):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        if isinstance(present, tuple) and not isinstance(value, tuple):
+            value = tuple(value.split(',')) if isinstance(value, str) else (value,)
+    try:
+        node[last] = value
+    except TypeError:
+        raise UserError(
+            f'config key {key!r} takes a value of type {type(present).__name__} such as {present!r}, not {text!r}'
+        ) from None
+
+
+def _keys(config: ml_collections.ConfigDict, prefix: str = '') -> list[str]:
+    keys = []
+    for name, value in config.items():
+        keys += _keys(value, f'{prefix}{name}.') if isinstance(value, ml_collections.ConfigDict) else [prefix + name]
+    return keys
+
+
+def run(main: Callable[[list[str] | None], None]) -> None:
+    """Call a command's ``main`` and turn its outcome into an exit status."""
+    try:
+        main(None)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('interrupted; the same command continues from what is finished', file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""Data sets by name, in one common form (``Dataset``)."""

@@ -1,0 +1,154 @@
+"""The common form of a data set, and splits that are deterministic, stratified and disjoint."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from backbones.errors import UserError
+
+VALIDATION_SHARE = 0.1
+TEST_SHARE = 0.2
+
+
+class Images(Protocol):
+    """Pixels that are read by index: an array in memory, or files decoded when they are asked for."""
+
+    shape: tuple[int, int, int, int]
+
+    def __getitem__(self, indices: Int[np.ndarray, ' count']) -> UInt8[np.ndarray, 'count height width channels']: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Labelled images and how they are split.
+
+    Attributes:
+        name: as it was asked for, such as ``tfds:cifar10``.
+        images: ``uint8[examples, height, width, 1 or 3]``, read by an array of indices.
+        labels: ``int32[examples]``, from 0 to ``len(classes) - 1``.
+        ids: one stable name per example; it never depends on the order of reading.
+        classes: one name per label.
+        splits: ``'train'``, ``'validation'`` and ``'test'`` → sorted indices; disjoint, together all examples.
+        provenance: one sentence on where the examples and the splits come from; it goes into every result.
+        skipped: ``(file, reason)`` of every file that could not be read.
+    """
+
+    name: str
+    images: Images
+    labels: Int[np.ndarray, ' examples']
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    splits: Mapping[str, Int[np.ndarray, ' subset']]
+    provenance: str
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self):
+        if len(self.classes) < 2:
+            raise UserError(
+                f'data set {self.name!r} has {len(self.classes)} class ({", ".join(self.classes) or "none"}); '
+                'classification needs at least 2'
+            )
+        for split, indices in self.splits.items():
+            if len(indices) == 0:
+                raise UserError(
+                    f'the {split} split of {self.name!r} is empty: {len(self.labels)} examples are too few to '
+                    'split; add images'
+                )
+
+    def fingerprint(self) -> str:
+        """A hash of what is in the data set and how it is split: equal data give equal text."""
+        digest = hashlib.sha256()
+        digest.update('\n'.join(self.ids).encode())
+        digest.update(np.ascontiguousarray(self.labels, np.int32).tobytes())
+        digest.update(repr((self.images.shape, self.classes)).encode())
+        for split in sorted(self.splits):
+            digest.update(split.encode() + np.ascontiguousarray(self.splits[split], np.int64).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def hash_order(ids: tuple[str, ...], seed: int) -> Int[np.ndarray, ' examples']:
+    """Indices ordered by a hash of seed and id: an order that a new or a missing example hardly disturbs."""
+    keys = [hashlib.sha256(f'{seed}:{example}'.encode()).digest() for example in ids]
+    return np.array(sorted(range(len(ids)), key=keys.__getitem__), np.int64)
+
+
+def stratified_shares(
+    labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], shares: Mapping[str, float], rest: str, seed: int
+) -> dict[str, Int[np.ndarray, ' subset']]:
+    """Deal the examples of every class out by the order of their hash.
+
+    Args:
+        shares: name → share of each class, rounded to whole examples; every class keeps at least one for ``rest``.
+        rest: name of what is left.
+        seed: part of the hash.
+    """
+    order = hash_order(ids, seed)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*shares, rest)}
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        start = 0
+        for name, share in shares.items():
+            count = min(round(share * len(members)), len(members) - start - 1)
+            parts[name].append(members[start : start + count])
+            start += count
+        parts[rest].append(members[start:])
+    return {name: np.sort(np.concatenate(arrays)) for name, arrays in parts.items()}
+
+
+def split_by_hash(
+    labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], seed: int = 0
+) -> tuple[dict[str, Int[np.ndarray, ' subset']], str]:
+    """Train, validation and test for data without an official test split, and the sentence that says so."""
+    shares = {'test': TEST_SHARE, 'validation': VALIDATION_SHARE}
+    how = f'split by a hash of the example id, stratified: {TEST_SHARE:.0%} test, {VALIDATION_SHARE:.0%} validation'
+    return stratified_shares(labels, ids, shares, 'train', seed), how
+
+
+def split_off_validation(
+    labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], test: np.ndarray, seed: int = 0
+) -> tuple[dict[str, Int[np.ndarray, ' subset']], str]:
+    """Validation taken from the training examples of data with an official test split.
+
+    Args:
+        test: ``bool[examples]``, which ones are the official test split.
+    """
+    training = np.flatnonzero(~test)
+    parts = stratified_shares(
+        labels[training], tuple(ids[index] for index in training), {'validation': VALIDATION_SHARE}, 'train', seed
+    )
+    splits = {name: training[indices] for name, indices in parts.items()}
+    how = f'official test split; validation is {VALIDATION_SHARE:.0%} of the training split by a hash of the id'
+    return {**splits, 'test': np.flatnonzero(test)}, how
+
+
+def stratified_fraction(
+    labels: Int[np.ndarray, ' examples'], indices: Int[np.ndarray, ' subset'], fraction: float, seed: int, classes: int
+) -> Int[np.ndarray, ' chosen']:
+    """A random share of ``indices`` with the classes in proportion; the shares of one seed are nested.
+
+    Raises:
+        UserError: a class is left without a training example.
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f'a label fraction must lie in (0, 1], not {fraction}')
+    generator = np.random.Generator(np.random.Philox(key=seed))
+    shuffled = generator.permutation(indices)
+    chosen, empty = [], []
+    for label in range(classes):
+        members = shuffled[labels[shuffled] == label]
+        count = round(fraction * len(members))
+        if count == 0:
+            empty.append((label, len(members)))
+        chosen.append(members[:count])
+    if empty:
+        label, available = empty[0]
+        needed = f'the smallest fraction that works is {0.5 / available:.2g}' if available else 'the class has none at all'
+        raise UserError(
+            f'label fraction {fraction} leaves {len(empty)} of {classes} classes without a training example '
+            f'(class {label} has {available}); {needed}'
+        )
+    return np.sort(np.concatenate(chosen))

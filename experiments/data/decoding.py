@@ -1,0 +1,51 @@
+"""Decoding image files to uint8 RGB, in threads (PIL releases Python's lock while it decodes)."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image, ImageOps
+
+# Data sets up to this many bytes are decoded once and kept; larger ones are decoded whenever they are read.
+MEMORY_LIMIT = 2 << 30
+
+
+def worker_count() -> int:
+    """One decoding thread per core this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def fit_to_square(image: Image.Image, size: int) -> UInt8[np.ndarray, 'size size 3']:
+    """RGB, shorter side brought to ``size`` (bicubic), centre cropped; the orientation tag of cameras is applied."""
+    image = ImageOps.exif_transpose(image).convert('RGB')
+    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
+
+
+class DecodedImages:
+    """Images that are decoded when they are indexed.
+
+    Attributes:
+        shape: ``(examples, height, width, channels)`` of everything that can be read.
+    """
+
+    def __init__(self, read: Callable[[int], UInt8[np.ndarray, 'h w c']], shape: tuple[int, int, int, int]):
+        self._read = read
+        self.shape = shape
+
+    def __getitem__(self, indices: Int[np.ndarray, ' count']) -> UInt8[np.ndarray, 'count height width channels']:
+        out = np.empty((len(indices), *self.shape[1:]), np.uint8)
+
+        def fill(slot: int) -> None:
+            out[slot] = self._read(int(indices[slot]))
+
+        with ThreadPoolExecutor(worker_count()) as pool:
+            list(pool.map(fill, range(len(indices))))
+        return out
+
+    def in_memory_if_small(self) -> 'DecodedImages | UInt8[np.ndarray, "examples height width channels"]':
+        """All images as one array where they fit into ``MEMORY_LIMIT`` bytes."""
+        if np.prod(self.shape, dtype=np.int64) > MEMORY_LIMIT:
+            return self
+        return self[np.arange(self.shape[0])]

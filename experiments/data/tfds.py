@@ -1,0 +1,124 @@
+"""``tfds:NAME``: prepared TensorFlow Datasets, read without TensorFlow.
+
+Reading needs the ``array_record`` format. A data set that is not prepared yet is prepared by TensorFlow in a process
+of its own where TensorFlow is installed; elsewhere the error says what to install or run.
+"""
+
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from backbones.errors import UserError, unknown
+from experiments.data.dataset import Dataset, split_by_hash, split_off_validation
+from experiments.data.decoding import DecodedImages, fit_to_square
+
+_PREPARE = (
+    'import sys, tensorflow_datasets as tfds; '
+    "tfds.builder(sys.argv[1], data_dir=sys.argv[2], file_format='array_record').download_and_prepare()"
+)
+_CHUNK = 4096
+
+
+def default_directory() -> Path:
+    """Where TFDS looks when nothing is said."""
+    return Path(os.environ.get('TFDS_DATA_DIR') or Path.home() / 'tensorflow_datasets')
+
+
+def load(name: str, directory: Path, image_size: int) -> Dataset:
+    """Read a prepared image-classification data set.
+
+    Args:
+        name: TFDS's name, such as ``cifar10``, with an optional ``/config``.
+        directory: the folder that holds prepared data sets.
+        image_size: side to which images are brought where the data set has images of several sizes.
+
+    Raises:
+        UserError: no such data set, not prepared and not preparable here, or not made of images with one label.
+    """
+    import tensorflow_datasets as tfds  # imported late: a run on other data need not wait for it
+
+    builder = _prepared_builder(name, directory)
+    features, keys = builder.info.features, builder.info.supervised_keys
+    if (
+        not keys
+        or not isinstance(features[keys[0]], tfds.features.Image)
+        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+    ):
+        raise UserError(f'tfds:{name} is no image-classification data set: its supervised keys are {keys}')
+    image_key, label_key = keys
+    held_out = next((split for split in ('test', 'validation') if split in builder.info.splits), None)
+    sources = {
+        split: builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
+        for split in ('train', held_out)
+        if split
+    }
+
+    labels, ids = [], []
+    for split, source in sources.items():
+        for start in range(0, len(source), _CHUNK):
+            records = source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
+            labels += [record[label_key] for record in records]
+        ids += [f'{split}/{index:07d}' for index in range(len(source))]
+    labels = np.asarray(labels, np.int32)
+    training = len(sources['train'])
+    shape = features[image_key].shape
+    uniform = None not in shape
+
+    def read(index: int) -> np.ndarray:
+        record = sources['train'][index] if index < training else sources[held_out][index - training]
+        image = Image.open(io.BytesIO(record[image_key]))
+        return np.asarray(image).reshape(shape) if uniform else fit_to_square(image, image_size)
+
+    stored = shape if uniform else (image_size, image_size, 3)
+    images = DecodedImages(read, (len(labels), *stored)).in_memory_if_small()
+    ids = tuple(ids)
+    if held_out:
+        splits, how = split_off_validation(labels, ids, np.arange(len(labels)) >= training)
+    else:
+        splits, how = split_by_hash(labels, ids)
+    provenance = f'TFDS {builder.info.full_name}; {how}'
+    return Dataset(f'tfds:{name}', images, labels, ids, tuple(features[label_key].names), splits, provenance)
+
+
+def _prepared_builder(name: str, directory: Path):
+    import tensorflow_datasets as tfds
+
+    prepared = sorted(path.name for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
+    try:
+        builder = tfds.builder(name, data_dir=str(directory))
+    except (tfds.core.DatasetNotFoundError, ValueError):
+        raise unknown('TFDS data set', name, {*tfds.list_builders(), *prepared}) from None
+    if not builder.is_prepared():
+        _prepare(name, directory, prepared)
+        builder = tfds.builder(name, data_dir=str(directory))
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise UserError(
+            f'tfds:{name} in {directory} is stored as {builder.info.file_format.value}, which only TensorFlow reads; '
+            f'prepare it as array_record: {_by_hand(name, directory)}'
+        )
+    return builder
+
+
+def _by_hand(name: str, directory: Path) -> str:
+    return f'pip install tensorflow-cpu && tfds build {name} --file_format=array_record --data_dir={directory}'
+
+
+def _prepare(name: str, directory: Path, prepared: list[str]) -> None:
+    """Download and convert in another process, so that TensorFlow is never imported into this one."""
+    if importlib.util.find_spec('tensorflow') is None:
+        raise UserError(
+            f'tfds:{name} is not prepared in {directory} (there: {", ".join(prepared) or "nothing"}). Name the '
+            f'folder that has it with --data_dir or TFDS_DATA_DIR, or prepare it: {_by_hand(name, directory)}'
+        )
+    print(f'preparing tfds:{name} in {directory} with TensorFlow …', file=sys.stderr)
+    command = [sys.executable, '-c', _PREPARE, name, str(directory)]
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ['no message'])[-1]
+        raise UserError(f'preparing tfds:{name} failed: {reason}; by hand: {_by_hand(name, directory)}')

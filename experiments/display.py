@@ -1,0 +1,41 @@
+"""What a person sees in the terminal: progress, and the table of what trains."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from backbones.freezing import Row
+
+console = Console(stderr=True)
+
+
+def progress() -> Progress:
+    """A progress bar on standard error with counts, times and a free text."""
+    return Progress(
+        TextColumn('{task.description}'),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn('left'),
+        TimeRemainingColumn(),
+        TextColumn('{task.fields[note]}'),
+        console=console,
+    )
+
+
+def freeze_table(title: str, rows: Sequence[Row]) -> Table:
+    """Pattern → leaves, parameters and state, with the sum of what trains."""
+    table = Table(title=title, title_justify='left')
+    table.add_column('pattern')
+    table.add_column('state')
+    table.add_column('leaves', justify='right')
+    table.add_column('parameters', justify='right')
+    for row in rows:
+        style = 'green' if row.state == 'trainable' else 'cyan'
+        table.add_row(row.pattern, f'[{style}]{row.state}[/]', f'{row.leaves:,}', f'{row.parameters:,}')
+    total = sum(row.parameters for row in rows)
+    trainable = sum(row.parameters for row in rows if row.state == 'trainable')
+    table.caption = f'{trainable:,} of {total:,} parameters train'
+    return table

@@ -1,0 +1,96 @@
+"""Files that a reader never sees half of: written to a temporary name, then renamed."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from backbones.errors import UserError
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = 'w') -> Iterator[IO]:
+    """Open a file for writing that appears under its name only when everything is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(descriptor, mode) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write one JSON document."""
+    with atomic_write(path) as stream:
+        json.dump(value, stream, indent=2)
+        stream.write('\n')
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """The rows of a JSON-lines file; none if there is no such file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line]
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> None:
+    """Write all rows of a JSON-lines file."""
+    with atomic_write(path) as stream:
+        stream.writelines(json.dumps(row) + '\n' for row in rows)
+
+
+def make_workdir(path: Path) -> Path:
+    """Create the work directory if need be and make sure that it can be written.
+
+    Raises:
+        UserError: it can't be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f'cannot write to the work directory {str(path)!r}: {error.strerror or error}') from None
+    return path
+
+
+def claim_workdir(path: Path, config: dict) -> Path:
+    """Make the work directory this config's, or check that it already is.
+
+    Raises:
+        UserError: it can't be written, or belongs to another config (the differing keys are named).
+    """
+    make_workdir(path)
+    config = json.loads(json.dumps(config))  # as it reads back: tuples become lists
+    file = path / 'config.json'
+    if not file.exists():
+        write_json(file, config)
+        return path
+    try:
+        earlier = json.loads(file.read_text())
+    except ValueError:
+        raise UserError(f'{file} is no JSON file; choose another --workdir') from None
+    if earlier != config:
+        before, after = _flatten(earlier), _flatten(config)
+        differing = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+        shown = '; '.join(f'{key}: {before.get(key)!r} there, {after.get(key)!r} here' for key in differing[:3])
+        more = f' and {len(differing) - 3} more' if len(differing) > 3 else ''
+        raise UserError(
+            f'the work directory {str(path)!r} belongs to another config ({shown}{more}); choose another --workdir'
+        )
+    return path
+
+
+def _flatten(value: object, prefix: str = '') -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {prefix.rstrip('.'): value}
+    return {key: leaf for name, child in value.items() for key, leaf in _flatten(child, f'{prefix}{name}.').items()}

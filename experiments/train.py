@@ -1,0 +1,38 @@
+"""Train one model: python -m experiments.train --config FILE[:NAME=VALUE,…] --workdir DIR"""
+
+from experiments import platform
+
+platform.configure()
+
+import jax
+
+import backbones
+from experiments import command_line, display, files, training
+from experiments.data import sources
+
+
+def main(argv: list[str] | None) -> None:
+    """Train, evaluate once on the test split, and write weights and results."""
+    arguments = command_line.parser(__doc__)
+    command_line.add_data_directory(arguments)
+    options, config = command_line.parse(arguments, argv)
+    workdir = files.claim_workdir(options.workdir, config.to_dict())
+    dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
+    trained = training.fit(config, dataset, workdir)
+    predictor = training.Predictor(trained.model, trained.preprocessing, batch_size=256)
+    accuracy = predictor.accuracy(trained.variables, dataset, 'test')
+    backbones.save_weights(workdir / 'weights.safetensors', trained.variables)
+    result = {
+        'config': config.to_dict(),
+        'data': {'provenance': dataset.provenance, 'fingerprint': dataset.fingerprint()},
+        'steps': trained.steps,
+        'images_per_second': trained.images_per_second,
+        'test_accuracy': accuracy,
+        'parameters': sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params'])),
+    }
+    files.write_json(workdir / 'result.json', result)
+    display.console.print(f'test accuracy {accuracy:.4f}; weights in {workdir / "weights.safetensors"}')
+
+
+if __name__ == '__main__':
+    command_line.run(main)

@@ -1,0 +1,238 @@
+"""One training run: data in order, steps, checkpoints, evaluation."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+import backbones
+from backbones import freezing
+from backbones.errors import UserError, unknown
+from backbones.preprocessing import Preprocessing
+from experiments import display, files
+from experiments.augmentation import augment
+from experiments.checkpoints import Checkpoints
+from experiments.data.dataset import Dataset, stratified_fraction
+from experiments.train_step import (
+    TrainState,
+    create_state,
+    make_optimizer,
+    make_predict_step,
+    make_train_step,
+)
+
+# Regime → freezing rules.
+REGIMES: dict[str, tuple[freezing.Rule, ...]] = {
+    'linear': freezing.FREEZE_BACKBONE,
+    'finetune': freezing.TRAIN_EVERYTHING,
+    'scratch': freezing.TRAIN_EVERYTHING,
+}
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Every value that a training reads; config files change some of them."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.backbone = 'resnet_micro'
+    config.weights = ''  # source of pretrained weights; empty: random initialisation
+    config.regime = 'scratch'
+    config.dataset = 'tfds:cifar10'
+    config.stored_size = 256  # side to which images of several sizes are brought when they are decoded
+    config.bad_files_limit = 10  # more unreadable files than this in a folder end the run
+    config.image_size = 0  # side of the model's input; 0: what the preprocessing says
+    config.fraction = 1.0  # share of the training labels that is used
+    config.epochs = 10.0
+    config.batch_size = 128
+    config.optimizer = 'adamw'
+    config.learning_rate = 1e-3
+    config.warmup_epochs = 1.0
+    config.weight_decay = 0.05
+    config.clip_norm = 0.0  # 0: no clipping
+    config.label_smoothing = 0.0
+    config.dropout = 0.0
+    config.flip = True
+    config.shift = 0  # random shifts of up to this many stored pixels
+    config.dtype = 'float32'  # of the computation; parameters are always float32
+    config.checkpoint_epochs = 1.0
+    config.keep_checkpoints = 2
+    return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a training leaves behind.
+
+    Attributes:
+        model: the classifier.
+        variables: its parameters and statistics.
+        preprocessing: what its input needs.
+        steps: number of steps taken.
+        images_per_second: training throughput without the first step of this process.
+    """
+
+    model: nn.Module
+    variables: dict
+    preprocessing: Preprocessing
+    steps: int
+    images_per_second: float
+
+
+def epoch_order(seed: int, epoch: int, indices: Int[np.ndarray, ' subset']) -> Int[np.ndarray, ' subset']:
+    """The order of the examples in one epoch, a pure function of seed and epoch."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(indices)
+
+
+def batches(
+    seed: int, first_step: int, last_step: int, batch_size: int, indices: Int[np.ndarray, ' subset']
+) -> Iterator[Int[np.ndarray, ' batch_size']]:
+    """The indices of each step's batch: full batches, so the last examples of an epoch are left to the next one."""
+    per_epoch = len(indices) // batch_size
+    epoch, order = -1, indices
+    for step in range(first_step, last_step):
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            order = epoch_order(seed, epoch, indices)
+        start = step % per_epoch * batch_size
+        yield order[start : start + batch_size]
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    if config.regime not in REGIMES:
+        raise unknown('regime', config.regime, REGIMES)
+    if config.dtype not in ('float32', 'bfloat16'):
+        raise unknown('dtype', config.dtype, ('float32', 'bfloat16'))
+    for key in ('epochs', 'batch_size', 'learning_rate', 'checkpoint_epochs'):
+        if config[key] <= 0:
+            raise UserError(f'config key {key!r} must be positive, not {config[key]}')
+
+
+def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path) -> Trained:
+    """Train a classifier; resumes from the newest checkpoint in ``directory``.
+
+    Writes ``metrics.jsonl`` (one row per epoch: training metrics, validation accuracy) and ``checkpoints/``.
+
+    Raises:
+        UserError: a value of the config does not fit.
+    """
+    _check(config)
+    train_indices = stratified_fraction(
+        dataset.labels, dataset.splits['train'], config.fraction, config.seed, len(dataset.classes)
+    )
+    batch_size = min(config.batch_size, len(train_indices))
+    steps_per_epoch = len(train_indices) // batch_size
+    steps = math.ceil(config.epochs * steps_per_epoch)
+
+    model = backbones.create_classifier(
+        config.backbone, len(dataset.classes), dtype=jnp.dtype(config.dtype), dropout=config.dropout
+    )
+    preprocessing = backbones.preprocess(config.weights or config.backbone).replace(
+        size=config.image_size or None, crop=1.0
+    )
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    blank = jnp.zeros((1, preprocessing.size, preprocessing.size, 3))
+    variables = jax.jit(model.init)(init_key, blank)
+    if config.weights:
+        loaded, _ = backbones.load_weights(config.backbone, config.weights, image_size=preprocessing.size)
+        variables = {
+            collection: {**tree, **({'backbone': loaded[collection]} if collection in loaded else {})}
+            for collection, tree in variables.items()
+        }
+    rules = REGIMES[config.regime]
+    mask = freezing.mask(variables['params'], rules)
+    display.console.print(
+        display.freeze_table(
+            f'{config.backbone} · {config.regime} · {dataset.name}', freezing.table(variables['params'], rules)
+        )
+    )
+
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), steps // 2)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, steps)
+    optimizer = make_optimizer(config.optimizer, schedule, config.weight_decay, config.clip_norm)
+    state = create_state(variables, mask, optimizer, step_key)
+
+    def prepare(key: Array, images: Array) -> Array:
+        return preprocessing(augment(key, images, config.flip, config.shift))
+
+    train_step = jax.jit(
+        make_train_step(model, mask, optimizer, prepare, config.label_smoothing), donate_argnums=0
+    )
+    predict = Predictor(model, preprocessing, batch_size=256)
+
+    metrics_file = directory / 'metrics.jsonl'
+    save_every = max(1, round(config.checkpoint_epochs * steps_per_epoch))
+    with Checkpoints(directory / 'checkpoints', config.keep_checkpoints) as checkpoints, display.progress() as bar:
+        state = checkpoints.restore_latest(state) or state
+        first = int(state.step)
+        history = [row for row in files.read_jsonl(metrics_file) if row['step'] <= first]
+        task = bar.add_task(f'{config.backbone} {config.regime}', total=steps, completed=first, note='compiling')
+        measured, images_done, started = [], 0, time.perf_counter()
+        for step, indices in enumerate(batches(config.seed, first, steps, batch_size, train_indices), start=first + 1):
+            batch = {'image': dataset.images[indices], 'label': dataset.labels[indices]}
+            state, metrics = train_step(state, batch)
+            measured.append(metrics)
+            if step == first + 1:
+                jax.block_until_ready(metrics)
+                started = time.perf_counter()
+            else:
+                images_done += batch_size
+            ends_epoch = step % steps_per_epoch == 0 or step == steps
+            if step % 20 == 0 or ends_epoch:
+                rate = images_done / (time.perf_counter() - started)
+                note = f'loss {float(metrics["loss"]):.3f}, {rate:.0f} images/s'
+                bar.update(task, completed=step, note=note)
+            if ends_epoch:
+                paused = time.perf_counter()
+                variables = state.variables()
+                correct = predict.accuracy(variables, dataset, 'validation')
+                row = {
+                    'step': step,
+                    'epoch': step / steps_per_epoch,
+                    **{name: float(np.mean([each[name] for each in measured])) for name in measured[0]},
+                    'learning_rate': float(schedule(step - 1)),
+                    'validation_accuracy': correct,
+                }
+                history.append(row)
+                files.write_jsonl(metrics_file, history)
+                measured = []
+                started += time.perf_counter() - paused
+            if step % save_every == 0 or step == steps:
+                checkpoints.save(state)
+        rate = images_done / (time.perf_counter() - started) if images_done else 0.0
+    return Trained(model, state.variables(), preprocessing, steps, rate)
+
+
+class Predictor:
+    """Logits for any number of examples, in padded batches of one size, so one program is compiled.
+
+    Attributes:
+        batch_size: examples per call of the compiled program.
+    """
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, batch_size: int):
+        self.batch_size = batch_size
+        self._step = jax.jit(make_predict_step(model, preprocessing))
+
+    def logits(
+        self, variables: dict, dataset: Dataset, indices: Int[np.ndarray, ' examples']
+    ) -> Float[np.ndarray, 'examples classes']:
+        """The logits of the given examples, in their order."""
+        parts = []
+        for start in range(0, len(indices), self.batch_size):
+            chunk = indices[start : start + self.batch_size]
+            padded = np.pad(chunk, (0, self.batch_size - len(chunk)), mode='edge')
+            parts.append(np.asarray(self._step(variables, dataset.images[padded]))[: len(chunk)])
+        return np.concatenate(parts)
+
+    def accuracy(self, variables: dict, dataset: Dataset, split: str) -> float:
+        """Share of a split's examples whose largest logit is their label's."""
+        indices = dataset.splits[split]
+        return float((self.logits(variables, dataset, indices).argmax(-1) == dataset.labels[indices]).mean())
