@@ -12,8 +12,5 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> UserError:
     """An error for a name that is not among ``choices``, which offers the nearest ones."""
     choices = sorted(choices)
     near = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
-    if near:
-        hint = f'did you mean {" or ".join(map(repr, near))}?'
-    else:
-        hint = f'valid choices: {", ".join(choices)}'
+    hint = f'did you mean {" or ".join(map(repr, near))}?' if near else f'valid choices: {", ".join(choices)}'
     return UserError(f'unknown {kind} {value!r}; {hint}')

@@ -84,7 +84,7 @@ def split(params: dict, mask: dict) -> tuple[dict, dict]:
     """
     leaves, states = flatten_dict(params), flatten_dict(mask)
     if leaves.keys() != states.keys():
-        path = '/'.join(next(iter(leaves.keys() ^ states.keys())))
+        path = '/'.join(min(leaves.keys() ^ states.keys()))
         raise UserError(f'the freezing mask does not fit the parameters: they differ at {path!r}')
     trainable = {path: leaf for path, leaf in leaves.items() if states[path]}
     frozen = {path: leaf for path, leaf in leaves.items() if not states[path]}

@@ -28,8 +28,8 @@ class Preprocessing:
         interpolation: ``'bilinear'``, ``'bicubic'``, ``'lanczos'`` or ``'nearest'``, as PIL computes them.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     size: int
     crop: float = 1.0
     interpolation: str = 'bilinear'
@@ -60,20 +60,21 @@ class Preprocessing:
 
 
 def _resize_and_crop(pixels: Array, size: int, crop: float, interpolation: str) -> Array:
-    """Bring the shorter side to ``size / crop``, then cut out the centre (torchvision's ``Resize`` and ``CenterCrop``)."""
+    """Bring the shorter side to ``size / crop``, then cut out the centre (torchvision's ``Resize``, ``CenterCrop``)."""
     if interpolation not in _RESIZE_METHODS:
         raise unknown('interpolation', interpolation, _RESIZE_METHODS)
     batch, height, width, channels = pixels.shape
-    target = math.floor(size / crop + 0.5)
+    # timm rounds down; the small term is for shares such as 240 / 272, which must give back 272.
+    target = math.floor(size / crop + 1e-6)
     if height <= width:
         new_height, new_width = target, int(target * width / height)
     else:
         new_height, new_width = int(target * height / width), target
-    if (new_height, new_width) != (height, width):
-        shape = (batch, new_height, new_width, channels)
-        pixels = jax.image.resize(pixels, shape, _RESIZE_METHODS[interpolation], antialias=True)
-        # PIL hands 8-bit pixels on, so an overshoot is clipped and values are whole.
-        pixels = jnp.clip(jnp.round(pixels), 0, 255)
+    # PIL resizes rows first and hands 8-bit pixels on, so an overshoot is clipped and values are whole after each pass.
+    for shape in ((batch, height, new_width, channels), (batch, new_height, new_width, channels)):
+        if shape != pixels.shape:
+            pixels = jax.image.resize(pixels, shape, _RESIZE_METHODS[interpolation], antialias=True)
+            pixels = jnp.clip(jnp.floor(pixels + 0.5), 0, 255)
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
     return pixels[:, top : top + size, left : left + size]
 

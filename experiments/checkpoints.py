@@ -1,6 +1,8 @@
 """Checkpoints by orbax, behind the few calls that training needs."""
 
+import dataclasses
 from pathlib import Path
+from typing import cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -36,10 +38,10 @@ class Checkpoints:
         if step is None:
             return None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_key(state))
-        restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        return restored.replace(key=jax.random.wrap_key_data(restored.key))
+        restored = cast(TrainState, self._manager.restore(step, args=ocp.args.StandardRestore(abstract)))
+        return dataclasses.replace(restored, key=jax.random.wrap_key_data(restored.key))
 
 
 def _without_key(state: TrainState) -> TrainState:
     """Orbax stores arrays, not typed random keys."""
-    return state.replace(key=jax.random.key_data(state.key))
+    return dataclasses.replace(state, key=jax.random.key_data(state.key))

@@ -5,8 +5,8 @@ Bad input ends with one line on standard error and exit status 2; whatever was c
 
 import argparse
 import ast
-import importlib.util
 import inspect
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,11 +38,15 @@ def parser(description: str, config: bool = True) -> argparse.ArgumentParser:
 def add_data_directory(arguments: argparse.ArgumentParser) -> None:
     """``--data_dir``, for commands that read data sets."""
     arguments.add_argument(
-        '--data_dir', type=Path, help='where prepared TFDS data sets lie (default: TFDS_DATA_DIR, ~/tensorflow_datasets)'
+        '--data_dir',
+        type=Path,
+        help='where prepared TFDS data sets lie (default: TFDS_DATA_DIR, ~/tensorflow_datasets)',
     )
 
 
-def parse(arguments: argparse.ArgumentParser, argv: list[str] | None) -> tuple[argparse.Namespace, object]:
+def parse(
+    arguments: argparse.ArgumentParser, argv: list[str] | None
+) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
     """Parse the command line and load the config with its overrides.
 
     Raises:
@@ -56,7 +60,7 @@ def parse(arguments: argparse.ArgumentParser, argv: list[str] | None) -> tuple[a
             arguments.error(f'unrecognized argument: {word}')
         key, equals, value = word.removeprefix('--config.').partition('=')
         if not equals:
-            if not rest:
+            if not rest or rest[0].startswith('--'):
                 arguments.error(f'{word} needs a value: {word}=VALUE')
             value = rest.pop(0)
         overrides.append((key, value))
@@ -79,12 +83,10 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     if not path.is_file():
         near = [str(each) for each in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
         raise unknown('config file', file, near) if near else UserError(f'there is no config file {file!r}')
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, 'get_config'):
+    get_config = runpy.run_path(str(path)).get('get_config')
+    if get_config is None:
         raise UserError(f'the config file {file!r} defines no get_config()')
-    known = inspect.signature(module.get_config).parameters
+    known = inspect.signature(get_config).parameters
     arguments: dict[str, str] = {}
     name = None
     for piece in text.split(',') if text else []:
@@ -103,7 +105,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     ]
     if missing:
         raise UserError(f'{file} needs the argument {missing[0]!r}: --config {file}:{missing[0]}=…')
-    return module.get_config(**arguments)
+    return get_config(**arguments)
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
@@ -129,14 +131,33 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             value = text
-        if isinstance(present, tuple) and not isinstance(value, tuple):
-            value = tuple(value.split(',')) if isinstance(value, str) else (value,)
     try:
+        if isinstance(present, tuple):
+            value = _tuple_like(present, value, text)
+        # The config itself takes None for anything and True for a number.
+        if present is not None and (value is None or isinstance(value, bool) != isinstance(present, bool)):
+            raise TypeError
         node[last] = value
     except TypeError:
         raise UserError(
             f'config key {key!r} takes a value of type {type(present).__name__} such as {present!r}, not {text!r}'
         ) from None
+
+
+def _tuple_like(present: tuple, value: object, text: str) -> tuple:
+    """The value as a tuple whose items have the type of those that are there."""
+    kinds = {type(item) for item in present}
+    if isinstance(value, str):
+        items = tuple(value.split(','))
+    else:
+        items = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if kinds == {float}:
+        items = tuple(float(item) if type(item) is int else item for item in items)
+    elif kinds == {str} and not all(isinstance(item, str) for item in items):
+        items = tuple(text.split(','))  # names that look like numbers
+    if len(kinds) == 1 and {type(item) for item in items} - kinds:
+        raise TypeError
+    return items
 
 
 def _keys(config: ml_collections.ConfigDict, prefix: str = '') -> list[str]:

@@ -8,7 +8,14 @@ from rich.table import Table
 
 from backbones.freezing import Row
 
-console = Console(stderr=True)
+
+def make_console(stderr: bool) -> Console:
+    """A console as wide as the terminal; a file or a pipe has no width of its own and gets a wide one."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=160)
+
+
+console = make_console(stderr=True)
 
 
 def progress() -> Progress:

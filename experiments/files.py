@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -12,7 +12,7 @@ from backbones.errors import UserError
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = 'w') -> Iterator[IO]:
+def atomic_write(path: Path, mode: str = 'w') -> Generator[IO]:
     """Open a file for writing that appears under its name only when everything is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
@@ -21,8 +21,8 @@ def atomic_write(path: Path, mode: str = 'w') -> Iterator[IO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -81,8 +81,13 @@ def claim_workdir(path: Path, config: dict) -> Path:
         raise UserError(f'{file} is no JSON file; choose another --workdir') from None
     if earlier != config:
         before, after = _flatten(earlier), _flatten(config)
-        differing = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
-        shown = '; '.join(f'{key}: {before.get(key)!r} there, {after.get(key)!r} here' for key in differing[:3])
+        absent = object()  # None is a value too
+        differing = [key for key in sorted({*before, *after}) if before.get(key, absent) != after.get(key, absent)]
+
+        def show(values: dict, key: str) -> str:
+            return repr(values[key]) if key in values else 'nothing'
+
+        shown = '; '.join(f'{key}: {show(before, key)} there, {show(after, key)} here' for key in differing[:3])
         more = f' and {len(differing) - 3} more' if len(differing) > 3 else ''
         raise UserError(
             f'the work directory {str(path)!r} belongs to another config ({shown}{more}); choose another --workdir'
@@ -91,6 +96,6 @@ def claim_workdir(path: Path, config: dict) -> Path:
 
 
 def _flatten(value: object, prefix: str = '') -> dict[str, object]:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or (prefix and not value):
         return {prefix.rstrip('.'): value}
     return {key: leaf for name, child in value.items() for key, leaf in _flatten(child, f'{prefix}{name}.').items()}

@@ -19,8 +19,8 @@ def main(argv: list[str] | None) -> None:
     workdir = files.claim_workdir(options.workdir, config.to_dict())
     dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
     trained = training.fit(config, dataset, workdir)
-    predictor = training.Predictor(trained.model, trained.preprocessing, batch_size=256)
-    accuracy = predictor.accuracy(trained.variables, dataset, 'test')
+    logits = training.logits_of(trained.model, trained.preprocessing)
+    accuracy = training.accuracy(logits, trained.variables, dataset, 'test')
     backbones.save_weights(workdir / 'weights.safetensors', trained.variables)
     result = {
         'config': config.to_dict(),

@@ -4,6 +4,7 @@ Only the trainable leaves are differentiated. Frozen leaves have no gradient, no
 gradient norm; frozen modules run in inference mode.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -115,9 +116,10 @@ def make_train_step(
         metrics = {
             'loss': loss,
             'accuracy': (logits.argmax(-1) == batch['label']).mean(),
-            'gradient_norm': optax.global_norm(gradients),
+            'gradient_norm': optax.tree.norm(gradients),
         }
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             step=state.step + 1,
             trainable=optax.apply_updates(state.trainable, updates),
             batch_stats=batch_stats,
@@ -126,14 +128,3 @@ def make_train_step(
         return state, metrics
 
     return train_step
-
-
-def make_predict_step(
-    model: nn.Module, prepare: Callable[[Array], Float[Array, 'batch height width 3']]
-) -> Callable[[dict, Array], Float[Array, 'batch classes']]:
-    """Build ``predict_step(variables, stored images) → logits`` in inference mode."""
-
-    def predict_step(variables: dict, images: Array) -> Float[Array, 'batch classes']:
-        return model.apply(variables, prepare(images), train=False)
-
-    return predict_step

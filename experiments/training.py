@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 import backbones
 from backbones import freezing
@@ -22,13 +23,8 @@ from experiments import display, files
 from experiments.augmentation import augment
 from experiments.checkpoints import Checkpoints
 from experiments.data.dataset import Dataset, stratified_fraction
-from experiments.train_step import (
-    TrainState,
-    create_state,
-    make_optimizer,
-    make_predict_step,
-    make_train_step,
-)
+from experiments.inference import Inference
+from experiments.train_step import create_state, make_optimizer, make_train_step
 
 # Regime → freezing rules.
 REGIMES: dict[str, tuple[freezing.Rule, ...]] = {
@@ -76,6 +72,7 @@ class Trained:
         variables: its parameters and statistics.
         preprocessing: what its input needs.
         steps: number of steps taken.
+        examples: number of training examples.
         images_per_second: training throughput without the first step of this process.
     """
 
@@ -83,6 +80,7 @@ class Trained:
     variables: dict
     preprocessing: Preprocessing
     steps: int
+    examples: int
     images_per_second: float
 
 
@@ -110,6 +108,11 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise unknown('regime', config.regime, REGIMES)
     if config.dtype not in ('float32', 'bfloat16'):
         raise unknown('dtype', config.dtype, ('float32', 'bfloat16'))
+    if config.regime != 'scratch' and not config.weights:
+        raise UserError(
+            f'the regime {config.regime!r} starts from pretrained weights and config key weights is empty; '
+            f"name a source, or take the regime 'scratch'"
+        )
     for key in ('epochs', 'batch_size', 'learning_rate', 'checkpoint_epochs'):
         if config[key] <= 0:
             raise UserError(f'config key {key!r} must be positive, not {config[key]}')
@@ -162,10 +165,8 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path) ->
     def prepare(key: Array, images: Array) -> Array:
         return preprocessing(augment(key, images, config.flip, config.shift))
 
-    train_step = jax.jit(
-        make_train_step(model, mask, optimizer, prepare, config.label_smoothing), donate_argnums=0
-    )
-    predict = Predictor(model, preprocessing, batch_size=256)
+    train_step = jax.jit(make_train_step(model, mask, optimizer, prepare, config.label_smoothing), donate_argnums=0)
+    logits = logits_of(model, preprocessing)
 
     metrics_file = directory / 'metrics.jsonl'
     save_every = max(1, round(config.checkpoint_epochs * steps_per_epoch))
@@ -192,13 +193,13 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path) ->
             if ends_epoch:
                 paused = time.perf_counter()
                 variables = state.variables()
-                correct = predict.accuracy(variables, dataset, 'validation')
+                validation_accuracy = accuracy(logits, variables, dataset, 'validation')
                 row = {
                     'step': step,
                     'epoch': step / steps_per_epoch,
                     **{name: float(np.mean([each[name] for each in measured])) for name in measured[0]},
-                    'learning_rate': float(schedule(step - 1)),
-                    'validation_accuracy': correct,
+                    'learning_rate': float(jnp.asarray(schedule(step - 1))),
+                    'validation_accuracy': validation_accuracy,
                 }
                 history.append(row)
                 files.write_jsonl(metrics_file, history)
@@ -207,32 +208,20 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path) ->
             if step % save_every == 0 or step == steps:
                 checkpoints.save(state)
         rate = images_done / (time.perf_counter() - started) if images_done else 0.0
-    return Trained(model, state.variables(), preprocessing, steps, rate)
+    return Trained(model, state.variables(), preprocessing, steps, len(train_indices), rate)
 
 
-class Predictor:
-    """Logits for any number of examples, in padded batches of one size, so one program is compiled.
+def logits_of(model: nn.Module, preprocessing: Preprocessing, batch_size: int = 256) -> Inference:
+    """Logits of a classifier in inference mode."""
 
-    Attributes:
-        batch_size: examples per call of the compiled program.
-    """
+    def apply(variables: Any, images: Array) -> Array:
+        return cast(Array, model.apply(variables, images, train=False))
 
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing, batch_size: int):
-        self.batch_size = batch_size
-        self._step = jax.jit(make_predict_step(model, preprocessing))
+    return Inference(apply, preprocessing, batch_size)
 
-    def logits(
-        self, variables: dict, dataset: Dataset, indices: Int[np.ndarray, ' examples']
-    ) -> Float[np.ndarray, 'examples classes']:
-        """The logits of the given examples, in their order."""
-        parts = []
-        for start in range(0, len(indices), self.batch_size):
-            chunk = indices[start : start + self.batch_size]
-            padded = np.pad(chunk, (0, self.batch_size - len(chunk)), mode='edge')
-            parts.append(np.asarray(self._step(variables, dataset.images[padded]))[: len(chunk)])
-        return np.concatenate(parts)
 
-    def accuracy(self, variables: dict, dataset: Dataset, split: str) -> float:
-        """Share of a split's examples whose largest logit is their label's."""
-        indices = dataset.splits[split]
-        return float((self.logits(variables, dataset, indices).argmax(-1) == dataset.labels[indices]).mean())
+def accuracy(logits: Inference, variables: dict, dataset: Dataset, split: str) -> float:
+    """Share of a split's examples whose largest logit is their label's."""
+    indices = dataset.splits[split]
+    predictions = logits(variables, dataset.images, indices).argmax(-1)
+    return float((predictions == dataset.labels[indices]).mean())

@@ -113,8 +113,8 @@ class EfficientNetLite(nn.Module):
         x = nn.relu6(BatchNorm(_EPSILON, dtype=self.dtype, name='stem_norm')(x, train=train))
         stages = {}
         for index, blocks in enumerate(block_plan(self.width, self.depth)):
-            stage = Stage(tuple(blocks), self.dtype, name=f'stage{index + 1}')
-            x = stages[stage.name] = stage(x, train=train)
+            name = f'stage{index + 1}'
+            x = stages[name] = Stage(tuple(blocks), self.dtype, name=name)(x, train=train)
         x = Conv(1280, 1, dtype=self.dtype, name='head_conv')(x)
         x = nn.relu6(BatchNorm(_EPSILON, dtype=self.dtype, name='head_norm')(x, train=train))
         return Features(stages=stages, pooled=global_average_pool(x))

@@ -106,6 +106,6 @@ class ResNet(nn.Module):
             x = max_pool(x, window=3, stride=2, padding=1)
         stages = {}
         for index, (depth, channels) in enumerate(zip(self.depths, self.channels, strict=True)):
-            stage = Stage(self.block, depth, channels, 1 if index == 0 else 2, self.dtype, name=f'stage{index + 1}')
-            x = stages[stage.name] = stage(x, train=train)
+            name, stride = f'stage{index + 1}', 1 if index == 0 else 2
+            x = stages[name] = Stage(self.block, depth, channels, stride, self.dtype, name=name)(x, train=train)
         return Features(stages=stages, pooled=global_average_pool(x))

@@ -23,7 +23,7 @@ class Dense(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Scaled dot-product self-attention with one packed, biased projection for queries, keys and values (timm's ``Attention``)."""
+    """Scaled dot-product attention; one packed, biased projection for queries, keys and values, as in timm."""
 
     heads: int
     dtype: jnp.dtype = jnp.float32

@@ -5,9 +5,9 @@ depends on the machine that wrote it. Family files say *what* to convolve; how i
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -44,11 +44,13 @@ def _general(x: Array, kernel: Array, stride: int, padding: Padding, groups: int
 
 def _depthwise_shifts(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """A depthwise convolution as one multiply-add per kernel tap, which the CPU compiler fuses into a single loop."""
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    dtype = x.dtype
+    # Summed in float32 and rounded once, as the other lowerings do.
+    x, kernel = jnp.pad(x, ((0, 0), *padding, (0, 0))).astype(jnp.float32), kernel.astype(jnp.float32)
     rows, columns = kernel.shape[:2]
     height = (x.shape[1] - rows) // stride + 1
     width = (x.shape[2] - columns) // stride + 1
-    total = None
+    total = jnp.zeros((), x.dtype)
     for row in range(rows):
         for column in range(columns):
             window = x[
@@ -56,9 +58,8 @@ def _depthwise_shifts(x: Array, kernel: Array, stride: int, padding: Padding) ->
                 row : row + (height - 1) * stride + 1 : stride,
                 column : column + (width - 1) * stride + 1 : stride,
             ]
-            term = window * kernel[row, column, 0]
-            total = term if total is None else total + term
-    return total
+            total = total + window * kernel[row, column, 0]
+    return total.astype(dtype)
 
 
 def convolve(
@@ -98,7 +99,7 @@ class Conv(nn.Module):
     features: int
     kernel_size: int
     stride: int = 1
-    padding: int | str | None = None
+    padding: int | Literal['same'] | None = None
     groups: int = 1
     use_bias: bool = False
     kernel_init: Callable = kaiming_normal
@@ -110,8 +111,8 @@ class Conv(nn.Module):
         kernel = self.param(
             'kernel', self.kernel_init, (size, size, x.shape[-1] // self.groups, self.features), jnp.float32
         )
-        if self.padding == 'same':
-            padding = tuple(same_padding(side, size, self.stride) for side in x.shape[1:3])
+        if isinstance(self.padding, str):
+            padding = (same_padding(x.shape[1], size, self.stride), same_padding(x.shape[2], size, self.stride))
         else:
             side = (size - 1) // 2 if self.padding is None else self.padding
             padding = ((side, side), (side, side))

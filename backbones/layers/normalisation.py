@@ -37,13 +37,17 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
                 unbiased = variance * (count / max(count - 1, 1))
+                # Kept only where the caller makes the collection mutable (calibration of untrained networks).
+                self.sow('batch_moments', 'mean', mean)
+                self.sow('batch_moments', 'var', unbiased)
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_variance.value = self.momentum * running_variance.value + (1 - self.momentum) * unbiased
         else:
             mean, variance = running_mean.value, running_variance.value
-        # One multiply-add per value: the per-channel factors are folded first, in float32.
+        # One multiply-add per value: the per-channel factors are folded first. It is done in float32 and rounded once;
+        # in bfloat16 the two terms would cancel to a wrong mean wherever a channel's mean exceeds its deviation.
         factor = scale * jax.lax.rsqrt(variance + self.epsilon)
-        return x.astype(self.dtype) * factor.astype(self.dtype) + (bias - mean * factor).astype(self.dtype)
+        return (x.astype(jnp.float32) * factor + (bias - mean * factor)).astype(self.dtype)
 
 
 class LayerNorm(nn.Module):

@@ -2,16 +2,19 @@
 
 import dataclasses
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import safetensors
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from backbones import registry
 from backbones.errors import UserError, unknown
@@ -21,6 +24,40 @@ from backbones.pretrained import keymaps, sources
 from backbones.pretrained.keymaps.rules import identity, translate
 from backbones.pretrained.merge import Report, merge
 from backbones.pretrained.torch_file import read_torch_file
+
+# The reader for numpy that safetensors brings knows no bfloat16, in which many files are published.
+_SAFETENSORS_TYPES = {
+    'F64': np.float64,
+    'F32': np.float32,
+    'F16': np.float16,
+    'BF16': ml_dtypes.bfloat16,
+    'I64': np.int64,
+    'I32': np.int32,
+    'I16': np.int16,
+    'I8': np.int8,
+    'U8': np.uint8,
+    'BOOL': np.bool_,
+}
+_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    safetensors.SafetensorError,
+)
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    arrays = {}
+    for key, entry in safetensors.deserialize(path.read_bytes()):
+        if entry['dtype'] not in _SAFETENSORS_TYPES:
+            raise unknown(f'type of {key}', entry['dtype'], _SAFETENSORS_TYPES)
+        arrays[key] = np.frombuffer(entry['data'], _SAFETENSORS_TYPES[entry['dtype']]).reshape(entry['shape'])
+    return arrays
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -33,12 +70,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return read_torch_file(path)
     try:
         if path.suffix == '.safetensors':
-            return load_file(path)
+            return _read_safetensors(path)
         if path.suffix == '.npz':
-            with np.load(path, allow_pickle=False) as archive:
+            # Given a path, numpy would leave a damaged file open.
+            with path.open('rb') as stream, np.load(stream, allow_pickle=False) as archive:
                 return dict(archive)
-    except (OSError, ValueError, EOFError, safetensors.SafetensorError) as error:
-        raise UserError(f'{path} is truncated or damaged: {error}') from None
+    except UserError:
+        raise
+    except _DAMAGE as error:
+        raise UserError(f'{path} is truncated, damaged or no {path.suffix} file: {error}') from None
     raise unknown('kind of weight file', path.suffix, sources.SUFFIXES)
 
 
@@ -85,7 +125,7 @@ def load_weights(
     if classifier and head is None:
         raise UserError(f'{source} holds no classifier; load it with classifier=False')
 
-    num_classes = head.shape[-1] if head is not None else 1
+    num_classes = head.shape[-1] if head is not None and head.ndim else 1
     expected = _expected_shapes(module, num_classes, image_size or registry.info(name).image_size)
     if not classifier:
         in_head = [path for path in translated if path.split('/')[1] == 'head']
@@ -129,13 +169,15 @@ def _translate(
         if not path:
             continue
         array = arrays[key]
-        steps = [] if transform is identity else [transform.__name__]
+        steps = [] if transform is identity else [getattr(transform, '__name__', 'transformed')]
         if array.dtype != np.float32:
             steps.append(f'{array.dtype} to float32')
         try:
             translated[path] = np.ascontiguousarray(transform(array), np.float32)
         except ValueError:
-            raise UserError(f'{source}: {key} has {array.ndim} axes {list(array.shape)}, which {path} cannot have') from None
+            raise UserError(
+                f'{source}: {key} has {array.ndim} axes {list(array.shape)}, which {path} cannot have'
+            ) from None
         if steps:
             converted.append((path, ', '.join(steps)))
     unexpected = tuple(key for key in arrays if key not in known)

@@ -15,8 +15,8 @@ class Report:
         layout: the naming that was recognised.
         matched: paths that were filled.
         missing: paths that the file has nothing for.
-        unexpected: keys that the model has no place for.
-        unused: keys of a classifier that was not asked for.
+        unexpected: keys (paths, where a key map knows them) that the model has no place for.
+        unused: paths of a classifier that was not asked for.
         reshaped: ``path, shape in the file, shape in the model`` of arrays that were resampled.
         misfit: ``path, shape in the file, shape in the model`` of arrays that do not fit.
         converted: ``path, what was done`` for every array that is not stored as we store it.
@@ -34,7 +34,9 @@ class Report:
 
     def problems(self) -> list[str]:
         """What keeps the file from being the model's, shapes first; empty if it fits."""
-        lines = [f'{path} is {list(file)} in the file and {list(model)} in the model' for path, file, model in self.misfit]
+        lines = [
+            f'{path} is {list(file)} in the file and {list(model)} in the model' for path, file, model in self.misfit
+        ]
         lines += [f'{path} is missing in the file' for path in self.missing]
         lines += [f'{key} in the file has no place in the model' for key in self.unexpected]
         return lines

@@ -2,6 +2,9 @@
 
 A .pth file is a pickle, and unpickling runs whatever the file asks for. Here the only things a file may ask for are
 ordered dictionaries and the rebuilding of tensors from storages; anything else is refused by name before it is called.
+What it may ask for are stand-ins of this module, which a pickle can pass on but not change: its BUILD instruction would
+otherwise write into the attributes of functions and of numpy's shared types.
+
 Both containers are read: the zip archive (torch ≥ 1.6) and the older sequence of pickles.
 
 Source for the formats: torch/serialization.py and torch/_utils.py.
@@ -10,6 +13,7 @@ Source for the formats: torch/serialization.py and torch/_utils.py.
 import collections
 import io
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Callable
@@ -40,7 +44,38 @@ _LEGACY_PROTOCOL = 1001
 _WRAPPERS = ('state_dict', 'model', 'model_state', 'model_state_dict')
 
 
-class _Storage:
+class _Sealed:
+    """Anything that a pickle gets to hold; the instruction that sets attributes is refused."""
+
+    def __setstate__(self, _state: object):
+        raise pickle.UnpicklingError(f'it tries to change a {type(self).__name__}')
+
+
+class _Dictionary(collections.OrderedDict):
+    """An ordered dictionary without attributes: torch sets ``_metadata``, which has no use here."""
+
+    def __setstate__(self, _state: object):
+        pass
+
+
+class _StorageType(_Sealed):
+    """The type of a storage's values."""
+
+    def __init__(self, dtype: np.dtype):
+        self.dtype = dtype
+
+
+class _Function(_Sealed):
+    """A function that a pickle may call."""
+
+    def __init__(self, call: Callable[..., object]):
+        self._call = call
+
+    def __call__(self, *arguments: object) -> object:
+        return self._call(*arguments)
+
+
+class _Storage(_Sealed):
     """A storage that a tensor refers to; its bytes may be known only after the pickle is read."""
 
     def __init__(self, dtype: np.dtype, count: int):
@@ -49,7 +84,7 @@ class _Storage:
         self.data: np.ndarray | None = None
 
 
-class _Tensor:
+class _Tensor(_Sealed):
     """A view of a storage, resolved once the storage's bytes are there."""
 
     def __init__(self, storage: _Storage, offset: int, shape: tuple, strides: tuple):
@@ -90,10 +125,10 @@ def _rebuild_parameter(tensor, *_) -> _Tensor:
 
 
 _ALLOWED: dict[tuple[str, str], object] = {
-    ('collections', 'OrderedDict'): collections.OrderedDict,
-    ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
-    ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
-    **{('torch', name): dtype for name, dtype in _STORAGES.items()},
+    ('collections', 'OrderedDict'): _Dictionary,
+    ('torch._utils', '_rebuild_tensor_v2'): _Function(_rebuild_tensor),
+    ('torch._utils', '_rebuild_parameter'): _Function(_rebuild_parameter),
+    **{('torch', name): _StorageType(dtype) for name, dtype in _STORAGES.items()},
 }
 
 
@@ -114,9 +149,40 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, identifier: object) -> _Storage:
         match identifier:
-            case ('storage', np.dtype() as dtype, str() as key, _, int() as count, *_):
+            # The legacy container adds the part of a shared storage that is meant; only files of 2017 make use of it.
+            case ('storage', _StorageType(dtype=dtype), str() as key, _, int() as count) | (
+                'storage',
+                _StorageType(dtype=dtype),
+                str() as key,
+                _,
+                int() as count,
+                None,
+            ):
                 return self._find_storage(dtype, key, count)
-        raise pickle.UnpicklingError(f'unknown persistent object {identifier!r:.80}')
+        raise pickle.UnpicklingError('it refers to something that is no storage')
+
+
+def _unpickle(stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _Storage]) -> object:
+    """Read one pickle and leave the stream behind it.
+
+    Raises:
+        ValueError: the memo is numbered in a way that would make the unpickler set aside gigabytes.
+        Exception: nearly any, on damaged input, says the documentation of ``pickle``.
+    """
+    start = stream.tell()
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > count:
+            raise ValueError(f'its pickle numbers object {argument} after {count} instructions')
+    stream.seek(start)
+    return _Unpickler(stream, find_storage).load()
+
+
+def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The bytes of an entry; torch stores plainly, so that an entry is never larger than the file."""
+    entry = archive.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+        raise ValueError(f'{name} is compressed')
+    return archive.read(entry)
 
 
 def _read_zip(path: Path) -> object:
@@ -125,22 +191,21 @@ def _read_zip(path: Path) -> object:
         if len(pickles) != 1:
             raise ValueError('the archive holds no data.pkl')
         prefix = pickles[0].removesuffix('data.pkl')
-        if f'{prefix}byteorder' in archive.namelist() and archive.read(f'{prefix}byteorder') != b'little':
+        if f'{prefix}byteorder' in archive.namelist() and _read_entry(archive, f'{prefix}byteorder') != b'little':
             raise ValueError('the file was written on a big-endian machine')
         storages: dict[str, _Storage] = {}
 
         def find_storage(dtype: np.dtype, key: str, count: int) -> _Storage:
             if key not in storages:
                 storage = _Storage(dtype, count)
-                # Sizes are checked before anything is read, and every entry is stored, never compressed.
-                entry = archive.getinfo(f'{prefix}data/{key}')
-                if entry.file_size != count * dtype.itemsize or entry.compress_type != zipfile.ZIP_STORED:
-                    raise ValueError(f'storage {key} holds {entry.file_size} bytes, not {count * dtype.itemsize}')
-                storage.data = np.frombuffer(archive.read(entry), dtype)
+                data = _read_entry(archive, f'{prefix}data/{key}')
+                if len(data) != count * dtype.itemsize:
+                    raise ValueError(f'storage {key} holds {len(data)} bytes, not {count * dtype.itemsize}')
+                storage.data = np.frombuffer(data, dtype)
                 storages[key] = storage
             return storages[key]
 
-        return _Unpickler(io.BytesIO(archive.read(pickles[0])), find_storage).load()
+        return _unpickle(io.BytesIO(_read_entry(archive, pickles[0])), find_storage)
 
 
 def _read_legacy(path: Path) -> object:
@@ -150,11 +215,11 @@ def _read_legacy(path: Path) -> object:
         return storages.setdefault(key, _Storage(dtype, count))
 
     with path.open('rb') as stream:
-        magic, protocol, _system = (_Unpickler(stream, find_storage).load() for _ in range(3))
+        magic, protocol, _system = (_unpickle(stream, find_storage) for _ in range(3))
         if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
             raise ValueError('it is no torch file')
-        content = _Unpickler(stream, find_storage).load()
-        for key in _Unpickler(stream, find_storage).load():
+        content = _unpickle(stream, find_storage)
+        for key in _unpickle(stream, find_storage):
             storage = storages[key]
             (count,) = struct.unpack('<q', stream.read(8))
             if count != storage.count:
@@ -179,30 +244,30 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         with path.open('rb') as stream:
             is_zip = stream.read(4) == b'PK\x03\x04'
         content = _read_zip(path) if is_zip else _read_legacy(path)
+        return _state_dictionary(content, path)
+    except UserError:
+        raise
     except _Refused as refused:
         raise UserError(
             f'{path} was refused: its pickle asks for {refused}, which is no tensor and could run code; '
             'save the state dictionary alone (torch.save(model.state_dict(), …)) or as safetensors'
         ) from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error) as error:
-        raise UserError(f'{path} is truncated or no torch file: {error}') from None
-    except (zipfile.BadZipFile, pickle.UnpicklingError, UnicodeDecodeError, OverflowError, MemoryError) as error:
-        raise UserError(f'{path} is truncated or no torch file: {error}') from None
-    return _state_dictionary(content, path)
+    # A damaged pickle or archive raises nearly anything; whatever it is, it is the file's fault.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f'{path} is truncated, damaged or no torch file: {reason}') from None
 
 
 def _state_dictionary(content: object, path: Path) -> dict[str, np.ndarray]:
-    while isinstance(content, dict):
-        inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
-        if inner is None:
-            break
-        content = inner
+    # Wrapped twice at most; a dictionary of a malicious file may hold itself.
+    for _ in range(2):
+        if isinstance(content, dict):
+            content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), content)
     if not isinstance(content, dict) or not content:
         raise UserError(f'{path} holds no state dictionary but {type(content).__name__}')
     for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, _Tensor):
+        if not isinstance(key, str):
+            raise UserError(f'{path} holds no state dictionary: a key is a {type(key).__name__}, not a text')
+        if not isinstance(value, _Tensor):
             raise UserError(f'{path} holds no state dictionary: {key!r} is a {type(value).__name__}, not a tensor')
-    try:
-        return {key: value.array() for key, value in content.items()}
-    except ValueError as error:
-        raise UserError(f'{path} is damaged: {error}') from None
+    return {key: value.array() for key, value in content.items()}

@@ -68,7 +68,7 @@ class VisionTransformer(nn.Module):
         dtype: type of the computation.
 
     Raises:
-        UserError: the image is no multiple of the patch.
+        UserError: the image is no multiple of the patch, or the depth no multiple of four.
     """
 
     patch: int
@@ -86,6 +86,8 @@ class VisionTransformer(nn.Module):
                 f'images of {height}x{width} pixels do not divide into patches of {self.patch}; '
                 f'the nearest size that does is {nearest[0]}x{nearest[1]}'
             )
+        if self.depth % 4:
+            raise UserError(f'the depth of a vision transformer must be a multiple of 4, not {self.depth}')
         x = PatchEmbedding(self.patch, self.channels, self.dtype, name='patch_embedding')(images)
         rows, columns = x.shape[1:3]
         x = x.reshape(batch, rows * columns, self.channels)
@@ -95,8 +97,8 @@ class VisionTransformer(nn.Module):
         x = x + self.param('position_embedding', truncated_normal, position_shape, jnp.float32).astype(self.dtype)
         stages = {}
         for index in range(4):
-            stage = Stage(self.depth // 4, self.heads, self.dtype, name=f'stage{index + 1}')
-            x = stage(x)
-            stages[stage.name] = x[:, 1:].reshape(batch, rows, columns, self.channels)
+            name = f'stage{index + 1}'
+            x = Stage(self.depth // 4, self.heads, self.dtype, name=name)(x)
+            stages[name] = x[:, 1:].reshape(batch, rows, columns, self.channels)
         tokens = LayerNorm(dtype=self.dtype, name='norm')(x)
         return Features(stages=stages, pooled=tokens[:, 0], tokens=tokens)

@@ -1,6 +1,8 @@
 """The common form of a data set, and splits that are deterministic, stratified and disjoint."""
 
 import dataclasses
+import functools
+import decimal
 import hashlib
 from collections.abc import Mapping
 from typing import Protocol
@@ -17,9 +19,12 @@ TEST_SHARE = 0.2
 class Images(Protocol):
     """Pixels that are read by index: an array in memory, or files decoded when they are asked for."""
 
-    shape: tuple[int, int, int, int]
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
 
-    def __getitem__(self, indices: Int[np.ndarray, ' count']) -> UInt8[np.ndarray, 'count height width channels']: ...
+    def __getitem__(
+        self, indices: Int[np.ndarray, ' count'], /
+    ) -> UInt8[np.ndarray, 'count height width channels']: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Dataset:
     labels: Int[np.ndarray, ' examples']
     ids: tuple[str, ...]
     classes: tuple[str, ...]
-    splits: Mapping[str, Int[np.ndarray, ' subset']]
+    splits: Mapping[str, np.ndarray]
     provenance: str
     skipped: tuple[tuple[str, str], ...] = ()
 
@@ -60,13 +65,23 @@ class Dataset:
                 )
 
     def fingerprint(self) -> str:
-        """A hash of what is in the data set and how it is split: equal data give equal text."""
+        """A hash of what is in the data set and how it is split: equal data give equal text.
+
+        Pixels count where they are in memory; of images that are decoded when they are read, only names and shape do.
+        """
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         digest.update('\n'.join(self.ids).encode())
-        digest.update(np.ascontiguousarray(self.labels, np.int32).tobytes())
+        digest.update(self.labels.astype(np.int32).tobytes())
         digest.update(repr((self.images.shape, self.classes)).encode())
+        if isinstance(self.images, np.ndarray):
+            digest.update(self.images.tobytes())
         for split in sorted(self.splits):
-            digest.update(split.encode() + np.ascontiguousarray(self.splits[split], np.int64).tobytes())
+            digest.update(split.encode())
+            digest.update(bytes(self.splits[split].astype(np.int64)))
         return digest.hexdigest()[:16]
 
 
@@ -96,7 +111,7 @@ def stratified_shares(
             parts[name].append(members[start : start + count])
             start += count
         parts[rest].append(members[start:])
-    return {name: np.sort(np.concatenate(arrays)) for name, arrays in parts.items()}
+    return {name: np.sort(np.concatenate([order[:0], *arrays])) for name, arrays in parts.items()}
 
 
 def split_by_hash(
@@ -125,6 +140,25 @@ def split_off_validation(
     return {**splits, 'test': np.flatnonzero(test)}, how
 
 
+def official_splits(
+    labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], names: np.ndarray, seed: int = 0
+) -> tuple[dict[str, Int[np.ndarray, ' subset']], str]:
+    """The splits that the data come with, completed where they lack one.
+
+    A validation split without a test split serves as the test split, as is usual for data whose test labels are kept
+    back; the validation split is then taken from the training examples.
+
+    Args:
+        names: ``str[examples]``: ``'train'``, ``'validation'`` or ``'test'`` of each example.
+    """
+    present = set(names.tolist())
+    if present == {'train', 'validation', 'test'}:
+        return {name: np.flatnonzero(names == name) for name in sorted(present)}, 'official splits'
+    if present == {'train'}:
+        return split_by_hash(labels, ids, seed)
+    return split_off_validation(labels, ids, names != 'train', seed)
+
+
 def stratified_fraction(
     labels: Int[np.ndarray, ' examples'], indices: Int[np.ndarray, ' subset'], fraction: float, seed: int, classes: int
 ) -> Int[np.ndarray, ' chosen']:
@@ -145,8 +179,14 @@ def stratified_fraction(
             empty.append((label, len(members)))
         chosen.append(members[:count])
     if empty:
-        label, available = empty[0]
-        needed = f'the smallest fraction that works is {0.5 / available:.2g}' if available else 'the class has none at all'
+        label, available = min(empty, key=lambda each: each[1])
+        if available:
+            # Exactly half an example is rounded down to none: the next number of two digits above it.
+            digits = decimal.Context(prec=2, rounding=decimal.ROUND_DOWN)
+            smallest = digits.next_plus(digits.divide(decimal.Decimal('0.5'), available))
+            needed = f'the smallest fraction that works is {smallest}'
+        else:
+            needed = 'the class has none at all'
         raise UserError(
             f'label fraction {fraction} leaves {len(empty)} of {classes} classes without a training example '
             f'(class {label} has {available}); {needed}'

@@ -30,7 +30,7 @@ class DecodedImages:
         shape: ``(examples, height, width, channels)`` of everything that can be read.
     """
 
-    def __init__(self, read: Callable[[int], UInt8[np.ndarray, 'h w c']], shape: tuple[int, int, int, int]):
+    def __init__(self, read: Callable[[int], UInt8[np.ndarray, 'h w c']], shape: tuple[int, ...]):
         self._read = read
         self.shape = shape
 

@@ -1,14 +1,133 @@
 """``folder:PATH``: one's own images, a folder per class.
 
-Either ``PATH/train/CLASS/*.jpg`` with ``PATH/test/CLASS/*`` and, if there is one, ``PATH/validation/CLASS/*`` (or
-``val``), or just ``PATH/CLASS/*``, which is split by a hash of the file's path.
+Either ``PATH/train/CLASS/*`` beside ``PATH/test/CLASS/*`` and ``PATH/validation/CLASS/*`` (or ``val``; what is not
+there is split off), or just ``PATH/CLASS/*``, which is split by a hash of the file's path below ``PATH``.
 """
 
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from backbones.errors import UserError
-from experiments.data.dataset import Dataset, split_by_hash, split_off_validation
-from experiments.data.decoding import DecodedImages, decode_all, fit_to_square
+from backbones.errors import UserError, unknown
+from experiments import display
+from experiments.data.dataset import Dataset, official_splits, split_by_hash
+from experiments.data.decoding import DecodedImages, fit_to_square, worker_count
+
+SPLIT_FOLDERS = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
+IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
+_TURNED = (-1, -1)  # stands for the size of an image with a camera's orientation tag
+
+
+def load(path: str, image_size: int, bad_files_limit: int) -> Dataset:
+    """Read a folder of images.
+
+    Images that all have one size keep it; others are brought to squares of ``image_size`` pixels.
+
+    Args:
+        path: the folder.
+        image_size: side in pixels of the stored squares.
+        bad_files_limit: unreadable files are named, counted and skipped up to this number.
+
+    Raises:
+        UserError: no such folder, no images in it, fewer than two classes, a class of the test images that has no
+            training images, or too many unreadable files (named).
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        siblings = [each.name for each in root.parent.iterdir() if each.is_dir()] if root.parent.is_dir() else []
+        if siblings:
+            raise unknown(f'folder in {root.parent}', root.name, siblings)
+        raise UserError(f'there is no folder {path!r}')
+    files = _list_images(root)
+    if not files:
+        raise UserError(
+            f'there are no images in {path!r}; expected {path}/CLASS/*.jpg or {path}/train/CLASS/*.jpg '
+            '(any format that Pillow reads)'
+        )
+
+    sizes, bad = _check_all([file for *_, file in files])
+    skipped = tuple((str(file.relative_to(root)), reason) for file, reason in bad.items())
+    if skipped:
+        shown = '; '.join(f'{name}: {reason}' for name, reason in skipped[:5])
+        more = f'; and {len(skipped) - 5} more' if len(skipped) > 5 else ''
+        message = f'{len(skipped)} of {len(files)} files in {path!r} cannot be read ({shown}{more})'
+        if len(skipped) > bad_files_limit:
+            raise UserError(f'{message}; at most {bad_files_limit} are skipped (config key bad_files_limit)')
+        display.console.print(f'skipped: {message}', style='yellow', soft_wrap=True)
+    files = [(split, name, file) for split, name, file in files if file not in bad]
+
+    classes = tuple(sorted({name for split, name, _ in files if split in ('', 'train')}))
+    strangers = sorted({name for _, name, _ in files} - set(classes))
+    if strangers and classes:
+        raise unknown(
+            f'class (in a test or validation folder of {path!r}, without training images)', strangers[0], classes
+        )
+    labels = np.array([classes.index(name) for _, name, _ in files], np.int32)
+    ids = tuple(file.relative_to(root).as_posix() for *_, file in files)
+    if any(split for split, *_ in files):
+        splits, how = official_splits(labels, ids, np.array([split for split, *_ in files]))
+    else:
+        splits, how = split_by_hash(labels, ids)
+
+    uniform = len(set(sizes.values())) == 1 and _TURNED not in sizes.values()
+    width, height = next(iter(sizes.values())) if uniform else (image_size, image_size)
+
+    def read(index: int) -> np.ndarray:
+        with Image.open(files[index][2]) as image:
+            return np.asarray(image.convert('RGB')) if uniform else fit_to_square(image, image_size)
+
+    images = DecodedImages(read, (len(files), height, width, 3)).in_memory_if_small()
+    provenance = f'folder {root.name}; {how}; {len(skipped)} unreadable files skipped'
+    return Dataset(f'folder:{path}', images, labels, ids, classes, splits, provenance, skipped)
+
+
+def _list_images(root: Path) -> list[tuple[str, str, Path]]:
+    """``(split, class, file)`` of every image, sorted; the split is empty where the folders name none."""
+    tops = {each.name for each in root.iterdir() if each.is_dir() and not each.name.startswith('.')}
+    prefixes = [(split, root / name) for name, split in SPLIT_FOLDERS.items() if name in tops]
+    if 'train' not in tops:
+        prefixes = [('', root)]
+    found = []
+    for split, folder in prefixes:
+        for class_folder in sorted(
+            each for each in folder.iterdir() if each.is_dir() and not each.name.startswith('.')
+        ):
+            for directory, folders, names in os.walk(class_folder):
+                folders.sort()
+                for name in sorted(names):
+                    if not name.startswith('.') and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                        found.append((split, class_folder.name, Path(directory) / name))
+    return found
+
+
+def _check_all(files: list[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:
+    """Decode every file once: the sizes of the good ones, the reasons against the bad ones."""
+    sizes, bad = {}, {}
+    with ThreadPoolExecutor(worker_count()) as pool, display.progress() as bar:
+        task = bar.add_task('checking images', total=len(files), note='')
+        for file, outcome in zip(files, pool.map(_check, files), strict=True):
+            if isinstance(outcome, str):
+                bad[file] = outcome
+            else:
+                sizes[file] = outcome
+            bar.advance(task)
+    return sizes, bad
+
+
+def _check(file: Path) -> tuple[int, int] | str:
+    try:
+        if file.stat().st_size == 0:
+            return 'empty file'
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # odd metadata and large images are no reason to skip a file
+            with Image.open(file) as image:
+                turned = image.getexif().get(0x0112, 1) > 1
+                image.convert('RGB')
+                # Only fit_to_square applies the tag, so such an image must not be stored in its own size.
+                return _TURNED if turned else image.size
+    except Exception as error:  # decoders raise all kinds of errors on damaged files
+        return str(error).replace(str(file), 'file') or type(error).__name__

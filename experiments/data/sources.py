@@ -4,13 +4,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backbones.errors import unknown
-from experiments.data import embedded, tfds
+from experiments.data import embedded, folder, tfds
 from experiments.data.dataset import Dataset
 
 EMBEDDED: dict[str, Callable[[], Dataset]] = {
     'mnist5k': embedded.load_mnist5k,
     'digits': embedded.load_digits,
 }
+
+
+def check_name(name: str) -> None:
+    """Whether there can be such a data set, before anything is read.
+
+    Raises:
+        UserError: no such name; the nearest ones are offered.
+    """
+    kind, colon, rest = name.partition(':')
+    if name not in EMBEDDED and not (colon and kind in ('tfds', 'folder') and rest):
+        raise unknown('data set', name, (*EMBEDDED, 'tfds:NAME', 'folder:PATH'))
 
 
 def load(name: str, data_directory: Path | None = None, stored_size: int = 256, bad_files_limit: int = 10) -> Dataset:
@@ -25,9 +36,10 @@ def load(name: str, data_directory: Path | None = None, stored_size: int = 256, 
     Raises:
         UserError: no such data set (the nearest names are offered), or it can't be read.
     """
-    kind, colon, rest = name.partition(':')
-    if colon and kind == 'tfds':
-        return tfds.load(rest, data_directory or tfds.default_directory(), stored_size)
+    check_name(name)
     if name in EMBEDDED:
         return EMBEDDED[name]()
-    raise unknown('data set', name, (*EMBEDDED, 'tfds:NAME', 'folder:PATH'))
+    kind, _, rest = name.partition(':')
+    if kind == 'tfds':
+        return tfds.load(rest, data_directory or tfds.default_directory(), stored_size)
+    return folder.load(rest, stored_size, bad_files_limit)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from backbones.errors import UserError, unknown
-from experiments.data.dataset import Dataset, split_by_hash, split_off_validation
+from experiments.data.dataset import Dataset, official_splits
 from experiments.data.decoding import DecodedImages, fit_to_square
 
 _PREPARE = (
@@ -45,6 +45,8 @@ def load(name: str, directory: Path, image_size: int) -> Dataset:
 
     builder = _prepared_builder(name, directory)
     features, keys = builder.info.features, builder.info.supervised_keys
+    if 'train' not in builder.info.splits:
+        raise UserError(f'tfds:{name} has no split named train but {", ".join(builder.info.splits)}')
     if (
         not keys
         or not isinstance(features[keys[0]], tfds.features.Image)
@@ -52,36 +54,30 @@ def load(name: str, directory: Path, image_size: int) -> Dataset:
     ):
         raise UserError(f'tfds:{name} is no image-classification data set: its supervised keys are {keys}')
     image_key, label_key = keys
-    held_out = next((split for split in ('test', 'validation') if split in builder.info.splits), None)
     sources = {
         split: builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
-        for split in ('train', held_out)
-        if split
+        for split in ('train', 'validation', 'test')
+        if split in builder.info.splits
     }
-
-    labels, ids = [], []
+    labels, records = [], []
     for split, source in sources.items():
         for start in range(0, len(source), _CHUNK):
-            records = source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
-            labels += [record[label_key] for record in records]
-        ids += [f'{split}/{index:07d}' for index in range(len(source))]
+            chunk = source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
+            labels += [record[label_key] for record in chunk]
+        records += [(split, index) for index in range(len(source))]
     labels = np.asarray(labels, np.int32)
-    training = len(sources['train'])
     shape = features[image_key].shape
     uniform = None not in shape
 
     def read(index: int) -> np.ndarray:
-        record = sources['train'][index] if index < training else sources[held_out][index - training]
-        image = Image.open(io.BytesIO(record[image_key]))
+        split, position = records[index]
+        image = Image.open(io.BytesIO(sources[split][position][image_key]))
         return np.asarray(image).reshape(shape) if uniform else fit_to_square(image, image_size)
 
     stored = shape if uniform else (image_size, image_size, 3)
     images = DecodedImages(read, (len(labels), *stored)).in_memory_if_small()
-    ids = tuple(ids)
-    if held_out:
-        splits, how = split_off_validation(labels, ids, np.arange(len(labels)) >= training)
-    else:
-        splits, how = split_by_hash(labels, ids)
+    ids = tuple(f'{split}/{position:07d}' for split, position in records)
+    splits, how = official_splits(labels, ids, np.array([split for split, _ in records]))
     provenance = f'TFDS {builder.info.full_name}; {how}'
     return Dataset(f'tfds:{name}', images, labels, ids, tuple(features[label_key].names), splits, provenance)
 
@@ -93,16 +89,22 @@ def _prepared_builder(name: str, directory: Path):
     try:
         builder = tfds.builder(name, data_dir=str(directory))
     except (tfds.core.DatasetNotFoundError, ValueError):
-        raise unknown('TFDS data set', name, {*tfds.list_builders(), *prepared}) from None
+        raise unknown('TFDS data set', name, {*tfds.list_builders(with_community_datasets=False), *prepared}) from None
     if not builder.is_prepared():
         _prepare(name, directory, prepared)
         builder = tfds.builder(name, data_dir=str(directory))
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        stored = getattr(builder.info.file_format, 'value', 'nothing known')
         raise UserError(
-            f'tfds:{name} in {directory} is stored as {builder.info.file_format.value}, which only TensorFlow reads; '
+            f'tfds:{name} in {directory} is stored as {stored}, which only TensorFlow reads; '
             f'prepare it as array_record: {_by_hand(name, directory)}'
         )
     return builder
+
+
+def tensorflow_is_installed() -> bool:
+    """Whether data sets can be prepared here; TensorFlow is looked for, not imported."""
+    return importlib.util.find_spec('tensorflow') is not None
 
 
 def _by_hand(name: str, directory: Path) -> str:
@@ -111,7 +113,7 @@ def _by_hand(name: str, directory: Path) -> str:
 
 def _prepare(name: str, directory: Path, prepared: list[str]) -> None:
     """Download and convert in another process, so that TensorFlow is never imported into this one."""
-    if importlib.util.find_spec('tensorflow') is None:
+    if not tensorflow_is_installed():
         raise UserError(
             f'tfds:{name} is not prepared in {directory} (there: {", ".join(prepared) or "nothing"}). Name the '
             f'folder that has it with --data_dir or TFDS_DATA_DIR, or prepare it: {_by_hand(name, directory)}'

@@ -1,6 +1,7 @@
 """Which foreign layouts each kind of module can be loaded from: one explicit table."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 
@@ -12,7 +13,7 @@ from backbones.vit.vit import VisionTransformer
 
 NATIVE = 'native'
 
-TABLE: dict[type[nn.Module], dict[str, Callable[[nn.Module], list[Rule]]]] = {
+TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Rule]]]] = {
     ResNet: {'torchvision': resnet.torchvision},
     VisionTransformer: {'timm': vit.timm},
     EfficientNetLite: {'lukemelas': efficientnet.lukemelas},

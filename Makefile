@@ -1,0 +1,52 @@
+# `make ablation` and `make test` set everything up by themselves: they need Python 3.11+ and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: help ablation test test-slow lint format notebooks clean
+
+help:
+	@echo 'make ablation    frozen CNN against ViT on embedded data, the table in runs/quickstart'
+	@echo 'make test        the tests'
+	@echo 'make test-slow   the longer tests'
+	@echo 'make lint        ruff (lint, format) and ty (types)'
+	@echo 'make format      reformat'
+	@echo 'make notebooks   run the ablation if need be, then execute the notebooks on its results'
+	@echo 'make clean       remove .venv and caches; runs/ stays'
+
+ablation: $(VENV)/installed
+	$(RUN) -m experiments.ablate --config configs/ablations/quickstart.py --workdir runs/quickstart
+
+test: $(VENV)/installed-dev
+	$(RUN) -m pytest
+
+test-slow: $(VENV)/installed-dev
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ty check --python $(VENV)
+
+format: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+notebooks: $(VENV)/installed-dev ablation
+	$(RUN) notebooks/execute.py runs/notebooks
+
+# A requirements file that changed is installed again; otherwise this costs nothing.
+$(VENV)/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'error: Python 3.11 or newer is needed, $(PYTHON) is older; say make PYTHON=python3.12'; exit 2; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,22 @@
+"""CNN against ViT on one data set of your choice.
+
+    python -m experiments.ablate --config configs/ablations/cnn_vs_vit.py:dataset=tfds:fashion_mnist --workdir runs/fashion_mnist
+
+Arguments: ``dataset`` (``tfds:NAME``, ``folder:PATH``, ``mnist5k``, ``digits``), ``backbones`` (names separated by
+commas, each with ``@WEIGHTS`` if they are not its published ones) and ``regimes``.
+"""
+
+from experiments.ablation.cells import default_config
+
+PAIR = 'resnet_micro,vit_micro,resnet_micro@random,vit_micro@random,pixels'
+
+
+def get_config(dataset: str = 'tfds:fashion_mnist', backbones: str = PAIR, regimes: str = 'linear,knn'):
+    config = default_config()
+    config.backbones = tuple(backbones.split(','))
+    config.datasets = (dataset,)
+    config.regimes = tuple(regimes.split(','))
+    config.fractions = (0.01, 0.1, 1.0)
+    config.seeds = (0, 1, 2, 3, 4)
+    config.linear.steps = 2000
+    return config

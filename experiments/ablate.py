@@ -1,0 +1,44 @@
+"""Run an ablation: python -m experiments.ablate --config FILE[:NAME=VALUE,…] --workdir DIR
+
+Plans the cells that the config's axes span, runs what is not finished in the work directory, and writes the table.
+"""
+
+from experiments import platform
+
+platform.configure()
+
+from experiments import command_line, display, files, report
+from experiments.ablation import cells, estimate
+from experiments.ablation.engine import Engine
+from experiments.data import sources
+
+
+def main(argv: list[str] | None) -> None:
+    """Plan, run, report."""
+    arguments = command_line.parser(__doc__)
+    command_line.add_data_directory(arguments)
+    arguments.add_argument('--plan', action='store_true', help='print the plan with its estimated cost and stop')
+    options, config = command_line.parse(arguments, argv)
+    planned = cells.plan(config)
+    workdir = files.claim_workdir(options.workdir, config.to_dict())
+    datasets: dict[str, sources.Dataset] = {}
+
+    def load(name: str) -> sources.Dataset:
+        if name not in datasets:
+            datasets[name] = sources.load(name, options.data_dir, config.stored_size, config.bad_files_limit)
+        return datasets[name]
+
+    engine = Engine(config, workdir, load)
+    pending = engine.pending(planned)
+    if pending:
+        display.console.print(estimate.table(pending, len(planned), config, load))
+        if options.plan:
+            return
+        engine.run(planned)
+    else:
+        display.console.print(f'all {len(planned)} cells are finished')
+    report.write(workdir)
+
+
+if __name__ == '__main__':
+    command_line.run(main)

@@ -1,0 +1,152 @@
+"""What an ablation consists of: its axes, and the cells that they span."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+
+import ml_collections
+
+import backbones
+from backbones.errors import UserError, unknown
+from experiments import probes, training
+from experiments.data import sources
+from experiments.probes import knn, linear, ridge
+
+RANDOM = 'random'
+PIXELS = 'pixels'
+
+FROZEN_REGIMES = tuple(probes.TABLE)
+TRAINED_REGIMES = ('finetune', 'scratch')
+REGIMES = (*FROZEN_REGIMES, *TRAINED_REGIMES)
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Every value that an ablation reads; config files change some of them."""
+    config = ml_collections.ConfigDict()
+    # NAME@WEIGHTS: a source as load_weights takes it, or 'random'; NAME alone: its published weights; or 'pixels'.
+    config.backbones = ('resnet_micro', 'vit_micro', PIXELS)
+    config.datasets = ('mnist5k',)
+    config.regimes = ('linear', 'knn')
+    config.fractions = (1.0,)
+    config.seeds = (0, 1, 2)
+    config.image_size = 0  # side of every model's input; 0: what the preprocessing of its weights says
+    config.batch_size = 32  # of the frozen passes
+    config.calibration_images = 512  # training images for the BatchNorm statistics of random weights
+    config.stored_size = 256
+    config.bad_files_limit = 10
+    config.linear = linear.default_config()
+    config.ridge = ridge.default_config()
+    config.knn = knn.default_config()
+    config.training = training.default_config()  # of finetune and scratch
+    config.training_learning_rates = (3e-4, 1e-3, 3e-3)
+    return config
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Variant:
+    """A backbone with weights: a source, ``random``, or nothing for raw pixels."""
+
+    backbone: str
+    weights: str
+
+    @property
+    def label(self) -> str:
+        """Short text for tables."""
+        return f'{self.backbone} · {self.weights}' if self.weights else self.backbone
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Cell:
+    """One number of the table: one head or one training, selected on validation, tested once."""
+
+    dataset: str
+    variant: Variant
+    regime: str
+    fraction: float
+    seed: int
+
+    def as_json(self) -> dict[str, object]:
+        """As it stands in a row of the results."""
+        return {
+            'backbone': self.variant.backbone,
+            'weights': self.variant.weights,
+            'dataset': self.dataset,
+            'regime': self.regime,
+            'fraction': self.fraction,
+            'seed': self.seed,
+        }
+
+    @staticmethod
+    def from_json(row: dict) -> 'Cell':
+        """The inverse of ``as_json``."""
+        variant = Variant(row['backbone'], row['weights'])
+        return Cell(row['dataset'], variant, row['regime'], row['fraction'], row['seed'])
+
+    def key(self) -> str:
+        """A short name for files: equal cells have equal keys."""
+        return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def parse_variant(text: str) -> Variant:
+    """``NAME@WEIGHTS``, ``NAME`` (its published weights) or ``pixels``.
+
+    Raises:
+        UserError: no such backbone, or a name without published weights.
+    """
+    name, at, weights = text.partition('@')
+    if name == PIXELS and not at:
+        return Variant(PIXELS, '')
+    if name not in backbones.names():
+        raise unknown('backbone', name, (*backbones.names(), PIXELS))
+    if not at:
+        published = backbones.info(name).weights
+        if not published:
+            raise UserError(f'no published weights are known for {name}; say {name}@FILE or {name}@{RANDOM}')
+        weights = published[0]
+    if not weights:
+        raise UserError(f'{text!r} names no weights; say {name}@FILE, {name}@{RANDOM} or just {name}')
+    return Variant(name, weights)
+
+
+def plan(config: ml_collections.ConfigDict) -> list[Cell]:
+    """All cells of a config, grouped by data set and variant.
+
+    ``scratch`` starts from random weights whatever the variant, so it is one cell per backbone; ``finetune`` needs
+    pretrained ones; raw pixels have frozen regimes only.
+
+    Raises:
+        UserError: an unknown name or a value out of range on one of the axes.
+    """
+    variants = [parse_variant(text) for text in _axis(config, 'backbones')]
+    for regime in _axis(config, 'regimes'):
+        if regime not in REGIMES:
+            raise unknown('regime', regime, REGIMES)
+    for fraction in _axis(config, 'fractions'):
+        if not 0 < fraction <= 1:
+            raise UserError(f'label fractions lie in (0, 1], not {fraction}')
+    for name in _axis(config, 'datasets'):
+        sources.check_name(name)
+    cells = []
+    axes = (config.datasets, variants, config.regimes, config.fractions, _axis(config, 'seeds'))
+    for dataset, variant, regime, fraction, seed in itertools.product(*axes):
+        if regime in TRAINED_REGIMES and variant.backbone == PIXELS:
+            continue
+        if regime == 'finetune' and variant.weights == RANDOM:
+            continue
+        if regime == 'scratch':
+            variant = Variant(variant.backbone, RANDOM)
+        cells.append(Cell(dataset, variant, regime, float(fraction), int(seed)))
+    cells = list(dict.fromkeys(cells))
+    if not cells:
+        raise UserError(f'the axes span no cell: regimes {config.regimes} do not apply to {config.backbones}')
+    return cells
+
+
+def _axis(config: ml_collections.ConfigDict, name: str) -> tuple:
+    values = config[name]
+    if not isinstance(values, tuple):
+        raise UserError(f'config key {name!r} takes a tuple such as ({values!r},), not {values!r}')
+    if not values:
+        raise UserError(f'config key {name!r} is empty; it needs at least one value')
+    return values

@@ -1,0 +1,106 @@
+"""What an ablation will cost, estimated before it starts: the plan that a person sees."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from rich.table import Table
+
+import backbones
+from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
+from experiments.ablation.extract import input_preprocessing, pooled_features
+from experiments.data.dataset import Dataset
+
+# Shares of the speed of a large matrix product that the parts of an ablation reach, roughly.
+_FORWARD_EFFICIENCY = 0.5
+_TRAINING_EFFICIENCY = 0.4
+_HEADS_EFFICIENCY = 0.2
+_SECONDS_TO_COMPILE = 3.0
+
+
+def flops_per_image(variant: Variant, image_size: int) -> float:
+    """Of a forward pass, from the program before it is compiled."""
+    if variant.backbone == PIXELS:
+        return 0.0
+    model = backbones.create(variant.backbone)
+    size = input_preprocessing(variant, image_size).size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    forward = jax.jit(pooled_features(model))
+    return (forward.lower(variables, images).cost_analysis() or {}).get('flops', 0.0)
+
+
+def measured_speed() -> float:
+    """FLOP per second of a large matrix product on this machine."""
+    side, repeats = 1024, 8
+    matrix = jnp.ones((side, side))
+    product = jax.jit(lambda x: x @ x).lower(matrix).compile()
+    jax.block_until_ready(product(matrix))
+    started = time.perf_counter()
+    for _ in range(repeats):
+        jax.block_until_ready(product(matrix))
+    return repeats * 2 * side**3 / (time.perf_counter() - started)
+
+
+def table(
+    pending: Sequence[Cell], planned: int, config: ml_collections.ConfigDict, load: Callable[[str], Dataset]
+) -> Table:
+    """One row per data set and variant: passes, images, heads, trainings, and the time they may take."""
+    speed = measured_speed()
+    result = Table(title=f'plan: {len(pending)} of {planned} cells to run', title_justify='left')
+    for column in ('data set', 'backbone · weights', 'regimes'):
+        result.add_column(column)
+    for column in ('cells', 'passes', 'images', 'GFLOP/image', 'heads', 'trainings', 'about'):
+        result.add_column(column, justify='right')
+    total = 0.0
+    for dataset_name, variant in dict.fromkeys((cell.dataset, cell.variant) for cell in pending):
+        dataset = load(dataset_name)
+        cells = [cell for cell in pending if (cell.dataset, cell.variant) == (dataset_name, variant)]
+        frozen = [cell for cell in cells if cell.regime in FROZEN_REGIMES]
+        trained = [cell for cell in cells if cell.regime not in FROZEN_REGIMES]
+        flops = flops_per_image(variant, config.image_size)
+        passes = len({cell.seed if variant.weights == RANDOM else None for cell in frozen})
+        grid = len(config.linear.learning_rates) * len(config.linear.weight_decays)
+        heads = grid * sum(cell.regime == 'linear' for cell in frozen)
+        trainings = len(trained) * len(config.training_learning_rates)
+
+        seconds = passes * len(dataset.labels) * flops / (speed * _FORWARD_EFFICIENCY)
+        channels = (
+            int(np.prod(dataset.images.shape[1:]))
+            if variant.backbone == PIXELS
+            else backbones.info(variant.backbone).pooled
+        )
+        examples = config.linear.steps * config.linear.batch_size
+        head_flops = heads * examples * 6 * channels * len(dataset.classes)
+        seconds += head_flops / (speed * _HEADS_EFFICIENCY)
+        seen = sum(cell.fraction for cell in trained) * len(dataset.splits['train']) * config.training.epochs
+        seconds += 3 * flops * seen * len(config.training_learning_rates) / (speed * _TRAINING_EFFICIENCY)
+        seconds += _SECONDS_TO_COMPILE * (len({cell.regime for cell in frozen}) + bool(passes) + trainings)
+        total += seconds
+        result.add_row(
+            dataset_name,
+            variant.label,
+            ', '.join(dict.fromkeys(cell.regime for cell in cells)),
+            f'{len(cells)}',
+            f'{passes}',
+            f'{len(dataset.labels):,}',
+            f'{flops / 1e9:.3f}',
+            f'{heads}',
+            f'{trainings}',
+            _duration(seconds),
+        )
+    result.caption = f'about {_duration(total)} at the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches now'
+    return result
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f'{seconds:.0f} s'
+        if seconds < 90
+        else f'{seconds / 60:.0f} min'
+        if seconds < 5400
+        else f'{seconds / 3600:.1f} h'
+    )

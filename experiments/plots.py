@@ -1,0 +1,54 @@
+"""Accuracy against cost."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from experiments.tables import Entry, datasets
+
+_MARKERS = ('o', 's', '^', 'D', 'v', 'P')
+
+
+def accuracy_against_cost(entries: Sequence[Entry]) -> Figure:
+    """One panel per data set: test accuracy with all training labels against GFLOP per image.
+
+    A variant has one colour, a regime one marker; bars are 95 % intervals over seeds. What costs no FLOPs (raw
+    pixels) is a dashed line at its accuracy.
+    """
+    names = datasets(entries)
+    variants = list(dict.fromkeys(entry.variant for entry in entries))
+    regimes = list(dict.fromkeys(entry.regime for entry in entries))
+    figure = Figure(figsize=(4.6 * len(names) + 2.6, 4.0), layout='constrained')
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
+        mine = [entry for entry in entries if entry.dataset == name]
+        largest = max(entry.fraction for entry in mine)
+        for entry in mine:
+            if entry.fraction != largest:
+                continue
+            colour = f'C{variants.index(entry.variant) % 10}'
+            mean, half = (100 * (value or 0) for value in entry.interval)
+            gigaflops = entry.costs['flops_per_image'] / 1e9
+            if gigaflops == 0:
+                style = '--' if regimes.index(entry.regime) == 0 else ':'
+                axis.axhline(mean, color=colour, linestyle=style, linewidth=1)
+                continue
+            # Regimes of one variant cost the same: a small shift keeps their bars apart on the logarithmic axis.
+            place = gigaflops * 1.06 ** (regimes.index(entry.regime) - (len(regimes) - 1) / 2)
+            marker = _MARKERS[regimes.index(entry.regime) % len(_MARKERS)]
+            axis.errorbar(place, mean, half, fmt=marker, color=colour, capsize=3, markersize=6)
+        axis.set_xscale('log')
+        axis.set_xlabel('GFLOP per image (compiled forward pass)')
+        axis.set_title(f'{name}, {100 * largest:g} % of the training labels')
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel('test accuracy in %')
+    handles = [
+        axes[0].plot([], [], color=f'C{index % 10}', linewidth=4, label=variant.label)[0]
+        for index, variant in enumerate(variants)
+    ]
+    handles += [
+        axes[0].plot([], [], _MARKERS[index % len(_MARKERS)], color='0.4', label=regime)[0]
+        for index, regime in enumerate(regimes)
+    ]
+    figure.legend(handles=handles, loc='outside right center', frameon=False)
+    return figure

@@ -1,0 +1,91 @@
+"""Weighted nearest neighbours on frozen features.
+
+Cosine similarity, votes weighted by exp(similarity / temperature), as in DINO (Caron et al. 2021) after Wu et al.
+2018; the number of neighbours is selected on validation.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from experiments.probes.common import Outcome, ProbeData, Subset, select
+
+# Values in the ballots that are counted at the same time.
+_BALLOTS_AT_ONCE = 1 << 24
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Numbers of neighbours to choose from (those larger than a subset are left out) and the temperature."""
+    config = ml_collections.ConfigDict()
+    config.neighbours = (1, 5, 10, 20, 100, 200)
+    config.temperature = 0.07
+    return config
+
+
+def normalise(features: Float[Array, 'examples channels']) -> Float[Array, 'examples channels']:
+    """Unit length per example."""
+    return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
+
+
+@functools.partial(jax.jit, static_argnames=('neighbours', 'num_classes'))
+def votes(
+    queries: Float[Array, 'queries channels'],
+    keys: Float[Array, 'keys channels'],
+    labels: Int[Array, ' keys'],
+    neighbours: tuple[int, ...],
+    num_classes: int,
+    temperature: float,
+) -> Float[Array, 'choices queries classes']:
+    """Share of the votes per class, for each number of neighbours; queries and keys have unit length."""
+    similarity, index = jax.lax.top_k(queries @ keys.T, max(neighbours))
+    # Relative to the nearest neighbour, so that exp never underflows to all zeros.
+    weights = jnp.exp((similarity - similarity[:, :1]) / temperature)
+    ballots = jax.nn.one_hot(labels[index], num_classes) * weights[..., None]
+    totals = jnp.cumsum(ballots, axis=1)[:, np.asarray(neighbours) - 1]
+    return (totals / totals.sum(-1, keepdims=True)).transpose(1, 0, 2)
+
+
+def _all_votes(
+    queries: Array, keys: Array, labels: Array, neighbours: tuple[int, ...], num_classes: int, temperature: float
+) -> Float[np.ndarray, 'choices queries classes']:
+    """``votes`` in chunks of one size, the last one padded."""
+    size = max(1, min(len(queries), 1024, _BALLOTS_AT_ONCE // (max(neighbours) * num_classes)))
+    parts = []
+    for start in range(0, len(queries), size):
+        chunk = queries[start : start + size]
+        padded = jnp.pad(chunk, ((0, size - len(chunk)), (0, 0)))
+        shares = votes(padded, keys, labels, neighbours, num_classes, temperature)
+        parts.append(np.asarray(shares)[:, : len(chunk)])
+    return np.concatenate(parts, axis=1)
+
+
+def run(
+    data: ProbeData, subsets: Sequence[Subset], config: ml_collections.ConfigDict, report: Callable[[str], None]
+) -> list[Outcome]:
+    """One outcome per subset: the number of neighbours with the best validation accuracy, applied to the test set."""
+    features = normalise(jnp.asarray(data.features))
+    outcomes = []
+    for subset in subsets:
+        neighbours = tuple(count for count in config.neighbours if count <= len(subset.rows)) or (1,)
+        report(f'nearest neighbours among {len(subset.rows):,}')
+        keys, key_labels = features[subset.rows], jnp.asarray(data.labels[subset.rows])
+        arguments = (keys, key_labels, neighbours, data.num_classes, config.temperature)
+        shares = _all_votes(features[data.validation], *arguments)
+        labels = data.labels[data.validation]
+        accuracies = (shares.argmax(-1) == labels).mean(-1)
+        likelihood = shares[:, np.arange(len(labels)), labels]
+        best = select(accuracies.tolist(), (-likelihood.mean(-1)).tolist())
+        outcomes.append(
+            Outcome(
+                selected={'neighbours': neighbours[best]},
+                validation_accuracy=float(accuracies[best]),
+                test_scores=_all_votes(features[data.test], *arguments)[best],
+                trainable_parameters=0,
+            )
+        )
+    return outcomes

@@ -1,0 +1,82 @@
+"""Ridge regression of frozen features on one-hot labels: every penalty from one eigendecomposition.
+
+The primal form (channels × channels) where a subset has more examples than channels, the dual form (examples ×
+examples) elsewhere; both give the same weights.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from experiments.probes.common import Outcome, ProbeData, Subset, select, standardisation
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Penalties are relative to the mean eigenvalue, so one range fits any number of channels and examples."""
+    config = ml_collections.ConfigDict()
+    config.smallest_penalty = 1e-6
+    config.largest_penalty = 1e3
+    config.penalties = 37
+    return config
+
+
+@jax.jit
+def solve(
+    x: Float[Array, 'chosen channels'], targets: Float[Array, 'chosen classes'], penalties: Float[Array, ' penalties']
+) -> Float[Array, 'penalties channels classes']:
+    """Weights for every penalty, where the loss is ``|x w - targets|² / trace + penalty |w|² / rank``."""
+    examples, channels = x.shape
+    primal = examples > channels
+    gram = x.T @ x if primal else x @ x.T
+    values, vectors = jnp.linalg.eigh(gram)
+    values = jnp.maximum(values, 0)
+    projected = vectors.T @ (x.T @ targets if primal else targets)
+    shift = penalties * values.mean()
+    weights = vectors @ (projected / (values[:, None] + shift[:, None, None]))
+    return weights if primal else jnp.einsum('nc,pnk->pck', x, weights)
+
+
+@jax.jit
+def _validate(
+    weights: Float[Array, 'penalties channels classes'],
+    x: Float[Array, 'validation channels'],
+    offset: Float[Array, ' classes'],
+    labels: Int[Array, ' validation'],
+) -> tuple[Float[Array, ' penalties'], Float[Array, ' penalties']]:
+    scores = jnp.einsum('nc,pck->pnk', x, weights) + offset
+    errors = jnp.square(scores - jax.nn.one_hot(labels, scores.shape[-1])).mean((1, 2))
+    return (scores.argmax(-1) == labels).mean(-1), errors
+
+
+def run(
+    data: ProbeData, subsets: Sequence[Subset], config: ml_collections.ConfigDict, report: Callable[[str], None]
+) -> list[Outcome]:
+    """One outcome per subset: the penalty with the best validation accuracy, applied to the test examples."""
+    features, labels = jnp.asarray(data.features), jnp.asarray(data.labels)
+    grid = np.geomspace(config.smallest_penalty, config.largest_penalty, config.penalties)
+    outcomes = []
+    for subset in subsets:
+        report(f'ridge, {len(grid)} penalties')
+        rows = jnp.asarray(subset.rows)
+        mean, factor = standardisation(features, rows)
+        targets = jax.nn.one_hot(labels[rows], data.num_classes)
+        offset = targets.mean(0)
+        weights = solve((features[rows] - mean) * factor, targets - offset, jnp.asarray(grid, jnp.float32))
+        accuracies, errors = _validate(
+            weights, (features[data.validation] - mean) * factor, offset, labels[data.validation]
+        )
+        best = select(np.asarray(accuracies).tolist(), np.asarray(errors).tolist())
+        scores = ((features[data.test] - mean) * factor) @ weights[best] + offset
+        outcomes.append(
+            Outcome(
+                selected={'penalty': float(grid[best])},
+                validation_accuracy=float(accuracies[best]),
+                test_scores=np.asarray(scores),
+                trainable_parameters=(features.shape[1] + 1) * data.num_classes,
+            )
+        )
+    return outcomes

@@ -1,0 +1,41 @@
+"""Intervals and comparisons behind the tables."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and half width of its 95 % t interval; ``None`` for a single value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, None
+    factor = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    return mean, float(factor * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def apart(a: tuple[float, float | None], b: tuple[float, float | None]) -> bool:
+    """Whether two intervals do not overlap; an unknown one overlaps everything."""
+    if a[1] is None or b[1] is None:
+        return False
+    return abs(a[0] - b[0]) > a[1] + b[1]
+
+
+def paired_difference_is_significant(
+    correct_a: Bool[np.ndarray, 'seeds_a test'], correct_b: Bool[np.ndarray, 'seeds_b test']
+) -> bool:
+    """Whether two systems differ on the same test images by more than a 95 % interval over images.
+
+    Each image counts with its share of correct seeds, so the interval is about other images of the same kind, which
+    an interval over seeds says nothing about.
+    """
+    difference = correct_a.mean(0) - correct_b.mean(0)
+    if len(difference) < 2:
+        return False
+    error = difference.std(ddof=1) / math.sqrt(len(difference))
+    return bool(abs(difference.mean()) > stats.norm.ppf((1 + CONFIDENCE) / 2) * error)

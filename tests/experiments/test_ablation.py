@@ -1,0 +1,331 @@
+"""The ablation engine from config to table, on made-up data."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import make_config, make_dataset
+
+import backbones
+from backbones import UserError
+from experiments import files, report, tables
+from experiments.ablation import cells, engine, extract
+from experiments.ablation.cells import Cell, Variant
+from experiments.ablation.engine import Engine
+from experiments.data import sources
+
+
+def run(config, workdir, dataset=None) -> Engine:
+    made = dataset or make_dataset('digits')
+    runner = Engine(config, workdir, lambda name: made)
+    runner.run(cells.plan(config))
+    return runner
+
+
+def metrics(workdir) -> list:
+    return [(row['cell'], row['metrics']) for row in files.read_jsonl(workdir / 'results.jsonl')]
+
+
+class TestPlan:
+    def test_axes_span_all_cells(self):
+        config = make_config()
+        planned = cells.plan(config)
+        assert len(planned) == len(set(planned)) == 3 * 2 * 2 * 2
+        assert planned[0] == Cell('digits', Variant('resnet_micro', 'random'), 'linear', 0.5, 0)
+
+    def test_scratch_is_one_cell_per_backbone_and_finetune_needs_weights(self):
+        config = make_config(
+            backbones=('resnet_micro@random', 'resnet_micro@w.safetensors', 'pixels'),
+            regimes=('scratch', 'finetune'),
+            fractions=(1.0,),
+            seeds=(0,),
+        )
+        assert {(cell.regime, cell.variant.weights) for cell in cells.plan(config)} == {
+            ('scratch', 'random'),
+            ('finetune', 'w.safetensors'),
+        }
+
+    @pytest.mark.parametrize(
+        ('changes', 'message'),
+        [
+            ({'backbones': ('resnet_mikro@random',)}, "unknown backbone 'resnet_mikro'; did you mean 'resnet_micro'"),
+            ({'backbones': ('resnet18',)}, r'no published weights are known for resnet18; say resnet18@FILE'),
+            ({'regimes': ('liner',)}, "unknown regime 'liner'; did you mean 'linear'"),
+            ({'datasets': ('digit',)}, "unknown data set 'digit'; did you mean 'digits'"),
+            ({'fractions': (0.0,)}, r'label fractions lie in \(0, 1\], not 0.0'),
+            ({'fractions': (1.5,)}, r'label fractions lie in \(0, 1\], not 1.5'),
+            ({'seeds': ()}, "'seeds' is empty"),
+            ({'backbones': ('pixels',), 'regimes': ('scratch',)}, 'the axes span no cell'),
+        ],
+    )
+    def test_bad_axes_are_one_line(self, changes, message):
+        with pytest.raises(UserError, match=message):
+            cells.plan(make_config(**changes))
+
+    def test_published_weights_are_the_default(self):
+        assert cells.parse_variant('efficientnet_lite0') == Variant('efficientnet_lite0', 'pip:efficientnet-lite0')
+        assert cells.parse_variant('vit_micro@a@b.pth') == Variant('vit_micro', 'a@b.pth')
+
+    def test_cells_survive_json(self):
+        cell = Cell('digits', Variant('vit_micro', 'random'), 'knn', 0.5, 3)
+        assert Cell.from_json(json.loads(json.dumps(cell.as_json()))) == cell
+
+
+class TestRun:
+    def test_all_regimes_end_in_results_predictions_and_report(self, tmp_path, capsys):
+        config = make_config(
+            backbones=('vit_micro@random', 'pixels'),
+            regimes=('linear', 'knn', 'ridge', 'scratch'),
+            fractions=(1.0,),
+        )
+        run(config, tmp_path)
+        rows = files.read_jsonl(tmp_path / 'results.jsonl')
+        assert {Cell.from_json(row['cell']) for row in rows} == set(cells.plan(config))
+        for row in rows:
+            with np.load(tmp_path / row['predictions']) as predictions:
+                assert (predictions['prediction'] == predictions['label']).mean() == row['metrics']['test_accuracy']
+                assert predictions['example'].tolist() == sorted(predictions['example'].tolist())
+            assert row['data']['train_examples'] == 112
+            assert row['data']['test_examples'] == 32
+            assert row['versions']['jax'] == jax.__version__
+        by_regime = {(row['cell']['backbone'], row['cell']['regime']): row for row in rows}
+        assert by_regime['pixels', 'linear']['metrics']['test_accuracy'] > 0.9
+        assert by_regime['pixels', 'linear']['costs']['trainable_parameters'] == 65 * 4
+        vit = backbones.info('vit_micro')
+        assert by_regime['vit_micro', 'scratch']['costs']['trainable_parameters'] > vit.params * 0.9
+        assert by_regime['vit_micro', 'knn']['costs']['trainable_parameters'] == 0
+        assert by_regime['vit_micro', 'knn']['costs']['flops_per_image'] > 1e6
+        assert not (tmp_path / 'features').exists()
+
+        report.write(tmp_path)
+        assert 'vit_micro' in capsys.readouterr().out
+        assert all((tmp_path / name).stat().st_size > 100 for name in report.FILES)
+
+    def test_same_config_and_seed_give_identical_metrics(self, tmp_path):
+        config = make_config(regimes=('linear', 'knn', 'ridge', 'scratch'), fractions=(1.0,))
+        run(config, tmp_path / 'one')
+        run(config, tmp_path / 'other')
+        assert metrics(tmp_path / 'one') == metrics(tmp_path / 'other')
+
+    def test_finished_cells_are_not_run_again(self, tmp_path, monkeypatch):
+        config = make_config()
+        runner = run(config, tmp_path)
+        assert runner.pending(cells.plan(config)) == []
+        before = (tmp_path / 'results.jsonl').read_bytes()
+
+        def fail(*_):
+            raise AssertionError('a finished ablation reads no data')
+
+        Engine(config, tmp_path, fail).run(cells.plan(config))
+        assert (tmp_path / 'results.jsonl').read_bytes() == before
+
+    def test_each_frozen_backbone_runs_once_per_data_set(self, tmp_path, monkeypatch):
+        passes = []
+        monkeypatch.setattr(
+            extract.Extractor,
+            '__call__',
+            spied := _spy(extract.Extractor.__call__, lambda unit, dataset: passes.append(unit)),
+        )
+        assert spied
+        run(make_config(regimes=('linear', 'knn', 'ridge')), tmp_path)
+        # Random weights are drawn anew for each seed; pixels are one pass.
+        assert len(passes) == len(set(passes)) == 2 + 2 + 1
+
+    def test_interrupted_pass_continues_from_its_blocks(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(extract, '_BLOCK', 32)
+        config = make_config(backbones=('resnet_micro@random',), seeds=(0,), fractions=(1.0,))
+        run(config, tmp_path / 'whole')
+        seen = []
+
+        def interrupt(count):
+            seen.append(count)
+            if sum(seen) >= 96:
+                raise KeyboardInterrupt
+
+        dataset = make_dataset('digits')
+        unit = extract.Unit(Variant('resnet_micro', 'random'), 0)
+        with pytest.raises(KeyboardInterrupt):
+            extract.Extractor(config, tmp_path / 'cut' / 'features')(unit, dataset, interrupt)
+        assert len(list((tmp_path / 'cut' / 'features').glob('*/*.npy'))) == 2
+        applied = []
+        monkeypatch.setattr(extract.Inference, '__call__', _spy(extract.Inference.__call__, lambda *a: applied.append(a)))
+        run(config, tmp_path / 'cut')
+        assert len(applied) == 3  # of five blocks
+        assert metrics(tmp_path / 'cut') == metrics(tmp_path / 'whole')
+
+    def test_error_in_one_data_set_keeps_what_is_finished(self, tmp_path):
+        config = make_config(datasets=('digits', 'mnist5k'), backbones=('pixels',))
+        good = make_dataset('digits')
+
+        def load(name):
+            if name == 'mnist5k':
+                raise UserError('gone')
+            return good
+
+        with pytest.raises(UserError, match='gone'):
+            Engine(config, tmp_path, load).run(cells.plan(config))
+        assert len(files.read_jsonl(tmp_path / 'results.jsonl')) == 8
+
+    def test_fraction_without_examples_of_a_class_names_it_before_anything_runs(self, tmp_path):
+        with pytest.raises(UserError, match='label fraction 0.01 leaves 4 of 4 classes without a training example'):
+            run(make_config(fractions=(0.01, 1.0)), tmp_path)
+        assert not (tmp_path / 'results.jsonl').exists()
+
+    def test_weights_that_do_not_fit_name_both_shapes(self, tmp_path):
+        model = backbones.create('vit_micro', channels=48)
+        variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        backbones.save_weights(tmp_path / 'narrow.safetensors', variables)
+        config = make_config(backbones=(f'vit_micro@{tmp_path / "narrow.safetensors"}',))
+        with pytest.raises(UserError, match=r'\[4, 4, 3, 48\] in the file and \[4, 4, 3, 96\] in the model'):
+            run(config, tmp_path / 'work')
+
+
+def _spy(function, tell):
+    def spied(self, *arguments, **keywords):
+        tell(*arguments[:2])
+        return function(self, *arguments, **keywords)
+
+    return spied
+
+
+class TestRandomControl:
+    def test_statistics_are_those_of_training_images(self):
+        model = backbones.create('resnet_micro')
+        images = jax.random.normal(jax.random.key(1), (16, 32, 32, 3)) * 3 + 1
+        variables = model.init(jax.random.key(0), images)
+        calibrated = extract.calibrate_statistics(model, variables, images)
+        in_training_mode, _ = model.apply(variables, images, train=True, mutable=['batch_stats'])
+        in_inference_mode = model.apply(calibrated, images, train=False)
+        # Running variances are unbiased, the batch's own are not: 1/1023 apart at the deepest map (16 x 4 x 4 x 4).
+        np.testing.assert_allclose(in_inference_mode.pooled, in_training_mode.pooled, rtol=0.02, atol=0.02)
+        assert jax.tree.structure(calibrated['batch_stats']) == jax.tree.structure(variables['batch_stats'])
+
+    def test_a_network_without_statistics_is_left_alone(self):
+        model = backbones.create('vit_micro')
+        images = jnp.zeros((2, 32, 32, 3))
+        variables = model.init(jax.random.key(0), images)
+        assert extract.calibrate_statistics(model, variables, images) is variables
+
+
+class TestFeatures:
+    def test_features_equal_the_backbone_applied_by_hand(self, tmp_path):
+        dataset = make_dataset('digits', examples=50)
+        config = make_config(batch_size=16)
+        unit = extract.Unit(Variant('vit_micro', 'random'), 3)
+        features, costs = extract.Extractor(config, tmp_path)(unit, dataset, lambda count: None)
+        preprocessing = backbones.preprocess('vit_micro').replace(size=16, crop=1.0)
+        model = backbones.create('vit_micro')
+        images = preprocessing(jnp.asarray(dataset.images))
+        variables = model.init(jax.random.key(3), images[:1])
+        np.testing.assert_allclose(features, model.apply(variables, images).pooled, atol=1e-4)
+        assert costs.parameters == sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+        assert costs.images_per_second > 0
+
+    def test_raw_pixels(self):
+        dataset = make_dataset('digits', examples=20)
+        np.testing.assert_allclose(extract.raw_pixels(dataset), dataset.images.reshape(20, -1) / 255, rtol=1e-6)
+        large = make_dataset('digits', examples=20, size=64)
+        assert extract.raw_pixels(large).shape == (20, 32 * 32 * 3)
+        assert extract.raw_pixels(large).max() <= 1
+
+
+class TestTables:
+    def entries(self, tmp_path):
+        run(make_config(), tmp_path)
+        return tables.load(tmp_path)
+
+    def test_text_csv_and_markdown_agree(self, tmp_path):
+        entries = self.entries(tmp_path)
+        view = tables.view(entries, 'digits')
+        lines = tables.markdown(view).splitlines()
+        rows = [line for line in lines if line.startswith('| ')][1:]
+        assert len(rows) == 3 * 2
+        csv_rows = tables.csv_text(entries).splitlines()
+        assert len(csv_rows) == 1 + 3 * 2 * 2
+        for entry in entries:
+            mean = np.mean(entry.accuracies)
+            assert any(f',{mean}' in row for row in csv_rows)
+            assert any(f'{100 * mean:.1f} ± ' in row for row in rows)
+
+    def test_best_needs_both_kinds_of_interval(self):
+        def entry(name, accuracies, correct):
+            return tables.Entry(Variant(name, ''), 'linear', 'd', 1.0, accuracies, correct, {}, {})
+
+        test = np.zeros((3, 400), bool)
+        good, poor = test.copy(), test.copy()
+        good[:, :360], poor[:, :200] = True, True
+        close = test.copy()
+        close[:, :358] = True
+        assert tables._is_best(
+            a := entry('a', (0.90, 0.901, 0.899), good), [a, entry('b', (0.5, 0.501, 0.499), poor)]
+        )
+        # Seeds overlap:
+        assert not tables._is_best(
+            a := entry('a', (0.90, 0.7, 0.99), good), [a, entry('b', (0.5, 0.9, 0.499), poor)]
+        )
+        # Seeds do not, but two of 400 images decide:
+        close[:, 20:60], close[:, 360:398] = False, True
+        assert not tables._is_best(
+            a := entry('a', (0.9, 0.9, 0.9), good), [a, entry('b', (0.895, 0.895, 0.895), close)]
+        )
+        # One seed has no interval:
+        assert not tables._is_best(a := entry('a', (0.9,), good[:1]), [a, entry('b', (0.5,), poor[:1])])
+
+    def test_no_results_is_one_line(self, tmp_path):
+        with pytest.raises(UserError, match='there are no results in'):
+            tables.load(tmp_path)
+
+
+class TestKill:
+    @pytest.mark.slow
+    def test_killed_at_any_moment_it_ends_with_the_same_table(self, tmp_path):
+        """SIGKILL after 2, 4, 6, … seconds, resumed each time."""
+        root = Path(__file__).parents[2]
+        command = [
+            sys.executable, '-m', 'experiments.ablate', '--config', 'configs/ablations/quickstart.py',
+            "--config.datasets=('digits',)", '--config.seeds=(0, 1)', '--config.linear.steps=50',
+            "--config.backbones=('resnet_micro@random', 'vit_micro@random', 'pixels')",
+        ]  # fmt: skip
+        environment = {**os.environ, 'PYTHONPATH': str(root)}
+
+        def launch(workdir, timeout):
+            try:
+                arguments = [*command, '--workdir', str(workdir)]
+                done = subprocess.run(
+                    arguments, cwd=root, env=environment, timeout=timeout, capture_output=True, check=False
+                )
+            except subprocess.TimeoutExpired:  # subprocess.run kills with SIGKILL
+                return False
+            assert done.returncode == 0, done.stderr.decode()
+            return True
+
+        assert launch(tmp_path / 'whole', 300)
+        kills = 0
+        for seconds in range(4, 60, 2):
+            if launch(tmp_path / 'killed', seconds):
+                break
+            kills += 1
+        else:
+            assert launch(tmp_path / 'killed', 300)
+        assert kills >= 1
+        assert sorted(map(str, metrics(tmp_path / 'killed'))) == sorted(map(str, metrics(tmp_path / 'whole')))
+
+
+def test_results_name_the_versions_they_depend_on():
+    assert {'python', 'jax', 'flax', 'optax', 'device'} <= engine.versions().keys()
+
+
+def test_quickstart_names_only_things_that_exist():
+    for name in ('ablations/quickstart.py', 'ablations/cnn_vs_vit.py'):
+        from experiments.command_line import load_config
+
+        config = load_config(str(Path(__file__).parents[2] / 'configs' / name))
+        assert cells.plan(config)
+        for dataset in config.datasets:
+            sources.check_name(dataset)

@@ -1,0 +1,152 @@
+"""The commands as a user runs them: exit status, one line on standard error, files."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from test_sources import write_images
+
+from experiments import ablate, command_line, report, train
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = 'configs/ablations/quickstart.py'
+CHOOSE = 'configs/ablations/cnn_vs_vit.py'
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def fails(capsys, main, *arguments) -> str:
+    """Run a command that must end with status 2 and one line; returns the line."""
+    with pytest.raises(SystemExit) as exit:
+        command_line.run(lambda _: main(list(map(str, arguments))))
+    assert exit.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if 'error:' in line]
+    assert len(errors) == 1
+    assert errors == lines[-1:]
+    assert not any('Traceback' in line for line in lines)
+    return errors[0]
+
+
+def ablation(*arguments, config=QUICKSTART):
+    return (ablate.main, '--config', config, *arguments)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (["--config.backbones=('resnet_mikro',)"], "unknown backbone 'resnet_mikro'; did you mean 'resnet_micro'"),
+        (["--config.datasets=('mnist',)"], "unknown data set 'mnist'; did you mean 'mnist5k'"),
+        (["--config.regimes=('kn',)"], "unknown regime 'kn'; did you mean 'knn'"),
+        (['--config.seed=3'], "unknown config key 'seed'; did you mean 'seeds'"),
+        (['--config.linear.step=3'], "unknown config key 'linear.step'; did you mean 'linear.steps'"),
+        (['--config.linear.steps=many'], "takes a value of type int such as 400, not 'many'"),
+        (['--confg.x=1'], 'unrecognized argument: --confg.x=1'),
+        (["--config.datasets=('folder:/no/such/place',)"], "there is no folder '/no/such/place'"),
+        (
+            ["--config.datasets=('digits',)", '--config.fractions=(0.0001, 1.0)'],
+            'label fraction 0.0001 leaves 10 of 10 classes without a training example',
+        ),
+        (["--config.backbones=('resnet18@nothing.pth',)"], "there are no weights at 'nothing.pth'"),
+    ],
+)
+def test_bad_arguments(capsys, tmp_path, arguments, message):
+    assert message in fails(capsys, *ablation('--workdir', tmp_path / 'w', *arguments))
+
+
+def test_unknown_config_file_and_argument(capsys, tmp_path):
+    line = fails(capsys, *ablation('--workdir', tmp_path, config='configs/ablations/quikstart.py'))
+    assert "did you mean 'configs/ablations/quickstart.py'" in line
+    line = fails(capsys, *ablation('--workdir', tmp_path, config=f'{CHOOSE}:datset=digits'))
+    assert "unknown argument of configs/ablations/cnn_vs_vit.py 'datset'; did you mean 'dataset'" in line
+
+
+def test_work_directory_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    assert 'cannot write to the work directory' in fails(capsys, *ablation('--workdir', tmp_path / 'file' / 'w'))
+
+
+def test_work_directory_of_another_config(capsys, tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps({'seeds': [1]}))
+    line = fails(capsys, *ablation('--workdir', tmp_path))
+    assert 'belongs to another config' in line
+
+
+def test_folders_that_do_not_work_out(capsys, tmp_path):
+    def run(name):
+        return fails(capsys, *ablation('--workdir', tmp_path / 'w', config=f'{CHOOSE}:dataset=folder:{tmp_path}/{name}'))
+
+    (tmp_path / 'empty').mkdir()
+    write_images(tmp_path / 'one', {'only': 5})
+    write_images(tmp_path / 'bad', {'a': 20, 'b': 20})
+    for file in (tmp_path / 'bad' / 'a').iterdir():
+        file.write_bytes(b'')
+    assert 'there are no images in' in run('empty')
+    assert 'has 1 class (only)' in run('one')
+    assert '20 of 40 files' in run('bad')
+
+
+def test_malicious_weights(capsys, tmp_path):
+    marker = tmp_path / 'executed'
+    with zipfile.ZipFile(tmp_path / 'evil.pth', 'w') as archive:
+        archive.writestr('evil/data.pkl', f'cos\nsystem\n(S"touch {marker}"\ntR.'.encode())
+    backbones = f'--config.backbones=("resnet18@{tmp_path}/evil.pth",)'
+    line = fails(capsys, *ablation('--workdir', tmp_path / 'w', backbones))
+    assert 'was refused: its pickle asks for os.system' in line
+    assert not marker.exists()
+    (tmp_path / 'cut.pth').write_bytes((tmp_path / 'evil.pth').read_bytes()[:40])
+    backbones = f'--config.backbones=("resnet18@{tmp_path}/cut.pth",)'
+    assert 'truncated' in fails(capsys, *ablation('--workdir', tmp_path / 'v', backbones))
+
+
+def test_report_without_results(capsys, tmp_path):
+    assert 'there are no results' in fails(capsys, report.main, '--workdir', tmp_path)
+
+
+def test_folder_of_own_images_from_training_to_transfer(tmp_path, capsys):
+    """The README's path: train on a folder, then use the trained weights as a frozen backbone."""
+    write_images(tmp_path / 'images', {'cat': 30, 'dog': 30}, size=(16, 16))
+    own = f'folder:{tmp_path / "images"}'
+    quick = ('--config.epochs=1', '--config.batch_size=8', '--config.image_size=16')
+    first = tmp_path / 'first'
+    train.main(
+        ['--config', f'configs/pretrain/cifar10.py:backbone=vit_micro', f'--config.dataset={own}', *quick, '--workdir', str(first)]
+    )
+    result = json.loads((first / 'result.json').read_text())
+    assert 0 <= result['test_accuracy'] <= 1
+    train.main(
+        ['--config', f'configs/transfer.py:backbone=vit_micro,weights={first},dataset={own}', *quick, '--workdir', str(tmp_path / 'second')]
+    )
+    assert (tmp_path / 'second' / 'weights.safetensors').exists()
+    ablate.main(
+        ['--config', f'{CHOOSE}:dataset={own},backbones=vit_micro@{first},pixels,regimes=knn', '--config.fractions=(0.5,)',
+         '--config.image_size=16', '--workdir', str(tmp_path / 'third')]
+    )  # fmt: skip
+    assert 'vit_micro' in (tmp_path / 'third' / 'table.md').read_text()
+
+
+def test_exit_status_and_help_of_the_real_process(tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '100'}
+
+    def launch(*arguments):
+        command = [sys.executable, '-m', *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    bad = launch(
+        'experiments.ablate', '--config', QUICKSTART, '--workdir', str(tmp_path), "--config.backbones=('vit_mikro',)"
+    )
+    assert bad.returncode == 2
+    assert bad.stderr == "error: unknown backbone 'vit_mikro'; did you mean 'vit_micro'?\n"
+    missing = launch('experiments.ablate', '--config', QUICKSTART)
+    assert missing.returncode == 2
+    assert '--workdir' in missing.stderr
+    shown = launch('experiments.train', '--help')
+    assert shown.returncode == 0
+    assert '--data_dir' in shown.stdout
