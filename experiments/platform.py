@@ -1,4 +1,4 @@
-"""Settings of the machine that a run is launched on, made before JAX starts its backend."""
+"""Settings of the machine that a run is launched on, made before JAX computes for the first time."""
 
 import importlib.metadata
 import os

@@ -1,9 +1,5 @@
 """Train one model: python -m experiments.train --config FILE[:NAME=VALUE,…] --workdir DIR"""
 
-from experiments import platform
-
-platform.configure()
-
 import jax
 
 import backbones

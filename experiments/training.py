@@ -23,7 +23,7 @@ from experiments import display, files
 from experiments.augmentation import augment
 from experiments.checkpoints import Checkpoints
 from experiments.data.dataset import Dataset, stratified_fraction
-from experiments.inference import Inference
+from experiments.inference import Inference, input_preprocessing
 from experiments.train_step import create_state, make_optimizer, make_train_step
 
 # Regime → freezing rules.
@@ -137,18 +137,9 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path) ->
     model = backbones.create_classifier(
         config.backbone, len(dataset.classes), dtype=jnp.dtype(config.dtype), dropout=config.dropout
     )
-    preprocessing = backbones.preprocess(config.weights or config.backbone).replace(
-        size=config.image_size or None, crop=1.0
-    )
+    preprocessing = input_preprocessing(config.backbone, config.weights, config.image_size)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    blank = jnp.zeros((1, preprocessing.size, preprocessing.size, 3))
-    variables = jax.jit(model.init)(init_key, blank)
-    if config.weights:
-        loaded, _ = backbones.load_weights(config.backbone, config.weights, image_size=preprocessing.size)
-        variables = {
-            collection: {**tree, **({'backbone': loaded[collection]} if collection in loaded else {})}
-            for collection, tree in variables.items()
-        }
+    variables = _initial_variables(config, model, preprocessing, init_key)
     rules = REGIMES[config.regime]
     mask = freezing.mask(variables['params'], rules)
     display.console.print(
@@ -175,40 +166,73 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path) ->
         first = int(state.step)
         history = [row for row in files.read_jsonl(metrics_file) if row['step'] <= first]
         task = bar.add_task(f'{config.backbone} {config.regime}', total=steps, completed=first, note='compiling')
-        measured, images_done, started = [], 0, time.perf_counter()
+        measured, meter = [], Meter()
         for step, indices in enumerate(batches(config.seed, first, steps, batch_size, train_indices), start=first + 1):
             batch = {'image': dataset.images[indices], 'label': dataset.labels[indices]}
             state, metrics = train_step(state, batch)
             measured.append(metrics)
-            if step == first + 1:
-                jax.block_until_ready(metrics)
-                started = time.perf_counter()
-            else:
-                images_done += batch_size
             ends_epoch = step % steps_per_epoch == 0 or step == steps
-            if step % 20 == 0 or ends_epoch:
-                rate = images_done / (time.perf_counter() - started)
-                note = f'loss {float(metrics["loss"]):.3f}, {rate:.0f} images/s'
+            if step == first + 1 or step % 20 == 0 or ends_epoch:
+                loss = float(metrics['loss'])  # waits for the device
+                meter.lap(step)
+                note = f'loss {loss:.3f}, {meter.steps_per_second * batch_size:.0f} images/s'
                 bar.update(task, completed=step, note=note)
             if ends_epoch:
-                paused = time.perf_counter()
-                variables = state.variables()
-                validation_accuracy = accuracy(logits, variables, dataset, 'validation')
-                row = {
-                    'step': step,
-                    'epoch': step / steps_per_epoch,
-                    **{name: float(np.mean([each[name] for each in measured])) for name in measured[0]},
-                    'learning_rate': float(jnp.asarray(schedule(step - 1))),
-                    'validation_accuracy': validation_accuracy,
-                }
-                history.append(row)
+                history.append(
+                    {
+                        'step': step,
+                        'epoch': step / steps_per_epoch,
+                        **{name: float(np.mean([each[name] for each in measured])) for name in measured[0]},
+                        'learning_rate': float(jnp.asarray(schedule(step - 1))),
+                        'validation_accuracy': accuracy(logits, state.variables(), dataset, 'validation'),
+                    }
+                )
                 files.write_jsonl(metrics_file, history)
                 measured = []
-                started += time.perf_counter() - paused
+                meter.pause()
             if step % save_every == 0 or step == steps:
                 checkpoints.save(state)
-        rate = images_done / (time.perf_counter() - started) if images_done else 0.0
-    return Trained(model, state.variables(), preprocessing, steps, len(train_indices), rate)
+    images_per_second = meter.steps_per_second * batch_size
+    return Trained(model, state.variables(), preprocessing, steps, len(train_indices), images_per_second)
+
+
+def _initial_variables(
+    config: ml_collections.ConfigDict, model: nn.Module, preprocessing: Preprocessing, key: Array
+) -> dict:
+    """Random ones, the backbone's replaced by the pretrained weights if the config names some."""
+    blank = jnp.zeros((1, preprocessing.size, preprocessing.size, 3))
+    variables = jax.jit(model.init)(key, blank)
+    if config.weights:
+        pretrained, _ = backbones.load_weights(config.backbone, config.weights, image_size=preprocessing.size)
+        for collection, tree in pretrained.items():
+            variables[collection]['backbone'] = tree
+    return variables
+
+
+class Meter:
+    """Steps per second between laps; the time before the first lap (compilation) and of pauses does not count."""
+
+    def __init__(self):
+        self._steps, self._seconds = 0, 0.0
+        self._last: tuple[int, float] | None = None
+        self._paused = False
+
+    def lap(self, step: int) -> None:
+        """All steps up to this one are done."""
+        now = time.perf_counter()
+        if self._last and not self._paused:
+            self._steps += step - self._last[0]
+            self._seconds += now - self._last[1]
+        self._last, self._paused = (step, now), False
+
+    def pause(self) -> None:
+        """What happens until the next lap is not only training."""
+        self._paused = True
+
+    @property
+    def steps_per_second(self) -> float:
+        """0 before the second lap."""
+        return self._steps / self._seconds if self._seconds else 0.0
 
 
 def logits_of(model: nn.Module, preprocessing: Preprocessing, batch_size: int = 256) -> Inference:

@@ -126,7 +126,8 @@ def load_weights(
         raise UserError(f'{source} holds no classifier; load it with classifier=False')
 
     num_classes = head.shape[-1] if head is not None and head.ndim else 1
-    expected = _expected_shapes(module, num_classes, image_size or registry.info(name).image_size)
+    size = registry.info(name).image_size if image_size is None else image_size
+    expected = _expected_shapes(module, num_classes, size)
     if not classifier:
         in_head = [path for path in translated if path.split('/')[1] == 'head']
         report = dataclasses.replace(report, unused=tuple(in_head))
@@ -197,6 +198,15 @@ def save_weights(path: Path | str, variables: Mapping) -> None:
     Args:
         path: a file name ending in ``.safetensors``.
         variables: of a backbone or of a classifier.
+
+    Raises:
+        UserError: another suffix, which ``load_weights`` would not read back.
     """
+    path = Path(path)
+    if path.suffix != '.safetensors':
+        raise UserError(f'weights are saved as .safetensors, not {path.name!r}')
     flat = flatten_dict({name: tree for name, tree in variables.items() if tree}, sep='/')
-    save_file({key: np.ascontiguousarray(leaf) for key, leaf in flat.items()}, str(path))
+    partial = path.with_name(f'.{path.name}.partial')
+    save_file({key: np.ascontiguousarray(leaf) for key, leaf in flat.items()}, partial)
+    partial.chmod(0o644)
+    partial.replace(path)

@@ -171,7 +171,7 @@ def _unpickle(stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _S
     """
     start = stream.tell()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > count:
+        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and (argument or 0) > count:
             raise ValueError(f'its pickle numbers object {argument} after {count} instructions')
     stream.seek(start)
     return _Unpickler(stream, find_storage).load()
@@ -219,7 +219,10 @@ def _read_legacy(path: Path) -> object:
         if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
             raise ValueError('it is no torch file')
         content = _unpickle(stream, find_storage)
-        for key in _unpickle(stream, find_storage):
+        keys = _unpickle(stream, find_storage)
+        if not isinstance(keys, list):
+            raise ValueError('it lists no storages')
+        for key in keys:
             storage = storages[key]
             (count,) = struct.unpack('<q', stream.read(8))
             if count != storage.count:

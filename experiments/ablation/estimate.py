@@ -11,8 +11,9 @@ from rich.table import Table
 
 import backbones
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
-from experiments.ablation.extract import input_preprocessing, pooled_features
+from experiments.ablation.extract import pooled_features
 from experiments.data.dataset import Dataset
+from experiments.inference import input_preprocessing
 
 # Shares of the speed of a large matrix product that the parts of an ablation reach, roughly.
 _FORWARD_EFFICIENCY = 0.5
@@ -26,7 +27,7 @@ def flops_per_image(variant: Variant, image_size: int) -> float:
     if variant.backbone == PIXELS:
         return 0.0
     model = backbones.create(variant.backbone)
-    size = input_preprocessing(variant, image_size).size
+    size = input_preprocessing(variant.backbone, variant.weights, image_size).size
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     forward = jax.jit(pooled_features(model))

@@ -20,7 +20,7 @@ from backbones.preprocessing import Preprocessing
 from experiments import files
 from experiments.ablation.cells import PIXELS, RANDOM, Variant
 from experiments.data.dataset import Dataset, hash_order
-from experiments.inference import Inference
+from experiments.inference import Inference, input_preprocessing
 
 # Examples per file of a pass: what an interruption can cost at most.
 _BLOCK = 2048
@@ -49,13 +49,6 @@ class Unit:
 
     variant: Variant
     init_seed: int
-
-
-def input_preprocessing(variant: Variant, image_size: int) -> Preprocessing:
-    """The constants of the variant's weights, without the crop: every backbone sees the same whole image."""
-    published = variant.weights in backbones.info(variant.backbone).weights
-    preprocessing = backbones.preprocess(variant.weights if published else variant.backbone)
-    return preprocessing.replace(size=image_size or None, crop=1.0)
 
 
 def pooled_features(model: nn.Module) -> Callable[[Any, Array], Array]:
@@ -114,7 +107,7 @@ class Extractor:
             features = raw_pixels(dataset)
             advance(count)
             return features, Costs()
-        preprocessing = input_preprocessing(unit.variant, self._config.image_size)
+        preprocessing = input_preprocessing(unit.variant.backbone, unit.variant.weights, self._config.image_size)
         identity = (unit.variant.backbone, preprocessing)
         if identity not in self._programs:
             self._programs[identity] = _Programs(*identity, self._config.batch_size)

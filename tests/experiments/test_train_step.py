@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 import backbones
 from backbones import freezing
@@ -30,11 +30,21 @@ def batch(seed: int = 0) -> dict:
 
 @functools.cache
 def model_and_variables(name: str):
-    """A classifier with dropout, and variables whose statistics are not the initial ones."""
+    """A classifier with dropout, and variables like those of ``init``, which would take longer to compile."""
     model = backbones.create_classifier(name, CLASSES, dropout=0.2)
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3)))
-    stats = jax.tree.map(lambda leaf: leaf + 0.01, variables.get('batch_stats', {}))
-    return model, {'params': variables['params'], 'batch_stats': stats}
+    images = jax.ShapeDtypeStruct((1, IMAGE_SIZE, IMAGE_SIZE, 3), jnp.float32)
+    shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), images))
+    generator = np.random.default_rng(0)
+    variables = {}
+    for path, leaf in shapes.items():
+        if path[-1] in ('scale', 'var'):
+            value = np.ones(leaf.shape)
+        elif path[-1] in ('bias', 'mean') or 'head' in path:
+            value = np.zeros(leaf.shape)
+        else:
+            value = generator.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape)
+        variables[path] = value.astype(np.float32)
+    return model, {'batch_stats': {}, **unflatten_dict(variables)}
 
 
 class Training:
@@ -142,7 +152,6 @@ def test_training_from_scratch_moves_every_leaf(name):
 
 def test_only_statistics_of_trained_stages_move():
     """Neither whole backbone: the first stages frozen, the last one trained."""
-    model, variables = model_and_variables('resnet_micro')
     rules = (('backbone/stage4/.*', 'trainable'), *freezing.FREEZE_BACKBONE)
     training = Training('resnet_micro', rules, weight_decay=0.1, augmented=False)
     before, after = flatten_dict(training.variables, sep='/'), training.run(steps=2)
@@ -187,11 +196,12 @@ def test_metrics():
 @pytest.mark.parametrize('name', NAMES)
 def test_weight_decay_acts_on_kernels_only(name, optimizer):
     """With zero gradients only the decay is left: - rate · decay · kernel, and nothing for any other leaf."""
-    params = jax.tree.map(lambda leaf: leaf + 1, model_and_variables(name)[1]['params'])
+    # The paths decide, not the shapes: with one shape the update compiles once.
+    params = jax.tree.map(lambda leaf: jnp.array([1.0, -2.0]), model_and_variables(name)[1]['params'])
     rate, decay = 0.1, 0.5
     transformation = make_optimizer(optimizer, lambda step: rate, decay)
     zeros = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = jax.jit(transformation.update)(zeros, transformation.init(params), params)
+    updates, _ = transformation.update(zeros, transformation.init(params), params)
     # Nesterov's momentum adds 0.9 of the first gradient to itself.
     factor = {'adamw': 1.0, 'sgd': 1.9}[optimizer]
     updates, params = flatten_dict(updates), flatten_dict(params)
@@ -212,8 +222,8 @@ def test_the_decay_mask_leaves_positions_and_tokens_alone():
 @pytest.mark.parametrize('optimizer', ['adamw', 'sgd'])
 def test_clipping_bounds_the_norm_of_the_gradient(optimizer):
     """A long gradient is cut to the given norm; a short one is kept."""
-    params = {'head': {'kernel': jnp.zeros((3, 2)), 'bias': jnp.zeros(2)}}
-    direction = jax.tree.map(lambda leaf: jnp.arange(1.0, leaf.size + 1).reshape(leaf.shape), params)
+    params = {'head': {'kernel': jnp.zeros(4), 'bias': jnp.zeros(4)}}
+    direction = jax.tree.map(lambda leaf: jnp.arange(1.0, leaf.size + 1), params)
     unit = jax.tree.map(lambda leaf: leaf / optax.tree.norm(direction), direction)
 
     def updates(length: float, clip_norm: float):

@@ -1,7 +1,7 @@
 """Weights and images that the reference and our tests both make from a name, so that none need to be stored.
 
-Only numpy, and of it only ``RandomState``, whose stream of numbers is frozen for good. What a reference answers to these
-weights is in ``reference/``, written by ``generate.py``.
+Only numpy, and of it only ``RandomState``, whose stream of numbers is frozen for good. What a reference answers to
+these weights is in ``reference/``, written by ``generate.py``.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ _LAST_NORM = re.compile(r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weigh
 
 
 def _random(*name: object) -> np.random.RandomState:
-    return np.random.RandomState(zlib.crc32('/'.join(map(str, name)).encode()))  # noqa: NPY002 - frozen, on purpose
+    return np.random.RandomState(zlib.crc32('/'.join(map(str, name)).encode()))
 
 
 def _noise(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
