@@ -8,7 +8,7 @@ commas, each with ``@WEIGHTS`` if they are not its published ones) and ``regimes
 
 from experiments.ablation.cells import default_config
 
-PAIR = 'resnet_micro,vit_micro,resnet_micro@random,vit_micro@random,pixels'
+PAIR = 'pixels,resnet_micro@random,vit_micro@random,resnet_micro,vit_micro'
 
 
 def get_config(dataset: str = 'tfds:fashion_mnist', backbones: str = PAIR, regimes: str = 'linear,knn'):
