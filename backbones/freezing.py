@@ -98,7 +98,8 @@ def join(trainable: dict, frozen: dict) -> dict:
         UserError: a leaf is in both trees.
     """
     left, right = flatten_dict(trainable), flatten_dict(frozen)
-    if both := left.keys() & right.keys():
+    branches = [{path[:depth] for path in tree for depth in range(1, len(path))} for tree in (left, right)]
+    if both := (left.keys() & right.keys()) | (left.keys() & branches[1]) | (right.keys() & branches[0]):
         raise UserError(f'{"/".join(min(both))!r} is both trainable and frozen')
     return unflatten_dict({**left, **right})
 

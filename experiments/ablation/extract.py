@@ -73,9 +73,9 @@ def calibrate_statistics(model: nn.Module, variables: dict, images: Float[Array,
     return {**variables, 'batch_stats': moments}
 
 
-def fingerprint(variables: dict) -> str:
-    """A hash of all values."""
-    digest = hashlib.sha256()
+def fingerprint(variables: dict, preprocessing: Preprocessing) -> str:
+    """A hash of everything that the features of an image depend on."""
+    digest = hashlib.sha256(repr(preprocessing).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         digest.update(jax.tree_util.keystr(path).encode() + np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()[:16]
@@ -113,7 +113,7 @@ class Extractor:
             self._programs[identity] = _Programs(*identity, self._config.batch_size)
         programs = self._programs[identity]
         variables = self._variables(unit, programs, dataset)
-        key = f'{unit.variant.backbone}-{preprocessing.size}-{dataset.fingerprint()}-{fingerprint(variables)}'
+        key = f'{unit.variant.backbone}-{dataset.fingerprint()}-{fingerprint(variables, preprocessing)}'
         directory = self._cache / key
         blocks = []
         for start in range(0, count, _BLOCK):

@@ -175,6 +175,11 @@ def test_a_mask_that_does_not_fit_is_an_error_that_names_the_leaf(change):
         freezing.split(PARAMS, mask)
 
 
+def test_joining_a_leaf_onto_a_branch_is_an_error_that_names_it():
+    with pytest.raises(UserError, match="'head/kernel' is both trainable and frozen"):
+        freezing.join({'head': {'kernel': {'lora': np.ones(1)}}}, {'head': {'kernel': np.ones(1)}})
+
+
 def test_joining_trees_that_share_a_leaf_is_an_error_that_names_it():
     trainable = {'head': {'kernel': np.ones(1), 'bias': np.ones(1)}}
     with pytest.raises(UserError, match="'head/bias' is both trainable and frozen"):
