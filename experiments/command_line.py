@@ -10,6 +10,7 @@ import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import ml_collections
 
@@ -17,9 +18,16 @@ from backbones.errors import UserError, unknown
 from experiments import platform
 
 
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line, as all others; ``--help`` shows the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'error: {message} (see --help)\n')
+
+
 def parser(description: str, config: bool = True) -> argparse.ArgumentParser:
     """The arguments that all commands take."""
-    result = argparse.ArgumentParser(
+    result = _Parser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

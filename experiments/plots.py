@@ -2,11 +2,25 @@
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.tables import Entry, datasets
 
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P')
+
+
+def _scale_decently(axis: Axes, gigaflops: Sequence[float]) -> None:
+    """At least a decade of costs, so that equal ones look equal, and ticks that are read without exponents."""
+    positive = [value for value in gigaflops if value > 0] or [1.0]
+    low, high = min(positive), max(positive)
+    margin = max(1.5, (10 * low / high) ** 0.5)
+    axis.set_xlim(low / margin, high * margin)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.margins(y=0.08)
 
 
 def accuracy_against_cost(entries: Sequence[Entry]) -> Figure:
@@ -38,6 +52,7 @@ def accuracy_against_cost(entries: Sequence[Entry]) -> Figure:
             marker = _MARKERS[regimes.index(entry.regime) % len(_MARKERS)]
             axis.errorbar(place, mean, half, fmt=marker, color=colour, capsize=3, markersize=6)
         axis.set_xscale('log')
+        _scale_decently(axis, [entry.costs['flops_per_image'] / 1e9 for entry in mine])
         axis.set_xlabel('GFLOP per image (compiled forward pass)')
         axis.set_title(f'{name}, {100 * largest:g} % of the training labels')
         axis.grid(alpha=0.3)
