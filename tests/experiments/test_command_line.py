@@ -291,7 +291,7 @@ def test_words_that_are_no_arguments_end_with_status_2(config_file, capsys, word
     with pytest.raises(SystemExit) as caught:
         parse(config_file, *words)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f'error: {message}')
+    assert capsys.readouterr().err == f'error: {message} (see --help)\n'
 
 
 @pytest.mark.parametrize('words', [['--workdir', 'x'], ['--config', 'x']])
