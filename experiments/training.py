@@ -58,7 +58,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.flip = True
     config.shift = 0  # random shifts of up to this many stored pixels
     config.dtype = 'float32'  # of the computation; parameters are always float32
-    config.checkpoint_epochs = 1.0
+    config.checkpoint_epochs = 1  # whole epochs, so that the metrics of an epoch are whole, too
     config.keep_checkpoints = 2
     return config
 
@@ -160,7 +160,6 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path) ->
     logits = logits_of(model, preprocessing)
 
     metrics_file = directory / 'metrics.jsonl'
-    save_every = max(1, round(config.checkpoint_epochs * steps_per_epoch))
     with Checkpoints(directory / 'checkpoints', config.keep_checkpoints) as checkpoints, display.progress() as bar:
         state = checkpoints.restore_latest(state) or state
         first = int(state.step)
@@ -190,7 +189,7 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path) ->
                 files.write_jsonl(metrics_file, history)
                 measured = []
                 meter.pause()
-            if step % save_every == 0 or step == steps:
+            if step % (config.checkpoint_epochs * steps_per_epoch) == 0 or step == steps:
                 checkpoints.save(state)
     images_per_second = meter.steps_per_second * batch_size
     return Trained(model, state.variables(), preprocessing, steps, len(train_indices), images_per_second)

@@ -1,5 +1,6 @@
 """A whole training: order of the data, checkpoints, resumption."""
 
+import dataclasses
 import json
 
 import jax
@@ -22,7 +23,6 @@ def make_config(**changes):
     config.image_size = 16
     config.epochs = 3.0
     config.batch_size = 16
-    config.checkpoint_epochs = 0.5
     config.shift = 1
     config.update(changes)
     return config
@@ -39,13 +39,15 @@ def assert_same_bits(one, other):
 
 def test_it_learns(tmp_path):
     dataset = make_dataset()
-    trained = training.fit(make_config(epochs=12.0), dataset, tmp_path)
+    # The class is a quadrant, which a mirror image would change.
+    config = make_config(backbone='resnet_micro', epochs=8.0, learning_rate=3e-3, flip=False)
+    trained = training.fit(config, dataset, tmp_path)
     logits = training.logits_of(trained.model, trained.preprocessing)
     assert training.accuracy(logits, trained.variables, dataset, 'test') > 0.8
     history = files.read_jsonl(tmp_path / 'metrics.jsonl')
-    assert [row['epoch'] for row in history] == list(range(1, 13))
+    assert [row['epoch'] for row in history] == list(range(1, 9))
     assert history[-1]['loss'] < history[0]['loss'] / 2
-    assert trained.steps == history[-1]['step'] == 12 * (112 // 16)
+    assert trained.steps == history[-1]['step'] == 8 * (112 // 16)
 
 
 class Killed(Exception):
@@ -70,16 +72,12 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(tmp_path, monke
                 raise Killed
             return images[indices]
 
-    import dataclasses
-
     failing = dataclasses.replace(dataset, images=Failing())
     with pytest.raises(Killed):
         training.fit(config, failing, tmp_path / 'cut')
     resumed = training.fit(config, dataset, tmp_path / 'cut')
     assert_same_bits(resumed.variables, whole.variables)
-    assert files.read_jsonl(tmp_path / 'cut' / 'metrics.jsonl')[1:] == pytest.approx(
-        files.read_jsonl(tmp_path / 'whole' / 'metrics.jsonl')[1:]
-    )
+    assert (tmp_path / 'cut' / 'metrics.jsonl').read_text() == (tmp_path / 'whole' / 'metrics.jsonl').read_text()
 
 
 def test_a_finished_training_is_only_restored(tmp_path):
