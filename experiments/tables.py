@@ -162,7 +162,7 @@ def rich_table(shown: View) -> Table:
     """For the terminal."""
     table = Table(title=shown.dataset, title_justify='left', caption=shown.note(), caption_justify='left')
     for index, title in enumerate(shown.header):
-        table.add_column(title, justify='left' if index < 3 else 'right')
+        table.add_column(title, justify='left' if index < 3 else 'right', overflow='fold')
     for row in shown.rows:
         texts = shown.cells(row)
         for index, entry in enumerate(row):
