@@ -82,7 +82,7 @@ def test_work_directory_of_another_config(capsys, tmp_path):
 def test_folders_that_do_not_work_out(capsys, tmp_path):
     def run(name):
         config = f'{CHOOSE}:dataset=folder:{tmp_path}/{name}'
-        return fails(capsys, *ablation('--workdir', tmp_path / 'w', config=config))
+        return fails(capsys, *ablation('--workdir', tmp_path / 'work' / name, config=config))
 
     (tmp_path / 'empty').mkdir()
     write_images(tmp_path / 'one', {'only': 5})
@@ -141,7 +141,7 @@ def test_exit_status_and_help_of_the_real_process(tmp_path):
         'experiments.ablate', '--config', QUICKSTART, '--workdir', str(tmp_path), "--config.backbones=('vit_mikro',)"
     )
     assert bad.returncode == 2
-    assert bad.stderr == "error: unknown backbone 'vit_mikro'; did you mean 'vit_micro'?\n"
+    assert bad.stderr == "error: unknown backbone 'vit_mikro'; did you mean 'vit_micro' or 'resnet_micro'?\n"
     missing = launch('experiments.ablate', '--config', QUICKSTART)
     assert missing.returncode == 2
     assert '--workdir' in missing.stderr
