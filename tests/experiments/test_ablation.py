@@ -179,7 +179,7 @@ class TestRun:
         variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
         backbones.save_weights(tmp_path / 'narrow.safetensors', variables)
         config = make_config(backbones=(f'vit_micro@{tmp_path / "narrow.safetensors"}',))
-        with pytest.raises(UserError, match=r'\[4, 4, 3, 48\] in the file and \[4, 4, 3, 96\] in the model'):
+        with pytest.raises(UserError, match=r'class_token is \[1, 1, 48\] in the file and \[1, 1, 96\] in the model'):
             run(config, tmp_path / 'work')
 
 
@@ -225,10 +225,10 @@ class TestFeatures:
         assert costs.images_per_second > 0
 
     def test_raw_pixels(self):
-        dataset = make_dataset('digits', examples=20)
-        np.testing.assert_allclose(extract.raw_pixels(dataset), dataset.images.reshape(20, -1) / 255, rtol=1e-6)
-        large = make_dataset('digits', examples=20, size=64)
-        assert extract.raw_pixels(large).shape == (20, 32 * 32 * 3)
+        dataset = make_dataset('digits', examples=40)
+        np.testing.assert_allclose(extract.raw_pixels(dataset), dataset.images.reshape(40, -1) / 255, rtol=1e-6)
+        large = make_dataset('digits', examples=40, size=64)
+        assert extract.raw_pixels(large).shape == (40, 32 * 32 * 3)
         assert extract.raw_pixels(large).max() <= 1
 
 
