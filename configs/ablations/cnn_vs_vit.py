@@ -3,12 +3,13 @@
     python -m experiments.ablate --config configs/ablations/cnn_vs_vit.py:dataset=tfds:fashion_mnist --workdir runs/fashion_mnist
 
 Arguments: ``dataset`` (``tfds:NAME``, ``folder:PATH``, ``mnist5k``, ``digits``), ``backbones`` (names separated by
-commas, each with ``@WEIGHTS`` if they are not its published ones) and ``regimes``.
+commas, each with ``@WEIGHTS`` if they are not its published ones, ``@random`` for the untrained control) and
+``regimes``.
 """
 
 from experiments.ablation.cells import default_config
 
-PAIR = 'pixels,resnet_micro,vit_micro,resnet_micro@random,vit_micro@random'
+PAIR = 'pixels,resnet_micro,vit_micro'
 
 
 def get_config(dataset: str = 'tfds:fashion_mnist', backbones: str = PAIR, regimes: str = 'linear,knn'):

@@ -32,34 +32,44 @@ def normalise(features: Float[Array, 'examples channels']) -> Float[Array, 'exam
     return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
+# A program of its own: where anything else follows in the same one, the CPU compiler sorts all keys instead.
+@functools.partial(jax.jit, static_argnames='count')
+def nearest(
+    queries: Float[Array, 'queries channels'], keys: Float[Array, 'keys channels'], count: int
+) -> tuple[Float[Array, 'queries count'], Int[Array, 'queries count']]:
+    """Similarity and index of the ``count`` nearest keys, nearest first; queries and keys have unit length."""
+    return jax.lax.top_k(queries @ keys.T, count)
+
+
 @functools.partial(jax.jit, static_argnames=('neighbours', 'num_classes'))
 def votes(
-    queries: Float[Array, 'queries channels'],
-    keys: Float[Array, 'keys channels'],
-    labels: Int[Array, ' keys'],
+    similarity: Float[Array, 'queries count'],
+    labels: Int[Array, 'queries count'],
     neighbours: tuple[int, ...],
     num_classes: int,
     temperature: float,
 ) -> Float[Array, 'choices queries classes']:
-    """Share of the votes per class, for each number of neighbours; queries and keys have unit length."""
-    similarity, index = jax.lax.top_k(queries @ keys.T, max(neighbours))
+    """Share of the votes per class, for each number of neighbours, nearest first."""
     # Relative to the nearest neighbour, so that exp never underflows to all zeros.
     weights = jnp.exp((similarity - similarity[:, :1]) / temperature)
-    ballots = jax.nn.one_hot(labels[index], num_classes) * weights[..., None]
-    totals = jnp.cumsum(ballots, axis=1)[:, np.asarray(neighbours) - 1]
-    return (totals / totals.sum(-1, keepdims=True)).transpose(1, 0, 2)
+    ballots = jax.nn.one_hot(labels, num_classes) * weights[..., None]
+    # One product with a triangle of ones: a cumulative sum costs the square of its length on the CPU.
+    counted = (jnp.arange(similarity.shape[1]) < jnp.asarray(neighbours)[:, None]).astype(ballots.dtype)
+    totals = jnp.einsum('nk,qkc->nqc', counted, ballots)
+    return totals / totals.sum(-1, keepdims=True)
 
 
 def _all_votes(
     queries: Array, keys: Array, labels: Array, neighbours: tuple[int, ...], num_classes: int, temperature: float
 ) -> Float[np.ndarray, 'choices queries classes']:
-    """``votes`` in chunks of one size, the last one padded."""
+    """``votes`` of the nearest keys in chunks of one size, the last one padded."""
     size = max(1, min(len(queries), 1024, _BALLOTS_AT_ONCE // (max(neighbours) * num_classes)))
     parts = []
     for start in range(0, len(queries), size):
         chunk = queries[start : start + size]
         padded = jnp.pad(chunk, ((0, size - len(chunk)), (0, 0)))
-        shares = votes(padded, keys, labels, neighbours, num_classes, temperature)
+        similarity, index = nearest(padded, keys, max(neighbours))
+        shares = votes(similarity, labels[index], neighbours, num_classes, temperature)
         parts.append(np.asarray(shares)[:, : len(chunk)])
     return np.concatenate(parts, axis=1)
 

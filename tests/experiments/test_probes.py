@@ -181,7 +181,7 @@ class TestKnn:
         subset = make_subsets(data)[1]
         keys = np.asarray(knn.normalise(jnp.asarray(data.features)))
         labels = data.labels[subset.rows]
-        found = knn.votes(
+        found = knn._all_votes(
             jnp.asarray(keys[data.test]), jnp.asarray(keys[subset.rows]), jnp.asarray(labels), (1, 5, 20), 3, 0.07
         )
         search = NearestNeighbors(n_neighbors=20, metric='cosine').fit(keys[subset.rows])
