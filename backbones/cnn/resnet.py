@@ -97,6 +97,19 @@ class ResNet(nn.Module):
     small_images: bool = False
     dtype: jnp.dtype = jnp.float32
 
+    def stage_channels(self) -> tuple[int, ...]:
+        """Channels of each stage's output."""
+        return tuple(self.block.expansion * channels for channels in self.channels)
+
+    def stage_strides(self) -> tuple[int, ...]:
+        """Input pixels per step of each stage's map."""
+        first = 1 if self.small_images else 4
+        return tuple(first * 2**index for index in range(len(self.depths)))
+
+    def pooled_channels(self) -> int:
+        """Channels of ``Features.pooled``."""
+        return self.stage_channels()[-1]
+
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
         size, stride = (3, 1) if self.small_images else (7, 2)

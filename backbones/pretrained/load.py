@@ -1,85 +1,27 @@
-"""Loading weights into the variables of a backbone, and saving them."""
+"""Loading weights into the variables of a backbone."""
 
-import dataclasses
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
-import safetensors
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import save_file
 
 from backbones import registry
 from backbones.errors import UserError, unknown
-from backbones.heads.classification import Classifier
 from backbones.preprocessing import Preprocessing
 from backbones.pretrained import keymaps, sources
-from backbones.pretrained.keymaps.rules import identity, translate
-from backbones.pretrained.merge import Report, merge
-from backbones.pretrained.torch_file import read_torch_file
+from backbones.pretrained.files import read_arrays
+from backbones.pretrained.keymaps.rules import KeyMap, Rule, Translation, translate
+from backbones.pretrained.merge import Report, Shape, merge
 
-# The reader for numpy that safetensors brings knows no bfloat16, in which many files are published.
-_SAFETENSORS_TYPES = {
-    'F64': np.float64,
-    'F32': np.float32,
-    'F16': np.float16,
-    'BF16': ml_dtypes.bfloat16,
-    'I64': np.int64,
-    'I32': np.int32,
-    'I16': np.int16,
-    'I8': np.int8,
-    'U8': np.uint8,
-    'BOOL': np.bool_,
-}
-_DAMAGE = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-    safetensors.SafetensorError,
-)
+NATIVE = 'native'
 
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    arrays = {}
-    for key, entry in safetensors.deserialize(path.read_bytes()):
-        if entry['dtype'] not in _SAFETENSORS_TYPES:
-            raise unknown(f'type of {key}', entry['dtype'], _SAFETENSORS_TYPES)
-        arrays[key] = np.frombuffer(entry['data'], _SAFETENSORS_TYPES[entry['dtype']]).reshape(entry['shape'])
-    return arrays
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a weight file, by the file's own keys.
-
-    Raises:
-        UserError: an unknown kind of file, or one that can't be read.
-    """
-    if path.suffix in ('.pth', '.pt'):
-        return read_torch_file(path)
-    try:
-        if path.suffix == '.safetensors':
-            return _read_safetensors(path)
-        if path.suffix == '.npz':
-            # Given a path, numpy would leave a damaged file open.
-            with path.open('rb') as stream, np.load(stream, allow_pickle=False) as archive:
-                return dict(archive)
-    except UserError:
-        raise
-    except _DAMAGE as error:
-        raise UserError(f'{path} is truncated, damaged or no {path.suffix} file: {error}') from None
-    raise unknown('kind of weight file', path.suffix, sources.SUFFIXES)
+# What wrappers of torch put before every key: DataParallel, DistributedDataParallel; torch.compile.
+_WRAPPERS = ('module.', '_orig_mod.')
 
 
 def preprocess(name_or_weights: str) -> Preprocessing:
@@ -99,17 +41,26 @@ def preprocess(name_or_weights: str) -> Preprocessing:
 
 
 def load_weights(
-    name: str, source: str | Path, classifier: bool = False, image_size: int | None = None, strict: bool = True
+    name: str,
+    source: str | Path,
+    classifier: bool = False,
+    image_size: int | None = None,
+    strict: bool = True,
+    channels: int = 3,
+    **overrides,
 ) -> tuple[dict, Report]:
     """Read published or own weights into the variables of a registered backbone.
 
     Args:
         name: a registered name.
-        source: a file (.safetensors, .pth, .pt, .npz), a work directory, ``pip:NAME`` or ``bundled:NAME``.
+        source: a file (.safetensors, .pth, .pt, .bin, .npz), a work directory, ``pip:NAME`` or ``bundled:NAME``.
         classifier: whether the classifier is wanted too; the variables then are those of ``create_classifier``.
         image_size: side of the images in pixels; positions of a ViT are resampled to it.
         strict: whether anything missing, unexpected or misfitting is an error; if not, it is a warning, and what is
             missing is left out of the variables.
+        channels: input channels; a first convolution trained on RGB is summed for one channel, and repeated and
+            scaled by ``3 / channels`` for more.
+        **overrides: options of the backbone, as ``create`` takes them.
 
     Returns:
         The variables (float32 arrays of numpy) and the report.
@@ -118,22 +69,17 @@ def load_weights(
         UserError: no such name or source, an unreadable file, a layout of another architecture, or (``strict``)
             arrays that do not fit, both shapes named.
     """
-    module = registry.create(name)
-    arrays = read_arrays(sources.resolve(str(source)))
-    layout, translated, report = _translate(module, arrays, name, str(source))
-    head = translated.get('params/head/kernel')
+    module = registry.create(name, **overrides)
+    arrays = without_wrapper(read_arrays(sources.resolve(str(source))))
+    layout, translation = _translate(module, arrays, name, str(source))
+    head = translation.arrays.get('params/head/kernel')
     if classifier and head is None:
         raise UserError(f'{source} holds no classifier; load it with classifier=False')
-
-    num_classes = head.shape[-1] if head is not None and head.ndim else 1
+    num_classes = head.shape[-1] if classifier and head is not None and head.ndim else None
     size = registry.info(name).image_size if image_size is None else image_size
-    expected = _expected_shapes(module, num_classes, size)
-    if not classifier:
-        in_head = [path for path in translated if path.split('/')[1] == 'head']
-        report = dataclasses.replace(report, unused=tuple(in_head))
-        translated = {path: array for path, array in translated.items() if path not in in_head}
-        expected = {path: shape for path, shape in expected.items() if path.split('/')[1] != 'head'}
-    fitting, report = merge(expected, translated, report)
+    expected = expected_shapes(name, num_classes, (1, size, size, channels), overrides)
+    report = Report(str(source), layout, registry.preprocessing_of(name, layout))
+    fitting, report = merge(expected, translation, report, lambda *args: _resize(module, *args))
 
     problems = report.problems()
     if problems:
@@ -150,63 +96,53 @@ def load_weights(
     return unflatten_dict({tuple(path.split('/')): array for path, array in fitting.items()}), report
 
 
-def _translate(
-    module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, source: str
-) -> tuple[str, dict[str, np.ndarray], Report]:
+def without_wrapper(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays without the prefix that a wrapper of torch puts before every key."""
+    for prefix in _WRAPPERS:
+        if arrays and all(key.startswith(prefix) for key in arrays):
+            arrays = {key.removeprefix(prefix): array for key, array in arrays.items()}
+    return dict(arrays)
+
+
+def native_keymap(arrays: Mapping[str, np.ndarray]) -> KeyMap:
+    """Our own layout: every key is a path, of a classifier or of a backbone alone."""
+    lines = []
+    for key in arrays:
+        kind, _, rest = key.partition('/')
+        if kind in ('params', 'batch_stats') and rest:
+            inside = rest.startswith(('backbone/', 'head/'))
+            lines.append(Rule(key, key if inside else f'{kind}/backbone/{rest}', optional=rest.startswith('head/')))
+    return KeyMap(lines)
+
+
+def _translate(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, source: str) -> tuple[str, Translation]:
     """Recognise the layout (the one that knows most of the keys) and bring the arrays to our paths and axes."""
-    candidates = {
-        layout: {key: found for key in arrays if (found := translate(key, rules))}
-        for layout, rules in keymaps.layouts(module).items()
-    }
-    layout, known = max(candidates.items(), key=lambda item: len(item[1]))
-    if not known:
+    candidates = {NATIVE: native_keymap(arrays)}
+    candidates |= {layout: KeyMap(lines) for layout, lines in keymaps.layouts(module).items()}
+    known = {layout: keymap.known(arrays) for layout, keymap in candidates.items()}
+    layout = max(candidates, key=lambda each: known[each])
+    if not known[layout]:
         example = next(iter(arrays), 'nothing')
         raise UserError(
             f'{source} holds no weights of {name} in a known layout ({", ".join(candidates)}): its keys look like '
             f'{example!r}'
         )
-    translated, converted = {}, []
-    for key, (path, transform) in known.items():
-        if not path:
-            continue
-        array = arrays[key]
-        steps = [] if transform is identity else [getattr(transform, '__name__', 'transformed')]
-        if array.dtype != np.float32:
-            steps.append(f'{array.dtype} to float32')
-        try:
-            translated[path] = np.ascontiguousarray(transform(array), np.float32)
-        except ValueError:
-            raise UserError(
-                f'{source}: {key} has {array.ndim} axes {list(array.shape)}, which {path} cannot have'
-            ) from None
-        if steps:
-            converted.append((path, ', '.join(steps)))
-    unexpected = tuple(key for key in arrays if key not in known)
-    return layout, translated, Report(source, layout, unexpected=unexpected, converted=tuple(converted))
+    try:
+        return layout, translate(arrays, candidates[layout])
+    except ValueError as error:
+        key, path, shape = error.args
+        raise UserError(f'{source}: {key} has {len(shape)} axes {list(shape)}, which {path} cannot have') from None
 
 
-def _expected_shapes(module: nn.Module, num_classes: int, image_size: int) -> dict[str, tuple[int, ...]]:
-    model = Classifier(module, num_classes)
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    return {path: leaf.shape for path, leaf in flatten_dict(variables, sep='/').items()}
+def expected_shapes(name: str, num_classes: int | None, images: Shape, overrides: Mapping) -> dict[str, Shape]:
+    """Path → shape of every variable of a classifier, or of its backbone alone where ``num_classes`` is ``None``."""
+    model = registry.create_classifier(name, num_classes or 1, **overrides)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(images, jnp.float32))
+    shapes = {path: leaf.shape for path, leaf in flatten_dict(variables, sep='/').items()}
+    return {path: shape for path, shape in shapes.items() if num_classes or path.split('/')[1] != 'head'}
 
 
-def save_weights(path: Path | str, variables: Mapping) -> None:
-    """Write variables as safetensors under their own paths, so that ``load_weights`` reads them back bit by bit.
-
-    Args:
-        path: a file name ending in ``.safetensors``.
-        variables: of a backbone or of a classifier.
-
-    Raises:
-        UserError: another suffix, which ``load_weights`` would not read back.
-    """
-    path = Path(path)
-    if path.suffix != '.safetensors':
-        raise UserError(f'weights are saved as .safetensors, not {path.name!r}')
-    flat = flatten_dict({name: tree for name, tree in variables.items() if tree}, sep='/')
-    partial = path.with_name(f'.{path.name}.partial')
-    save_file({key: np.ascontiguousarray(leaf) for key, leaf in flat.items()}, partial)
-    partial.chmod(0o644)
-    partial.replace(path)
+def _resize(module: nn.Module, path: str, array: np.ndarray, shape: Shape) -> np.ndarray | None:
+    """Let the family resample an array that depends on the size of the images, if it has one at this path."""
+    resize = getattr(module, 'resize_parameter', None)
+    return None if resize is None else resize(path.removeprefix('params/backbone/'), array, shape)

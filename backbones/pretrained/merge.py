@@ -1,9 +1,15 @@
 """Merging a file's arrays into the variables a model expects: strict, with a report of what happened."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+
+from backbones.preprocessing import Preprocessing
+from backbones.pretrained.keymaps.rules import Translation, match
+
+Shape = tuple[int, ...]
+Resize = Callable[[str, np.ndarray, Shape], np.ndarray | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,10 +19,13 @@ class Report:
     Attributes:
         source: where the weights come from.
         layout: the naming that was recognised.
-        matched: paths that were filled.
+        preprocessing: what these weights expect of images, from their configuration or from our table.
+        matched: paths that were filled from the file.
         missing: paths that the file has nothing for.
-        unexpected: keys (paths, where a key map knows them) that the model has no place for.
-        unused: paths of a classifier that was not asked for.
+        unexpected: keys that the layout does not know, and paths that the model has no place for.
+        unused: paths of parts that were not asked for (the classifier, auxiliary heads).
+        dropped: keys that hold nothing of ours (counters, indices, the neck of a detector).
+        filled: ``path, value`` of arrays that this layout never has.
         reshaped: ``path, shape in the file, shape in the model`` of arrays that were resampled.
         misfit: ``path, shape in the file, shape in the model`` of arrays that do not fit.
         converted: ``path, what was done`` for every array that is not stored as we store it.
@@ -24,12 +33,15 @@ class Report:
 
     source: str
     layout: str
+    preprocessing: Preprocessing
     matched: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-    reshaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
-    misfit: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
+    dropped: tuple[str, ...] = ()
+    filled: tuple[tuple[str, float], ...] = ()
+    reshaped: tuple[tuple[str, Shape, Shape], ...] = ()
+    misfit: tuple[tuple[str, Shape, Shape], ...] = ()
     converted: tuple[tuple[str, str], ...] = ()
 
     def problems(self) -> list[str]:
@@ -43,54 +55,62 @@ class Report:
 
     def __str__(self) -> str:
         counts = [f'{len(self.matched)} matched']
-        for name in ('missing', 'unexpected', 'unused', 'reshaped', 'misfit'):
+        for name in ('missing', 'unexpected', 'unused', 'dropped', 'filled', 'reshaped', 'misfit'):
             if count := len(getattr(self, name)):
                 counts.append(f'{count} {name}')
         return f'{self.source} ({self.layout} layout): {", ".join(counts)}'
 
 
-def resize_position_embedding(table: np.ndarray, tokens: int) -> np.ndarray | None:
-    """Resample learned positions to another square grid, as timm's ``resample_abs_pos_embed`` does.
+def adapt_input_channels(path: str, kernel: np.ndarray, shape: Shape) -> np.ndarray | None:
+    """A first convolution trained on RGB for another number of input channels, as timm's ``adapt_input_conv`` does.
 
-    Args:
-        table: ``[1, prefix + side², channels]``.
-        tokens: rows of the table wanted; the number of prefix tokens is kept.
+    One channel gets the sum over the three; ``n`` channels get the three in turn, scaled by ``3 / n``. Either way an
+    image whose channels are equal gives what it gave before.
 
     Returns:
-        The new table, or ``None`` where one of the grids is not square.
+        The new kernel ``[height, width, channels, out]``, or ``None`` if it is no such kernel.
     """
-    import jax
-
-    for prefix in (1, 0, 2):
-        old, new = (round(max(count - prefix, 0) ** 0.5) for count in (table.shape[1], tokens))
-        if old and new and old**2 + prefix == table.shape[1] and new**2 + prefix == tokens:
-            grid = table[:, prefix:].reshape(1, old, old, -1)
-            resized = jax.image.resize(grid, (1, new, new, grid.shape[-1]), 'cubic', antialias=True)
-            return np.concatenate([table[:, :prefix], np.asarray(resized).reshape(1, new**2, -1)], axis=1)
-    return None
+    if not path.endswith('/kernel') or kernel.ndim != 4 or kernel.shape[2] != 3:
+        return None
+    channels = shape[2]
+    if kernel.shape[:2] + kernel.shape[3:] != shape[:2] + shape[3:]:
+        return None
+    if channels == 1:
+        return kernel.sum(2, keepdims=True)
+    return (kernel[:, :, np.arange(channels) % 3] * (3 / channels)).astype(np.float32)
 
 
 def merge(
-    expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], report: Report
+    expected: Mapping[str, Shape], translation: Translation, report: Report, resize: Resize
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Fit translated arrays to the paths and shapes that a model expects.
 
     Args:
         expected: path → shape.
-        arrays: path → array, already in our axes.
-        report: what is known so far; keys without a place are already in it.
+        translation: the file's arrays in our axes, and what is known of its keys.
+        report: source, layout and preprocessing.
+        resize: ``(path, array, shape)`` → the array resampled to the shape, or ``None`` if it can't be.
 
     Returns:
         The arrays that fit, and the completed report.
     """
-    fitting, matched, missing, reshaped, misfit = {}, [], [], [], []
+    arrays = translation.arrays
+    fitting, matched, missing, filled, reshaped, misfit = {}, [], [], [], [], []
     for path, shape in expected.items():
         array = arrays.get(path)
         if array is None:
-            missing.append(path)
+            absent = next((line for line in translation.absent if match(line.path, path) is not None), None)
+            if absent is None:
+                keys = translation.incomplete.get(path)
+                missing.append(f'{path} ({", ".join(keys)})' if keys else path)
+            else:
+                filled.append((path, absent.value))
+                fitting[path] = np.full(shape, absent.value, np.float32)
             continue
-        if array.shape != shape and path.endswith('/position_embedding') and array.ndim == len(shape) == 3:
-            resized = resize_position_embedding(array, shape[1]) if array.shape[2] == shape[2] else None
+        if array.shape != shape and array.ndim == len(shape):
+            resized = resize(path, array, shape)
+            if resized is None:
+                resized = adapt_input_channels(path, array, shape)
             if resized is not None:
                 reshaped.append((path, array.shape, shape))
                 array = resized
@@ -99,11 +119,17 @@ def merge(
             continue
         matched.append(path)
         fitting[path] = array
+    homeless = sorted((set(arrays) | set(translation.incomplete)) - set(expected))
+    unused = [path for path in homeless if path in translation.optional or path.split('/')[1] == 'head']
     return fitting, dataclasses.replace(
         report,
         matched=tuple(matched),
         missing=tuple(missing),
+        unexpected=(*translation.unexpected, *(path for path in homeless if path not in unused)),
+        unused=tuple(unused),
+        dropped=translation.dropped,
+        filled=tuple(filled),
         reshaped=tuple(reshaped),
         misfit=tuple(misfit),
-        unexpected=(*report.unexpected, *sorted(set(arrays) - set(expected))),
+        converted=tuple(translation.converted.items()),
     )

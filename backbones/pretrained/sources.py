@@ -6,11 +6,11 @@ from pathlib import Path
 
 from backbones import registry
 from backbones.errors import UserError, unknown
+from backbones.pretrained.files import SUFFIXES
 
 BUNDLED = Path(__file__).parent / 'weights'
 
 WEIGHTS_FILE = 'weights.safetensors'
-SUFFIXES = ('.safetensors', '.pth', '.pt', '.npz')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; Steiner et al.
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from backbones.errors import UserError
@@ -12,6 +13,7 @@ from backbones.features import Features
 from backbones.layers.attention import FeedForward, SelfAttention, truncated_normal
 from backbones.layers.convolution import patch_embedding
 from backbones.layers.normalisation import LayerNorm
+from backbones.layers.positions import resample_positions
 
 
 class Block(nn.Module):
@@ -76,6 +78,32 @@ class VisionTransformer(nn.Module):
     depth: int
     heads: int
     dtype: jnp.dtype = jnp.float32
+
+    def stage_channels(self) -> tuple[int, ...]:
+        """Channels of each stage's output."""
+        return (self.channels,) * 4
+
+    def stage_strides(self) -> tuple[int, ...]:
+        """Input pixels per step of each stage's map."""
+        return (self.patch,) * 4
+
+    def pooled_channels(self) -> int:
+        """Channels of ``Features.pooled``."""
+        return self.channels
+
+    def prefix_tokens(self) -> int:
+        """How many of ``Features.tokens`` come before the patches."""
+        return 1
+
+    def resize_parameter(self, path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The position table of another image size, resampled; ``None`` for anything else."""
+        if path != 'position_embedding' or array.shape[2] != shape[2]:
+            return None
+        side = round(max(shape[1] - 1, 0) ** 0.5)
+        try:
+            return np.asarray(resample_positions(array, (side, side), prefix=1))
+        except ValueError:
+            return None
 
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:

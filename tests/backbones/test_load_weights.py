@@ -44,7 +44,7 @@ def torchvision_shapes(name: str) -> dict[str, tuple[int, ...]]:
 @pytest.fixture(scope='module')
 def published() -> dict[str, np.ndarray]:
     """A file of resnet18 in torchvision's layout."""
-    return weights.state_dict('resnet18', torchvision_shapes('resnet18'))
+    return weights.state_dict(weights.Case('resnet18', 224, 224), torchvision_shapes('resnet18'))
 
 
 @pytest.fixture(scope='module')
@@ -92,7 +92,7 @@ def test_everything_is_matched(tmp_path: Path, published):
     np.testing.assert_array_equal(head['kernel'], published['fc.weight'].T)
     kernel = variables['params']['backbone']['stage2']['block1']['conv1']['kernel']
     np.testing.assert_array_equal(kernel, published['layer2.0.conv1.weight'].transpose(2, 3, 1, 0))
-    assert str(report).endswith(f'(torchvision layout): {len(report.matched)} matched')
+    assert str(report).endswith(f'(torchvision layout): {len(report.matched)} matched, 20 dropped')
 
 
 def test_without_the_classifier_its_arrays_are_unused(tmp_path: Path, published):
@@ -133,14 +133,14 @@ def test_other_types_are_converted_and_noted(tmp_path: Path, published, dtype):
     converted = dict(report.converted)
     name = np.dtype(dtype).name
     assert converted['batch_stats/backbone/stem_norm/var'] == f'{name} to float32'
-    assert converted['params/backbone/stem_conv/kernel'] == f'convolution, {name} to float32'
+    assert converted['params/backbone/stem_conv/kernel'] == f'OIHW to HWIO, {name} to float32'
 
 
 def test_transposed_kernels_are_noted(tmp_path: Path, published):
     _, report = backbones.load_weights('resnet18', write(tmp_path, published), classifier=True)
     converted = dict(report.converted)
-    assert converted['params/head/kernel'] == 'transpose'
-    assert converted['params/backbone/stem_conv/kernel'] == 'convolution'
+    assert converted['params/head/kernel'] == 'transposed'
+    assert converted['params/backbone/stem_conv/kernel'] == 'OIHW to HWIO'
     assert 'params/head/bias' not in converted
 
 
@@ -216,7 +216,7 @@ def test_not_strict_warns_and_leaves_out_what_does_not_fit(tmp_path: Path, publi
     assert report.missing == (missing,)
     assert report.misfit == ((misfit, (96,), (128,)),)
     assert report.unexpected == ('extra',)
-    assert '1 missing, 1 unexpected, 2 unused, 1 misfit' in str(report)
+    assert '1 missing, 1 unexpected, 2 unused, 20 dropped, 1 misfit' in str(report)
     loaded = set(flat(variables))
     assert loaded == {path.replace('/backbone', '') for path in report.matched}
     assert not loaded & {path.replace('/backbone', '') for path in (missing, misfit)}

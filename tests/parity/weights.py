@@ -7,7 +7,7 @@ these weights is in ``reference/``, written by ``generate.py``.
 import dataclasses
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,42 +17,90 @@ REFERENCE = Path(__file__).parent / 'reference'
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A registered backbone, the side of the images it sees, and the side that a ViT's file was made for."""
+    """What is asked of a reference, and of us.
+
+    Attributes:
+        backbone: a registered name.
+        image_size: side of the images; 0 where only keys and shapes are kept.
+        file_size: side of the images that the file was made for; another one than ``image_size`` resamples positions.
+        layout: whose implementation and whose keys; ``''`` is the first of the family (``references/__init__.py``).
+        seed: of weights and images.
+        options: overrides of the backbone.
+        classifier: whether the file holds one.
+        slow: takes more than a few seconds.
+    """
 
     backbone: str
     image_size: int
     file_size: int
+    layout: str = ''
+    seed: int = 0
+    options: tuple[tuple[str, object], ...] = ()
+    classifier: bool = True
+    slow: bool = False
 
     def __str__(self) -> str:
+        layout = f'_{self.layout}' if self.layout else ''
         origin = '' if self.file_size == self.image_size else f'_from_{self.file_size}'
-        return f'{self.backbone}_{self.image_size}{origin}'
+        return f'{self.backbone}{layout}_{self.image_size}{origin}' if self.image_size else f'{self.backbone}{layout}'
 
     @property
     def path(self) -> Path:
         """Where the answers of the reference are kept."""
         return REFERENCE / f'{self}.npz'
 
+    def of_the_file(self) -> 'Case':
+        """The same case at the size that its file was made for."""
+        return dataclasses.replace(self, image_size=self.file_size)
+
+
+def _cases(backbone: str, *sizes: int | tuple[int, int], **fields) -> list[Case]:
+    """One case per size; a pair is the size of the images and the size that the file was made for."""
+    pairs = [size if isinstance(size, tuple) else (size, size) for size in sizes]
+    return [Case(backbone, *pair, **fields) for pair in pairs]
+
 
 # The published size and one more; an odd one where padding depends on it. The last of each ViT resamples its positions.
-CASES = tuple(
-    Case(backbone, *sizes)
-    for backbone, pairs in {
-        'resnet18': [(224, 224), (97, 97)],
-        'resnet50': [(224, 224), (97, 97)],
-        'efficientnet_lite0': [(224, 224), (97, 97)],
-        'efficientnet_lite1': [(240, 240), (131, 131)],
-        'vit_tiny_patch16': [(224, 224), (96, 96), (160, 224)],
-        'vit_small_patch32': [(224, 224), (96, 96), (288, 224)],
-    }.items()
-    for sizes in pairs
+CASES: tuple[Case, ...] = (
+    # VGG.
+    # GoogLeNet.
+    # ResNet, ResNeXt, Wide ResNet.
+    *_cases('resnet18', 224, 97),
+    *_cases('resnet50', 224, 97),
+    # EfficientNet.
+    *_cases('efficientnet_lite0', 224, 97),
+    *_cases('efficientnet_lite1', 240, 131),
+    # MobileNetV3.
+    # ConvNeXt.
+    # CSPNet.
+    # YOLO.
+    # Vision transformers.
+    *_cases('vit_tiny_patch16', 224, 96, (160, 224)),
+    *_cases('vit_small_patch32', 224, 96, (288, 224)),
+    # Swin.
 )
+
+# Variants too large to run in a test: their keys and shapes.
+KEYS_ONLY: tuple[Case, ...] = (
+    # ResNet, ResNeXt, Wide ResNet.
+    Case('resnet152', 0, 224),
+    # Vision transformers.
+)
+
+
+def marked(cases: Sequence[Case]) -> list:
+    """The cases as pytest's parameters, with their names and their marks."""
+    import pytest
+
+    return [pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.slow else []) for case in cases]
+
 
 # The last normalisation of a residual branch. A smaller scale keeps the sum of many branches from growing.
 _LAST_NORM = re.compile(r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weight')
 
 
-def _random(*name: object) -> np.random.RandomState:
-    return np.random.RandomState(zlib.crc32('/'.join(map(str, name)).encode()))
+def _random(*name: object, seed: int = 0) -> np.random.RandomState:
+    return np.random.RandomState(zlib.crc32('/'.join(map(str, name)).encode()) ^ seed)
 
 
 def _noise(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
@@ -60,14 +108,14 @@ def _noise(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
     return random.uniform(-(3**0.5), 3**0.5, shape)
 
 
-def array(backbone: str, key: str, shape: tuple[int, ...]) -> np.ndarray:
+def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """One entry of a state dictionary, scaled so that activations stay alive down to the last layer.
 
     What a normalisation first sees is small, for a wrong epsilon to show.
     """
     if key.endswith('num_batches_tracked'):
         return np.zeros(shape, np.int64)
-    random = _random(backbone, key)
+    random = _random(backbone, key, seed=seed)
     if key.endswith('running_var'):
         values = 0.01 * random.uniform(0.5, 1.5, shape)
     elif key.endswith('running_mean'):
@@ -85,14 +133,15 @@ def array(backbone: str, key: str, shape: tuple[int, ...]) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def state_dict(backbone: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def state_dict(case: Case, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
     """A state dictionary for the keys and shapes of the reference."""
-    return {key: array(backbone, key, tuple(shape)) for key, shape in shapes.items()}
+    return {key: array(case.backbone, key, tuple(shape), case.seed) for key, shape in shapes.items()}
 
 
-def images(size: int) -> np.ndarray:
+def images(case: Case) -> np.ndarray:
     """Two images ``float32[2, size, size, 3]``: noise on coarse patches, which also survive a global mean."""
-    random = _random('images', size)
+    size = case.image_size
+    random = _random('images', size, seed=case.seed)
     patch = np.arange(size) * 4 // size
     coarse = _noise(random, (2, 4, 4, 3))[:, patch][:, :, patch]
     return (coarse + 0.5 * _noise(random, (2, size, size, 3))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Which foreign layouts each kind of module can be loaded from: one explicit table."""
+"""Which foreign layouts each kind of module can be loaded from and saved to: one explicit table."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,23 +8,17 @@ import flax.linen as nn
 from backbones.cnn.efficientnet import EfficientNetLite
 from backbones.cnn.resnet import ResNet
 from backbones.pretrained.keymaps import efficientnet, resnet, vit
-from backbones.pretrained.keymaps.rules import Rule
+from backbones.pretrained.keymaps.rules import Line
 from backbones.vit.vit import VisionTransformer
 
-NATIVE = 'native'
-
-TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Rule]]]] = {
-    ResNet: {'torchvision': resnet.torchvision},
-    VisionTransformer: {'timm': vit.timm},
+# Kind of module → layout → its key map. Where two layouts are one, the first is the one that is reported.
+TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
+    ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision},
     EfficientNetLite: {'lukemelas': efficientnet.lukemelas},
+    VisionTransformer: {'timm': vit.timm},
 }
 
-_NATIVE_RULES = [
-    Rule(r'(params|batch_stats)/(backbone|head)/(.*)', '{0}/{1}/{2}'),
-    Rule(r'(params|batch_stats)/(.*)', '{0}/backbone/{1}'),
-]
 
-
-def layouts(module: nn.Module) -> dict[str, list[Rule]]:
-    """Layout → rules, for a backbone module."""
-    return {NATIVE: _NATIVE_RULES, **{name: rules(module) for name, rules in TABLE.get(type(module), {}).items()}}
+def layouts(module: nn.Module) -> dict[str, list[Line]]:
+    """Layout → key map, for a backbone module; our own layout, ``'native'``, needs none and is not among them."""
+    return {name: keymap(module) for name, keymap in TABLE.get(type(module), {}).items()}

@@ -1,82 +1,281 @@
-"""Declarative maps from a foreign key to a path of ours.
+"""Declarative maps between a foreign layout's keys and our paths, readable in both directions.
 
-A map is a list of rules. A rule is a regular expression for the whole foreign key, a template for our path and a
-transform of the array. The template is filled with the expression's groups; ``{0:+1}`` adds one to the first, because
-torch counts blocks from zero and we count from one.
+A map is a list of lines:
+
+- ``Rule``: a key of theirs and a path of ours, both as templates, and how the array changes on the way;
+- ``Made``: a key that holds nothing of ours (a counter, an index): dropped on import, made anew on export;
+- ``Absent``: a path of ours that this layout never has, and the value it then stands for;
+- ``Ignored``: keys of parts we do not have (the neck of a detector, the text tower of CLIP).
+
+A template holds fields: ``blocks.{n}.norm1.weight`` and ``stage1/block{n+1}/norm1/scale`` (torch counts from zero, we
+count from one). A part of a key in square brackets may be missing in a file and is written on export:
+``[vit.]encoder.layer.{n}``.
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-Transform = Callable[[np.ndarray], np.ndarray]
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """How an array changes from their layout to ours, and back; both ways only move values."""
+
+    name: str
+    forward: Callable[[np.ndarray], np.ndarray]
+    inverse: Callable[[np.ndarray], np.ndarray]
 
 
-def identity(array: np.ndarray) -> np.ndarray:
-    """The array as it is."""
-    return array
-
-
-def convolution(array: np.ndarray) -> np.ndarray:
-    """Torch's ``[out, in, height, width]`` to ``[height, width, in, out]``."""
-    return array.transpose(2, 3, 1, 0)
-
-
-def transpose(array: np.ndarray) -> np.ndarray:
-    """Torch's ``[out, in]`` to ``[in, out]``."""
-    return array.T
+IDENTITY = Transform('', lambda array: array, lambda array: array)
+CONVOLUTION = Transform(
+    'OIHW to HWIO', lambda array: array.transpose(2, 3, 1, 0), lambda array: array.transpose(3, 2, 0, 1)
+)
+TRANSPOSE = Transform('transposed', lambda array: array.T, lambda array: array.T)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One line of a key map; an empty ``path`` drops the key on purpose (a counter, say)."""
+    """One array of theirs is one of ours, or a part of it.
+
+    Attributes:
+        key: template of their key.
+        path: template of our path.
+        transform: from their axes to ours.
+        part: ``(index, count)`` where ours is ``count`` of theirs side by side along the last axis (queries, keys and
+            values packed into one kernel).
+        optional: a model without this path leaves the array unused; anything else is an error.
+        alias: an older name of the same array, which is read but never written.
+    """
+
+    key: str
+    path: str
+    transform: Transform = IDENTITY
+    part: tuple[int, int] = (0, 1)
+    optional: bool = False
+    alias: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A key that follows from the array at ``path``: dropped on import, made by ``make(that array)`` on export."""
+
+    key: str
+    path: str
+    make: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Absent:
+    """A path that this layout never has; on import it is filled with ``value``, on export it is left out."""
+
+    path: str
+    value: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Ignored:
+    """Keys that belong to something else than the backbone and its classifier, as a regular expression."""
 
     pattern: str
-    path: str
-    transform: Transform = identity
 
 
-class _Group(str):
-    """A matched group that can be shifted in a template: ``{0:+1}``."""
-
-    def __format__(self, spec: str) -> str:
-        return str(int(self) + int(spec)) if spec else str(self)
+Line = Rule | Made | Absent | Ignored
 
 
-def convolution_rule(key: str, path: str) -> list[Rule]:
-    """A convolution's kernel."""
-    return [Rule(rf'{key}\.weight', f'params/{path}/kernel', convolution)]
+def convolution_rules(key: str, path: str, bias: bool = False) -> list[Line]:
+    """A convolution's kernel, and its bias if it has one."""
+    kernel = Rule(f'{key}.weight', f'params/{path}/kernel', CONVOLUTION)
+    return [kernel, Rule(f'{key}.bias', f'params/{path}/bias')] if bias else [kernel]
 
 
-def dense_rules(key: str, path: str) -> list[Rule]:
+def dense_rules(key: str, path: str) -> list[Line]:
     """A linear layer with a bias."""
     return [
-        Rule(rf'{key}\.weight', f'params/{path}/kernel', transpose),
-        Rule(rf'{key}\.bias', f'params/{path}/bias'),
+        Rule(f'{key}.weight', f'params/{path}/kernel', TRANSPOSE),
+        Rule(f'{key}.bias', f'params/{path}/bias'),
     ]
 
 
-def layer_norm_rules(key: str, path: str) -> list[Rule]:
+def layer_norm_rules(key: str, path: str) -> list[Line]:
     """A LayerNorm's scale and bias."""
-    return [Rule(rf'{key}\.weight', f'params/{path}/scale'), Rule(rf'{key}\.bias', f'params/{path}/bias')]
+    return [Rule(f'{key}.weight', f'params/{path}/scale'), Rule(f'{key}.bias', f'params/{path}/bias')]
 
 
-def batch_norm_rules(key: str, path: str) -> list[Rule]:
-    """A BatchNorm's scale, bias and running statistics; the counter of batches has no use here."""
+def batch_norm_rules(key: str, path: str) -> list[Line]:
+    """A BatchNorm's scale, bias and running statistics; torch's counter of batches is zero on export."""
     return [
         *layer_norm_rules(key, path),
-        Rule(rf'{key}\.running_mean', f'batch_stats/{path}/mean'),
-        Rule(rf'{key}\.running_var', f'batch_stats/{path}/var'),
-        Rule(rf'{key}\.num_batches_tracked', ''),
+        Rule(f'{key}.running_mean', f'batch_stats/{path}/mean'),
+        Rule(f'{key}.running_var', f'batch_stats/{path}/var'),
+        Made(f'{key}.num_batches_tracked', f'batch_stats/{path}/mean', lambda mean: np.zeros((), np.int64)),
     ]
 
 
-def translate(key: str, rules: Sequence[Rule]) -> tuple[str, Transform] | None:
-    """Our path and the transform for a foreign key, or ``None`` if no rule knows it."""
-    for rule in rules:
-        match = re.fullmatch(rule.pattern, key)
-        if match:
-            return rule.path.format(*map(_Group, match.groups())), rule.transform
-    return None
+_FIELD = re.compile(r'\{(\w+?)([+-]\d+)?\}|\[(.*?)\]')
+
+
+@functools.cache
+def _compiled(template: str) -> tuple[re.Pattern[str], dict[str, int]]:
+    """A regular expression with a group per field, and what each field is shifted by."""
+    pattern, shifts, position = '', {}, 0
+    for found in _FIELD.finditer(template):
+        pattern += re.escape(template[position : found.start()])
+        name, shift, optional = found.groups()
+        if optional is not None:
+            pattern += f'(?:{re.escape(optional)})?'
+        else:
+            pattern += f'(?P={name})' if name in shifts else rf'(?P<{name}>\d+)'
+            shifts[name] = int(shift or 0)
+        position = found.end()
+    return re.compile(pattern + re.escape(template[position:])), shifts
+
+
+def match(template: str, text: str) -> dict[str, int] | None:
+    """The values of the template's fields if the text is of its form."""
+    pattern, shifts = _compiled(template)
+    found = pattern.fullmatch(text)
+    return None if found is None else {name: int(value) - shifts[name] for name, value in found.groupdict().items()}
+
+
+def fill(template: str, fields: Mapping[str, int]) -> str:
+    """The text of a template for these values."""
+
+    def replaced(found: re.Match[str]) -> str:
+        name, shift, optional = found.groups()
+        return optional if optional is not None else str(fields[name] + int(shift or 0))
+
+    return _FIELD.sub(replaced, template)
+
+
+class KeyMap:
+    """The lines of a layout, arranged for finding the one that knows a key."""
+
+    def __init__(self, lines: Sequence[Line]):
+        self.lines = lines
+        self._literal: dict[str, Line] = {}
+        self._templates: list[Line] = []
+        for line in lines:
+            if isinstance(line, Rule | Made) and not _FIELD.search(line.key):
+                self._literal[line.key] = line
+            elif not isinstance(line, Absent):
+                self._templates.append(line)
+
+    def find(self, key: str) -> tuple[Line, dict[str, int]] | None:
+        """The line that knows a foreign key, and the values of its fields."""
+        if key in self._literal:
+            return self._literal[key], {}
+        for line in self._templates:
+            if isinstance(line, Ignored):
+                if re.fullmatch(line.pattern, key):
+                    return line, {}
+            elif isinstance(line, Rule | Made) and (fields := match(line.key, key)) is not None:
+                return line, fields
+        return None
+
+    def known(self, keys: Iterable[str]) -> int:
+        """How many of these keys are of this layout; parts that are only ignored do not speak for it."""
+        found = [self.find(key) for key in keys]
+        return sum(each is not None and not isinstance(each[0], Ignored) for each in found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """A file's arrays under our paths.
+
+    Attributes:
+        arrays: float32, in our axes.
+        keys: path → the file's keys it came from.
+        optional: paths that a model need not have.
+        converted: path → what was done to the array.
+        unexpected: keys that no line knows.
+        dropped: keys that hold nothing of ours.
+        incomplete: path → keys that are missing for it.
+        absent: path templates and the values to fill them with.
+    """
+
+    arrays: dict[str, np.ndarray]
+    keys: dict[str, tuple[str, ...]]
+    optional: frozenset[str]
+    converted: dict[str, str]
+    unexpected: tuple[str, ...]
+    dropped: tuple[str, ...]
+    incomplete: dict[str, tuple[str, ...]]
+    absent: tuple[Absent, ...]
+
+
+def translate(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> Translation:
+    """Bring a file's arrays to our paths and axes.
+
+    Raises:
+        ValueError: ``(key, path, shape)`` of an array with another number of axes than its transform knows.
+    """
+    parts: dict[str, dict[int, tuple[str, np.ndarray, str]]] = {}
+    rules: dict[str, tuple[Rule, dict[str, int]]] = {}
+    unexpected, dropped = [], []
+    for key, array in arrays.items():
+        found = keymap.find(key)
+        if found is None:
+            unexpected.append(key)
+            continue
+        rule, fields = found
+        if not isinstance(rule, Rule):
+            dropped.append(key)
+        else:
+            path = fill(rule.path, fields)
+            steps = [rule.transform.name] if rule.transform.name else []
+            steps += [] if array.dtype == np.float32 else [f'{array.dtype} to float32']
+            try:
+                moved = rule.transform.forward(array)
+            except ValueError:
+                raise ValueError(key, path, array.shape) from None
+            parts.setdefault(path, {})[rule.part[0]] = (key, np.asarray(moved, np.float32), ', '.join(steps))
+            rules[path] = rule, fields
+
+    translated, keys, converted, incomplete = {}, {}, {}, {}
+    for path, found in parts.items():
+        rule, fields = rules[path]
+        count = rule.part[1]
+        keys[path] = tuple(found[index][0] for index in sorted(found))
+        if len(found) < count:
+            siblings = [line for line in keymap.lines if isinstance(line, Rule) and line.path == rule.path]
+            incomplete[path] = tuple(fill(line.key, fields) for line in siblings if line.part[0] not in found)
+            continue
+        pieces = [found[index][1] for index in range(count)]
+        translated[path] = np.ascontiguousarray(pieces[0] if count == 1 else np.concatenate(pieces, axis=-1))
+        steps = [f'{count} arrays joined'] * (count > 1) + [found[0][2]] * bool(found[0][2])
+        if steps:
+            converted[path] = ', '.join(steps)
+    optional = frozenset(path for path, (rule, _) in rules.items() if rule.optional)
+    absent = tuple(line for line in keymap.lines if isinstance(line, Absent))
+    return Translation(translated, keys, optional, converted, tuple(unexpected), tuple(dropped), incomplete, absent)
+
+
+def export(leaves: Mapping[str, np.ndarray], keymap: KeyMap) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The inverse of ``translate``: our leaves under their keys, and the paths that this layout has no place for."""
+    literal: dict[str, list[Line]] = {}
+    templates: list[Line] = []
+    for line in keymap.lines:
+        if not isinstance(line, Ignored):
+            if _FIELD.search(line.path):
+                templates.append(line)
+            else:
+                literal.setdefault(line.path, []).append(line)
+    arrays, homeless = {}, []
+    for path, leaf in leaves.items():
+        placed = False
+        for line in (*literal.get(path, ()), *templates):
+            if isinstance(line, Ignored) or (fields := match(line.path, path)) is None:
+                continue
+            placed |= not isinstance(line, Made)
+            if isinstance(line, Made):
+                arrays[fill(line.key, fields)] = line.make(leaf)
+            elif isinstance(line, Rule) and not line.alias:
+                index, count = line.part
+                piece = leaf if count == 1 else np.split(leaf, count, axis=-1)[index]
+                arrays[fill(line.key, fields)] = np.ascontiguousarray(line.transform.inverse(piece))
+        if not placed:
+            homeless.append(path)
+    return arrays, homeless

@@ -1,14 +1,13 @@
 """Vision Transformer as timm stores it."""
 
-from backbones.pretrained.keymaps.rules import Rule, convolution, dense_rules, layer_norm_rules
+from backbones.pretrained.keymaps.rules import Line, Rule, convolution_rules, dense_rules, layer_norm_rules
 from backbones.vit.vit import VisionTransformer
 
 
-def timm(module: VisionTransformer) -> list[Rule]:
-    """``blocks.7.attn.qkv.weight`` → ``backbone/stage3/block2/attention/qkv/kernel`` in a transformer of 12 blocks."""
+def timm(module: VisionTransformer) -> list[Line]:
+    """``blocks.7.attn.qkv.weight`` is ``backbone/stage3/block2/attention/qkv/kernel`` in a transformer of 12 blocks."""
     rules = [
-        Rule(r'patch_embed\.proj\.weight', 'params/backbone/patch_embedding/kernel', convolution),
-        Rule(r'patch_embed\.proj\.bias', 'params/backbone/patch_embedding/bias'),
+        *convolution_rules('patch_embed.proj', 'backbone/patch_embedding', bias=True),
         Rule('cls_token', 'params/backbone/class_token'),
         Rule('pos_embed', 'params/backbone/position_embedding'),
         *layer_norm_rules('norm', 'backbone/norm'),
@@ -16,12 +15,12 @@ def timm(module: VisionTransformer) -> list[Rule]:
     ]
     quarter = module.depth // 4
     for number in range(module.depth):
-        key = rf'blocks\.{number}\.'
+        key = f'blocks.{number}.'
         path = f'backbone/stage{number // quarter + 1}/block{number % quarter + 1}/'
         rules += layer_norm_rules(f'{key}norm1', f'{path}norm1')
         rules += layer_norm_rules(f'{key}norm2', f'{path}norm2')
-        rules += dense_rules(rf'{key}attn\.qkv', f'{path}attention/qkv')
-        rules += dense_rules(rf'{key}attn\.proj', f'{path}attention/projection')
-        rules += dense_rules(rf'{key}mlp\.fc1', f'{path}mlp/dense1')
-        rules += dense_rules(rf'{key}mlp\.fc2', f'{path}mlp/dense2')
+        rules += dense_rules(f'{key}attn.qkv', f'{path}attention/qkv')
+        rules += dense_rules(f'{key}attn.proj', f'{path}attention/projection')
+        rules += dense_rules(f'{key}mlp.fc1', f'{path}mlp/dense1')
+        rules += dense_rules(f'{key}mlp.fc2', f'{path}mlp/dense2')
     return rules

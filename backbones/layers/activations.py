@@ -1,0 +1,32 @@
+"""Activations by the name that a configuration gives them."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+from jaxtyping import Array
+
+from backbones.errors import unknown
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    'relu': jax.nn.relu,
+    'relu6': jax.nn.relu6,
+    'leaky_relu': partial(jax.nn.leaky_relu, negative_slope=0.01),
+    'silu': jax.nn.silu,
+    'hard_swish': jax.nn.hard_swish,
+    'gelu': partial(jax.nn.gelu, approximate=False),
+    'gelu_tanh': partial(jax.nn.gelu, approximate=True),
+    'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),
+    'none': lambda x: x,
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The function of a name.
+
+    Raises:
+        UserError: no such activation.
+    """
+    if name not in ACTIVATIONS:
+        raise unknown('activation', name, ACTIVATIONS)
+    return ACTIVATIONS[name]

@@ -1,0 +1,81 @@
+"""Resampling learned positions to another grid, each way as the implementation that trained them does it.
+
+A resampling of one axis is a matrix ``[new, old]``, computed in numpy while a program is traced, so that the same code
+serves a file that is being loaded and a map inside the model.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+Method = Literal['timm', 'dinov2', 'dinov2_registers']
+
+
+def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
+    """Keys' cubic convolution kernel."""
+    x = np.abs(distance)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def bicubic_matrix(old: int, new: int, *, antialias: bool, scale: float | None = None) -> np.ndarray:
+    """Torch's bicubic interpolation of one axis (``align_corners=False``) as a matrix ``[new, old]``.
+
+    Args:
+        old, new: sizes.
+        antialias: with it, torch widens the kernel when it shrinks, uses a = -0.5 and leaves out what lies outside;
+            without it, a = -0.75 and the border is repeated.
+        scale: new pixels per old pixel where the caller of ``interpolate`` passes a ``scale_factor``; by default
+            ``new / old``.
+    """
+    step = old / new if scale is None else 1 / scale
+    centre = (np.arange(new) + 0.5) * step - 0.5
+    if antialias:
+        width = max(step, 1.0)
+        weights = _cubic((np.arange(old)[None] - centre[:, None]) / width, -0.5)
+        return weights / weights.sum(1, keepdims=True)
+    matrix = np.zeros((new, old))
+    first = np.floor(centre).astype(int)
+    for offset in range(-1, 3):
+        column = np.clip(first + offset, 0, old - 1)
+        np.add.at(matrix, (np.arange(new), column), _cubic(centre - (first + offset), -0.75))
+    return matrix
+
+
+def _axis_matrix(old: int, new: int, method: Method) -> np.ndarray:
+    if method == 'timm':  # timm/layers/pos_embed.py, resample_abs_pos_embed
+        return bicubic_matrix(old, new, antialias=True)
+    if method == 'dinov2':  # dinov2/models/vision_transformer.py with interpolate_offset=0.1, the first release's
+        return bicubic_matrix(old, new, antialias=False, scale=(new + 0.1) / old)
+    return bicubic_matrix(old, new, antialias=True)  # there, with registers: interpolate_offset=0, antialiased
+
+
+def resample_positions(
+    table: Float[Array | np.ndarray, '1 tokens channels'], grid: tuple[int, int], prefix: int, method: Method = 'timm'
+) -> Float[Array, '1 new_tokens channels']:
+    """Resample a table of learned positions from its square grid to another grid.
+
+    Args:
+        table: prefix tokens first, which are kept as they are.
+        grid: rows and columns wanted.
+        prefix: number of prefix tokens in the table.
+        method: whose code is followed.
+
+    Raises:
+        ValueError: the table is not that of a square grid behind so many prefix tokens.
+    """
+    count = table.shape[1] - prefix
+    side = round(max(count, 0) ** 0.5)
+    if side == 0 or side**2 != count:
+        raise ValueError(f'{table.shape[1]} positions are no square grid behind {prefix} prefix tokens')
+    if (side, side) == grid:
+        return jnp.asarray(table)
+    rows, columns = (_axis_matrix(side, size, method) for size in grid)
+    maps = jnp.asarray(table)[0, prefix:].reshape(side, side, -1)
+    with jax.default_matmul_precision('highest'):
+        maps = jnp.einsum('nr,mc,rcd->nmd', jnp.asarray(rows, maps.dtype), jnp.asarray(columns, maps.dtype), maps)
+    return jnp.concatenate([jnp.asarray(table)[:, :prefix], maps.reshape(1, grid[0] * grid[1], -1)], axis=1)

@@ -1,0 +1,34 @@
+"""What only acts while a model trains."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class StochasticDepth(nn.Module):
+    """Drops the residual branch of whole examples with probability ``rate`` and scales up the others' (Huang 2016).
+
+    It has no parameters; the random bits come from the ``'dropout'`` stream.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'batch ...'], train: bool = False) -> Float[Array, 'batch ...']:
+        if not train or self.rate == 0:
+            return x
+        kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - self.rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+        return jnp.where(kept, x / (1 - self.rate), 0).astype(x.dtype)
+
+
+class LayerScale(nn.Module):
+    """One learned factor per channel on a residual branch (Touvron et al. 2021)."""
+
+    initial: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, '*batch channels']) -> Float[Array, '*batch channels']:
+        scale = self.param('scale', nn.initializers.constant(self.initial), x.shape[-1:], jnp.float32)
+        return x * scale.astype(self.dtype)

@@ -1,0 +1,70 @@
+"""Reading weight files into numpy arrays, whatever wrote them; nothing in a file is ever executed."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from backbones.errors import UserError, unknown
+from backbones.pretrained.torch_file import read_torch_file
+
+SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.npz')
+
+# The reader for numpy that safetensors brings knows no bfloat16, in which many files are published.
+_SAFETENSORS_TYPES = {
+    'F64': np.float64,
+    'F32': np.float32,
+    'F16': np.float16,
+    'BF16': ml_dtypes.bfloat16,
+    'I64': np.int64,
+    'I32': np.int32,
+    'I16': np.int16,
+    'I8': np.int8,
+    'U8': np.uint8,
+    'BOOL': np.bool_,
+}
+_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    safetensors.SafetensorError,
+)
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    arrays = {}
+    for key, entry in safetensors.deserialize(path.read_bytes()):
+        if entry['dtype'] not in _SAFETENSORS_TYPES:
+            raise unknown(f'type of {key}', entry['dtype'], _SAFETENSORS_TYPES)
+        arrays[key] = np.frombuffer(entry['data'], _SAFETENSORS_TYPES[entry['dtype']]).reshape(entry['shape'])
+    return arrays
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a weight file, by the file's own keys.
+
+    Raises:
+        UserError: an unknown kind of file, or one that can't be read.
+    """
+    if path.suffix in ('.pth', '.pt', '.bin'):
+        return read_torch_file(path)
+    try:
+        if path.suffix == '.safetensors':
+            return _read_safetensors(path)
+        if path.suffix == '.npz':
+            # Given a path, numpy would leave a damaged file open.
+            with path.open('rb') as stream, np.load(stream, allow_pickle=False) as archive:
+                return dict(archive)
+    except UserError:
+        raise
+    except _DAMAGE as error:
+        raise UserError(f'{path} is truncated, damaged or no {path.suffix} file: {error}') from None
+    raise unknown('kind of weight file', path.suffix, SUFFIXES)

@@ -1,0 +1,89 @@
+"""Saving weights: in our own layout, or in the one that a reference implementation loads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
+
+from backbones import registry
+from backbones.errors import UserError, unknown
+from backbones.pretrained import keymaps
+from backbones.pretrained.keymaps.rules import KeyMap, export
+from backbones.pretrained.load import NATIVE, expected_shapes
+
+
+def save_weights(
+    path: Path | str, variables: Mapping, layout: str = NATIVE, name: str | None = None, **overrides
+) -> None:
+    """Write variables as safetensors.
+
+    Args:
+        path: a file name ending in ``.safetensors``.
+        variables: of a backbone or of a classifier.
+        layout: ``'native'`` (our own paths, which ``load_weights`` reads back bit by bit), or the layout of a reference
+            implementation (``'torchvision'``, ``'timm'``, …), which loads the file with ``strict=True``.
+        name: the registered backbone that the variables belong to; found by their shapes if it isn't given. Our own
+            layout needs none.
+        **overrides: options that the backbone was created with.
+
+    Raises:
+        UserError: another suffix, a layout that this backbone doesn't have, variables that fit no registered backbone
+            or have no place in the layout.
+    """
+    path = Path(path)
+    if path.suffix != '.safetensors':
+        raise UserError(f'weights are saved as .safetensors, not {path.name!r}')
+    flat = flatten_dict({kind: tree for kind, tree in variables.items() if tree}, sep='/')
+    arrays = {key: np.ascontiguousarray(leaf) for key, leaf in flat.items()}
+    if layout != NATIVE:
+        arrays = to_layout(arrays, layout, name or identify(arrays), overrides)
+    partial = path.with_name(f'.{path.name}.partial')
+    save_file(arrays, partial, metadata={'format': 'pt'} if layout != NATIVE else None)
+    partial.chmod(0o644)
+    partial.replace(path)
+
+
+def to_layout(
+    arrays: Mapping[str, np.ndarray], layout: str, name: str, overrides: Mapping | None = None
+) -> dict[str, np.ndarray]:
+    """Our paths → the keys and axes of a layout.
+
+    Raises:
+        UserError: the backbone doesn't have this layout, or a variable has no place in it.
+    """
+    layouts = keymaps.layouts(registry.create(name, **(overrides or {})))
+    if layout not in layouts:
+        raise unknown(f'layout for {name}', layout, (NATIVE, *layouts))
+    exported, homeless = export(_as_classifier(arrays), KeyMap(layouts[layout]))
+    if homeless:
+        raise UserError(f'the {layout} layout has no place for {", ".join(homeless[:3])} of {name}')
+    return exported
+
+
+def _as_classifier(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Paths as a classifier has them; a backbone's own get ``backbone/`` in front."""
+    if any(path.startswith('params/backbone/') for path in arrays):
+        return dict(arrays)
+    return {'{}/backbone/{}'.format(*path.split('/', 1)): array for path, array in arrays.items()}
+
+
+def identify(arrays: Mapping[str, np.ndarray]) -> str:
+    """The registered backbone whose parameters have these paths and shapes (the first, where several share them).
+
+    Raises:
+        UserError: none does.
+    """
+    leaves = {path: array for path, array in _as_classifier(arrays).items() if path.startswith('params/backbone/')}
+    size = sum(array.size for array in leaves.values())
+    for name, row in registry.TABLE.items():
+        if row.params == size:
+            image = registry.info(name).image_size
+            expected = expected_shapes(name, None, (1, image, image, 3), {})
+            if leaves == {} or all(expected.get(path) == array.shape for path, array in leaves.items()):
+                return name
+    raise UserError(
+        f'no registered backbone has these {len(leaves)} parameters of {size:,} values; '
+        'name the one they belong to: save_weights(path, variables, layout, name=…)'
+    )
