@@ -26,6 +26,7 @@ class Preprocessing:
         size: side of the square input in pixels.
         crop: share of the resized image's shorter side that the central crop keeps; 1 keeps all of it.
         interpolation: ``'bilinear'``, ``'bicubic'``, ``'lanczos'`` or ``'nearest'``, as PIL computes them.
+        squash: resize both sides to the same length, whatever the image's proportions, rather than the shorter one.
     """
 
     mean: tuple[float, ...]
@@ -33,6 +34,7 @@ class Preprocessing:
     size: int
     crop: float = 1.0
     interpolation: str = 'bilinear'
+    squash: bool = False
 
     def replace(self, **changes) -> 'Preprocessing':
         """A copy with some of the constants changed; ``None`` leaves one as it is."""
@@ -51,7 +53,7 @@ class Preprocessing:
             raise UserError(f'images must be uint8 (0 to 255), not {images.dtype}; preprocessing scales them itself')
         if images.ndim != 4 or images.shape[-1] not in (1, 3):
             raise UserError(f'images must have the shape [batch, height, width, 1 or 3], not {list(images.shape)}')
-        pixels = _resize_and_crop(images.astype(jnp.float32), self.size, self.crop, self.interpolation)
+        pixels = _resize_and_crop(images.astype(jnp.float32), self.size, self.crop, self.interpolation, self.squash)
         if pixels.shape[-1] == 1:
             pixels = jnp.repeat(pixels, 3, axis=-1)
         # One multiply-add: (x / 255 - mean) / std.
@@ -59,14 +61,16 @@ class Preprocessing:
         return pixels * scale - jnp.asarray(self.mean, jnp.float32) / jnp.asarray(self.std, jnp.float32)
 
 
-def _resize_and_crop(pixels: Array, size: int, crop: float, interpolation: str) -> Array:
+def _resize_and_crop(pixels: Array, size: int, crop: float, interpolation: str, squash: bool) -> Array:
     """Bring the shorter side to ``size / crop``, then cut out the centre (torchvision's ``Resize``, ``CenterCrop``)."""
     if interpolation not in _RESIZE_METHODS:
         raise unknown('interpolation', interpolation, _RESIZE_METHODS)
     batch, height, width, channels = pixels.shape
     # timm rounds down; the small term is for shares such as 240 / 272, which must give back 272.
     target = math.floor(size / crop + 1e-6)
-    if height <= width:
+    if squash:
+        new_height = new_width = target
+    elif height <= width:
         new_height, new_width = target, int(target * width / height)
     else:
         new_height, new_width = int(target * height / width), target

@@ -7,6 +7,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import safetensors
+from flax.traverse_util import flatten_dict
 
 from backbones.errors import UserError, unknown
 from backbones.pretrained.torch_file import read_torch_file
@@ -68,3 +69,27 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except _DAMAGE as error:
         raise UserError(f'{path} is truncated, damaged or no {path.suffix} file: {error}') from None
     raise unknown('kind of weight file', path.suffix, SUFFIXES)
+
+
+def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:
+    """Parameters and statistics in a checkpoint that ``experiments.train`` wrote, by our own paths.
+
+    Raises:
+        UserError: it can't be read, or holds no training state.
+    """
+    import orbax.checkpoint as ocp
+
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            state = checkpointer.restore(directory.resolve())
+    # Orbax raises whatever the storage below it raises.
+    except Exception as error:
+        raise UserError(f'{directory} is damaged or no checkpoint: {error}') from None
+    if not isinstance(state, dict) or not {'trainable', 'frozen', 'batch_stats'} <= state.keys():
+        raise UserError(f'{directory} holds no training state')
+    arrays = {}
+    for kind, trees in {'params': ('trainable', 'frozen'), 'batch_stats': ('batch_stats',)}.items():
+        for tree in trees:
+            leaves = flatten_dict(state[tree] or {}, sep='/')
+            arrays |= {f'{kind}/{path}': np.asarray(leaf) for path, leaf in leaves.items()}
+    return arrays

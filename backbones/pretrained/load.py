@@ -13,8 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.preprocessing import Preprocessing
-from backbones.pretrained import keymaps, sources
-from backbones.pretrained.files import read_arrays
+from backbones.pretrained import configuration, keymaps, sources
 from backbones.pretrained.keymaps.rules import KeyMap, Rule, Translation, translate
 from backbones.pretrained.merge import Report, Shape, merge
 
@@ -28,16 +27,22 @@ def preprocess(name_or_weights: str) -> Preprocessing:
     """What a backbone's weights expect: a callable ``uint8[batch, height, width, 1 or 3] → float[batch, h, w, 3]``.
 
     Args:
-        name_or_weights: a registered name (its usual weights), or a source such as ``pip:efficientnet-lite0``.
+        name_or_weights: a registered name (its usual weights), a source that a backbone lists among its weights, such as
+            ``pip:efficientnet-lite0``, or a directory or ``hf:ORG/REPO`` whose configuration says it.
 
     Raises:
-        UserError: neither a name nor a source that is known to belong to a backbone.
+        UserError: none of these, or a configuration that can't be followed.
     """
     name = sources.published_by(name_or_weights) or name_or_weights
-    if name not in registry.TABLE:
-        published = {source for row in registry.TABLE.values() for source in row.weights}
-        raise unknown('backbone or published weights', name_or_weights, {*registry.TABLE, *published})
-    return registry.info(name).preprocessing
+    if name in registry.TABLE:
+        return registry.info(name).preprocessing
+    if name.startswith('hf:') or Path(name).expanduser().is_dir():
+        stated = configuration.preprocessing(name, *sources.configurations(sources.resolve(name)))
+        if stated is None:
+            raise UserError(f'{name} does not say what its weights expect; give the name of a backbone')
+        return stated
+    published = {source for row in registry.TABLE.values() for source in row.weights}
+    raise unknown('backbone or published weights', name_or_weights, {*registry.TABLE, *published})
 
 
 def load_weights(
@@ -46,20 +51,21 @@ def load_weights(
     classifier: bool = False,
     image_size: int | None = None,
     strict: bool = True,
-    channels: int = 3,
+    input_channels: int = 3,
     **overrides,
 ) -> tuple[dict, Report]:
     """Read published or own weights into the variables of a registered backbone.
 
     Args:
         name: a registered name.
-        source: a file (.safetensors, .pth, .pt, .bin, .npz), a work directory, ``pip:NAME`` or ``bundled:NAME``.
+        source: a file (.safetensors, .pth, .pt, .bin, .npz), a directory as a hub lays it out (one file or shards),
+            a work directory or a checkpoint of ``experiments.train``, ``hf:ORG/REPO``, ``pip:NAME`` or ``bundled:NAME``.
         classifier: whether the classifier is wanted too; the variables then are those of ``create_classifier``.
         image_size: side of the images in pixels; positions of a ViT are resampled to it.
         strict: whether anything missing, unexpected or misfitting is an error; if not, it is a warning, and what is
             missing is left out of the variables.
-        channels: input channels; a first convolution trained on RGB is summed for one channel, and repeated and
-            scaled by ``3 / channels`` for more.
+        input_channels: of the images; a first convolution trained on RGB is summed over its three channels for one,
+            and repeated and scaled by ``3 / input_channels`` for more.
         **overrides: options of the backbone, as ``create`` takes them.
 
     Returns:
@@ -70,21 +76,24 @@ def load_weights(
             arrays that do not fit, both shapes named.
     """
     module = registry.create(name, **overrides)
-    arrays = without_wrapper(read_arrays(sources.resolve(str(source))))
+    checkpoint = sources.read(source)
+    arrays = without_wrapper(checkpoint.arrays)
     layout, translation = _translate(module, arrays, name, str(source))
     head = translation.arrays.get('params/head/kernel')
     if classifier and head is None:
         raise UserError(f'{source} holds no classifier; load it with classifier=False')
     num_classes = head.shape[-1] if classifier and head is not None and head.ndim else None
     size = registry.info(name).image_size if image_size is None else image_size
-    expected = expected_shapes(name, num_classes, (1, size, size, channels), overrides)
-    report = Report(str(source), layout, registry.preprocessing_of(name, layout))
+    expected = expected_shapes(name, num_classes, (1, size, size, input_channels), overrides)
+    stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
+    report = Report(str(source), layout, stated or registry.preprocessing_of(name, layout))
     fitting, report = merge(expected, translation, report, lambda *args: _resize(module, *args))
 
     problems = report.problems()
     if problems:
         shown = '; '.join(problems[:3]) + (f'; and {len(problems) - 3} more' if len(problems) > 3 else '')
         message = f'{source} does not fit {name} ({layout} layout, {len(report.matched)} of {len(expected)}): {shown}'
+        message += _suggestion(arrays, name)
         if strict:
             raise UserError(message)
         warnings.warn(message, stacklevel=2)
@@ -125,13 +134,40 @@ def _translate(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, s
         example = next(iter(arrays), 'nothing')
         raise UserError(
             f'{source} holds no weights of {name} in a known layout ({", ".join(candidates)}): its keys look like '
-            f'{example!r}'
+            f'{example!r}{_suggestion(arrays, name)}'
         )
     try:
         return layout, translate(arrays, candidates[layout])
     except ValueError as error:
         key, path, shape = error.args
         raise UserError(f'{source}: {key} has {len(shape)} axes {list(shape)}, which {path} cannot have') from None
+
+
+def nearest(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """The registered backbones whose key map knows every key and whose parameters are as many as the file's."""
+    names = []
+    for name, row in registry.TABLE.items():
+        keymaps_of_name = [native_keymap(arrays), *map(KeyMap, keymaps.layouts(row.constructor()).values())]
+        if any(_size(arrays, keymap) == row.params for keymap in keymaps_of_name):
+            names.append(name)
+    return names
+
+
+def _size(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> int | None:
+    """How many parameters of a backbone the arrays hold, or ``None`` where the key map doesn't know all keys."""
+    size = 0
+    for key, array in arrays.items():
+        found = keymap.find(key)
+        if found is None:
+            return None
+        line = found[0]
+        size += array.size if isinstance(line, Rule) and line.path.startswith('params/backbone/') else 0
+    return size
+
+
+def _suggestion(arrays: Mapping[str, np.ndarray], name: str) -> str:
+    names = [each for each in nearest(arrays) if each != name]
+    return f'; it fits {" or ".join(names[:3])}' if names else ''
 
 
 def expected_shapes(name: str, num_classes: int | None, images: Shape, overrides: Mapping) -> dict[str, Shape]:

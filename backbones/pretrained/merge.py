@@ -64,8 +64,8 @@ class Report:
 def adapt_input_channels(path: str, kernel: np.ndarray, shape: Shape) -> np.ndarray | None:
     """A first convolution trained on RGB for another number of input channels, as timm's ``adapt_input_conv`` does.
 
-    One channel gets the sum over the three; ``n`` channels get the three in turn, scaled by ``3 / n``. Either way an
-    image whose channels are equal gives what it gave before.
+    One channel gets the sum over the three; ``n`` channels get the three in turn, scaled by ``3 / n``. For one channel
+    and for multiples of three, an image whose channels are equal then gives what it gave before.
 
     Returns:
         The new kernel ``[height, width, channels, out]``, or ``None`` if it is no such kernel.

@@ -1,16 +1,51 @@
-"""Where weights come from: the text a user writes → a file on this machine."""
+"""Where weights come from: the text a user writes → the arrays in a file, and the configuration that lies beside it."""
 
 import dataclasses
 import importlib.util
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from backbones import registry
 from backbones.errors import UserError, unknown
-from backbones.pretrained.files import SUFFIXES
+from backbones.pretrained.files import SUFFIXES, read_arrays, read_checkpoint
 
 BUNDLED = Path(__file__).parent / 'weights'
 
 WEIGHTS_FILE = 'weights.safetensors'
+CONFIGURATION = 'config.json'
+PREPROCESSOR = 'preprocessor_config.json'
+
+# What a directory may hold, the first that is there: our own, then what hubs publish, whole or in shards.
+_IN_DIRECTORY = (
+    WEIGHTS_FILE,
+    'model.safetensors',
+    'model.safetensors.index.json',
+    'open_clip_model.safetensors',
+    'pytorch_model.bin',
+    'pytorch_model.bin.index.json',
+    'open_clip_pytorch_model.bin',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a source holds.
+
+    Attributes:
+        source: what the user wrote.
+        arrays: by the file's own keys.
+        configuration: ``config.json`` of the hub's directory; ``None`` where there is none, or it is our own.
+        preprocessor: ``preprocessor_config.json``, in which transformers keeps the preprocessing.
+    """
+
+    source: str
+    arrays: dict[str, np.ndarray]
+    configuration: dict[str, Any] | None = None
+    preprocessor: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +71,10 @@ def published_by(source: str) -> str | None:
 
 
 def resolve(source: str) -> Path:
-    """The file behind a source.
+    """The file or directory behind a source.
 
     Args:
-        source: ``pip:NAME``, ``bundled:NAME``, a file with one of ``SUFFIXES``, or a work directory.
+        source: ``hf:ORG/REPO`` or ``hf:ORG/REPO@REVISION``, ``pip:NAME``, ``bundled:NAME``, or a path.
 
     Raises:
         UserError: nothing there; the message says what to install or which names there are.
@@ -47,20 +82,110 @@ def resolve(source: str) -> Path:
     kind, colon, name = source.partition(':')
     if colon and kind == 'pip':
         return _in_package(name)
+    if colon and kind == 'hf':
+        from backbones.pretrained.hub import download
+
+        return download(name)
     if colon and kind == 'bundled':
         file = BUNDLED / f'{name}.safetensors'
         if not file.is_file():
             raise unknown('bundled weights', name, (each.stem for each in BUNDLED.glob('*.safetensors')))
         return file
     path = Path(source).expanduser()
-    if path.is_dir():
-        path = path / WEIGHTS_FILE
-    if not path.is_file():
+    if not path.exists():
         raise UserError(
             f'there are no weights at {source!r}; expected a file ({", ".join(SUFFIXES)}), a work directory with '
-            f'{WEIGHTS_FILE}, pip:NAME ({", ".join(PACKAGES)}) or bundled:NAME'
+            f'{WEIGHTS_FILE}, a directory of a hub, hf:ORG/REPO, pip:NAME ({", ".join(PACKAGES)}) or bundled:NAME'
         )
     return path
+
+
+def read(source: str | Path) -> Checkpoint:
+    """The arrays of a source, and the configuration beside them.
+
+    Raises:
+        UserError: nothing there, an unreadable file, a missing shard.
+    """
+    path = resolve(str(source))
+    if path.is_file():
+        return Checkpoint(str(source), read_arrays(path))
+    return Checkpoint(str(source), _read_directory(path), *configurations(path))
+
+
+def configurations(directory: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """What a hub's directory says of the model and of its preprocessing; ``None`` for what it does not say."""
+    configuration = _json(directory / CONFIGURATION)
+    if configuration is not None and not {'architecture', 'model_type', 'model_cfg'} & set(configuration):
+        configuration = None  # a work directory of ours has a file of that name, too
+    return configuration, _json(directory / PREPROCESSOR)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path} is no JSON: {error}') from None
+    if not isinstance(content, dict):
+        raise UserError(f'{path} holds a {type(content).__name__}, not a JSON object')
+    return content
+
+
+def _read_directory(directory: Path) -> dict[str, np.ndarray]:
+    checkpoint = _training_checkpoint(directory)
+    named = [directory / name for name in _IN_DIRECTORY if (directory / name).is_file()]
+    if not named and checkpoint is not None:
+        return read_checkpoint(checkpoint)
+    others = sorted(path for path in directory.iterdir() if path.suffix in SUFFIXES)
+    if not named and len(others) != 1:
+        raise UserError(
+            f'there are no weights at {str(directory)!r}: expected one of {", ".join(_IN_DIRECTORY)}, a checkpoint of '
+            f'experiments.train, or a single file ({", ".join(SUFFIXES)}); it holds {_listed(directory)}'
+        )
+    path = named[0] if named else others[0]
+    return _read_shards(path) if path.suffix == '.json' else read_arrays(path)
+
+
+def _listed(directory: Path, most: int = 8) -> str:
+    names = sorted(path.name for path in directory.iterdir())
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '') or 'nothing'
+
+
+def _training_checkpoint(directory: Path) -> Path | None:
+    """The newest checkpoint of a work directory, or the directory itself where it is one."""
+    if (directory / '_METADATA').is_file():
+        return directory
+    if (directory / 'default' / '_METADATA').is_file():
+        return directory / 'default'
+    steps = [path for path in directory.glob('checkpoints/*/default') if path.parent.name.isdigit()]
+    return max(steps, key=lambda path: int(path.parent.name), default=None)
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file in several parts, from the index that says which part holds which key."""
+    places = (_json(index) or {}).get('weight_map')
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise UserError(f'{index} has no weight_map of keys to files')
+    names = sorted(set(places.values()))
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise UserError(f'{index} points out of its directory: {outside[0]!r}')
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise UserError(f'{index.parent} lacks {_first(missing)} of the {len(names)} shards that {index.name} names')
+    arrays: dict[str, np.ndarray] = {}
+    for name in names:
+        arrays |= read_arrays(index.parent / name)
+    absent = [key for key in places if key not in arrays]
+    if absent:
+        raise UserError(f'{index.parent}: the shards do not hold {_first(absent)}, which {index.name} names')
+    return arrays
+
+
+def _first(names: Iterable[str], most: int = 3) -> str:
+    names = list(names)
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
 def _in_package(name: str) -> Path:

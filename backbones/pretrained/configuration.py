@@ -1,0 +1,90 @@
+"""What a published configuration says: the preprocessing of its weights, and whether its model is ours.
+
+Two checkpoints may have the same keys and shapes and still be different functions: another activation, another epsilon,
+another padding. Where a configuration comes with the weights (``config.json`` of timm or of transformers), all of
+that is compared with the backbone that is to take them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from backbones.errors import UserError, unknown
+from backbones.preprocessing import Preprocessing
+
+# PIL's numbers of its filters, as transformers stores them.
+_PIL_FILTERS = {0: 'nearest', 1: 'lanczos', 2: 'bilinear', 3: 'bicubic'}
+_INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'lanczos')
+
+
+def preprocessing(
+    source: str, configuration: Mapping[str, Any] | None, preprocessor: Mapping[str, Any] | None
+) -> Preprocessing | None:
+    """The preprocessing that a hub's directory states, or ``None`` if it states none.
+
+    Raises:
+        UserError: it states something that can't be done here, which is named.
+    """
+    try:
+        if preprocessor is not None:
+            return _of_transformers(preprocessor)
+        if configuration is not None and 'architecture' in configuration:
+            return _of_timm(configuration.get('pretrained_cfg', configuration))
+        return None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f'{source}: its preprocessing is incomplete or damaged: {error!r}') from None
+
+
+def _interpolation(name: str) -> str:
+    if name not in _INTERPOLATIONS:
+        raise unknown('interpolation', name, _INTERPOLATIONS)
+    return name
+
+
+def _of_timm(config: Mapping[str, Any]) -> Preprocessing:
+    """timm's ``pretrained_cfg``: the shorter side to ``size / crop_pct``, or both sides where it says squash."""
+    _, height, width = config['input_size']
+    if height != width:
+        raise UserError(f'images of {height}x{width} pixels are not square, which preprocessing here always makes them')
+    mode = config.get('crop_mode', 'center')
+    if mode not in ('center', 'squash'):
+        raise unknown('crop_mode', mode, ('center', 'squash'))
+    return Preprocessing(
+        tuple(config['mean']),
+        tuple(config['std']),
+        height,
+        config.get('crop_pct', 0.875),
+        _interpolation(config.get('interpolation', 'bilinear')),
+        squash=mode == 'squash',
+    )
+
+
+def _of_transformers(config: Mapping[str, Any]) -> Preprocessing:
+    """transformers' image processors: ``size`` is a shorter side, or both sides (then the image is squashed)."""
+    if config.get('do_rescale', True) and abs(config.get('rescale_factor', 1 / 255) * 255 - 1) > 1e-6:
+        raise UserError(f'rescale_factor is {config["rescale_factor"]}; only 1/255 is known here')
+    if config.get('rescale_offset'):
+        raise UserError('rescale_offset shifts the pixels before they are normalised, which is not known here')
+    normalised = config.get('do_normalize', True)
+    mean = tuple(config['image_mean']) if normalised else (0.0,) * 3
+    std = tuple(config['image_std']) if normalised else (1.0,) * 3
+    size = config['size']
+    squash = isinstance(size, dict) and 'height' in size
+    if isinstance(size, dict):
+        if squash and size['height'] != size['width']:
+            raise UserError(f'size is {size}, not square')
+        size = size['height'] if squash else size['shortest_edge']
+    elif config.get('image_processor_type', config.get('feature_extractor_type', '')).startswith(('ViT', 'Siglip')):
+        squash = True  # these resize both sides to a bare number
+    side, crop = size, 1.0
+    if config.get('do_center_crop') and config.get('crop_size') is not None:
+        side = config['crop_size']
+        side = side['height'] if isinstance(side, dict) else side
+        crop = side / size
+    elif config.get('crop_pct') is not None and size < 384:  # ConvNeXt's: the crop is a share below 384 pixels …
+        crop = config['crop_pct']
+    elif config.get('crop_pct') is not None:  # … and from there on both sides are resized
+        squash = True
+    filter_number = config.get('resample', 2)
+    if filter_number not in _PIL_FILTERS:
+        raise unknown('resample', str(filter_number), map(str, _PIL_FILTERS))
+    return Preprocessing(mean, std, side, crop, _PIL_FILTERS[filter_number], squash=squash)

@@ -1,0 +1,318 @@
+"""Directories as a hub lays them out, shards, the hub's cache, checkpoints of a training; and what is missing in them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
+
+import backbones
+from backbones import UserError
+from backbones.layers.convolution import Conv
+from backbones.preprocessing import Preprocessing
+from backbones.pretrained.save import to_layout
+from tests.backbones.test_parity import same_arrays
+from tests.parity import weights
+
+COMMIT = '0123456789abcdef0123456789abcdef01234567'
+
+
+@pytest.fixture(scope='module')
+def arrays() -> dict[str, np.ndarray]:
+    """A file of resnet18 in torchvision's layout, written by our own export."""
+    images = np.zeros((1, 64, 64, 3), np.float32)
+    shapes = jax.eval_shape(backbones.create_classifier('resnet18', 5).init, jax.random.key(0), images)
+    random = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), shapes)
+    return to_layout(flatten_dict(variables, sep='/'), 'torchvision', 'resnet18')
+
+
+@pytest.fixture
+def hub(tmp_path: Path, arrays) -> Path:
+    """A directory of timm on the hub."""
+    directory = tmp_path / 'hub'
+    directory.mkdir()
+    save_file(arrays, directory / 'model.safetensors')
+    configuration = {
+        'architecture': 'resnet18',
+        'num_classes': 5,
+        'pretrained_cfg': {
+            'input_size': [3, 160, 160],
+            'interpolation': 'bicubic',
+            'crop_pct': 0.95,
+            'crop_mode': 'center',
+            'mean': [0.1, 0.2, 0.3],
+            'std': [0.4, 0.5, 0.6],
+        },
+    }
+    (directory / 'config.json').write_text(json.dumps(configuration))
+    return directory
+
+
+def shard(directory: Path, arrays: dict[str, np.ndarray], parts: int = 3) -> None:
+    """The same weights in several files with an index."""
+    (directory / 'model.safetensors').unlink()
+    names = [f'model-{part + 1:05}-of-{parts:05}.safetensors' for part in range(parts)]
+    keys = sorted(arrays)
+    for part, name in enumerate(names):
+        save_file({key: arrays[key] for key in keys[part::parts]}, directory / name)
+    places = {key: names[index % parts] for index, key in enumerate(keys)}
+    (directory / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': places}))
+
+
+def loaded(source: Path | str) -> tuple[dict[str, np.ndarray], backbones.Report]:
+    variables, report = backbones.load_weights('resnet18', source, classifier=True)
+    return flatten_dict(variables, sep='/'), report
+
+
+def test_directory_of_a_hub(hub, arrays):
+    variables, report = loaded(hub)
+    np.testing.assert_array_equal(variables['params/head/bias'], arrays['fc.bias'])
+    assert not report.problems()
+    expected = Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 160, 0.95, 'bicubic')
+    assert report.preprocessing == expected
+    assert backbones.preprocess(str(hub)) == expected
+
+
+def test_shards_are_one_file(hub, arrays):
+    whole, _ = loaded(hub)
+    shard(hub, arrays)
+    assert same_arrays(loaded(hub)[0], whole)
+
+
+def test_missing_shard_is_named(hub, arrays):
+    shard(hub, arrays)
+    (hub / 'model-00002-of-00003.safetensors').unlink()
+    with pytest.raises(UserError, match=r'lacks model-00002-of-00003\.safetensors of the 3 shards'):
+        loaded(hub)
+
+
+def test_shard_without_a_key_of_the_index(hub, arrays):
+    shard(hub, arrays)
+    index = json.loads((hub / 'model.safetensors.index.json').read_text())
+    index['weight_map']['layer9.bias'] = 'model-00001-of-00003.safetensors'
+    (hub / 'model.safetensors.index.json').write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r'do not hold layer9\.bias'):
+        loaded(hub)
+
+
+@pytest.mark.parametrize('content', ['[]', '{', '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}'])
+def test_damaged_index(hub, arrays, content: str):
+    shard(hub, arrays)
+    (hub / 'model.safetensors.index.json').write_text(content)
+    with pytest.raises(UserError, match='index.json'):
+        loaded(hub)
+
+
+def test_index_that_points_out_of_its_directory(hub, arrays):
+    shard(hub, arrays)
+    outside = {'weight_map': {'fc.bias': '../secret.safetensors'}}
+    (hub / 'model.safetensors.index.json').write_text(json.dumps(outside))
+    with pytest.raises(UserError, match='points out of its directory'):
+        loaded(hub)
+
+
+def test_any_single_file_in_a_directory(hub, arrays):
+    (hub / 'model.safetensors').rename(hub / 'whatever.safetensors')
+    assert not loaded(hub)[1].problems()
+    shutil.copy(hub / 'whatever.safetensors', hub / 'another.safetensors')
+    with pytest.raises(UserError, match=r'it holds another\.safetensors, config\.json, whatever\.safetensors'):
+        loaded(hub)
+
+
+# --- The hub's cache. -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache as huggingface_hub lays it out, with the network switched off."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    repository = tmp_path / 'cache' / 'models--timm--resnet18.a1_in1k'
+    (repository / 'refs').mkdir(parents=True)
+    (repository / 'refs' / 'main').write_text(COMMIT)
+    shutil.copytree(hub, repository / 'snapshots' / COMMIT)
+    return repository
+
+
+@pytest.mark.parametrize('source', ['hf:timm/resnet18.a1_in1k', f'hf:timm/resnet18.a1_in1k@{COMMIT}'])
+def test_repository_in_the_cache(cache, hub, source: str):
+    assert same_arrays(loaded(source)[0], loaded(hub)[0])
+    assert backbones.preprocess(source) == backbones.preprocess(str(hub))
+
+
+def test_repository_that_is_not_in_the_cache(cache):
+    with pytest.raises(UserError, match=r'hf:timm/resnet34\.a1_in1k is not in the cache'):
+        loaded('hf:timm/resnet34.a1_in1k')
+    with pytest.raises(UserError, match='not in the cache|has no revision'):
+        loaded('hf:timm/resnet18.a1_in1k@another')
+
+
+@pytest.mark.parametrize('name', ['', 'a/b/c', 'a b/c', '../x'])
+def test_names_that_are_no_repository(cache, name: str):
+    with pytest.raises(UserError, match='names no repository'):
+        loaded(f'hf:{name}')
+
+
+def test_repository_without_weights(cache):
+    (cache / 'snapshots' / COMMIT / 'model.safetensors').unlink()
+    with pytest.raises(UserError, match='holds no weights'):
+        loaded('hf:timm/resnet18.a1_in1k')
+
+
+# --- Preprocessing that a configuration states. -----------------------------------------------------------------------
+
+
+def stated(directory: Path, preprocessor: dict) -> Preprocessing:
+    (directory / 'preprocessor_config.json').write_text(json.dumps(preprocessor))
+    return backbones.preprocess(str(directory))
+
+
+NORMALISATION = {'image_mean': [0.5, 0.5, 0.5], 'image_std': [0.25, 0.25, 0.25]}
+
+
+@pytest.mark.parametrize(
+    ('config', 'expected'),
+    [
+        ({'size': {'height': 224, 'width': 224}, 'resample': 3}, dict(size=224, squash=True, interpolation='bicubic')),
+        ({'size': 224, 'image_processor_type': 'ViTImageProcessor'}, dict(size=224, squash=True)),
+        (
+            {'size': {'shortest_edge': 256}, 'do_center_crop': True, 'crop_size': {'height': 224, 'width': 224}},
+            dict(size=224, crop=224 / 256),
+        ),
+        ({'size': 256, 'do_center_crop': True, 'crop_size': 240}, dict(size=240, crop=240 / 256)),
+        ({'size': {'shortest_edge': 224}, 'crop_pct': 0.875, 'resample': 3}, dict(size=224, interpolation='bicubic')),
+        ({'size': {'shortest_edge': 384}, 'crop_pct': 0.875, 'resample': 1}, dict(size=384, interpolation='lanczos')),
+    ],
+)
+def test_preprocessing_of_transformers(hub, config: dict, expected: dict):
+    if 'crop_pct' in config:
+        expected |= {'crop': 0.875} if expected['size'] < 384 else {'squash': True}
+    expected = Preprocessing((0.5,) * 3, (0.25,) * 3, **expected)
+    assert stated(hub, NORMALISATION | config) == expected
+
+
+def test_preprocessing_without_normalisation(hub):
+    assert stated(hub, {'size': 64, 'do_normalize': False}) == Preprocessing((0.0,) * 3, (1.0,) * 3, 64)
+
+
+@pytest.mark.parametrize(
+    ('config', 'message'),
+    [
+        ({'size': {'height': 224, 'width': 112}}, 'not square'),
+        ({'size': 224, 'rescale_factor': 1 / 127.5}, 'rescale_factor is 0.0078'),
+        ({'size': 224, 'rescale_offset': True}, 'rescale_offset'),
+        ({'size': 224, 'resample': 5}, "unknown resample '5'"),
+        ({}, "incomplete or damaged: KeyError.'size'"),
+    ],
+)
+def test_preprocessing_that_can_not_be_followed(hub, config: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        stated(hub, NORMALISATION | config)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'input_size': [3, 160, 192]}, 'images of 160x192 pixels are not square'),
+        ({'crop_mode': 'border'}, "unknown crop_mode 'border'"),
+        ({'interpolation': 'bicubi'}, "unknown interpolation 'bicubi'; did you mean 'bicubic'"),
+        ({'mean': None}, 'incomplete or damaged'),
+    ],
+)
+def test_preprocessing_of_timm_that_can_not_be_followed(hub, change: dict, message: str):
+    configuration = json.loads((hub / 'config.json').read_text())
+    configuration['pretrained_cfg'] |= change
+    (hub / 'config.json').write_text(json.dumps(configuration))
+    with pytest.raises(UserError, match=message):
+        backbones.preprocess(str(hub))
+
+
+def test_directory_that_states_nothing(hub):
+    (hub / 'config.json').unlink()
+    with pytest.raises(UserError, match='does not say what its weights expect'):
+        backbones.preprocess(str(hub))
+    assert loaded(hub)[1].preprocessing == backbones.preprocess('resnet18')
+
+
+# --- Wrapped files, other numbers of channels, other backbones. -------------------------------------------------------
+
+
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_mod.'])
+def test_what_wrappers_of_torch_put_before_every_key(hub, arrays, prefix: str):
+    plain, _ = loaded(hub)
+    save_file({prefix + key: array for key, array in arrays.items()}, hub / 'model.safetensors')
+    assert same_arrays(loaded(hub)[0], plain)
+
+
+def test_one_input_channel_is_the_sum_over_three(hub, arrays):
+    variables, report = backbones.load_weights('resnet18', hub, input_channels=1)
+    kernel = variables['params']['stem_conv']['kernel']
+    np.testing.assert_allclose(kernel[:, :, 0], arrays['conv1.weight'].sum(1).transpose(1, 2, 0), rtol=1e-5, atol=1e-6)
+    assert report.reshaped == (('params/backbone/stem_conv/kernel', (7, 7, 3, 64), (7, 7, 1, 64)),)
+
+
+def test_more_input_channels_repeat_the_three(hub, arrays):
+    variables, _ = backbones.load_weights('resnet18', hub, input_channels=5)
+    kernel = arrays['conv1.weight'].transpose(2, 3, 1, 0)
+    expected = np.concatenate([kernel, kernel[:, :, :2]], axis=2) * (3 / 5)
+    np.testing.assert_allclose(variables['params']['stem_conv']['kernel'], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('channels', [1, 6])
+def test_equal_channels_give_what_rgb_gave(hub, channels: int):
+    image = np.random.default_rng(0).standard_normal((1, 33, 33, 1), np.float32)
+    outputs = []
+    for count in (3, channels):
+        variables, _ = backbones.load_weights('resnet18', hub, input_channels=count)
+        stem = Conv(64, 7, 2).apply({'params': variables['params']['stem_conv']}, np.repeat(image, count, -1))
+        outputs.append(np.asarray(stem))
+    np.testing.assert_allclose(*outputs, atol=1e-5 * np.abs(outputs[0]).max())
+
+
+@pytest.mark.parametrize('name', ['resnet34', 'resnet50', 'vit_tiny_patch16', 'efficientnet_lite0'])
+def test_the_backbone_that_fits_is_named(hub, name: str):
+    with pytest.raises(UserError, match='; it fits resnet18$'):
+        backbones.load_weights(name, hub)
+
+
+# --- Checkpoints of a training. ---------------------------------------------------------------------------------------
+
+
+def test_checkpoint_of_a_training(tmp_path: Path):
+    import optax
+
+    from experiments.checkpoints import Checkpoints
+    from experiments.train_step import create_state
+
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    variables = backbones.create_classifier('resnet_micro', 3).init(jax.random.key(0), images)
+    mask = jax.tree.map(lambda leaf: leaf.ndim == 1, variables['params'])
+    state = create_state(variables, mask, optax.sgd(0.1), jax.random.key(1))
+    with Checkpoints(tmp_path / 'checkpoints') as checkpoints:
+        checkpoints.save(state)
+    for source in (tmp_path, tmp_path / 'checkpoints' / '0', tmp_path / 'checkpoints' / '0' / 'default'):
+        restored, report = backbones.load_weights('resnet_micro', source, classifier=True)
+        assert report.layout == 'native'
+        expected = {path: np.asarray(leaf) for path, leaf in flatten_dict(dict(variables), sep='/').items()}
+        assert same_arrays(flatten_dict(restored, sep='/'), expected)
+
+
+def test_damaged_checkpoint(tmp_path: Path):
+    directory = tmp_path / 'checkpoints' / '7' / 'default'
+    directory.mkdir(parents=True)
+    (directory / '_METADATA').write_text('{')
+    with pytest.raises(UserError, match=re.escape(str(directory))):
+        backbones.load_weights('resnet_micro', tmp_path)
+
+
+def test_cases_have_names_of_their_own():
+    names = [str(case) for case in (*weights.CASES, *weights.KEYS_ONLY)]
+    assert len(set(names)) == len(names)
