@@ -46,7 +46,7 @@ def download(name: str) -> Path:
             raise UserError(f'the hub has no repository {repository!r}, or you have no access to it') from None
         except LocalEntryNotFoundError:
             raise UserError(
-                f'hf:{name} is not in the cache, and the hub can not be reached (no network, or HF_HUB_OFFLINE is set); '
+                f'hf:{name} is not in the cache, and the hub is out of reach (no network, or HF_HUB_OFFLINE is set); '
                 'fetch it where there is a network and bring the cache (HF_HOME), or give the path of its directory'
             ) from None
         except (HfHubHTTPError, OSError) as error:

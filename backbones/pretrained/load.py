@@ -27,7 +27,7 @@ def preprocess(name_or_weights: str) -> Preprocessing:
     """What a backbone's weights expect: a callable ``uint8[batch, height, width, 1 or 3] → float[batch, h, w, 3]``.
 
     Args:
-        name_or_weights: a registered name (its usual weights), a source that a backbone lists among its weights, such as
+        name_or_weights: a registered name (its usual weights), a source that a backbone lists among its weights, as
             ``pip:efficientnet-lite0``, or a directory or ``hf:ORG/REPO`` whose configuration says it.
 
     Raises:
@@ -59,7 +59,7 @@ def load_weights(
     Args:
         name: a registered name.
         source: a file (.safetensors, .pth, .pt, .bin, .npz), a directory as a hub lays it out (one file or shards),
-            a work directory or a checkpoint of ``experiments.train``, ``hf:ORG/REPO``, ``pip:NAME`` or ``bundled:NAME``.
+            a work directory or a checkpoint of ``experiments.train``, ``hf:ORG/REPO``, ``pip:NAME``, ``bundled:NAME``.
         classifier: whether the classifier is wanted too; the variables then are those of ``create_classifier``.
         image_size: side of the images in pixels; positions of a ViT are resampled to it.
         strict: whether anything missing, unexpected or misfitting is an error; if not, it is a warning, and what is

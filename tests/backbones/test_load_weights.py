@@ -201,9 +201,7 @@ def test_depth_of_another_resnet(tmp_path: Path):
 
 def test_another_architecture(tmp_path: Path, published):
     path = write(tmp_path, published)
-    with pytest.raises(
-        UserError, match=r'no weights of vit_tiny_patch16 in a known layout \(native, timm.*it fits resnet18$'
-    ):
+    with pytest.raises(UserError, match=r'no weights of vit_tiny_patch16 in a known layout .*it fits resnet18$'):
         backbones.load_weights('vit_tiny_patch16', path)
     with pytest.raises(UserError, match="its keys look like 'nothing'"):
         backbones.load_weights('resnet18', write(tmp_path, {}))

@@ -1,4 +1,4 @@
-"""Directories as a hub lays them out, shards, the hub's cache, checkpoints of a training; and what is missing in them."""
+"""Directories as a hub lays them out, shards, the hub's cache, checkpoints of a training; and what they may lack."""
 
 import json
 import re
@@ -105,7 +105,7 @@ def test_shard_without_a_key_of_the_index(hub, arrays):
 def test_damaged_index(hub, arrays, content: str):
     shard(hub, arrays)
     (hub / 'model.safetensors.index.json').write_text(content)
-    with pytest.raises(UserError, match='index.json'):
+    with pytest.raises(UserError, match=r'index\.json'):
         loaded(hub)
 
 
@@ -151,7 +151,7 @@ def test_repository_in_the_cache(cache, hub, source: str):
 def test_repository_that_is_not_in_the_cache(cache):
     with pytest.raises(UserError, match=r'hf:timm/resnet34\.a1_in1k is not in the cache'):
         loaded('hf:timm/resnet34.a1_in1k')
-    with pytest.raises(UserError, match='not in the cache|has no revision'):
+    with pytest.raises(UserError, match=r'is not in the cache'):
         loaded('hf:timm/resnet18.a1_in1k@another')
 
 
@@ -181,15 +181,18 @@ NORMALISATION = {'image_mean': [0.5, 0.5, 0.5], 'image_std': [0.25, 0.25, 0.25]}
 @pytest.mark.parametrize(
     ('config', 'expected'),
     [
-        ({'size': {'height': 224, 'width': 224}, 'resample': 3}, dict(size=224, squash=True, interpolation='bicubic')),
-        ({'size': 224, 'image_processor_type': 'ViTImageProcessor'}, dict(size=224, squash=True)),
+        (
+            {'size': {'height': 224, 'width': 224}, 'resample': 3},
+            {'size': 224, 'squash': True, 'interpolation': 'bicubic'},
+        ),
+        ({'size': 224, 'image_processor_type': 'ViTImageProcessor'}, {'size': 224, 'squash': True}),
         (
             {'size': {'shortest_edge': 256}, 'do_center_crop': True, 'crop_size': {'height': 224, 'width': 224}},
-            dict(size=224, crop=224 / 256),
+            {'size': 224, 'crop': 224 / 256},
         ),
-        ({'size': 256, 'do_center_crop': True, 'crop_size': 240}, dict(size=240, crop=240 / 256)),
-        ({'size': {'shortest_edge': 224}, 'crop_pct': 0.875, 'resample': 3}, dict(size=224, interpolation='bicubic')),
-        ({'size': {'shortest_edge': 384}, 'crop_pct': 0.875, 'resample': 1}, dict(size=384, interpolation='lanczos')),
+        ({'size': 256, 'do_center_crop': True, 'crop_size': 240}, {'size': 240, 'crop': 240 / 256}),
+        ({'size': {'shortest_edge': 224}, 'crop_pct': 0.875, 'resample': 3}, {'size': 224, 'interpolation': 'bicubic'}),
+        ({'size': {'shortest_edge': 384}, 'crop_pct': 0.875, 'resample': 1}, {'size': 384, 'interpolation': 'lanczos'}),
     ],
 )
 def test_preprocessing_of_transformers(hub, config: dict, expected: dict):
@@ -279,7 +282,7 @@ def test_equal_channels_give_what_rgb_gave(hub, channels: int):
 
 @pytest.mark.parametrize('name', ['resnet34', 'resnet50', 'vit_tiny_patch16', 'efficientnet_lite0'])
 def test_the_backbone_that_fits_is_named(hub, name: str):
-    with pytest.raises(UserError, match='; it fits resnet18$'):
+    with pytest.raises(UserError, match=r'; it fits resnet18$'):
         backbones.load_weights(name, hub)
 
 
