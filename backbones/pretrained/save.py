@@ -64,7 +64,7 @@ def to_layout(
 
 def _as_classifier(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Paths as a classifier has them; a backbone's own get ``backbone/`` in front."""
-    if any(path.startswith('params/backbone/') for path in arrays):
+    if any(path.split('/')[1] in ('backbone', 'head') for path in arrays):
         return dict(arrays)
     return {'{}/backbone/{}'.format(*path.split('/', 1)): array for path, array in arrays.items()}
 

@@ -13,10 +13,12 @@ import importlib.metadata
 import json
 import platform
 import sys
+from pathlib import Path
 
 import numpy as np
 import references
 import torch
+import training
 import weights
 from torch import Tensor
 
@@ -50,11 +52,16 @@ def ask(case: weights.Case, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: each.permute(0, 2, 3, 1) if each.ndim == 4 else each for name, each in outputs.items()}
 
 
+def made_of(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
+    """What every stored file begins with: the versions it was made with, and the keys and shapes of the weights."""
+    texts = {'made_with': json.dumps(MADE_WITH), 'shapes': json.dumps(shapes)}
+    return {key: np.frombuffer(text.encode(), np.uint8) for key, text in texts.items()}
+
+
 def generate(case: weights.Case) -> dict[str, np.ndarray]:
     """The answers to one case."""
     arrays, shapes = state_for(case)
-    made_of = {'made_with': json.dumps(MADE_WITH), 'shapes': json.dumps(shapes)}
-    answers = {key: np.frombuffer(text.encode(), np.uint8) for key, text in made_of.items()}
+    answers = made_of(shapes)
     if case.image_size:
         for name, output in ask(case, arrays).items():
             answers |= weights.summary(name, output.detach().numpy())
@@ -74,10 +81,17 @@ def check_alive(case: weights.Case, name: str, values: Tensor) -> None:
 
 def main() -> None:
     weights.REFERENCE.mkdir(exist_ok=True)
+
+    def wanted(case: weights.Case, path: Path) -> bool:
+        return case.backbone.startswith(tuple(sys.argv[1:])) if sys.argv[1:] else not path.exists()
+
     for case in (*weights.CASES, *weights.KEYS_ONLY):
-        wanted = case.backbone.startswith(tuple(sys.argv[1:])) if sys.argv[1:] else not case.path.exists()
-        if wanted:
+        if wanted(case, case.path):
             np.savez_compressed(case.path, **generate(case))
+    for case in weights.TRAINING:
+        if wanted(case, case.training_path):
+            arrays, shapes = state_for(case)
+            np.savez_compressed(case.training_path, **made_of(shapes), **training.answers(case, arrays))
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ these weights is in ``reference/``, written by ``generate.py``.
 """
 
 import dataclasses
+import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,11 @@ class Case:
         """Where the answers of the reference are kept."""
         return REFERENCE / f'{self}.npz'
 
+    @property
+    def training_path(self) -> Path:
+        """Where its answers in training mode are kept."""
+        return REFERENCE / f'{self}_training.npz'
+
     def of_the_file(self) -> 'Case':
         """The same case at the size that its file was made for."""
         return dataclasses.replace(self, image_size=self.file_size)
@@ -86,6 +92,17 @@ KEYS_ONLY: tuple[Case, ...] = (
     Case('resnet152', 0, 224),
     # Vision transformers.
 )
+
+
+# One model per family, in training mode.
+TRAINING: tuple[Case, ...] = (
+    Case('resnet18', 32, 32),
+    Case('vit_tiny_patch16', 64, 64),
+)
+# The largest deviation of a gradient or a statistic, as a share of the largest value of its leaf.
+TRAINING_TOLERANCE = 1e-4
+TRAINING_STEPS = 3
+LEARNING_RATE = 0.01
 
 
 def marked(cases: Sequence[Case]) -> list:
@@ -138,13 +155,21 @@ def state_dict(case: Case, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.
     return {key: array(case.backbone, key, tuple(shape), case.seed) for key, shape in shapes.items()}
 
 
-def images(case: Case) -> np.ndarray:
-    """Two images ``float32[2, size, size, 3]``: noise on coarse patches, which also survive a global mean."""
-    size = case.image_size
-    random = _random('images', size, seed=case.seed)
+def images(case: Case, step: int | None = None) -> np.ndarray:
+    """Noise on coarse patches, which also survive a global mean, ``float32[count, size, size, 3]``.
+
+    Two images, or the eight of a step of training.
+    """
+    size, count = case.image_size, 2 if step is None else 8
+    random = _random('images', size, *([] if step is None else [step]), seed=case.seed)
     patch = np.arange(size) * 4 // size
-    coarse = _noise(random, (2, 4, 4, 3))[:, patch][:, :, patch]
-    return (coarse + 0.5 * _noise(random, (2, size, size, 3))).astype(np.float32)
+    coarse = _noise(random, (count, 4, 4, 3))[:, patch][:, :, patch]
+    return (coarse + 0.5 * _noise(random, (count, size, size, 3))).astype(np.float32)
+
+
+def targets(case: Case, shape: tuple[int, ...], step: int) -> np.ndarray:
+    """What the logits of a step of training are pulled to."""
+    return _noise(_random('targets', step, seed=case.seed), shape).astype(np.float32)
 
 
 def summary(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -156,3 +181,35 @@ def summary(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
         f'{name}/moments': np.array([values.mean(), values.std(), np.abs(values).max()], np.float32),
         f'{name}/values': values.ravel()[positions].astype(np.float32),
     }
+
+
+def digest(key: str, values: np.ndarray) -> np.ndarray:
+    """What is stored of one leaf: its largest magnitude and a few of its values."""
+    values = np.asarray(values, np.float64).ravel()
+    positions = _random(key).randint(0, values.size, 6)
+    return np.concatenate([[np.abs(values).max()], values[positions]])
+
+
+def packed(name: str, digests: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Many digests as two arrays of an npz file; ``unpacked`` takes them apart."""
+    keys = np.frombuffer(json.dumps(list(digests)).encode(), np.uint8)
+    return {f'{name}/keys': keys, f'{name}/digests': np.stack(list(digests.values())).astype(np.float32)}
+
+
+def unpacked(name: str, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Key → digest; empty where none were stored."""
+    if f'{name}/keys' not in stored:
+        return {}
+    return dict(zip(json.loads(stored[f'{name}/keys'].tobytes()), stored[f'{name}/digests'], strict=True))
+
+
+def worst(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> tuple[str, float]:
+    """The leaf that deviates most, as a share of its largest magnitude.
+
+    A gradient that is zero in exact arithmetic (that of a bias in front of a BatchNorm) is rounding on both sides, so
+    no leaf is measured by less than a millionth of the largest.
+    """
+    floor = 1e-6 * max(digest[0] for digest in expected.values())
+    errors = {key: np.abs(found[key] - digest).max() / max(digest[0], floor) for key, digest in expected.items()}
+    key = max(errors, key=lambda each: errors[each])
+    return key, float(errors[key])

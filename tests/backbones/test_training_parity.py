@@ -1,0 +1,87 @@
+"""In training mode: gradients of every leaf, BatchNorm statistics after three steps, rates of the regularisers."""
+
+import json
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
+
+import backbones
+from backbones.layers.regularisation import StochasticDepth
+from backbones.pretrained.save import to_layout
+from tests.backbones.test_parity import load
+from tests.parity import weights
+
+KINDS = {StochasticDepth: 'stochastic_depth', nn.Dropout: 'dropout'}
+
+
+def without_regularisers(rates: dict[str, list[float]]):
+    """A context in which regularisers do nothing but leave their rates."""
+
+    def interceptor(call, args, kwargs, context):
+        kind = KINDS.get(type(context.module))
+        if kind is None or context.method_name != '__call__':
+            return call(*args, **kwargs)
+        rates[kind].append(context.module.rate)
+        return args[0]
+
+    return nn.intercept_methods(interceptor)
+
+
+@pytest.mark.parametrize('case', weights.marked(weights.TRAINING))
+def test_training_equals_the_reference(case: weights.Case, tmp_path: Path):
+    with np.load(case.training_path) as stored:
+        reference = dict(stored)
+    shapes = json.loads(reference.pop('shapes').tobytes())
+    reference.pop('made_with')
+    file = tmp_path / 'reference.safetensors'
+    save_file(weights.state_dict(case, shapes), file)
+    variables, report = load(case, file, case.classifier)
+    model = backbones.create(case.backbone, **dict(case.options))
+    if case.classifier:
+        model = backbones.create_classifier(case.backbone, 1000, **dict(case.options))
+    rates: dict[str, list[float]] = {kind: [] for kind in KINDS.values()}
+
+    def loss_of(params, batch_stats, images, targets):
+        variables = {'params': params, 'batch_stats': batch_stats}
+        with without_regularisers(rates):
+            outputs, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])
+        logits = outputs if case.classifier else outputs.pooled
+        return jnp.square(logits - targets).mean(), updates.get('batch_stats', {})
+
+    step_of = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+    params, batch_stats = variables['params'], variables.get('batch_stats', {})
+    outputs = 1000 if case.classifier else backbones.info(case.backbone).pooled
+    gradients = None
+    for step in range(weights.TRAINING_STEPS):
+        images, targets = weights.images(case, step), weights.targets(case, (8, outputs), step)
+        with jax.default_matmul_precision('highest'):
+            (_, batch_stats), gradient = step_of(params, batch_stats, images, targets)
+        gradients = gradient if gradients is None else gradients
+        params = jax.tree.map(lambda leaf, slope: leaf - weights.LEARNING_RATE * slope, params, gradient)
+
+    for kind, called in rates.items():
+        np.testing.assert_allclose([rate for rate in called if rate], reference[f'rates/{kind}'], atol=1e-7)
+
+    def digests(tree: dict) -> dict[str, np.ndarray]:
+        leaves = {path: np.asarray(leaf) for path, leaf in flatten_dict(tree, sep='/').items()}
+        foreign = to_layout(leaves, report.layout, case.backbone, dict(case.options))
+        return {key: weights.digest(key, array) for key, array in foreign.items()}
+
+    ours = {'gradient': digests({'params': gradients}), 'statistics': digests({'batch_stats': batch_stats})}
+    for name, found in ours.items():
+        expected = weights.unpacked(name, reference)
+        if not expected:
+            continue
+        key, error = weights.worst(expected, found)
+        print(f'{case} {name} {error:.1e} ({key})')
+        assert error <= weights.TRAINING_TOLERANCE, (name, key)
+    only_ours = {key for key, digest in ours['gradient'].items() if digest[0] > 0} - set(
+        weights.unpacked('gradient', reference)
+    )
+    assert not only_ours, 'leaves that the reference does not train'
