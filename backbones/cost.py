@@ -4,6 +4,7 @@ A multiply-add is two operations; many papers and tables count it as one, so the
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,17 +26,16 @@ def count_flops(module: nn.Module, image_size: int, channels: int = 3) -> int:
     return _count(traced.jaxpr)
 
 
-def _count(jaxpr: core.Jaxpr) -> int:
+def _count(jaxpr: Any) -> int:
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == 'dot_general':
             (contracted, _), _ = equation.params['dimension_numbers']
             left = equation.invars[0].aval.shape
-            total += 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+            total += 2 * _size(equation.outvars[0]) * math.prod(left[axis] for axis in contracted)
         elif equation.primitive.name == 'conv_general_dilated':
-            kernel = equation.invars[1].aval
-            features = kernel.shape[equation.params['dimension_numbers'].rhs_spec[0]]
-            total += 2 * equation.outvars[0].aval.size * kernel.size // features
+            features = equation.invars[1].aval.shape[equation.params['dimension_numbers'].rhs_spec[0]]
+            total += 2 * _size(equation.outvars[0]) * _size(equation.invars[1]) // features
         elif equation.primitive.name == 'cond':
             # One lowering per platform; those without a convolution spell it out as multiplications and additions.
             total += max(_count(branch.jaxpr) for branch in equation.params['branches'])
@@ -44,7 +44,11 @@ def _count(jaxpr: core.Jaxpr) -> int:
     return total
 
 
-def _jaxpr_of(parameter: object) -> core.Jaxpr | None:
+def _size(variable: Any) -> int:
+    return math.prod(variable.aval.shape)
+
+
+def _jaxpr_of(parameter: object) -> Any:
     if isinstance(parameter, core.ClosedJaxpr):
         return parameter.jaxpr
     return parameter if isinstance(parameter, core.Jaxpr) else None
