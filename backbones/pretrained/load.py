@@ -78,7 +78,7 @@ def load_weights(
     module = registry.create(name, **overrides)
     checkpoint = sources.read(source)
     arrays = without_wrapper(checkpoint.arrays)
-    layout, translation = _translate(module, arrays, name, str(source))
+    layout, translation = recognise(module, arrays, name, str(source))
     head = translation.arrays.get('params/head/kernel')
     if classifier and head is None:
         raise UserError(f'{source} holds no classifier; load it with classifier=False')
@@ -124,7 +124,7 @@ def native_keymap(arrays: Mapping[str, np.ndarray]) -> KeyMap:
     return KeyMap(lines)
 
 
-def _translate(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, source: str) -> tuple[str, Translation]:
+def recognise(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, source: str) -> tuple[str, Translation]:
     """Recognise the layout (the one that knows most of the keys) and bring the arrays to our paths and axes."""
     candidates = {NATIVE: native_keymap(arrays)}
     candidates |= {layout: KeyMap(lines) for layout, lines in keymaps.layouts(module).items()}

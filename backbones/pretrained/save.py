@@ -36,11 +36,12 @@ def save_weights(
     if path.suffix != '.safetensors':
         raise UserError(f'weights are saved as .safetensors, not {path.name!r}')
     flat = flatten_dict({kind: tree for kind, tree in variables.items() if tree}, sep='/')
-    arrays = {key: np.ascontiguousarray(leaf) for key, leaf in flat.items()}
+    arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
     if layout != NATIVE:
         arrays = to_layout(arrays, layout, name or identify(arrays), overrides)
     partial = path.with_name(f'.{path.name}.partial')
-    save_file(arrays, partial, metadata={'format': 'pt'} if layout != NATIVE else None)
+    contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    save_file(contiguous, partial, metadata={'format': 'pt'} if layout != NATIVE else None)
     partial.chmod(0o644)
     partial.replace(path)
 

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+# Ends of the keys that hold whole numbers.
+INTEGERS = ('num_batches_tracked', 'relative_position_index', 'position_ids')
+
 REFERENCE = Path(__file__).parent / 'reference'
 
 
@@ -88,11 +91,18 @@ CASES: tuple[Case, ...] = (
 
 # Variants too large to run in a test: their keys and shapes.
 KEYS_ONLY: tuple[Case, ...] = (
+    # VGG.
     # ResNet, ResNeXt, Wide ResNet.
-    Case('resnet152', 0, 224),
+    *(Case(name, 0, 224) for name in ('resnet34', 'resnet101', 'resnet152')),
+    # EfficientNet.
+    Case('efficientnet_lite2', 0, 260),
+    # ConvNeXt.
+    # YOLO.
     # Vision transformers.
+    *(Case(f'vit_{size}_patch16', 0, 224) for size in ('small', 'base', 'large')),
+    *(Case(f'vit_{size}_patch32', 0, 224) for size in ('tiny', 'base', 'large')),
+    # Swin.
 )
-
 
 # One model per family, in training mode.
 TRAINING: tuple[Case, ...] = (

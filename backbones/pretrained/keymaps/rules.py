@@ -244,7 +244,7 @@ def translate(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> Translation:
             incomplete[path] = tuple(fill(line.key, fields) for line in siblings if line.part[0] not in found)
             continue
         pieces = [found[index][1] for index in range(count)]
-        translated[path] = np.ascontiguousarray(pieces[0] if count == 1 else np.concatenate(pieces, axis=-1))
+        translated[path] = pieces[0] if count == 1 else np.concatenate(pieces, axis=-1)
         steps = [f'{count} arrays joined'] * (count > 1) + [found[0][2]] * bool(found[0][2])
         if steps:
             converted[path] = ', '.join(steps)
@@ -275,7 +275,7 @@ def export(leaves: Mapping[str, np.ndarray], keymap: KeyMap) -> tuple[dict[str, 
             elif isinstance(line, Rule) and not line.alias:
                 index, count = line.part
                 piece = leaf if count == 1 else np.split(leaf, count, axis=-1)[index]
-                arrays[fill(line.key, fields)] = np.ascontiguousarray(line.transform.inverse(piece))
+                arrays[fill(line.key, fields)] = line.transform.inverse(piece)
         if not placed:
             homeless.append(path)
     return arrays, homeless

@@ -1,15 +1,22 @@
 """Timm's Vision Transformers."""
 
-import timm
 from references.common import Outputs, Reference, numbered
 from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from weights import Case
 
 
+# Width, depth and heads.
+SIZES = {'tiny': (192, 12, 3), 'small': (384, 12, 6), 'base': (768, 12, 12), 'large': (1024, 24, 16)}
+
+
 def timm_vit(case: Case) -> Reference:
     """The augreg ViT: stages are the outputs of the last block of each quarter, neither normalised nor pooled."""
-    model = timm.create_model(f'{case.backbone}_224', img_size=case.image_size)
+    size, patch = case.backbone.removeprefix('vit_').split('_patch')
+    width, depth, heads = SIZES[size]
+    # Not by name: timm has no tiny one of patch 32.
+    model = VisionTransformer(case.image_size, int(patch), embed_dim=width, depth=depth, num_heads=heads)
     quarter = len(model.blocks) // 4
 
     def run(images: Tensor) -> Outputs:
