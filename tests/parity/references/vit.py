@@ -6,7 +6,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from weights import Case
 
-
 # Width, depth and heads.
 SIZES = {'tiny': (192, 12, 3), 'small': (384, 12, 6), 'base': (768, 12, 12), 'large': (1024, 24, 16)}
 
