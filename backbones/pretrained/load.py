@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.preprocessing import Preprocessing
-from backbones.pretrained import configuration, keymaps, sources
+from backbones.pretrained import compatibility, configuration, keymaps, sources
 from backbones.pretrained.keymaps.rules import KeyMap, Rule, Translation, translate
 from backbones.pretrained.merge import Report, Shape, merge
 
@@ -86,7 +86,17 @@ def load_weights(
     size = registry.info(name).image_size if image_size is None else image_size
     expected = expected_shapes(name, num_classes, (1, size, size, input_channels), overrides)
     stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
-    report = Report(str(source), layout, stated or registry.preprocessing_of(name, layout))
+    differences = []
+    if checkpoint.configuration is not None:
+        differences = compatibility.differences(checkpoint.configuration, name, module)
+        made_for = compatibility.image_size(checkpoint.configuration)
+        if image_size is None and made_for not in (None, size) and hasattr(module, 'resize_parameter'):
+            differences.append(
+                f'its configuration is for images of {made_for} pixels where ours are {size} '
+                f'(pass image_size={made_for}, or image_size={size} to have its positions resampled)'
+            )
+    expects = stated or registry.preprocessing_of(name, layout)
+    report = Report(str(source), layout, expects, differences=tuple(differences))
     fitting, report = merge(expected, translation, report, lambda *args: _resize(module, *args))
 
     problems = report.problems()
