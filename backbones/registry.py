@@ -11,6 +11,7 @@ from functools import partial
 import flax.linen as nn
 
 from backbones import preprocessing
+from backbones.cnn.cspnet import BottleneckBlock, CSPNet, DarkBlock
 from backbones.cnn.efficientnet import EfficientNetLite
 from backbones.cnn.resnet import BasicBlock, Bottleneck, ResNet
 from backbones.errors import UserError, unknown
@@ -61,6 +62,10 @@ def _efficientnet_lite(variant, width, depth, size, params, dropout) -> Entry:
     )
 
 
+def _cspnet(block, depths, channels, params, **options) -> Entry:
+    return Entry(partial(CSPNet, block, depths, channels, **options), 'cnn', params, preprocessing.CSPNET)
+
+
 def _vit(patch, channels, depth, heads, params) -> Entry:
     return Entry(partial(VisionTransformer, patch, channels, depth, heads), 'vit', params, preprocessing.AUGREG_VIT)
 
@@ -81,6 +86,29 @@ TABLE: dict[str, Entry] = {
     # MobileNetV3.
     # ConvNeXt.
     # CSPNet.
+    'cspresnet50': _cspnet(
+        BottleneckBlock,
+        (3, 3, 5, 2),
+        (128, 256, 512, 1024),
+        20_591_168,
+        expansions=(2, 2, 2, 2),
+        bottlenecks=(0.5, 0.5, 0.5, 0.5),
+        stem=(64, 7, 2),
+        stem_pool=True,
+        downsample_grows=False,
+        expand_activation='none',
+    ),
+    'cspdarknet53': _cspnet(
+        DarkBlock,
+        (1, 2, 8, 8, 4),
+        (64, 128, 256, 512, 1024),
+        26_617_184,
+        expansions=(2, 1, 1, 1, 1),
+        bottlenecks=(0.5, 1, 1, 1, 1),
+        stem=(32, 3, 1),
+        stem_pool=False,
+        downsample_grows=True,
+    ),
     # YOLO.
     # Vision transformers.
     'vit_tiny_patch16': _vit(16, 192, 12, 3, 5_524_416),

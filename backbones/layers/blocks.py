@@ -28,6 +28,7 @@ class ConvNormActivation(nn.Module):
     momentum: float = 0.9
     use_bias: bool = False
     dtype: jnp.dtype = jnp.float32
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 features']:
@@ -41,7 +42,7 @@ class ConvNormActivation(nn.Module):
             dtype=self.dtype,
             name='conv',
         )(x)
-        x = BatchNorm(self.epsilon, self.momentum, self.dtype, name='norm')(x, train=train)
+        x = BatchNorm(self.epsilon, self.momentum, self.dtype, self.scale_init, name='norm')(x, train=train)
         return activation(self.activation)(x)
 
 

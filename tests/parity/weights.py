@@ -73,6 +73,8 @@ CASES: tuple[Case, ...] = (
     # MobileNetV3.
     # ConvNeXt.
     # CSPNet.
+    *_cases('cspresnet50', 256, 97),
+    *_cases('cspdarknet53', 256, 131),
     # YOLO.
     # Vision transformers.
     *_cases('vit_tiny_patch16', 224, 96, (160, 224)),
@@ -96,7 +98,10 @@ def marked(cases: Sequence[Case]) -> list:
 
 
 # The last normalisation of a residual branch. A smaller scale keeps the sum of many branches from growing.
-_LAST_NORM = re.compile(r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weight')
+_LAST_NORM = re.compile(
+    r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weight'
+    r'|stages\.\d+\.(blocks\.\d+\.conv[23]|conv_transition)\.bn\.weight'  # CSPNet
+)
 
 
 def _random(*name: object, seed: int = 0) -> np.random.RandomState:

@@ -114,6 +114,11 @@ def batch_norm_rules(key: str, path: str) -> list[Line]:
     ]
 
 
+def conv_norm_rules(key: str, path: str) -> list[Line]:
+    """A convolution without a bias and its BatchNorm (``layers.blocks.ConvNormActivation``)."""
+    return [*convolution_rules(f'{key}.conv', f'{path}/conv'), *batch_norm_rules(f'{key}.bn', f'{path}/norm')]
+
+
 _FIELD = re.compile(r'\{(\w+?)([+-]\d+)?\}|\[(.*?)\]')
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from references.common import Reference
+from references.cspnet import cspnet
 from references.efficientnet import efficientnet_lite
 from references.resnet import resnet
 from references.vit import timm_vit
@@ -12,6 +13,7 @@ from weights import Case
 BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('resnet', 'torchvision', resnet),
     ('efficientnet_lite', 'lukemelas', efficientnet_lite),
+    ('csp', 'timm', cspnet),
     ('vit', 'timm', timm_vit),
 ]
 
