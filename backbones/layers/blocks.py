@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from backbones.layers.activations import activation
-from backbones.layers.convolution import Conv
+from backbones.layers.convolution import Conv, kaiming_normal
 from backbones.layers.normalisation import BatchNorm
 
 
@@ -29,6 +29,7 @@ class ConvNormActivation(nn.Module):
     use_bias: bool = False
     dtype: jnp.dtype = jnp.float32
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    kernel_init: nn.initializers.Initializer = kaiming_normal
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 features']:
@@ -39,7 +40,8 @@ class ConvNormActivation(nn.Module):
             self.padding,
             self.groups,
             self.use_bias,
-            dtype=self.dtype,
+            self.kernel_init,
+            self.dtype,
             name='conv',
         )(x)
         x = BatchNorm(self.epsilon, self.momentum, self.dtype, self.scale_init, name='norm')(x, train=train)

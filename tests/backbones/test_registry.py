@@ -31,6 +31,16 @@ PARAMETERS = {
     'efficientnet_lite2': (4_811_072, None),
     'cspresnet50': (20_591_168, 21_616_168),
     'cspdarknet53': (26_617_184, 27_642_184),
+    'yolo11n': (1_365_472, None),
+    'yolo11s': (5_441_984, None),
+    'yolo11m': (10_352_192, None),
+    'yolo11l': (12_833_600, None),
+    'yolo11x': (28_847_328, None),
+    'yolo26n': (1_365_472, None),
+    'yolo26s': (5_441_984, None),
+    'yolo26m': (10_352_192, None),
+    'yolo26l': (12_833_600, None),
+    'yolo26x': (28_847_328, None),
     'resnet_micro': (456_576, None),
     'vit_micro': (458_592, None),
 }
@@ -184,7 +194,7 @@ def test_too_few_classes():
         backbones.create_classifier('resnet_micro', 0)
 
 
-@pytest.mark.parametrize('name', ['resnet_micro', 'vit_micro', 'efficientnet_lite0', 'cspresnet50'])
+@pytest.mark.parametrize('name', ['resnet_micro', 'vit_micro', 'efficientnet_lite0', 'cspresnet50', 'yolo26n'])
 def test_dtype_is_the_computations_not_the_parameters(name):
     size = backbones.info(name).image_size
     model = backbones.create(name, dtype=jnp.bfloat16)
@@ -239,7 +249,8 @@ def test_inference_leaves_the_statistics_untouched(name):
 
 
 @pytest.mark.parametrize(  # each kind of block
-    'name', ['resnet18', 'resnet50', 'resnet_micro', 'efficientnet_lite0', 'cspresnet50', 'cspdarknet53']
+    'name',
+    ['resnet18', 'resnet50', 'resnet_micro', 'efficientnet_lite0', 'cspresnet50', 'cspdarknet53', 'yolo11n', 'yolo11m'],
 )
 def test_training_updates_every_statistic(name):
     before, after = statistics_through(name, train=True)

@@ -74,7 +74,7 @@ def check_alive(case: weights.Case, name: str, values: Tensor) -> None:
 
 def main() -> None:
     weights.REFERENCE.mkdir(exist_ok=True)
-    for case in (*weights.CASES, *weights.KEYS_ONLY):
+    for case in (*weights.CASES, *weights.KEYS_ONLY, *weights.WHOLE):
         wanted = case.backbone.startswith(tuple(sys.argv[1:])) if sys.argv[1:] else not case.path.exists()
         if wanted:
             np.savez_compressed(case.path, **generate(case))

@@ -76,6 +76,10 @@ CASES: tuple[Case, ...] = (
     *_cases('cspresnet50', 256, 97),
     *_cases('cspdarknet53', 256, 131),
     # YOLO.
+    *_cases('yolo11n', 97, 160),
+    *_cases('yolo11n', 640, slow=True),
+    *_cases('yolo26n', 97, 160),
+    *_cases('yolo26n', 640, slow=True),
     # Vision transformers.
     *_cases('vit_tiny_patch16', 224, 96, (160, 224)),
     *_cases('vit_small_patch32', 224, 96, (288, 224)),
@@ -86,7 +90,17 @@ CASES: tuple[Case, ...] = (
 KEYS_ONLY: tuple[Case, ...] = (
     # ResNet, ResNeXt, Wide ResNet.
     Case('resnet152', 0, 224),
+    # YOLO.
+    Case('yolo11m', 0, 640, classifier=False),
+    Case('yolo26x', 0, 640, classifier=False),
     # Vision transformers.
+)
+
+# Whole models that a backbone is a part of, by their task: keys and shapes. The rest of them is dropped on import.
+WHOLE: tuple[Case, ...] = (
+    *(Case('yolo11n', 0, 640, task, classifier=False) for task in ('detect', 'segment', 'pose')),
+    *(Case('yolo26n', 0, 640, task, classifier=False) for task in ('detect', 'segment', 'semantic', 'depth')),
+    Case('yolo11n', 0, 640, 'classify', classifier=False),
 )
 
 

@@ -8,7 +8,8 @@ import flax.linen as nn
 from backbones.cnn.cspnet import CSPNet
 from backbones.cnn.efficientnet import EfficientNetLite
 from backbones.cnn.resnet import ResNet
-from backbones.pretrained.keymaps import cspnet, efficientnet, resnet, vit
+from backbones.cnn.yolo import YOLO
+from backbones.pretrained.keymaps import cspnet, efficientnet, resnet, vit, yolo
 from backbones.pretrained.keymaps.rules import Line
 from backbones.vit.vit import VisionTransformer
 
@@ -17,6 +18,7 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
     ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision},
     EfficientNetLite: {'lukemelas': efficientnet.lukemelas},
     CSPNet: {'timm': cspnet.timm},
+    YOLO: {'ultralytics': yolo.ultralytics},
     VisionTransformer: {'timm': vit.timm},
 }
 
