@@ -11,8 +11,10 @@ from functools import partial
 import flax.linen as nn
 
 from backbones import preprocessing
+from backbones.cnn.cspnet import BottleneckBlock, CSPNet, DarkBlock
 from backbones.cnn.efficientnet import EfficientNetLite
 from backbones.cnn.resnet import BasicBlock, Bottleneck, ResNet
+from backbones.cnn.yolo import YOLO
 from backbones.errors import UserError, unknown
 from backbones.features import BackboneInfo, StageInfo
 from backbones.heads.classification import Classifier
@@ -61,6 +63,30 @@ def _efficientnet_lite(variant, width, depth, size, params, dropout) -> Entry:
     )
 
 
+def _cspnet(block, depths, channels, params, **options) -> Entry:
+    return Entry(partial(CSPNet, block, depths, channels, **options), 'cnn', params, preprocessing.CSPNET)
+
+
+# Depth, width and limit of the channels per size, and whether every C3k2 is nested: the same for YOLO11 and YOLO26.
+_YOLO_SIZES = {
+    'n': (0.5, 0.25, 1024, False),
+    's': (0.5, 0.5, 1024, False),
+    'm': (0.5, 1.0, 512, True),
+    'l': (1.0, 1.0, 512, True),
+    'x': (1.0, 1.5, 512, True),
+}
+
+
+def _yolo11(size, params) -> Entry:
+    module = partial(YOLO, *_YOLO_SIZES[size], sppf_activation='silu', sppf_shortcut=False)
+    return Entry(module, 'cnn', params, preprocessing.YOLO)
+
+
+def _yolo26(size, params) -> Entry:
+    module = partial(YOLO, *_YOLO_SIZES[size], sppf_activation='none', sppf_shortcut=True)
+    return Entry(module, 'cnn', params, preprocessing.YOLO)
+
+
 def _vit(patch, channels, depth, heads, params) -> Entry:
     return Entry(partial(VisionTransformer, patch, channels, depth, heads), 'vit', params, preprocessing.AUGREG_VIT)
 
@@ -81,7 +107,40 @@ TABLE: dict[str, Entry] = {
     # MobileNetV3.
     # ConvNeXt.
     # CSPNet.
+    'cspresnet50': _cspnet(
+        BottleneckBlock,
+        (3, 3, 5, 2),
+        (128, 256, 512, 1024),
+        20_591_168,
+        expansions=(2, 2, 2, 2),
+        bottlenecks=(0.5, 0.5, 0.5, 0.5),
+        stem=(64, 7, 2),
+        stem_pool=True,
+        downsample_grows=False,
+        expand_activation='none',
+    ),
+    'cspdarknet53': _cspnet(
+        DarkBlock,
+        (1, 2, 8, 8, 4),
+        (64, 128, 256, 512, 1024),
+        26_617_184,
+        expansions=(2, 1, 1, 1, 1),
+        bottlenecks=(0.5, 1, 1, 1, 1),
+        stem=(32, 3, 1),
+        stem_pool=False,
+        downsample_grows=True,
+    ),
     # YOLO.
+    'yolo11n': _yolo11('n', 1_365_472),
+    'yolo11s': _yolo11('s', 5_441_984),
+    'yolo11m': _yolo11('m', 10_352_192),
+    'yolo11l': _yolo11('l', 12_833_600),
+    'yolo11x': _yolo11('x', 28_847_328),
+    'yolo26n': _yolo26('n', 1_365_472),
+    'yolo26s': _yolo26('s', 5_441_984),
+    'yolo26m': _yolo26('m', 10_352_192),
+    'yolo26l': _yolo26('l', 12_833_600),
+    'yolo26x': _yolo26('x', 28_847_328),
     # Vision transformers.
     'vit_tiny_patch16': _vit(16, 192, 12, 3, 5_524_416),
     'vit_small_patch16': _vit(16, 384, 12, 6, 21_665_664),

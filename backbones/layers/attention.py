@@ -22,6 +22,20 @@ class Dense(nn.Module):
         return jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
+def dot_product_attention(
+    query: Float[Array, 'batch heads tokens width'],
+    key: Float[Array, 'batch heads tokens width'],
+    value: Float[Array, 'batch heads tokens value_width'],
+) -> Float[Array, 'batch heads tokens value_width']:
+    """Values mixed by the softmax of the scaled products of queries and keys; the softmax is float32.
+
+    Heads come before tokens: both products are then plain batched matrix products, the fastest layout on the CPU.
+    """
+    scores = jnp.einsum('bhqd,bhkd->bhqk', query * query.shape[-1] ** -0.5, key)
+    weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(value.dtype)
+    return jnp.einsum('bhqk,bhkd->bhqd', weights, value)
+
+
 class SelfAttention(nn.Module):
     """Scaled dot-product attention; one packed, biased projection for queries, keys and values, as in timm."""
 
@@ -33,12 +47,8 @@ class SelfAttention(nn.Module):
         batch, tokens, channels = x.shape
         width = channels // self.heads
         packed = Dense(3 * channels, dtype=self.dtype, name='qkv')(x)
-        # Heads before tokens: both products are then plain batched matrix products, the fastest layout on the CPU.
         query, key, value = packed.reshape(batch, tokens, 3, self.heads, width).transpose(2, 0, 3, 1, 4)
-        scores = jnp.einsum('bhqd,bhkd->bhqk', query * width**-0.5, key)
-        weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)
-        mixed = jnp.einsum('bhqk,bhkd->bhqd', weights, value)
-        mixed = mixed.transpose(0, 2, 1, 3).reshape(batch, tokens, channels)
+        mixed = dot_product_attention(query, key, value).transpose(0, 2, 1, 3).reshape(batch, tokens, channels)
         return Dense(channels, dtype=self.dtype, name='projection')(mixed)
 
 

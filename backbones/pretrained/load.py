@@ -14,7 +14,7 @@ from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.preprocessing import Preprocessing
 from backbones.pretrained import compatibility, configuration, keymaps, sources
-from backbones.pretrained.keymaps.rules import KeyMap, Rule, Translation, translate
+from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Rule, Translation, translate
 from backbones.pretrained.merge import Report, Shape, merge
 
 NATIVE = 'native'
@@ -72,8 +72,8 @@ def load_weights(
         The variables (float32 arrays of numpy) and the report.
 
     Raises:
-        UserError: no such name or source, an unreadable file, a layout of another architecture, or (``strict``)
-            arrays that do not fit, both shapes named.
+        UserError: no such name or source, an unreadable file, a layout of another architecture, a key that gives away
+            a file of another model, or (``strict``) arrays that do not fit, both shapes named.
     """
     module = registry.create(name, **overrides)
     checkpoint = sources.read(source)
@@ -148,6 +148,8 @@ def recognise(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, so
         )
     try:
         return layout, translate(arrays, candidates[layout])
+    except ForeignFileError as error:
+        raise UserError(f'{source} does not fit {name}: {error}') from None
     except ValueError as error:
         key, path, shape = error.args
         raise UserError(f'{source}: {key} has {len(shape)} axes {list(shape)}, which {path} cannot have') from None

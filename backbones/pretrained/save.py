@@ -41,7 +41,7 @@ def save_weights(
         arrays = to_layout(arrays, layout, name or identify(arrays), overrides)
     partial = path.with_name(f'.{path.name}.partial')
     # Safetensors writes the memory as it lies, whatever the strides say.
-    contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    contiguous = {key: np.asarray(array, order='C') for key, array in arrays.items()}
     save_file(contiguous, partial, metadata={'format': 'pt'} if layout != NATIVE else None)
     partial.chmod(0o644)
     partial.replace(path)

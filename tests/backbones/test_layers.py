@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from backbones.layers.attention import FeedForward, SelfAttention
+from backbones.layers.attention import FeedForward, SelfAttention, dot_product_attention
+from backbones.layers.blocks import ConvNormActivation
 from backbones.layers.convolution import Conv, patch_embedding, same_padding
 from backbones.layers.normalisation import BatchNorm, LayerNorm
 from backbones.layers.pooling import global_average_pool, max_pool
@@ -303,6 +305,16 @@ def test_self_attention(heads):
     assert_close(jax.jit(layer.apply)({'params': params}, x), naive_attention(x, params, heads))
 
 
+def test_dot_product_attention_with_values_of_another_width():
+    query, key, value = normal(0, 2, 3, 5, 4), normal(1, 2, 3, 7, 4), normal(2, 2, 3, 7, 6)
+    scores = np.einsum('bhqd,bhkd->bhqk', query, key, dtype=np.float64) / math.sqrt(4)
+    expected = np.einsum('bhqk,bhkd->bhqd', scipy.special.softmax(scores, axis=-1), value)
+    assert_close(dot_product_attention(query, key, value), expected)
+    low = dot_product_attention(*(jnp.asarray(each, jnp.bfloat16) for each in (query, key, value)))
+    assert low.dtype == jnp.bfloat16
+    assert_close(low, expected, tolerance=0.02)
+
+
 def test_self_attention_in_bfloat16_keeps_float32_parameters():
     x = jnp.asarray(normal(0, 2, 7, 12), jnp.bfloat16)
     layer = SelfAttention(3, jnp.bfloat16)
@@ -323,6 +335,15 @@ def test_feed_forward_uses_the_exact_gelu():
     cumulative = 0.5 * (1 + scipy.special.erf(hidden / math.sqrt(2)))
     expected = (hidden * cumulative) @ kernels[1] + biases[1]
     np.testing.assert_allclose(jax.jit(layer.apply)({'params': params}, x), expected, rtol=0, atol=2e-5)
+
+
+def test_conv_norm_activation_starts_with_the_values_asked_for():
+    options = {'kernel_init': nn.initializers.constant(3), 'scale_init': nn.initializers.constant(2)}
+    variables = ConvNormActivation(4, 3, **options).init(jax.random.key(0), normal(0, 1, 5, 5, 2))
+    params = variables['params']
+    assert (params['conv']['kernel'] == 3).all()
+    assert (params['norm']['scale'] == 2).all()
+    assert not params['norm']['bias'].any()
 
 
 @pytest.mark.parametrize(('patch', 'size'), [(4, (12, 20)), (2, (6, 4)), (1, (3, 5))])

@@ -67,7 +67,7 @@ def same_arrays(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray])
     )
 
 
-def reference_of(case: weights.Case) -> tuple[dict[str, list[int]], dict[str, np.ndarray]]:
+def stored_of(case: weights.Case) -> tuple[dict[str, list[int]], dict[str, np.ndarray]]:
     """Keys and shapes of the file that the reference was given, and its answers."""
     with np.load(case.path) as stored:
         answers = dict(stored)
@@ -75,10 +75,15 @@ def reference_of(case: weights.Case) -> tuple[dict[str, list[int]], dict[str, np
     return json.loads(answers.pop('shapes').tobytes()), answers
 
 
+def reference_of(case: weights.Case) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The file that the reference was given, and its answers."""
+    shapes, answers = stored_of(case)
+    return weights.state_dict(case, shapes), answers
+
+
 @pytest.mark.parametrize('case', weights.marked(weights.CASES))
 def test_every_stage_equals_the_reference(case: weights.Case, tmp_path: Path):
-    shapes, reference = reference_of(case)
-    arrays = weights.state_dict(case, shapes)
+    arrays, reference = reference_of(case)
     classifier = 'logits/shape' in reference
     file = tmp_path / 'reference.safetensors'
     save_file(arrays, file)
@@ -116,7 +121,7 @@ def test_key_map_of_a_large_variant(case: weights.Case):
 
     Each array is one number, a different one for each key, seen through a shape: gigabytes that take no memory.
     """
-    shapes, _ = reference_of(case)
+    shapes, _ = stored_of(case)
     arrays = {
         key: np.zeros(shape, np.int64) if key.endswith(weights.INTEGERS) else np.broadcast_to(np.float32(index), shape)
         for index, (key, shape) in enumerate(shapes.items())

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 import backbones
 
 # Name → parameters without a classifier, and the published number with one of 1000 classes where there is one
-# (torchvision's for ResNet, timm's for ViT, the weight file's for EfficientNet-Lite).
+# (torchvision's for ResNet, timm's for ViT and CSPNet, the weight file's for EfficientNet-Lite).
 PARAMETERS = {
     'resnet18': (11_176_512, 11_689_512),
     'resnet34': (21_284_672, 21_797_672),
@@ -29,6 +29,18 @@ PARAMETERS = {
     'efficientnet_lite0': (3_371_008, 4_652_008),
     'efficientnet_lite1': (4_135_680, None),
     'efficientnet_lite2': (4_811_072, None),
+    'cspresnet50': (20_591_168, 21_616_168),
+    'cspdarknet53': (26_617_184, 27_642_184),
+    'yolo11n': (1_365_472, None),
+    'yolo11s': (5_441_984, None),
+    'yolo11m': (10_352_192, None),
+    'yolo11l': (12_833_600, None),
+    'yolo11x': (28_847_328, None),
+    'yolo26n': (1_365_472, None),
+    'yolo26s': (5_441_984, None),
+    'yolo26m': (10_352_192, None),
+    'yolo26l': (12_833_600, None),
+    'yolo26x': (28_847_328, None),
     'resnet_micro': (456_576, None),
     'vit_micro': (458_592, None),
 }
@@ -182,7 +194,7 @@ def test_too_few_classes():
         backbones.create_classifier('resnet_micro', 0)
 
 
-@pytest.mark.parametrize('name', ['resnet_micro', 'vit_micro', 'efficientnet_lite0'])
+@pytest.mark.parametrize('name', ['resnet_micro', 'vit_micro', 'efficientnet_lite0', 'cspresnet50', 'yolo26n'])
 def test_dtype_is_the_computations_not_the_parameters(name):
     size = backbones.info(name).image_size
     model = backbones.create(name, dtype=jnp.bfloat16)
@@ -236,7 +248,10 @@ def test_inference_leaves_the_statistics_untouched(name):
     assert all(left is right for left, right in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'resnet50', 'resnet_micro', 'efficientnet_lite0'])  # each kind of block
+@pytest.mark.parametrize(  # each kind of block
+    'name',
+    ['resnet18', 'resnet50', 'resnet_micro', 'efficientnet_lite0', 'cspresnet50', 'cspdarknet53', 'yolo11n', 'yolo11m'],
+)
 def test_training_updates_every_statistic(name):
     before, after = statistics_through(name, train=True)
     assert not any(left is right for left, right in zip(before, after, strict=True))

@@ -30,7 +30,7 @@ def arrays() -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), shapes)
     exported = to_layout(flatten_dict(variables, sep='/'), 'torchvision', 'resnet18')
-    return {key: np.ascontiguousarray(array) for key, array in exported.items()}  # safetensors ignores strides
+    return {key: np.asarray(array, order='C') for key, array in exported.items()}  # safetensors ignores strides
 
 
 @pytest.fixture

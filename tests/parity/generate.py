@@ -91,7 +91,7 @@ def main() -> None:
     def wanted(case: weights.Case, path: Path) -> bool:
         return case.backbone.startswith(tuple(sys.argv[1:])) if sys.argv[1:] else not path.exists()
 
-    for case in (*weights.CASES, *weights.KEYS_ONLY):
+    for case in (*weights.CASES, *weights.KEYS_ONLY, *weights.WHOLE):
         if wanted(case, case.path):
             np.savez_compressed(case.path, **generate(case))
     for case in weights.TRAINING:

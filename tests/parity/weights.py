@@ -82,7 +82,13 @@ CASES: tuple[Case, ...] = (
     # MobileNetV3.
     # ConvNeXt.
     # CSPNet.
+    *_cases('cspresnet50', 256, 97),
+    *_cases('cspdarknet53', 256, 131),
     # YOLO.
+    *_cases('yolo11n', 97, 160),
+    *_cases('yolo11n', 640, slow=True),
+    *_cases('yolo26n', 97, 160),
+    *_cases('yolo26n', 640, slow=True),
     # Vision transformers.
     *_cases('vit_tiny_patch16', 224, 96, (160, 224)),
     *_cases('vit_small_patch32', 224, 96, (288, 224)),
@@ -98,6 +104,7 @@ KEYS_ONLY: tuple[Case, ...] = (
     Case('efficientnet_lite2', 0, 260),
     # ConvNeXt.
     # YOLO.
+    *(Case(f'yolo{version}{size}', 0, 640, classifier=False) for version in (11, 26) for size in 'mlx'),
     # Vision transformers.
     *(Case(f'vit_{size}_patch16', 0, 224) for size in ('small', 'base', 'large')),
     *(Case(f'vit_{size}_patch32', 0, 224) for size in ('tiny', 'base', 'large')),
@@ -113,6 +120,12 @@ TRAINING: tuple[Case, ...] = (
 TRAINING_TOLERANCE = 1e-4
 TRAINING_STEPS = 3
 LEARNING_RATE = 0.01
+# Whole models that a backbone is a part of, by their task: keys and shapes. The rest of them is dropped on import.
+WHOLE: tuple[Case, ...] = (
+    *(Case('yolo11n', 0, 640, task, classifier=False) for task in ('detect', 'segment', 'pose')),
+    *(Case('yolo26n', 0, 640, task, classifier=False) for task in ('detect', 'segment', 'semantic', 'depth')),
+    Case('yolo11n', 0, 640, 'classify', classifier=False),
+)
 
 
 def marked(cases: Sequence[Case]) -> list:
@@ -123,7 +136,10 @@ def marked(cases: Sequence[Case]) -> list:
 
 
 # The last normalisation of a residual branch. A smaller scale keeps the sum of many branches from growing.
-_LAST_NORM = re.compile(r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weight')
+_LAST_NORM = re.compile(
+    r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weight'
+    r'|stages\.\d+\.(blocks\.\d+\.conv[23]|conv_transition)\.bn\.weight'  # CSPNet
+)
 
 
 def _random(*name: object, seed: int = 0) -> np.random.RandomState:

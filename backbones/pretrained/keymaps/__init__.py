@@ -5,9 +5,11 @@ from typing import Any
 
 import flax.linen as nn
 
+from backbones.cnn.cspnet import CSPNet
 from backbones.cnn.efficientnet import EfficientNetLite
 from backbones.cnn.resnet import ResNet
-from backbones.pretrained.keymaps import efficientnet, resnet, vit
+from backbones.cnn.yolo import YOLO
+from backbones.pretrained.keymaps import cspnet, efficientnet, resnet, vit, yolo
 from backbones.pretrained.keymaps.rules import Line
 from backbones.vit.vit import VisionTransformer
 
@@ -15,6 +17,8 @@ from backbones.vit.vit import VisionTransformer
 TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
     ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision},
     EfficientNetLite: {'lukemelas': efficientnet.lukemelas},
+    CSPNet: {'timm': cspnet.timm},
+    YOLO: {'ultralytics': yolo.ultralytics},
     VisionTransformer: {'timm': vit.timm},
 }
 

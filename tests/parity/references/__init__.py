@@ -3,15 +3,20 @@
 from collections.abc import Callable
 
 from references.common import Reference
+from references.cspnet import cspnet
 from references.efficientnet import efficientnet_lite
 from references.resnet import resnet
 from references.vit import timm_vit
+from references.yolo import TASKS, whole_yolo, yolo
 from weights import Case
 
 # Prefix of the backbone's name, layout → builder. The first row that fits is taken.
 BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('resnet', 'torchvision', resnet),
     ('efficientnet_lite', 'lukemelas', efficientnet_lite),
+    ('csp', 'timm', cspnet),
+    ('yolo', 'ultralytics', yolo),
+    *(('yolo', task, whole_yolo) for task in TASKS),
     ('vit', 'timm', timm_vit),
 ]
 
