@@ -47,7 +47,13 @@ class Entry:
 
 
 def _resnet(block, depths, params, **widths) -> Entry:
-    return Entry(partial(ResNet, block, depths, **widths), 'cnn', params, preprocessing.TORCHVISION)
+    return Entry(
+        partial(ResNet, block, depths, **widths),
+        'cnn',
+        params,
+        preprocessing.TORCHVISION,
+        layout_preprocessing={'transformers': preprocessing.TORCHVISION.replace(interpolation='bicubic')},
+    )
 
 
 def _efficientnet_lite(variant, width, depth, size, params, dropout) -> Entry:
@@ -74,6 +80,8 @@ TABLE: dict[str, Entry] = {
     'resnet50': _resnet(Bottleneck, (3, 4, 6, 3), 23_508_032),
     'resnet101': _resnet(Bottleneck, (3, 4, 23, 3), 42_500_160),
     'resnet152': _resnet(Bottleneck, (3, 8, 36, 3), 58_143_808),
+    'resnext50_32x4d': _resnet(Bottleneck, (3, 4, 6, 3), 22_979_904, groups=32, base_width=4),
+    'wide_resnet50_2': _resnet(Bottleneck, (3, 4, 6, 3), 66_834_240, base_width=128),
     # EfficientNet.
     'efficientnet_lite0': _efficientnet_lite(0, 1.0, 1.0, 224, 3_371_008, 0.2),
     'efficientnet_lite1': _efficientnet_lite(1, 1.0, 1.1, 240, 4_135_680, 0.2),

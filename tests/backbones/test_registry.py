@@ -18,6 +18,8 @@ PARAMETERS = {
     'resnet50': (23_508_032, 25_557_032),
     'resnet101': (42_500_160, 44_549_160),
     'resnet152': (58_143_808, 60_192_808),
+    'resnext50_32x4d': (22_979_904, 25_028_904),
+    'wide_resnet50_2': (66_834_240, 68_883_240),
     'vit_tiny_patch16': (5_524_416, 5_717_416),
     'vit_small_patch16': (21_665_664, 22_050_664),
     'vit_base_patch16': (85_798_656, 86_567_656),
@@ -261,6 +263,20 @@ def test_a_vit_rejects_a_depth_without_four_equal_stages():
     model = backbones.create('vit_micro', depth=6)
     with pytest.raises(backbones.UserError, match='multiple of 4, not 6'):
         jax.eval_shape(model.init, jax.random.key(0), abstract_images(32, 32))
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('resnet18', {'groups': 32}, 'a ResNet of basic blocks has groups=1 and base_width=64, not 32 and 64'),
+        ('resnet34', {'base_width': 128}, 'not 1 and 128; .* of bottlenecks, such as resnet50'),
+        ('resnext50_32x4d', {'groups': 0}, 'groups and base_width must be at least 1, not 0 and 4'),
+    ],
+)
+def test_a_cnn_rejects_options_it_cannot_have(name, options, message):
+    model = backbones.create(name, **options)
+    with pytest.raises(backbones.UserError, match=message):
+        jax.eval_shape(model.init, jax.random.key(0), abstract_images(64, 64))
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -67,6 +67,10 @@ CASES: tuple[Case, ...] = (
     # ResNet, ResNeXt, Wide ResNet.
     *_cases('resnet18', 224, 97),
     *_cases('resnet50', 224, 97),
+    *_cases('resnet18', 65, layout='transformers'),
+    *_cases('resnet50', 65, layout='transformers'),
+    *_cases('resnext50_32x4d', 224, 97),
+    *_cases('wide_resnet50_2', 224, 97, slow=True),
     # EfficientNet.
     *_cases('efficientnet_lite0', 224, 97),
     *_cases('efficientnet_lite1', 240, 131),
@@ -84,6 +88,7 @@ CASES: tuple[Case, ...] = (
 KEYS_ONLY: tuple[Case, ...] = (
     # ResNet, ResNeXt, Wide ResNet.
     Case('resnet152', 0, 224),
+    Case('resnet152', 0, 224, 'transformers'),
     # Vision transformers.
 )
 
@@ -96,7 +101,11 @@ def marked(cases: Sequence[Case]) -> list:
 
 
 # The last normalisation of a residual branch. A smaller scale keeps the sum of many branches from growing.
-_LAST_NORM = re.compile(r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weight')
+_LAST_NORM = re.compile(
+    r'layer\d\.\d+\.bn[23]\.weight'
+    r'|resnet\.encoder\.stages\.\d\.layers\.\d+\.layer\.[12]\.normalization\.weight'
+    r'|_blocks\.\d+\._bn2\.weight'
+)
 
 
 def _random(*name: object, seed: int = 0) -> np.random.RandomState:

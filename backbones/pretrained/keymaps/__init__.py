@@ -13,7 +13,7 @@ from backbones.vit.vit import VisionTransformer
 
 # Kind of module → layout → its key map. Where two layouts are one, the first is the one that is reported.
 TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
-    ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision},
+    ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision, 'transformers': resnet.transformers},
     EfficientNetLite: {'lukemelas': efficientnet.lukemelas},
     VisionTransformer: {'timm': vit.timm},
 }

@@ -4,13 +4,16 @@ from collections.abc import Callable
 
 from references.common import Reference
 from references.efficientnet import efficientnet_lite
-from references.resnet import resnet
+from references.resnet import resnet, transformers_resnet
 from references.vit import timm_vit
 from weights import Case
 
 # Prefix of the backbone's name, layout → builder. The first row that fits is taken.
 BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('resnet', 'torchvision', resnet),
+    ('resnet', 'transformers', transformers_resnet),
+    ('resnext', 'torchvision', resnet),
+    ('wide_resnet', 'torchvision', resnet),
     ('efficientnet_lite', 'lukemelas', efficientnet_lite),
     ('vit', 'timm', timm_vit),
 ]
