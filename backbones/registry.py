@@ -13,6 +13,7 @@ import flax.linen as nn
 from backbones import preprocessing
 from backbones.cnn.efficientnet import EfficientNetLite
 from backbones.cnn.resnet import BasicBlock, Bottleneck, ResNet
+from backbones.cnn.vgg import VGG
 from backbones.errors import UserError, unknown
 from backbones.features import BackboneInfo, StageInfo
 from backbones.heads.classification import Classifier
@@ -46,6 +47,10 @@ class Entry:
     layout_preprocessing: Mapping[str, Preprocessing] = dataclasses.field(default_factory=dict)
 
 
+def _vgg(depths, params, batch_norm=False) -> Entry:
+    return Entry(partial(VGG, depths, batch_norm), 'cnn', params, preprocessing.TORCHVISION, dropout=0.5)
+
+
 def _resnet(block, depths, params, **widths) -> Entry:
     return Entry(
         partial(ResNet, block, depths, **widths),
@@ -73,6 +78,10 @@ def _vit(patch, channels, depth, heads, params) -> Entry:
 
 TABLE: dict[str, Entry] = {
     # VGG.
+    'vgg16': _vgg((2, 2, 3, 3, 3), 134_260_544),
+    'vgg16_bn': _vgg((2, 2, 3, 3, 3), 134_268_992, batch_norm=True),
+    'vgg19': _vgg((2, 2, 4, 4, 4), 139_570_240),
+    'vgg19_bn': _vgg((2, 2, 4, 4, 4), 139_581_248, batch_norm=True),
     # GoogLeNet.
     # ResNet, ResNeXt, Wide ResNet.
     'resnet18': _resnet(BasicBlock, (2, 2, 2, 2), 11_176_512),

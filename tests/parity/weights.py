@@ -62,7 +62,12 @@ def _cases(backbone: str, *sizes: int | tuple[int, int], **fields) -> list[Case]
 
 # The published size and one more; an odd one where padding depends on it. The last of each ViT resamples its positions.
 CASES: tuple[Case, ...] = (
-    # VGG.
+    # VGG. Narrow hidden layers, but for the slow ones: the usual ones are 120 million parameters.
+    *_cases('vgg16', 224, 97, options=(('hidden_channels', 64),)),
+    *_cases('vgg19_bn', 131, 260, options=(('hidden_channels', 64),)),
+    *_cases('vgg16_bn', 224, slow=True),
+    *_cases('vgg16_bn', 65, layout='timm', options=(('hidden_channels', 64),)),
+    *_cases('vgg19', 96, layout='timm', slow=True),
     # GoogLeNet.
     # ResNet, ResNeXt, Wide ResNet.
     *_cases('resnet18', 224, 97),
@@ -100,6 +105,8 @@ def marked(cases: Sequence[Case]) -> list:
     return [pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.slow else []) for case in cases]
 
 
+# Convolutions that no normalisation follows.
+_UNNORMALISED = re.compile(r'vgg\d+/features\..*|vgg.*/pre_logits\..*')
 # The last normalisation of a residual branch. A smaller scale keeps the sum of many branches from growing.
 _LAST_NORM = re.compile(
     r'layer\d\.\d+\.bn[23]\.weight'
@@ -134,7 +141,8 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
     elif key.endswith('bias'):
         values = 0.1 * _noise(random, shape)
     elif len(shape) == 4:
-        values = 0.1 * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
+        gain = 1 if _UNNORMALISED.fullmatch(f'{backbone}/{key}') else 0.1
+        values = gain * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 2:
         values = (1 / shape[1]) ** 0.5 * _noise(random, shape)
     else:

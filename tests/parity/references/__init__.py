@@ -5,11 +5,14 @@ from collections.abc import Callable
 from references.common import Reference
 from references.efficientnet import efficientnet_lite
 from references.resnet import resnet, transformers_resnet
+from references.vgg import timm_vgg, torchvision_vgg
 from references.vit import timm_vit
 from weights import Case
 
 # Prefix of the backbone's name, layout → builder. The first row that fits is taken.
 BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
+    ('vgg', 'torchvision', torchvision_vgg),
+    ('vgg', 'timm', timm_vgg),
     ('resnet', 'torchvision', resnet),
     ('resnet', 'transformers', transformers_resnet),
     ('resnext', 'torchvision', resnet),
