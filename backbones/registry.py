@@ -12,6 +12,7 @@ import flax.linen as nn
 
 from backbones import preprocessing
 from backbones.cnn.efficientnet import EfficientNetLite
+from backbones.cnn.googlenet import GoogLeNet
 from backbones.cnn.resnet import BasicBlock, Bottleneck, ResNet
 from backbones.cnn.vgg import VGG
 from backbones.errors import UserError, unknown
@@ -83,6 +84,7 @@ TABLE: dict[str, Entry] = {
     'vgg19': _vgg((2, 2, 4, 4, 4), 139_570_240),
     'vgg19_bn': _vgg((2, 2, 4, 4, 4), 139_581_248, batch_norm=True),
     # GoogLeNet.
+    'googlenet': Entry(GoogLeNet, 'cnn', 5_599_904, preprocessing.GOOGLENET, dropout=0.2),
     # ResNet, ResNeXt, Wide ResNet.
     'resnet18': _resnet(BasicBlock, (2, 2, 2, 2), 11_176_512),
     'resnet34': _resnet(BasicBlock, (3, 4, 6, 3), 21_284_672),

@@ -1,5 +1,6 @@
 """Combinations that several families share."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from backbones.layers.activations import activation
-from backbones.layers.convolution import Conv
+from backbones.layers.convolution import Conv, kaiming_normal
 from backbones.layers.normalisation import BatchNorm
 
 
@@ -27,6 +28,7 @@ class ConvNormActivation(nn.Module):
     epsilon: float = 1e-5
     momentum: float = 0.9
     use_bias: bool = False
+    kernel_init: Callable = kaiming_normal
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -38,6 +40,7 @@ class ConvNormActivation(nn.Module):
             self.padding,
             self.groups,
             self.use_bias,
+            self.kernel_init,
             dtype=self.dtype,
             name='conv',
         )(x)

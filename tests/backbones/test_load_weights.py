@@ -165,6 +165,26 @@ def test_model_of_transformers_without_its_classifier(tmp_path: Path):
     assert report.preprocessing.interpolation == 'bicubic'
 
 
+def test_auxiliary_heads_are_unused_unless_asked_for(tmp_path: Path):
+    """A model for transfer gets the published backbone; its own heads have another number of classes."""
+    arrays, _ = reference_of(weights.Case('googlenet', 131, 131))
+    path = write(tmp_path, arrays)
+    whole, report = backbones.load_weights('googlenet', path, classifier=True, auxiliary_classes=1000)
+    assert not report.unused
+    variables, report = backbones.load_weights('googlenet', path, classifier=True)
+    assert not report.problems()
+    assert {path.split('/')[2] for path in report.unused} == {'auxiliary1', 'auxiliary2'}
+    missing = set(flat(whole)) - set(flat(variables))
+    assert set(report.unused) == missing
+    kernel = whole['params']['backbone']['auxiliary1']['dense1']['kernel']
+    by_channel = arrays['aux1.fc1.weight'].reshape(1024, 128, 4, 4)
+    np.testing.assert_array_equal(kernel.reshape(4, 4, 128, 1024)[1, 3, 17], by_channel[:, 17, 1, 3])
+    with pytest.raises(
+        UserError, match=re.escape('auxiliary1/dense2/kernel is [1024, 1000] in the file and [1024, 7]')
+    ):
+        backbones.load_weights('googlenet', path, auxiliary_classes=7)
+
+
 # --- A file that does not fit. ----------------------------------------------------------------------------------------
 
 

@@ -11,12 +11,13 @@ from flax.traverse_util import flatten_dict
 import backbones
 
 # Name → parameters without a classifier, and the published number with one of 1000 classes where there is one
-# (torchvision's for VGG and ResNet, timm's for ViT, the weight file's for EfficientNet-Lite).
+# (torchvision's for VGG, GoogLeNet and ResNet, timm's for ViT, the weight file's for EfficientNet-Lite).
 PARAMETERS = {
     'vgg16': (134_260_544, 138_357_544),
     'vgg16_bn': (134_268_992, 138_365_992),
     'vgg19': (139_570_240, 143_667_240),
     'vgg19_bn': (139_581_248, 143_678_248),
+    'googlenet': (5_599_904, 6_624_904),
     'resnet18': (11_176_512, 11_689_512),
     'resnet34': (21_284_672, 21_797_672),
     'resnet50': (23_508_032, 25_557_032),
@@ -189,7 +190,7 @@ def test_too_few_classes():
         backbones.create_classifier('resnet_micro', 0)
 
 
-@pytest.mark.parametrize('name', ['resnet_micro', 'vit_micro', 'efficientnet_lite0', 'vgg16_bn'])
+@pytest.mark.parametrize('name', ['resnet_micro', 'vit_micro', 'efficientnet_lite0', 'vgg16_bn', 'googlenet'])
 def test_dtype_is_the_computations_not_the_parameters(name):
     size = backbones.info(name).image_size
     model = backbones.create(name, dtype=jnp.bfloat16)
@@ -245,7 +246,7 @@ def test_inference_leaves_the_statistics_untouched(name):
 
 
 @pytest.mark.parametrize(
-    'name', ['vgg16_bn', 'resnet18', 'resnet50', 'resnet_micro', 'efficientnet_lite0']
+    'name', ['vgg16_bn', 'googlenet', 'resnet18', 'resnet50', 'resnet_micro', 'efficientnet_lite0']
 )  # each kind of block
 def test_training_updates_every_statistic(name):
     before, after = statistics_through(name, train=True)
@@ -279,12 +280,21 @@ def test_a_vit_rejects_a_depth_without_four_equal_stages():
         ('resnet18', {'groups': 32}, 'a ResNet of basic blocks has groups=1 and base_width=64, not 32 and 64'),
         ('resnet34', {'base_width': 128}, 'not 1 and 128; .* of bottlenecks, such as resnet50'),
         ('resnext50_32x4d', {'groups': 0}, 'groups and base_width must be at least 1, not 0 and 4'),
+        ('googlenet', {'auxiliary_classes': -1}, 'auxiliary_classes must be .* or 0 for no auxiliary heads, not -1'),
     ],
 )
 def test_a_cnn_rejects_options_it_cannot_have(name, options, message):
     model = backbones.create(name, **options)
     with pytest.raises(backbones.UserError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), abstract_images(64, 64))
+
+
+@pytest.mark.parametrize(('name', 'least'), [('vgg16', 32), ('vgg19_bn', 32), ('googlenet', 15)])
+def test_the_smallest_image(name, least):
+    features, _ = trace(name, least, least + 1)
+    assert 0 not in jax.tree.leaves(features)[-1].shape
+    with pytest.raises(backbones.UserError, match=f'at least {least}x{least} pixels, not {least + 1}x{least - 1}\n'):
+        trace(name, least + 1, least - 1)
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -69,6 +69,8 @@ CASES: tuple[Case, ...] = (
     *_cases('vgg16_bn', 65, layout='timm', options=(('hidden_channels', 64),)),
     *_cases('vgg19', 96, layout='timm', slow=True),
     # GoogLeNet.
+    *_cases('googlenet', 224, 97),
+    *_cases('googlenet', 131, options=(('auxiliary_classes', 1000),), slow=True),
     # ResNet, ResNeXt, Wide ResNet.
     *_cases('resnet18', 224, 97),
     *_cases('resnet50', 224, 97),

@@ -6,15 +6,17 @@ from typing import Any
 import flax.linen as nn
 
 from backbones.cnn.efficientnet import EfficientNetLite
+from backbones.cnn.googlenet import GoogLeNet
 from backbones.cnn.resnet import ResNet
 from backbones.cnn.vgg import VGG
-from backbones.pretrained.keymaps import efficientnet, resnet, vgg, vit
+from backbones.pretrained.keymaps import efficientnet, googlenet, resnet, vgg, vit
 from backbones.pretrained.keymaps.rules import Line
 from backbones.vit.vit import VisionTransformer
 
 # Kind of module → layout → its key map. Where two layouts are one, the first is the one that is reported.
 TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
     VGG: {'torchvision': vgg.torchvision, 'timm': vgg.timm},
+    GoogLeNet: {'torchvision': googlenet.torchvision},
     ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision, 'transformers': resnet.transformers},
     EfficientNetLite: {'lukemelas': efficientnet.lukemelas},
     VisionTransformer: {'timm': vit.timm},

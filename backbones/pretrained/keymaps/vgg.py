@@ -1,7 +1,5 @@
 """VGG as torchvision and timm store it; the convolutions have the same keys, the fully connected layers have not."""
 
-import numpy as np
-
 from backbones.cnn.vgg import VGG
 from backbones.pretrained.keymaps.rules import (
     CONVOLUTION,
@@ -11,28 +9,17 @@ from backbones.pretrained.keymaps.rules import (
     batch_norm_rules,
     convolution_rules,
     dense_rules,
+    flattened,
 )
 
-_SIDE = 7  # of the map that the first fully connected layer sees
 
-
-def _as_matrix(kernel: np.ndarray) -> np.ndarray:
-    """``[out, in, height, width]`` → ``[height · width · in, out]``."""
-    return CONVOLUTION.forward(kernel).reshape(-1, kernel.shape[0])
-
-
-def _as_kernel(side: int):
-    """The inverse, for a kernel of that many pixels a side."""
-    return lambda matrix: CONVOLUTION.inverse(matrix.reshape(side, side, -1, matrix.shape[1]))
-
-
-_FLATTENED = Transform(
-    'transposed, CHW to HWC',
-    lambda matrix: _as_matrix(matrix.reshape(matrix.shape[0], -1, _SIDE, _SIDE)),
-    lambda matrix: _as_kernel(_SIDE)(matrix).reshape(matrix.shape[1], -1),
-)
-_SLIDING = Transform('OIHW to a matrix', _as_matrix, _as_kernel(_SIDE))
-_POINTWISE = Transform('OIHW to a matrix', _as_matrix, _as_kernel(1))
+def _sliding(side: int) -> Transform:
+    """A convolution of that many pixels a side as a matrix."""
+    return Transform(
+        'OIHW to a matrix',
+        lambda kernel: CONVOLUTION.forward(kernel).reshape(-1, len(kernel)),
+        lambda matrix: CONVOLUTION.inverse(matrix.reshape(side, side, -1, matrix.shape[1])),
+    )
 
 
 def _convolutions(module: VGG) -> list[Line]:
@@ -55,7 +42,7 @@ def torchvision(module: VGG) -> list[Line]:
     path = 'backbone/pre_logits/dense'
     return [
         *_convolutions(module),
-        Rule('classifier.0.weight', f'params/{path}1/kernel', _FLATTENED),
+        Rule('classifier.0.weight', f'params/{path}1/kernel', flattened(7)),
         Rule('classifier.0.bias', f'params/{path}1/bias'),
         *dense_rules('classifier.3', f'{path}2'),
         *dense_rules('classifier.6', 'head'),
@@ -67,9 +54,9 @@ def timm(module: VGG) -> list[Line]:
     path = 'backbone/pre_logits/dense'
     return [
         *_convolutions(module),
-        Rule('pre_logits.fc1.weight', f'params/{path}1/kernel', _SLIDING),
+        Rule('pre_logits.fc1.weight', f'params/{path}1/kernel', _sliding(7)),
         Rule('pre_logits.fc1.bias', f'params/{path}1/bias'),
-        Rule('pre_logits.fc2.weight', f'params/{path}2/kernel', _POINTWISE),
+        Rule('pre_logits.fc2.weight', f'params/{path}2/kernel', _sliding(1)),
         Rule('pre_logits.fc2.bias', f'params/{path}2/bias'),
         *dense_rules('head.fc', 'head'),
     ]

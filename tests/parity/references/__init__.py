@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from references.common import Reference
 from references.efficientnet import efficientnet_lite
+from references.googlenet import googlenet
 from references.resnet import resnet, transformers_resnet
 from references.vgg import timm_vgg, torchvision_vgg
 from references.vit import timm_vit
@@ -13,6 +14,7 @@ from weights import Case
 BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('vgg', 'torchvision', torchvision_vgg),
     ('vgg', 'timm', timm_vgg),
+    ('googlenet', 'torchvision', googlenet),
     ('resnet', 'torchvision', resnet),
     ('resnet', 'transformers', transformers_resnet),
     ('resnext', 'torchvision', resnet),
