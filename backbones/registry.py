@@ -13,7 +13,9 @@ import flax.linen as nn
 from backbones import preprocessing
 from backbones.cnn.cspnet import BottleneckBlock, CSPNet, DarkBlock
 from backbones.cnn.efficientnet import EfficientNetLite
+from backbones.cnn.googlenet import GoogLeNet
 from backbones.cnn.resnet import BasicBlock, Bottleneck, ResNet
+from backbones.cnn.vgg import VGG
 from backbones.cnn.yolo import YOLO
 from backbones.errors import UserError, unknown
 from backbones.features import BackboneInfo, StageInfo
@@ -48,8 +50,18 @@ class Entry:
     layout_preprocessing: Mapping[str, Preprocessing] = dataclasses.field(default_factory=dict)
 
 
+def _vgg(depths, params, batch_norm=False) -> Entry:
+    return Entry(partial(VGG, depths, batch_norm), 'cnn', params, preprocessing.TORCHVISION, dropout=0.5)
+
+
 def _resnet(block, depths, params, **widths) -> Entry:
-    return Entry(partial(ResNet, block, depths, **widths), 'cnn', params, preprocessing.TORCHVISION)
+    return Entry(
+        partial(ResNet, block, depths, **widths),
+        'cnn',
+        params,
+        preprocessing.TORCHVISION,
+        layout_preprocessing={'transformers': preprocessing.TORCHVISION.replace(interpolation='bicubic')},
+    )
 
 
 def _efficientnet_lite(variant, width, depth, size, params, dropout) -> Entry:
@@ -93,13 +105,20 @@ def _vit(patch, channels, depth, heads, params) -> Entry:
 
 TABLE: dict[str, Entry] = {
     # VGG.
+    'vgg16': _vgg((2, 2, 3, 3, 3), 134_260_544),
+    'vgg16_bn': _vgg((2, 2, 3, 3, 3), 134_268_992, batch_norm=True),
+    'vgg19': _vgg((2, 2, 4, 4, 4), 139_570_240),
+    'vgg19_bn': _vgg((2, 2, 4, 4, 4), 139_581_248, batch_norm=True),
     # GoogLeNet.
+    'googlenet': Entry(GoogLeNet, 'cnn', 5_599_904, preprocessing.GOOGLENET, dropout=0.2),
     # ResNet, ResNeXt, Wide ResNet.
     'resnet18': _resnet(BasicBlock, (2, 2, 2, 2), 11_176_512),
     'resnet34': _resnet(BasicBlock, (3, 4, 6, 3), 21_284_672),
     'resnet50': _resnet(Bottleneck, (3, 4, 6, 3), 23_508_032),
     'resnet101': _resnet(Bottleneck, (3, 4, 23, 3), 42_500_160),
     'resnet152': _resnet(Bottleneck, (3, 8, 36, 3), 58_143_808),
+    'resnext50_32x4d': _resnet(Bottleneck, (3, 4, 6, 3), 22_979_904, groups=32, base_width=4),
+    'wide_resnet50_2': _resnet(Bottleneck, (3, 4, 6, 3), 66_834_240, base_width=128),
     # EfficientNet.
     'efficientnet_lite0': _efficientnet_lite(0, 1.0, 1.0, 224, 3_371_008, 0.2),
     'efficientnet_lite1': _efficientnet_lite(1, 1.0, 1.1, 240, 4_135_680, 0.2),

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import backbones
-from backbones import Report
+from backbones import Report, freezing
 from backbones.preprocessing import TORCHVISION
 from backbones.pretrained.load import expected_shapes, recognise
 from backbones.pretrained.merge import merge
@@ -50,11 +50,29 @@ def outputs_of(case: weights.Case, variables: dict, classifier: bool) -> dict[st
     outputs = dict(features.stages, pooled=features.pooled)
     if classifier:
         outputs['logits'] = result
+    if dict(case.options).get('auxiliary_classes'):
+        outputs |= auxiliary_logits(case, variables)
     params = variables['params']['backbone'] if classifier else variables['params']
     if features.tokens is not None:
         outputs['tokens'] = features.tokens
         outputs['position_embedding'] = params.get('position_embedding')
     return outputs
+
+
+def auxiliary_logits(case: weights.Case, variables: dict) -> dict[str, np.ndarray]:
+    """Those of a training step in which all but the heads' last layers are frozen, so that statistics stay."""
+    model = backbones.create_classifier(case.backbone, num_classes=1000, auxiliary_dropout=0.0, **dict(case.options))
+    mask = freezing.mask(variables['params'], (('backbone/auxiliary./dense2/.*', 'trainable'), ('.*', 'frozen')))
+
+    @jax.jit
+    def run(variables, images):
+        with freezing.inference_where_frozen(mask):
+            rngs = {'dropout': jax.random.key(0)}
+            return model.apply(variables, images, train=True, mutable=['auxiliary_logits'], rngs=rngs)[1]
+
+    with jax.default_matmul_precision('highest'):
+        sown = run(variables, weights.images(case))['auxiliary_logits']['backbone']
+    return {name: head['logits'][0] for name, head in sown.items()}
 
 
 def same_arrays(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> bool:

@@ -71,11 +71,22 @@ def _cases(backbone: str, *sizes: int | tuple[int, int], **fields) -> list[Case]
 
 # The published size and one more; an odd one where padding depends on it. The last of each ViT resamples its positions.
 CASES: tuple[Case, ...] = (
-    # VGG.
+    # VGG. Narrow hidden layers, but for the slow ones: the usual ones are 120 million parameters.
+    *_cases('vgg16', 224, 97, options=(('hidden_channels', 64),)),
+    *_cases('vgg19_bn', 131, 260, options=(('hidden_channels', 64),)),
+    *_cases('vgg16_bn', 224, slow=True),
+    *_cases('vgg16_bn', 65, layout='timm', options=(('hidden_channels', 64),)),
+    *_cases('vgg19', 96, layout='timm', slow=True),
     # GoogLeNet.
+    *_cases('googlenet', 224, 97),
+    *_cases('googlenet', 131, options=(('auxiliary_classes', 1000),), slow=True),
     # ResNet, ResNeXt, Wide ResNet.
     *_cases('resnet18', 224, 97),
     *_cases('resnet50', 224, 97),
+    *_cases('resnet18', 65, layout='transformers'),
+    *_cases('resnet50', 65, layout='transformers'),
+    *_cases('resnext50_32x4d', 224, 97),
+    *_cases('wide_resnet50_2', 224, 97, slow=True),
     # EfficientNet.
     *_cases('efficientnet_lite0', 224, 97),
     *_cases('efficientnet_lite1', 240, 131),
@@ -100,6 +111,7 @@ KEYS_ONLY: tuple[Case, ...] = (
     # VGG.
     # ResNet, ResNeXt, Wide ResNet.
     *(Case(name, 0, 224) for name in ('resnet34', 'resnet101', 'resnet152')),
+    Case('resnet152', 0, 224, 'transformers'),
     # EfficientNet.
     Case('efficientnet_lite2', 0, 260),
     # ConvNeXt.
@@ -120,6 +132,7 @@ TRAINING: tuple[Case, ...] = (
 TRAINING_TOLERANCE = 1e-4
 TRAINING_STEPS = 3
 LEARNING_RATE = 0.01
+
 # Whole models that a backbone is a part of, by their task: keys and shapes. The rest of them is dropped on import.
 WHOLE: tuple[Case, ...] = (
     *(Case('yolo11n', 0, 640, task, classifier=False) for task in ('detect', 'segment', 'pose')),
@@ -135,9 +148,13 @@ def marked(cases: Sequence[Case]) -> list:
     return [pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.slow else []) for case in cases]
 
 
+# Convolutions that no normalisation follows.
+_UNNORMALISED = re.compile(r'vgg\d+/features\..*|vgg.*/pre_logits\..*')
 # The last normalisation of a residual branch. A smaller scale keeps the sum of many branches from growing.
 _LAST_NORM = re.compile(
-    r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weight'
+    r'layer\d\.\d+\.bn[23]\.weight'
+    r'|resnet\.encoder\.stages\.\d\.layers\.\d+\.layer\.[12]\.normalization\.weight'
+    r'|_blocks\.\d+\._bn2\.weight'
     r'|stages\.\d+\.(blocks\.\d+\.conv[23]|conv_transition)\.bn\.weight'  # CSPNet
 )
 
@@ -168,7 +185,8 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
     elif key.endswith('bias'):
         values = 0.1 * _noise(random, shape)
     elif len(shape) == 4:
-        values = 0.1 * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
+        gain = 1 if _UNNORMALISED.fullmatch(f'{backbone}/{key}') else 0.1
+        values = gain * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 2:
         values = (1 / shape[1]) ** 0.5 * _noise(random, shape)
     else:

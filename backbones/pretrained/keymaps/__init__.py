@@ -7,15 +7,19 @@ import flax.linen as nn
 
 from backbones.cnn.cspnet import CSPNet
 from backbones.cnn.efficientnet import EfficientNetLite
+from backbones.cnn.googlenet import GoogLeNet
 from backbones.cnn.resnet import ResNet
+from backbones.cnn.vgg import VGG
 from backbones.cnn.yolo import YOLO
-from backbones.pretrained.keymaps import cspnet, efficientnet, resnet, vit, yolo
+from backbones.pretrained.keymaps import cspnet, efficientnet, googlenet, resnet, vgg, vit, yolo
 from backbones.pretrained.keymaps.rules import Line
 from backbones.vit.vit import VisionTransformer
 
 # Kind of module → layout → its key map. Where two layouts are one, the first is the one that is reported.
 TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
-    ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision},
+    VGG: {'torchvision': vgg.torchvision, 'timm': vgg.timm},
+    GoogLeNet: {'torchvision': googlenet.torchvision},
+    ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision, 'transformers': resnet.transformers},
     EfficientNetLite: {'lukemelas': efficientnet.lukemelas},
     CSPNet: {'timm': cspnet.timm},
     YOLO: {'ultralytics': yolo.ultralytics},

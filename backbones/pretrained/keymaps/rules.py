@@ -37,6 +37,17 @@ CONVOLUTION = Transform(
 TRANSPOSE = Transform('transposed', lambda array: array.T, lambda array: array.T)
 
 
+def flattened(side: int) -> Transform:
+    """Of a linear layer behind a flattened map of ``side`` by ``side``: channels come first there and last here."""
+    return Transform(
+        'transposed, CHW to HWC',
+        lambda array: array.reshape(len(array), -1, side, side).transpose(2, 3, 1, 0).reshape(-1, len(array)),
+        lambda array: (
+            array.T.reshape(-1, side, side, len(array) // side**2).transpose(0, 3, 1, 2).reshape(-1, len(array))
+        ),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """One array of theirs is one of ours, or a part of it.

@@ -5,14 +5,22 @@ from collections.abc import Callable
 from references.common import Reference
 from references.cspnet import cspnet
 from references.efficientnet import efficientnet_lite
-from references.resnet import resnet
+from references.googlenet import googlenet
+from references.resnet import resnet, transformers_resnet
+from references.vgg import timm_vgg, torchvision_vgg
 from references.vit import timm_vit
 from references.yolo import TASKS, whole_yolo, yolo
 from weights import Case
 
 # Prefix of the backbone's name, layout → builder. The first row that fits is taken.
 BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
+    ('vgg', 'torchvision', torchvision_vgg),
+    ('vgg', 'timm', timm_vgg),
+    ('googlenet', 'torchvision', googlenet),
     ('resnet', 'torchvision', resnet),
+    ('resnet', 'transformers', transformers_resnet),
+    ('resnext', 'torchvision', resnet),
+    ('wide_resnet', 'torchvision', resnet),
     ('efficientnet_lite', 'lukemelas', efficientnet_lite),
     ('csp', 'timm', cspnet),
     ('yolo', 'ultralytics', yolo),
