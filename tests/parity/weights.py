@@ -116,7 +116,7 @@ KEYS_ONLY: tuple[Case, ...] = (
     Case('efficientnet_lite2', 0, 260),
     # ConvNeXt.
     # YOLO.
-    *(Case(f'yolo{version}{size}', 0, 640, classifier=False) for version in (11, 26) for size in 'mlx'),
+    *(Case(f'yolo{version}{size}', 0, 640, classifier=False) for version in (11, 26) for size in 'smlx'),
     # Vision transformers.
     *(Case(f'vit_{size}_patch16', 0, 224) for size in ('small', 'base', 'large')),
     *(Case(f'vit_{size}_patch32', 0, 224) for size in ('tiny', 'base', 'large')),

@@ -28,5 +28,9 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
 
 
 def layouts(module: nn.Module) -> dict[str, list[Line]]:
-    """Layout → key map, for a backbone module; our own layout, ``'native'``, needs none and is not among them."""
-    return {name: keymap(module) for name, keymap in TABLE.get(type(module), {}).items()}
+    """Layout → key map, for a backbone module; our own layout, ``'native'``, needs none and is not among them.
+
+    A key map without lines says that the variant does not exist in that layout.
+    """
+    maps = {name: keymap(module) for name, keymap in TABLE.get(type(module), {}).items()}
+    return {name: lines for name, lines in maps.items() if lines}
