@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 import backbones
 
 # Name → parameters without a classifier, and the published number with one of 1000 classes where there is one
-# (torchvision's for ResNet, timm's for ViT, the weight file's for EfficientNet-Lite).
+# (torchvision's where it has the network, else timm's).
 PARAMETERS = {
     'resnet18': (11_176_512, 11_689_512),
     'resnet34': (21_284_672, 21_797_672),
@@ -26,9 +26,19 @@ PARAMETERS = {
     'vit_small_patch32': (22_493_952, None),
     'vit_base_patch32': (87_455_232, None),
     'vit_large_patch32': (305_510_400, None),
+    'efficientnet_b0': (4_007_548, 5_288_548),
+    'efficientnet_b1': (6_513_184, 7_794_184),
+    'efficientnet_b2': (7_700_994, 9_109_994),
+    'efficientnet_b3': (10_696_232, 12_233_232),
+    'efficientnet_b4': (17_548_616, 19_341_616),
+    'efficientnet_b5': (28_340_784, 30_389_784),
+    'efficientnet_b6': (40_735_704, 43_040_704),
+    'efficientnet_b7': (63_786_960, 66_347_960),
     'efficientnet_lite0': (3_371_008, 4_652_008),
-    'efficientnet_lite1': (4_135_680, None),
-    'efficientnet_lite2': (4_811_072, None),
+    'efficientnet_lite1': (4_135_680, 5_416_680),
+    'efficientnet_lite2': (4_811_072, 6_092_072),
+    'mobilenet_v3_small': (1_517_856, 2_542_856),
+    'mobilenet_v3_large': (4_202_032, 5_483_032),
     'resnet_micro': (456_576, None),
     'vit_micro': (458_592, None),
 }
@@ -182,7 +192,7 @@ def test_too_few_classes():
         backbones.create_classifier('resnet_micro', 0)
 
 
-@pytest.mark.parametrize('name', ['resnet_micro', 'vit_micro', 'efficientnet_lite0'])
+@pytest.mark.parametrize('name', ['resnet_micro', 'vit_micro', 'efficientnet_b0', 'mobilenet_v3_small'])
 def test_dtype_is_the_computations_not_the_parameters(name):
     size = backbones.info(name).image_size
     model = backbones.create(name, dtype=jnp.bfloat16)
@@ -218,10 +228,11 @@ def statistics_through(name: str, train: bool) -> tuple[list, list]:
     size = backbones.info(name).image_size
     module = backbones.create(name)
     _, variables = trace(name, size, size)
+    rngs = {'dropout': jax.random.key(0)}
 
     def updated(batch_stats, params, images):
         variables = {'params': params, 'batch_stats': batch_stats}
-        return module.apply(variables, images, train=train, mutable=['batch_stats'])[1]['batch_stats']
+        return module.apply(variables, images, train=train, mutable=['batch_stats'], rngs=rngs)[1]['batch_stats']
 
     arguments = (variables['batch_stats'], variables['params'], abstract_images(size, size))
     jaxpr = jax.make_jaxpr(updated)(*arguments).jaxpr
@@ -236,7 +247,9 @@ def test_inference_leaves_the_statistics_untouched(name):
     assert all(left is right for left, right in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'resnet50', 'resnet_micro', 'efficientnet_lite0'])  # each kind of block
+@pytest.mark.parametrize(  # each kind of block
+    'name', ['resnet18', 'resnet50', 'resnet_micro', 'efficientnet_b0', 'efficientnet_lite0', 'mobilenet_v3_small']
+)
 def test_training_updates_every_statistic(name):
     before, after = statistics_through(name, train=True)
     assert not any(left is right for left, right in zip(before, after, strict=True))

@@ -60,6 +60,8 @@ def _cases(backbone: str, *sizes: int | tuple[int, int], **fields) -> list[Case]
     return [Case(backbone, *pair, **fields) for pair in pairs]
 
 
+_TENSORFLOW = (('padding', 'same'), ('epsilon', 1e-3))
+
 # The published size and one more; an odd one where padding depends on it. The last of each ViT resamples its positions.
 CASES: tuple[Case, ...] = (
     # VGG.
@@ -67,10 +69,22 @@ CASES: tuple[Case, ...] = (
     # ResNet, ResNeXt, Wide ResNet.
     *_cases('resnet18', 224, 97),
     *_cases('resnet50', 224, 97),
-    # EfficientNet.
+    # EfficientNet. Weights from TensorFlow need options; the size also tells the cases' files apart.
+    *_cases('efficientnet_b0', 224, 97),
+    *_cases('efficientnet_b0', 97, layout='timm'),
+    *_cases('efficientnet_b0', 131, layout='timm', options=_TENSORFLOW),
+    *_cases('efficientnet_b0', 97, layout='lukemelas', options=_TENSORFLOW),
+    *_cases('efficientnet_b0', 96, layout='transformers', options=_TENSORFLOW),
+    *_cases('efficientnet_b1', 240, 131, slow=True),
+    *_cases('efficientnet_b5', 131, slow=True),
+    *_cases('efficientnet_lite0', 131, layout='timm'),
     *_cases('efficientnet_lite0', 224, 97),
     *_cases('efficientnet_lite1', 240, 131),
     # MobileNetV3.
+    *_cases('mobilenet_v3_small', 224, 97),
+    *_cases('mobilenet_v3_small', 131, layout='timm', options=(('epsilon', 1e-5),)),
+    *_cases('mobilenet_v3_large', 224, 131),
+    *_cases('mobilenet_v3_large', 97, layout='timm', options=(('padding', 'same'),)),
     # ConvNeXt.
     # CSPNet.
     # YOLO.
@@ -84,6 +98,9 @@ CASES: tuple[Case, ...] = (
 KEYS_ONLY: tuple[Case, ...] = (
     # ResNet, ResNeXt, Wide ResNet.
     Case('resnet152', 0, 224),
+    # EfficientNet.
+    Case('efficientnet_b3', 0, 300, layout='timm'),
+    Case('efficientnet_b7', 0, 600),
     # Vision transformers.
 )
 
@@ -97,6 +114,19 @@ def marked(cases: Sequence[Case]) -> list:
 
 # The last normalisation of a residual branch. A smaller scale keeps the sum of many branches from growing.
 _LAST_NORM = re.compile(r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weight')
+
+# Squeeze-and-excitation lets about half of a block through, which larger normalisations make up for; not the last of a
+# residual branch, where the key tells. Its own kernels see means, which are smaller than what they are means of.
+_SQUEEZED = {'efficientnet_b': 1.12, 'mobilenet_v3_small': 1.12, 'mobilenet_v3_large': 1.0}
+_LAST_NORM_SQUEEZED = re.compile(r'features\.\d\.[1-9]\d*\.block\.[23]\.1\.weight|blocks\.\d\.[1-9]\d*\.bn3\.weight')
+_SQUEEZE = re.compile(r'.*\.(block\.\d\.fc[12]|se\.conv_\w+|_se_\w+|squeeze_excite\.\w+)\.weight')
+
+
+def _norm_scale(backbone: str, key: str) -> float:
+    for prefix, scale in _SQUEEZED.items():
+        if backbone.startswith(prefix):
+            return 0.3 if _LAST_NORM_SQUEEZED.fullmatch(key) else scale
+    return 0.5 if _LAST_NORM.fullmatch(key) else 1
 
 
 def _random(*name: object, seed: int = 0) -> np.random.RandomState:
@@ -124,12 +154,14 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         values = 0.02 * _noise(random, shape) / np.prod(shape[1:] if len(shape) == 4 else 1) ** 0.5
     elif key.endswith('bias'):
         values = 0.1 * _noise(random, shape)
+    elif _SQUEEZE.fullmatch(key) or (backbone.startswith('mobilenet') and key == 'conv_head.weight'):
+        values = (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 4:
         values = 0.1 * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 2:
         values = (1 / shape[1]) ** 0.5 * _noise(random, shape)
     else:
-        values = (0.5 if _LAST_NORM.fullmatch(key) else 1) * (1 + 0.1 * _noise(random, shape))
+        values = _norm_scale(backbone, key) * (1 + 0.1 * _noise(random, shape))
     return values.astype(np.float32)
 
 

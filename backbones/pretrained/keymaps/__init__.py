@@ -5,16 +5,23 @@ from typing import Any
 
 import flax.linen as nn
 
-from backbones.cnn.efficientnet import EfficientNetLite
+from backbones.cnn.efficientnet import EfficientNet
+from backbones.cnn.mobilenet import MobileNetV3
 from backbones.cnn.resnet import ResNet
-from backbones.pretrained.keymaps import efficientnet, resnet, vit
+from backbones.pretrained.keymaps import efficientnet, mobilenet, resnet, vit
 from backbones.pretrained.keymaps.rules import Line
 from backbones.vit.vit import VisionTransformer
 
 # Kind of module → layout → its key map. Where two layouts are one, the first is the one that is reported.
 TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
     ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision},
-    EfficientNetLite: {'lukemelas': efficientnet.lukemelas},
+    EfficientNet: {
+        'torchvision': efficientnet.torchvision,
+        'timm': efficientnet.timm,
+        'lukemelas': efficientnet.lukemelas,
+        'transformers': efficientnet.transformers,
+    },
+    MobileNetV3: {'torchvision': mobilenet.torchvision, 'timm': mobilenet.timm},
     VisionTransformer: {'timm': vit.timm},
 }
 

@@ -3,7 +3,13 @@
 from collections.abc import Callable
 
 from references.common import Reference
-from references.efficientnet import efficientnet_lite
+from references.efficientnet import (
+    lukemelas_efficientnet,
+    timm_efficientnet,
+    torchvision_efficientnet,
+    transformers_efficientnet,
+)
+from references.mobilenet import timm_mobilenet, torchvision_mobilenet
 from references.resnet import resnet
 from references.vit import timm_vit
 from weights import Case
@@ -11,7 +17,12 @@ from weights import Case
 # Prefix of the backbone's name, layout → builder. The first row that fits is taken.
 BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('resnet', 'torchvision', resnet),
-    ('efficientnet_lite', 'lukemelas', efficientnet_lite),
+    ('efficientnet_b', 'torchvision', torchvision_efficientnet),
+    ('efficientnet', 'lukemelas', lukemelas_efficientnet),
+    ('efficientnet', 'timm', timm_efficientnet),
+    ('efficientnet_b', 'transformers', transformers_efficientnet),
+    ('mobilenet', 'torchvision', torchvision_mobilenet),
+    ('mobilenet', 'timm', timm_mobilenet),
     ('vit', 'timm', timm_vit),
 ]
 
