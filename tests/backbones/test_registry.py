@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 import backbones
 
 # Name → parameters without a classifier, and the published number with one of 1000 classes where there is one
-# (torchvision's for VGG, GoogLeNet and ResNet, timm's for ViT and CSPNet, the weight file's for EfficientNet-Lite).
+# (torchvision's where it has the network, else timm's).
 PARAMETERS = {
     'vgg16': (134_260_544, 138_357_544),
     'vgg16_bn': (134_268_992, 138_365_992),
@@ -33,9 +33,15 @@ PARAMETERS = {
     'vit_small_patch32': (22_493_952, None),
     'vit_base_patch32': (87_455_232, None),
     'vit_large_patch32': (305_510_400, None),
+    'efficientnet_b0': (4_007_548, 5_288_548),
+    'efficientnet_b1': (6_513_184, 7_794_184),
+    'efficientnet_b2': (7_700_994, 9_109_994),
+    'efficientnet_b3': (10_696_232, 12_233_232),
+    'efficientnet_b4': (17_548_616, 19_341_616),
+    'efficientnet_b5': (28_340_784, 30_389_784),
+    'efficientnet_b6': (40_735_704, 43_040_704),
+    'efficientnet_b7': (63_786_960, 66_347_960),
     'efficientnet_lite0': (3_371_008, 4_652_008),
-    'efficientnet_lite1': (4_135_680, None),
-    'efficientnet_lite2': (4_811_072, None),
     'cspresnet50': (20_591_168, 21_616_168),
     'cspdarknet53': (26_617_184, 27_642_184),
     'yolo11n': (1_365_472, None),
@@ -48,6 +54,10 @@ PARAMETERS = {
     'yolo26m': (10_352_192, None),
     'yolo26l': (12_833_600, None),
     'yolo26x': (28_847_328, None),
+    'efficientnet_lite1': (4_135_680, 5_416_680),
+    'efficientnet_lite2': (4_811_072, 6_092_072),
+    'mobilenet_v3_small': (1_517_856, 2_542_856),
+    'mobilenet_v3_large': (4_202_032, 5_483_032),
     'resnet_micro': (456_576, None),
     'vit_micro': (458_592, None),
 }
@@ -203,7 +213,17 @@ def test_too_few_classes():
 
 
 @pytest.mark.parametrize(
-    'name', ['resnet_micro', 'vit_micro', 'efficientnet_lite0', 'vgg16_bn', 'googlenet', 'cspresnet50', 'yolo26n']
+    'name',
+    [
+        'resnet_micro',
+        'vit_micro',
+        'efficientnet_b0',
+        'mobilenet_v3_small',
+        'vgg16_bn',
+        'googlenet',
+        'cspresnet50',
+        'yolo26n',
+    ],
 )
 def test_dtype_is_the_computations_not_the_parameters(name):
     size = backbones.info(name).image_size
@@ -267,7 +287,9 @@ def test_inference_leaves_the_statistics_untouched(name):
         'resnet18',
         'resnet50',
         'resnet_micro',
+        'efficientnet_b0',
         'efficientnet_lite0',
+        'mobilenet_v3_small',
         'cspresnet50',
         'cspdarknet53',
         'yolo11n',

@@ -69,6 +69,8 @@ def _cases(backbone: str, *sizes: int | tuple[int, int], **fields) -> list[Case]
     return [Case(backbone, *pair, **fields) for pair in pairs]
 
 
+_TENSORFLOW = (('padding', 'same'), ('epsilon', 1e-3))
+
 # The published size and one more; an odd one where padding depends on it. The last of each ViT resamples its positions.
 CASES: tuple[Case, ...] = (
     # VGG. Narrow hidden layers, but for the slow ones: the usual ones are 120 million parameters.
@@ -87,10 +89,22 @@ CASES: tuple[Case, ...] = (
     *_cases('resnet50', 65, layout='transformers'),
     *_cases('resnext50_32x4d', 224, 97),
     *_cases('wide_resnet50_2', 224, 97, slow=True),
-    # EfficientNet.
+    # EfficientNet. Weights from TensorFlow need options; the size also tells the cases' files apart.
+    *_cases('efficientnet_b0', 224, 97),
+    *_cases('efficientnet_b0', 97, layout='timm'),
+    *_cases('efficientnet_b0', 131, layout='timm', options=_TENSORFLOW),
+    *_cases('efficientnet_b0', 97, layout='lukemelas', options=_TENSORFLOW),
+    *_cases('efficientnet_b0', 96, layout='transformers', options=_TENSORFLOW),
+    *_cases('efficientnet_b1', 240, 131, slow=True),
+    *_cases('efficientnet_b5', 131, slow=True),
+    *_cases('efficientnet_lite0', 131, layout='timm'),
     *_cases('efficientnet_lite0', 224, 97),
     *_cases('efficientnet_lite1', 240, 131),
     # MobileNetV3.
+    *_cases('mobilenet_v3_small', 224, 97),
+    *_cases('mobilenet_v3_small', 131, layout='timm', options=(('epsilon', 1e-5),)),
+    *_cases('mobilenet_v3_large', 224, 131),
+    *_cases('mobilenet_v3_large', 97, layout='timm', options=(('padding', 'same'),)),
     # ConvNeXt.
     # CSPNet.
     *_cases('cspresnet50', 256, 97),
@@ -113,6 +127,8 @@ KEYS_ONLY: tuple[Case, ...] = (
     *(Case(name, 0, 224) for name in ('resnet34', 'resnet101', 'resnet152')),
     Case('resnet152', 0, 224, 'transformers'),
     # EfficientNet.
+    *(Case(f'efficientnet_b{size}', 0, 224) for size in (2, 3, 4, 6, 7)),
+    Case('efficientnet_b3', 0, 300, layout='timm'),
     Case('efficientnet_lite2', 0, 260),
     # ConvNeXt.
     # YOLO.
@@ -158,6 +174,19 @@ _LAST_NORM = re.compile(
     r'|stages\.\d+\.(blocks\.\d+\.conv[23]|conv_transition)\.bn\.weight'  # CSPNet
 )
 
+# Squeeze-and-excitation lets about half of a block through, which larger normalisations make up for; not the last of a
+# residual branch, where the key tells. Its own kernels see means, which are smaller than what they are means of.
+_SQUEEZED = {'efficientnet_b': 1.12, 'mobilenet_v3_small': 1.12, 'mobilenet_v3_large': 1.0}
+_LAST_NORM_SQUEEZED = re.compile(r'features\.\d\.[1-9]\d*\.block\.[23]\.1\.weight|blocks\.\d\.[1-9]\d*\.bn3\.weight')
+_SQUEEZE = re.compile(r'.*\.(block\.\d\.fc[12]|se\.conv_\w+|_se_\w+|squeeze_excite\.\w+)\.weight')
+
+
+def _norm_scale(backbone: str, key: str) -> float:
+    for prefix, scale in _SQUEEZED.items():
+        if backbone.startswith(prefix):
+            return 0.3 if _LAST_NORM_SQUEEZED.fullmatch(key) else scale
+    return 0.5 if _LAST_NORM.fullmatch(key) else 1
+
 
 def _random(*name: object, seed: int = 0) -> np.random.RandomState:
     return np.random.RandomState(zlib.crc32('/'.join(map(str, name)).encode()) ^ seed)
@@ -184,13 +213,15 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         values = 0.02 * _noise(random, shape) / np.prod(shape[1:] if len(shape) == 4 else 1) ** 0.5
     elif key.endswith('bias'):
         values = 0.1 * _noise(random, shape)
+    elif _SQUEEZE.fullmatch(key) or (backbone.startswith('mobilenet') and key == 'conv_head.weight'):
+        values = (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 4:
         gain = 1 if _UNNORMALISED.fullmatch(f'{backbone}/{key}') else 0.1
         values = gain * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 2:
         values = (1 / shape[1]) ** 0.5 * _noise(random, shape)
     else:
-        values = (0.5 if _LAST_NORM.fullmatch(key) else 1) * (1 + 0.1 * _noise(random, shape))
+        values = _norm_scale(backbone, key) * (1 + 0.1 * _noise(random, shape))
     return values.astype(np.float32)
 
 
@@ -250,8 +281,8 @@ def unpacked(name: str, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 def worst(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> tuple[str, float]:
     """The leaf that deviates most, as a share of its largest magnitude.
 
-    A gradient that is zero in exact arithmetic (that of a bias in front of a BatchNorm) is rounding on both sides; it is
-    measured by the largest of all leaves.
+    A gradient that is zero in exact arithmetic (that of a bias in front of a BatchNorm) is rounding on both sides; it
+    is measured by the largest of all leaves.
     """
     largest = max(digest[0] for digest in expected.values())
     errors = {

@@ -6,12 +6,13 @@ from typing import Any
 import flax.linen as nn
 
 from backbones.cnn.cspnet import CSPNet
-from backbones.cnn.efficientnet import EfficientNetLite
+from backbones.cnn.efficientnet import EfficientNet
 from backbones.cnn.googlenet import GoogLeNet
+from backbones.cnn.mobilenet import MobileNetV3
 from backbones.cnn.resnet import ResNet
 from backbones.cnn.vgg import VGG
 from backbones.cnn.yolo import YOLO
-from backbones.pretrained.keymaps import cspnet, efficientnet, googlenet, resnet, vgg, vit, yolo
+from backbones.pretrained.keymaps import cspnet, efficientnet, googlenet, mobilenet, resnet, vgg, vit, yolo
 from backbones.pretrained.keymaps.rules import Line
 from backbones.vit.vit import VisionTransformer
 
@@ -20,9 +21,15 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
     VGG: {'torchvision': vgg.torchvision, 'timm': vgg.timm},
     GoogLeNet: {'torchvision': googlenet.torchvision},
     ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision, 'transformers': resnet.transformers},
-    EfficientNetLite: {'lukemelas': efficientnet.lukemelas},
     CSPNet: {'timm': cspnet.timm},
     YOLO: {'ultralytics': yolo.ultralytics},
+    EfficientNet: {
+        'torchvision': efficientnet.torchvision,
+        'timm': efficientnet.timm,
+        'lukemelas': efficientnet.lukemelas,
+        'transformers': efficientnet.transformers,
+    },
+    MobileNetV3: {'torchvision': mobilenet.torchvision, 'timm': mobilenet.timm},
     VisionTransformer: {'timm': vit.timm},
 }
 

@@ -4,8 +4,14 @@ from collections.abc import Callable
 
 from references.common import Reference
 from references.cspnet import cspnet
-from references.efficientnet import efficientnet_lite
+from references.efficientnet import (
+    lukemelas_efficientnet,
+    timm_efficientnet,
+    torchvision_efficientnet,
+    transformers_efficientnet,
+)
 from references.googlenet import googlenet
+from references.mobilenet import timm_mobilenet, torchvision_mobilenet
 from references.resnet import resnet, transformers_resnet
 from references.vgg import timm_vgg, torchvision_vgg
 from references.vit import timm_vit
@@ -21,10 +27,15 @@ BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('resnet', 'transformers', transformers_resnet),
     ('resnext', 'torchvision', resnet),
     ('wide_resnet', 'torchvision', resnet),
-    ('efficientnet_lite', 'lukemelas', efficientnet_lite),
     ('csp', 'timm', cspnet),
     ('yolo', 'ultralytics', yolo),
     *(('yolo', task, whole_yolo) for task in TASKS),
+    ('efficientnet_b', 'torchvision', torchvision_efficientnet),
+    ('efficientnet', 'lukemelas', lukemelas_efficientnet),
+    ('efficientnet', 'timm', timm_efficientnet),
+    ('efficientnet_b', 'transformers', transformers_efficientnet),
+    ('mobilenet', 'torchvision', torchvision_mobilenet),
+    ('mobilenet', 'timm', timm_mobilenet),
     ('vit', 'timm', timm_vit),
 ]
 
