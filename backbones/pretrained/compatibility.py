@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 
 from backbones import registry
+from backbones.pretrained import keymaps
 
 # timm's architecture → our name (a template of the match) and the options that make ours the same function.
 _TIMM: list[tuple[str, str, dict[str, Any]]] = [
@@ -138,19 +139,23 @@ _INSIDE = {'clip': ('vision_config', 'clip_vision_model'), 'siglip': ('vision_co
 _HARMLESS = {'name', 'parent', 'dtype', 'stochastic_depth', 'dropout', 'momentum', 'auxiliary_classes', 'pad'}
 
 
-def differences(configuration: Mapping[str, Any], name: str, module: nn.Module) -> list[str]:
-    """What the configuration says that is not so in our module, each with the option that would make it so.
+def differences(configuration: Mapping[str, Any] | None, layout: str, name: str, module: nn.Module) -> list[str]:
+    """What the weights were trained with that is not so in our module, each with the option that would make it so.
 
     Args:
-        configuration: the content of a ``config.json``.
+        configuration: the content of a ``config.json``, or ``None`` where none comes with the weights.
+        layout: of the weights' keys; some imply options by themselves.
         name: the registered name of the module.
         module: the backbone that is to take the weights.
     """
+    implied = keymaps.TRAINED_WITH.get(type(module), {}).get(layout, {})
+    if configuration is None:
+        return _compared(implied, module, f'weights in the {layout} layout have')
     if 'architecture' in configuration:
         return _from_timm(configuration, name, module)
-    if 'model_type' in configuration:
-        return _from_transformers(configuration, module)
-    return []
+    if 'model_cfg' in configuration:
+        return _from_open_clip(configuration['model_cfg'], module)
+    return _from_transformers(configuration, implied, module)
 
 
 def image_size(configuration: Mapping[str, Any]) -> int | None:
@@ -158,6 +163,8 @@ def image_size(configuration: Mapping[str, Any]) -> int | None:
     cfg = configuration.get('pretrained_cfg', configuration)
     if 'input_size' in cfg:
         return cfg['input_size'][-1]
+    if 'model_cfg' in configuration:
+        return (configuration['model_cfg'].get('vision_cfg') or {}).get('image_size')
     inside, _ = _INSIDE.get(configuration.get('model_type', ''), ('', ''))
     size = configuration.get(inside, configuration).get('image_size')
     return size[0] if isinstance(size, list) else size
@@ -191,14 +198,25 @@ def _from_timm(configuration: Mapping[str, Any], name: str, module: nn.Module) -
     return lines + _compared(stated, module)
 
 
-def _from_transformers(configuration: Mapping[str, Any], module: nn.Module) -> list[str]:
+def _from_open_clip(configuration: Mapping[str, Any], module: nn.Module) -> list[str]:
+    vision = configuration.get('vision_cfg') or {}
+    stated = {'activation': 'quick_gelu' if configuration.get('quick_gelu') else 'gelu'}
+    stated |= {
+        ours: vision[theirs] for theirs, ours in (('patch_size', 'patch'), ('width', 'channels')) if theirs in vision
+    }
+    if 'head_width' in vision and 'width' in vision:
+        stated['heads'] = vision['width'] // vision['head_width']
+    return _compared(stated, module)
+
+
+def _from_transformers(configuration: Mapping[str, Any], implied: Mapping[str, Any], module: nn.Module) -> list[str]:
     kind = configuration['model_type']
     if kind in _INSIDE:
         inside, kind = _INSIDE[kind]
         configuration = configuration.get(inside) or {}
     if kind not in _TRANSFORMERS:
         return [f'its configuration is of a {kind!r}, which is no kind of model known here']
-    stated, lines = {}, []
+    stated, lines = dict(implied), []
     for fact in _TRANSFORMERS[kind]:
         value = configuration.get(fact.key, fact.default)
         if fact.option:
@@ -208,13 +226,17 @@ def _from_transformers(configuration: Mapping[str, Any], module: nn.Module) -> l
     return lines + _compared(stated, module)
 
 
-def _compared(stated: Mapping[str, Any], module: nn.Module) -> list[str]:
+def _compared(stated: Mapping[str, Any], module: nn.Module, subject: str = 'its configuration has') -> list[str]:
     """What differs, and the option of ``load_weights`` and ``create`` that makes it equal."""
     lines = []
     for option, theirs in stated.items():
+        if not hasattr(module, option):
+            lines.append(f'{subject} {option} {theirs!r}, which ours does not know')
+            continue
         ours = getattr(module, option)
         theirs = tuple(theirs) if isinstance(theirs, list) else theirs
-        same = math.isclose(theirs, ours, rel_tol=1e-9) if isinstance(ours, float) else theirs == ours
+        numbers = isinstance(ours, float) and isinstance(theirs, int | float)
+        same = math.isclose(theirs, ours, rel_tol=1e-9) if numbers else theirs == ours
         if not same:
-            lines.append(f'its configuration has {option} {theirs!r} where ours is {ours!r} (pass {option}={theirs!r})')
+            lines.append(f'{subject} {option} {theirs!r} where ours is {ours!r} (pass {option}={theirs!r})')
     return lines

@@ -86,9 +86,8 @@ def load_weights(
     size = registry.info(name).image_size if image_size is None else image_size
     expected = expected_shapes(name, num_classes, (1, size, size, input_channels), overrides)
     stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
-    differences = []
+    differences = compatibility.differences(checkpoint.configuration, layout, name, module)
     if checkpoint.configuration is not None:
-        differences = compatibility.differences(checkpoint.configuration, name, module)
         made_for = compatibility.image_size(checkpoint.configuration)
         if image_size is None and made_for not in (None, size) and hasattr(module, 'resize_parameter'):
             differences.append(

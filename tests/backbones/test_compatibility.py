@@ -11,8 +11,22 @@ from backbones.pretrained import compatibility
 from tests.parity import weights
 
 
-def differences(name: str, configuration: dict, **options) -> list[str]:
-    return compatibility.differences(configuration, name, backbones.create(name, **options))
+def differences(name: str, configuration: dict | None, layout: str = '', **options) -> list[str]:
+    return compatibility.differences(configuration, layout, name, backbones.create(name, **options))
+
+
+@pytest.mark.parametrize('layout', ['lukemelas', 'transformers'])
+def test_a_layout_that_only_tensorflow_trained(layout: str):
+    expected = [f"weights in the {layout} layout have padding 'same' where ours is None (pass padding='same')"]
+    assert differences('efficientnet_b0', None, layout)[:1] == expected
+    assert not differences('efficientnet_b0', None, layout, padding='same', epsilon=1e-3)
+    assert not differences('efficientnet_b0', None, 'torchvision')
+    assert not differences('efficientnet_lite0', None, layout)
+
+
+def test_a_configuration_of_transformers_implies_as_much():
+    lines = differences('efficientnet_b0', {'model_type': 'efficientnet'}, 'transformers')
+    assert [line.partition('(pass ')[2] for line in lines] == ["padding='same')", 'epsilon=0.001)']
 
 
 def test_timm_and_ours_are_the_same_function():
