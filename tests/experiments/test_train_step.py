@@ -127,6 +127,8 @@ def test_frozen_auxiliary_heads_cost_nothing():
 
     def flops(rules: tuple, auxiliary_classes: int) -> float:
         training = Training('googlenet', rules, 0.5, augmented=False, auxiliary_classes=auxiliary_classes)
+        state, _ = training.lowered.out_info
+        assert jax.tree.structure(state) == jax.tree.structure(training.state())  # no statistics are lost
         return training.lowered.cost_analysis()['flops']
 
     without = flops(freezing.FREEZE_BACKBONE, 0)
