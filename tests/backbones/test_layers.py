@@ -154,6 +154,10 @@ CONVOLUTIONS = {
     'depthwise 5x5': (Conv(6, 5, groups=6), 6, 2),
     'depthwise 5x5 strided same': (Conv(6, 5, stride=2, padding='same', groups=6), 6, 'SAME'),
     'depthwise unpadded': (Conv(6, 3, stride=2, padding=0, groups=6), 6, 0),
+    'patches 4x4': (Conv(5, 4, stride=4, padding=0), 3, 0),
+    'patches 2x2': (Conv(5, 2, stride=2, padding=0), 6, 0),
+    'general 2x2 padded': (Conv(5, 2, stride=2, padding=1), 6, 1),
+    'grouped 2x2 strided': (Conv(6, 2, stride=2, padding=0, groups=3), 6, 0),
     'grouped with a multiplier': (Conv(12, 3, groups=6), 6, 1),
     'one channel': (Conv(1, 3), 1, 1),
     'grouped strided': (Conv(9, 3, stride=2, groups=3), 6, 1),
@@ -203,7 +207,9 @@ def assert_equals_lax(case: str, compute) -> None:
     jax.tree.map(assert_close, actual, expected)
 
 
-@pytest.mark.parametrize('case', [case for case in CONVOLUTIONS if case.startswith(('1x1', 'depthwise', 'one'))])
+@pytest.mark.parametrize(
+    'case', [case for case in CONVOLUTIONS if case.startswith(('1x1', 'depthwise', 'one', 'patches'))]
+)
 def test_convolution_and_its_gradients(case):
     """The lowerings of our own."""
     assert_equals_lax(case, value_and_gradients)
@@ -242,7 +248,14 @@ def test_convolution_in_bfloat16(case):
 
 @pytest.mark.parametrize(
     ('case', 'is_convolution'),
-    [('1x1', False), ('1x1 strided', False), ('depthwise 3x3 strided same', False), ('general 3x3', True)],
+    [
+        ('1x1', False),
+        ('1x1 strided', False),
+        ('depthwise 3x3 strided same', False),
+        ('patches 4x4', False),
+        ('general 2x2 padded', True),
+        ('general 3x3', True),
+    ],
 )
 def test_lowering_on_the_cpu(case, is_convolution):
     """Where the CPU's convolution is slow, the program has none: a matrix product or multiply-adds stand for it."""
@@ -325,7 +338,7 @@ def test_feed_forward_uses_the_exact_gelu():
     np.testing.assert_allclose(jax.jit(layer.apply)({'params': params}, x), expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize(('patch', 'size'), [(4, (12, 20)), (2, (6, 4)), (1, (3, 5))])
+@pytest.mark.parametrize(('patch', 'size'), [(4, (12, 20)), (4, (15, 21)), (2, (6, 4)), (1, (3, 5))])
 def test_patch_embedding_is_a_strided_convolution(patch, size):
     images, kernel = normal(0, 2, *size, 3), normal(1, patch, patch, 3, 5)
     expected = lax.conv_general_dilated(
