@@ -11,6 +11,7 @@ from functools import partial
 import flax.linen as nn
 
 from backbones import preprocessing
+from backbones.cnn.convnext import ConvNeXt
 from backbones.cnn.efficientnet import EfficientNetLite
 from backbones.cnn.resnet import BasicBlock, Bottleneck, ResNet
 from backbones.errors import UserError, unknown
@@ -61,6 +62,17 @@ def _efficientnet_lite(variant, width, depth, size, params, dropout) -> Entry:
     )
 
 
+def _convnext(channels, depths, stochastic_depth, size, params) -> Entry:
+    original = preprocessing.CONVNEXT
+    return Entry(
+        partial(ConvNeXt, channels, depths, stochastic_depth),
+        'cnn',
+        params,
+        preprocessing.TORCHVISION.replace(crop=224 / size),
+        layout_preprocessing={'timm': original, 'transformers': original, 'facebook': original},
+    )
+
+
 def _vit(patch, channels, depth, heads, params) -> Entry:
     return Entry(partial(VisionTransformer, patch, channels, depth, heads), 'vit', params, preprocessing.AUGREG_VIT)
 
@@ -80,6 +92,9 @@ TABLE: dict[str, Entry] = {
     'efficientnet_lite2': _efficientnet_lite(2, 1.1, 1.2, 260, 4_811_072, 0.3),
     # MobileNetV3.
     # ConvNeXt.
+    'convnext_tiny': _convnext((96, 192, 384, 768), (3, 3, 9, 3), 0.1, 236, 27_820_128),
+    'convnext_small': _convnext((96, 192, 384, 768), (3, 3, 27, 3), 0.4, 230, 49_454_688),
+    'convnext_base': _convnext((128, 256, 512, 1024), (3, 3, 27, 3), 0.5, 232, 87_566_464),
     # CSPNet.
     # YOLO.
     # Vision transformers.

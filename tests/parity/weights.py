@@ -72,6 +72,12 @@ CASES: tuple[Case, ...] = (
     *_cases('efficientnet_lite1', 240, 131),
     # MobileNetV3.
     # ConvNeXt.
+    *_cases('convnext_tiny', 97),
+    *_cases('convnext_tiny', 224, slow=True),
+    *_cases('convnext_small', 131, 64, slow=True),
+    *_cases('convnext_tiny', 64, layout='timm'),
+    *_cases('convnext_tiny', 64, layout='transformers', options=(('head_epsilon', 1e-12),)),
+    *_cases('convnext_tiny', 64, layout='facebook'),
     # CSPNet.
     # YOLO.
     # Vision transformers.
@@ -84,6 +90,9 @@ CASES: tuple[Case, ...] = (
 KEYS_ONLY: tuple[Case, ...] = (
     # ResNet, ResNeXt, Wide ResNet.
     Case('resnet152', 0, 224),
+    # ConvNeXt.
+    Case('convnext_base', 0, 224),
+    *(Case('convnext_small', 0, 224, layout) for layout in ('timm', 'transformers', 'facebook')),
     # Vision transformers.
 )
 
@@ -97,6 +106,8 @@ def marked(cases: Sequence[Case]) -> list:
 
 # The last normalisation of a residual branch. A smaller scale keeps the sum of many branches from growing.
 _LAST_NORM = re.compile(r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weight')
+# The same of a ConvNeXt, whose last normalisation follows the sum.
+_LAYER_SCALE = re.compile(r'.*\.layer_scale(_parameter)?|stages\.\d\.(blocks\.)?\d+\.gamma')
 
 
 def _random(*name: object, seed: int = 0) -> np.random.RandomState:
@@ -123,11 +134,14 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
     elif key.startswith(('cls_token', 'pos_embed', 'patch_embed')):
         values = 0.02 * _noise(random, shape) / np.prod(shape[1:] if len(shape) == 4 else 1) ** 0.5
     elif key.endswith('bias'):
-        values = 0.1 * _noise(random, shape)
+        # A ConvNeXt normalises only what its convolutions have made: larger biases there would drown the image.
+        values = (0.01 if backbone.startswith('convnext') else 0.1) * _noise(random, shape)
     elif len(shape) == 4:
         values = 0.1 * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 2:
         values = (1 / shape[1]) ** 0.5 * _noise(random, shape)
+    elif _LAYER_SCALE.fullmatch(key):
+        values = 0.2 * (1 + 0.1 * _noise(random, shape))
     else:
         values = (0.5 if _LAST_NORM.fullmatch(key) else 1) * (1 + 0.1 * _noise(random, shape))
     return values.astype(np.float32)

@@ -5,9 +5,10 @@ from typing import Any
 
 import flax.linen as nn
 
+from backbones.cnn.convnext import ConvNeXt
 from backbones.cnn.efficientnet import EfficientNetLite
 from backbones.cnn.resnet import ResNet
-from backbones.pretrained.keymaps import efficientnet, resnet, vit
+from backbones.pretrained.keymaps import convnext, efficientnet, resnet, vit
 from backbones.pretrained.keymaps.rules import Line
 from backbones.vit.vit import VisionTransformer
 
@@ -15,6 +16,12 @@ from backbones.vit.vit import VisionTransformer
 TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
     ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision},
     EfficientNetLite: {'lukemelas': efficientnet.lukemelas},
+    ConvNeXt: {
+        'torchvision': convnext.torchvision,
+        'timm': convnext.timm,
+        'transformers': convnext.transformers,
+        'facebook': convnext.facebook,
+    },
     VisionTransformer: {'timm': vit.timm},
 }
 

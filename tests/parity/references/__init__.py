@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from references.common import Reference
+from references.convnext import facebook_convnext, timm_convnext, torchvision_convnext, transformers_convnext
 from references.efficientnet import efficientnet_lite
 from references.resnet import resnet
 from references.vit import timm_vit
@@ -12,6 +13,10 @@ from weights import Case
 BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('resnet', 'torchvision', resnet),
     ('efficientnet_lite', 'lukemelas', efficientnet_lite),
+    ('convnext', 'torchvision', torchvision_convnext),
+    ('convnext', 'timm', timm_convnext),
+    ('convnext', 'transformers', transformers_convnext),
+    ('convnext', 'facebook', facebook_convnext),
     ('vit', 'timm', timm_vit),
 ]
 
