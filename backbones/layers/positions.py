@@ -116,6 +116,8 @@ def resample_relative_positions(
     old, new = round(len(table) ** 0.5), 2 * window - 1
     if old % 2 == 0 or old**2 != len(table):
         raise ValueError(f'{len(table)} relative positions are not those of a square window')
+    if old == new:
+        return table
     matrix = _geometric_matrix(old, new)
     maps = np.einsum('nr,mc,rch->nmh', matrix, matrix, table.reshape(old, old, -1))
     return maps.reshape(new**2, -1).astype(table.dtype)
