@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 import backbones
 
 # Name → parameters without a classifier, and the published number with one of 1000 classes where there is one
-# (torchvision's for ResNet and ConvNeXt, timm's for ViT, the weight file's for EfficientNet-Lite).
+# (torchvision's for ResNet, ConvNeXt and Swin, timm's for ViT, the weight file's for EfficientNet-Lite).
 PARAMETERS = {
     'resnet18': (11_176_512, 11_689_512),
     'resnet34': (21_284_672, 21_797_672),
@@ -32,6 +32,9 @@ PARAMETERS = {
     'convnext_tiny': (27_820_128, 28_589_128),
     'convnext_small': (49_454_688, 50_223_688),
     'convnext_base': (87_566_464, 88_591_464),
+    'swin_tiny': (27_519_354, 28_288_354),
+    'swin_small': (48_837_258, 49_606_258),
+    'swin_base': (86_743_224, 87_768_224),
     'resnet_micro': (456_576, None),
     'vit_micro': (458_592, None),
 }

@@ -76,14 +76,23 @@ CASES: tuple[Case, ...] = (
     *_cases('convnext_tiny', 224, slow=True),
     *_cases('convnext_small', 131, 64, slow=True),
     *_cases('convnext_tiny', 64, layout='timm'),
-    *_cases('convnext_tiny', 64, layout='transformers', options=(('head_epsilon', 1e-12),)),
-    *_cases('convnext_tiny', 64, layout='facebook'),
+    *_cases('convnext_tiny', 64, layout='transformers', options=(('head_epsilon', 1e-12),), slow=True),
+    *_cases('convnext_tiny', 64, layout='facebook', slow=True),
     # CSPNet.
     # YOLO.
     # Vision transformers.
     *_cases('vit_tiny_patch16', 224, 96, (160, 224)),
     *_cases('vit_small_patch32', 224, 96, (288, 224)),
     # Swin.
+    *_cases('swin_tiny', 100),
+    *_cases('swin_tiny', 224, slow=True),
+    *_cases('swin_tiny', 97, options=(('pad', True),)),
+    *_cases('swin_small', 160, 68, slow=True),
+    *_cases('swin_tiny', 96, layout='timm', options=(('window', 3),), slow=True),
+    *_cases('swin_tiny', (96, 160), layout='timm', options=(('window', 3),)),
+    *_cases('swin_tiny', (224, 160), layout='timm', slow=True),
+    *_cases('swin_tiny', 64, layout='transformers', options=(('window', 2),)),
+    *_cases('swin_tiny', 96, layout='microsoft', options=(('window', 3),)),
 )
 
 # Variants too large to run in a test: their keys and shapes.
@@ -94,6 +103,9 @@ KEYS_ONLY: tuple[Case, ...] = (
     Case('convnext_base', 0, 224),
     *(Case('convnext_small', 0, 224, layout) for layout in ('timm', 'transformers', 'facebook')),
     # Vision transformers.
+    # Swin.
+    Case('swin_base', 0, 224),
+    *(Case('swin_small', 0, 224, layout) for layout in ('timm', 'transformers', 'microsoft')),
 )
 
 
@@ -119,6 +131,25 @@ def _noise(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
     return random.uniform(-(3**0.5), 3**0.5, shape)
 
 
+def _relative_position_index(shape: tuple[int, ...]) -> np.ndarray:
+    """Swin's buffer: the row of the bias table for each pair of positions in a square window."""
+    side = round(np.prod(shape) ** 0.25)
+    y, x = np.indices((side, side)).reshape(2, -1)
+    down, right = y[:, None] - y, x[:, None] - x
+    return ((down + side - 1) * (2 * side - 1) + right + side - 1).reshape(shape)
+
+
+def _shift_mask(windows: int, area: int, _: int) -> np.ndarray:
+    """Swin's buffer: -100 between positions of a window that lie apart before half of the window is shifted around."""
+    rows, side = round(windows**0.5), round(area**0.5)
+    regions, size = np.zeros((rows * side, rows * side)), rows * side
+    for number, (top, left) in enumerate([(size - side // 2, 0), (0, size - side // 2)], start=1):
+        regions[top:, left:] += number
+    cut = [np.hsplit(band, rows) for band in np.vsplit(regions, rows)]
+    flat = np.reshape(cut, (windows, area))
+    return np.where(flat[:, :, None] == flat[:, None], 0, -100).astype(np.float32)
+
+
 def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """One entry of a state dictionary, scaled so that activations stay alive down to the last layer.
 
@@ -126,12 +157,16 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
     """
     if key.endswith('num_batches_tracked'):
         return np.zeros(shape, np.int64)
+    if key.endswith('relative_position_index'):
+        return _relative_position_index(shape)
+    if key.endswith('attn_mask'):
+        return _shift_mask(*shape)
     random = _random(backbone, key, seed=seed)
     if key.endswith('running_var'):
         values = 0.01 * random.uniform(0.5, 1.5, shape)
     elif key.endswith('running_mean'):
         values = 0.01 * _noise(random, shape)
-    elif key.startswith(('cls_token', 'pos_embed', 'patch_embed')):
+    elif key.startswith(('cls_token', 'pos_embed', 'patch_embed.proj')):
         values = 0.02 * _noise(random, shape) / np.prod(shape[1:] if len(shape) == 4 else 1) ** 0.5
     elif key.endswith('bias'):
         # A ConvNeXt normalises only what its convolutions have made: larger biases there would drown the image.

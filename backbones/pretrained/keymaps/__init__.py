@@ -8,8 +8,9 @@ import flax.linen as nn
 from backbones.cnn.convnext import ConvNeXt
 from backbones.cnn.efficientnet import EfficientNetLite
 from backbones.cnn.resnet import ResNet
-from backbones.pretrained.keymaps import convnext, efficientnet, resnet, vit
+from backbones.pretrained.keymaps import convnext, efficientnet, resnet, swin, vit
 from backbones.pretrained.keymaps.rules import Line
+from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 
 # Kind of module → layout → its key map. Where two layouts are one, the first is the one that is reported.
@@ -23,6 +24,12 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
         'facebook': convnext.facebook,
     },
     VisionTransformer: {'timm': vit.timm},
+    SwinTransformer: {
+        'torchvision': swin.torchvision,
+        'timm': swin.timm,
+        'transformers': swin.transformers,
+        'microsoft': swin.microsoft,
+    },
 }
 
 

@@ -6,6 +6,7 @@ from references.common import Reference
 from references.convnext import facebook_convnext, timm_convnext, torchvision_convnext, transformers_convnext
 from references.efficientnet import efficientnet_lite
 from references.resnet import resnet
+from references.swin import microsoft_swin, timm_swin, torchvision_swin, transformers_swin
 from references.vit import timm_vit
 from weights import Case
 
@@ -18,6 +19,10 @@ BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('convnext', 'transformers', transformers_convnext),
     ('convnext', 'facebook', facebook_convnext),
     ('vit', 'timm', timm_vit),
+    ('swin', 'torchvision', torchvision_swin),
+    ('swin', 'timm', timm_swin),
+    ('swin', 'transformers', transformers_swin),
+    ('swin', 'microsoft', microsoft_swin),
 ]
 
 
