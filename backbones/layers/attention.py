@@ -1,9 +1,12 @@
-"""Multi-head self-attention and the transformer's feed-forward block."""
+"""Multi-head self-attention, over all tokens or inside windows, and the transformer's feed-forward block."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from backbones.layers.activations import activation
 
 truncated_normal = nn.initializers.truncated_normal(0.02)
 
@@ -14,26 +17,54 @@ class Dense(nn.Module):
     features: int
     kernel_init: nn.initializers.Initializer = truncated_normal
     dtype: jnp.dtype = jnp.float32
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, '*batch channels']) -> Float[Array, '*batch features']:
         kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-        bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
-        return jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+        if self.use_bias:
+            y += self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+        return y
 
 
 def dot_product_attention(
-    query: Float[Array, 'batch heads tokens width'],
-    key: Float[Array, 'batch heads tokens width'],
-    value: Float[Array, 'batch heads tokens value_width'],
-) -> Float[Array, 'batch heads tokens value_width']:
+    query: Float[Array, '*batch heads queries width'],
+    key: Float[Array, '*batch heads tokens width'],
+    value: Float[Array, '*batch heads tokens value_width'],
+    bias: Float[Array, '... heads queries tokens'] | float = 0.0,
+) -> Float[Array, '*batch heads queries value_width']:
     """Values mixed by the softmax of the scaled products of queries and keys; the softmax is float32.
 
     Heads come before tokens: both products are then plain batched matrix products, the fastest layout on the CPU.
+    ``bias`` is added to the scores before the softmax.
     """
-    scores = jnp.einsum('bhqd,bhkd->bhqk', query * query.shape[-1] ** -0.5, key)
-    weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(value.dtype)
-    return jnp.einsum('bhqk,bhkd->bhqd', weights, value)
+    scores = jnp.einsum('...qd,...kd->...qk', query * query.shape[-1] ** -0.5, key)
+    weights = jax.nn.softmax(scores.astype(jnp.float32) + bias).astype(value.dtype)
+    return jnp.einsum('...qk,...kd->...qd', weights, value)
+
+
+def merge_heads(x: Float[Array, '*batch heads tokens width']) -> Float[Array, '*batch tokens channels']:
+    """The heads of each token side by side."""
+    x = jnp.moveaxis(x, -3, -2)
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def attend(
+    packed: Float[Array, '*batch tokens packed_channels'],
+    heads: int,
+    bias: Float[Array, '... heads tokens tokens'] | float = 0.0,
+) -> Float[Array, '*batch tokens channels']:
+    """Scaled dot-product attention among the tokens of each batch entry.
+
+    Args:
+        packed: queries, keys and values side by side, each with its heads side by side.
+        heads: number of heads.
+        bias: added to the scores before the softmax.
+    """
+    *batch, tokens, width = packed.shape
+    split = packed.reshape(*batch, tokens, 3, heads, width // 3 // heads)
+    return merge_heads(dot_product_attention(*jnp.moveaxis(split, (-3, -2), (0, -3)), bias))
 
 
 class SelfAttention(nn.Module):
@@ -44,21 +75,89 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, 'batch tokens channels']) -> Float[Array, 'batch tokens channels']:
-        batch, tokens, channels = x.shape
-        width = channels // self.heads
+        channels = x.shape[-1]
         packed = Dense(3 * channels, dtype=self.dtype, name='qkv')(x)
-        query, key, value = packed.reshape(batch, tokens, 3, self.heads, width).transpose(2, 0, 3, 1, 4)
-        mixed = dot_product_attention(query, key, value).transpose(0, 2, 1, 3).reshape(batch, tokens, channels)
-        return Dense(channels, dtype=self.dtype, name='projection')(mixed)
+        return Dense(channels, dtype=self.dtype, name='projection')(attend(packed, self.heads))
 
 
-class FeedForward(nn.Module):
-    """Two dense layers with the exact (erf) GELU between them."""
+def relative_position_index(window: int) -> np.ndarray:
+    """For each pair of positions in a square window, the row of the bias table: ``int64[window**2, window**2]``."""
+    rows, columns = np.divmod(np.arange(window**2), window)
+    down, right = (axis[:, None] - axis[None] + window - 1 for axis in (rows, columns))
+    return down * (2 * window - 1) + right
 
-    hidden: int
+
+def shift_mask(windows: tuple[int, int], window: int, shift: tuple[int, int]) -> np.ndarray:
+    """Keeps apart what a cyclic shift brings into one window from opposite borders of a map.
+
+    Args:
+        windows: how many there are along each side.
+        window: side of a window.
+        shift: by how much each side was rolled towards the first row or column.
+
+    Returns:
+        ``float32[windows, window**2, window**2]``: -100 between positions of different origin, 0 elsewhere.
+    """
+    origins = []
+    for count, rolled in zip(windows, shift, strict=True):
+        position = np.arange(count * window)
+        origins.append((position >= count * window - rolled).reshape(count, window))
+    down, right = origins
+    origin = (2 * down[:, None, :, None] + right[None, :, None, :]).reshape(-1, window**2)
+    return np.where(origin[:, :, None] != origin[:, None, :], np.float32(-100), np.float32(0))
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside the square windows of a map, with a learned bias for each offset between two positions.
+
+    The map is padded to whole windows with zeros on the right and the bottom. A shifted one is rolled first, so that
+    windows cover what were the borders between windows; a side that a single window covers is not shifted.
+
+    Source: Liu et al. 2021, "Swin Transformer"; torchvision/models/swin_transformer.py, shifted_window_attention.
+
+    Attributes:
+        heads: number of heads.
+        window: side of a window.
+        shift: positions by which the windows are shifted.
+        dtype: type of the computation; scores and biases are float32.
+    """
+
+    heads: int
+    window: int
+    shift: int = 0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, 'batch tokens channels']) -> Float[Array, 'batch tokens channels']:
+    def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch height width channels']:
+        batch, height, width, channels = x.shape
+        window = self.window
+        rows, columns = -(-height // window), -(-width // window)
+        down, right = (self.shift if count > 1 else 0 for count in (rows, columns))
+
+        table_shape = ((2 * window - 1) ** 2, self.heads)
+        table = self.param('relative_position_bias_table', truncated_normal, table_shape, jnp.float32)
+        bias = table[relative_position_index(window)].transpose(2, 0, 1)
+        if down or right:
+            bias = bias + shift_mask((rows, columns), window, (down, right))[:, None]
+
+        x = jnp.pad(x, ((0, 0), (0, rows * window - height), (0, columns * window - width), (0, 0)))
+        x = jnp.roll(x, (-down, -right), (1, 2))
+        x = x.reshape(batch, rows, window, columns, window, channels).transpose(0, 1, 3, 2, 4, 5)
+        packed = Dense(3 * channels, dtype=self.dtype, name='qkv')(x.reshape(batch, -1, window**2, channels))
+        x = Dense(channels, dtype=self.dtype, name='projection')(attend(packed, self.heads, bias))
+        x = x.reshape(batch, rows, columns, window, window, channels).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(batch, rows * window, columns * window, channels)
+        return jnp.roll(x, (down, right), (1, 2))[:, :height, :width]
+
+
+class FeedForward(nn.Module):
+    """Two dense layers with an activation between them, by default the exact (erf) GELU."""
+
+    hidden: int
+    dtype: jnp.dtype = jnp.float32
+    activation: str = 'gelu'
+
+    @nn.compact
+    def __call__(self, x: Float[Array, '*batch channels']) -> Float[Array, '*batch channels']:
         y = Dense(self.hidden, dtype=self.dtype, name='dense1')(x)
-        return Dense(x.shape[-1], dtype=self.dtype, name='dense2')(jax.nn.gelu(y, approximate=False))
+        return Dense(x.shape[-1], dtype=self.dtype, name='dense2')(activation(self.activation)(y))

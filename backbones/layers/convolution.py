@@ -72,6 +72,8 @@ def convolve(
     """Convolve; the lowering depends on the kernel's shape and on the platform the program is compiled for."""
     if kernel.shape[:2] == (1, 1) and groups == 1 and padding == ((0, 0), (0, 0)):
         return _pointwise(x, kernel, stride)
+    if kernel.shape[:2] == (stride, stride) and groups == 1 and padding == ((0, 0), (0, 0)):
+        return patch_embedding(x, kernel)
     if groups == x.shape[-1] == kernel.shape[-1]:
         return lax.platform_dependent(
             x,
@@ -126,9 +128,13 @@ def patch_embedding(
     images: Float[Array, 'batch height width channels'],
     kernel: Float[Array, 'patch patch channels features'],
 ) -> Float[Array, 'batch rows columns features']:
-    """A convolution whose stride equals its kernel, as a reshape and one matrix product."""
+    """A convolution whose stride equals its kernel, as a reshape and one matrix product.
+
+    Rows and columns at the end that fill no patch are left out, as a convolution leaves them out.
+    """
     batch, height, width, channels = images.shape
     patch, _, _, features = kernel.shape
-    grid = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
-    grid = grid.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // patch, width // patch, patch * patch * channels)
+    rows, columns = height // patch, width // patch
+    grid = images[:, : rows * patch, : columns * patch].reshape(batch, rows, patch, columns, patch, channels)
+    grid = grid.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, patch * patch * channels)
     return jnp.dot(grid, kernel.reshape(patch * patch * channels, features))

@@ -79,3 +79,45 @@ def resample_positions(
     with jax.default_matmul_precision('highest'):
         maps = jnp.einsum('nr,mc,rcd->nmd', jnp.asarray(rows, maps.dtype), jnp.asarray(columns, maps.dtype), maps)
     return jnp.concatenate([jnp.asarray(table)[:, :prefix], maps.reshape(1, grid[0] * grid[1], -1)], axis=1)
+
+
+def _geometric_matrix(old: int, new: int) -> np.ndarray:
+    """Linear interpolation ``[new, old]`` of one axis of offsets, between points whose distances grow geometrically.
+
+    The old offsets are laid out around zero so that the outermost one comes to where the outermost new one is: offsets
+    near zero stay as fine as they were trained, far ones are stretched. The ratio is found by bisection, with the
+    bounds and the precision of the reference.
+    """
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        beyond = (ratio ** np.arange(old // 2)).sum() > new // 2
+        low, high = (low, ratio) if beyond else (ratio, high)
+    distances = np.cumsum(ratio ** np.arange(old // 2))
+    points = np.concatenate([-distances[::-1], [0], distances])
+    offsets = np.arange(new) - new // 2
+    return np.stack([np.interp(offsets, points, one) for one in np.eye(old)], axis=1)
+
+
+def resample_relative_positions(
+    table: Float[np.ndarray, 'offsets heads'], window: int
+) -> Float[np.ndarray, 'new_offsets heads']:
+    """Resample a table of relative-position biases from its square window to another one.
+
+    Source: unilm/beit/run_class_finetuning.py, as timm/layers/pos_embed_rel.py, resize_rel_pos_bias_table, computes it.
+
+    Args:
+        table: one row per offset between two positions of a window, ``(2 * window - 1) ** 2`` of them.
+        window: side of the new window.
+
+    Raises:
+        ValueError: the table is not that of a square window.
+    """
+    old, new = round(len(table) ** 0.5), 2 * window - 1
+    if old % 2 == 0 or old**2 != len(table):
+        raise ValueError(f'{len(table)} relative positions are not those of a square window')
+    if old == new:
+        return table
+    matrix = _geometric_matrix(old, new)
+    maps = np.einsum('nr,mc,rch->nmh', matrix, matrix, table.reshape(old, old, -1))
+    return maps.reshape(new**2, -1).astype(table.dtype)

@@ -1,5 +1,7 @@
 """What only acts while a model trains."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,16 @@ class StochasticDepth(nn.Module):
             return x
         kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - self.rate, (x.shape[0],) + (1,) * (x.ndim - 1))
         return jnp.where(kept, x / (1 - self.rate), 0).astype(x.dtype)
+
+
+def stochastic_depth_rates(last: float, depths: Sequence[int]) -> list[tuple[float, ...]]:
+    """Rates per stage and block that grow linearly over all blocks, from 0 at the first to ``last`` at the last."""
+    steps = max(sum(depths) - 1, 1)
+    starts = [sum(depths[:stage]) for stage in range(len(depths))]
+    return [
+        tuple(last * block / steps for block in range(start, start + depth))
+        for start, depth in zip(starts, depths, strict=True)
+    ]
 
 
 class LayerScale(nn.Module):

@@ -3,7 +3,6 @@
 import math
 from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from backbones.layers.attention import FeedForward, SelfAttention, dot_product_attention
-from backbones.layers.blocks import ConvNormActivation
+from backbones.layers.attention import (
+    Dense,
+    FeedForward,
+    SelfAttention,
+    WindowAttention,
+    dot_product_attention,
+    relative_position_index,
+)
 from backbones.layers.convolution import Conv, patch_embedding, same_padding
 from backbones.layers.normalisation import BatchNorm, LayerNorm
 from backbones.layers.pooling import adaptive_average_pool, global_average_pool, max_pool
+from backbones.layers.positions import resample_relative_positions
+from backbones.layers.regularisation import stochastic_depth_rates
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
@@ -156,6 +163,10 @@ CONVOLUTIONS = {
     'depthwise 5x5': (Conv(6, 5, groups=6), 6, 2),
     'depthwise 5x5 strided same': (Conv(6, 5, stride=2, padding='same', groups=6), 6, 'SAME'),
     'depthwise unpadded': (Conv(6, 3, stride=2, padding=0, groups=6), 6, 0),
+    'patches 4x4': (Conv(5, 4, stride=4, padding=0), 3, 0),
+    'patches 2x2': (Conv(5, 2, stride=2, padding=0), 6, 0),
+    'general 2x2 padded': (Conv(5, 2, stride=2, padding=1), 6, 1),
+    'grouped 2x2 strided': (Conv(6, 2, stride=2, padding=0, groups=3), 6, 0),
     'grouped with a multiplier': (Conv(12, 3, groups=6), 6, 1),
     'one channel': (Conv(1, 3), 1, 1),
     'grouped strided': (Conv(9, 3, stride=2, groups=3), 6, 1),
@@ -205,7 +216,9 @@ def assert_equals_lax(case: str, compute) -> None:
     jax.tree.map(assert_close, actual, expected)
 
 
-@pytest.mark.parametrize('case', [case for case in CONVOLUTIONS if case.startswith(('1x1', 'depthwise', 'one'))])
+@pytest.mark.parametrize(
+    'case', [case for case in CONVOLUTIONS if case.startswith(('1x1', 'depthwise', 'one', 'patches'))]
+)
 def test_convolution_and_its_gradients(case):
     """The lowerings of our own."""
     assert_equals_lax(case, value_and_gradients)
@@ -244,7 +257,14 @@ def test_convolution_in_bfloat16(case):
 
 @pytest.mark.parametrize(
     ('case', 'is_convolution'),
-    [('1x1', False), ('1x1 strided', False), ('depthwise 3x3 strided same', False), ('general 3x3', True)],
+    [
+        ('1x1', False),
+        ('1x1 strided', False),
+        ('depthwise 3x3 strided same', False),
+        ('patches 4x4', False),
+        ('general 2x2 padded', True),
+        ('general 3x3', True),
+    ],
 )
 def test_lowering_on_the_cpu(case, is_convolution):
     """Where the CPU's convolution is slow, the program has none: a matrix product or multiply-adds stand for it."""
@@ -273,8 +293,8 @@ def test_same_padding_is_tensorflows(size, kernel, stride):
     assert outputs == math.ceil(size / stride)
 
 
-def naive_attention(x: np.ndarray, params: dict, heads: int) -> np.ndarray:
-    """Head by head and image by image, in float64."""
+def naive_attention(x: np.ndarray, params: dict, heads: int, scores_bias: np.ndarray | None = None) -> np.ndarray:
+    """Head by head and image by image, in float64; ``scores_bias`` is ``[heads, tokens, tokens]``."""
     packed_kernel, packed_bias, kernel, bias = (
         np.asarray(params[layer][name], np.float64) for layer in ('qkv', 'projection') for name in ('kernel', 'bias')
     )
@@ -288,6 +308,7 @@ def naive_attention(x: np.ndarray, params: dict, heads: int) -> np.ndarray:
         for head in range(heads):
             part = slice(head * width, (head + 1) * width)
             scores = queries[:, part] @ keys[:, part].T / math.sqrt(width)
+            scores += 0 if scores_bias is None else scores_bias[head]
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             weights /= weights.sum(-1, keepdims=True)
             mixed.append(weights @ values[:, part])
@@ -323,6 +344,108 @@ def test_self_attention_in_bfloat16_keeps_float32_parameters():
     assert dtypes(variables) == FLOAT32
 
 
+def naive_window_attention(x: np.ndarray, params: dict, heads: int, window: int, shift: int) -> np.ndarray:
+    """Window by window, each position followed to where it comes from in the padded map."""
+    batch, height, width, channels = x.shape
+    sides = [-(-side // window) * window for side in (height, width)]
+    shifts = [shift if side > window else 0 for side in sides]
+    padded = np.zeros((batch, *sides, channels))
+    padded[:, :height, :width] = x
+    table = np.asarray(params['relative_position_bias_table'], np.float64).reshape(
+        2 * window - 1, 2 * window - 1, heads
+    )
+    output = np.zeros_like(padded)
+    for top in range(0, sides[0], window):
+        for left in range(0, sides[1], window):
+            places = [(top + row, left + column) for row in range(window) for column in range(window)]
+            origins = [(row + shifts[0], column + shifts[1]) for row, column in places]
+            wrapped = [(row >= sides[0], column >= sides[1]) for row, column in origins]
+            bias = np.zeros((heads, window**2, window**2))
+            for query, (row, column) in enumerate(places):
+                for key, (other_row, other_column) in enumerate(places):
+                    bias[:, query, key] = table[row - other_row + window - 1, column - other_column + window - 1]
+                    if wrapped[query] != wrapped[key]:
+                        bias[:, query, key] -= 100
+            rows, columns = np.transpose(origins) % np.array(sides)[:, None]
+            output[:, rows, columns] = naive_attention(padded[:, rows, columns], params, heads, bias)
+    return output[:, :height, :width]
+
+
+@pytest.mark.parametrize('size', [(6, 9), (7, 4), (3, 8), (2, 3)], ids=str)
+@pytest.mark.parametrize('shift', [0, 1])
+def test_window_attention(size, shift):
+    """Sides that are whole windows, that are padded, and that one window covers, which keeps them from the shift."""
+    x = normal(0, 2, *size, 12)
+    layer = WindowAttention(heads=2, window=3, shift=shift)
+    params = randomised(shapes(layer, x))['params']
+    params['qkv'] = jax.tree.map(lambda leaf: 0.4 * leaf, params['qkv'])
+    assert params['relative_position_bias_table'].shape == (25, 2)
+    expected = naive_window_attention(x, params, 2, 3, shift)
+    assert_close(jax.jit(layer.apply)({'params': params}, x), expected)
+
+
+def test_window_attention_in_bfloat16_keeps_float32_parameters():
+    x = jnp.asarray(normal(0, 2, 6, 7, 12), jnp.bfloat16)
+    layer = WindowAttention(2, 3, 1, jnp.bfloat16)
+    output, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
+    assert output.dtype == jnp.bfloat16
+    assert dtypes(variables) == FLOAT32
+
+
+def test_relative_position_index():
+    """Rows of the table run from the largest offset upwards and leftwards to the largest down and right."""
+    expected = [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
+    np.testing.assert_array_equal(relative_position_index(2), expected)
+    assert relative_position_index(2).dtype == np.int64
+
+
+def test_relative_positions_of_a_larger_window():
+    """The centre stays, the outermost offsets meet, and between two old offsets the values are interpolated.
+
+    From 5 offsets to 7 along each side, the old ones lie at -3, -1, 0, 1 and 3 (a ratio of 2 would bring them there,
+    but it is bounded by 1.5: -2.5, -1, 0, 1 and 2.5).
+    """
+    old, new = 5, 7
+    axis = normal(0, old)
+    table = (axis[:, None] + 10 * axis[None]).reshape(-1, 1)
+    resampled = resample_relative_positions(table, window=4).reshape(new, new)
+    points = np.interp(np.arange(-3, 4), [-2.5, -1, 0, 1, 2.5], axis)
+    assert_close(resampled, points[:, None] + 10 * points[None])
+    assert resampled.dtype == np.float32
+
+
+def test_relative_positions_of_the_same_window_are_kept():
+    table = normal(0, 25, 2)
+    assert resample_relative_positions(table, window=3) is table
+
+
+@pytest.mark.parametrize('count', [24, 36])
+def test_relative_positions_of_no_square_window(count):
+    with pytest.raises(ValueError, match=f'{count} relative positions are not those of a square window'):
+        resample_relative_positions(normal(0, count, 2), window=3)
+
+
+def test_dense_without_a_bias():
+    x = normal(0, 3, 4)
+    layer = Dense(5, use_bias=False)
+    params = randomised(shapes(layer, x))['params']
+    assert set(params) == {'kernel'}
+    assert_close(layer.apply({'params': params}, x), x @ np.asarray(params['kernel']))
+
+
+def test_stochastic_depth_rates_grow_linearly_over_all_blocks():
+    assert stochastic_depth_rates(0.5, (2, 1, 3)) == [(0.0, 0.1), (0.2,), (0.3, 0.4, 0.5)]
+    assert stochastic_depth_rates(0.5, (1,)) == [(0.0,)]
+
+
+def test_feed_forward_with_another_activation():
+    x = normal(0, 2, 5, 4)
+    params = randomised(shapes(FeedForward(16), x))['params']
+    hidden = Dense(16).apply({'params': params['dense1']}, x)
+    expected = Dense(4).apply({'params': params['dense2']}, jax.nn.relu(hidden))
+    assert_close(FeedForward(16, activation='relu').apply({'params': params}, x), expected)
+
+
 def test_feed_forward_uses_the_exact_gelu():
     """The tanh approximation is off by up to 4.7e-4, far more than the tolerance."""
     x = normal(0, 2, 50, 4)
@@ -337,16 +460,7 @@ def test_feed_forward_uses_the_exact_gelu():
     np.testing.assert_allclose(jax.jit(layer.apply)({'params': params}, x), expected, rtol=0, atol=2e-5)
 
 
-def test_conv_norm_activation_starts_with_the_values_asked_for():
-    options = {'kernel_init': nn.initializers.constant(3), 'scale_init': nn.initializers.constant(2)}
-    variables = ConvNormActivation(4, 3, **options).init(jax.random.key(0), normal(0, 1, 5, 5, 2))
-    params = variables['params']
-    assert (params['conv']['kernel'] == 3).all()
-    assert (params['norm']['scale'] == 2).all()
-    assert not params['norm']['bias'].any()
-
-
-@pytest.mark.parametrize(('patch', 'size'), [(4, (12, 20)), (2, (6, 4)), (1, (3, 5))])
+@pytest.mark.parametrize(('patch', 'size'), [(4, (12, 20)), (4, (15, 21)), (2, (6, 4)), (1, (3, 5))])
 def test_patch_embedding_is_a_strided_convolution(patch, size):
     images, kernel = normal(0, 2, *size, 3), normal(1, patch, patch, 3, 5)
     expected = lax.conv_general_dilated(

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 import backbones
@@ -29,7 +30,7 @@ def load(case: weights.Case, file: Path, classifier: bool) -> tuple[dict, backbo
 
 
 def outputs_of(case: weights.Case, variables: dict, classifier: bool) -> dict[str, np.ndarray]:
-    """All outputs of the classifier and of the backbone inside it, from one compilation."""
+    """All outputs of the classifier and of the backbone inside it, from one compilation, and the parameters."""
     if classifier:
         model = backbones.create_classifier(case.backbone, num_classes=1000, **dict(case.options))
     else:
@@ -55,8 +56,7 @@ def outputs_of(case: weights.Case, variables: dict, classifier: bool) -> dict[st
     params = variables['params']['backbone'] if classifier else variables['params']
     if features.tokens is not None:
         outputs['tokens'] = features.tokens
-        outputs['position_embedding'] = params.get('position_embedding')
-    return outputs
+    return outputs | flatten_dict(params, sep='/')
 
 
 def auxiliary_logits(case: weights.Case, variables: dict) -> dict[str, np.ndarray]:

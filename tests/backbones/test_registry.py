@@ -58,13 +58,25 @@ PARAMETERS = {
     'efficientnet_lite2': (4_811_072, 6_092_072),
     'mobilenet_v3_small': (1_517_856, 2_542_856),
     'mobilenet_v3_large': (4_202_032, 5_483_032),
+    'convnext_tiny': (27_820_128, 28_589_128),
+    'convnext_small': (49_454_688, 50_223_688),
+    'convnext_base': (87_566_464, 88_591_464),
+    'swin_tiny': (27_519_354, 28_288_354),
+    'swin_small': (48_837_258, 49_606_258),
+    'swin_base': (86_743_224, 87_768_224),
     'resnet_micro': (456_576, None),
     'vit_micro': (458_592, None),
 }
 NAMES = tuple(PARAMETERS)
 CNNS = tuple(backbones.names('cnn'))
 VITS = tuple(backbones.names('vit'))
-WITHOUT_STATISTICS = ('vgg16', 'vgg19')  # CNNs that have no BatchNorm
+WITHOUT_STATISTICS = ('vgg16', 'vgg19', *(name for name in CNNS if name.startswith('convnext')))  # no BatchNorm
+    'vgg16',
+    'vgg19',
+    'convnext_tiny',
+    'convnext_small',
+    'convnext_base',
+)  # CNNs that have no BatchNorm
 
 
 def count(params) -> int:

@@ -106,6 +106,12 @@ CASES: tuple[Case, ...] = (
     *_cases('mobilenet_v3_large', 224, 131),
     *_cases('mobilenet_v3_large', 97, layout='timm', options=(('padding', 'same'),)),
     # ConvNeXt.
+    *_cases('convnext_tiny', 97),
+    *_cases('convnext_tiny', 224, slow=True),
+    *_cases('convnext_small', 131, 64, slow=True),
+    *_cases('convnext_tiny', 64, layout='timm'),
+    *_cases('convnext_tiny', 64, layout='transformers', options=(('head_epsilon', 1e-12),), slow=True),
+    *_cases('convnext_tiny', 64, layout='facebook', slow=True),
     # CSPNet.
     *_cases('cspresnet50', 256, 97),
     *_cases('cspdarknet53', 256, 131),
@@ -118,6 +124,15 @@ CASES: tuple[Case, ...] = (
     *_cases('vit_tiny_patch16', 224, 96, (160, 224)),
     *_cases('vit_small_patch32', 224, 96, (288, 224)),
     # Swin.
+    *_cases('swin_tiny', 100),
+    *_cases('swin_tiny', 224, slow=True),
+    *_cases('swin_tiny', 97, options=(('pad', True),)),
+    *_cases('swin_small', 160, 68, slow=True),
+    *_cases('swin_tiny', 96, layout='timm', options=(('window', 3),), slow=True),
+    *_cases('swin_tiny', (96, 160), layout='timm', options=(('window', 3),)),
+    *_cases('swin_tiny', (224, 160), layout='timm', slow=True),
+    *_cases('swin_tiny', 64, layout='transformers', options=(('window', 2),)),
+    *_cases('swin_tiny', 96, layout='microsoft', options=(('window', 3),)),
 )
 
 # Variants too large to run in a test: their keys and shapes.
@@ -131,12 +146,16 @@ KEYS_ONLY: tuple[Case, ...] = (
     Case('efficientnet_b3', 0, 300, layout='timm'),
     Case('efficientnet_lite2', 0, 260),
     # ConvNeXt.
+    *(Case('convnext_base', 0, 224, layout) for layout in ('', 'timm')),
+    *(Case('convnext_small', 0, 224, layout) for layout in ('timm', 'transformers', 'facebook')),
     # YOLO.
     *(Case(f'yolo{version}{size}', 0, 640, classifier=False) for version in (11, 26) for size in 'smlx'),
     # Vision transformers.
     *(Case(f'vit_{size}_patch16', 0, 224) for size in ('small', 'base', 'large')),
     *(Case(f'vit_{size}_patch32', 0, 224) for size in ('tiny', 'base', 'large')),
     # Swin.
+    Case('swin_base', 0, 224),
+    *(Case('swin_small', 0, 224, layout) for layout in ('timm', 'transformers', 'microsoft')),
 )
 
 # One model per family, in training mode.
@@ -174,6 +193,8 @@ _LAST_NORM = re.compile(
     r'|stages\.\d+\.(blocks\.\d+\.conv[23]|conv_transition)\.bn\.weight'  # CSPNet
 )
 
+# The same of a ConvNeXt, whose last normalisation follows the sum.
+_LAYER_SCALE = re.compile(r'.*\.layer_scale(_parameter)?|stages\.\d\.(blocks\.)?\d+\.gamma')
 # Squeeze-and-excitation lets about half of a block through, which larger normalisations make up for; not the last of a
 # residual branch, where the key tells. Its own kernels see means, which are smaller than what they are means of.
 _SQUEEZED = {'efficientnet_b': 1.12, 'mobilenet_v3_small': 1.12, 'mobilenet_v3_large': 1.0}
@@ -197,6 +218,25 @@ def _noise(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
     return random.uniform(-(3**0.5), 3**0.5, shape)
 
 
+def _relative_position_index(shape: tuple[int, ...]) -> np.ndarray:
+    """Swin's buffer: the row of the bias table for each pair of positions in a square window."""
+    side = round(np.prod(shape) ** 0.25)
+    y, x = np.indices((side, side)).reshape(2, -1)
+    down, right = y[:, None] - y, x[:, None] - x
+    return ((down + side - 1) * (2 * side - 1) + right + side - 1).reshape(shape)
+
+
+def _shift_mask(windows: int, area: int, _: int) -> np.ndarray:
+    """Swin's buffer: -100 between positions of a window that lie apart before half of the window is shifted around."""
+    rows, side = round(windows**0.5), round(area**0.5)
+    regions, size = np.zeros((rows * side, rows * side)), rows * side
+    for number, (top, left) in enumerate([(size - side // 2, 0), (0, size - side // 2)], start=1):
+        regions[top:, left:] += number
+    cut = [np.hsplit(band, rows) for band in np.vsplit(regions, rows)]
+    flat = np.reshape(cut, (windows, area))
+    return np.where(flat[:, :, None] == flat[:, None], 0, -100).astype(np.float32)
+
+
 def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """One entry of a state dictionary, scaled so that activations stay alive down to the last layer.
 
@@ -204,15 +244,20 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
     """
     if key.endswith('num_batches_tracked'):
         return np.zeros(shape, np.int64)
+    if key.endswith('relative_position_index'):
+        return _relative_position_index(shape)
+    if key.endswith('attn_mask'):
+        return _shift_mask(*shape)
     random = _random(backbone, key, seed=seed)
     if key.endswith('running_var'):
         values = 0.01 * random.uniform(0.5, 1.5, shape)
     elif key.endswith('running_mean'):
         values = 0.01 * _noise(random, shape)
-    elif key.startswith(('cls_token', 'pos_embed', 'patch_embed')):
+    elif key.startswith(('cls_token', 'pos_embed', 'patch_embed.proj')):
         values = 0.02 * _noise(random, shape) / np.prod(shape[1:] if len(shape) == 4 else 1) ** 0.5
     elif key.endswith('bias'):
-        values = 0.1 * _noise(random, shape)
+        # A ConvNeXt normalises only what its convolutions have made: larger biases there would drown the image.
+        values = (0.01 if backbone.startswith('convnext') else 0.1) * _noise(random, shape)
     elif _SQUEEZE.fullmatch(key) or (backbone.startswith('mobilenet') and key == 'conv_head.weight'):
         values = (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 4:
@@ -220,6 +265,8 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         values = gain * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 2:
         values = (1 / shape[1]) ** 0.5 * _noise(random, shape)
+    elif _LAYER_SCALE.fullmatch(key):
+        values = 0.2 * (1 + 0.1 * _noise(random, shape))
     else:
         values = _norm_scale(backbone, key) * (1 + 0.1 * _noise(random, shape))
     return values.astype(np.float32)

@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from backbones.cnn.convnext import ConvNeXt
 from backbones.cnn.cspnet import CSPNet
 from backbones.cnn.efficientnet import EfficientNet
 from backbones.cnn.googlenet import GoogLeNet
@@ -12,8 +13,20 @@ from backbones.cnn.mobilenet import MobileNetV3
 from backbones.cnn.resnet import ResNet
 from backbones.cnn.vgg import VGG
 from backbones.cnn.yolo import YOLO
-from backbones.pretrained.keymaps import cspnet, efficientnet, googlenet, mobilenet, resnet, vgg, vit, yolo
+from backbones.pretrained.keymaps import (
+    convnext,
+    cspnet,
+    efficientnet,
+    googlenet,
+    mobilenet,
+    resnet,
+    swin,
+    vgg,
+    vit,
+    yolo,
+)
 from backbones.pretrained.keymaps.rules import Line
+from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 
 # Kind of module → layout → its key map. Where two layouts are one, the first is the one that is reported.
@@ -30,7 +43,19 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
         'transformers': efficientnet.transformers,
     },
     MobileNetV3: {'torchvision': mobilenet.torchvision, 'timm': mobilenet.timm},
+    ConvNeXt: {
+        'torchvision': convnext.torchvision,
+        'timm': convnext.timm,
+        'transformers': convnext.transformers,
+        'facebook': convnext.facebook,
+    },
     VisionTransformer: {'timm': vit.timm},
+    SwinTransformer: {
+        'torchvision': swin.torchvision,
+        'timm': swin.timm,
+        'transformers': swin.transformers,
+        'microsoft': swin.microsoft,
+    },
 }
 
 # Kind of module → layout → the options under which all weights of that layout were trained, though no key tells.

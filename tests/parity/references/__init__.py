@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from references.common import Reference
+from references.convnext import facebook_convnext, timm_convnext, torchvision_convnext, transformers_convnext
 from references.cspnet import cspnet
 from references.efficientnet import (
     lukemelas_efficientnet,
@@ -13,6 +14,7 @@ from references.efficientnet import (
 from references.googlenet import googlenet
 from references.mobilenet import timm_mobilenet, torchvision_mobilenet
 from references.resnet import resnet, transformers_resnet
+from references.swin import microsoft_swin, timm_swin, torchvision_swin, transformers_swin
 from references.vgg import timm_vgg, torchvision_vgg
 from references.vit import timm_vit
 from references.yolo import TASKS, whole_yolo, yolo
@@ -36,7 +38,15 @@ BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('efficientnet_b', 'transformers', transformers_efficientnet),
     ('mobilenet', 'torchvision', torchvision_mobilenet),
     ('mobilenet', 'timm', timm_mobilenet),
+    ('convnext', 'torchvision', torchvision_convnext),
+    ('convnext', 'timm', timm_convnext),
+    ('convnext', 'transformers', transformers_convnext),
+    ('convnext', 'facebook', facebook_convnext),
     ('vit', 'timm', timm_vit),
+    ('swin', 'torchvision', torchvision_swin),
+    ('swin', 'timm', timm_swin),
+    ('swin', 'transformers', transformers_swin),
+    ('swin', 'microsoft', microsoft_swin),
 ]
 
 

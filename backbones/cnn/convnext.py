@@ -1,0 +1,138 @@
+"""ConvNeXt, as torchvision's ``convnext.py`` builds it.
+
+Source: Liu et al. 2022, "A ConvNet for the 2020s"; torchvision/models/convnext.py.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from backbones.errors import UserError
+from backbones.features import Features
+from backbones.layers.attention import FeedForward, truncated_normal
+from backbones.layers.convolution import Conv
+from backbones.layers.normalisation import LayerNorm
+from backbones.layers.pooling import global_average_pool
+from backbones.layers.regularisation import LayerScale, StochasticDepth, stochastic_depth_rates
+
+_Conv = partial(Conv, use_bias=True, kernel_init=truncated_normal)
+
+
+class Block(nn.Module):
+    """7x7 depthwise convolution, normalisation and feed-forward, scaled per channel and added to the input."""
+
+    activation: str
+    epsilon: float
+    layer_scale: float
+    stochastic_depth: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h w c']:
+        channels = x.shape[-1]
+        y = _Conv(channels, 7, groups=channels, dtype=self.dtype, name='depthwise_conv')(x)
+        y = LayerNorm(self.epsilon, self.dtype, name='norm')(y)
+        y = FeedForward(4 * channels, self.dtype, self.activation, name='mlp')(y)
+        y = LayerScale(self.layer_scale, self.dtype, name='layer_scale')(y)
+        return x + StochasticDepth(self.stochastic_depth)(y, train=train)
+
+
+class Stage(nn.Module):
+    """A chain of blocks at one resolution; a normalisation and a 2x2 convolution of stride 2 may come before it.
+
+    Attributes:
+        channels: of every block.
+        downsample: whether the resolution is halved first.
+        stochastic_depth: rate of each block; their number is the stage's depth.
+        activation, epsilon, layer_scale, dtype: as for the whole network.
+    """
+
+    channels: int
+    downsample: bool
+    stochastic_depth: tuple[float, ...]
+    activation: str
+    epsilon: float
+    layer_scale: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 channels']:
+        if self.downsample:
+            x = LayerNorm(self.epsilon, self.dtype, name='downsample_norm')(x)
+            x = _Conv(self.channels, 2, 2, padding=0, dtype=self.dtype, name='downsample_conv')(x)
+        for index, rate in enumerate(self.stochastic_depth):
+            block = Block(self.activation, self.epsilon, self.layer_scale, rate, self.dtype, name=f'block{index + 1}')
+            x = block(x, train=train)
+        return x
+
+
+class ConvNeXt(nn.Module):
+    """Four stages (strides 4 to 32) behind a 4x4 convolution of stride 4; ``pooled`` is the normalised average.
+
+    Rows and columns that fill no patch of 4 (or no pair, later) are left out, as torch's convolutions leave them out.
+
+    Attributes:
+        channels: of each stage.
+        depths: blocks per stage.
+        stochastic_depth: rate of the last block while training; rates grow linearly from 0 at the first.
+        layer_scale: initial factor of every residual branch.
+        activation: a name of ``layers.activations``.
+        epsilon: of every normalisation but the last.
+        head_epsilon: of the last normalisation, for which transformers' configurations say 1e-12.
+        dtype: type of the computation.
+
+    Raises:
+        UserError: the image has fewer than 32 rows or columns, or the activation is unknown.
+    """
+
+    channels: tuple[int, ...]
+    depths: tuple[int, ...]
+    stochastic_depth: float
+    layer_scale: float = 1e-6
+    activation: str = 'gelu'
+    epsilon: float = 1e-6
+    head_epsilon: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+
+    def stage_channels(self) -> tuple[int, ...]:
+        """Channels of each stage's output."""
+        return self.channels
+
+    def stage_strides(self) -> tuple[int, ...]:
+        """Input pixels per step of each stage's map."""
+        return tuple(4 * 2**index for index in range(len(self.depths)))
+
+    def pooled_channels(self) -> int:
+        """Channels of ``Features.pooled``."""
+        return self.channels[-1]
+
+    @nn.compact
+    def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
+        height, width = images.shape[1:3]
+        smallest = self.stage_strides()[-1]
+        if min(height, width) < smallest:
+            raise UserError(
+                f'images of {height}x{width} pixels leave nothing of the last stage of a ConvNeXt; '
+                f'the nearest size that does is {max(height, smallest)}x{max(width, smallest)}'
+            )
+        x = _Conv(self.channels[0], 4, 4, padding=0, dtype=self.dtype, name='stem_conv')(images)
+        x = LayerNorm(self.epsilon, self.dtype, name='stem_norm')(x)
+        stages = {}
+        rates = stochastic_depth_rates(self.stochastic_depth, self.depths)
+        for index, channels in enumerate(self.channels):
+            name = f'stage{index + 1}'
+            stage = Stage(
+                channels,
+                index > 0,
+                rates[index],
+                self.activation,
+                self.epsilon,
+                self.layer_scale,
+                self.dtype,
+                name=name,
+            )
+            x = stages[name] = stage(x, train=train)
+        pooled = LayerNorm(self.head_epsilon, self.dtype, name='norm')(global_average_pool(x))
+        return Features(stages=stages, pooled=pooled)
