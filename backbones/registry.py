@@ -61,8 +61,49 @@ def _efficientnet_lite(variant, width, depth, size, params, dropout) -> Entry:
     )
 
 
-def _vit(patch, channels, depth, heads, params) -> Entry:
-    return Entry(partial(VisionTransformer, patch, channels, depth, heads), 'vit', params, preprocessing.AUGREG_VIT)
+# Channels, depth and heads.
+_VIT_SIZES = {'tiny': (192, 12, 3), 'small': (384, 12, 6), 'base': (768, 12, 12), 'large': (1024, 24, 16)}
+
+
+def _vit(size, patch, params, weights_expect, layouts_expect=None, **options) -> Entry:
+    module = partial(VisionTransformer, patch, *_VIT_SIZES[size], **options)
+    return Entry(module, 'vit', params, weights_expect, layout_preprocessing=layouts_expect or {})
+
+
+def _augreg(size, patch, params, torchvision_crop=0.875) -> Entry:
+    layouts = {
+        'torchvision': preprocessing.TORCHVISION.replace(crop=torchvision_crop),
+        'transformers': preprocessing.AUGREG_VIT.replace(crop=1.0, interpolation='bilinear', squash=True),
+    }
+    return _vit(size, patch, params, preprocessing.AUGREG_VIT, layouts)
+
+
+def _deit(size, params, **options) -> Entry:
+    layouts = {'transformers': preprocessing.DEIT.replace(crop=0.875, squash=True)}
+    return _vit(size, 16, params, preprocessing.DEIT, layouts, **options)
+
+
+def _deit_distilled(size, params) -> Entry:
+    return _deit(size, params, prefix=('class_token', 'distillation_token'), pooling='distillation')
+
+
+def _dinov2(size, params, position_method='dinov2', registers=0) -> Entry:
+    evaluation = preprocessing.DINOV2.replace(size=224, crop=0.875)
+    return _vit(
+        size,
+        14,
+        params,
+        preprocessing.DINOV2,
+        {'dinov2': evaluation, 'transformers': evaluation},
+        registers=registers,
+        masked_pretraining=True,
+        layer_scale=1e-5,
+        position_method=position_method,
+        position_grid=37,
+    )
+
+
+_dinov2_registers = partial(_dinov2, position_method='dinov2_registers', registers=4)
 
 
 TABLE: dict[str, Entry] = {
@@ -83,14 +124,14 @@ TABLE: dict[str, Entry] = {
     # CSPNet.
     # YOLO.
     # Vision transformers.
-    'vit_tiny_patch16': _vit(16, 192, 12, 3, 5_524_416),
-    'vit_small_patch16': _vit(16, 384, 12, 6, 21_665_664),
-    'vit_base_patch16': _vit(16, 768, 12, 12, 85_798_656),
-    'vit_large_patch16': _vit(16, 1024, 24, 16, 303_301_632),
-    'vit_tiny_patch32': _vit(32, 192, 12, 3, 5_938_560),
-    'vit_small_patch32': _vit(32, 384, 12, 6, 22_493_952),
-    'vit_base_patch32': _vit(32, 768, 12, 12, 87_455_232),
-    'vit_large_patch32': _vit(32, 1024, 24, 16, 305_510_400),
+    'vit_tiny_patch16': _augreg('tiny', 16, 5_524_416),
+    'vit_small_patch16': _augreg('small', 16, 21_665_664),
+    'vit_base_patch16': _augreg('base', 16, 85_798_656),
+    'vit_large_patch16': _augreg('large', 16, 303_301_632, torchvision_crop=224 / 242),
+    'vit_tiny_patch32': _augreg('tiny', 32, 5_938_560),
+    'vit_small_patch32': _augreg('small', 32, 22_493_952),
+    'vit_base_patch32': _augreg('base', 32, 87_455_232),
+    'vit_large_patch32': _augreg('large', 32, 305_510_400),
     # Swin.
     # A matched pair for images of 32 pixels: parameters within 5 %, forward FLOPs within 25 %.
     'resnet_micro': Entry(
@@ -179,4 +220,5 @@ def create_classifier(name: str, num_classes: int, **overrides) -> Classifier:
         raise UserError(f'num_classes must be at least 1, not {num_classes}')
     dropout = overrides.pop('dropout', entry(name).dropout)
     backbone = create(name, **overrides)
-    return Classifier(backbone, num_classes, dropout, backbone.dtype)
+    distilled = getattr(backbone, 'pooling', None) == 'distillation'
+    return Classifier(backbone, num_classes, dropout, backbone.dtype, distilled)

@@ -83,6 +83,10 @@ CASES: tuple[Case, ...] = (
     # Vision transformers.
     *_cases('vit_tiny_patch16', 224, 96, (160, 224)),
     *_cases('vit_small_patch32', 224, 96, (288, 224)),
+    *_cases('vit_tiny_patch16', 64, options=(('pooling', 'average'),)),
+    *_cases('vit_tiny_patch16', 96, layout='torchvision'),
+    *_cases('vit_tiny_patch16', 96, layout='transformers', options=(('epsilon', 1e-12),)),
+    *_cases('vit_tiny_patch16', 96, layout='big_vision'),
     # Swin.
 )
 
@@ -90,7 +94,12 @@ CASES: tuple[Case, ...] = (
 KEYS_ONLY: tuple[Case, ...] = (
     # ResNet, ResNeXt, Wide ResNet.
     Case('resnet152', 0, 224),
-    # Vision transformers.
+    # Vision transformers: the base, and the numbering of the large in every layout, narrowed.
+    Case('vit_base_patch16', 0, 224),
+    *(
+        Case('vit_large_patch16', 0, 224, layout, options=(('channels', 64),))
+        for layout in ('timm', 'torchvision', 'transformers', 'big_vision')
+    ),
 )
 
 
@@ -116,6 +125,15 @@ def marked(cases: Sequence[Case]) -> list:
 _LAST_NORM = re.compile(r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weight')
 
 
+# Tokens, positions and patch embeddings of vision transformers, in all of their layouts.
+_VISION_TRANSFORMERS = ('vit_', 'deit_', 'dinov2_', 'clip_', 'siglip_')
+_EMBEDDINGS = re.compile(
+    r'(cls|dist|reg|mask|class)_token|register_tokens|(conv_proj|((vit|deit|vision_model)\.)?embeddings)\..*'
+    r'|encoder\.pos_embedding|(visual\.)?(class_embedding|positional_embedding|conv1\.weight)'
+    r'|(params/img/)?(cls|embedding/.*|(Transformer/posembed_input/)?pos_embedding)'
+)
+
+
 def _random(*name: object, seed: int = 0) -> np.random.RandomState:
     return np.random.RandomState(zlib.crc32('/'.join(map(str, name)).encode()) ^ seed)
 
@@ -132,15 +150,22 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
     """
     if key.endswith('num_batches_tracked'):
         return np.zeros(shape, np.int64)
+    if key == 'head.bias' and backbone.startswith('clip_'):  # of timm's, which stores a projection without a bias
+        return np.zeros(shape, np.float32)
     random = _random(backbone, key, seed=seed)
     if key.endswith('running_var'):
         values = 0.01 * random.uniform(0.5, 1.5, shape)
     elif key.endswith('running_mean'):
         values = 0.01 * _noise(random, shape)
-    elif key.startswith(('cls_token', 'pos_embed', 'patch_embed')):
+    elif key.startswith(('cls_token', 'pos_embed', 'patch_embed')) or (
+        backbone.startswith(_VISION_TRANSFORMERS) and _EMBEDDINGS.fullmatch(key)
+    ):
         values = 0.02 * _noise(random, shape) / np.prod(shape[1:] if len(shape) == 4 else 1) ** 0.5
     elif key.endswith('bias'):
         values = 0.1 * _noise(random, shape)
+    elif key.endswith('/kernel'):  # of flax: inputs first; queries, keys and values have heads among their outputs
+        inputs = shape[:1] if re.search('/(query|key|value)/', key) else shape[:-1]
+        values = np.prod(inputs) ** -0.5 * _noise(random, shape)
     elif len(shape) == 4:
         values = 0.1 * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 2:

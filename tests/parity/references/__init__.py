@@ -5,7 +5,9 @@ from collections.abc import Callable
 from references.common import Reference
 from references.efficientnet import efficientnet_lite
 from references.resnet import resnet
-from references.vit import timm_vit
+from references.vit import timm_vit, torchvision_vit
+from references.vit_big_vision import big_vision_vit
+from references.vit_transformers import transformers_vit
 from weights import Case
 
 # Prefix of the backbone's name, layout → builder. The first row that fits is taken.
@@ -13,6 +15,9 @@ BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('resnet', 'torchvision', resnet),
     ('efficientnet_lite', 'lukemelas', efficientnet_lite),
     ('vit', 'timm', timm_vit),
+    ('vit', 'torchvision', torchvision_vit),
+    ('vit', 'transformers', transformers_vit),
+    ('vit', 'big_vision', big_vision_vit),
 ]
 
 
