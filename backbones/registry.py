@@ -132,6 +132,32 @@ TABLE: dict[str, Entry] = {
     'vit_small_patch32': _augreg('small', 32, 22_493_952),
     'vit_base_patch32': _augreg('base', 32, 87_455_232),
     'vit_large_patch32': _augreg('large', 32, 305_510_400),
+    'deit_tiny_patch16': _deit('tiny', 5_524_416),
+    'deit_small_patch16': _deit('small', 21_665_664),
+    'deit_base_patch16': _deit('base', 85_798_656),
+    'deit_tiny_distilled_patch16': _deit_distilled('tiny', 5_524_800),
+    'deit_small_distilled_patch16': _deit_distilled('small', 21_666_432),
+    'deit_base_distilled_patch16': _deit_distilled('base', 85_800_192),
+    'dinov2_small': _dinov2('small', 22_056_576),
+    'dinov2_base': _dinov2('base', 86_580_480),
+    'dinov2_large': _dinov2('large', 304_368_640),
+    'dinov2_small_reg': _dinov2_registers('small', 22_058_112),
+    'dinov2_base_reg': _dinov2_registers('base', 86_583_552),
+    'dinov2_large_reg': _dinov2_registers('large', 304_372_736),
+    'clip_vit_base_patch16': _vit(
+        'base',
+        16,
+        86_192_640,
+        preprocessing.CLIP,
+        patch_bias=False,
+        pre_norm=True,
+        activation='quick_gelu',
+        epsilon=1e-5,
+        projected_channels=512,
+    ),
+    'siglip_vit_base_patch16': _vit(
+        'base', 16, 92_884_224, preprocessing.SIGLIP, prefix=(), activation='gelu_tanh', pooling='attention'
+    ),
     # Swin.
     # A matched pair for images of 32 pixels: parameters within 5 %, forward FLOPs within 25 %.
     'resnet_micro': Entry(

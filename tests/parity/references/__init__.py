@@ -5,9 +5,15 @@ from collections.abc import Callable
 from references.common import Reference
 from references.efficientnet import efficientnet_lite
 from references.resnet import resnet
-from references.vit import timm_vit, torchvision_vit
+from references.vit import timm_tower, timm_vit, torchvision_vit
+from references.vit_authors import clip, dinov2
 from references.vit_big_vision import big_vision_vit
-from references.vit_transformers import transformers_vit
+from references.vit_transformers import (
+    transformers_clip,
+    transformers_dinov2,
+    transformers_siglip,
+    transformers_vit,
+)
 from weights import Case
 
 # Prefix of the backbone's name, layout → builder. The first row that fits is taken.
@@ -18,6 +24,18 @@ BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('vit', 'torchvision', torchvision_vit),
     ('vit', 'transformers', transformers_vit),
     ('vit', 'big_vision', big_vision_vit),
+    ('deit', 'timm', timm_vit),
+    ('deit', 'transformers', transformers_vit),
+    ('dinov2', 'dinov2', dinov2),
+    ('dinov2', 'timm', timm_tower),
+    ('dinov2', 'transformers', transformers_dinov2),
+    ('clip', 'clip', clip),
+    ('clip', 'clip_visual', clip),
+    ('clip', 'transformers', transformers_clip),
+    ('clip', 'timm', timm_tower),
+    ('siglip', 'timm', timm_tower),
+    ('siglip', 'transformers', transformers_siglip),
+    ('siglip', 'big_vision', big_vision_vit),
 ]
 
 

@@ -74,28 +74,55 @@ def build_timm(case: Case, **changes) -> nn.Module:
         'dinov2': f'vit_{size(case)}_patch14_{"reg4_" if case.backbone.endswith("_reg") else ""}dinov2',
         'clip': f'vit_{size(case)}_patch16_clip_quickgelu_224',
         'siglip': f'vit_{size(case)}_patch16_siglip_224',
-    }.get(family, f'{case.backbone}_224')
-    sizes = shape(case)
-    sizes = {'embed_dim': sizes['channels'], 'depth': sizes['depth'], 'num_heads': sizes['heads']}
+    }.get(family, case.backbone.replace('patch32', 'patch16') + '_224')
+    channels, depth, heads = shape(case).values()
+    sizes = {'patch_size': patch(case), 'embed_dim': channels, 'depth': depth, 'num_heads': heads}
     return timm.create_model(name, **({'img_size': case.image_size} | sizes | changes))
+
+
+def resampled(case: Case, prefix: int) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    """Brings timm's table of positions to the size of the case's images."""
+    side = case.image_size // patch(case)
+    return lambda state: (
+        state | {'pos_embed': resample_abs_pos_embed(state['pos_embed'], [side, side], num_prefix_tokens=prefix)}
+    )
 
 
 def timm_vit(case: Case) -> Reference:
     """ViT and DeiT: stages are neither normalised nor pooled."""
-    average = option(case, 'pooling', 'token') == 'average'
-    model = build_timm(case, **({'global_pool': 'avg', 'fc_norm': False} if average else {}))
+    changes = {'drop_path_rate': option(case, 'stochastic_depth', 0.0)}
+    if option(case, 'pooling', 'token') == 'average':
+        changes |= {'global_pool': 'avg', 'fc_norm': False}
+    model = build_timm(case, **changes)
+    prefix = model.num_prefix_tokens
 
     def forward(images: Tensor) -> Outputs:
         tokens = model.forward_features(images)
         outputs = {'tokens': tokens, 'pooled': model.forward_head(tokens, pre_logits=True)}
         return outputs | {'logits': model.forward_head(tokens), 'position_embedding': model.pos_embed}
 
-    def resample(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        side = case.image_size // patch(case)
-        table = resample_abs_pos_embed(state['pos_embed'], [side, side], num_prefix_tokens=model.num_prefix_tokens)
-        return state | {'pos_embed': table}
+    return Reference(model, with_stages(model.blocks, prefix, patch(case), forward), resample=resampled(case, prefix))
 
-    return Reference(model, with_stages(model.blocks, model.num_prefix_tokens, patch(case), forward), resample=resample)
+
+def timm_tower(case: Case) -> Reference:
+    """DINOv2, and the image towers of CLIP and SigLIP; CLIP's projection is timm's classifier.
+
+    Timm's own SigLIP has the exact GELU, where its authors and transformers have the tanh formula; it is built with the
+    one that the backbone has.
+    """
+    changes = {
+        'dinov2': {'img_size': 518, 'dynamic_img_size': True},
+        'clip': {},
+        'siglip': {'act_layer': option(case, 'activation', 'gelu_tanh')},
+    }
+    model = build_timm(case, **changes[case.backbone.partition('_')[0]])
+    prefix = model.num_prefix_tokens
+
+    def forward(images: Tensor) -> Outputs:
+        tokens = model.forward_features(images)
+        return {'tokens': tokens, 'pooled': model.forward_head(tokens)}
+
+    return Reference(model, with_stages(model.blocks, prefix, patch(case), forward), resample=resampled(case, prefix))
 
 
 def torchvision_vit(case: Case) -> Reference:

@@ -50,3 +50,43 @@ def transformers_vit(case: Case) -> Reference:
 
     prefix = 2 if 'distilled' in case.backbone else 1
     return Reference(model, with_stages(tower.layers, prefix, patch(case), forward), published(model))
+
+
+def transformers_dinov2(case: Case) -> Reference:
+    """``Dinov2Model`` and ``Dinov2WithRegistersModel``, which resample positions to a size, without an offset."""
+    if case.backbone.endswith('_reg'):
+        model = transformers.Dinov2WithRegistersModel(transformers.Dinov2WithRegistersConfig(**settings(case)))
+    else:
+        model = transformers.Dinov2Model(transformers.Dinov2Config(**settings(case)))
+
+    def forward(images: Tensor) -> Outputs:
+        answer = model(images)
+        return {'tokens': answer.last_hidden_state, 'pooled': answer.pooler_output}
+
+    prefix = 5 if case.backbone.endswith('_reg') else 1
+    return Reference(model, with_stages(model.encoder.layer, prefix, patch(case), forward), published(model))
+
+
+def transformers_clip(case: Case) -> Reference:
+    """``CLIPVisionModelWithProjection``, which normalises no more than the class token."""
+    configuration = transformers.CLIPVisionConfig(**settings(case), intermediate_size=4 * shape(case)['channels'])
+    model = transformers.CLIPVisionModelWithProjection(configuration)
+
+    def forward(images: Tensor) -> Outputs:
+        answer = model(images)
+        return {'tokens': model.vision_model.post_layernorm(answer.last_hidden_state), 'pooled': answer.image_embeds}
+
+    return Reference(model, with_stages(model.vision_model.encoder.layers, 1, patch(case), forward), published(model))
+
+
+def transformers_siglip(case: Case) -> Reference:
+    """``SiglipVisionModel``, under the keys that it has in the files of both towers."""
+    configuration = transformers.SiglipVisionConfig(**settings(case), intermediate_size=4 * shape(case)['channels'])
+    model = transformers.SiglipVisionModel(configuration)
+
+    def forward(images: Tensor) -> Outputs:
+        answer = model(images)
+        return {'tokens': answer.last_hidden_state, 'pooled': answer.pooler_output}
+
+    keys = {key: f'vision_model.{key}' for key in model.state_dict()}
+    return Reference(model, with_stages(model.encoder.layers, 0, patch(case), forward), keys)
