@@ -66,8 +66,8 @@ def _cases(backbone: str, *sizes: int | tuple[int, int], **fields) -> list[Case]
     return [Case(backbone, *pair, **fields) for pair in pairs]
 
 
-# Fewer channels, where only keys and the order of things are asked about.
-_NARROW = (('channels', 96), ('heads', 3))
+# Fewer channels and blocks, where only keys and the order of things are asked about.
+_NARROW = (('channels', 96), ('heads', 3), ('depth', 8))
 
 # The published size and one more; an odd one where padding depends on it. The last of each ViT resamples its positions.
 CASES: tuple[Case, ...] = (
@@ -90,13 +90,14 @@ CASES: tuple[Case, ...] = (
     *_cases('vit_tiny_patch16', 96, layout='torchvision'),
     *_cases('vit_tiny_patch16', 96, layout='transformers', options=(('epsilon', 1e-12),)),
     *_cases('vit_tiny_patch16', 96, layout='big_vision'),
-    *_cases('deit_tiny_patch16', 224, 96),
+    *_cases('deit_tiny_patch16', 96),
+    *_cases('deit_tiny_patch16', 224, slow=True),
     *_cases('deit_tiny_patch16', 64, layout='transformers', options=(('epsilon', 1e-12),)),
     *_cases('deit_tiny_distilled_patch16', 224, 96, (160, 224)),
     *_cases('deit_tiny_distilled_patch16', 96, layout='transformers', options=(('epsilon', 1e-12),)),
     *_cases('deit_tiny_distilled_patch16', 64, layout='transformers', options=(('pooling', 'token'),)),
-    *_cases('dinov2_small', 98, 224, classifier=False),
-    *_cases('dinov2_small', 518, classifier=False, slow=True),
+    *_cases('dinov2_small', 98, classifier=False),
+    *_cases('dinov2_small', 224, 518, classifier=False, slow=True),
     *_cases('dinov2_small', 70, layout='timm', options=(*_NARROW, ('position_method', 'timm')), classifier=False),
     *_cases(
         'dinov2_small',
@@ -105,17 +106,16 @@ CASES: tuple[Case, ...] = (
         options=(*_NARROW, ('position_method', 'transformers')),
         classifier=False,
     ),
-    *_cases('dinov2_small_reg', 98, 224, classifier=False),
-    *_cases('dinov2_small_reg', 518, classifier=False, slow=True),
+    *_cases('dinov2_small_reg', 98, classifier=False),
+    *_cases('dinov2_small_reg', 224, 518, classifier=False, slow=True),
     *_cases('dinov2_small_reg', 70, layout='timm', options=_NARROW, classifier=False),
     *_cases('dinov2_small_reg', 70, layout='transformers', options=_NARROW, classifier=False),
-    *_cases('clip_vit_base_patch16', 224, classifier=False, slow=True),
-    *_cases('clip_vit_base_patch16', 96, classifier=False),
+    *_cases('clip_vit_base_patch16', 224, 96, classifier=False, slow=True),
+    *_cases('clip_vit_base_patch16', 64, layout='clip', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, layout='clip_visual', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, (96, 64), layout='timm', options=_NARROW, classifier=False),
-    *_cases('siglip_vit_base_patch16', 224, classifier=False, slow=True),
-    *_cases('siglip_vit_base_patch16', 96, classifier=False),
+    *_cases('siglip_vit_base_patch16', 224, 96, classifier=False, slow=True),
     *_cases('siglip_vit_base_patch16', 80, (96, 80), layout='timm', options=_NARROW, classifier=False),
     *_cases('siglip_vit_base_patch16', 64, layout='timm', options=(*_NARROW, ('activation', 'gelu')), classifier=False),
     *_cases('siglip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
@@ -133,12 +133,11 @@ KEYS_ONLY: tuple[Case, ...] = (
         Case('vit_large_patch16', 0, 224, layout, options=(('channels', 64),))
         for layout in ('timm', 'torchvision', 'transformers', 'big_vision')
     ),
-    Case('deit_base_distilled_patch16', 0, 224),
-    Case('dinov2_base_reg', 0, 518, classifier=False),
     *(
         Case('dinov2_large', 0, 518, layout, options=(('channels', 64),), classifier=False)
         for layout in ('dinov2', 'timm', 'transformers')
     ),
+    Case('dinov2_large_reg', 0, 518, options=(('channels', 64),), classifier=False),
 )
 
 
