@@ -85,7 +85,14 @@ def _resize_and_crop(pixels: Array, size: int, crop: float, interpolation: str, 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Pixels from -1 to 1, as TensorFlow's Inception wanted them.
+INCEPTION = {'mean': (0.5,) * 3, 'std': (0.5,) * 3}
 TORCHVISION = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.875)
+GOOGLENET = TORCHVISION.replace(**INCEPTION)  # what torchvision's ``transform_input`` makes
+CSPNET = TORCHVISION.replace(size=256, crop=0.887)
+# Ultralytics fits the whole image into the square and pads the rest with grey; here the square is the image's centre.
+YOLO = Preprocessing((0.0,) * 3, (1.0,) * 3, size=640)
+EFFICIENTNET = TORCHVISION.replace(interpolation='bicubic')
 AUGREG_VIT = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, crop=0.9, interpolation='bicubic')
 DEIT = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.9, interpolation='bicubic')
 # The size that the weights end their training with and their positions are made for; their authors evaluate at 224.

@@ -25,13 +25,15 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f'error: {message} (see --help)\n')
 
 
-def parser(description: str, config: bool = True) -> argparse.ArgumentParser:
+def parser(description: str, config: bool = True, workdir: bool = True) -> argparse.ArgumentParser:
     """The arguments that all commands take."""
     result = _Parser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        epilog='Any value of the config can be changed on the command line: --config.seed=1 --config.epochs=3',
+        epilog='Any value of the config can be changed on the command line: --config.seed=1 --config.epochs=3'
+        if config
+        else None,
     )
     if config:
         result.add_argument(
@@ -40,7 +42,8 @@ def parser(description: str, config: bool = True) -> argparse.ArgumentParser:
             metavar='FILE[:NAME=VALUE,…]',
             help='a config file, with arguments for its get_config() behind a colon',
         )
-    result.add_argument('--workdir', required=True, type=Path, help='directory for everything this run writes')
+    if workdir:
+        result.add_argument('--workdir', required=True, type=Path, help='directory for everything this run writes')
     return result
 
 

@@ -1,23 +1,36 @@
-"""EfficientNet-Lite: EfficientNet without squeeze-and-excitation, with ReLU6, a fixed stem and a fixed head.
+"""EfficientNet as torchvision's ``efficientnet.py`` builds it, and EfficientNet-Lite.
 
-Source: Tan and Le 2019, "EfficientNet"; tensorflow/tpu ``efficientnet/lite``. The published weights were trained with
-TensorFlow's ``SAME`` padding and a BatchNorm epsilon of 1e-3.
+Source: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling"; torchvision/models/efficientnet.py; tensorflow/tpu
+``efficientnet/lite``, which leaves out squeeze-and-excitation, uses ReLU6 and does not scale the stem and the head.
+
+Weights that were trained in TensorFlow (lukemelas, transformers, timm's ``tf_*``) have the same shapes but want
+``padding='same'`` and ``epsilon=1e-3``; timm's own of B5 want ``epsilon=1e-5``. No file says so: pass it as an option.
 """
 
+import itertools
 import math
+from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from backbones.features import Features
+from backbones.layers.activations import activation
 from backbones.layers.convolution import Conv
+from backbones.layers.inverted_residual import (
+    BlockConfig,
+    InvertedResidual,
+    Stage,
+    into_stages,
+    round_channels,
+    strides_after,
+)
 from backbones.layers.normalisation import BatchNorm
 from backbones.layers.pooling import global_average_pool
 
-_EPSILON = 1e-3
-
-# (expansion, channels, blocks, stride, kernel) of the seven block groups of EfficientNet-B0.
+# (expansion, channels, blocks, stride, kernel) of the seven groups of blocks of B0.
 _GROUPS = (
     (1, 16, 1, 1, 3),
     (6, 24, 2, 2, 3),
@@ -29,100 +42,95 @@ _GROUPS = (
 )
 
 
-def round_channels(channels: float, divisor: int = 8) -> int:
-    """The nearest multiple of ``divisor`` that is at least 90 % of ``channels``."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
-
-
-def block_plan(width: float, depth: float) -> list[list[tuple[int, int, int, int]]]:
-    """Per resolution stage, the ``(expansion, channels, stride, kernel)`` of each block.
-
-    Lite does not scale the number of blocks of the first and the last group.
-    """
-    stages: list[list[tuple[int, int, int, int]]] = []
-    for index, (expansion, channels, blocks, stride, kernel) in enumerate(_GROUPS):
-        if 0 < index < len(_GROUPS) - 1:
-            blocks = math.ceil(blocks * depth)
-        if index == 0 or stride == 2:
-            stages.append([])
-        for block in range(blocks):
-            stages[-1].append((expansion, round_channels(channels * width), stride if block == 0 else 1, kernel))
-    return stages
-
-
-class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise convolution, linear 1x1 projection; the input is added where the shape allows."""
-
-    expansion: int
-    channels: int
-    stride: int
-    kernel: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 c2']:
-        hidden = x.shape[-1] * self.expansion
-        y = x
-        if self.expansion > 1:
-            y = Conv(hidden, 1, dtype=self.dtype, name='expand_conv')(y)
-            y = nn.relu6(BatchNorm(_EPSILON, dtype=self.dtype, name='expand_norm')(y, train=train))
-        y = Conv(
-            hidden, self.kernel, self.stride, padding='same', groups=hidden, dtype=self.dtype, name='depthwise_conv'
-        )(y)
-        y = nn.relu6(BatchNorm(_EPSILON, dtype=self.dtype, name='depthwise_norm')(y, train=train))
-        y = Conv(self.channels, 1, dtype=self.dtype, name='project_conv')(y)
-        y = BatchNorm(_EPSILON, dtype=self.dtype, name='project_norm')(y, train=train)
-        return y + x if self.stride == 1 and x.shape[-1] == self.channels else y
-
-
-class Stage(nn.Module):
-    """The blocks between two halvings of the resolution."""
-
-    blocks: tuple[tuple[int, int, int, int], ...]
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 c2']:
-        for index, (expansion, channels, stride, kernel) in enumerate(self.blocks):
-            block = InvertedResidual(expansion, channels, stride, kernel, self.dtype, name=f'block{index + 1}')
-            x = block(x, train=train)
-        return x
-
-
-class EfficientNetLite(nn.Module):
-    """Five stages (strides 2 to 32); ``pooled`` comes after the 1280-channel head convolution.
+class EfficientNet(nn.Module):
+    """Five stages (strides 2 to 32); ``pooled`` comes after the head's 1x1 convolution.
 
     Attributes:
-        width: factor on the channels of every block.
+        width: factor on all channels.
         depth: factor on the number of blocks.
+        activation: everywhere, also inside squeeze-and-excitation.
+        squeeze_excitation: whether blocks have it; it narrows to a quarter of the block's input.
+        fixed_ends: ``width`` leaves the stem and the head alone, ``depth`` the first and the last group of blocks.
+        padding: ``None`` for torch's symmetric padding, ``'same'`` for TensorFlow's.
+        epsilon: of every BatchNorm.
+        momentum: of every BatchNorm, the share of the old statistics that is kept.
+        stochastic_depth: rate at which the last block is skipped while training; it rises linearly from 0.
         dtype: type of the computation.
     """
 
     width: float
     depth: float
+    activation: str = 'silu'
+    squeeze_excitation: bool = True
+    fixed_ends: bool = False
+    padding: Literal['same'] | None = None
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    stochastic_depth: float = 0.2
     dtype: jnp.dtype = jnp.float32
+
+    @nn.nowrap
+    def groups(self) -> list[list[BlockConfig]]:
+        """The blocks by the rows of the paper's table 1, as most references count them."""
+        scaled = [math.ceil(blocks * self.depth) for _, _, blocks, _, _ in _GROUPS]
+        if self.fixed_ends:
+            scaled[0], scaled[-1] = _GROUPS[0][2], _GROUPS[-1][2]
+        groups, number, inputs = [], 0, self._end_channels(32)
+        for (expansion, channels, _, stride, kernel), blocks in zip(_GROUPS, scaled, strict=True):
+            channels = round_channels(channels * self.width)
+            groups.append([])
+            for index in range(blocks):
+                step = stride if index == 0 else 1
+                squeezed = inputs // 4 if self.squeeze_excitation else 0
+                drop_rate = self.stochastic_depth * number / sum(scaled)
+                block = BlockConfig(
+                    inputs, inputs * expansion, channels, kernel, step, squeezed, self.activation, drop_rate
+                )
+                groups[-1].append(block)
+                inputs, number = channels, number + 1
+        return groups
+
+    @nn.nowrap
+    def stages(self) -> list[list[BlockConfig]]:
+        """The blocks by resolution."""
+        return into_stages(itertools.chain(*self.groups()))
+
+    @nn.nowrap
+    def _end_channels(self, channels: int) -> int:
+        """Channels of the stem or the head."""
+        return channels if self.fixed_ends else round_channels(channels * self.width)
 
     def stage_channels(self) -> tuple[int, ...]:
         """Channels of each stage's output."""
-        return tuple(stage[-1][1] for stage in block_plan(self.width, self.depth))
+        return tuple(blocks[-1].channels for blocks in self.stages())
 
     def stage_strides(self) -> tuple[int, ...]:
         """Input pixels per step of each stage's map."""
-        return (2, 4, 8, 16, 32)
+        return strides_after(2, self.stages())
 
     def pooled_channels(self) -> int:
         """Channels of ``Features.pooled``."""
-        return 1280
+        return self._end_channels(1280)
 
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
-        x = Conv(32, 3, 2, padding='same', dtype=self.dtype, name='stem_conv')(images)
-        x = nn.relu6(BatchNorm(_EPSILON, dtype=self.dtype, name='stem_norm')(x, train=train))
+        act = activation(self.activation)
+        conv = partial(Conv, padding=self.padding, dtype=self.dtype)
+        norm = partial(BatchNorm, self.epsilon, self.momentum, self.dtype)
+        layer = partial(
+            InvertedResidual,
+            squeeze_activation=self.activation,
+            padding=self.padding,
+            epsilon=self.epsilon,
+            momentum=self.momentum,
+            dtype=self.dtype,
+        )
+        x = conv(self._end_channels(32), 3, 2, name='stem_conv')(images)
+        x = act(norm(name='stem_norm')(x, train=train))
         stages = {}
-        for index, blocks in enumerate(block_plan(self.width, self.depth)):
+        for index, blocks in enumerate(self.stages()):
             name = f'stage{index + 1}'
-            x = stages[name] = Stage(tuple(blocks), self.dtype, name=name)(x, train=train)
-        x = Conv(1280, 1, dtype=self.dtype, name='head_conv')(x)
-        x = nn.relu6(BatchNorm(_EPSILON, dtype=self.dtype, name='head_norm')(x, train=train))
+            x = stages[name] = Stage(tuple(blocks), layer, name=name)(x, train=train)
+        x = conv(self._end_channels(1280), 1, name='head_conv')(x)
+        x = act(norm(name='head_norm')(x, train=train))
         return Features(stages=stages, pooled=global_average_pool(x))

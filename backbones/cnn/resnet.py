@@ -1,12 +1,15 @@
-"""ResNet, version 1.5 (the stride sits on the 3x3 convolution), as torchvision's ``resnet.py`` builds it.
+"""ResNet, version 1.5 (the stride sits on the 3x3 convolution), ResNeXt and Wide ResNet, as torchvision builds them.
 
-Source: He et al. 2016, "Deep Residual Learning for Image Recognition"; torchvision/models/resnet.py.
+Source: He et al. 2016, "Deep Residual Learning for Image Recognition"; Xie et al. 2017, "Aggregated Residual
+Transformations for Deep Neural Networks"; Zagoruyko and Komodakis 2016, "Wide Residual Networks";
+torchvision/models/resnet.py.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from backbones.errors import UserError
 from backbones.features import Features
 from backbones.layers.convolution import Conv
 from backbones.layers.normalisation import BatchNorm
@@ -14,16 +17,27 @@ from backbones.layers.pooling import global_average_pool, max_pool
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around an identity, or a strided 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions around an identity, or a strided 1x1 convolution where the shape changes.
+
+    Raises:
+        UserError: ``groups`` or ``base_width``, which only a bottleneck can vary, are not the usual 1 and 64.
+    """
 
     channels: int
     stride: int = 1
+    groups: int = 1
+    base_width: int = 64
     dtype: jnp.dtype = jnp.float32
 
     expansion = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 c2']:
+        if (self.groups, self.base_width) != (1, 64):
+            raise UserError(
+                f'a ResNet of basic blocks has groups=1 and base_width=64, not {self.groups} and {self.base_width}; '
+                'ResNeXt and Wide ResNet are of bottlenecks, such as resnet50'
+            )
         y = Conv(self.channels, 3, self.stride, dtype=self.dtype, name='conv1')(x)
         y = nn.relu(BatchNorm(dtype=self.dtype, name='norm1')(y, train=train))
         y = Conv(self.channels, 3, dtype=self.dtype, name='conv2')(y)
@@ -32,24 +46,33 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 reduction, 3x3, 1x1 expansion to four times the channels."""
+    """1x1 reduction, 3x3 in groups, 1x1 expansion to four times the channels.
+
+    Raises:
+        UserError: ``groups`` or ``base_width`` is less than 1.
+    """
 
     channels: int
     stride: int = 1
+    groups: int = 1
+    base_width: int = 64
     dtype: jnp.dtype = jnp.float32
 
     expansion = 4
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 c2']:
-        width = self.channels * self.expansion
-        y = Conv(self.channels, 1, dtype=self.dtype, name='conv1')(x)
+        if min(self.groups, self.base_width) < 1:
+            raise UserError(f'groups and base_width must be at least 1, not {self.groups} and {self.base_width}')
+        width = self.channels * self.base_width // 64 * self.groups
+        expanded = self.channels * self.expansion
+        y = Conv(width, 1, dtype=self.dtype, name='conv1')(x)
         y = nn.relu(BatchNorm(dtype=self.dtype, name='norm1')(y, train=train))
-        y = Conv(self.channels, 3, self.stride, dtype=self.dtype, name='conv2')(y)
+        y = Conv(width, 3, self.stride, groups=self.groups, dtype=self.dtype, name='conv2')(y)
         y = nn.relu(BatchNorm(dtype=self.dtype, name='norm2')(y, train=train))
-        y = Conv(width, 1, dtype=self.dtype, name='conv3')(y)
+        y = Conv(expanded, 1, dtype=self.dtype, name='conv3')(y)
         y = BatchNorm(dtype=self.dtype, name='norm3')(y, train=train)
-        return nn.relu(y + _shortcut(self, x, width, train))
+        return nn.relu(y + _shortcut(self, x, expanded, train))
 
 
 def _shortcut(block: BasicBlock | Bottleneck, x: Array, channels: int, train: bool) -> Array:
@@ -67,13 +90,18 @@ class Stage(nn.Module):
     depth: int
     channels: int
     stride: int
+    groups: int = 1
+    base_width: int = 64
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 c2']:
         for index in range(self.depth):
             stride = self.stride if index == 0 else 1
-            x = self.block(self.channels, stride, self.dtype, name=f'block{index + 1}')(x, train=train)
+            block = self.block(
+                self.channels, stride, self.groups, self.base_width, self.dtype, name=f'block{index + 1}'
+            )
+            x = block(x, train=train)
         return x
 
 
@@ -85,6 +113,8 @@ class ResNet(nn.Module):
         depths: blocks per stage.
         channels: inner channels per stage.
         stem_channels: channels of the stem's convolution.
+        groups: groups of a bottleneck's 3x3 convolution (ResNeXt's cardinality).
+        base_width: channels of each group in the first stage's bottlenecks (torchvision's ``width_per_group``).
         small_images: a 3x3 stem of stride 1 without a pool, for images of about 32 pixels (He et al. 2016, section
             4.2), in place of the 7x7 of stride 2 and the 3x3 max-pool of stride 2.
         dtype: type of the computation.
@@ -94,6 +124,8 @@ class ResNet(nn.Module):
     depths: tuple[int, ...]
     channels: tuple[int, ...] = (64, 128, 256, 512)
     stem_channels: int = 64
+    groups: int = 1
+    base_width: int = 64
     small_images: bool = False
     dtype: jnp.dtype = jnp.float32
 
@@ -120,5 +152,6 @@ class ResNet(nn.Module):
         stages = {}
         for index, (depth, channels) in enumerate(zip(self.depths, self.channels, strict=True)):
             name, stride = f'stage{index + 1}', 1 if index == 0 else 2
-            x = stages[name] = Stage(self.block, depth, channels, stride, self.dtype, name=name)(x, train=train)
+            stage = Stage(self.block, depth, channels, stride, self.groups, self.base_width, self.dtype, name=name)
+            x = stages[name] = stage(x, train=train)
         return Features(stages=stages, pooled=global_average_pool(x))

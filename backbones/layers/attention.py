@@ -28,16 +28,18 @@ class Dense(nn.Module):
         return y
 
 
-def scaled_dot_product_attention(
+def dot_product_attention(
     query: Float[Array, 'batch heads queries width'],
     key: Float[Array, 'batch heads tokens width'],
-    value: Float[Array, 'batch heads tokens width'],
-) -> Float[Array, 'batch queries channels']:
-    """Every query's mixture of the values, the heads side by side; the weights are computed in float32."""
+    value: Float[Array, 'batch heads tokens value_width'],
+) -> Float[Array, 'batch heads queries value_width']:
+    """Values mixed by the softmax of the scaled products of queries and keys; the softmax is float32.
+
+    Heads come before tokens: both products are then plain batched matrix products, the fastest layout on the CPU.
+    """
     scores = jnp.einsum('bhqd,bhkd->bhqk', query * query.shape[-1] ** -0.5, key)
     weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(value.dtype)
-    mixed = jnp.einsum('bhqk,bhkd->bhqd', weights, value)
-    return mixed.transpose(0, 2, 1, 3).reshape(mixed.shape[0], mixed.shape[2], -1)
+    return jnp.einsum('bhqk,bhkd->bhqd', weights, value)
 
 
 class SelfAttention(nn.Module):
@@ -49,10 +51,11 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, 'batch tokens channels']) -> Float[Array, 'batch tokens channels']:
         batch, tokens, channels = x.shape
+        width = channels // self.heads
         packed = Dense(3 * channels, dtype=self.dtype, name='qkv')(x)
-        # Heads before tokens: both products are then plain batched matrix products, the fastest layout on the CPU.
-        packed = packed.reshape(batch, tokens, 3, self.heads, channels // self.heads).transpose(2, 0, 3, 1, 4)
-        return Dense(channels, dtype=self.dtype, name='projection')(scaled_dot_product_attention(*packed))
+        query, key, value = packed.reshape(batch, tokens, 3, self.heads, width).transpose(2, 0, 3, 1, 4)
+        mixed = dot_product_attention(query, key, value).transpose(0, 2, 1, 3).reshape(batch, tokens, channels)
+        return Dense(channels, dtype=self.dtype, name='projection')(mixed)
 
 
 class FeedForward(nn.Module):
@@ -106,7 +109,7 @@ class AttentionPooling(nn.Module):
         initialiser = nn.initializers.truncated_normal(channels**-0.5)
         probe = self.param('probe', initialiser, (1, 1, channels), jnp.float32)
         probe = jnp.broadcast_to(probe, (batch, 1, channels))
-        mixed = scaled_dot_product_attention(*QueryKeyValue(self.heads, self.dtype, name='qkv')(probe, tokens))
-        x = Dense(channels, dtype=self.dtype, name='projection')(mixed)
+        mixed = dot_product_attention(*QueryKeyValue(self.heads, self.dtype, name='qkv')(probe, tokens))
+        x = Dense(channels, dtype=self.dtype, name='projection')(mixed.reshape(batch, 1, channels))
         y = LayerNorm(self.epsilon, self.dtype, name='norm')(x)
         return (x + FeedForward(4 * channels, self.dtype, self.activation, name='mlp')(y))[:, 0]

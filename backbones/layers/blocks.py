@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from backbones.layers.activations import activation
-from backbones.layers.convolution import Conv
+from backbones.layers.convolution import Conv, kaiming_normal
 from backbones.layers.normalisation import BatchNorm
 
 
@@ -28,6 +28,8 @@ class ConvNormActivation(nn.Module):
     momentum: float = 0.9
     use_bias: bool = False
     dtype: jnp.dtype = jnp.float32
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    kernel_init: nn.initializers.Initializer = kaiming_normal
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 features']:
@@ -38,10 +40,11 @@ class ConvNormActivation(nn.Module):
             self.padding,
             self.groups,
             self.use_bias,
-            dtype=self.dtype,
+            self.kernel_init,
+            self.dtype,
             name='conv',
         )(x)
-        x = BatchNorm(self.epsilon, self.momentum, self.dtype, name='norm')(x, train=train)
+        x = BatchNorm(self.epsilon, self.momentum, self.dtype, self.scale_init, name='norm')(x, train=train)
         return activation(self.activation)(x)
 
 

@@ -21,11 +21,12 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     momentum: float = 0.9
     dtype: jnp.dtype = jnp.float32
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: Float[Array, '*batch channels'], train: bool = False) -> Float[Array, '*batch channels']:
         channels = x.shape[-1:]
-        scale = self.param('scale', nn.initializers.ones, channels, jnp.float32)
+        scale = self.param('scale', self.scale_init, channels, jnp.float32)
         bias = self.param('bias', nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable('batch_stats', 'mean', jnp.zeros, channels, jnp.float32)
         running_variance = self.variable('batch_stats', 'var', jnp.ones, channels, jnp.float32)

@@ -29,6 +29,8 @@ def preprocessing(
             return _of_transformers(preprocessor)
         if configuration is not None and 'architecture' in configuration:
             return _of_timm(configuration.get('pretrained_cfg', configuration))
+        if configuration is not None and 'preprocess_cfg' in configuration:
+            return _of_open_clip(configuration)
         return None
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f'{source}: its preprocessing is incomplete or damaged: {error!r}') from None
@@ -54,6 +56,22 @@ def _of_timm(config: Mapping[str, Any]) -> Preprocessing:
         height,
         config.get('crop_pct', 0.875),
         _interpolation(config.get('interpolation', 'bilinear')),
+        squash=mode == 'squash',
+    )
+
+
+def _of_open_clip(config: Mapping[str, Any]) -> Preprocessing:
+    """open_clip's ``preprocess_cfg``: the shorter side and a crop, or both sides where it says squash."""
+    stated = config['preprocess_cfg']
+    mode = stated.get('resize_mode', 'shortest')
+    if mode not in ('shortest', 'squash'):
+        raise unknown('resize_mode', mode, ('shortest', 'squash'))
+    return Preprocessing(
+        tuple(stated['mean']),
+        tuple(stated['std']),
+        config['model_cfg']['vision_cfg']['image_size'],
+        1.0,
+        _interpolation(stated.get('interpolation', 'bicubic')),
         squash=mode == 'squash',
     )
 

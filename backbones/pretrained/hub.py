@@ -4,7 +4,7 @@ from pathlib import Path
 
 from backbones.errors import UserError
 
-_DESCRIPTIONS = ('config.json', 'preprocessor_config.json')
+_DESCRIPTIONS = ('config.json', 'open_clip_config.json', 'preprocessor_config.json')
 # Tried in this order; a repository often holds the same weights in several formats.
 _WEIGHTS = (('*.safetensors', '*.safetensors.index.json'), ('*.bin', '*.bin.index.json'), ('*.pth', '*.pt'), ('*.npz',))
 

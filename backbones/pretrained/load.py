@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.preprocessing import Preprocessing
-from backbones.pretrained import configuration, keymaps, sources
-from backbones.pretrained.keymaps.rules import KeyMap, Rule, Translation, translate
+from backbones.pretrained import compatibility, configuration, keymaps, sources
+from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Rule, Translation, translate
 from backbones.pretrained.merge import Report, Shape, merge
 
 NATIVE = 'native'
@@ -72,13 +72,13 @@ def load_weights(
         The variables (float32 arrays of numpy) and the report.
 
     Raises:
-        UserError: no such name or source, an unreadable file, a layout of another architecture, or (``strict``)
-            arrays that do not fit, both shapes named.
+        UserError: no such name or source, an unreadable file, a layout of another architecture, a key that gives away
+            a file of another model, or (``strict``) arrays that do not fit, both shapes named.
     """
     module = registry.create(name, **overrides)
     checkpoint = sources.read(source)
     arrays = without_wrapper(checkpoint.arrays)
-    layout, translation = _translate(module, arrays, name, str(source))
+    layout, translation = recognise(module, arrays, name, str(source))
     head = translation.arrays.get('params/head/kernel')
     if classifier and head is None:
         raise UserError(f'{source} holds no classifier; load it with classifier=False')
@@ -86,7 +86,16 @@ def load_weights(
     size = registry.info(name).image_size if image_size is None else image_size
     expected = expected_shapes(name, num_classes, (1, size, size, input_channels), overrides)
     stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
-    report = Report(str(source), layout, stated or registry.preprocessing_of(name, layout))
+    differences = compatibility.differences(checkpoint.configuration, layout, name, module)
+    if checkpoint.configuration is not None:
+        made_for = compatibility.image_size(checkpoint.configuration)
+        if image_size is None and made_for not in (None, size) and hasattr(module, 'resize_parameter'):
+            differences.append(
+                f'its configuration is for images of {made_for} pixels where ours are {size} '
+                f'(pass image_size={made_for}, or image_size={size} to have its positions resampled)'
+            )
+    expects = stated or registry.preprocessing_of(name, layout)
+    report = Report(str(source), layout, expects, differences=tuple(differences))
     fitting, report = merge(expected, translation, report, lambda *args: _resize(module, *args))
 
     problems = report.problems()
@@ -126,7 +135,7 @@ def native_keymap(arrays: Mapping[str, np.ndarray]) -> KeyMap:
     return KeyMap(lines)
 
 
-def _translate(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, source: str) -> tuple[str, Translation]:
+def recognise(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, source: str) -> tuple[str, Translation]:
     """Recognise the layout (the one that knows most of the keys) and bring the arrays to our paths and axes."""
     candidates = {NATIVE: native_keymap(arrays)}
     candidates |= {layout: KeyMap(lines) for layout, lines in keymaps.layouts(module).items()}
@@ -140,6 +149,8 @@ def _translate(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, s
         )
     try:
         return layout, translate(arrays, candidates[layout])
+    except ForeignFileError as error:
+        raise UserError(f'{source} does not fit {name}: {error}') from None
     except ValueError as error:
         key, path, shape = error.args
         raise UserError(f'{source}: {key} has {len(shape)} axes {list(shape)}, which {path} cannot have') from None

@@ -29,6 +29,7 @@ class Report:
         reshaped: ``path, shape in the file, shape in the model`` of arrays that were resampled.
         misfit: ``path, shape in the file, shape in the model`` of arrays that do not fit.
         converted: ``path, what was done`` for every array that is not stored as we store it.
+        differences: what the file's configuration says of its model that is not so in ours.
     """
 
     source: str
@@ -43,10 +44,12 @@ class Report:
     reshaped: tuple[tuple[str, Shape, Shape], ...] = ()
     misfit: tuple[tuple[str, Shape, Shape], ...] = ()
     converted: tuple[tuple[str, str], ...] = ()
+    differences: tuple[str, ...] = ()
 
     def problems(self) -> list[str]:
-        """What keeps the file from being the model's, shapes first; empty if it fits."""
-        lines = [
+        """What keeps the file from being the model's, its configuration and shapes first; empty if it fits."""
+        lines = list(self.differences)
+        lines += [
             f'{path} is {list(file)} in the file and {list(model)} in the model' for path, file, model in self.misfit
         ]
         lines += [f'{path} is missing in the file' for path in self.missing]
@@ -55,7 +58,7 @@ class Report:
 
     def __str__(self) -> str:
         counts = [f'{len(self.matched)} matched']
-        for name in ('missing', 'unexpected', 'unused', 'dropped', 'filled', 'reshaped', 'misfit'):
+        for name in ('missing', 'unexpected', 'unused', 'dropped', 'filled', 'reshaped', 'misfit', 'differences'):
             if count := len(getattr(self, name)):
                 counts.append(f'{count} {name}')
         return f'{self.source} ({self.layout} layout): {", ".join(counts)}'

@@ -36,11 +36,13 @@ def save_weights(
     if path.suffix != '.safetensors':
         raise UserError(f'weights are saved as .safetensors, not {path.name!r}')
     flat = flatten_dict({kind: tree for kind, tree in variables.items() if tree}, sep='/')
-    arrays = {key: np.ascontiguousarray(leaf) for key, leaf in flat.items()}
+    arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
     if layout != NATIVE:
         arrays = to_layout(arrays, layout, name or identify(arrays), overrides)
     partial = path.with_name(f'.{path.name}.partial')
-    save_file(arrays, partial, metadata={'format': 'pt'} if layout != NATIVE else None)
+    # Safetensors writes the memory as it lies, whatever the strides say.
+    contiguous = {key: np.asarray(array, order='C') for key, array in arrays.items()}
+    save_file(contiguous, partial, metadata={'format': 'pt'} if layout != NATIVE else None)
     partial.chmod(0o644)
     partial.replace(path)
 

@@ -16,7 +16,7 @@ from backbones.pretrained.files import SUFFIXES, read_arrays, read_checkpoint
 BUNDLED = Path(__file__).parent / 'weights'
 
 WEIGHTS_FILE = 'weights.safetensors'
-CONFIGURATION = 'config.json'
+CONFIGURATIONS = ('config.json', 'open_clip_config.json')
 PREPROCESSOR = 'preprocessor_config.json'
 
 # What a directory may hold, the first that is there: our own, then what hubs publish, whole or in shards.
@@ -114,10 +114,12 @@ def read(source: str | Path) -> Checkpoint:
 
 def configurations(directory: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """What a hub's directory says of the model and of its preprocessing; ``None`` for what it does not say."""
-    configuration = _json(directory / CONFIGURATION)
-    if configuration is not None and not {'architecture', 'model_type', 'model_cfg'} & set(configuration):
-        configuration = None  # a work directory of ours has a file of that name, too
-    return configuration, _json(directory / PREPROCESSOR)
+    for name in CONFIGURATIONS:
+        configuration = _json(directory / name)
+        # A work directory of ours has a file of that name, too.
+        if configuration is not None and {'architecture', 'model_type', 'model_cfg'} & set(configuration):
+            return configuration, _json(directory / PREPROCESSOR)
+    return None, _json(directory / PREPROCESSOR)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from backbones.layers.attention import FeedForward, SelfAttention
+from backbones.layers.attention import FeedForward, SelfAttention, dot_product_attention
+from backbones.layers.blocks import ConvNormActivation
 from backbones.layers.convolution import Conv, patch_embedding, same_padding
 from backbones.layers.normalisation import BatchNorm, LayerNorm
-from backbones.layers.pooling import global_average_pool, max_pool
+from backbones.layers.pooling import adaptive_average_pool, global_average_pool, max_pool
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
@@ -303,6 +305,16 @@ def test_self_attention(heads):
     assert_close(jax.jit(layer.apply)({'params': params}, x), naive_attention(x, params, heads))
 
 
+def test_dot_product_attention_with_values_of_another_width():
+    query, key, value = normal(0, 2, 3, 5, 4), normal(1, 2, 3, 7, 4), normal(2, 2, 3, 7, 6)
+    scores = np.einsum('bhqd,bhkd->bhqk', query, key, dtype=np.float64) / math.sqrt(4)
+    expected = np.einsum('bhqk,bhkd->bhqd', scipy.special.softmax(scores, axis=-1), value)
+    assert_close(dot_product_attention(query, key, value), expected)
+    low = dot_product_attention(*(jnp.asarray(each, jnp.bfloat16) for each in (query, key, value)))
+    assert low.dtype == jnp.bfloat16
+    assert_close(low, expected, tolerance=0.02)
+
+
 def test_self_attention_in_bfloat16_keeps_float32_parameters():
     x = jnp.asarray(normal(0, 2, 7, 12), jnp.bfloat16)
     layer = SelfAttention(3, jnp.bfloat16)
@@ -323,6 +335,15 @@ def test_feed_forward_uses_the_exact_gelu():
     cumulative = 0.5 * (1 + scipy.special.erf(hidden / math.sqrt(2)))
     expected = (hidden * cumulative) @ kernels[1] + biases[1]
     np.testing.assert_allclose(jax.jit(layer.apply)({'params': params}, x), expected, rtol=0, atol=2e-5)
+
+
+def test_conv_norm_activation_starts_with_the_values_asked_for():
+    options = {'kernel_init': nn.initializers.constant(3), 'scale_init': nn.initializers.constant(2)}
+    variables = ConvNormActivation(4, 3, **options).init(jax.random.key(0), normal(0, 1, 5, 5, 2))
+    params = variables['params']
+    assert (params['conv']['kernel'] == 3).all()
+    assert (params['norm']['scale'] == 2).all()
+    assert not params['norm']['bias'].any()
 
 
 @pytest.mark.parametrize(('patch', 'size'), [(4, (12, 20)), (2, (6, 4)), (1, (3, 5))])
@@ -349,6 +370,23 @@ def test_max_pool(window, stride, padding, size):
     np.testing.assert_array_equal(max_pool(x, window, stride, padding), expected.astype(np.float32))
 
 
+@pytest.mark.parametrize('size', [(2, 3), (3, 4), (7, 8), (12, 5)], ids=str)
+@pytest.mark.parametrize(('window', 'stride', 'padding'), [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1)])
+def test_max_pool_rounding_up(window, stride, padding, size):
+    """Torch's rule: an incomplete last window counts, unless it would start in the padding on the right."""
+    x = -1 - np.abs(normal(0, 2, *size, 3))
+    starts = []
+    for side in size:
+        count = math.ceil((side + 2 * padding - window) / stride) + 1
+        starts.append([at * stride - padding for at in range(count) if at * stride < side + padding])
+    expected = np.empty((2, *map(len, starts), 3), np.float32)
+    for row, top in enumerate(starts[0]):
+        for column, left in enumerate(starts[1]):
+            rows, columns = (slice(max(first, 0), first + window) for first in (top, left))
+            expected[:, row, column] = x[:, rows, columns].max((1, 2))
+    np.testing.assert_array_equal(max_pool(x, window, stride, padding, ceil=True), expected)
+
+
 def test_max_pool_sends_the_gradient_to_the_maximum():
     x = np.zeros((1, 4, 4, 1), np.float32)
     x[0, 1, 1, 0], x[0, 2, 3, 0] = 2, 1
@@ -356,6 +394,21 @@ def test_max_pool_sends_the_gradient_to_the_maximum():
     expected = np.zeros_like(x)
     expected[0, 1, 1, 0], expected[0, 2, 3, 0] = 1, 5
     np.testing.assert_array_equal(gradient, expected)
+
+
+@pytest.mark.parametrize('size', [(7, 7), (3, 5), (1, 14), (9, 8), (13, 30)], ids=str)
+def test_adaptive_average_pool(size):
+    """Bins share a row or a column where the sides do not divide."""
+    x = normal(0, 2, *size, 3)
+    expected = np.empty((2, 7, 7, 3))
+    for row in range(7):
+        for column in range(7):
+            rows, columns = (
+                slice(math.floor(at * side / 7), math.ceil((at + 1) * side / 7))
+                for at, side in zip((row, column), size, strict=True)
+            )
+            expected[:, row, column] = x.astype(np.float64)[:, rows, columns].mean((1, 2))
+    assert_close(adaptive_average_pool(x, 7), expected)
 
 
 def test_global_average_pool():

@@ -14,6 +14,8 @@ from safetensors.numpy import save, save_file
 import backbones
 from backbones import UserError
 from backbones.pretrained import sources
+from backbones.pretrained.save import to_layout
+from tests.backbones.test_parity import reference_of
 from tests.parity import weights
 
 
@@ -151,6 +153,38 @@ def test_npz_files(tmp_path: Path, published):
     assert same_bits(variables, backbones.load_weights('resnet18', write(tmp_path, published), classifier=True)[0])
 
 
+def test_model_of_transformers_without_its_classifier(tmp_path: Path):
+    """``ResNetModel`` saves the keys of ``ResNetForImageClassification`` without the first part."""
+    arrays, _ = reference_of(weights.Case('resnet18', 65, 65, 'transformers'))
+    whole, _ = backbones.load_weights('resnet18', write(tmp_path, arrays))
+    alone = {key.removeprefix('resnet.'): array for key, array in arrays.items() if key.startswith('resnet.')}
+    variables, report = backbones.load_weights('resnet18', write(tmp_path, alone))
+    assert same_bits(variables, whole)
+    assert not report.unused
+    assert report.layout == 'transformers'
+    assert report.preprocessing.interpolation == 'bicubic'
+
+
+def test_auxiliary_heads_are_unused_unless_asked_for(tmp_path: Path):
+    """A model for transfer gets the published backbone; its own heads have another number of classes."""
+    arrays, _ = reference_of(weights.Case('googlenet', 131, 131))
+    path = write(tmp_path, arrays)
+    whole, report = backbones.load_weights('googlenet', path, classifier=True, auxiliary_classes=1000)
+    assert not report.unused
+    variables, report = backbones.load_weights('googlenet', path, classifier=True)
+    assert not report.problems()
+    assert {path.split('/')[2] for path in report.unused} == {'auxiliary1', 'auxiliary2'}
+    missing = set(flat(whole)) - set(flat(variables))
+    assert set(report.unused) == missing
+    kernel = whole['params']['backbone']['auxiliary1']['dense1']['kernel']
+    by_channel = arrays['aux1.fc1.weight'].reshape(1024, 128, 4, 4)
+    np.testing.assert_array_equal(kernel.reshape(4, 4, 128, 1024)[1, 3, 17], by_channel[:, 17, 1, 3])
+    with pytest.raises(
+        UserError, match=re.escape('auxiliary1/dense2/kernel is [1024, 1000] in the file and [1024, 7]')
+    ):
+        backbones.load_weights('googlenet', path, auxiliary_classes=7)
+
+
 # --- A file that does not fit. ----------------------------------------------------------------------------------------
 
 
@@ -185,6 +219,12 @@ def test_head_that_is_no_matrix(tmp_path: Path, published):
     path = write(tmp_path, published | {'fc.weight': np.ones((), np.float32)})
     with pytest.raises(UserError, match='params/head/kernel is'):
         backbones.load_weights('resnet18', path, classifier=True)
+
+
+def test_layout_that_a_variant_does_not_have():
+    arrays = {'params/backbone/stem_conv/kernel': np.ones((7, 7, 3, 64), np.float32)}
+    with pytest.raises(UserError, match='the transformers layout has no place for params/backbone/stem_conv/kernel of'):
+        to_layout(arrays, 'transformers', 'resnext50_32x4d')
 
 
 def test_depth_of_another_resnet(tmp_path: Path):

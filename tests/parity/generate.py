@@ -30,10 +30,15 @@ MADE_WITH = {
 }
 
 
+def shapes_for(case: weights.Case) -> dict[str, list[int]]:
+    """The published keys of the file that this case loads, and the shapes in it."""
+    in_file = references.build(case.of_the_file())
+    return {in_file.keys.get(key, key): list(value.shape) for key, value in in_file.model.state_dict().items()}
+
+
 def state_for(case: weights.Case) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]:
     """The file that this case loads, by its published keys, and the shapes in it."""
-    in_file = references.build(case.of_the_file())
-    shapes = {in_file.keys.get(key, key): list(value.shape) for key, value in in_file.model.state_dict().items()}
+    shapes = shapes_for(case)
     return weights.state_dict(case, shapes), shapes
 
 
@@ -60,13 +65,14 @@ def made_of(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
 
 def generate(case: weights.Case) -> dict[str, np.ndarray]:
     """The answers to one case."""
+    if not case.image_size:
+        return made_of(shapes_for(case))
     arrays, shapes = state_for(case)
     answers = made_of(shapes)
-    if case.image_size:
-        for name, output in ask(case, arrays).items():
-            answers |= weights.summary(name, output.detach().numpy())
-            if name != 'position_embedding':
-                check_alive(case, name, output)
+    for name, output in ask(case, arrays).items():
+        answers |= weights.summary(name, output.detach().numpy())
+        if name != 'position_embedding':
+            check_alive(case, name, output)
     return answers
 
 
@@ -85,7 +91,7 @@ def main() -> None:
     def wanted(case: weights.Case, path: Path) -> bool:
         return case.backbone.startswith(tuple(sys.argv[1:])) if sys.argv[1:] else not path.exists()
 
-    for case in (*weights.CASES, *weights.KEYS_ONLY):
+    for case in (*weights.CASES, *weights.KEYS_ONLY, *weights.WHOLE):
         if wanted(case, case.path):
             np.savez_compressed(case.path, **generate(case))
     for case in weights.TRAINING:

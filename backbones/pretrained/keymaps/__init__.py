@@ -5,16 +5,42 @@ from typing import Any
 
 import flax.linen as nn
 
-from backbones.cnn.efficientnet import EfficientNetLite
+from backbones.cnn.cspnet import CSPNet
+from backbones.cnn.efficientnet import EfficientNet
+from backbones.cnn.googlenet import GoogLeNet
+from backbones.cnn.mobilenet import MobileNetV3
 from backbones.cnn.resnet import ResNet
-from backbones.pretrained.keymaps import efficientnet, resnet, vit, vit_big_vision, vit_transformers
+from backbones.cnn.vgg import VGG
+from backbones.cnn.yolo import YOLO
+from backbones.pretrained.keymaps import (
+    cspnet,
+    efficientnet,
+    googlenet,
+    mobilenet,
+    resnet,
+    vgg,
+    vit,
+    vit_big_vision,
+    vit_transformers,
+    yolo,
+)
 from backbones.pretrained.keymaps.rules import Line
 from backbones.vit.vit import VisionTransformer
 
 # Kind of module → layout → its key map. Where two layouts are one, the first is the one that is reported.
 TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
-    ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision},
-    EfficientNetLite: {'lukemelas': efficientnet.lukemelas},
+    VGG: {'torchvision': vgg.torchvision, 'timm': vgg.timm},
+    GoogLeNet: {'torchvision': googlenet.torchvision},
+    ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision, 'transformers': resnet.transformers},
+    CSPNet: {'timm': cspnet.timm},
+    YOLO: {'ultralytics': yolo.ultralytics},
+    EfficientNet: {
+        'torchvision': efficientnet.torchvision,
+        'timm': efficientnet.timm,
+        'lukemelas': efficientnet.lukemelas,
+        'transformers': efficientnet.transformers,
+    },
+    MobileNetV3: {'torchvision': mobilenet.torchvision, 'timm': mobilenet.timm},
     VisionTransformer: {
         'timm': vit.timm,
         'torchvision': vit.torchvision,
@@ -26,11 +52,19 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
     },
 }
 
+# Kind of module → layout → the options under which all weights of that layout were trained, though no key tells.
+TRAINED_WITH: dict[type[nn.Module], dict[str, dict[str, Any]]] = {
+    EfficientNet: {
+        'lukemelas': {'padding': 'same', 'epsilon': 1e-3},
+        'transformers': {'padding': 'same', 'epsilon': 1e-3},
+    },
+}
+
 
 def layouts(module: nn.Module) -> dict[str, list[Line]]:
     """Layout → key map, for a backbone module; our own layout, ``'native'``, needs none and is not among them.
 
-    A layout that a module's variant never had has an empty key map, and is not among them either.
+    A key map without lines says that the variant does not exist in that layout.
     """
-    found = {name: keymap(module) for name, keymap in TABLE.get(type(module), {}).items()}
-    return {name: lines for name, lines in found.items() if lines}
+    maps = {name: keymap(module) for name, keymap in TABLE.get(type(module), {}).items()}
+    return {name: lines for name, lines in maps.items() if lines}

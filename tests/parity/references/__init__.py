@@ -3,8 +3,17 @@
 from collections.abc import Callable
 
 from references.common import Reference
-from references.efficientnet import efficientnet_lite
-from references.resnet import resnet
+from references.cspnet import cspnet
+from references.efficientnet import (
+    lukemelas_efficientnet,
+    timm_efficientnet,
+    torchvision_efficientnet,
+    transformers_efficientnet,
+)
+from references.googlenet import googlenet
+from references.mobilenet import timm_mobilenet, torchvision_mobilenet
+from references.resnet import resnet, transformers_resnet
+from references.vgg import timm_vgg, torchvision_vgg
 from references.vit import timm_tower, timm_vit, torchvision_vit
 from references.vit_authors import clip, dinov2
 from references.vit_big_vision import big_vision_vit
@@ -14,12 +23,27 @@ from references.vit_transformers import (
     transformers_siglip,
     transformers_vit,
 )
+from references.yolo import TASKS, whole_yolo, yolo
 from weights import Case
 
 # Prefix of the backbone's name, layout → builder. The first row that fits is taken.
 BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
+    ('vgg', 'torchvision', torchvision_vgg),
+    ('vgg', 'timm', timm_vgg),
+    ('googlenet', 'torchvision', googlenet),
     ('resnet', 'torchvision', resnet),
-    ('efficientnet_lite', 'lukemelas', efficientnet_lite),
+    ('resnet', 'transformers', transformers_resnet),
+    ('resnext', 'torchvision', resnet),
+    ('wide_resnet', 'torchvision', resnet),
+    ('csp', 'timm', cspnet),
+    ('yolo', 'ultralytics', yolo),
+    *(('yolo', task, whole_yolo) for task in TASKS),
+    ('efficientnet_b', 'torchvision', torchvision_efficientnet),
+    ('efficientnet', 'lukemelas', lukemelas_efficientnet),
+    ('efficientnet', 'timm', timm_efficientnet),
+    ('efficientnet_b', 'transformers', transformers_efficientnet),
+    ('mobilenet', 'torchvision', torchvision_mobilenet),
+    ('mobilenet', 'timm', timm_mobilenet),
     ('vit', 'timm', timm_vit),
     ('vit', 'torchvision', torchvision_vit),
     ('vit', 'transformers', transformers_vit),

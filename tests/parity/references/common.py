@@ -1,7 +1,7 @@
 """What a builder returns, and what several of them share."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor, nn
 
@@ -29,3 +29,15 @@ class Reference:
 def numbered(maps) -> Outputs:
     """``stage1`` and so on, shallow to deep."""
     return {f'stage{index}': each for index, each in enumerate(maps, start=1)}
+
+
+def outputs_of(layers: Iterable[nn.Module], x: Tensor) -> Iterator[Tensor]:
+    """What each layer of a chain returns."""
+    for layer in layers:
+        x = layer(x)
+        yield x
+
+
+def last_of_each_size(maps: Iterable[Tensor]) -> Outputs:
+    """Stages: of the maps of one width, the last."""
+    return numbered({each.shape[-1]: each for each in maps}.values())

@@ -1,0 +1,242 @@
+"""Whether the model that a published configuration describes is the backbone that is to take its weights.
+
+Two checkpoints may have the same keys and shapes and still be different functions: another activation, epsilon, padding
+or number of heads. What a ``config.json`` of timm or of transformers says of these is compared with ours.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from backbones import registry
+from backbones.pretrained import keymaps
+
+# timm's architecture → our name (a template of the match) and the options that make ours the same function.
+_TIMM: list[tuple[str, str, dict[str, Any]]] = [
+    (r'resnet(18|34|50|101|152)|resnext50_32x4d|wide_resnet50_2', r'\g<0>', {}),
+    (r'vgg(16|19)(_bn)?', r'\g<0>', {}),
+    (r'efficientnet_b[0-7]', r'\g<0>', {'epsilon': 1e-5}),
+    (r'tf_(efficientnet_b[0-7])', r'\1', {'padding': 'same', 'epsilon': 1e-3}),
+    (r'efficientnet_lite[0-2]', r'\g<0>', {'padding': None, 'epsilon': 1e-5}),
+    (r'tf_(efficientnet_lite[0-2])', r'\1', {}),
+    (r'mobilenetv3_(large|small)_100', r'mobilenet_v3_\1', {'epsilon': 1e-5}),
+    (r'tf_mobilenetv3_(large|small)_100', r'mobilenet_v3_\1', {'padding': 'same'}),
+    (r'convnext_(tiny|small|base)', r'\g<0>', {}),
+    (r'cspresnet50|cspdarknet53', r'\g<0>', {}),
+    (r'(vit_(?:tiny|small|base|large)_patch(?:16|32))_\d+', r'\1', {}),
+    (r'(deit_(?:tiny|small|base)(?:_distilled)?_patch16)_\d+', r'\1', {}),
+    (r'vit_(small|base|large)_patch14_dinov2', r'dinov2_\1', {}),
+    (r'vit_(small|base|large)_patch14_reg4_dinov2', r'dinov2_\1_reg', {}),
+    (r'vit_base_patch16_clip_quickgelu_224', 'clip_vit_base_patch16', {}),
+    (r'vit_base_patch16_clip_(224|384)', 'clip_vit_base_patch16', {'activation': 'gelu'}),
+    (r'vit_base_patch16_siglip_(224|256|384|512)', 'siglip_vit_base_patch16', {}),
+    (r'(swin_(?:tiny|small|base))_patch4_window7_224', r'\1', {}),
+    (r'(swin_base)_patch4_window12_384', r'\1', {'window': 12}),
+]
+
+# timm's ``model_args``: our option and their values in our words; ``None`` for what changes no output in inference.
+_TIMM_ARGUMENTS: dict[str, tuple[str, Mapping[Any, Any]] | None] = {
+    'global_pool': ('pooling', {'token': 'token', 'avg': 'average', 'map': 'attention'}),
+    'act_layer': ('activation', {'gelu': 'gelu', 'quick_gelu': 'quick_gelu', 'gelu_tanh': 'gelu_tanh', 'silu': 'silu'}),
+    'patch_size': ('patch', {}),
+    'window_size': ('window', {}),
+    'reg_tokens': ('registers', {}),
+    **dict.fromkeys(
+        (
+            'num_classes',
+            'in_chans',
+            'img_size',
+            'init_values',
+            'drop_rate',
+            'drop_path_rate',
+            'proj_drop_rate',
+            'attn_drop_rate',
+            'pos_drop_rate',
+            'dynamic_img_size',
+            'dynamic_img_pad',
+            'fc_norm',
+            'weight_init',
+        )
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """One entry of a transformers configuration.
+
+    Attributes:
+        key: its name there.
+        default: what transformers takes where the file leaves it out.
+        option: our option of the same meaning; ``''`` where ours can only be ``value``.
+        value: see ``option``.
+        words: their values in our words.
+    """
+
+    key: str
+    default: Any
+    option: str = ''
+    value: Any = None
+    words: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
+
+
+_WORDS = {'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_new': 'gelu_tanh', 'swish': 'silu'}
+
+
+def _activation(default: str) -> Fact:
+    return Fact('hidden_act', default, 'activation', words=_WORDS)
+
+
+def _transformer(epsilon: float, activation: str = 'gelu', patch: int = 16) -> tuple[Fact, ...]:
+    return (
+        _activation(activation),
+        Fact('layer_norm_eps', epsilon, 'epsilon'),
+        Fact('num_attention_heads', 12, 'heads'),
+        Fact('patch_size', patch, 'patch'),
+    )
+
+
+# model_type → what is compared.
+_TRANSFORMERS: dict[str, tuple[Fact, ...]] = {
+    'resnet': (
+        Fact('hidden_act', 'relu', value='relu'),
+        Fact('downsample_in_first_stage', False, value=False),
+        Fact('downsample_in_bottleneck', False, value=False),
+    ),
+    'convnext': (_activation('gelu'), Fact('layer_norm_eps', 1e-12, 'head_epsilon')),
+    'efficientnet': (
+        _activation('silu'),
+        Fact('batch_norm_eps', 1e-3, 'epsilon'),
+        Fact('pooling_type', 'mean', value='mean'),
+        Fact('squeeze_expansion_ratio', 0.25, value=0.25),
+    ),
+    'vit': (*_transformer(1e-12), Fact('qkv_bias', True, value=True)),
+    'deit': (*_transformer(1e-12), Fact('qkv_bias', True, value=True)),
+    'dinov2': (*_transformer(1e-6, patch=14), Fact('use_swiglu_ffn', False, value=False)),
+    'dinov2_with_registers': (
+        *_transformer(1e-6),
+        Fact('use_swiglu_ffn', False, value=False),
+        Fact('num_register_tokens', 4, 'registers'),
+    ),
+    'clip_vision_model': _transformer(1e-5, 'quick_gelu', 32),
+    'siglip_vision_model': (*_transformer(1e-6, 'gelu_pytorch_tanh'), Fact('vision_use_head', True, value=True)),
+    'swin': (
+        _activation('gelu'),
+        Fact('layer_norm_eps', 1e-5, 'epsilon'),
+        Fact('window_size', 7, 'window'),
+        Fact('num_heads', [3, 6, 12, 24], 'heads'),
+        Fact('use_absolute_embeddings', False, value=False),
+    ),
+}
+# Models of two towers keep the visual one's configuration inside.
+_INSIDE = {'clip': ('vision_config', 'clip_vision_model'), 'siglip': ('vision_config', 'siglip_vision_model')}
+
+# Options of ours that change no output in inference, or say only how parameters begin.
+_HARMLESS = {'name', 'parent', 'dtype', 'stochastic_depth', 'dropout', 'momentum', 'auxiliary_classes', 'pad'}
+
+
+def differences(configuration: Mapping[str, Any] | None, layout: str, name: str, module: nn.Module) -> list[str]:
+    """What the weights were trained with that is not so in our module, each with the option that would make it so.
+
+    Args:
+        configuration: the content of a ``config.json``, or ``None`` where none comes with the weights.
+        layout: of the weights' keys; some imply options by themselves.
+        name: the registered name of the module.
+        module: the backbone that is to take the weights.
+    """
+    implied = keymaps.TRAINED_WITH.get(type(module), {}).get(layout, {})
+    if configuration is None:
+        return _compared(implied, module, f'weights in the {layout} layout have')
+    if 'architecture' in configuration:
+        return _from_timm(configuration, name, module)
+    if 'model_cfg' in configuration:
+        return _from_open_clip(configuration['model_cfg'], module)
+    return _from_transformers(configuration, implied, module)
+
+
+def image_size(configuration: Mapping[str, Any]) -> int | None:
+    """The side of the images that the configuration was made for, if it says so."""
+    cfg = configuration.get('pretrained_cfg', configuration)
+    if 'input_size' in cfg:
+        return cfg['input_size'][-1]
+    if 'model_cfg' in configuration:
+        return (configuration['model_cfg'].get('vision_cfg') or {}).get('image_size')
+    inside, _ = _INSIDE.get(configuration.get('model_type', ''), ('', ''))
+    size = configuration.get(inside, configuration).get('image_size')
+    return size[0] if isinstance(size, list) else size
+
+
+def _from_timm(configuration: Mapping[str, Any], name: str, module: nn.Module) -> list[str]:
+    architecture = str(configuration['architecture'])
+    matches = ((re.fullmatch(pattern, architecture), template, options) for pattern, template, options in _TIMM)
+    theirs, options = next(
+        ((found.expand(template), options) for found, template, options in matches if found), ('', {})
+    )
+    if not theirs:
+        return [f'its configuration is of {architecture!r}, which is none of the architectures known here']
+    described = registry.create(theirs, **options)
+    if type(described) is not type(module):
+        return [f'its configuration is of {architecture!r}, which is {theirs} here, not {name}']
+    stated = {
+        field.name: getattr(described, field.name)
+        for field in dataclasses.fields(described)  # ty: ignore[invalid-argument-type]
+        if field.name not in _HARMLESS
+    }
+    lines = []
+    arguments = dict(configuration.get('model_args') or {})
+    if 'global_pool' in configuration and hasattr(module, 'pooling'):
+        arguments.setdefault('global_pool', configuration['global_pool'])
+    for key, value in arguments.items():
+        if key not in _TIMM_ARGUMENTS:
+            lines.append(f'its configuration sets {key}={value!r}, of which nothing is known here')
+        elif (known := _TIMM_ARGUMENTS[key]) is not None and hasattr(module, known[0]):
+            stated[known[0]] = known[1].get(value, value)
+    return lines + _compared(stated, module)
+
+
+def _from_open_clip(configuration: Mapping[str, Any], module: nn.Module) -> list[str]:
+    vision = configuration.get('vision_cfg') or {}
+    stated = {'activation': 'quick_gelu' if configuration.get('quick_gelu') else 'gelu'}
+    stated |= {
+        ours: vision[theirs] for theirs, ours in (('patch_size', 'patch'), ('width', 'channels')) if theirs in vision
+    }
+    if 'head_width' in vision and 'width' in vision:
+        stated['heads'] = vision['width'] // vision['head_width']
+    return _compared(stated, module)
+
+
+def _from_transformers(configuration: Mapping[str, Any], implied: Mapping[str, Any], module: nn.Module) -> list[str]:
+    kind = configuration['model_type']
+    if kind in _INSIDE:
+        inside, kind = _INSIDE[kind]
+        configuration = configuration.get(inside) or {}
+    if kind not in _TRANSFORMERS:
+        return [f'its configuration is of a {kind!r}, which is no kind of model known here']
+    stated, lines = dict(implied), []
+    for fact in _TRANSFORMERS[kind]:
+        value = configuration.get(fact.key, fact.default)
+        if fact.option:
+            stated[fact.option] = fact.words.get(value, value) if isinstance(value, str) else value
+        elif value != fact.value:
+            lines.append(f'its configuration sets {fact.key}={value!r}; here it is always {fact.value!r}')
+    return lines + _compared(stated, module)
+
+
+def _compared(stated: Mapping[str, Any], module: nn.Module, subject: str = 'its configuration has') -> list[str]:
+    """What differs, and the option of ``load_weights`` and ``create`` that makes it equal."""
+    lines = []
+    for option, theirs in stated.items():
+        if not hasattr(module, option):
+            lines.append(f'{subject} {option} {theirs!r}, which ours does not know')
+            continue
+        ours = getattr(module, option)
+        theirs = tuple(theirs) if isinstance(theirs, list) else theirs
+        numbers = isinstance(ours, float) and isinstance(theirs, int | float)
+        same = math.isclose(theirs, ours, rel_tol=1e-9) if numbers else theirs == ours
+        if not same:
+            lines.append(f'{subject} {option} {theirs!r} where ours is {ours!r} (pass {option}={theirs!r})')
+    return lines

@@ -1,0 +1,50 @@
+"""MobileNetV3 as torchvision and timm store it."""
+
+from backbones.cnn.mobilenet import MobileNetV3
+from backbones.pretrained.keymaps.inverted_residual import located_blocks, timm_block_rules, torchvision_block_rules
+from backbones.pretrained.keymaps.rules import (
+    Line,
+    Rule,
+    Transform,
+    batch_norm_rules,
+    convolution_rules,
+    dense_rules,
+)
+
+# The hidden layer behind the pooling is a 1x1 convolution in timm.
+_MATRIX = Transform(
+    '1x1 kernel to matrix',
+    lambda kernel: kernel.reshape(kernel.shape[:2]).T,
+    lambda matrix: matrix.T[:, :, None, None],
+)
+
+
+def torchvision(module: MobileNetV3) -> list[Line]:
+    """``features.4.block.1.0.weight`` is ``backbone/stage3/block1/depthwise_conv/kernel`` in the large one."""
+    head = f'features.{len(module.rows) + 1}'
+    rules = [
+        *convolution_rules('features.0.0', 'backbone/stem_conv'),
+        *batch_norm_rules('features.0.1', 'backbone/stem_norm'),
+        *convolution_rules(f'{head}.0', 'backbone/head_conv'),
+        *batch_norm_rules(f'{head}.1', 'backbone/head_norm'),
+        *dense_rules('classifier.0', 'backbone/head_dense'),
+        *dense_rules('classifier.3', 'head'),
+    ]
+    for number, (path, _, _, block) in enumerate(located_blocks(module), start=1):
+        rules += torchvision_block_rules(f'features.{number}', path, block)
+    return rules
+
+
+def timm(module: MobileNetV3) -> list[Line]:
+    """``blocks.2.0.conv_dw.weight`` is ``backbone/stage3/block1/depthwise_conv/kernel`` in the large one."""
+    head = f'blocks.{len(module.groups())}.0'
+    return [
+        *convolution_rules('conv_stem', 'backbone/stem_conv'),
+        *batch_norm_rules('bn1', 'backbone/stem_norm'),
+        *convolution_rules(f'{head}.conv', 'backbone/head_conv'),
+        *batch_norm_rules(f'{head}.bn1', 'backbone/head_norm'),
+        Rule('conv_head.weight', 'params/backbone/head_dense/kernel', _MATRIX),
+        Rule('conv_head.bias', 'params/backbone/head_dense/bias'),
+        *dense_rules('classifier', 'head'),
+        *timm_block_rules(module),
+    ]

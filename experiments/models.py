@@ -1,0 +1,138 @@
+"""List, filter and describe the backbones: python -m experiments.models [NAME …]
+
+    python -m experiments.models                                   all of them
+    python -m experiments.models --family vit --max_params 30e6    what fits
+    python -m experiments.models 'resnet*' --sort gflops
+    python -m experiments.models resnet50                          everything about one
+
+Parameters are those of the backbone, without a classifier. GFLOPs are those of one image of the given size, a
+multiply-add counted as two; many papers count it as one.
+"""
+
+import fnmatch
+
+from rich.table import Table
+
+import backbones
+from backbones.cost import GFLOPS
+from backbones.errors import UserError, unknown
+from backbones.pretrained.keymaps import layouts
+from experiments import command_line, display
+
+SORTS = {
+    'name': lambda info: info.name,
+    'params': lambda info: info.params,
+    'gflops': lambda info: GFLOPS[info.name],
+}
+
+
+def select(
+    patterns: list[str], family: str | None, max_params: float | None, max_gflops: float | None, sort: str
+) -> list[backbones.BackboneInfo]:
+    """The backbones that meet all conditions.
+
+    Args:
+        patterns: names, or patterns with ``*`` and ``?``; none means all.
+
+    Raises:
+        UserError: a name or a pattern that fits nothing, or conditions that nothing meets.
+    """
+    names = backbones.names(family)
+    for pattern in patterns:
+        if not fnmatch.filter(backbones.names(), pattern):
+            raise unknown('backbone', pattern, backbones.names())
+    chosen = [
+        backbones.info(name)
+        for name in names
+        if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+    chosen = [info for info in chosen if max_params is None or info.params <= max_params]
+    chosen = [info for info in chosen if max_gflops is None or GFLOPS[info.name] <= max_gflops]
+    if not chosen:
+        raise UserError('no backbone meets these conditions')
+    return sorted(chosen, key=SORTS[sort])
+
+
+def listing(infos: list[backbones.BackboneInfo]) -> Table:
+    """One row per backbone."""
+    table = Table(title=f'{len(infos)} backbones', title_justify='left')
+    table.add_column('name', no_wrap=True)
+    table.add_column('family')
+    for column in ('parameters', 'GFLOPs', 'pixels'):
+        table.add_column(column, justify='right')
+    table.add_column('channels of the stages (strides)')
+    table.add_column('loads and saves')
+    for info in infos:
+        channels, strides = (
+            ' '.join(str(getattr(stage, field)) for stage in info.stages) for field in ('channels', 'stride')
+        )
+        table.add_row(
+            info.name,
+            info.family,
+            f'{info.params:,}',
+            f'{GFLOPS[info.name]:.2f}',
+            str(info.image_size),
+            f'{channels} ({strides})',
+            ' '.join(layouts(backbones.create(info.name))) or 'native',
+        )
+    return table
+
+
+def description(info: backbones.BackboneInfo) -> Table:
+    """Everything that is known about one backbone."""
+    table = Table(title=info.name, title_justify='left', show_header=False)
+    module = backbones.create(info.name)
+    preprocessing = info.preprocessing
+    resized = round(preprocessing.size / preprocessing.crop)
+    steps = f'both sides to {resized}' if preprocessing.squash else f'shorter side to {resized}'
+    crop = '' if resized == preprocessing.size else f', centre of {preprocessing.size}'
+    summary = (type(module).__doc__ or '').strip().partition('\n')[0]
+    rows = {
+        'family': f'{info.family}: {type(module).__name__} – {summary}',
+        'parameters': f'{info.params:,} without a classifier',
+        'GFLOPs': f'{GFLOPS[info.name]:.3f} for one image of {info.image_size}x{info.image_size} pixels',
+        'stages': '\n'.join(
+            f'{stage.name}: {stage.channels} channels, stride {stage.stride}, '
+            f'{-(-info.image_size // stage.stride)}x{-(-info.image_size // stage.stride)}'
+            for stage in info.stages
+        ),
+        'pooled': f'{info.pooled} channels',
+        'layouts': ', '.join(['native', *layouts(module)]) + ' (load_weights reads them, save_weights writes them)',
+        'known weights': '\n'.join(info.weights) or 'a file of one of these layouts',
+        'preprocessing': f'{steps} ({preprocessing.interpolation}){crop}, '
+        f'mean {_numbers(preprocessing.mean)}, std {_numbers(preprocessing.std)}',
+        'options': ', '.join(
+            f'{name}={value!r}'
+            for name, value in vars(module).items()
+            if isinstance(value, str | int | float | bool) and name != 'name'
+        ),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ' '.join(f'{value:.3g}' for value in values)
+
+
+def main(argv: list[str] | None) -> None:
+    """Print a table, or a description of each name that was given in full."""
+    parser = command_line.parser(__doc__, config=False, workdir=False)
+    parser.add_argument('names', nargs='*', metavar='NAME', help='a name, or a pattern with * and ?')
+    parser.add_argument('--family', choices=('cnn', 'vit'))
+    parser.add_argument('--max_params', type=float, metavar='COUNT', help='at most so many parameters, such as 5e6')
+    parser.add_argument('--max_gflops', type=float, metavar='GFLOPS', help='at most so many GFLOPs')
+    parser.add_argument('--sort', choices=tuple(SORTS), default='name')
+    options = parser.parse_args(argv)
+    infos = select(options.names, options.family, options.max_params, options.max_gflops, options.sort)
+    console = display.make_console(stderr=False)
+    if options.names and all(name in backbones.names() for name in options.names):
+        for info in infos:
+            console.print(description(info))
+    else:
+        console.print(listing(infos))
+
+
+if __name__ == '__main__':
+    command_line.run(main)

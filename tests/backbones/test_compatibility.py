@@ -1,0 +1,107 @@
+"""A configuration that describes another function than ours is refused, with the option that would make it ours."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import save_file
+
+import backbones
+from backbones.pretrained import compatibility
+from tests.parity import weights
+
+
+def differences(name: str, configuration: dict | None, layout: str = '', **options) -> list[str]:
+    return compatibility.differences(configuration, layout, name, backbones.create(name, **options))
+
+
+@pytest.mark.parametrize('layout', ['lukemelas', 'transformers'])
+def test_a_layout_that_only_tensorflow_trained(layout: str):
+    expected = [f"weights in the {layout} layout have padding 'same' where ours is None (pass padding='same')"]
+    assert differences('efficientnet_b0', None, layout)[:1] == expected
+    assert not differences('efficientnet_b0', None, layout, padding='same', epsilon=1e-3)
+    assert not differences('efficientnet_b0', None, 'torchvision')
+    assert not differences('efficientnet_lite0', None, layout)
+
+
+def test_a_configuration_of_transformers_implies_as_much():
+    lines = differences('efficientnet_b0', {'model_type': 'efficientnet'}, 'transformers')
+    assert [line.partition('(pass ')[2] for line in lines] == ["padding='same')", 'epsilon=0.001)']
+
+
+def test_timm_and_ours_are_the_same_function():
+    assert not differences('resnet50', {'architecture': 'resnet50', 'num_features': 2048})
+    assert not differences('efficientnet_lite0', {'architecture': 'tf_efficientnet_lite0'})
+    assert not differences('vit_tiny_patch16', {'architecture': 'vit_tiny_patch16_384', 'global_pool': 'token'})
+
+
+def test_timm_of_another_depth():
+    (line, *_) = differences('resnet50', {'architecture': 'resnet101'})
+    assert 'depths (3, 4, 23, 3) where ours is (3, 4, 6, 3)' in line
+
+
+def test_timm_of_another_family():
+    assert differences('resnet50', {'architecture': 'vit_tiny_patch16_224'}) == [
+        "its configuration is of 'vit_tiny_patch16_224', which is vit_tiny_patch16 here, not resnet50"
+    ]
+
+
+@pytest.mark.parametrize('architecture', ['resnet50d', 'vit_base_patch16_rope_224', 'resnet50_gn'])
+def test_timm_of_an_architecture_that_is_not_known(architecture: str):
+    (line,) = differences('resnet50', {'architecture': architecture})
+    assert repr(architecture) in line
+
+
+def test_what_timm_builds_differently_is_an_option():
+    lines = differences('efficientnet_lite0', {'architecture': 'efficientnet_lite0'})
+    assert [line.partition('(pass ')[2] for line in lines] == ['padding=None)', 'epsilon=1e-05)']
+    assert not differences('efficientnet_lite0', {'architecture': 'efficientnet_lite0'}, padding=None, epsilon=1e-5)
+
+
+def test_arguments_of_timm():
+    (line,) = differences('resnet18', {'architecture': 'resnet18', 'model_args': {'block_args': {'attn': 'se'}}})
+    assert 'block_args' in line
+    assert not differences('resnet18', {'architecture': 'resnet18', 'model_args': {'num_classes': 7}})
+
+
+@pytest.mark.parametrize(
+    ('change', 'expected'),
+    [
+        ({}, []),
+        ({'hidden_act': 'silu'}, ["its configuration sets hidden_act='silu'; here it is always 'relu'"]),
+        (
+            {'downsample_in_bottleneck': True},
+            ['its configuration sets downsample_in_bottleneck=True; here it is always False'],
+        ),
+    ],
+)
+def test_transformers(change: dict, expected: list[str]):
+    assert differences('resnet50', {'model_type': 'resnet'} | change) == expected
+
+
+def test_transformers_of_a_model_that_is_not_known():
+    assert differences('resnet50', {'model_type': 'bit'}) == [
+        "its configuration is of a 'bit', which is no kind of model known here"
+    ]
+
+
+def test_a_difference_is_an_error_and_a_warning_where_it_is_not_strict(tmp_path: Path):
+    shapes = json.loads(dict(_stored('efficientnet_lite0'))['shapes'].tobytes())
+    save_file(weights.state_dict(weights.Case('efficientnet_lite0', 97, 97), shapes), tmp_path / 'model.safetensors')
+    (tmp_path / 'config.json').write_text(json.dumps({'architecture': 'efficientnet_lite0', 'pretrained_cfg': CFG}))
+    with pytest.raises(backbones.UserError, match=r"padding None where ours is 'same' \(pass padding=None\)"):
+        backbones.load_weights('efficientnet_lite0', tmp_path)
+    with pytest.warns(UserWarning, match='padding None where ours'):
+        _, report = backbones.load_weights('efficientnet_lite0', tmp_path, strict=False)
+    assert len(report.differences) == 2
+    _, report = backbones.load_weights('efficientnet_lite0', tmp_path, padding=None, epsilon=1e-5)
+    assert not report.problems()
+
+
+CFG = {'input_size': [3, 224, 224], 'mean': [0.5] * 3, 'std': [0.5] * 3, 'crop_pct': 0.9, 'interpolation': 'bicubic'}
+
+
+def _stored(backbone: str):
+    import numpy as np
+
+    return np.load(next(case.path for case in weights.CASES if case.backbone == backbone))

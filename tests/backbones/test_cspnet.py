@@ -1,0 +1,57 @@
+"""What the parity with timm does not show of CSPNet: the first values, the training, and wrong options."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+import backbones
+from backbones.cnn.cspnet import BottleneckBlock, CSPNet, DarkBlock
+from backbones.layers.regularisation import StochasticDepth
+
+SMALL = {
+    'depths': (2, 3),
+    'channels': (8, 16),
+    'expansions': (2, 1),
+    'bottlenecks': (0.5, 1),
+    'stem': (4, 3, 1),
+    'stem_pool': False,
+    'downsample_grows': True,
+}
+IMAGES = np.zeros((2, 8, 8, 3), np.float32)
+
+
+@pytest.mark.parametrize(('block', 'last'), [(BottleneckBlock, 'conv3'), (DarkBlock, 'conv2')])
+def test_the_last_scale_of_a_block_starts_at_zero(block, last):
+    """Every residual branch first adds nothing, as timm initialises it."""
+    model = CSPNet(block, **(SMALL | {'depths': (1, 1)}))
+    params = flatten_dict(jax.jit(model.init)(jax.random.key(0), IMAGES)['params'], sep='/')
+    scales = {path: leaf for path, leaf in params.items() if path.endswith('/scale')}
+    zero = {path for path, leaf in scales.items() if not leaf.any()}
+    assert zero == {path for path in scales if f'/{last}/' in path}
+    assert len(zero) == 2
+
+
+@pytest.mark.parametrize('block', [BottleneckBlock, DarkBlock])
+def test_stochastic_depth_rises_from_the_first_block_to_the_last(block):
+    model = CSPNet(block, **SMALL, stochastic_depth=0.4)
+    keys = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
+    rates = []
+
+    def watch(call, args, kwargs, context):
+        if isinstance(context.module, StochasticDepth):
+            rates.append(context.module.rate)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        jax.eval_shape(partial(model.init, train=True), keys, IMAGES)
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_options_per_stage_of_unequal_length():
+    model = backbones.create('cspresnet50', depths=(3, 3))
+    with pytest.raises(backbones.UserError, match='one value per stage each, not 2, 4, 4, 4 values'):
+        jax.eval_shape(model.init, jax.random.key(0), IMAGES)

@@ -1,0 +1,91 @@
+"""python -m experiments.models: what it lists, what it describes, and what it refuses."""
+
+import pytest
+
+import backbones
+from backbones import cost
+from backbones.errors import UserError
+from experiments import models
+
+
+def names(**conditions) -> list[str]:
+    arguments = {'patterns': [], 'family': None, 'max_params': None, 'max_gflops': None, 'sort': 'name'} | conditions
+    return [info.name for info in models.select(**arguments)]
+
+
+def test_all_of_them_sorted_by_name():
+    assert names() == backbones.names()
+
+
+def test_conditions_narrow():
+    assert names(family='vit') == backbones.names('vit')
+    assert names(patterns=['resnet1*', 'vit_micro']) == ['resnet101', 'resnet152', 'resnet18', 'vit_micro']
+    assert set(names(max_params=1e6)) == {'resnet_micro', 'vit_micro'}
+    light = names(max_gflops=1.0)
+    assert 'efficientnet_lite0' in light
+    assert 'resnet50' not in light
+
+
+@pytest.mark.parametrize('sort', ['params', 'gflops'])
+def test_sorted(sort: str):
+    values = [models.SORTS[sort](backbones.info(name)) for name in names(sort=sort)]
+    assert values == sorted(values)
+
+
+def test_what_fits_nothing():
+    with pytest.raises(UserError, match="unknown backbone 'resnet5'; did you mean 'resnet50'"):
+        names(patterns=['resnet5'])
+    with pytest.raises(UserError, match='no backbone meets these conditions'):
+        names(max_params=10)
+
+
+def test_listing_has_every_name(capsys):
+    models.main([])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in backbones.names())
+    assert '23,508,032' in printed
+
+
+def test_description(capsys):
+    models.main(['resnet50'])
+    printed = capsys.readouterr().out
+    for fact in (
+        '23,508,032',
+        '8.174',
+        'stage3: 1024 channels, stride 16, 14x14',
+        'torchvision',
+        'shorter side to 256',
+    ):
+        assert fact in printed
+
+
+def test_several_descriptions_and_a_pattern(capsys):
+    models.main(['vit_micro', 'resnet_micro'])
+    assert capsys.readouterr().out.count('bundled:') == 2
+    models.main(['vit_micro', 'resnet_mic*'])
+    assert '2 backbones' in capsys.readouterr().out
+
+
+def test_every_backbone_has_its_gflops():
+    assert sorted(cost.GFLOPS) == backbones.names()
+
+
+def gflops(name: str) -> float:
+    return cost.count_flops(backbones.create(name), backbones.info(name).image_size) / 1e9
+
+
+# Multiply-adds that torchvision (``_ops`` of its weights) and timm publish, with the classifier.
+PUBLISHED = {'resnet18': 1.814, 'resnet50': 4.089, 'vit_base_patch16': 17.564, 'efficientnet_lite0': 0.385}
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_counted_and_published_gflops(name: str):
+    classifier = 2 * 1000 * backbones.info(name).pooled / 1e9
+    assert gflops(name) == pytest.approx(cost.GFLOPS[name], rel=1e-3)
+    assert gflops(name) + classifier == pytest.approx(2 * PUBLISHED[name], rel=0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', backbones.names())
+def test_gflops_of_every_backbone(name: str):
+    assert gflops(name) == pytest.approx(cost.GFLOPS[name], rel=1e-3)
