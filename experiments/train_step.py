@@ -16,10 +16,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Int, Key
 
 from backbones import freezing
-from backbones.errors import unknown
+from backbones.errors import UserError, unknown
 
 Batch = dict[str, Array]  # 'image': uint8[batch, height, width, channels], 'label': int[batch]
 Metrics = dict[str, Float[Array, '']]
+
+# Share of each auxiliary head's loss in the total (Szegedy et al. 2015, section 5).
+AUXILIARY_WEIGHT = 0.3
 
 
 @flax.struct.dataclass
@@ -94,16 +97,37 @@ def make_train_step(
         mask: which parameters train (``freezing.mask``).
         prepare: ``(key, stored images) → model input``: augmentation and preprocessing.
         label_smoothing: share of the target that is spread over all classes.
+
+    The logits that a model sows into the collection ``auxiliary_logits`` add their loss, weighted by
+    ``AUXILIARY_WEIGHT``.
+
+    Raises:
+        UserError: when the step is traced, auxiliary logits of another number of classes than the classifier's.
     """
+
+    def cross_entropy(logits: Array, labels: Array) -> Float[Array, '']:
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets).mean()
 
     def loss_of(trainable: dict, state: TrainState, images: Array, labels: Array, dropout_key: Array):
         variables = {'params': freezing.join(trainable, state.frozen), 'batch_stats': state.batch_stats}
         with freezing.inference_where_frozen(mask):
             logits, updates = model.apply(
-                variables, images, train=True, mutable=['batch_stats'], rngs={'dropout': dropout_key}
+                variables,
+                images,
+                train=True,
+                mutable=['batch_stats', 'auxiliary_logits'],
+                rngs={'dropout': dropout_key},
             )
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        loss = cross_entropy(logits, labels)
+        for auxiliary in jax.tree.leaves(updates.get('auxiliary_logits', {})):
+            classes, expected = auxiliary.shape[-1], logits.shape[-1]
+            if classes != expected:
+                raise UserError(
+                    f'the auxiliary heads have {classes} classes and the classifier has {expected}; '
+                    f'create it with auxiliary_classes={expected}'
+                )
+            loss += AUXILIARY_WEIGHT * cross_entropy(auxiliary, labels)
         return loss, (logits, updates.get('batch_stats', {}))
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -174,7 +174,11 @@ def _size(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> int | None:
         if found is None:
             return None
         line = found[0]
-        size += array.size if isinstance(line, Rule) and line.path.startswith('params/backbone/') else 0
+        size += (
+            array.size
+            if isinstance(line, Rule) and not line.optional and line.path.startswith('params/backbone/')
+            else 0
+        )
     return size
 
 

@@ -68,7 +68,8 @@ def calibrate_statistics(model: nn.Module, variables: dict, images: Float[Array,
     """
     if 'batch_stats' not in variables:
         return variables
-    _, updates = model.apply(variables, images, train=True, mutable=['batch_stats', 'batch_moments'])
+    collections, rngs = ['batch_stats', 'batch_moments'], {'dropout': jax.random.key(0)}
+    _, updates = model.apply(variables, images, train=True, mutable=collections, rngs=rngs)
     moments = jax.tree.map(lambda sown: sown[0], updates['batch_moments'], is_leaf=lambda node: isinstance(node, tuple))
     return {**variables, 'batch_stats': moments}
 

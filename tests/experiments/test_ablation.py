@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -202,6 +203,13 @@ class TestRandomControl:
         # Running variances are unbiased, the batch's own are not: 1/1023 apart at the deepest map (16 x 4 x 4 x 4).
         np.testing.assert_allclose(in_inference_mode.pooled, in_training_mode.pooled, rtol=0.02, atol=0.02)
         assert jax.tree.structure(calibrated['batch_stats']) == jax.tree.structure(variables['batch_stats'])
+
+    def test_a_network_with_dropout(self):
+        model = backbones.create('vgg16_bn', hidden_channels=8)
+        images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        calibrated = jax.eval_shape(partial(extract.calibrate_statistics, model), variables, images)
+        assert jax.tree.structure(calibrated) == jax.tree.structure(variables)
 
     def test_a_network_without_statistics_is_left_alone(self):
         model = backbones.create('vit_micro')

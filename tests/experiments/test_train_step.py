@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import backbones
 from backbones import freezing
 from experiments.augmentation import augment
-from experiments.train_step import TrainState, create_state, decay_mask, make_optimizer, make_train_step
+from experiments.train_step import (
+    AUXILIARY_WEIGHT,
+    TrainState,
+    create_state,
+    decay_mask,
+    make_optimizer,
+    make_train_step,
+)
 
 NAMES = ('resnet_micro', 'vit_micro')
 CLASSES = 10
@@ -29,9 +37,9 @@ def batch(seed: int = 0) -> dict:
 
 
 @functools.cache
-def model_and_variables(name: str):
+def model_and_variables(name: str, **options):
     """A classifier with dropout, and variables like those of ``init``, which would take longer to compile."""
-    model = backbones.create_classifier(name, CLASSES, dropout=0.2)
+    model = backbones.create_classifier(name, CLASSES, dropout=0.2, **options)
     images = jax.ShapeDtypeStruct((1, IMAGE_SIZE, IMAGE_SIZE, 3), jnp.float32)
     shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), images))
     generator = np.random.default_rng(0)
@@ -53,8 +61,8 @@ class Training:
     Adam's step size does not depend on the size of a gradient, so a leaf that has one moves visibly.
     """
 
-    def __init__(self, name: str, rules: tuple, weight_decay: float, augmented: bool):
-        self.model, variables = model_and_variables(name)
+    def __init__(self, name: str, rules: tuple, weight_decay: float, augmented: bool, **options):
+        self.model, variables = model_and_variables(name, **options)
         # Donated buffers are overwritten, so every state gets its own.
         self.variables = jax.tree.map(lambda leaf: np.array(leaf, copy=True), variables)
         self.mask = freezing.mask(variables['params'], rules)
@@ -66,7 +74,11 @@ class Training:
             return self.preprocessing(augment(key, images, flip=augmented, shift=2 if augmented else 0))
 
         step = make_train_step(self.model, self.mask, self.optimizer, prepare, label_smoothing=0.1)
-        self.program = jax.jit(step, donate_argnums=0).lower(self.state(), batch()).compile()
+        self.lowered = jax.jit(step, donate_argnums=0).lower(self.state(), batch())
+
+    @functools.cached_property
+    def program(self):
+        return self.lowered.compile()
 
     def state(self, seed: int = 0) -> TrainState:
         variables = jax.tree.map(jnp.array, self.variables)
@@ -108,6 +120,71 @@ def test_a_frozen_step_costs_a_forward_pass(name):
     assert frozen <= 1.05 * inference
     # The bound can be missed: a step that trains everything is far above it.
     assert scratch(name).program.cost_analysis()['flops'] > 2 * inference
+
+
+def test_frozen_auxiliary_heads_cost_nothing():
+    """They are not even traced: as many operations as without them, and more where they train alone."""
+
+    def flops(rules: tuple, auxiliary_classes: int) -> float:
+        training = Training('googlenet', rules, 0.5, augmented=False, auxiliary_classes=auxiliary_classes)
+        state, _ = training.lowered.out_info
+        assert jax.tree.structure(state) == jax.tree.structure(training.state())  # no statistics are lost
+        return training.lowered.cost_analysis()['flops']
+
+    without = flops(freezing.FREEZE_BACKBONE, 0)
+    assert flops(freezing.FREEZE_BACKBONE, CLASSES) == without
+    assert flops((('backbone/auxiliary.*', 'trainable'), *freezing.FREEZE_BACKBONE), CLASSES) > without
+
+
+@pytest.mark.slow
+def test_auxiliary_heads_train():
+    training = Training(
+        'googlenet', freezing.TRAIN_EVERYTHING, weight_decay=0.0, augmented=False, auxiliary_classes=CLASSES
+    )
+    before = flatten_dict(training.variables, sep='/')
+    after = training.run(steps=2)
+    assert [path for path, leaf in before.items() if np.array_equal(after[path], leaf)] == []
+    assert len([path for path in before if '/auxiliary' in path]) == 2 * 9
+
+
+class Linear(nn.Module):
+    """A classifier of the mean colour, with a second one on the side that trains on its own."""
+
+    auxiliary_classes: int
+
+    @nn.compact
+    def __call__(self, images, train: bool = False):
+        colour = images.mean((1, 2))
+        logits = nn.Dense(self.auxiliary_classes, name='auxiliary')(colour)
+        if train:
+            self.sow('auxiliary_logits', 'logits', logits)
+        return nn.Dense(CLASSES, name='head')(colour)
+
+
+@pytest.mark.parametrize('label_smoothing', [0.0, 0.1])
+def test_auxiliary_logits_add_their_weighted_loss(label_smoothing):
+    model, optimizer = Linear(CLASSES), make_optimizer('sgd', lambda step: 1e-3, 0.0)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))
+    mask = freezing.mask(variables['params'], freezing.TRAIN_EVERYTHING)
+    step = make_train_step(model, mask, optimizer, lambda key, images: images / 255, label_smoothing)
+    _, metrics = jax.jit(step)(create_state(variables, mask, optimizer, jax.random.key(0)), batch())
+
+    colour, losses = (batch()['image'] / 255).mean((1, 2)), {}
+    targets = np.eye(CLASSES)[batch()['label']] * (1 - label_smoothing) + label_smoothing / CLASSES
+    for name, layer in variables['params'].items():
+        logits = colour @ np.asarray(layer['kernel'])
+        losses[name] = -(targets * (logits - np.log(np.exp(logits).sum(-1, keepdims=True)))).sum(-1).mean()
+    expected = losses['head'] + AUXILIARY_WEIGHT * losses['auxiliary']
+    assert float(metrics['loss']) == pytest.approx(expected, rel=1e-5)
+
+
+def test_auxiliary_heads_of_another_number_of_classes():
+    model, optimizer = Linear(1000), make_optimizer('sgd', lambda step: 1e-3, 0.0)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))
+    mask = freezing.mask(variables['params'], freezing.TRAIN_EVERYTHING)
+    step = make_train_step(model, mask, optimizer, lambda key, images: images / 255)
+    with pytest.raises(backbones.UserError, match=r'1000 classes and the classifier has 10; .* auxiliary_classes=10'):
+        step(create_state(variables, mask, optimizer, jax.random.key(0)), batch())
 
 
 @pytest.mark.parametrize('optimizer', ['adamw', 'sgd'])

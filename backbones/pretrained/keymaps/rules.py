@@ -39,13 +39,15 @@ TRANSPOSE = Transform('transposed', lambda array: array.T, lambda array: array.T
 
 def flattened(side: int) -> Transform:
     """Of a linear layer behind a flattened map of ``side`` by ``side``: channels come first there and last here."""
-    return Transform(
-        'transposed, CHW to HWC',
-        lambda array: array.reshape(len(array), -1, side, side).transpose(2, 3, 1, 0).reshape(-1, len(array)),
-        lambda array: (
-            array.T.reshape(-1, side, side, len(array) // side**2).transpose(0, 3, 1, 2).reshape(-1, len(array))
-        ),
-    )
+
+    def forward(array: np.ndarray) -> np.ndarray:
+        return array.reshape(len(array), -1, side, side).transpose(2, 3, 1, 0).reshape(-1, len(array))
+
+    def inverse(array: np.ndarray) -> np.ndarray:
+        out = array.shape[1]
+        return array.reshape(side, side, -1, out).transpose(3, 2, 0, 1).reshape(out, -1)
+
+    return Transform('transposed, CHW to HWC', forward, inverse)
 
 
 @dataclasses.dataclass(frozen=True)
