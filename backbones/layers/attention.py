@@ -1,4 +1,4 @@
-"""Multi-head self-attention, over all tokens or inside windows, and the transformer's feed-forward block."""
+"""Multi-head attention, over all tokens or inside windows, pooling by attention, and the feed-forward block."""
 
 import flax.linen as nn
 import jax
@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from backbones.layers.activations import activation
+from backbones.layers.normalisation import LayerNorm
 
 truncated_normal = nn.initializers.truncated_normal(0.02)
 
@@ -161,3 +162,47 @@ class FeedForward(nn.Module):
     def __call__(self, x: Float[Array, '*batch channels']) -> Float[Array, '*batch channels']:
         y = Dense(self.hidden, dtype=self.dtype, name='dense1')(x)
         return Dense(x.shape[-1], dtype=self.dtype, name='dense2')(activation(self.activation)(y))
+
+
+class QueryKeyValue(nn.Module):
+    """Packed, biased projection of two sequences: the queries of one, the keys and values of the other."""
+
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, queries: Float[Array, 'batch queries channels'], tokens: Float[Array, 'batch tokens channels']
+    ) -> list[Float[Array, 'batch heads length width']]:
+        batch, _, channels = tokens.shape
+        kernel = self.param('kernel', truncated_normal, (channels, 3 * channels), jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, (3 * channels,), jnp.float32)
+        parts = zip(jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
+        projected = []
+        for sequence, (weight, offset) in zip((queries, tokens, tokens), parts, strict=True):
+            y = jnp.dot(sequence.astype(self.dtype), weight.astype(self.dtype)) + offset.astype(self.dtype)
+            projected.append(y.reshape(batch, -1, self.heads, channels // self.heads).transpose(0, 2, 1, 3))
+        return projected
+
+
+class AttentionPooling(nn.Module):
+    """All tokens as one: a learned query attends to them, and a residual feed-forward block follows.
+
+    Source: ``MAPHead`` of google-research/big_vision ``models/vit.py``, after Lee et al. 2019, "Set Transformer".
+    """
+
+    heads: int
+    epsilon: float = 1e-6
+    activation: str = 'gelu'
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, 'batch tokens channels']) -> Float[Array, 'batch channels']:
+        batch, _, channels = tokens.shape
+        initialiser = nn.initializers.truncated_normal(channels**-0.5)
+        probe = self.param('probe', initialiser, (1, 1, channels), jnp.float32)
+        probe = jnp.broadcast_to(probe, (batch, 1, channels))
+        mixed = dot_product_attention(*QueryKeyValue(self.heads, self.dtype, name='qkv')(probe, tokens))
+        x = Dense(channels, dtype=self.dtype, name='projection')(merge_heads(mixed))
+        y = LayerNorm(self.epsilon, self.dtype, name='norm')(x)
+        return (x + FeedForward(4 * channels, self.dtype, self.activation, name='mlp')(y))[:, 0]

@@ -4,14 +4,15 @@ A resampling of one axis is a matrix ``[new, old]``, computed in numpy while a p
 serves a file that is being loaded and a map inside the model.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Method = Literal['timm', 'dinov2', 'dinov2_registers']
+from backbones.errors import UserError, unknown
 
 
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
@@ -46,35 +47,48 @@ def bicubic_matrix(old: int, new: int, *, antialias: bool, scale: float | None =
     return matrix
 
 
-def _axis_matrix(old: int, new: int, method: Method) -> np.ndarray:
-    if method == 'timm':  # timm/layers/pos_embed.py, resample_abs_pos_embed
-        return bicubic_matrix(old, new, antialias=True)
-    if method == 'dinov2':  # dinov2/models/vision_transformer.py with interpolate_offset=0.1, the first release's
-        return bicubic_matrix(old, new, antialias=False, scale=(new + 0.1) / old)
-    return bicubic_matrix(old, new, antialias=True)  # there, with registers: interpolate_offset=0, antialiased
+# Method → the matrix ``[new, old]`` of one axis.
+METHODS: dict[str, Callable[[int, int], np.ndarray]] = {
+    # timm/layers/pos_embed.py, resample_abs_pos_embed
+    'timm': partial(bicubic_matrix, antialias=True),
+    # transformers/models/vit/modeling_vit.py, interpolate_pos_encoding
+    'transformers': partial(bicubic_matrix, antialias=False),
+    # dinov2/models/vision_transformer.py with interpolate_offset=0.1, the first release's
+    'dinov2': lambda old, new: bicubic_matrix(old, new, antialias=False, scale=(new + 0.1) / old),
+    # there, with registers: interpolate_offset=0, antialiased
+    'dinov2_registers': partial(bicubic_matrix, antialias=True),
+}
 
 
 def resample_positions(
-    table: Float[Array | np.ndarray, '1 tokens channels'], grid: tuple[int, int], prefix: int, method: Method = 'timm'
+    table: Float[Array | np.ndarray, '1 tokens channels'], grid: tuple[int, int], prefix: int, method: str = 'timm'
 ) -> Float[Array, '1 new_tokens channels']:
     """Resample a table of learned positions from its square grid to another grid.
+
+    A table of as many positions as the grid wanted has, but of no square grid, is that grid's and is left as it is.
 
     Args:
         table: prefix tokens first, which are kept as they are.
         grid: rows and columns wanted.
         prefix: number of prefix tokens in the table.
-        method: whose code is followed.
+        method: whose code is followed, a name of ``METHODS``.
 
     Raises:
-        ValueError: the table is not that of a square grid behind so many prefix tokens.
+        UserError: no such method, or the table is not that of a square grid behind so many prefix tokens.
     """
+    if method not in METHODS:
+        raise unknown('way to resample positions', method, METHODS)
     count = table.shape[1] - prefix
     side = round(max(count, 0) ** 0.5)
-    if side == 0 or side**2 != count:
-        raise ValueError(f'{table.shape[1]} positions are no square grid behind {prefix} prefix tokens')
-    if (side, side) == grid:
+    square = side > 0 and side**2 == count
+    if (side, side) == grid or (count == grid[0] * grid[1] and not square):
         return jnp.asarray(table)
-    rows, columns = (_axis_matrix(side, size, method) for size in grid)
+    if not square:
+        raise UserError(
+            f'{table.shape[1]} positions are no square grid behind {prefix} prefix tokens, '
+            f'so they can not be resampled to {grid[0]}x{grid[1]}'
+        )
+    rows, columns = (METHODS[method](side, size) for size in grid)
     maps = jnp.asarray(table)[0, prefix:].reshape(side, side, -1)
     with jax.default_matmul_precision('highest'):
         maps = jnp.einsum('nr,mc,rcd->nmd', jnp.asarray(rows, maps.dtype), jnp.asarray(columns, maps.dtype), maps)

@@ -123,8 +123,10 @@ def without_wrapper(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def native_keymap(arrays: Mapping[str, np.ndarray]) -> KeyMap:
-    """Our own layout: every key is a path, of a classifier or of a backbone alone."""
+    """Our own layout: every key is a path, of a classifier or of a backbone alone, whose stages tell it from flax's."""
     lines = []
+    if not any('/stage1/' in key for key in arrays):
+        return KeyMap(lines)
     for key in arrays:
         kind, _, rest = key.partition('/')
         if kind in ('params', 'batch_stats') and rest:

@@ -1,82 +1,137 @@
-"""Vision Transformer with pre-normalisation and a class token, as timm's ``vision_transformer.py`` builds it.
+"""Vision transformers with learned positions: ViT, DeiT, DINOv2, and the image towers of CLIP and SigLIP.
 
-Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; Steiner et al. 2022, "How to train your ViT?".
+Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; Steiner et al. 2022, "How to train your ViT?";
+Touvron et al. 2021, "Training data-efficient image transformers & distillation through attention"; Oquab et al. 2024,
+"DINOv2"; Darcet et al. 2024, "Vision Transformers Need Registers"; Radford et al. 2021, "Learning Transferable Visual
+Models From Natural Language Supervision"; Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training". Built as
+timm's ``vision_transformer.py`` builds them.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from backbones.errors import UserError
+from backbones.errors import UserError, unknown
 from backbones.features import Features
-from backbones.layers.attention import FeedForward, SelfAttention, truncated_normal
-from backbones.layers.convolution import patch_embedding
+from backbones.layers.attention import AttentionPooling, Dense, FeedForward, SelfAttention, truncated_normal
 from backbones.layers.normalisation import LayerNorm
 from backbones.layers.positions import resample_positions
+from backbones.layers.regularisation import LayerScale, StochasticDepth
+from backbones.vit.embedding import PatchEmbedding
+
+# Way to pool → the tokens that must come first for it.
+POOLINGS = {
+    'token': ('class_token',),
+    'distillation': ('class_token', 'distillation_token'),
+    'average': (),
+    'attention': (),
+}
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each normalised first and added to its input."""
+    """Attention and feed-forward, each normalised first and added to its input.
+
+    Attributes:
+        heads: attention heads.
+        epsilon: of the normalisations.
+        activation: of the feed-forward layers.
+        layer_scale: initial value of a factor per channel on both branches; ``None`` for no factors.
+        stochastic_depth: rate at which either branch is dropped while training.
+        dtype: type of the computation.
+    """
 
     heads: int
+    epsilon: float = 1e-6
+    activation: str = 'gelu'
+    layer_scale: float | None = None
+    stochastic_depth: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, 'batch tokens channels']) -> Float[Array, 'batch tokens channels']:
-        y = LayerNorm(dtype=self.dtype, name='norm1')(x)
-        x = x + SelfAttention(self.heads, self.dtype, name='attention')(y)
-        y = LayerNorm(dtype=self.dtype, name='norm2')(x)
-        return x + FeedForward(4 * x.shape[-1], self.dtype, name='mlp')(y)
-
-
-class Stage(nn.Module):
-    """A quarter of the depth."""
-
-    depth: int
-    heads: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, 'batch tokens channels']) -> Float[Array, 'batch tokens channels']:
-        for index in range(self.depth):
-            x = Block(self.heads, self.dtype, name=f'block{index + 1}')(x)
+    def __call__(
+        self, x: Float[Array, 'batch tokens channels'], train: bool = False
+    ) -> Float[Array, 'batch tokens channels']:
+        attention = SelfAttention(self.heads, self.dtype, name='attention')
+        feed_forward = FeedForward(4 * x.shape[-1], self.dtype, self.activation, name='mlp')
+        for number, layer in enumerate((attention, feed_forward), start=1):
+            y = layer(LayerNorm(self.epsilon, self.dtype, name=f'norm{number}')(x))
+            if self.layer_scale is not None:
+                y = LayerScale(self.layer_scale, self.dtype, name=f'layer_scale{number}')(y)
+            x = x + StochasticDepth(self.stochastic_depth)(y, train=train)
         return x
 
 
-class PatchEmbedding(nn.Module):
-    """Non-overlapping patches, each mapped linearly to the transformer's width."""
+class Stage(nn.Module):
+    """A quarter of the depth: one block per rate of stochastic depth."""
 
-    patch: int
-    channels: int
-    dtype: jnp.dtype = jnp.float32
+    block: Callable[..., Block]
+    rates: tuple[float, ...]
 
     @nn.compact
-    def __call__(self, images: Float[Array, 'b height width c']) -> Float[Array, 'b rows columns channels']:
-        shape = (self.patch, self.patch, images.shape[-1], self.channels)
-        kernel = self.param('kernel', nn.initializers.lecun_normal(), shape, jnp.float32)
-        bias = self.param('bias', nn.initializers.zeros, (self.channels,), jnp.float32)
-        return patch_embedding(images.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+    def __call__(
+        self, x: Float[Array, 'batch tokens channels'], train: bool = False
+    ) -> Float[Array, 'batch tokens channels']:
+        for number, rate in enumerate(self.rates, start=1):
+            x = self.block(stochastic_depth=rate, name=f'block{number}')(x, train=train)
+        return x
 
 
 class VisionTransformer(nn.Module):
-    """Patches, a class token, learned positions, blocks, and a final normalisation.
+    """Patches, tokens in front of them, learned positions, blocks, a final normalisation, and a way to pool.
+
+    The table of positions is resampled inside the call where the images are of another size than it was made for.
 
     Attributes:
         patch: side of a patch in pixels.
         channels: width of the transformer.
         depth: number of blocks; a multiple of four, so that every stage is a quarter.
         heads: attention heads.
+        prefix: names of the learned tokens in front of the patches; each has a position of its own.
+        registers: number of further tokens, between those and the patches, which have no position.
+        masked_pretraining: keep the token that stands for a masked patch in DINOv2's pretraining; nothing else uses it.
+        patch_bias: whether the patch embedding has a bias.
+        pad: fill images up to whole patches with zeros on the right and at the bottom.
+        pre_norm: normalise before the first block too (CLIP).
+        layer_scale: initial value of the factors on the residual branches; ``None`` for no factors.
+        activation: of the feed-forward layers, a name of ``layers.activations``.
+        epsilon: of every normalisation.
+        pooling: ``'token'`` (the class token), ``'distillation'`` (the mean of the class and the distillation token),
+            ``'average'`` (the mean of the patches) or ``'attention'`` (a learned query over the patches).
+        projected_channels: what the pooled features are mapped to, without a bias; ``None`` leaves them as they are.
+        position_method: how positions are resampled, a name of ``layers.positions.METHODS``.
+        position_grid: side of the table of positions, in patches; ``None`` takes the grid of the images that the
+            parameters are made or loaded for.
+        stochastic_depth: rate of the last block while training; it rises linearly from zero at the first.
         dtype: type of the computation.
 
     Raises:
-        UserError: the image is no multiple of the patch, or the depth no multiple of four.
+        UserError: an image that is no multiple of the patch (without ``pad``) or that the positions can't be resampled
+            to, a depth that is no multiple of four, a way to pool that doesn't exist or lacks its tokens, an unknown
+            activation or way to resample.
     """
 
     patch: int
     channels: int
     depth: int
     heads: int
+    prefix: tuple[str, ...] = ('class_token',)
+    registers: int = 0
+    masked_pretraining: bool = False
+    patch_bias: bool = True
+    pad: bool = False
+    pre_norm: bool = False
+    layer_scale: float | None = None
+    activation: str = 'gelu'
+    epsilon: float = 1e-6
+    pooling: str = 'token'
+    projected_channels: int | None = None
+    position_method: str = 'timm'
+    position_grid: int | None = None
+    stochastic_depth: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     def stage_channels(self) -> tuple[int, ...]:
@@ -89,44 +144,90 @@ class VisionTransformer(nn.Module):
 
     def pooled_channels(self) -> int:
         """Channels of ``Features.pooled``."""
-        return self.channels
+        return self.projected_channels or self.channels
 
     def prefix_tokens(self) -> int:
         """How many of ``Features.tokens`` come before the patches."""
-        return 1
+        return len(self.prefix) + self.registers
 
     def resize_parameter(self, path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
         """The position table of another image size, resampled; ``None`` for anything else."""
-        if path != 'position_embedding' or array.shape[2] != shape[2]:
+        if path != 'position_embedding' or array.shape[2] != shape[2] or self.position_grid is not None:
             return None
-        side = round(max(shape[1] - 1, 0) ** 0.5)
+        prefix = len(self.prefix)
+        side = round(max(shape[1] - prefix, 0) ** 0.5)
         try:
-            return np.asarray(resample_positions(array, (side, side), prefix=1))
-        except ValueError:
+            return np.asarray(resample_positions(array, (side, side), prefix, self.position_method))
+        except UserError:
             return None
 
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
-        batch, height, width, _ = images.shape
-        if height % self.patch or width % self.patch:
-            nearest = [max(round(side / self.patch), 1) * self.patch for side in (height, width)]
-            raise UserError(
-                f'images of {height}x{width} pixels do not divide into patches of {self.patch}; '
-                f'the nearest size that does is {nearest[0]}x{nearest[1]}'
-            )
+        self._check_options()
+        embed = PatchEmbedding(self.patch, self.channels, self.patch_bias, self.pad, self.dtype, name='patch_embedding')
+        x = embed(images)
+        batch, rows, columns, channels = x.shape
+        x = self._with_tokens_and_positions(x.reshape(batch, rows * columns, channels), (rows, columns))
+        if self.pre_norm:
+            x = LayerNorm(self.epsilon, self.dtype, name='norm_pre')(x)
+        block = partial(Block, self.heads, self.epsilon, self.activation, self.layer_scale, dtype=self.dtype)
+        rates = np.linspace(0, self.stochastic_depth, self.depth).reshape(4, -1).tolist()
+        stages = {}
+        for number in range(1, 5):
+            name = f'stage{number}'
+            x = Stage(block, tuple(rates[number - 1]), name=name)(x, train=train)
+            stages[name] = x[:, self.prefix_tokens() :].reshape(batch, rows, columns, channels)
+        tokens = LayerNorm(self.epsilon, self.dtype, name='norm')(x)
+        return Features(stages=stages, pooled=self._pooled(tokens), tokens=tokens)
+
+    def _check_options(self) -> None:
         if self.depth % 4:
             raise UserError(f'the depth of a vision transformer must be a multiple of 4, not {self.depth}')
-        x = PatchEmbedding(self.patch, self.channels, self.dtype, name='patch_embedding')(images)
-        rows, columns = x.shape[1:3]
-        x = x.reshape(batch, rows * columns, self.channels)
-        class_token = self.param('class_token', nn.initializers.normal(1e-6), (1, 1, self.channels), jnp.float32)
-        x = jnp.concatenate([jnp.broadcast_to(class_token.astype(self.dtype), (batch, 1, self.channels)), x], axis=1)
-        position_shape = (1, 1 + rows * columns, self.channels)
-        x = x + self.param('position_embedding', truncated_normal, position_shape, jnp.float32).astype(self.dtype)
-        stages = {}
-        for index in range(4):
-            name = f'stage{index + 1}'
-            x = Stage(self.depth // 4, self.heads, self.dtype, name=name)(x)
-            stages[name] = x[:, 1:].reshape(batch, rows, columns, self.channels)
-        tokens = LayerNorm(dtype=self.dtype, name='norm')(x)
-        return Features(stages=stages, pooled=tokens[:, 0], tokens=tokens)
+        if self.pooling not in POOLINGS:
+            raise unknown('way to pool', self.pooling, POOLINGS)
+        needed = POOLINGS[self.pooling]
+        if self.prefix[: len(needed)] != needed:
+            raise UserError(
+                f"pooling={self.pooling!r} needs prefix={needed}, not {self.prefix}; pooling='average' needs no token"
+            )
+
+    def _with_tokens_and_positions(self, x: Array, grid: tuple[int, int]) -> Array:
+        def repeated(name: str, count: int = 1) -> Array:
+            initialiser = truncated_normal if name == 'distillation_token' else nn.initializers.normal(1e-6)
+            token = self.param(name, initialiser, (1, count, self.channels), jnp.float32)
+            return jnp.broadcast_to(token.astype(self.dtype), (len(x), count, self.channels))
+
+        if self.masked_pretraining:
+            self.param('mask_token', nn.initializers.zeros, (1, self.channels), jnp.float32)
+        x = jnp.concatenate([*map(repeated, self.prefix), x], axis=1) + self._positions(grid)
+        if self.registers:
+            before, after = jnp.split(x, [len(self.prefix)], axis=1)
+            x = jnp.concatenate([before, repeated('register_tokens', self.registers), after], axis=1)
+        return x
+
+    def _positions(self, grid: tuple[int, int]) -> Array:
+        """The table of positions for a grid, whatever grid the stored one was made for."""
+        prefix = len(self.prefix)
+        if self.has_variable('params', 'position_embedding'):
+            # Read as it is stored: ``param`` would insist on the shape that these images make.
+            table = self.get_variable('params', 'position_embedding')
+        else:
+            rows, columns = (self.position_grid,) * 2 if self.position_grid else grid
+            shape = (1, prefix + rows * columns, self.channels)
+            table = self.param('position_embedding', truncated_normal, shape, jnp.float32)
+        return resample_positions(table, grid, prefix, self.position_method).astype(self.dtype)
+
+    def _pooled(self, tokens: Array) -> Array:
+        patches = tokens[:, self.prefix_tokens() :]
+        if self.pooling == 'attention':
+            pooling = AttentionPooling(self.heads, self.epsilon, self.activation, self.dtype, name='attention_pooling')
+            pooled = pooling(patches)
+        elif self.pooling == 'average':
+            pooled = patches.mean(1, dtype=jnp.float32).astype(self.dtype)
+        else:
+            pooled = tokens[:, : len(POOLINGS[self.pooling])].mean(1, dtype=jnp.float32).astype(self.dtype)
+        if self.projected_channels is None:
+            return pooled
+        initialiser = nn.initializers.normal(self.channels**-0.5)
+        project = Dense(self.projected_channels, initialiser, self.dtype, use_bias=False, name='projection')
+        return project(pooled)

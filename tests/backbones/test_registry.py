@@ -28,11 +28,25 @@ PARAMETERS = {
     'vit_tiny_patch16': (5_524_416, 5_717_416),
     'vit_small_patch16': (21_665_664, 22_050_664),
     'vit_base_patch16': (85_798_656, 86_567_656),
-    'vit_large_patch16': (303_301_632, None),
+    'vit_large_patch16': (303_301_632, 304_326_632),
     'vit_tiny_patch32': (5_938_560, None),
-    'vit_small_patch32': (22_493_952, None),
-    'vit_base_patch32': (87_455_232, None),
-    'vit_large_patch32': (305_510_400, None),
+    'vit_small_patch32': (22_493_952, 22_878_952),
+    'vit_base_patch32': (87_455_232, 88_224_232),
+    'vit_large_patch32': (305_510_400, 306_535_400),
+    'deit_tiny_patch16': (5_524_416, 5_717_416),
+    'deit_small_patch16': (21_665_664, 22_050_664),
+    'deit_base_patch16': (85_798_656, 86_567_656),
+    'deit_tiny_distilled_patch16': (5_524_800, 5_910_800),
+    'deit_small_distilled_patch16': (21_666_432, 22_436_432),
+    'deit_base_distilled_patch16': (85_800_192, 87_338_192),
+    'dinov2_small': (22_056_576, None),
+    'dinov2_base': (86_580_480, None),
+    'dinov2_large': (304_368_640, None),
+    'dinov2_small_reg': (22_058_112, None),
+    'dinov2_base_reg': (86_583_552, None),
+    'dinov2_large_reg': (304_372_736, None),
+    'clip_vit_base_patch16': (86_192_640, None),
+    'siglip_vit_base_patch16': (92_884_224, None),
     'efficientnet_b0': (4_007_548, 5_288_548),
     'efficientnet_b1': (6_513_184, 7_794_184),
     'efficientnet_b2': (7_700_994, 9_109_994),
@@ -113,11 +127,16 @@ def test_parameters_without_classifier(name):
     assert backbones.info(name).params == PARAMETERS[name][0]
 
 
+def is_distilled(name: str) -> bool:
+    """Whether there is a second linear head, on a token of its own."""
+    return 'distilled' in name
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_parameters_with_classifier(name):
     _, variables = trace_classifier(name)
     without, published = PARAMETERS[name]
-    expected = without + 1000 * (backbones.info(name).pooled + 1)
+    expected = without + 1000 * (backbones.info(name).pooled + 1) * (2 if is_distilled(name) else 1)
     assert count(variables['params']) == expected
     if published:
         assert expected == published
@@ -129,10 +148,9 @@ def test_classifier_is_backbone_and_head(name):
     assert (logits.shape, logits.dtype) == ((2, 1000), jnp.float32)
     params = variables['params']
     assert set(params) == {'backbone', 'head'}
-    assert {key: leaf.shape for key, leaf in params['head'].items()} == {
-        'kernel': (backbones.info(name).pooled, 1000),
-        'bias': (1000,),
-    }
+    linear = {'kernel': (backbones.info(name).pooled, 1000), 'bias': (1000,)}
+    expected = linear | {'distillation': linear} if is_distilled(name) else linear
+    assert jax.tree.map(jnp.shape, params['head']) == expected
     size = backbones.info(name).image_size
     _, alone = trace(name, size, size)
     assert jax.tree.map(jnp.shape, params['backbone']) == jax.tree.map(jnp.shape, alone['params'])

@@ -69,6 +69,8 @@ def _cases(backbone: str, *sizes: int | tuple[int, int], **fields) -> list[Case]
     return [Case(backbone, *pair, **fields) for pair in pairs]
 
 
+# Fewer channels and blocks, where only keys and the order of things are asked about.
+_NARROW = (('channels', 96), ('heads', 3), ('depth', 8))
 _TENSORFLOW = (('padding', 'same'), ('epsilon', 1e-3))
 
 # The published size and one more; an odd one where padding depends on it. The last of each ViT resamples its positions.
@@ -123,6 +125,40 @@ CASES: tuple[Case, ...] = (
     # Vision transformers.
     *_cases('vit_tiny_patch16', 224, 96, (160, 224)),
     *_cases('vit_small_patch32', 224, 96, (288, 224)),
+    *_cases('vit_tiny_patch16', 64, options=(('pooling', 'average'),)),
+    *_cases('vit_tiny_patch16', 96, layout='torchvision'),
+    *_cases('vit_tiny_patch16', 96, layout='transformers', options=(('epsilon', 1e-12),)),
+    *_cases('vit_tiny_patch16', 96, layout='big_vision'),
+    *_cases('deit_tiny_patch16', 96),
+    *_cases('deit_tiny_patch16', 224, slow=True),
+    *_cases('deit_tiny_patch16', 64, layout='transformers', options=(('epsilon', 1e-12),)),
+    *_cases('deit_tiny_distilled_patch16', 224, 96, (160, 224)),
+    *_cases('deit_tiny_distilled_patch16', 96, layout='transformers', options=(('epsilon', 1e-12),)),
+    *_cases('deit_tiny_distilled_patch16', 64, layout='transformers', options=(('pooling', 'token'),)),
+    *_cases('dinov2_small', 98, classifier=False),
+    *_cases('dinov2_small', 224, 518, classifier=False, slow=True),
+    *_cases('dinov2_small', 70, layout='timm', options=(*_NARROW, ('position_method', 'timm')), classifier=False),
+    *_cases(
+        'dinov2_small',
+        70,
+        layout='transformers',
+        options=(*_NARROW, ('position_method', 'transformers')),
+        classifier=False,
+    ),
+    *_cases('dinov2_small_reg', 98, classifier=False),
+    *_cases('dinov2_small_reg', 224, 518, classifier=False, slow=True),
+    *_cases('dinov2_small_reg', 70, layout='timm', options=_NARROW, classifier=False),
+    *_cases('dinov2_small_reg', 70, layout='transformers', options=_NARROW, classifier=False),
+    *_cases('clip_vit_base_patch16', 224, 96, classifier=False, slow=True),
+    *_cases('clip_vit_base_patch16', 64, layout='clip', options=_NARROW, classifier=False),
+    *_cases('clip_vit_base_patch16', 64, layout='clip_visual', options=_NARROW, classifier=False),
+    *_cases('clip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
+    *_cases('clip_vit_base_patch16', 64, (96, 64), layout='timm', options=_NARROW, classifier=False),
+    *_cases('siglip_vit_base_patch16', 224, 96, classifier=False, slow=True),
+    *_cases('siglip_vit_base_patch16', 80, (96, 80), layout='timm', options=_NARROW, classifier=False),
+    *_cases('siglip_vit_base_patch16', 64, layout='timm', options=(*_NARROW, ('activation', 'gelu')), classifier=False),
+    *_cases('siglip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
+    *_cases('siglip_vit_base_patch16', 64, layout='big_vision', options=_NARROW, classifier=False),
     # Swin.
     *_cases('swin_tiny', 100),
     *_cases('swin_tiny', 224, slow=True),
@@ -153,6 +189,15 @@ KEYS_ONLY: tuple[Case, ...] = (
     # Vision transformers.
     *(Case(f'vit_{size}_patch16', 0, 224) for size in ('small', 'base', 'large')),
     *(Case(f'vit_{size}_patch32', 0, 224) for size in ('tiny', 'base', 'large')),
+    *(  # the numbering of the large in every layout, narrowed
+        Case('vit_large_patch16', 0, 224, layout, options=(('channels', 64),))
+        for layout in ('torchvision', 'transformers', 'big_vision')
+    ),
+    *(
+        Case('dinov2_large', 0, 518, layout, options=(('channels', 64),), classifier=False)
+        for layout in ('dinov2', 'timm', 'transformers')
+    ),
+    Case('dinov2_large_reg', 0, 518, options=(('channels', 64),), classifier=False),
     # Swin.
     Case('swin_base', 0, 224),
     *(Case('swin_small', 0, 224, layout) for layout in ('timm', 'transformers', 'microsoft')),
@@ -162,6 +207,10 @@ KEYS_ONLY: tuple[Case, ...] = (
 TRAINING: tuple[Case, ...] = (
     Case('resnet18', 32, 32),
     Case('vit_tiny_patch16', 64, 64),
+    Case('deit_tiny_distilled_patch16', 64, 64, options=(('stochastic_depth', 0.1),)),
+    Case('dinov2_small_reg', 70, 70, options=_NARROW, classifier=False),
+    Case('clip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False),
+    Case('siglip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False),
 )
 # The largest deviation of a gradient or a statistic, as a share of the largest value of its leaf.
 TRAINING_TOLERANCE = 1e-4
@@ -209,6 +258,15 @@ def _norm_scale(backbone: str, key: str) -> float:
     return 0.5 if _LAST_NORM.fullmatch(key) else 1
 
 
+# Tokens, positions and patch embeddings of vision transformers, in all of their layouts.
+_VISION_TRANSFORMERS = ('vit_', 'deit_', 'dinov2_', 'clip_', 'siglip_')
+_EMBEDDINGS = re.compile(
+    r'(cls|dist|reg|mask|class)_token|register_tokens|(conv_proj|((vit|deit|vision_model)\.)?embeddings)\..*'
+    r'|encoder\.pos_embedding|(visual\.)?(class_embedding|positional_embedding|conv1\.weight)'
+    r'|(params/img/)?(cls|embedding/.*|(Transformer/posembed_input/)?pos_embedding)'
+)
+
+
 def _random(*name: object, seed: int = 0) -> np.random.RandomState:
     return np.random.RandomState(zlib.crc32('/'.join(map(str, name)).encode()) ^ seed)
 
@@ -253,11 +311,16 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         values = 0.01 * random.uniform(0.5, 1.5, shape)
     elif key.endswith('running_mean'):
         values = 0.01 * _noise(random, shape)
-    elif key.startswith(('cls_token', 'pos_embed', 'patch_embed.proj')):
+    elif key.startswith(('cls_token', 'pos_embed', 'patch_embed.proj')) or (
+        backbone.startswith(_VISION_TRANSFORMERS) and _EMBEDDINGS.fullmatch(key)
+    ):
         values = 0.02 * _noise(random, shape) / np.prod(shape[1:] if len(shape) == 4 else 1) ** 0.5
     elif key.endswith('bias'):
         # A ConvNeXt normalises only what its convolutions have made: larger biases there would drown the image.
         values = (0.01 if backbone.startswith('convnext') else 0.1) * _noise(random, shape)
+    elif key.endswith('/kernel'):  # of flax: inputs first; queries, keys and values have heads among their outputs
+        inputs = shape[:1] if re.search('/(query|key|value)/', key) else shape[:-1]
+        values = np.prod(inputs) ** -0.5 * _noise(random, shape)
     elif _SQUEEZE.fullmatch(key) or (backbone.startswith('mobilenet') and key == 'conv_head.weight'):
         values = (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 4:

@@ -23,6 +23,8 @@ from backbones.pretrained.keymaps import (
     swin,
     vgg,
     vit,
+    vit_big_vision,
+    vit_transformers,
     yolo,
 )
 from backbones.pretrained.keymaps.rules import Line
@@ -49,12 +51,20 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
         'transformers': convnext.transformers,
         'facebook': convnext.facebook,
     },
-    VisionTransformer: {'timm': vit.timm},
     SwinTransformer: {
         'torchvision': swin.torchvision,
         'timm': swin.timm,
         'transformers': swin.transformers,
         'microsoft': swin.microsoft,
+    },
+    VisionTransformer: {
+        'timm': vit.timm,
+        'torchvision': vit.torchvision,
+        'transformers': vit_transformers.transformers,
+        'big_vision': vit_big_vision.big_vision,
+        'dinov2': vit.dinov2,
+        'clip': vit.clip,
+        'clip_visual': vit.clip_visual,
     },
 }
 

@@ -60,6 +60,7 @@ class Rule:
         transform: from their axes to ours.
         part: ``(index, count)`` where ours is ``count`` of theirs side by side along the last axis (queries, keys and
             values packed into one kernel).
+        span: how many of the parts theirs is, from ``index`` on.
         optional: a model without this path leaves the array unused; anything else is an error.
         alias: an older name of the same array, which is read but never written.
     """
@@ -70,6 +71,7 @@ class Rule:
     part: tuple[int, int] = (0, 1)
     optional: bool = False
     alias: bool = False
+    span: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +260,7 @@ def translate(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> Translation:
         ValueError: ``(key, path, shape)`` of an array with another number of axes than its transform knows.
     """
     keymap.refuse_foreign(arrays)
-    parts: dict[str, dict[int, tuple[str, np.ndarray, str]]] = {}
+    parts: dict[str, dict[int, tuple[str, np.ndarray, str, int]]] = {}
     rules: dict[str, tuple[Rule, dict[str, int]]] = {}
     unexpected, dropped = [], []
     for key, array in arrays.items():
@@ -277,7 +279,8 @@ def translate(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> Translation:
                 moved = rule.transform.forward(array)
             except ValueError:
                 raise ValueError(key, path, array.shape) from None
-            parts.setdefault(path, {})[rule.part[0]] = (key, np.asarray(moved, np.float32), ', '.join(steps))
+            piece = key, np.asarray(moved, np.float32), ', '.join(steps), rule.span
+            parts.setdefault(path, {})[rule.part[0]] = piece
             rules[path] = rule, fields
 
     translated, keys, converted, incomplete = {}, {}, {}, {}
@@ -285,13 +288,13 @@ def translate(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> Translation:
         rule, fields = rules[path]
         count = rule.part[1]
         keys[path] = tuple(found[index][0] for index in sorted(found))
-        if len(found) < count:
+        if sum(span for *_, span in found.values()) < count:
             siblings = [line for line in keymap.lines if isinstance(line, Rule) and line.path == rule.path]
             incomplete[path] = tuple(fill(line.key, fields) for line in siblings if line.part[0] not in found)
             continue
-        pieces = [found[index][1] for index in range(count)]
-        translated[path] = pieces[0] if count == 1 else np.concatenate(pieces, axis=-1)
-        steps = [f'{count} arrays joined'] * (count > 1) + [found[0][2]] * bool(found[0][2])
+        pieces = [found[index][1] for index in sorted(found)]
+        translated[path] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
+        steps = [f'{len(pieces)} arrays joined'] * (len(pieces) > 1) + [found[0][2]] * bool(found[0][2])
         if steps:
             converted[path] = ', '.join(steps)
     optional = frozenset(path for path, (rule, _) in rules.items() if rule.optional)
@@ -320,7 +323,9 @@ def export(leaves: Mapping[str, np.ndarray], keymap: KeyMap) -> tuple[dict[str, 
                 arrays[fill(line.key, fields)] = line.make(leaf)
             elif isinstance(line, Rule) and not line.alias:
                 index, count = line.part
-                piece = leaf if count == 1 else np.split(leaf, count, axis=-1)[index]
+                piece = leaf
+                if count > 1:
+                    piece = np.concatenate(np.split(leaf, count, axis=-1)[index : index + line.span], axis=-1)
                 arrays[fill(line.key, fields)] = line.transform.inverse(piece)
         if not placed:
             homeless.append(path)

@@ -1,26 +1,224 @@
-"""Vision Transformer as timm stores it."""
+"""Vision transformers as timm, torchvision, and the authors of CLIP and of DINOv2 store them.
 
-from backbones.pretrained.keymaps.rules import Line, Rule, convolution_rules, dense_rules, layer_norm_rules
+A layout that a variant of the module never had gives no lines.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from backbones.errors import UserError
+from backbones.pretrained.keymaps.rules import (
+    IDENTITY,
+    TRANSPOSE,
+    Absent,
+    Ignored,
+    Line,
+    Made,
+    Rule,
+    Transform,
+    convolution_rules,
+    dense_rules,
+    layer_norm_rules,
+)
 from backbones.vit.vit import VisionTransformer
+
+POSITIONS = 'params/backbone/position_embedding'
+PROJECTION = 'params/backbone/projection/kernel'
+
+ONE_TOKEN = Transform('as one token', lambda array: array.reshape(1, 1, -1), lambda array: array[0, 0])
+ONE_TABLE = Transform('as one table', lambda array: array[None], lambda array: array[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockKeys:
+    """What a layout calls the parts of a block.
+
+    Attributes:
+        block: of which number.
+        norms: before the attention and before the feed-forward layers.
+        qkv: one packed projection, or three; ``weight`` or ``bias`` follows at once.
+        projection: after the attention.
+        dense: the feed-forward layers.
+        scales: the factors on both branches.
+    """
+
+    block: str
+    norms: tuple[str, str]
+    qkv: tuple[str, ...]
+    projection: str
+    dense: tuple[str, str]
+    scales: tuple[str, str] = ('', '')
+
+
+_TIMM = BlockKeys(
+    'blocks.{}.', ('norm1', 'norm2'), ('attn.qkv.',), 'attn.proj', ('mlp.fc1', 'mlp.fc2'), ('ls1.gamma', 'ls2.gamma')
+)
+_TORCHVISION = BlockKeys(
+    'encoder.layers.encoder_layer_{}.',
+    ('ln_1', 'ln_2'),
+    ('self_attention.in_proj_',),
+    'self_attention.out_proj',
+    ('mlp.0', 'mlp.3'),
+)
+_CLIP = BlockKeys(
+    'transformer.resblocks.{}.', ('ln_1', 'ln_2'), ('attn.in_proj_',), 'attn.out_proj', ('mlp.c_fc', 'mlp.c_proj')
+)
+
+
+def blocks(module: VisionTransformer) -> Iterator[tuple[int, str]]:
+    """Each block's number from zero, and its path: 7 is ``backbone/stage3/block2`` in a transformer of 12 blocks."""
+    quarter = module.depth // 4
+    for number in range(module.depth):
+        yield number, f'backbone/stage{number // quarter + 1}/block{number % quarter + 1}'
+
+
+def packed_rules(keys: Sequence[str], path: str) -> list[Line]:
+    """Queries, keys and values in one projection of theirs, or in one each."""
+    rules: list[Line] = []
+    for index, key in enumerate(keys):
+        part = index, len(keys)
+        rules.append(Rule(f'{key}weight', f'params/{path}/kernel', TRANSPOSE, part))
+        rules.append(Rule(f'{key}bias', f'params/{path}/bias', part=part))
+    return rules
+
+
+def block_rules(module: VisionTransformer, keys: BlockKeys, prefix: str = '') -> list[Line]:
+    """All blocks; ``prefix`` is what their keys begin with."""
+    rules: list[Line] = []
+    for number, path in blocks(module):
+        block = prefix + keys.block.format(number)
+        rules += packed_rules([block + key for key in keys.qkv], f'{path}/attention/qkv')
+        rules += dense_rules(block + keys.projection, f'{path}/attention/projection')
+        for branch, (norm, dense, scale) in enumerate(zip(keys.norms, keys.dense, keys.scales, strict=True), start=1):
+            rules += layer_norm_rules(block + norm, f'{path}/norm{branch}')
+            rules += dense_rules(block + dense, f'{path}/mlp/dense{branch}')
+            if module.layer_scale is not None:
+                rules.append(Rule(block + scale, f'params/{path}/layer_scale{branch}/scale'))
+    return rules
+
+
+def aliases(lines: Sequence[Line]) -> list[Line]:
+    """The same arrays under other names, which are read and never written."""
+    return [dataclasses.replace(line, alias=True) for line in lines if isinstance(line, Rule)]
+
+
+def patch_rules(module: VisionTransformer, key: str) -> list[Line]:
+    """The patch embedding."""
+    return convolution_rules(key, 'backbone/patch_embedding', module.patch_bias)
+
+
+def token_rules(module: VisionTransformer, **keys: str) -> list[Line]:
+    """Our name → their key, for those tokens that this variant has."""
+    kept = [*module.prefix]
+    kept += ['register_tokens'] if module.registers else []
+    kept += ['mask_token'] if module.masked_pretraining else []
+    return [Rule(key, f'params/backbone/{name}') for name, key in keys.items() if name in kept]
+
+
+def is_plain(module: VisionTransformer) -> bool:
+    """Whether it is the vision transformer of Dosovitskiy et al. 2021, of which torchvision and big_vision know."""
+    extras = module.registers, module.masked_pretraining, module.pre_norm, module.layer_scale, module.projected_channels
+    return module.prefix == ('class_token',) and module.patch_bias and module.pooling == 'token' and not any(extras)
+
+
+def _without_class_position(table: np.ndarray) -> np.ndarray:
+    if table[:, 0].any():
+        raise UserError(
+            'timm keeps no position for the class token: add position_embedding[:, 0] to class_token and set it to '
+            'zero, which leaves the function as it is, or choose another layout'
+        )
+    return table[:, 1:]
+
+
+_NO_CLASS_POSITION = Transform(
+    'class position of zero added', lambda table: np.pad(table, ((0, 0), (1, 0), (0, 0))), _without_class_position
+)
 
 
 def timm(module: VisionTransformer) -> list[Line]:
     """``blocks.7.attn.qkv.weight`` is ``backbone/stage3/block2/attention/qkv/kernel`` in a transformer of 12 blocks."""
     rules = [
-        *convolution_rules('patch_embed.proj', 'backbone/patch_embedding', bias=True),
-        Rule('cls_token', 'params/backbone/class_token'),
-        Rule('pos_embed', 'params/backbone/position_embedding'),
+        *patch_rules(module, 'patch_embed.proj'),
+        *token_rules(module, class_token='cls_token', distillation_token='dist_token', register_tokens='reg_token'),
+        Absent('params/backbone/mask_token'),
+        Rule('pos_embed', POSITIONS, _NO_CLASS_POSITION if module.registers else IDENTITY),
+        *block_rules(module, _TIMM),
         *layer_norm_rules('norm', 'backbone/norm'),
-        *dense_rules('head', 'head'),
     ]
-    quarter = module.depth // 4
-    for number in range(module.depth):
-        key = f'blocks.{number}.'
-        path = f'backbone/stage{number // quarter + 1}/block{number % quarter + 1}/'
-        rules += layer_norm_rules(f'{key}norm1', f'{path}norm1')
-        rules += layer_norm_rules(f'{key}norm2', f'{path}norm2')
-        rules += dense_rules(f'{key}attn.qkv', f'{path}attention/qkv')
-        rules += dense_rules(f'{key}attn.proj', f'{path}attention/projection')
-        rules += dense_rules(f'{key}mlp.fc1', f'{path}mlp/dense1')
-        rules += dense_rules(f'{key}mlp.fc2', f'{path}mlp/dense2')
-    return rules
+    if module.pre_norm:
+        rules += layer_norm_rules('norm_pre', 'backbone/norm_pre')
+    if module.pooling == 'attention':
+        path = 'backbone/attention_pooling'
+        rules += [
+            Rule('attn_pool.latent', f'params/{path}/probe'),
+            Rule('attn_pool.q.weight', f'params/{path}/qkv/kernel', TRANSPOSE, (0, 3)),
+            Rule('attn_pool.q.bias', f'params/{path}/qkv/bias', part=(0, 3)),
+            Rule('attn_pool.kv.weight', f'params/{path}/qkv/kernel', TRANSPOSE, (1, 3), span=2),
+            Rule('attn_pool.kv.bias', f'params/{path}/qkv/bias', part=(1, 3), span=2),
+            *dense_rules('attn_pool.proj', f'{path}/projection'),
+            *layer_norm_rules('attn_pool.norm', f'{path}/norm'),
+            *dense_rules('attn_pool.mlp.fc{n}', f'{path}/mlp/dense{{n}}'),
+        ]
+    if module.projected_channels is None:
+        return [*rules, *dense_rules('head', 'head'), *dense_rules('head_dist', 'head/distillation')]
+    # Timm stores CLIP's projection as a classifier, whose bias is zero.
+    return [
+        *rules,
+        Rule('head.weight', PROJECTION, TRANSPOSE),
+        Made('head.bias', PROJECTION, lambda kernel: np.zeros(kernel.shape[-1], np.float32)),
+    ]
+
+
+def torchvision(module: VisionTransformer) -> list[Line]:
+    """``encoder.layers.encoder_layer_7.mlp.0.weight``; older files say ``mlp.linear_1`` and ``mlp.linear_2``."""
+    if not is_plain(module):
+        return []
+    older = dataclasses.replace(_TORCHVISION, dense=('mlp.linear_1', 'mlp.linear_2'))
+    return [
+        *patch_rules(module, 'conv_proj'),
+        *token_rules(module, class_token='class_token'),
+        Rule('encoder.pos_embedding', POSITIONS),
+        *block_rules(module, _TORCHVISION),
+        *layer_norm_rules('encoder.ln', 'backbone/norm'),
+        *dense_rules('heads.head', 'head'),
+        *aliases(block_rules(module, older)),
+    ]
+
+
+def dinov2(module: VisionTransformer) -> list[Line]:
+    """The authors' own; blocks have timm's names."""
+    if not module.masked_pretraining:
+        return []
+    return [
+        *patch_rules(module, 'patch_embed.proj'),
+        *token_rules(module, class_token='cls_token', register_tokens='register_tokens', mask_token='mask_token'),
+        Rule('pos_embed', POSITIONS),
+        *block_rules(module, _TIMM),
+        *layer_norm_rules('norm', 'backbone/norm'),
+    ]
+
+
+def clip(module: VisionTransformer) -> list[Line]:
+    """OpenAI's and open_clip's, both towers in a file: ``visual.transformer.resblocks.7.attn.in_proj_weight``."""
+    text = r'(transformer|token_embedding|ln_final|text)\..*|positional_embedding|text_projection'
+    others = r'logit_scale|logit_bias|input_resolution|context_length|vocab_size'
+    return [*_clip_tower(module, 'visual.'), Ignored(f'{text}|{others}')] if module.pre_norm else []
+
+
+def clip_visual(module: VisionTransformer) -> list[Line]:
+    """The image tower alone (``model.visual``), whose keys are named as those of the text tower are in a whole file."""
+    return _clip_tower(module, '') if module.pre_norm else []
+
+
+def _clip_tower(module: VisionTransformer, prefix: str) -> list[Line]:
+    return [
+        *patch_rules(module, f'{prefix}conv1'),
+        Rule(f'{prefix}class_embedding', 'params/backbone/class_token', ONE_TOKEN),
+        Rule(f'{prefix}positional_embedding', POSITIONS, ONE_TABLE),
+        *layer_norm_rules(f'{prefix}ln_pre', 'backbone/norm_pre'),
+        *block_rules(module, _CLIP, prefix),
+        *layer_norm_rules(f'{prefix}ln_post', 'backbone/norm'),
+        Rule(f'{prefix}proj', PROJECTION, optional=True),
+    ]

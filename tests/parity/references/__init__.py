@@ -16,7 +16,15 @@ from references.mobilenet import timm_mobilenet, torchvision_mobilenet
 from references.resnet import resnet, transformers_resnet
 from references.swin import microsoft_swin, timm_swin, torchvision_swin, transformers_swin
 from references.vgg import timm_vgg, torchvision_vgg
-from references.vit import timm_vit
+from references.vit import timm_tower, timm_vit, torchvision_vit
+from references.vit_authors import clip, dinov2
+from references.vit_big_vision import big_vision_vit
+from references.vit_transformers import (
+    transformers_clip,
+    transformers_dinov2,
+    transformers_siglip,
+    transformers_vit,
+)
 from references.yolo import TASKS, whole_yolo, yolo
 from weights import Case
 
@@ -43,6 +51,21 @@ BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('convnext', 'transformers', transformers_convnext),
     ('convnext', 'facebook', facebook_convnext),
     ('vit', 'timm', timm_vit),
+    ('vit', 'torchvision', torchvision_vit),
+    ('vit', 'transformers', transformers_vit),
+    ('vit', 'big_vision', big_vision_vit),
+    ('deit', 'timm', timm_vit),
+    ('deit', 'transformers', transformers_vit),
+    ('dinov2', 'dinov2', dinov2),
+    ('dinov2', 'timm', timm_tower),
+    ('dinov2', 'transformers', transformers_dinov2),
+    ('clip', 'clip', clip),
+    ('clip', 'clip_visual', clip),
+    ('clip', 'transformers', transformers_clip),
+    ('clip', 'timm', timm_tower),
+    ('siglip', 'timm', timm_tower),
+    ('siglip', 'transformers', transformers_siglip),
+    ('siglip', 'big_vision', big_vision_vit),
     ('swin', 'torchvision', torchvision_swin),
     ('swin', 'timm', timm_swin),
     ('swin', 'transformers', transformers_swin),

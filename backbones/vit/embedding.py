@@ -1,0 +1,47 @@
+"""Images as sequences: the patches of a vision transformer."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from backbones.errors import UserError
+from backbones.layers.convolution import patch_embedding
+
+
+class PatchEmbedding(nn.Module):
+    """Non-overlapping patches, each mapped linearly to the transformer's width.
+
+    Attributes:
+        patch: side of a patch in pixels.
+        channels: width of the transformer.
+        use_bias: whether a bias is added.
+        pad: fill images up with zeros on the right and at the bottom (timm's ``dynamic_img_pad``).
+        dtype: type of the computation.
+
+    Raises:
+        UserError: the image is no multiple of the patch, and ``pad`` is not set.
+    """
+
+    patch: int
+    channels: int
+    use_bias: bool = True
+    pad: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, 'b height width c']) -> Float[Array, 'b rows columns channels']:
+        height, width = images.shape[1:3]
+        if self.pad:
+            images = jnp.pad(images, ((0, 0), (0, -height % self.patch), (0, -width % self.patch), (0, 0)))
+        elif height % self.patch or width % self.patch:
+            nearest = [max(round(side / self.patch), 1) * self.patch for side in (height, width)]
+            raise UserError(
+                f'images of {height}x{width} pixels do not divide into patches of {self.patch}; '
+                f'the nearest size that does is {nearest[0]}x{nearest[1]}, and pad=True fills them up with zeros'
+            )
+        shape = (self.patch, self.patch, images.shape[-1], self.channels)
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), shape, jnp.float32)
+        x = patch_embedding(images.astype(self.dtype), kernel.astype(self.dtype))
+        if self.use_bias:
+            x += self.param('bias', nn.initializers.zeros, (self.channels,), jnp.float32).astype(self.dtype)
+        return x
