@@ -85,12 +85,6 @@ NAMES = tuple(PARAMETERS)
 CNNS = tuple(backbones.names('cnn'))
 VITS = tuple(backbones.names('vit'))
 WITHOUT_STATISTICS = ('vgg16', 'vgg19', *(name for name in CNNS if name.startswith('convnext')))  # no BatchNorm
-    'vgg16',
-    'vgg19',
-    'convnext_tiny',
-    'convnext_small',
-    'convnext_base',
-)  # CNNs that have no BatchNorm
 
 
 def count(params) -> int:
