@@ -75,7 +75,20 @@ def gflops(name: str) -> float:
 
 
 # Multiply-adds that torchvision (``_ops`` of its weights) and timm publish, with the classifier.
-PUBLISHED = {'resnet18': 1.814, 'resnet50': 4.089, 'vit_base_patch16': 17.564, 'efficientnet_lite0': 0.385}
+PUBLISHED = {
+    'vgg16': 15.470,
+    'googlenet': 1.498,
+    'resnet18': 1.814,
+    'resnet50': 4.089,
+    'resnext50_32x4d': 4.230,
+    'wide_resnet50_2': 11.398,
+    'efficientnet_b0': 0.386,
+    'efficientnet_lite0': 0.385,
+    'mobilenet_v3_large': 0.217,
+    'convnext_tiny': 4.456,
+    'vit_base_patch16': 17.564,
+    'swin_tiny': 4.491,
+}
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
