@@ -115,6 +115,7 @@ def marked(cases: Sequence[Case]) -> list:
 _LAST_NORM = re.compile(
     r'layer\d\.\d+\.bn[23]\.weight|_blocks\.\d+\._bn2\.weight'
     r'|stages\.\d+\.(blocks\.\d+\.conv[23]|conv_transition)\.bn\.weight'  # CSPNet
+    r'|model\.(6\.m\.\d+\.m\.\d+\.cv2|10\.m\.\d+\.(attn\.(pe|proj)|ffn\.\d))\.bn\.weight'  # YOLO; attention scores stay small
 )
 
 
