@@ -237,12 +237,14 @@ def marked(cases: Sequence[Case]) -> list:
 
 # Convolutions that no normalisation follows.
 _UNNORMALISED = re.compile(r'vgg\d+/features\..*|vgg.*/pre_logits\..*')
-# The last normalisation of a residual branch. A smaller scale keeps the sum of many branches from growing.
+# The last normalisation of a residual branch. A smaller scale keeps the sum of many branches from growing (and with it
+# the scores of YOLO's attention, which are the square of what enters).
 _LAST_NORM = re.compile(
     r'layer\d\.\d+\.bn[23]\.weight'
     r'|resnet\.encoder\.stages\.\d\.layers\.\d+\.layer\.[12]\.normalization\.weight'
     r'|_blocks\.\d+\._bn2\.weight'
     r'|stages\.\d+\.(blocks\.\d+\.conv[23]|conv_transition)\.bn\.weight'  # CSPNet
+    r'|model\.(6\.m\.\d+\.m\.\d+\.cv2|10\.m\.\d+\.(attn\.(pe|proj)|ffn\.\d))\.bn\.weight'  # YOLO
 )
 
 # The same of a ConvNeXt, whose last normalisation follows the sum.

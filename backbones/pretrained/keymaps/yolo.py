@@ -15,7 +15,7 @@ _YOLO11 = [
 _YOLO26 = [
     Foreign(pattern, f'belongs to the {part} of a YOLO26; load it into yolo26n … yolo26x')
     for pattern, part in (
-        (r'model\.\d+\.m\.\d+\.1\.attn\..*', 'neck'),
+        (r'model\.(1[1-9]|[2-9]\d)\.m\.\d+\.1\.attn\..*', 'neck'),
         (r'model\.17\.(aux_head|classifier)\..*', 'head'),
     )
 ]
