@@ -81,7 +81,7 @@ def resample_positions(
     count = table.shape[1] - prefix
     side = round(max(count, 0) ** 0.5)
     square = side > 0 and side**2 == count
-    if (side, side) == grid or (count == grid[0] * grid[1] and not square):
+    if count == grid[0] * grid[1] and (grid[0] == grid[1] or not square):
         return jnp.asarray(table)
     if not square:
         raise UserError(

@@ -56,7 +56,7 @@ def test_training_equals_the_reference(case: weights.Case, tmp_path: Path):
 
     step_of = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
     params, batch_stats = variables['params'], variables.get('batch_stats', {})
-    outputs = 1000 if case.classifier else backbones.info(case.backbone).pooled
+    outputs = 1000 if case.classifier else model.pooled_channels()
     gradients = None
     for step in range(weights.TRAINING_STEPS):
         images, targets = weights.images(case, step), weights.targets(case, (8, outputs), step)

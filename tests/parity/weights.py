@@ -210,10 +210,10 @@ KEYS_ONLY: tuple[Case, ...] = (
 TRAINING: tuple[Case, ...] = (
     Case('resnet18', 32, 32),
     Case('vit_tiny_patch16', 64, 64),
-    Case('deit_tiny_distilled_patch16', 64, 64, options=(('stochastic_depth', 0.1),)),
-    Case('dinov2_small_reg', 70, 70, options=_NARROW, classifier=False),
-    Case('clip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False),
-    Case('siglip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False),
+    Case('deit_tiny_distilled_patch16', 64, 64, options=(*_NARROW, ('stochastic_depth', 0.1))),
+    Case('dinov2_small_reg', 70, 70, options=_NARROW, classifier=False, slow=True),
+    Case('clip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False, slow=True),
+    Case('siglip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False, slow=True),
 )
 # The largest deviation of a gradient or a statistic, as a share of the largest value of its leaf.
 TRAINING_TOLERANCE = 1e-4

@@ -1,0 +1,385 @@
+"""Vision transformers: images of any size, tokens, ways to pool, and the names that their layouts have in files."""
+
+import functools
+import math
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from PIL import Image
+from safetensors.numpy import save_file
+
+import backbones
+from backbones import UserError
+from backbones.heads.classification import DistilledHead
+from backbones.layers.attention import AttentionPooling
+from backbones.layers.positions import METHODS, resample_positions
+from backbones.pretrained.save import to_layout
+
+SMALL = {'channels': 24, 'depth': 4, 'heads': 3}
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@functools.cache
+def make(name: str, size: int, classes: int = 0, **options):
+    """A small module and random variables made for images of a size."""
+    options = SMALL | options
+    create = functools.partial(backbones.create_classifier, num_classes=classes) if classes else backbones.create
+    model = create(name, **options)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    leaves, structure = jax.tree.flatten(shapes)
+    return model, structure.unflatten([0.3 * normal(index, *leaf.shape) for index, leaf in enumerate(leaves)])
+
+
+def features(model, variables, images: np.ndarray) -> backbones.Features:
+    return jax.jit(model.apply)(variables, images)
+
+
+# --- Positions. -------------------------------------------------------------------------------------------------------
+
+
+def cubic(distance: float, a: float) -> float:
+    x = abs(distance)
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+def interpolated(line: np.ndarray, new: int, scale: float) -> np.ndarray:
+    """One axis, pixel by pixel, with the border repeated."""
+    values = []
+    for index in range(new):
+        centre = (index + 0.5) / scale - 0.5
+        first = math.floor(centre)
+        near = range(first - 1, first + 3)
+        values.append(sum(cubic(centre - at, -0.75) * line[min(max(at, 0), len(line) - 1)] for at in near))
+    return np.array(values)
+
+
+@pytest.mark.parametrize('grid', [(5, 9), (9, 9), (3, 12)], ids=str)
+@pytest.mark.parametrize(('method', 'offset'), [('transformers', 0.0), ('dinov2', 0.1)])
+def test_positions_without_antialiasing(method: str, offset: float, grid: tuple[int, int]):
+    table = normal(0, 1, 1 + 49, 2)
+    maps = table[0, 1:].reshape(7, 7, 2).astype(np.float64)
+    for axis, new in enumerate(grid):
+        maps = np.apply_along_axis(interpolated, axis, maps, new, (new + offset) / 7)
+    actual = resample_positions(table, grid, 1, method)
+    np.testing.assert_allclose(actual[0, 1:], maps.reshape(-1, 2), rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(actual[0, 0], table[0, 0])
+
+
+@pytest.mark.parametrize('grid', [(5, 9), (9, 9), (3, 12)], ids=str)
+@pytest.mark.parametrize('method', ['timm', 'dinov2_registers'])
+def test_positions_with_antialiasing_are_pils(method: str, grid: tuple[int, int]):
+    table = normal(0, 1, 2 + 49, 3)
+    actual = np.asarray(resample_positions(table, grid, 2, method))[0, 2:].reshape(*grid, 3)
+    for channel in range(3):
+        plane = Image.fromarray(table[0, 2:, channel].reshape(7, 7))
+        expected = np.asarray(plane.resize((grid[1], grid[0]), Image.Resampling.BICUBIC))
+        np.testing.assert_allclose(actual[..., channel], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_positions_of_the_same_grid_are_left_as_they_are(method: str):
+    for tokens, grid in ((1 + 36, (6, 6)), (1 + 35, (5, 7))):
+        table = normal(0, 1, tokens, 2)
+        np.testing.assert_array_equal(resample_positions(table, grid, 1, method), table)
+
+
+def test_positions_that_can_not_be_resampled():
+    with pytest.raises(UserError, match=r'36 positions are no square grid behind 1 prefix tokens.*6x6'):
+        resample_positions(normal(0, 1, 36, 2), (6, 6), 1)
+    with pytest.raises(UserError, match="unknown way to resample positions 'tim'; did you mean 'timm'"):
+        resample_positions(normal(0, 1, 37, 2), (6, 6), 1, 'tim')
+
+
+# --- Images of any size. ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'name', ['vit_micro', 'deit_tiny_distilled_patch16', 'dinov2_small_reg', 'siglip_vit_base_patch16']
+)
+def test_images_of_another_size_resample_the_positions(name: str):
+    """With the parameters of one size; the same as with a table that was resampled beforehand."""
+    patch = backbones.create(name).patch
+    model, variables = make(name, 6 * patch, position_grid=None)
+    images = normal(1, 2, 4 * patch, 5 * patch, 3)
+    table = resample_positions(
+        variables['params']['position_embedding'], (4, 5), len(model.prefix), model.position_method
+    )
+    resampled = {'params': variables['params'] | {'position_embedding': table}}
+    actual, expected = (features(model, each, images) for each in (variables, resampled))
+    jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, rtol=0, atol=1e-4), actual, expected)
+    assert actual.stages['stage4'].shape == (2, 4, 5, 24)
+
+
+def test_dinov2_keeps_its_table(tmp_path: Path):
+    model, variables = make('dinov2_small', 42)
+    assert variables['params']['position_embedding'].shape == (1, 1 + 37**2, 24)
+    backbones.save_weights(tmp_path / 'weights.safetensors', variables)
+    loaded, report = backbones.load_weights('dinov2_small', tmp_path / 'weights.safetensors', image_size=70, **SMALL)
+    assert not report.reshaped
+    assert loaded['params']['position_embedding'].shape == (1, 1 + 37**2, 24)
+    assert features(model, loaded, normal(0, 1, 28, 70, 3)).stages['stage1'].shape == (1, 2, 5, 24)
+
+
+def test_padding_fills_up_to_whole_patches():
+    model, variables = make('vit_micro', 32)
+    images = normal(0, 2, 30, 25, 3)
+    padded = np.pad(images, ((0, 0), (0, 2), (0, 3), (0, 0)))
+    actual, expected = features(model.clone(pad=True), variables, images), features(model, variables, padded)
+    assert actual.stages['stage1'].shape == (2, 8, 7, 24)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+# --- Tokens and pooling. ----------------------------------------------------------------------------------------------
+
+
+def test_registers_lie_between_the_class_token_and_the_patches_and_have_no_position():
+    model, variables = make('dinov2_small_reg', 42, position_grid=3)
+    assert model.prefix_tokens() == 5
+    still = {'params': dict(variables['params'])}
+    still['params']['position_embedding'] = np.zeros((1, 10, 24), np.float32)
+    # Blocks that add nothing: tokens are what the embedding made of them, normalised.
+    for params in (still['params'], variables['params']):
+        for stage in ('stage1', 'stage2', 'stage3', 'stage4'):
+            block = params[stage]['block1']
+            params[stage] = {
+                'block1': block | {name: {'scale': np.zeros(24)} for name in ('layer_scale1', 'layer_scale2')}
+            }
+    images = normal(0, 1, 42, 42, 3)
+    with_positions, without = (features(model, each, images).tokens for each in (variables, still))
+    same = np.isclose(with_positions, without).all((0, 2))
+    np.testing.assert_array_equal(same, [False] + [True] * 4 + [False] * 9)
+
+
+def test_the_mask_token_changes_nothing():
+    model, variables = make('dinov2_small', 42, position_grid=3)
+    other = {'params': variables['params'] | {'mask_token': np.ones((1, 24), np.float32)}}
+    images = normal(0, 1, 42, 42, 3)
+    jax.tree.map(np.testing.assert_array_equal, *(features(model, each, images) for each in (variables, other)))
+
+
+def layer_norm(x: np.ndarray, params: dict, epsilon: float) -> np.ndarray:
+    normalised = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    return normalised * params['scale'] + params['bias']
+
+
+def dense(x: np.ndarray, params: dict) -> np.ndarray:
+    return x @ np.asarray(params['kernel'], np.float64) + params['bias']
+
+
+def test_attention_pooling():
+    """Head by head: a query made of the probe, keys and values of the tokens, a residual feed-forward block."""
+    tokens, heads, width = normal(0, 2, 7, 12), 3, 4
+    layer = AttentionPooling(heads, epsilon=1e-3, activation='relu')
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), tokens)
+    leaves, structure = jax.tree.flatten(shapes['params'])
+    params = structure.unflatten([0.5 * normal(1 + index, *leaf.shape) for index, leaf in enumerate(leaves)])
+    kernel, bias = params['qkv']['kernel'], params['qkv']['bias']
+    outputs = []
+    for image in tokens.astype(np.float64):
+        query = params['probe'][0] @ kernel[:, :12] + bias[:12]
+        keys, values = np.split(image @ kernel[:, 12:] + bias[12:], 2, axis=1)
+        mixed = []
+        for head in range(heads):
+            part = slice(head * width, (head + 1) * width)
+            weights = np.exp(keys[:, part] @ query[0, part] / math.sqrt(width))
+            mixed.append(weights @ values[:, part] / weights.sum())
+        x = dense(np.concatenate(mixed), params['projection'])
+        hidden = np.maximum(dense(layer_norm(x, params['norm'], 1e-3), params['mlp']['dense1']), 0)
+        outputs.append(x + dense(hidden, params['mlp']['dense2']))
+    actual = jax.jit(layer.apply)({'params': params}, tokens)
+    np.testing.assert_allclose(actual, np.stack(outputs), rtol=0, atol=1e-4)
+
+
+def test_a_distilled_classifier_is_the_mean_of_two():
+    model, variables = make('deit_tiny_distilled_patch16', 32, classes=5)
+    head = variables['params']['head']
+    assert jax.tree.map(np.shape, head) == {
+        'kernel': (24, 5),
+        'bias': (5,),
+        'distillation': {'kernel': (24, 5), 'bias': (5,)},
+    }
+    images = normal(0, 2, 32, 32, 3)
+    seen = features(model.backbone, {'params': variables['params']['backbone']}, images)
+    np.testing.assert_allclose(seen.pooled, seen.tokens[:, :2].mean(1), rtol=1e-5)
+    tokens = np.asarray(seen.tokens, np.float64)
+    expected = (dense(tokens[:, 0], head) + dense(tokens[:, 1], head['distillation'])) / 2
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, images), expected, rtol=0, atol=1e-4)
+    low = DistilledHead(5, dtype=jnp.bfloat16).apply({'params': head}, seen.tokens[:, :2])
+    assert low.dtype == jnp.bfloat16
+
+
+def test_the_class_token_alone_has_one_classifier():
+    _, variables = make('deit_tiny_distilled_patch16', 32, classes=5, pooling='token')
+    assert jax.tree.map(np.shape, variables['params']['head']) == {'kernel': (24, 5), 'bias': (5,)}
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'pooling': 'atention'}, "unknown way to pool 'atention'; did you mean 'attention'"),
+        (
+            {'prefix': ()},
+            r"pooling='token' needs prefix=\('class_token',\), not \(\); pooling='average' needs no token",
+        ),
+        ({'pooling': 'distillation'}, r"needs prefix=\('class_token', 'distillation_token'\), not \('class_token',\)"),
+        ({'activation': 'geluu'}, "unknown activation 'geluu'; did you mean 'gelu'"),
+        ({'position_method': 'dino'}, "unknown way to resample positions 'dino'; did you mean 'dinov2'"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        make('vit_micro', 32, **options)
+
+
+# --- Names in files. --------------------------------------------------------------------------------------------------
+
+
+def exported(name: str, layout: str, size: int, classes: int = 0, **options) -> tuple[dict, dict]:
+    """Random variables, and the file that a layout makes of them."""
+    _, variables = make(name, size, classes, **options)
+    flat = flatten_dict(variables, sep='/')
+    return flat, to_layout(flat, layout, name, SMALL | options)
+
+
+def assert_loads(name: str, arrays: dict, expected: dict, layout: str, directory: Path, size: int, classifier: bool):
+    file = directory / 'weights.safetensors'
+    save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, file)
+    loaded, report = backbones.load_weights(name, file, classifier, image_size=size, **SMALL)
+    assert report.layout == layout
+    assert not report.problems()
+    loaded = flatten_dict(loaded, sep='/')
+    assert loaded.keys() == expected.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(loaded[path], array)
+
+
+def renamed(arrays: dict, *changes: tuple[str, str]) -> dict:
+    """Keys with each pattern replaced; every replacement must change something."""
+    for pattern, replacement in changes:
+        after = {re.sub(pattern, replacement, key): array for key, array in arrays.items()}
+        assert len(after) == len(arrays)
+        assert after.keys() != arrays.keys(), pattern
+        arrays = after
+    return arrays
+
+
+IN_MEMORY = (
+    (
+        r'attention\.attention\.(q)uery|attention\.attention\.(k)ey|attention\.attention\.(v)alue',
+        r'attention.\1\2\3_proj',
+    ),
+    (r'attention\.output\.dense', 'attention.o_proj'),
+)
+VIT_IN_MEMORY = (
+    *IN_MEMORY,
+    (r'encoder\.layer\.', 'layers.'),
+    (r'intermediate\.dense', 'mlp.fc1'),
+    (r'output\.dense', 'mlp.fc2'),
+)
+NEWER_FLAX = (
+    ('MultiHeadDotProductAttention_1', 'MultiHeadDotProductAttention_0'),
+    ('LayerNorm_2', 'LayerNorm_1'),
+    ('MlpBlock_3', 'MlpBlock_0'),
+    ('Transformer/posembed_input/', ''),
+)
+
+
+@pytest.mark.parametrize(
+    ('name', 'layout', 'changes'),
+    [
+        ('vit_tiny_patch16', 'torchvision', [(r'mlp\.0', 'mlp.linear_1'), (r'mlp\.3', 'mlp.linear_2')]),
+        ('vit_tiny_patch16', 'transformers', VIT_IN_MEMORY),
+        ('vit_tiny_patch16', 'transformers', [(r'^vit\.', '')]),
+        ('vit_tiny_patch16', 'transformers', [*VIT_IN_MEMORY, (r'^vit\.', '')]),
+        ('deit_tiny_distilled_patch16', 'transformers', VIT_IN_MEMORY),
+        ('vit_tiny_patch16', 'big_vision', NEWER_FLAX),
+        ('vit_tiny_patch16', 'big_vision', [*NEWER_FLAX, ('^', 'params/')]),
+        ('vit_tiny_patch16', 'big_vision', [('^', 'opt/target/')]),
+    ],
+)
+def test_other_names_of_a_classifier(name: str, layout: str, changes, tmp_path: Path):
+    expected, arrays = exported(name, layout, 32, classes=5)
+    assert_loads(name, renamed(arrays, *changes), expected, layout, tmp_path, 32, classifier=True)
+
+
+TEXT = {
+    'clip': (
+        'positional_embedding',
+        'text_projection',
+        'logit_scale',
+        'transformer.resblocks.0.attn.in_proj_weight',
+        'token_embedding.weight',
+        'ln_final.bias',
+        'input_resolution',
+        'context_length',
+        'vocab_size',
+    ),
+    'transformers': (
+        'text_model.embeddings.token_embedding.weight',
+        'text_projection.weight',
+        'logit_scale',
+        'logit_bias',
+        'vision_model.embeddings.position_ids',
+    ),
+    'big_vision': ('params/t', 'params/b', 'params/txt/Encoder_0/encoderblock_0/LayerNorm_0/scale'),
+}
+
+
+@pytest.mark.parametrize(
+    ('name', 'layout'),
+    [
+        ('clip_vit_base_patch16', 'clip'),
+        ('clip_vit_base_patch16', 'transformers'),
+        ('siglip_vit_base_patch16', 'transformers'),
+        ('siglip_vit_base_patch16', 'big_vision'),
+    ],
+)
+def test_the_text_tower_is_left_out(name: str, layout: str, tmp_path: Path):
+    expected, arrays = exported(name, layout, 32)
+    text = {key: np.ones((2, 2), np.float32) for key in TEXT[layout]}
+    assert_loads(name, arrays | text, expected, layout, tmp_path, 32, classifier=False)
+
+
+@pytest.mark.parametrize(
+    ('name', 'changes'),
+    [
+        ('clip_vit_base_patch16', [(r'^vision_model\.', '')]),
+        ('siglip_vit_base_patch16', [(r'^vision_model\.', '')]),
+        ('dinov2_small', [('^', 'dinov2.')]),
+        ('dinov2_small_reg', [('^', 'dinov2_with_registers.')]),
+        ('dinov2_small_reg', IN_MEMORY),
+    ],
+)
+def test_other_names_of_a_tower(name: str, changes, tmp_path: Path):
+    patch = backbones.create(name).patch
+    expected, arrays = exported(name, 'transformers', 2 * patch)
+    arrays = renamed(arrays, *changes)
+    assert_loads(name, arrays, expected, 'transformers', tmp_path, 2 * patch, classifier=False)
+
+
+def test_a_layout_that_a_variant_never_had():
+    with pytest.raises(UserError, match="unknown layout for dinov2_small 'torchvision'"):
+        exported('dinov2_small', 'torchvision', 28)
+
+
+def test_timm_has_no_place_for_the_position_of_the_class_token_beside_registers():
+    with pytest.raises(UserError, match=r'add position_embedding\[:, 0\] to class_token'):
+        exported('dinov2_small_reg', 'timm', 28)
+
+
+def test_a_projection_in_two_pieces_needs_both(tmp_path: Path):
+    _, arrays = exported('siglip_vit_base_patch16', 'timm', 32)
+    del arrays['attn_pool.kv.weight']
+    save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, tmp_path / 'weights.safetensors')
+    with pytest.raises(UserError, match=r'attention_pooling/qkv/kernel \(attn_pool\.kv\.weight\) is missing'):
+        backbones.load_weights('siglip_vit_base_patch16', tmp_path / 'weights.safetensors', image_size=32, **SMALL)
