@@ -194,7 +194,10 @@ def _from_timm(configuration: Mapping[str, Any], name: str, module: nn.Module) -
         if key not in _TIMM_ARGUMENTS:
             lines.append(f'its configuration sets {key}={value!r}, of which nothing is known here')
         elif (known := _TIMM_ARGUMENTS[key]) is not None and hasattr(module, known[0]):
-            stated[known[0]] = known[1].get(value, value)
+            option, words = known
+            # A distilled model pools two tokens, which timm calls by the same word.
+            if (stated.get(option), value) != ('distillation', 'token'):
+                stated[option] = words.get(value, value)
     return lines + _compared(stated, module)
 
 

@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 import backbones
 from backbones.pretrained import compatibility
+from backbones.published import WEIGHTS
 from tests.parity import weights
 
 
@@ -33,6 +34,65 @@ def test_timm_and_ours_are_the_same_function():
     assert not differences('resnet50', {'architecture': 'resnet50', 'num_features': 2048})
     assert not differences('efficientnet_lite0', {'architecture': 'tf_efficientnet_lite0'})
     assert not differences('vit_tiny_patch16', {'architecture': 'vit_tiny_patch16_384', 'global_pool': 'token'})
+
+
+@pytest.mark.parametrize(
+    ('name', 'source'),
+    [(name, source) for name, sources in WEIGHTS.items() for source in sources if source.startswith('hf:timm/')],
+)
+def test_published_weights_of_timm_fit_without_options(name: str, source: str):
+    architecture = source.removeprefix('hf:timm/').partition('.')[0]
+    pool = {'attention': 'map'}.get(getattr(backbones.create(name), 'pooling', ''), 'token')
+    assert not differences(name, {'architecture': architecture, 'global_pool': pool})
+
+
+VISION = {'hidden_act': 'gelu', 'num_attention_heads': 12, 'patch_size': 16, 'layer_norm_eps': 1e-12}
+
+
+@pytest.mark.parametrize(
+    ('name', 'configuration', 'expected'),
+    [
+        ('vit_base_patch16', {'model_type': 'vit'} | VISION, ['epsilon=1e-12']),
+        ('vit_base_patch16', {'model_type': 'vit', 'qkv_bias': False, 'layer_norm_eps': 1e-6}, ['']),
+        ('deit_tiny_patch16', {'model_type': 'deit', 'num_attention_heads': 3}, ['epsilon=1e-12']),
+        ('dinov2_base', {'model_type': 'dinov2', 'patch_size': 14, 'layer_norm_eps': 1e-6}, []),
+        ('dinov2_base', {'model_type': 'dinov2', 'num_attention_heads': 16}, ['heads=16']),
+        ('dinov2_base_reg', {'model_type': 'dinov2_with_registers', 'patch_size': 14}, []),
+        ('clip_vit_base_patch16', {'model_type': 'clip', 'vision_config': {'patch_size': 16}}, []),
+        (
+            'clip_vit_base_patch16',
+            {'model_type': 'clip', 'vision_config': {'patch_size': 16, 'hidden_act': 'gelu'}},
+            ["activation='gelu'"],
+        ),
+        ('siglip_vit_base_patch16', {'model_type': 'siglip', 'vision_config': {}}, []),
+        ('swin_tiny', {'model_type': 'swin'}, []),
+        ('swin_tiny', {'model_type': 'swin', 'window_size': 12}, ['window=12']),
+        ('convnext_tiny', {'model_type': 'convnext'}, ['head_epsilon=1e-12']),
+        (
+            'clip_vit_base_patch16',
+            {'model_cfg': {'vision_cfg': {'patch_size': 16, 'width': 768}}},
+            ["activation='gelu'"],
+        ),
+        ('clip_vit_base_patch16', {'model_cfg': {'quick_gelu': True, 'vision_cfg': {'patch_size': 16}}}, []),
+    ],
+)
+def test_vision_transformers(name: str, configuration: dict, expected: list[str]):
+    lines = differences(name, configuration, 'transformers')
+    assert [line.partition('(pass ')[2].removesuffix(')') for line in lines] == expected
+
+
+@pytest.mark.parametrize(
+    ('configuration', 'size'),
+    [
+        ({'architecture': 'vit_base_patch16_384', 'pretrained_cfg': {'input_size': [3, 384, 384]}}, 384),
+        ({'model_type': 'vit', 'image_size': 224}, 224),
+        ({'model_type': 'siglip', 'vision_config': {'image_size': 256}}, 256),
+        ({'model_cfg': {'vision_cfg': {'image_size': 240}}}, 240),
+        ({'model_type': 'resnet'}, None),
+    ],
+)
+def test_size_of_images_that_a_configuration_states(configuration: dict, size: int | None):
+    assert compatibility.image_size(configuration) == size
 
 
 def test_timm_of_another_depth():
