@@ -20,10 +20,10 @@ def input_preprocessing(backbone: str, weights: str, image_size: int) -> Preproc
 
     Args:
         backbone: a registered name.
-        weights: their source; ``'random'`` ones are taken to expect what the backbone's published ones do.
+        weights: their source; ``'random'`` ones, or none, are taken to expect what the backbone's published ones do.
         image_size: side of the model's input in pixels; 0: what the preprocessing says.
     """
-    expected = backbones.preprocess(backbone if weights == 'random' else weights, backbone)
+    expected = backbones.preprocess(backbone if weights in ('', 'random') else weights, backbone)
     return expected.replace(size=image_size or None, crop=1.0)
 
 

@@ -38,7 +38,11 @@ def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
     """
     if name_or_weights in registry.TABLE:
         return registry.info(name_or_weights).preprocessing
-    if name_or_weights.startswith('hf:') or Path(name_or_weights).expanduser().exists():
+    published = sources.published_by(name_or_weights)
+    on_hub = name_or_weights.startswith('hf:')
+    if published is not None and not on_hub:
+        return registry.info(published).preprocessing
+    if name is not None or on_hub or Path(name_or_weights).expanduser().exists():
         place = sources.resolve(name_or_weights)
         if place.is_dir():
             stated = configuration.preprocessing(name_or_weights, *sources.configurations(place))
@@ -49,11 +53,8 @@ def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
         arrays = without_wrapper(sources.read(name_or_weights).arrays)
         layout, _ = recognise(registry.create(name), arrays, name, name_or_weights)
         return registry.preprocessing_of(name, layout)
-    published = sources.published_by(name_or_weights)
-    if published is None:
-        known = {source for listed in WEIGHTS.values() for source in listed}
-        raise unknown('backbone or published weights', name_or_weights, {*registry.TABLE, *known})
-    return registry.info(published).preprocessing
+    known = {source for listed in WEIGHTS.values() for source in listed}
+    raise unknown('backbone or published weights', name_or_weights, {*registry.TABLE, *known})
 
 
 def load_weights(

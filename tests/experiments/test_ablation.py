@@ -56,7 +56,7 @@ class TestPlan:
         ('changes', 'message'),
         [
             ({'backbones': ('resnet_mikro@random',)}, "unknown backbone 'resnet_mikro'; did you mean 'resnet_micro'"),
-            ({'backbones': ('resnet18',)}, r'no published weights are known for resnet18; say resnet18@FILE'),
+            ({'backbones': ('yolo11n',)}, r'no published weights are known for yolo11n; say yolo11n@FILE'),
             ({'regimes': ('liner',)}, "unknown regime 'liner'; did you mean 'linear'"),
             ({'datasets': ('digit',)}, "unknown data set 'digit'; did you mean 'digits'"),
             ({'fractions': (0.0,)}, r'label fractions lie in \(0, 1\], not 0.0'),

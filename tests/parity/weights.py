@@ -311,6 +311,8 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         return _relative_position_index(shape)
     if key.endswith('attn_mask'):
         return _shift_mask(*shape)
+    if key == 'head.bias' and backbone.startswith('clip_'):  # of timm's, which stores a projection without a bias
+        return np.zeros(shape, np.float32)
     random = _random(backbone, key, seed=seed)
     if key.endswith('running_var'):
         values = 0.01 * random.uniform(0.5, 1.5, shape)
