@@ -18,10 +18,10 @@ ablation: $(VENV)/installed
 	$(RUN) -m experiments.ablate --config configs/ablations/quickstart.py --workdir runs/quickstart
 
 test: $(VENV)/installed-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2
 
 test-slow: $(VENV)/installed-dev
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n 2 -m slow
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

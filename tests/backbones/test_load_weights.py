@@ -224,7 +224,7 @@ def test_head_that_is_no_matrix(tmp_path: Path, published):
 def test_layout_that_a_variant_does_not_have():
     arrays = {'params/backbone/stem_conv/kernel': np.ones((7, 7, 3, 64), np.float32)}
     with pytest.raises(
-        UserError, match="unknown layout for resnext50_32x4d 'transformers'; valid choices: native, timm, torchvision"
+        UserError, match="unknown layout for resnext50_32x4d 'transformers'; valid choices: native, timm"
     ):
         to_layout(arrays, 'transformers', 'resnext50_32x4d')
 
