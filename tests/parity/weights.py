@@ -122,6 +122,8 @@ CASES: tuple[Case, ...] = (
     *_cases('yolo11n', 640, slow=True),
     *_cases('yolo26n', 97, 160),
     *_cases('yolo26n', 640, slow=True),
+    *_cases('yolo11s', 97, slow=True),
+    *_cases('yolo26s', 97, slow=True),
     # Vision transformers.
     *_cases('vit_tiny_patch16', 224, 96, (160, 224)),
     *_cases('vit_small_patch32', 224, 96, (288, 224)),
@@ -131,6 +133,7 @@ CASES: tuple[Case, ...] = (
     *_cases('vit_tiny_patch16', 96, layout='big_vision'),
     *_cases('deit_tiny_patch16', 96),
     *_cases('deit_tiny_patch16', 224, slow=True),
+    *_cases('deit_small_patch16', 224, 64, slow=True),
     *_cases('deit_tiny_patch16', 64, layout='transformers', options=(('epsilon', 1e-12),)),
     *_cases('deit_tiny_distilled_patch16', 224, 96, (160, 224)),
     *_cases('deit_tiny_distilled_patch16', 96, layout='transformers', options=(('epsilon', 1e-12),)),
@@ -145,6 +148,7 @@ CASES: tuple[Case, ...] = (
         options=(*_NARROW, ('position_method', 'transformers')),
         classifier=False,
     ),
+    *_cases('dinov2_base', 70, 98, classifier=False, slow=True),
     *_cases('dinov2_small_reg', 98, classifier=False),
     *_cases('dinov2_small_reg', 224, 518, classifier=False, slow=True),
     *_cases('dinov2_small_reg', 70, layout='timm', options=_NARROW, classifier=False),
@@ -206,10 +210,18 @@ KEYS_ONLY: tuple[Case, ...] = (
     *(Case('swin_small', 0, 224, layout) for layout in ('timm', 'transformers', 'microsoft')),
 )
 
-# One model per family, in training mode.
+# One model per family, in training mode. The seed and the size are such that float32 can decide (training.py).
 TRAINING: tuple[Case, ...] = (
+    Case('vgg16_bn', 32, 32, seed=2, options=(('hidden_channels', 64),), slow=True),
+    Case('googlenet', 32, 32, slow=True),
     Case('resnet18', 32, 32),
+    Case('efficientnet_b0', 96, 96, slow=True),
+    Case('mobilenet_v3_small', 48, 48, slow=True),
+    Case('convnext_tiny', 32, 32, slow=True),
+    Case('cspresnet50', 96, 96, options=(('activation', 'silu'),), slow=True),  # LeakyReLU has a kink
+    Case('yolo26n', 96, 96, classifier=False, slow=True),
     Case('vit_tiny_patch16', 64, 64),
+    Case('swin_tiny', 32, 32, slow=True),
     Case('deit_tiny_distilled_patch16', 64, 64, options=(*_NARROW, ('stochastic_depth', 0.1))),
     Case('dinov2_small_reg', 70, 70, options=_NARROW, classifier=False, slow=True),
     Case('clip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False, slow=True),
@@ -218,7 +230,7 @@ TRAINING: tuple[Case, ...] = (
 # The largest deviation of a gradient or a statistic, as a share of the largest value of its leaf.
 TRAINING_TOLERANCE = 1e-4
 TRAINING_STEPS = 3
-LEARNING_RATE = 0.01
+LEARNING_RATE = 1e-4
 
 # Whole models that a backbone is a part of, by their task: keys and shapes. The rest of them is dropped on import.
 WHOLE: tuple[Case, ...] = (
