@@ -71,7 +71,7 @@ def test_training_equals_the_reference(case: weights.Case, tmp_path: Path):
     def digests(tree: dict) -> dict[str, np.ndarray]:
         leaves = {path: np.asarray(leaf) for path, leaf in flatten_dict(tree, sep='/').items()}
         foreign = to_layout(leaves, report.layout, case.backbone, dict(case.options))
-        return {key: weights.digest(key, array) for key, array in foreign.items()}
+        return {key: weights.digest(key, array) for key, array in foreign.items() if array.dtype == np.float32}
 
     ours = {'gradient': digests({'params': gradients}), 'statistics': digests({'batch_stats': batch_stats})}
     for name, found in ours.items():

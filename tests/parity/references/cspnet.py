@@ -8,8 +8,8 @@ from weights import Case
 
 def cspnet(case: Case) -> Reference:
     """Stages are the stem's convolution, before a pool, and the outputs of the cross-stage partial stages."""
-    changed = {'act_layer': value for option, value in case.options if option == 'activation'}
-    model = timm.create_model(case.backbone, **changed)
+    activation = dict(case.options).get('activation')
+    model = timm.create_model(case.backbone, **({'act_layer': activation} if activation else {}))
 
     def run(images: Tensor) -> Outputs:
         last, maps = model.forward_intermediates(images)
