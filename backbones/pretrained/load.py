@@ -114,7 +114,8 @@ def load_weights(
     if problems:
         shown = '; '.join(problems[:3]) + (f'; and {len(problems) - 3} more' if len(problems) > 3 else '')
         message = f'{source} does not fit {name} ({layout} layout, {len(report.matched)} of {len(expected)}): {shown}'
-        message += _suggestion(arrays, name)
+        if report.misfit or report.missing or report.unexpected:
+            message += _suggestion(arrays, name)
         if strict:
             raise UserError(message)
         warnings.warn(message, stacklevel=2)
