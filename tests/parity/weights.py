@@ -263,7 +263,7 @@ _LAST_NORM = re.compile(
 _LAYER_SCALE = re.compile(r'.*\.layer_scale(_parameter)?|stages\.\d\.(blocks\.)?\d+\.gamma')
 # Squeeze-and-excitation lets about half of a block through, which larger normalisations make up for; not the last of a
 # residual branch, where the key tells. Its own kernels see means, which are smaller than what they are means of.
-_SQUEEZED = {'efficientnet_b': 1.12, 'mobilenet_v3_small': 1.12, 'mobilenet_v3_large': 1.0}
+_SQUEEZED = {'efficientnet_b': 1.1, 'mobilenet_v3_small': 1.05, 'mobilenet_v3_large': 1.0}
 _LAST_NORM_SQUEEZED = re.compile(r'features\.\d\.[1-9]\d*\.block\.[23]\.1\.weight|blocks\.\d\.[1-9]\d*\.bn3\.weight')
 _SQUEEZE = re.compile(r'.*\.(block\.\d\.fc[12]|se\.conv_\w+|_se_\w+|squeeze_excite\.\w+)\.weight')
 
@@ -341,7 +341,7 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         inputs = shape[:1] if re.search('/(query|key|value)/', key) else shape[:-1]
         values = np.prod(inputs) ** -0.5 * _noise(random, shape)
     elif _SQUEEZE.fullmatch(key) or (backbone.startswith('mobilenet') and key == 'conv_head.weight'):
-        values = (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
+        values = 0.5 * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 4:
         gain = 1 if _UNNORMALISED.fullmatch(f'{backbone}/{key}') else 0.1
         values = gain * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
