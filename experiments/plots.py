@@ -23,6 +23,11 @@ def _scale_decently(axis: Axes, gigaflops: Sequence[float]) -> None:
     axis.margins(y=0.08)
 
 
+def _short(text: str, most: int = 40) -> str:
+    """A path that is too long for a plot without its beginning."""
+    return text if len(text) <= most else f'…{text[1 - most :]}'
+
+
 def accuracy_against_cost(entries: Sequence[Entry]) -> Figure:
     """One panel per data set: test accuracy with all training labels against GFLOP per image.
 
@@ -54,11 +59,11 @@ def accuracy_against_cost(entries: Sequence[Entry]) -> Figure:
         axis.set_xscale('log')
         _scale_decently(axis, [entry.costs['flops_per_image'] / 1e9 for entry in mine])
         axis.set_xlabel('GFLOP per image (compiled forward pass)')
-        axis.set_title(f'{name}, {100 * largest:g} % of the training labels')
+        axis.set_title(f'{_short(name)}, {100 * largest:g} % of the training labels')
         axis.grid(alpha=0.3)
     axes[0].set_ylabel('test accuracy in %')
     handles = [
-        axes[0].plot([], [], color=f'C{index % 10}', linewidth=4, label=variant.label)[0]
+        axes[0].plot([], [], color=f'C{index % 10}', linewidth=4, label=_short(variant.label))[0]
         for index, variant in enumerate(variants)
     ]
     handles += [
