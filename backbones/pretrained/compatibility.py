@@ -33,7 +33,8 @@ _TIMM: list[tuple[str, str, dict[str, Any]]] = [
     (r'vit_(small|base|large)_patch14_reg4_dinov2', r'dinov2_\1_reg', {}),
     (r'vit_base_patch16_clip_quickgelu_224', 'clip_vit_base_patch16', {}),
     (r'vit_base_patch16_clip_(224|384)', 'clip_vit_base_patch16', {'activation': 'gelu'}),
-    (r'vit_base_patch16_siglip_(224|256|384|512)', 'siglip_vit_base_patch16', {}),
+    # Timm runs these weights with the exact GELU; their authors, and transformers, with the tanh form.
+    (r'vit_base_patch16_siglip_(224|256|384|512)', 'siglip_vit_base_patch16', {'activation': 'gelu'}),
     (r'(swin_(?:tiny|small|base))_patch4_window7_224', r'\1', {}),
     (r'(swin_base)_patch4_window12_384', r'\1', {'window': 12}),
 ]

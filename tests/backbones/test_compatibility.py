@@ -65,6 +65,11 @@ VISION = {'hidden_act': 'gelu', 'num_attention_heads': 12, 'patch_size': 16, 'la
             ["activation='gelu'"],
         ),
         ('siglip_vit_base_patch16', {'model_type': 'siglip', 'vision_config': {}}, []),
+        (
+            'siglip_vit_base_patch16',
+            {'architecture': 'vit_base_patch16_siglip_224', 'global_pool': 'map'},
+            ["activation='gelu'"],
+        ),
         ('swin_tiny', {'model_type': 'swin'}, []),
         ('swin_tiny', {'model_type': 'swin', 'window_size': 12}, ['window=12']),
         ('convnext_tiny', {'model_type': 'convnext'}, ['head_epsilon=1e-12']),
