@@ -199,7 +199,11 @@ def _swin(channels, depths, heads, stochastic_depth, size, params) -> Entry:
         'vit',
         params,
         original.replace(crop=224 / size),
-        layout_preprocessing={'timm': original, 'microsoft': original, 'transformers': original.replace(crop=1.0)},
+        layout_preprocessing={
+            'timm': original,
+            'microsoft': original,
+            'transformers': original.replace(crop=1.0, squash=True),
+        },
     )
 
 
