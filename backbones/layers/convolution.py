@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from backbones.errors import unknown
+
 # He initialisation over the fan-out, as torchvision's CNNs use.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
@@ -96,6 +98,9 @@ class Conv(nn.Module):
         groups: channel groups; equal to the input channels for a depthwise convolution.
         use_bias: whether a bias is added.
         dtype: type of the computation; parameters stay float32.
+
+    Raises:
+        UserError: another text than ``'same'`` as the padding.
     """
 
     features: int
@@ -114,6 +119,8 @@ class Conv(nn.Module):
             'kernel', self.kernel_init, (size, size, x.shape[-1] // self.groups, self.features), jnp.float32
         )
         if isinstance(self.padding, str):
+            if self.padding != 'same':
+                raise unknown('padding', self.padding, ('same',))
             padding = (same_padding(x.shape[1], size, self.stride), same_padding(x.shape[2], size, self.stride))
         else:
             side = (size - 1) // 2 if self.padding is None else self.padding
