@@ -22,10 +22,10 @@ class Preprocessing:
     """What a set of weights was trained to see.
 
     Attributes:
-        mean, std: per channel, on the scale where pixels run from 0 to 1.
+        mean, std: per channel, on the scale where pixels run from 0 to 1; as many as the model has input channels.
         size: side of the square input in pixels.
         crop: share of the resized image's shorter side that the central crop keeps; 1 keeps all of it.
-        interpolation: ``'bilinear'``, ``'bicubic'``, ``'lanczos'`` or ``'nearest'``, as PIL computes them.
+        interpolation: ``'bilinear'``, ``'bicubic'``, ``'lanczos'`` or ``'nearest'``, as Pillow 12 computes them.
         squash: resize both sides to the same length, whatever the image's proportions, rather than the shorter one.
     """
 
@@ -40,22 +40,36 @@ class Preprocessing:
         """A copy with some of the constants changed; ``None`` leaves one as it is."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
-    def __call__(self, images: UInt8[Array, 'batch height width channels']) -> Float[Array, 'batch size size 3']:
+    def for_channels(self, channels: int) -> 'Preprocessing':
+        """The same for a model with another number of input channels, whose first convolution was adapted.
+
+        One channel is normalised by the average over the three, ``n`` channels by the three in turn.
+        """
+        if channels == len(self.mean):
+            return self
+        if channels == 1:
+            return self.replace(mean=(sum(self.mean) / len(self.mean),), std=(sum(self.std) / len(self.std),))
+        mean, std = ((each * channels)[:channels] for each in (self.mean, self.std))
+        return self.replace(mean=mean, std=std)
+
+    def __call__(self, images: UInt8[Array, 'batch height width channels']) -> Float[Array, 'batch size size inputs']:
         """Resize, crop and normalise.
 
         Args:
-            images: pixels from 0 to 255; one channel (grey) is repeated to three.
+            images: pixels from 0 to 255; one channel (grey) is repeated to as many as the model takes.
 
         Raises:
-            UserError: the images are not uint8, or have neither one nor three channels.
+            UserError: the images are not uint8, or have neither one channel nor as many as the model takes.
         """
+        channels = len(self.mean)
         if images.dtype != jnp.uint8:
             raise UserError(f'images must be uint8 (0 to 255), not {images.dtype}; preprocessing scales them itself')
-        if images.ndim != 4 or images.shape[-1] not in (1, 3):
-            raise UserError(f'images must have the shape [batch, height, width, 1 or 3], not {list(images.shape)}')
+        if images.ndim != 4 or images.shape[-1] not in (1, channels):
+            wanted = '1' if channels == 1 else f'1 or {channels}'
+            raise UserError(f'images must have the shape [batch, height, width, {wanted}], not {list(images.shape)}')
         pixels = _resize_and_crop(images.astype(jnp.float32), self.size, self.crop, self.interpolation, self.squash)
         if pixels.shape[-1] == 1:
-            pixels = jnp.repeat(pixels, 3, axis=-1)
+            pixels = jnp.repeat(pixels, channels, axis=-1)
         # One multiply-add: (x / 255 - mean) / std.
         scale = 1 / (255 * jnp.asarray(self.std, jnp.float32))
         return pixels * scale - jnp.asarray(self.mean, jnp.float32) / jnp.asarray(self.std, jnp.float32)
@@ -74,7 +88,7 @@ def _resize_and_crop(pixels: Array, size: int, crop: float, interpolation: str, 
         new_height, new_width = target, int(target * width / height)
     else:
         new_height, new_width = int(target * height / width), target
-    # PIL resizes rows first and hands 8-bit pixels on, so an overshoot is clipped and values are whole after each pass.
+    # Pillow 12 resizes rows first and hands 8-bit pixels on: after each pass, overshoots are clipped and values whole.
     for shape in ((batch, height, new_width, channels), (batch, new_height, new_width, channels)):
         if shape != pixels.shape:
             pixels = jax.image.resize(pixels, shape, _RESIZE_METHODS[interpolation], antialias=True)

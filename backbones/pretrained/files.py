@@ -49,6 +49,11 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _recovered(array: np.ndarray) -> np.ndarray:
+    """Numpy stores bfloat16, in which big_vision publishes, as two bytes without a meaning."""
+    return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype('V2') else array
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a weight file, by the file's own keys.
 
@@ -63,7 +68,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         if path.suffix == '.npz':
             # Given a path, numpy would leave a damaged file open.
             with path.open('rb') as stream, np.load(stream, allow_pickle=False) as archive:
-                return dict(archive)
+                return {key: _recovered(archive[key]) for key in archive.files}
     except UserError:
         raise
     except _DAMAGE as error:

@@ -107,7 +107,7 @@ def load_weights(
                 f'(pass image_size={made_for}, or image_size={size} to have its positions resampled)'
             )
     expects = stated or registry.preprocessing_of(name, layout)
-    report = Report(str(source), layout, expects, differences=tuple(differences))
+    report = Report(str(source), layout, expects.for_channels(input_channels), differences=tuple(differences))
     fitting, report = merge(expected, translation, report, lambda *args: _resize(module, *args))
 
     problems = report.problems()

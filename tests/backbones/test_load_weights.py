@@ -185,6 +185,16 @@ def test_auxiliary_heads_are_unused_unless_asked_for(tmp_path: Path):
         backbones.load_weights('googlenet', path, auxiliary_classes=7)
 
 
+def test_npz_files_in_bfloat16(tmp_path: Path, published):
+    """Numpy writes it as bytes without a type, as the published files of big_vision have it."""
+    path = tmp_path / 'weights.npz'
+    narrow = {key: array.astype(ml_dtypes.bfloat16) for key, array in published.items() if array.dtype == np.float32}
+    np.savez(path, **narrow)
+    variables, report = backbones.load_weights('resnet18', path, classifier=True)
+    assert dict(report.converted)['params/head/bias'] == 'bfloat16 to float32'
+    np.testing.assert_array_equal(variables['params']['head']['bias'], narrow['fc.bias'].astype(np.float32))
+
+
 # --- A file that does not fit. ----------------------------------------------------------------------------------------
 
 

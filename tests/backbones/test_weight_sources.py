@@ -263,6 +263,17 @@ def test_one_input_channel_is_the_sum_over_three(hub, arrays):
     assert report.reshaped == (('params/backbone/stem_conv/kernel', (7, 7, 3, 64), (7, 7, 1, 64)),)
 
 
+@pytest.mark.parametrize('channels', [1, 3, 5])
+def test_preprocessing_has_as_many_channels_as_the_model(hub, channels: int):
+    variables, report = backbones.load_weights('resnet18', hub, input_channels=channels)
+    images = report.preprocessing.replace(size=40)(np.zeros((1, 50, 60, channels), np.uint8))
+    assert images.shape == (1, 40, 40, channels)
+    features = jax.eval_shape(backbones.create('resnet18').apply, variables, images)
+    assert features.pooled.shape == (1, 512)
+    mean = {1: (0.2,), 3: (0.1, 0.2, 0.3), 5: (0.1, 0.2, 0.3, 0.1, 0.2)}[channels]
+    assert report.preprocessing.mean == pytest.approx(mean)
+
+
 def test_more_input_channels_repeat_the_three(hub, arrays):
     variables, _ = backbones.load_weights('resnet18', hub, input_channels=5)
     kernel = arrays['conv1.weight'].transpose(2, 3, 1, 0)
