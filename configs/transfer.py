@@ -7,7 +7,7 @@ or ``finetune``); ``weights`` (a source; without it the backbone's published wei
 """
 
 from experiments.ablation.cells import parse_variant
-from experiments.training import default_config
+from experiments.training.config import default_config
 
 
 def get_config(backbone: str, dataset: str, regime: str = 'linear', weights: str = ''):

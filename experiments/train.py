@@ -3,8 +3,9 @@
 import jax
 
 import backbones
-from experiments import command_line, display, files, training
+from experiments import command_line, display, files
 from experiments.data import sources
+from experiments.training import loop
 
 
 def main(argv: list[str] | None) -> None:
@@ -14,9 +15,9 @@ def main(argv: list[str] | None) -> None:
     options, config = command_line.parse(arguments, argv)
     workdir = files.claim_workdir(options.workdir, config.to_dict())
     dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
-    trained = training.fit(config, dataset, workdir)
-    logits = training.logits_of(trained.model, trained.preprocessing)
-    accuracy = training.accuracy(logits, trained.variables, dataset, 'test')
+    trained = loop.fit(config, dataset, workdir)
+    logits = loop.logits_of(trained.model, trained.preprocessing)
+    accuracy = loop.accuracy(logits, trained.variables, dataset, 'test')
     backbones.save_weights(workdir / 'weights.safetensors', trained.variables)
     result = {
         'config': config.to_dict(),

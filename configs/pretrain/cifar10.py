@@ -7,7 +7,7 @@ Both get the same budget, augmentation and optimizer. About 45 minutes each on 2
 82.8 % for resnet_micro and 70.0 % for vit_micro (seed 0).
 """
 
-from experiments.training import default_config
+from experiments.training.config import default_config
 
 
 def get_config(backbone: str = 'resnet_micro'):

@@ -9,9 +9,10 @@ import ml_collections
 
 import backbones
 from backbones.errors import UserError, unknown
-from experiments import probes, training
+from experiments import probes
 from experiments.data import sources
 from experiments.probes import knn, linear, ridge
+from experiments.training.config import default_config as default_training_config
 
 RANDOM = 'random'
 PIXELS = 'pixels'
@@ -38,7 +39,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.linear = linear.default_config()
     config.ridge = ridge.default_config()
     config.knn = knn.default_config()
-    config.training = training.default_config()  # of finetune and scratch
+    config.training = default_training_config()  # of finetune and scratch
     config.training_learning_rates = (3e-4, 1e-3, 3e-3)
     return config
 

@@ -9,12 +9,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import display, files, probes, training
+from experiments import display, files, probes
 from experiments.ablation import extract
 from experiments.ablation.cells import FROZEN_REGIMES, RANDOM, Cell
 from experiments.ablation.extract import Costs, Unit
 from experiments.data.dataset import Dataset, stratified_fraction
 from experiments.probes.common import Outcome, ProbeData, Subset
+from experiments.training import loop
 
 RESULTS = 'results.jsonl'
 
@@ -120,9 +121,9 @@ class Engine:
         for rate in self._config.training_learning_rates:
             config = self._training_config(cell, rate)
             directory = files.make_workdir(self._workdir / 'trainings' / cell.key() / f'{rate:g}')
-            trained = training.fit(config, dataset, directory)
-            logits = training.logits_of(trained.model, trained.preprocessing)
-            accuracy = training.accuracy(logits, trained.variables, dataset, 'validation')
+            trained = loop.fit(config, dataset, directory)
+            logits = loop.logits_of(trained.model, trained.preprocessing)
+            accuracy = loop.accuracy(logits, trained.variables, dataset, 'validation')
             if best is None or accuracy > best[0]:
                 best = (accuracy, rate, trained, logits)
         assert best is not None, 'the sweep has at least one learning rate'

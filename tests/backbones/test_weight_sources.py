@@ -304,8 +304,8 @@ def test_the_backbone_that_fits_is_named(hub, name: str):
 def test_checkpoint_of_a_training(tmp_path: Path):
     import optax
 
-    from experiments.checkpoints import Checkpoints
-    from experiments.train_step import create_state
+    from experiments.training.checkpoints import Checkpoints
+    from experiments.training.step import create_state
 
     images = np.zeros((1, 32, 32, 3), np.float32)
     variables = backbones.create_classifier('resnet_micro', 3).init(jax.random.key(0), images)

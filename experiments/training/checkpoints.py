@@ -7,7 +7,7 @@ from typing import cast
 import jax
 import orbax.checkpoint as ocp
 
-from experiments.train_step import TrainState
+from experiments.training.step import TrainState
 
 
 class Checkpoints:

@@ -12,8 +12,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 import backbones
 from backbones import freezing
-from experiments.augmentation import augment
-from experiments.train_step import (
+from experiments.training.augmentation import augment
+from experiments.training.step import (
     AUXILIARY_WEIGHT,
     TrainState,
     create_state,
