@@ -1,0 +1,182 @@
+"""What a running training tells: a progress bar, ``metrics.jsonl``, and TensorBoard or Weights & Biases if asked.
+
+Metrics hold no times, so a run that was interrupted leaves the same file as one that was not. What happened to the run
+itself goes to ``events.jsonl``.
+"""
+
+import datetime
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ml_collections
+
+from backbones.errors import UserError
+from experiments import display, files
+
+METRICS = 'metrics.jsonl'
+EVENTS = 'events.jsonl'
+_SECONDS_BETWEEN_WRITES = 10.0
+
+
+class Meter:
+    """Steps per second between laps; the time before the first lap (compilation) and of pauses does not count."""
+
+    def __init__(self):
+        self._steps, self._seconds = 0, 0.0
+        self._last: tuple[int, float] | None = None
+        self._paused = False
+
+    def lap(self, step: int) -> None:
+        """All steps up to this one are done."""
+        now = time.perf_counter()
+        if self._last and not self._paused:
+            self._steps += step - self._last[0]
+            self._seconds += now - self._last[1]
+        self._last, self._paused = (step, now), False
+
+    def pause(self) -> None:
+        """What happens until the next lap is not only training."""
+        self._paused = True
+
+    @property
+    def steps_per_second(self) -> float:
+        """0 before the second lap."""
+        return self._steps / self._seconds if self._seconds else 0.0
+
+
+class Monitor:
+    """The voice of one training; use it as a context manager. Only one process of several should have a loud one.
+
+    Args:
+        directory: where files go.
+        config: of the training.
+        first: rows of an earlier run after this step are forgotten: they will be computed again.
+        loud: whether anything is written or shown at all.
+    """
+
+    def __init__(self, directory: Path, config: ml_collections.ConfigDict, first: int, loud: bool):
+        self._directory, self._loud = directory, loud
+        self._rows = [row for row in files.read_jsonl(directory / METRICS) if row['step'] <= first]
+        self._events = files.read_jsonl(directory / EVENTS)
+        self._written = time.monotonic()
+        self._bar = display.progress()
+        self._bar.disable = not loud
+        self._writers = _writers(directory, config, first) if loud else []
+        self.meter = Meter()
+
+    def __enter__(self) -> 'Monitor':
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        try:
+            self._write()
+            for writer in self._writers:
+                writer.close()
+        except OSError:
+            if error is None:
+                raise
+
+    def evaluated(self, step: int) -> bool:
+        """Whether there is a row of an evaluation after this step."""
+        return any(row['step'] == step and 'validation_accuracy' in row for row in self._rows)
+
+    def task(self, description: str, total: int, completed: int = 0) -> Any:
+        """A bar of its own."""
+        return self._bar.add_task(description, total=total, completed=completed, note='')
+
+    def advance(self, task: Any, completed: int | None = None, by: int | None = None, note: str | None = None) -> None:
+        """Move a bar."""
+        fields = {} if note is None else {'note': note}
+        self._bar.update(task, completed=completed, advance=by, **fields)
+
+    def done(self, task: Any) -> None:
+        """Take a bar away."""
+        self._bar.remove_task(task)
+
+    def row(self, step: int, values: dict[str, float], now: bool = False) -> None:
+        """A row of metrics.
+
+        Args:
+            now: whether it must be in the file before anything else happens.
+        """
+        if not self._loud:
+            return
+        self._rows.append({'step': step, **values})
+        for writer in self._writers:
+            writer.row(step, values)
+        if now or time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
+            self._write()
+
+    def _write(self) -> None:
+        if self._loud and self._rows:
+            files.write_jsonl(self._directory / METRICS, self._rows)
+            self._written = time.monotonic()
+
+    def event(self, kind: str, text: str, **facts: Any) -> None:
+        """Something that a person should know, now and later."""
+        if not self._loud:
+            return
+        self._events.append({'time': datetime.datetime.now().astimezone().isoformat(), 'event': kind, **facts})
+        self._events[-1]['text'] = text
+        files.write_jsonl(self._directory / EVENTS, self._events)
+        display.console.print(text, style='yellow', soft_wrap=True, markup=False)
+
+    def show(self, what: Any) -> None:
+        """A table or a line, on the screen only."""
+        if self._loud:
+            display.console.print(what)
+
+
+class _TensorBoard:
+    def __init__(self, directory: Path, first: int):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise UserError('config key tensorboard needs the package tensorboardX: pip install tensorboardX') from None
+        self._writer = SummaryWriter(str(directory / 'tensorboard'), purge_step=first + 1)
+
+    def row(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WeightsAndBiases:
+    """The run's id is made of its directory, so a run that resumes goes on in the same one."""
+
+    def __init__(self, directory: Path, config: ml_collections.ConfigDict):
+        try:
+            import wandb
+        except ImportError:
+            raise UserError('config key wandb_project needs the package wandb: pip install wandb') from None
+        file = directory / 'wandb_id'
+        if not file.exists():
+            with files.atomic_write(file) as stream:
+                stream.write(wandb.util.generate_id())
+        self._run = wandb.init(
+            project=config.wandb_project,
+            name=directory.name,
+            dir=directory,
+            id=file.read_text(),
+            resume='allow',
+            config=config.to_dict(),
+        )
+
+    def row(self, step: int, values: dict[str, float]) -> None:
+        self._run.log(values, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _writers(directory: Path, config: ml_collections.ConfigDict, first: int) -> list:
+    writers: list = [_TensorBoard(directory, first)] if config.tensorboard else []
+    return [*writers, _WeightsAndBiases(directory, config)] if config.wandb_project else writers

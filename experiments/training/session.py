@@ -1,0 +1,152 @@
+"""A training with its data: what is read, where it is computed, and what a person sees before it starts."""
+
+import dataclasses
+import functools
+from collections.abc import Generator
+from pathlib import Path
+
+import jax
+import ml_collections
+from rich.table import Table
+
+from backbones import freezing
+from backbones.errors import UserError
+from experiments import display, files
+from experiments.data import pipeline, sampling
+from experiments.data.dataset import Dataset, stratified_fraction
+from experiments.data.random_augment import random_augment
+from experiments.training import topology as topologies
+from experiments.training.evaluation import Evaluation, evaluate
+from experiments.training.monitor import Monitor
+from experiments.training.setup import Setup
+
+_EVALUATION_BATCH = 256
+
+
+class Session:
+    """A training with its data; ``loop.fit`` runs it.
+
+    Args:
+        config: see ``config.default_config``.
+        dataset: what to train on.
+        directory: for checkpoints and metrics.
+        devices: all by default.
+
+    Raises:
+        UserError: a value of the config does not fit.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, devices=None):
+        self.config, self.dataset, self.directory = config, dataset, directory
+        self.topology = topologies.make(config.mesh.data, config.mesh.fsdp, devices)
+        classes = len(dataset.classes)
+        self.indices = stratified_fraction(
+            dataset.labels, dataset.splits['train'], config.fraction, config.seed, classes
+        )
+        batch_size = self._batch_size(len(self.indices))
+        self.sampler = sampling.Sampler(config.sampler, config.seed, self.indices, dataset.labels, batch_size)
+        weights = ()
+        if config.class_weights != 'none':
+            weights = tuple(
+                map(float, sampling.class_weights(config.class_weights, dataset.labels, self.indices, classes))
+            )
+        height, width, channels = dataset.images.shape[1:]
+        self.setup = Setup(
+            config,
+            classes,
+            (height, width, channels),
+            batch_size,
+            self.sampler.steps_per_epoch,
+            self.topology,
+            weights,
+        )
+        self.rows = self.topology.rows(batch_size)
+        self.loud = jax.process_index() == 0
+        self._evaluation_step = self.setup.evaluation_step()
+
+    def _batch_size(self, examples: int) -> int:
+        """What the config says, or all examples where those are fewer, in equal shares."""
+        if examples >= self.config.batch_size > 0:
+            return self.config.batch_size
+        unit = self.topology.devices * max(self.config.accumulation, 1)
+        if examples < unit:
+            raise UserError(f'{examples} training examples are too few for batches of {unit}: one per device and part')
+        return examples // unit * unit
+
+    def freeze_tables(self) -> list[Table]:
+        """What trains, one table per phase."""
+        params, tables = self.setup.abstract_variables['params'], []
+        for phase, name in enumerate(self.setup.regime.phases):
+            title = f'{self.config.backbone} · {name} · {self.dataset.name} · {self.setup.phase_steps(phase):,} steps'
+            tables.append(display.freeze_table(title, freezing.table(params, self.setup.rules(phase))))
+        return tables
+
+    def _save_freeze_tables(self) -> None:
+        """The same, as ``parameters.json``."""
+        params = self.setup.abstract_variables['params']
+        phases = [
+            {
+                'phase': name,
+                'rules': [dataclasses.asdict(row) for row in freezing.table(params, self.setup.rules(phase))],
+            }
+            for phase, name in enumerate(map(str, self.setup.regime.phases))
+        ]
+        files.write_json(self.directory / 'parameters.json', phases)
+
+    def introduce(self, save: bool = True) -> None:
+        """Show the tables and the devices; ``save`` the tables to ``parameters.json``."""
+        if not self.loud:
+            return
+        for table in self.freeze_tables():
+            display.console.print(table)
+        display.console.print(f'{self.topology.describe()}, {self.setup.batch_size} images per step')
+        if save:
+            self._save_freeze_tables()
+
+    def batches(self, first: int, end: int) -> Generator[pipeline.HostBatch]:
+        """This process's rows of the batches of steps ``first`` to ``end``."""
+        config = self.config
+        transform = None
+        if config.rand_augment_layers:
+            transform = functools.partial(
+                random_augment, layers=config.rand_augment_layers, magnitude=config.rand_augment_magnitude
+            )
+        return pipeline.training_batches(
+            self.dataset,
+            self.sampler,
+            first,
+            end,
+            rows=self.rows,
+            transform=transform,
+            seed=config.seed,
+            threads=config.threads,
+            processes=config.processes,
+            prefetch=config.prefetch,
+            bad_files_limit=config.bad_files_limit,
+        )
+
+    def place(self, host: pipeline.HostBatch) -> dict:
+        """A batch on the devices."""
+        return self.topology.batch_arrays(host.arrays, self.rows, self.setup.batch_size)
+
+    def evaluate(self, variables: dict, split: str, monitor: Monitor | None = None) -> Evaluation:
+        """Evaluate a split with variables that lie on the devices (``TrainState.variables``)."""
+        examples = len(self.dataset.splits[split])
+        # No larger than need be: the last batch is filled up.
+        unit = self.topology.devices
+        batch_size = min(-(-_EVALUATION_BATCH // unit), -(-examples // unit)) * unit
+        task = monitor.task(split, examples) if monitor else None
+        try:
+            return evaluate(
+                self._evaluation_step,
+                variables,
+                self.dataset,
+                split,
+                batch_size,
+                self.topology,
+                self.config,
+                (lambda count: monitor.advance(task, by=count)) if monitor else (lambda count: None),
+            )
+        finally:
+            if monitor:
+                monitor.done(task)

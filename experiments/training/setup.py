@@ -1,0 +1,254 @@
+"""From a config to the compiled step of each phase: everything about a training that needs no data.
+
+``experiments.plan`` compiles the same steps for devices that are not there.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict
+from jaxtyping import Array, Key
+
+import backbones
+from backbones import depth, freezing, lora
+from backbones.errors import UserError
+from backbones.preprocessing import Preprocessing
+from experiments.inference import input_preprocessing
+from experiments.training import config as configuration
+from experiments.training import recipe, regimes, topology
+from experiments.training.augmentation import augment
+from experiments.training.step import Recipe, TrainState, create_state, make_evaluation_step, make_train_step
+from experiments.training.topology import Topology
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A training without its data.
+
+    Attributes:
+        config: see ``config.default_config``.
+        classes: number of classes.
+        stored_shape: ``(height, width, channels)`` of the stored images.
+        batch_size: examples per step on all devices.
+        steps_per_epoch: number of steps.
+        topology: the devices.
+        class_weights: what each class counts in the loss; empty: all the same.
+    """
+
+    config: ml_collections.ConfigDict
+    classes: int
+    stored_shape: tuple[int, int, int]
+    batch_size: int
+    steps_per_epoch: int
+    topology: Topology
+    class_weights: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        configuration.check(self.config)
+        regime, weights = self.regime, self.config.weights
+        if regime.pretrained and not weights:
+            raise UserError(
+                f'the regime {self.config.regime!r} starts from pretrained weights and config key weights is empty; '
+                f"name a source, or take the regime 'scratch'"
+            )
+        if not regime.pretrained and weights:
+            raise UserError(
+                f'the regime {self.config.regime!r} starts from random weights, but config key weights is {weights!r}; '
+                f"leave it empty, or take the regime 'finetune'"
+            )
+        topology.check_batch(self.batch_size, self.topology.devices, self.config.accumulation)
+
+    @cached_property
+    def regime(self) -> regimes.Regime:
+        """What trains, phase by phase."""
+        return regimes.parse(self.config.regime)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The classifier."""
+        dtype = jnp.dtype(self.config.dtype)
+        return backbones.create_classifier(self.config.backbone, self.classes, dtype=dtype, dropout=self.config.dropout)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What the model's input needs."""
+        return input_preprocessing(self.config.backbone, self.config.weights, self.config.image_size)
+
+    @property
+    def adapter_scale(self) -> float:
+        """Factor of low-rank adapters."""
+        return lora.scale(self.regime.rank, self.config.lora_alpha or None) if self.regime.rank else 1.0
+
+    @property
+    def _images_shape(self) -> tuple[int, int, int, int]:
+        return (1, self.preprocessing.size, self.preprocessing.size, 3)
+
+    @cached_property
+    def _order(self) -> depth.Order:
+        return depth.execution_order(self.model, self._images_shape)
+
+    def _init(self, key: Key[Array, '']) -> dict:
+        """Random variables, with adapters if the regime has them."""
+        init_key, adapter_key = jax.random.split(key)
+        variables = {'batch_stats': {}, **self.model.init(init_key, jnp.zeros(self._images_shape))}
+        if self.regime.rank:
+            targets = lora.targets(self.model, self._images_shape)
+            variables['params'] = lora.add(variables['params'], targets, self.regime.rank, adapter_key)
+        return variables
+
+    @cached_property
+    def abstract_variables(self) -> dict:
+        """Shapes and types of parameters and statistics."""
+        return jax.eval_shape(self._init, jax.random.key(0))
+
+    # --- Phases. ------------------------------------------------------------------------------------------------------
+
+    def phase_steps(self, phase: int) -> int:
+        """How many steps a phase takes, unless it is stopped early."""
+        epochs = self.config.epochs if phase == len(self.regime.phases) - 1 else self.config.probe_epochs
+        return max(1, -int(-epochs * self.steps_per_epoch // 1))
+
+    @property
+    def steps(self) -> int:
+        """Of all phases."""
+        return sum(self.phase_steps(phase) for phase in range(len(self.regime.phases)))
+
+    def rules(self, phase: int) -> tuple[freezing.Rule, ...]:
+        """The freezing rules of a phase."""
+        return regimes.rules(self.regime.phases[phase], self.abstract_variables['params'], self._order)
+
+    def mask(self, phase: int) -> dict:
+        """Which parameters train in a phase."""
+        return freezing.mask(self.abstract_variables['params'], self.rules(phase))
+
+    def schedule(self, phase: int, first: int) -> optax.Schedule:
+        """Learning rate of every step of a phase that begins at step ``first``."""
+        last = phase == len(self.regime.phases) - 1
+        rate = self.config.learning_rate if last else self.config.probe_learning_rate
+        warmup = round(self.config.warmup_epochs * self.steps_per_epoch)
+        return recipe.make_schedule(rate, warmup, self.phase_steps(phase), first)
+
+    def optimizer(self, phase: int) -> optax.GradientTransformation:
+        """The optimizer of a phase; what the phase before trained goes on with its state."""
+        kept = frozenset(path for path, trains in flatten_dict(self.mask(phase - 1)).items() if trains) if phase else ()
+        return recipe.make_optimizer(
+            self.config.optimizer, self.config.weight_decay, self.config.clip_norm, frozenset(kept)
+        )
+
+    # --- States. ------------------------------------------------------------------------------------------------------
+
+    def initial_variables(self) -> dict:
+        """Random ones from the seed, the backbone's replaced by the pretrained weights if the config names some."""
+        variables = jax.jit(self._init)(jax.random.key(self.config.seed))
+        if self.config.weights:
+            size = self.preprocessing.size
+            pretrained, _ = backbones.load_weights(self.config.backbone, self.config.weights, image_size=size)
+            if self.regime.rank:
+                # Their kernels, beside the adapters that were made for them.
+                adapters = flatten_dict(variables['params']['backbone'])
+                own = {path: leaf for path, leaf in adapters.items() if path[-1] in lora.LEAVES}
+                pretrained['params'] = freezing.unflatten_dict({**flatten_dict(pretrained['params']), **own})
+            for collection, tree in pretrained.items():
+                variables[collection]['backbone'] = tree
+        return variables
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, laid over the devices."""
+        key = jax.random.key(self.config.seed ^ 0x5EED)
+        return self.topology.place(self._state(self.initial_variables(), 0, key))
+
+    def _state(self, variables: dict, phase: int, key: Key[Array, '']) -> TrainState:
+        averaged = bool(self.config.ema_decay)
+        return create_state(variables, self.mask(phase), self.optimizer(phase), key, averaged)
+
+    def abstract_state(self, phase: int) -> TrainState:
+        """Shapes, types and layout of the state in a phase."""
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        shapes = jax.eval_shape(lambda variables, key: self._state(variables, phase, key), self.abstract_variables, key)
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            self.topology.layout(shapes),
+        )
+
+    def next_state(self, state: TrainState, phase: int) -> tuple[TrainState, str]:
+        """The state at the beginning of a phase, from that at the end of the phase before; and what became of it."""
+        variables = {'params': freezing.join(state.trainable, state.frozen), 'batch_stats': state.batch_stats}
+        fresh = self._state(variables, phase, state.key)
+        optimizer_state, kept = recipe.carry_over(state.optimizer_state, fresh.optimizer_state)
+        average = fresh.average
+        if state.average:
+            leaves = {**flatten_dict(fresh.average), **flatten_dict(state.average)}
+            average = freezing.unflatten_dict(leaves)
+        new = len(jax.tree.leaves(fresh.trainable)) - len(jax.tree.leaves(state.trainable))
+        fresh = dataclasses.replace(fresh, step=state.step, optimizer_state=optimizer_state, average=average)
+        told = (
+            f'carried over: parameters, statistics, step, random key, data position, {kept} arrays of the optimizer'
+            f'{" and the average" if state.average else ""} of what trained before; '
+            f'new: optimizer state{" and average" if state.average else ""} of {new} arrays that were frozen; '
+            'reset: the learning-rate schedule'
+        )
+        return self.topology.lay(fresh), told
+
+    def plain_variables(self, state: TrainState) -> dict:
+        """Parameters and statistics in full on the host, averaged if there is an average, adapters merged."""
+        variables = self.topology.whole(state.variables())
+        merged = lora.merge(variables['params'], self.adapter_scale)
+        return {**variables, 'params': jax.tree.map(np.asarray, merged)}
+
+    # --- Programs. ----------------------------------------------------------------------------------------------------
+
+    def _prepare(self, key: Key[Array, ''], images: Array) -> Array:
+        config, size = self.config, self.preprocessing.size
+        return self.preprocessing(augment(key, images, config.flip, config.shift, config.crop_scale, size))
+
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, types and layout of a batch."""
+        shapes = {'image': (self.stored_shape, jnp.uint8), 'label': ((), jnp.int32), 'weight': ((), jnp.float32)}
+        return {
+            name: jax.ShapeDtypeStruct((self.batch_size, *shape), dtype, sharding=self.topology.batch)
+            for name, (shape, dtype) in shapes.items()
+        }
+
+    def train_step(self, phase: int, first: int = 0) -> Callable[[TrainState, dict], Any]:
+        """The jitted step of a phase that begins at step ``first``; it takes over the state's memory."""
+        config, params = self.config, self.abstract_variables['params']
+        step = make_train_step(
+            self.model,
+            self.mask(phase),
+            self.optimizer(phase),
+            self._prepare,
+            self.schedule(phase, first),
+            Recipe(
+                label_smoothing=config.label_smoothing,
+                class_weights=self.class_weights,
+                mixup=config.mixup,
+                cutmix=config.cutmix,
+                accumulation=config.accumulation,
+                ema_decay=config.ema_decay,
+                adapter_scale=self.adapter_scale,
+                gradient_checkpointing=config.gradient_checkpointing,
+            ),
+            regimes.layer_scales(params, self._order, config.layer_decay) if config.layer_decay != 1 else None,
+            self.topology,
+        )
+        layout = self.topology.layout(self.abstract_state(phase))
+        return jax.jit(
+            step,
+            donate_argnums=0,
+            in_shardings=(layout, self.topology.batch),
+            out_shardings=(layout, self.topology.replicated),
+        )
+
+    def evaluation_step(self) -> Callable[[dict, dict], dict[str, Array]]:
+        """The jitted evaluation of a batch; every process gets all of the outputs."""
+        step = make_evaluation_step(self.model, self.preprocessing, self.adapter_scale, self.topology)
+        return jax.jit(step, out_shardings=self.topology.replicated)
