@@ -16,6 +16,7 @@ import ml_collections
 
 from backbones.errors import UserError, unknown
 from experiments import platform
+from experiments.stopping import EXIT_STATUS, Preempted
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,6 +55,19 @@ def add_data_directory(arguments: argparse.ArgumentParser) -> None:
         type=Path,
         help='where prepared TFDS data sets lie (default: TFDS_DATA_DIR, ~/tensorflow_datasets)',
     )
+
+
+def add_processes(arguments: argparse.ArgumentParser) -> None:
+    """How several processes find each other, for commands that run on several machines."""
+    group = arguments.add_argument_group('several processes')
+    group.add_argument(
+        '--distributed',
+        action='store_true',
+        help='this is one of several processes; SLURM, Cloud TPU, GKE and Open MPI say which',
+    )
+    group.add_argument('--coordinator_address', metavar='HOST:PORT', help='of process 0, where no cluster says it')
+    group.add_argument('--num_processes', type=int, help='how many there are')
+    group.add_argument('--process_id', type=int, help='which of them this is, from 0')
 
 
 def parse(
@@ -187,6 +201,9 @@ def run(main: Callable[[list[str] | None], None]) -> None:
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
+    except Preempted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(EXIT_STATUS)
     except KeyboardInterrupt:
         print('interrupted; the same command continues from what is finished', file=sys.stderr)
         sys.exit(130)

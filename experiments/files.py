@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -63,8 +63,13 @@ def make_workdir(path: Path) -> Path:
     return path
 
 
-def claim_workdir(path: Path, config: dict) -> Path:
+def claim_workdir(path: Path, config: dict, free: Collection[str] = ()) -> Path:
     """Make the work directory this config's, or check that it already is.
+
+    Args:
+        path: the directory.
+        config: what a run in it does.
+        free: keys such as ``mesh.fsdp`` whose values may differ from those of earlier runs in it.
 
     Raises:
         UserError: it can't be written, or belongs to another config (the differing keys are named).
@@ -82,7 +87,11 @@ def claim_workdir(path: Path, config: dict) -> Path:
     if earlier != config:
         before, after = _flatten(earlier), _flatten(config)
         absent = object()  # None is a value too
-        differing = [key for key in sorted({*before, *after}) if before.get(key, absent) != after.get(key, absent)]
+        differing = [
+            key for key in sorted({*before, *after} - {*free}) if before.get(key, absent) != after.get(key, absent)
+        ]
+        if not differing:
+            return path
 
         def show(values: dict, key: str) -> str:
             return repr(values[key]) if key in values else 'nothing'

@@ -1,34 +1,78 @@
-"""Train one model: python -m experiments.train --config FILE[:NAME=VALUE,…] --workdir DIR"""
+"""Train one model: python -m experiments.train --config FILE[:NAME=VALUE,…] --workdir DIR
+
+The same command continues a run that was interrupted. Asked to stop (SIGTERM), it saves its state and ends with exit
+status 75.
+"""
+
+import argparse
 
 import jax
+import ml_collections
+import numpy as np
 
 import backbones
 from experiments import command_line, display, files
 from experiments.data import sources
-from experiments.training import loop
+from experiments.training import loop, processes
+from experiments.training.config import FREE_KEYS
+from experiments.training.interruption import Interruption
+
+RESULT = 'result.json'
 
 
 def main(argv: list[str] | None) -> None:
     """Train, evaluate once on the test split, and write weights and results."""
     arguments = command_line.parser(__doc__)
     command_line.add_data_directory(arguments)
+    arguments.add_argument(
+        '--dry_run', action='store_true', help='build everything, take one step, print the tables, write nothing'
+    )
+    arguments.add_argument('--profile', action='store_true', help='trace a few steps to DIR/profile')
+    command_line.add_processes(arguments)
     options, config = command_line.parse(arguments, argv)
-    workdir = files.claim_workdir(options.workdir, config.to_dict())
+    processes.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
+    if options.dry_run:
+        dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
+        metrics = loop.dry_run(config, dataset, options.workdir)
+        shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
+        display.console.print(f'dry run: {shown}; nothing was written')
+        return
+    with Interruption() as interruption:
+        _train(config, options, interruption)
+
+
+def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, interruption: Interruption) -> None:
+    loud = jax.process_index() == 0
+    workdir = files.claim_workdir(options.workdir, config.to_dict(), FREE_KEYS) if loud else options.workdir
     dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
-    trained = loop.fit(config, dataset, workdir)
-    logits = loop.logits_of(trained.model, trained.preprocessing)
-    accuracy = loop.accuracy(logits, trained.variables, dataset, 'test')
-    backbones.save_weights(workdir / 'weights.safetensors', trained.variables)
+    run = loop.fit(config, dataset, workdir, options.profile, interruption)
+    test = run.test()
+    if not loud:
+        return
+    backbones.save_weights(workdir / 'weights.safetensors', run.variables)
+    with files.atomic_write(workdir / 'predictions' / 'test.npz', 'wb') as stream:
+        np.savez_compressed(
+            stream,
+            example=np.array([dataset.ids[index] for index in test.indices]),
+            label=dataset.labels[test.indices],
+            prediction=test.logits.argmax(-1).astype(np.int32),
+        )
     result = {
         'config': config.to_dict(),
         'data': {'provenance': dataset.provenance, 'fingerprint': dataset.fingerprint()},
-        'steps': trained.steps,
-        'images_per_second': trained.images_per_second,
-        'test_accuracy': accuracy,
-        'parameters': sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params'])),
+        'steps': run.steps,
+        'images_per_second': run.images_per_second,
+        'test_accuracy': test.accuracy,
+        'test_loss': test.mean_loss,
+        'test_correct': test.correct,
+        'test_examples': test.count,
+        'unreadable_examples': [*run.unreadable, *(example for example, _ in test.bad)],
+        'skipped_steps': list(run.skipped),
+        'parameters': sum(leaf.size for leaf in jax.tree.leaves(run.variables['params'])),
+        'trainable_parameters': run.trainable,
     }
-    files.write_json(workdir / 'result.json', result)
-    display.console.print(f'test accuracy {accuracy:.4f}; weights in {workdir / "weights.safetensors"}')
+    files.write_json(workdir / RESULT, result)
+    display.console.print(f'test accuracy {test.accuracy:.4f}; weights in {workdir / "weights.safetensors"}')
 
 
 if __name__ == '__main__':

@@ -1,59 +1,57 @@
 """Notice that the process is to end soon: SIGTERM, which clusters send before they take a machine away.
 
-A training saves its state at the next step and ends with ``EXIT_STATUS``, which says: start me again. With several
-processes JAX's coordination service receives the signal, whichever process gets it, and names one step to all.
+A training saves its state at the next step and ends with ``stopping.EXIT_STATUS``, which says: start me again. With
+several processes JAX's coordination service receives the signal, whichever process gets it, and names one step to all.
 """
 
+import contextlib
 import signal
 import threading
+from collections.abc import Generator
 from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
 
-# EX_TEMPFAIL of sysexits.h: a temporary failure, try again.
-EXIT_STATUS = 75
-
-
-class Preempted(Exception):
-    """The training was asked to stop and has saved its state.
-
-    Attributes:
-        step: number of finished steps in the checkpoint.
-    """
-
-    def __init__(self, step: int):
-        super().__init__(f'stopped on request after step {step}, which is saved; the same command continues')
-        self.step = step
+from experiments.stopping import Preempted
 
 
 class Interruption:
-    """A context in which SIGTERM is noted instead of ending the process."""
+    """A context in which SIGTERM raises ``Preempted`` or, where there is something to save, is only noted."""
 
     def __init__(self):
+        self._deferred = False
         self._noted = threading.Event()
         self._before = None
 
     def __enter__(self) -> 'Interruption':
         # With several processes the signal belongs to JAX; Python only sets handlers in its main thread.
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._before = signal.signal(signal.SIGTERM, self._receive)
         return self
 
     def __exit__(self, *_) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self._noted.set()
+        if not self._deferred:
+            raise Preempted
 
-    @property
-    def noted(self) -> bool:
-        """Whether this process got the signal; with several processes only ``at`` can tell."""
-        return self._noted.is_set()
+    @contextlib.contextmanager
+    def deferred(self) -> Generator[None]:
+        """A context in which the signal waits for the next ``at``, or for the end of the context."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self._noted.is_set():
+            raise Preempted
 
     def at(self, step: int) -> bool:
         """Whether to save and stop after this step; the same answer on every process. Ask after every step."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
-        return self.noted
+        return self._noted.is_set()

@@ -6,6 +6,8 @@ The examples of a step, its random numbers and its learning rate are functions o
 
 import contextlib
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
@@ -16,6 +18,7 @@ from backbones.preprocessing import Preprocessing
 from experiments import compiled, display
 from experiments.data.dataset import Dataset
 from experiments.training.checkpoints import Checkpoints
+from experiments.training.evaluation import Evaluation
 from experiments.training.interruption import Interruption
 from experiments.training.monitor import Monitor
 from experiments.training.phase import Phase, Progress
@@ -37,6 +40,7 @@ class Trained:
         images_per_second: training throughput without the first step of this process.
         skipped: steps whose update was left out as it was not finite.
         unreadable: training examples that could not be read.
+        test: evaluates the test split, on all processes; ask once.
     """
 
     model: nn.Module
@@ -46,11 +50,18 @@ class Trained:
     examples: int
     trainable: int
     images_per_second: float
-    skipped: tuple[int, ...] = ()
-    unreadable: tuple[str, ...] = ()
+    skipped: tuple[int, ...]
+    unreadable: tuple[str, ...]
+    test: Callable[[], Evaluation]
 
 
-def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, profile: bool = False) -> Trained:
+def fit(
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    directory: Path,
+    profile: bool = False,
+    interruption: Interruption | None = None,
+) -> Trained:
     """Train a classifier to the end, from the newest intact checkpoint in ``directory`` if there is one.
 
     Writes ``metrics.jsonl`` (a row per evaluation: training metrics, validation accuracy), ``parameters.json`` (what
@@ -61,6 +72,7 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, pr
         dataset: what to train on; its test split is not touched.
         directory: the work directory.
         profile: whether a few steps are traced, to ``profile/``.
+        interruption: the command's, entered; without one, SIGTERM is noticed by a new one.
 
     Raises:
         UserError: a value of the config that does not fit, a loss that is not finite (unless the config skips such
@@ -76,6 +88,8 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, pr
         return setup.abstract_state(metadata['phase'])
 
     with contextlib.ExitStack() as contexts:
+        interruption = interruption or contexts.enter_context(Interruption())
+        contexts.enter_context(interruption.deferred())
         checkpoints = contexts.enter_context(
             Checkpoints(directory / 'checkpoints', config.keep_checkpoints, keeps_best)
         )
@@ -90,7 +104,6 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, pr
         else:
             session.introduce()
             state = setup.initial_state()
-        interruption = contexts.enter_context(Interruption())
         while True:
             if not progress.over:
                 state = Phase(session, progress, checkpoints, monitor, interruption).run(state, profile)
@@ -115,6 +128,7 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, pr
         monitor.meter.steps_per_second * setup.batch_size,
         tuple(progress.skipped),
         tuple(progress.bad),
+        functools.partial(session.evaluate, state.variables(), 'test'),
     )
 
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from backbones.errors import UserError
 from experiments.data import pipeline
+from experiments.stopping import Preempted
 from experiments.training.checkpoints import Checkpoints
-from experiments.training.interruption import Interruption, Preempted
+from experiments.training.interruption import Interruption
 from experiments.training.monitor import EVENTS, Monitor
 from experiments.training.session import Session
 from experiments.training.step import TrainState
@@ -219,6 +220,7 @@ class Profile:
             jax.profiler.stop_trace()
 
     def before(self, step: int) -> None:
+        """Begin, if the trace begins with this step."""
         if self._target and step == self._steps[0]:
             jax.profiler.start_trace(self._target)
             self._tracing = True
@@ -228,6 +230,7 @@ class Profile:
         return self._tracing and step == self._steps[1]
 
     def after(self, step: int) -> None:
+        """End, if the trace ends with this step, which the devices have done."""
         if self.last(step):
             jax.profiler.stop_trace()
             self._tracing = False

@@ -290,10 +290,10 @@ def _choose(condition: Bool[Array, ''], new: TrainState, old: TrainState) -> Tra
 def make_evaluation_step(
     model: nn.Module, prepare: Callable[[Array], Array], adapter_scale: float = 1.0, layout: Layout | None = None
 ) -> Callable[[dict, Batch], dict[str, Array]]:
-    """Build ``evaluate(variables, batch)``: sums over the examples of a batch that are examples, and all logits.
+    """Build ``evaluate(variables, batch)``: sums over those rows of a batch that are examples, and all logits.
 
-    ``valid`` says which are. ``loss`` (cross-entropy) and ``correct`` are sums, ``count`` is the number of examples; sums over batches divided
-    once are exact for any number of examples, devices and processes.
+    ``valid`` says which rows are examples. ``loss`` (cross-entropy) and ``correct`` are sums over them and ``count``
+    their number: added over batches and divided once, they are exact for any number of examples and devices.
     """
     layout = layout or OneDevice()
 
