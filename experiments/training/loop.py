@@ -111,7 +111,7 @@ def fit(
                 break
             progress = progress.next_phase()
             state, told = setup.next_state(state, progress.phase)
-            monitor.event('phase', f'phase {regime.phases[progress.phase]} begins; {told}', step=progress.step)
+            monitor.event('phase', f'phase {session.phase_names[progress.phase]} begins; {told}', step=progress.step)
         if keeps_best:
             checkpoints.wait()
             best = checkpoints.restore_best(abstract)

@@ -85,7 +85,7 @@ class Phase:
         self._evaluation_steps = config.evaluate_epochs * setup.steps_per_epoch
         self._checkpoint_steps = max(1, round(config.checkpoint_epochs * setup.steps_per_epoch))
         self._pending: collections.deque[tuple[int, dict, tuple[str, ...]]] = collections.deque()
-        self._name = str(setup.regime.phases[progress.phase])
+        self._name = session.phase_names[progress.phase]
         self._is_last = progress.phase == len(setup.regime.phases) - 1
         self._task = monitor.task(f'{config.backbone} {self._name}', self._end, progress.step)
 

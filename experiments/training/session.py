@@ -73,10 +73,16 @@ class Session:
             raise UserError(f'{examples} training examples are too few for batches of {unit}: one per device and part')
         return examples // unit * unit
 
+    @property
+    def phase_names(self) -> list[str]:
+        """As the regime calls them; the only phase has the regime's own name, numbers included."""
+        regime = self.setup.regime
+        return [phase.name for phase in regime.phases] if len(regime.phases) > 1 else [regime.name]
+
     def freeze_tables(self) -> list[Table]:
         """What trains, one table per phase."""
         params, tables = self.setup.abstract_variables['params'], []
-        for phase, name in enumerate(self.setup.regime.phases):
+        for phase, name in enumerate(self.phase_names):
             title = f'{self.config.backbone} · {name} · {self.dataset.name} · {self.setup.phase_steps(phase):,} steps'
             tables.append(display.freeze_table(title, freezing.table(params, self.setup.rules(phase))))
         return tables
@@ -89,7 +95,7 @@ class Session:
                 'phase': name,
                 'rules': [dataclasses.asdict(row) for row in freezing.table(params, self.setup.rules(phase))],
             }
-            for phase, name in enumerate(map(str, self.setup.regime.phases))
+            for phase, name in enumerate(self.phase_names)
         ]
         files.write_json(self.directory / 'parameters.json', phases)
 

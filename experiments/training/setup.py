@@ -83,9 +83,14 @@ class Setup:
         return input_preprocessing(self.config.backbone, self.config.weights, self.config.image_size)
 
     @property
+    def _rank(self) -> int:
+        """Of the adapters; 0 if there are none."""
+        return self.regime.phases[0].rank
+
+    @property
     def adapter_scale(self) -> float:
         """Factor of low-rank adapters."""
-        return lora.scale(self.regime.rank, self.config.lora_alpha or None) if self.regime.rank else 1.0
+        return lora.scale(self._rank, self.config.lora_alpha or None) if self._rank else 1.0
 
     @property
     def _images_shape(self) -> tuple[int, int, int, int]:
@@ -99,9 +104,9 @@ class Setup:
         """Random variables, with adapters if the regime has them."""
         init_key, adapter_key = jax.random.split(key)
         variables = {'batch_stats': {}, **self.model.init(init_key, jnp.zeros(self._images_shape))}
-        if self.regime.rank:
+        if self._rank:
             targets = lora.targets(self.model, self._images_shape)
-            variables['params'] = lora.add(variables['params'], targets, self.regime.rank, adapter_key)
+            variables['params'] = lora.add(variables['params'], targets, self._rank, adapter_key)
         return variables
 
     @cached_property
@@ -151,7 +156,7 @@ class Setup:
         if self.config.weights:
             size = self.preprocessing.size
             pretrained, _ = backbones.load_weights(self.config.backbone, self.config.weights, image_size=size)
-            if self.regime.rank:
+            if self._rank:
                 # Their kernels, beside the adapters that were made for them.
                 adapters = flatten_dict(variables['params']['backbone'])
                 own = {path: leaf for path, leaf in adapters.items() if path[-1] in lora.LEAVES}
