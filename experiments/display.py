@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -41,7 +42,7 @@ def freeze_table(title: str, rows: Sequence[Row]) -> Table:
     table.add_column('parameters', justify='right')
     for row in rows:
         style = 'green' if row.state == 'trainable' else 'cyan'
-        table.add_row(row.pattern, f'[{style}]{row.state}[/]', f'{row.leaves:,}', f'{row.parameters:,}')
+        table.add_row(escape(row.pattern), f'[{style}]{row.state}[/]', f'{row.leaves:,}', f'{row.parameters:,}')
     total = sum(row.parameters for row in rows)
     trainable = sum(row.parameters for row in rows if row.state == 'trainable')
     table.caption = f'{trainable:,} of {total:,} parameters train'

@@ -73,7 +73,6 @@ def evaluate(
         batch_size,
         rows=rows,
         threads=config.threads,
-        processes=config.processes,
         prefetch=config.prefetch,
         bad_files_limit=config.bad_files_limit,
     )

@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Key
 
 import backbones
-from backbones import depth, freezing, lora
+from backbones import depth, freezing, lora, rematerialisation
 from backbones.errors import UserError
 from backbones.preprocessing import Preprocessing
 from experiments.inference import input_preprocessing
@@ -251,6 +251,7 @@ class Setup:
             donate_argnums=0,
             in_shardings=(layout, self.topology.batch),
             out_shardings=(layout, self.topology.replicated),
+            compiler_options=rematerialisation.COMPILER_OPTIONS if config.gradient_checkpointing else None,
         )
 
     def evaluation_step(self) -> Callable[[dict, dict], dict[str, Array]]:

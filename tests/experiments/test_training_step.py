@@ -13,14 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import backbones
 from backbones import freezing
 from experiments.training.augmentation import augment
-from experiments.training.step import (
-    AUXILIARY_WEIGHT,
-    TrainState,
-    create_state,
-    decay_mask,
-    make_optimizer,
-    make_train_step,
-)
+from experiments.training.recipe import OPTIMIZERS, decay_mask, make_optimizer
+from experiments.training.step import AUXILIARY_WEIGHT, Recipe, TrainState, create_state, make_train_step
 
 NAMES = ('resnet_micro', 'vit_micro')
 CLASSES = 10
@@ -67,13 +61,14 @@ class Training:
         self.variables = jax.tree.map(lambda leaf: np.array(leaf, copy=True), variables)
         self.mask = freezing.mask(variables['params'], rules)
         # A clipped norm would bring the whole backward pass back if it were taken over frozen leaves.
-        self.optimizer = make_optimizer('adamw', optax.constant_schedule(1e-3), weight_decay, clip_norm=1.0)
+        self.optimizer = make_optimizer('adamw', weight_decay, clip_norm=1.0)
         self.preprocessing = backbones.preprocess(name)
 
         def prepare(key, images):
             return self.preprocessing(augment(key, images, flip=augmented, shift=2 if augmented else 0))
 
-        step = make_train_step(self.model, self.mask, self.optimizer, prepare, label_smoothing=0.1)
+        schedule, recipe = optax.constant_schedule(1e-3), Recipe(label_smoothing=0.1)
+        step = make_train_step(self.model, self.mask, self.optimizer, prepare, schedule, recipe)
         self.lowered = jax.jit(step, donate_argnums=0).lower(self.state(), batch())
 
     @functools.cached_property
@@ -151,6 +146,7 @@ class Linear(nn.Module):
     """A classifier of the mean colour, with a second one on the side that trains on its own."""
 
     auxiliary_classes: int
+    num_classes: int = CLASSES
 
     @nn.compact
     def __call__(self, images, train: bool = False):
@@ -163,10 +159,11 @@ class Linear(nn.Module):
 
 @pytest.mark.parametrize('label_smoothing', [0.0, 0.1])
 def test_auxiliary_logits_add_their_weighted_loss(label_smoothing):
-    model, optimizer = Linear(CLASSES), make_optimizer('sgd', lambda step: 1e-3, 0.0)
+    model, optimizer = Linear(CLASSES), make_optimizer('sgd', 0.0)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))
     mask = freezing.mask(variables['params'], freezing.TRAIN_EVERYTHING)
-    step = make_train_step(model, mask, optimizer, lambda key, images: images / 255, label_smoothing)
+    recipe = Recipe(label_smoothing)
+    step = make_train_step(model, mask, optimizer, lambda key, images: images / 255, lambda step: 1e-3, recipe)
     _, metrics = jax.jit(step)(create_state(variables, mask, optimizer, jax.random.key(0)), batch())
 
     colour, losses = (batch()['image'] / 255).mean((1, 2)), {}
@@ -179,10 +176,10 @@ def test_auxiliary_logits_add_their_weighted_loss(label_smoothing):
 
 
 def test_auxiliary_heads_of_another_number_of_classes():
-    model, optimizer = Linear(1000), make_optimizer('sgd', lambda step: 1e-3, 0.0)
+    model, optimizer = Linear(1000), make_optimizer('sgd', 0.0)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))
     mask = freezing.mask(variables['params'], freezing.TRAIN_EVERYTHING)
-    step = make_train_step(model, mask, optimizer, lambda key, images: images / 255)
+    step = make_train_step(model, mask, optimizer, lambda key, images: images / 255, lambda step: 1e-3)
     with pytest.raises(backbones.UserError, match=r'1000 classes and the classifier has 10; .* auxiliary_classes=10'):
         step(create_state(variables, mask, optimizer, jax.random.key(0)), batch())
 
@@ -193,7 +190,7 @@ def test_the_optimizer_state_holds_only_trained_leaves(name, optimizer):
     _, variables = model_and_variables(name)
     mask = freezing.mask(variables['params'], freezing.FREEZE_BACKBONE)
     state = create_state(
-        variables, mask, make_optimizer(optimizer, lambda step: 1e-3, 0.1, clip_norm=1.0), jax.random.key(0)
+        variables, mask, make_optimizer(optimizer, 0.1, clip_norm=1.0), jax.random.key(0)
     )
     moments = {'adamw': 2, 'sgd': 1}[optimizer]
     head = [leaf.shape for leaf in jax.tree.leaves(variables['params']['head'])]
@@ -275,8 +272,8 @@ def test_weight_decay_acts_on_kernels_only(name, optimizer):
     """With zero gradients only the decay is left: - rate · decay · kernel, and nothing for any other leaf."""
     # The paths decide, not the shapes: with one shape the update compiles once.
     params = jax.tree.map(lambda leaf: jnp.array([1.0, -2.0]), model_and_variables(name)[1]['params'])
-    rate, decay = 0.1, 0.5
-    transformation = make_optimizer(optimizer, lambda step: rate, decay)
+    rate, decay = 1.0, 0.5
+    transformation = make_optimizer(optimizer, decay)
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = transformation.update(zeros, transformation.init(params), params)
     # Nesterov's momentum adds 0.9 of the first gradient to itself.
@@ -304,7 +301,7 @@ def test_clipping_bounds_the_norm_of_the_gradient(optimizer):
     unit = jax.tree.map(lambda leaf: leaf / optax.tree.norm(direction), direction)
 
     def updates(length: float, clip_norm: float):
-        transformation = make_optimizer(optimizer, lambda step: 1.0, 0.0, clip_norm)
+        transformation = make_optimizer(optimizer, 0.0, clip_norm)
         gradients = jax.tree.map(lambda leaf: length * leaf, unit)
         return flatten_dict(transformation.update(gradients, transformation.init(params), params)[0], sep='/')
 
@@ -320,4 +317,4 @@ def test_clipping_bounds_the_norm_of_the_gradient(optimizer):
 
 def test_an_unknown_optimizer_offers_the_nearest():
     with pytest.raises(backbones.UserError, match="unknown optimizer 'adam'; did you mean 'adamw'"):
-        make_optimizer('adam', lambda step: 1e-3, 0.0)
+        make_optimizer('adam', 0.0)
