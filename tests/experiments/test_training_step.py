@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import backbones
 from backbones import freezing
 from experiments.training.augmentation import augment
-from experiments.training.recipe import OPTIMIZERS, decay_mask, make_optimizer
+from experiments.training.recipe import decay_mask, make_optimizer
 from experiments.training.step import AUXILIARY_WEIGHT, Recipe, TrainState, create_state, make_train_step
 
 NAMES = ('resnet_micro', 'vit_micro')
@@ -189,9 +189,7 @@ def test_auxiliary_heads_of_another_number_of_classes():
 def test_the_optimizer_state_holds_only_trained_leaves(name, optimizer):
     _, variables = model_and_variables(name)
     mask = freezing.mask(variables['params'], freezing.FREEZE_BACKBONE)
-    state = create_state(
-        variables, mask, make_optimizer(optimizer, 0.1, clip_norm=1.0), jax.random.key(0)
-    )
+    state = create_state(variables, mask, make_optimizer(optimizer, 0.1, clip_norm=1.0), jax.random.key(0))
     moments = {'adamw': 2, 'sgd': 1}[optimizer]
     head = [leaf.shape for leaf in jax.tree.leaves(variables['params']['head'])]
     held = [leaf.shape for leaf in jax.tree.leaves(state.optimizer_state) if jnp.ndim(leaf) > 0]
