@@ -1,0 +1,47 @@
+"""Files and records that cannot be read: named, counted, skipped up to a limit."""
+
+from collections.abc import Sequence
+
+from backbones.errors import UserError
+from experiments import display
+
+BadRecords = Sequence[tuple[str, str]]
+
+
+def reason(error: Exception, name: str = '') -> str:
+    """One line on why reading failed, without the file's ``name``, which stands beside it."""
+    text = ' '.join(str(error).split())
+    return (text.replace(name, 'file') if name else text) or type(error).__name__
+
+
+def sentence(bad: BadRecords, what: str) -> str:
+    """How many are bad, and the first few of them.
+
+    Args:
+        bad: ``(name, reason)`` of each.
+        what: of how many and where, such as ``"of 20 files in 'flowers'"``.
+    """
+    shown = '; '.join(f'{name}: {why}' for name, why in bad[:5])
+    more = f'; and {len(bad) - 5} more' if len(bad) > 5 else ''
+    return f'{len(bad)} {what} cannot be read ({shown}{more})'
+
+
+def check_limit(bad: BadRecords, what: str, limit: int) -> None:
+    """Refuse more bad records than the limit.
+
+    Raises:
+        UserError: there are more; the first few are named.
+    """
+    if len(bad) > limit:
+        raise UserError(f'{sentence(bad, what)}; at most {limit} are skipped (config key bad_files_limit)')
+
+
+def report(bad: BadRecords, what: str, limit: int) -> None:
+    """Say on the console what is skipped.
+
+    Raises:
+        UserError: more than ``limit``.
+    """
+    check_limit(bad, what, limit)
+    if bad:
+        display.console.print(f'skipped: {sentence(bad, what)}', style='yellow', soft_wrap=True)
