@@ -1,0 +1,357 @@
+"""Batches for training and evaluation, read ahead by grain in threads or processes.
+
+Element number i is the whole batch of step i, so the position in the stream *is* the step: a run that resumes starts at
+another step, and neither threads nor processes nor the rows that a process asks for change what a step sees.
+"""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from backbones.errors import UserError
+from experiments.data import unreadable
+from experiments.data.dataset import Dataset, Images
+from experiments.data.decoding import worker_count
+from experiments.data.sampling import Sampler
+
+Transform = Callable[[np.random.Generator, UInt8[np.ndarray, 'h w c']], UInt8[np.ndarray, 'h w c']]
+
+# A second batch starts while the slowest images of the first are still being decoded.
+_BATCHES_AT_ONCE = 2
+# Keeps the random numbers of transforms apart from those of samplers, which have the number of an epoch here.
+_TRANSFORM_KEY = int.from_bytes(b'augment!')
+
+
+@dataclasses.dataclass(frozen=True)
+class HostBatch:
+    """One step's examples, or those rows of them that this process asked for.
+
+    Attributes:
+        step: its number; of an evaluation, the number of the batch.
+        arrays: ``'image'``: ``uint8[rows, height, width, channels]``, ``'label'``: ``int32[rows]``, ``'weight'``:
+            ``float32[rows]``, 1 for an example and 0 for what only fills a row: a copy of the first good example of
+            these rows, or zeros where there is none.
+        ids: of the example that belongs into each row; empty where an evaluation has none left.
+        bad: ``(id, reason)`` of each of them that could not be read.
+    """
+
+    step: int
+    arrays: Mapping[str, np.ndarray]
+    ids: tuple[str, ...]
+    bad: tuple[tuple[str, str], ...]
+
+
+class _Rows(NamedTuple):
+    """The rows of one batch that are wanted: their places in the global batch, and the examples (-1: none)."""
+
+    places: Int[np.ndarray, ' rows']
+    examples: Int[np.ndarray, ' rows']
+
+
+class _Read(NamedTuple):
+    """What is sent from a worker: pixels, and the rows that could not be read. (Grain looks into tuples for arrays.)"""
+
+    image: UInt8[np.ndarray, 'rows height width channels']
+    bad: dict[int, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainingPlan:
+    sampler: Sampler
+    first_step: int
+    last_step: int
+    rows: np.ndarray | slice
+
+    def __len__(self) -> int:
+        return self.last_step - self.first_step
+
+    def __getitem__(self, position: int) -> _Rows:
+        places = np.arange(self.sampler.batch_size)[self.rows]
+        return _Rows(places, self.sampler.batch(self.first_step + position)[places])
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvaluationPlan:
+    indices: Int[np.ndarray, ' subset']
+    batch_size: int
+    rows: np.ndarray | slice
+    first_step: int = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __getitem__(self, position: int) -> _Rows:
+        places = np.arange(self.batch_size)[self.rows]
+        wanted = position * self.batch_size + places
+        inside = wanted < len(self.indices)
+        return _Rows(places, np.where(inside, self.indices[np.where(inside, wanted, 0)], -1))
+
+
+class _Source:
+    """Grain's random access to whole batches. It is sent to workers, so it starts its threads when it is first read."""
+
+    def __init__(
+        self,
+        images: Images,
+        plan: _TrainingPlan | _EvaluationPlan,
+        transform: Transform | None,
+        seed: int,
+        threads: int,
+    ):
+        self._images, self._plan, self._transform, self._seed = images, plan, transform, seed
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock: threading.Lock | None = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_pool': None, '_lock': None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, index: int) -> _Read:
+        rows, step = self._plan[index], self._plan.first_step + index
+        image = np.empty((len(rows.examples), *self._images.shape[1:]), np.uint8)
+        bad: dict[int, str] = {}
+        wanted = np.flatnonzero(rows.examples >= 0)
+        in_memory = isinstance(self._images, np.ndarray | _Mapped)
+        if in_memory:
+            image[wanted] = self._images[rows.examples[wanted]]
+
+        def fill(row: int) -> None:
+            if not in_memory:
+                try:
+                    image[row] = self._images[rows.examples[row : row + 1]][0]
+                except Exception as error:  # decoders raise all kinds of errors on damaged records
+                    bad[row] = unreadable.reason(error)
+                    return
+            if self._transform is not None:
+                # The upper words of the counter: no two examples' numbers overlap.
+                key, counter = [self._seed, _TRANSFORM_KEY], [0, 0, int(rows.places[row]), step]
+                generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
+                image[row] = _checked(self._transform(generator, image[row].copy()), image[row])
+
+        if not in_memory or self._transform is not None:
+            list(self._threads_of_process().map(fill, wanted.tolist()))
+        good = [row for row in wanted.tolist() if row not in bad]
+        image[np.setdiff1d(np.arange(len(image)), good)] = image[good[0]] if good else 0
+        return _Read(image, dict(sorted(bad.items())))
+
+    def _threads_of_process(self) -> ThreadPoolExecutor:
+        """One pool for all batches that are read at once, so that there are never more threads than asked for."""
+        assert self._lock is not None
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix='images')
+            return self._pool
+
+
+def _checked(changed: np.ndarray, image: np.ndarray) -> np.ndarray:
+    if changed.shape != image.shape or changed.dtype != np.uint8:
+        raise UserError(
+            f'a transform must return uint8{list(image.shape)}, as it was given, '
+            f'not {changed.dtype}{list(changed.shape)}'
+        )
+    return changed
+
+
+class _Mapped:
+    """An array in a file, which all workers share; sent to them is only its name."""
+
+    def __init__(self, file: Path, array: np.ndarray):
+        np.save(file, array)
+        self._file, self.shape = file, array.shape
+        self._array: np.ndarray | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_array': None}
+
+    def __getitem__(self, indices: Int[np.ndarray, ' count']) -> UInt8[np.ndarray, 'count height width channels']:
+        if self._array is None:
+            self._array = np.load(self._file, mmap_mode='r')
+        return self._array[indices]
+
+
+def training_batches(
+    dataset: Dataset,
+    sampler: Sampler,
+    first_step: int,
+    last_step: int,
+    rows: np.ndarray | slice = slice(None),
+    transform: Transform | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    processes: int = 0,
+    prefetch: int = 4,
+    bad_files_limit: int = 10,
+) -> Iterator[HostBatch]:
+    """The batches of the steps from ``first_step`` up to, but not including, ``last_step``.
+
+    The iterator is a generator: ``close()`` it, or use ``contextlib.closing``, to stop its threads and processes early.
+
+    Args:
+        rows: the rows of every batch that this process needs; only these are read.
+        transform: changes each image and keeps its shape; its generator depends on ``seed``, the step and the row of
+            the global batch only. It must be safe to call from several threads, and be picklable for ``processes``.
+        threads: that decode and transform, in each process; 0: the cores of this machine, divided among ``processes``.
+        processes: data workers, for transforms that hold Python's lock; 0: this process's threads suffice.
+        prefetch: batches that are read ahead.
+        bad_files_limit: an example that cannot be read gets weight 0, up to this number of different examples.
+
+    Raises:
+        UserError: a value outside its range, more unreadable examples than the limit (named), or a data worker died.
+    """
+    if not 0 <= first_step <= last_step:
+        raise UserError(f'the first step must lie between 0 and the last, {last_step}, not {first_step}')
+    if seed < 0:
+        raise UserError(f'a seed must not be negative, and {seed} is')
+    plan = _TrainingPlan(sampler, first_step, last_step, rows)
+    return _batches(dataset, plan, transform, seed, threads, processes, prefetch, bad_files_limit)
+
+
+def evaluation_batches(
+    dataset: Dataset,
+    indices: Int[np.ndarray, ' subset'],
+    batch_size: int,
+    rows: np.ndarray | slice = slice(None),
+    threads: int = 0,
+    prefetch: int = 4,
+    bad_files_limit: int = 10,
+) -> Iterator[HostBatch]:
+    """Every example once, in order; the last batch is filled up with rows of weight 0, so all have one size.
+
+    Every process gets the same number of batches, even where none of its rows holds an example.
+
+    Args:
+        indices: the examples; at least one.
+        rows, threads, prefetch, bad_files_limit: as for ``training_batches``.
+
+    Raises:
+        UserError: a value outside its range, or more unreadable examples than the limit (named).
+    """
+    if batch_size < 1:
+        raise UserError(f'batch_size must be positive, not {batch_size}')
+    if len(indices) == 0:
+        raise UserError(f'there are no examples of {dataset.name!r} to evaluate; expected at least one')
+    plan = _EvaluationPlan(indices, batch_size, rows)
+    return _batches(dataset, plan, None, 0, threads, 0, prefetch, bad_files_limit)
+
+
+def _batches(
+    dataset: Dataset,
+    plan: _TrainingPlan | _EvaluationPlan,
+    transform: Transform | None,
+    seed: int,
+    threads: int,
+    processes: int,
+    prefetch: int,
+    limit: int,
+) -> Iterator[HostBatch]:
+    """Checks at once what the generator would only check at its first batch."""
+    for name, value in {'threads': threads, 'processes': processes, 'prefetch': prefetch}.items():
+        if value < 0:
+            raise UserError(f'{name} of the input pipeline must not be negative, and {value} is')
+    processes = min(processes, len(plan))
+    threads = threads or max(1, worker_count() // max(1, processes))
+    return _generate(dataset, plan, transform, seed, threads, processes, prefetch, limit)
+
+
+def _generate(
+    dataset: Dataset,
+    plan: _TrainingPlan | _EvaluationPlan,
+    transform: Transform | None,
+    seed: int,
+    threads: int,
+    processes: int,
+    prefetch: int,
+    limit: int,
+) -> Iterator[HostBatch]:
+    known: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        images = dataset.images
+        if processes and isinstance(images, np.ndarray):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='images-'))
+            images = _Mapped(Path(folder) / 'images.npy', images)
+        source = _Source(images, plan, transform, seed, threads)
+        stack.callback(source.close)
+        elements = _read_ahead(source, processes, prefetch)
+        stack.callback(elements.close)
+        for position in range(len(plan)):
+            batch = _host_batch(dataset, plan.first_step + position, plan[position], _next(elements))
+            known.update(batch.bad)
+            unreadable.check_limit(tuple(known.items()), f'examples of {dataset.name!r}', limit)
+            yield batch
+
+
+def _host_batch(dataset: Dataset, step: int, rows: _Rows, read: _Read) -> HostBatch:
+    good = rows.examples >= 0
+    good[list(read.bad)] = False
+    label = np.zeros(len(good), np.int32)
+    if good.any():
+        label[:] = np.where(good, dataset.labels[rows.examples], dataset.labels[rows.examples[good.argmax()]])
+    ids = tuple(dataset.ids[index] if index >= 0 else '' for index in rows.examples)
+    # Grain unlinks the shared memory of a worker's array when that is deleted, and JAX may keep the memory only.
+    image = read.image if type(read.image) is np.ndarray else np.array(read.image)
+    arrays = {'image': image, 'label': label, 'weight': good.astype(np.float32)}
+    return HostBatch(step, arrays, ids, tuple((ids[row], why) for row, why in read.bad.items()))
+
+
+def _read_ahead(source: _Source, processes: int, prefetch: int) -> Any:
+    """Grain's iterator over all elements of ``source``."""
+    import grain  # imported late: a command that reads no data need not wait for it
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain's flags, which it only reads where absl started the program
+    ahead = -(-prefetch // max(1, processes))
+    options = grain.ReadOptions(num_threads=min(_BATCHES_AT_ONCE, ahead), prefetch_buffer_size=ahead)
+    elements = grain.MapDataset.source(source).to_iter_dataset(options)
+    if processes:
+        elements = elements.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=processes), worker_init_fn=_depend_on_parent
+        )
+    return iter(elements)
+
+
+def _depend_on_parent(worker: int, workers: int) -> None:
+    """A worker leaves interrupts to the main process, and ends with it however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+
+    def end_with_parent() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _next(elements: Iterator[_Read]) -> _Read:
+    try:
+        return next(elements)
+    except RuntimeError as error:
+        if 'terminated unexpectedly' not in str(error):
+            raise
+        raise UserError(
+            f'a data worker died ({unreadable.reason(error).split(". ")[0]}); the usual reason is too little memory '
+            '(or shared memory, /dev/shm): expected fewer processes, less prefetch or a smaller batch. '
+            'The last checkpoint is good, the same command continues'
+        ) from None
