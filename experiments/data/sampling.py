@@ -97,7 +97,26 @@ class Sampler:
         return self.epoch(epoch)[position * self.batch_size :][: self.batch_size]
 
 
-CLASS_WEIGHTS: dict[str, str | None] = {'none': None, 'balanced': 'balanced'}
+def _equal_weights(labels: Int[np.ndarray, ' subset'], classes: int) -> Float[np.ndarray, ' classes']:
+    return np.ones(classes, np.float32)
+
+
+def _balanced_weights(labels: Int[np.ndarray, ' subset'], classes: int) -> Float[np.ndarray, ' classes']:
+    from sklearn.utils.class_weight import compute_class_weight  # imported late: it takes a second
+
+    missing = np.setdiff1d(np.arange(classes), labels)
+    if len(missing):
+        raise UserError(
+            f'balanced class weights need an example of every class, and class {missing[0]} has none; '
+            "expected more training examples, or class weights 'none'"
+        )
+    return compute_class_weight('balanced', classes=np.arange(classes), y=labels).astype(np.float32)
+
+
+CLASS_WEIGHTS: dict[str, Callable[[Int[np.ndarray, ' subset'], int], Float[np.ndarray, ' classes']]] = {
+    'none': _equal_weights,
+    'balanced': _balanced_weights,
+}
 
 
 def class_weights(
@@ -117,17 +136,6 @@ def class_weights(
     Raises:
         UserError: unknown kind, or a class without an example to be balanced.
     """
-    from sklearn.utils.class_weight import compute_class_weight  # imported late: it takes a second
-
     if kind not in CLASS_WEIGHTS:
         raise unknown('kind of class weights', kind, CLASS_WEIGHTS)
-    own = labels[indices]
-    missing = np.setdiff1d(np.arange(classes), own)
-    if kind == 'balanced' and len(missing):
-        raise UserError(
-            f'class weights {kind!r} need an example of every class, and class {missing[0]} has none; '
-            "expected more training examples, or class weights 'none'"
-        )
-    if kind == 'none':
-        return np.ones(classes, np.float32)
-    return compute_class_weight(CLASS_WEIGHTS[kind], classes=np.arange(classes), y=own).astype(np.float32)
+    return CLASS_WEIGHTS[kind](labels[indices], classes)
