@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_sources import write_array_record_dataset
 from tiny import make_dataset
 
 from backbones.errors import UserError
@@ -311,6 +312,19 @@ def test_bad_records_are_reported_from_processes():
     there = list(training_batches(broken(DATASET, bad), sampler(), 0, 3, processes=2))
     assert [len(batch.bad) for batch in here] == [1, 1, 1]
     for left, right in zip(here, there, strict=True):
+        assert_equal(left, right)
+
+
+@pytest.mark.slow
+def test_processes_read_tfds_records(tmp_path, monkeypatch):
+    write_array_record_dataset(tmp_path, {('train', 3): b'no image'})
+    monkeypatch.setattr('experiments.data.decoding.MEMORY_LIMIT', 1)
+    dataset = sources.load('tfds:blobs', tmp_path)
+    assert isinstance(dataset.images, DecodedImages)
+    order = Sampler('shuffle', 0, np.arange(20), dataset.labels, 10)
+    here = list(training_batches(dataset, order, 0, 2))
+    assert [each for batch in here for each in batch.bad] == [('train/0000003', 'cannot identify image file record')]
+    for left, right in zip(here, training_batches(dataset, order, 0, 2, processes=1), strict=True):
         assert_equal(left, right)
 
 
