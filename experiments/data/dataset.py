@@ -39,7 +39,7 @@ class Dataset:
         classes: one name per label.
         splits: ``'train'``, ``'validation'`` and ``'test'`` → sorted indices; disjoint, together all examples.
         provenance: one sentence on where the examples and the splits come from; it goes into every result.
-        skipped: ``(file, reason)`` of every file that could not be read.
+        skipped: ``(name, reason)`` of every file or record that could not be read.
     """
 
     name: str

@@ -40,12 +40,32 @@ class DecodedImages:
         def fill(slot: int) -> None:
             out[slot] = self._read(int(indices[slot]))
 
+        if len(indices) == 1:  # whoever reads one by one has threads of their own
+            fill(0)
+            return out
         with ThreadPoolExecutor(worker_count()) as pool:
             list(pool.map(fill, range(len(indices))))
         return out
 
+    @property
+    def fits_in_memory(self) -> bool:
+        """Whether all images together take at most ``MEMORY_LIMIT`` bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) <= MEMORY_LIMIT
+
     def in_memory_if_small(self) -> 'DecodedImages | UInt8[np.ndarray, "examples height width channels"]':
         """All images as one array where they fit into ``MEMORY_LIMIT`` bytes."""
-        if np.prod(self.shape, dtype=np.int64) > MEMORY_LIMIT:
-            return self
-        return self[np.arange(self.shape[0])]
+        return self[np.arange(self.shape[0])] if self.fits_in_memory else self
+
+    def decode_all(self) -> tuple[UInt8[np.ndarray, 'examples height width channels'], dict[int, Exception]]:
+        """All images as one array, and the error of each one that cannot be read (its pixels are anything)."""
+        out, errors = np.empty(self.shape, np.uint8), {}
+
+        def fill(index: int) -> None:
+            try:
+                out[index] = self._read(index)
+            except Exception as error:  # decoders raise all kinds of errors on damaged records
+                errors[index] = error
+
+        with ThreadPoolExecutor(worker_count()) as pool:
+            list(pool.map(fill, range(self.shape[0])))
+        return out, dict(sorted(errors.items()))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from backbones.errors import UserError, unknown
 from experiments import display
+from experiments.data import unreadable
 from experiments.data.dataset import Dataset, official_splits, split_by_hash
 from experiments.data.decoding import DecodedImages, fit_to_square, worker_count
 
@@ -51,13 +52,7 @@ def load(path: str, image_size: int, bad_files_limit: int) -> Dataset:
 
     sizes, bad = _check_all([file for *_, file in files])
     skipped = tuple((str(file.relative_to(root)), reason) for file, reason in bad.items())
-    if skipped:
-        shown = '; '.join(f'{name}: {reason}' for name, reason in skipped[:5])
-        more = f'; and {len(skipped) - 5} more' if len(skipped) > 5 else ''
-        message = f'{len(skipped)} of {len(files)} files in {path!r} cannot be read ({shown}{more})'
-        if len(skipped) > bad_files_limit:
-            raise UserError(f'{message}; at most {bad_files_limit} are skipped (config key bad_files_limit)')
-        display.console.print(f'skipped: {message}', style='yellow', soft_wrap=True)
+    unreadable.report(skipped, f'of {len(files)} files in {path!r}', bad_files_limit)
     files = [(split, name, file) for split, name, file in files if file not in bad]
 
     classes = tuple(sorted({name for split, name, _ in files if split in ('', 'train')}))
@@ -130,4 +125,4 @@ def _check(file: Path) -> tuple[int, int] | str:
                 # Only fit_to_square applies the tag, so such an image must not be stored in its own size.
                 return _TURNED if turned else image.size
     except Exception as error:  # decoders raise all kinds of errors on damaged files
-        return str(error).replace(str(file), 'file') or type(error).__name__
+        return unreadable.reason(error, str(file))

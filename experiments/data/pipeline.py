@@ -213,7 +213,7 @@ def training_batches(
             the global batch only. It must be safe to call from several threads, and be picklable for ``processes``.
         threads: that decode and transform, in each process; 0: the cores of this machine, divided among ``processes``.
         processes: data workers, for transforms that hold Python's lock; 0: this process's threads suffice.
-        prefetch: batches that are read ahead.
+        prefetch: batches that are read ahead; every one of ``processes`` holds a few more on their way.
         bad_files_limit: an example that cannot be read gets weight 0, up to this number of different examples.
 
     Raises:

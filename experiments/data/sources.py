@@ -31,15 +31,15 @@ def load(name: str, data_directory: Path | None = None, stored_size: int = 256, 
         name: one of the embedded ones, ``tfds:NAME`` or ``folder:PATH``.
         data_directory: where prepared TFDS data sets lie; ``None``: TFDS's own default.
         stored_size: side to which images are brought where they have several sizes.
-        bad_files_limit: number of unreadable files of a folder that are skipped before it is an error.
+        bad_files_limit: unreadable files or records are named, counted and skipped up to this number.
 
     Raises:
-        UserError: no such data set (the nearest names are offered), or it can't be read.
+        UserError: no such data set (the nearest names are offered), it can't be read, or too much of it can't.
     """
     check_name(name)
     if name in EMBEDDED:
         return EMBEDDED[name]()
     kind, _, rest = name.partition(':')
     if kind == 'tfds':
-        return tfds.load(rest, data_directory or tfds.default_directory(), stored_size)
+        return tfds.load(rest, data_directory or tfds.default_directory(), stored_size, bad_files_limit)
     return folder.load(rest, stored_size, bad_files_limit)

@@ -9,12 +9,15 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from backbones.errors import UserError, unknown
+from experiments.data import unreadable
 from experiments.data.dataset import Dataset, official_splits
 from experiments.data.decoding import DecodedImages, fit_to_square
 
@@ -30,16 +33,19 @@ def default_directory() -> Path:
     return Path(os.environ.get('TFDS_DATA_DIR') or Path.home() / 'tensorflow_datasets')
 
 
-def load(name: str, directory: Path, image_size: int) -> Dataset:
+def load(name: str, directory: Path, image_size: int, bad_files_limit: int) -> Dataset:
     """Read a prepared image-classification data set.
 
     Args:
         name: TFDS's name, such as ``cifar10``, with an optional ``/config``.
         directory: the folder that holds prepared data sets.
         image_size: side to which images are brought where the data set has images of several sizes.
+        bad_files_limit: unreadable records are named, counted and skipped up to this number; pixels are checked only
+            where all of them fit into memory.
 
     Raises:
-        UserError: no such data set, not prepared and not preparable here, or not made of images with one label.
+        UserError: no such data set, not prepared and not preparable here, not made of images with one label, or
+            too many unreadable records (named).
     """
     import tensorflow_datasets as tfds  # imported late: a run on other data need not wait for it
 
@@ -59,12 +65,15 @@ def load(name: str, directory: Path, image_size: int) -> Dataset:
         for split in ('train', 'validation', 'test')
         if split in builder.info.splits
     }
-    labels, records = [], []
+    total = sum(map(len, sources.values()))
+    labels, records, skipped = [], [], []
     for split, source in sources.items():
-        for start in range(0, len(source), _CHUNK):
-            chunk = source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
-            labels += [record[label_key] for record in chunk]
-        records += [(split, index) for index in range(len(source))]
+        for position, label in enumerate(_labels(source, label_key)):
+            if isinstance(label, Exception):
+                skipped.append((_id(split, position), unreadable.reason(label)))
+            else:
+                labels.append(label)
+                records.append((split, position))
     labels = np.asarray(labels, np.int32)
     shape = features[image_key].shape
     uniform = None not in shape
@@ -75,11 +84,43 @@ def load(name: str, directory: Path, image_size: int) -> Dataset:
         return np.asarray(image).reshape(shape) if uniform else fit_to_square(image, image_size)
 
     stored = shape if uniform else (image_size, image_size, 3)
-    images = DecodedImages(read, (len(labels), *stored)).in_memory_if_small()
-    ids = tuple(f'{split}/{position:07d}' for split, position in records)
+    images = DecodedImages(read, (len(labels), *stored))
+    if images.fits_in_memory:
+        images, errors = images.decode_all()
+        if errors:
+            skipped += [(_id(*records[index]), unreadable.reason(error)) for index, error in errors.items()]
+            good = np.delete(np.arange(len(labels)), list(errors))
+            images, labels, records = images[good], labels[good], [records[index] for index in good]
+    unreadable.report(skipped, f'of {total} records of tfds:{name}', bad_files_limit)
+    ids = tuple(_id(split, position) for split, position in records)
     splits, how = official_splits(labels, ids, np.array([split for split, _ in records]))
     provenance = f'TFDS {builder.info.full_name}; {how}'
-    return Dataset(f'tfds:{name}', images, labels, ids, tuple(features[label_key].names), splits, provenance)
+    if skipped:
+        provenance += f'; {len(skipped)} unreadable records skipped'
+    classes = tuple(features[label_key].names)
+    return Dataset(f'tfds:{name}', images, labels, ids, classes, splits, provenance, tuple(skipped))
+
+
+def _id(split: str, position: int) -> str:
+    return f'{split}/{position:07d}'
+
+
+def _labels(source: Any, key: str) -> Iterator[int | Exception]:
+    """The label of every record in order, or the error that its reading raised."""
+    for start in range(0, len(source), _CHUNK):
+        positions = list(range(start, min(start + _CHUNK, len(source))))
+        try:
+            labels = [record[key] for record in source.__getitems__(positions)]
+        except Exception:  # one damaged record spoils its whole chunk
+            labels = [_label(source, position, key) for position in positions]
+        yield from labels
+
+
+def _label(source: Any, position: int, key: str) -> int | Exception:
+    try:
+        return source[position][key]
+    except Exception as error:  # readers raise all kinds of errors on damaged records
+        return error
 
 
 def _prepared_builder(name: str, directory: Path):

@@ -1,5 +1,6 @@
 """Files and records that cannot be read: named, counted, skipped up to a limit."""
 
+import re
 from collections.abc import Sequence
 
 from backbones.errors import UserError
@@ -9,8 +10,8 @@ BadRecords = Sequence[tuple[str, str]]
 
 
 def reason(error: Exception, name: str = '') -> str:
-    """One line on why reading failed, without the file's ``name``, which stands beside it."""
-    text = ' '.join(str(error).split())
+    """One line on why reading failed, without the file's ``name``, which stands beside it, or a stream's address."""
+    text = re.sub('<[^<>]* object at 0x[0-9a-f]+>', 'record', ' '.join(str(error).split()))
     return (text.replace(name, 'file') if name else text) or type(error).__name__
 
 

@@ -201,6 +201,26 @@ class TestTfds:
         assert dataset.images[np.array([5])][0, 0, 0].tolist() == [5, 5, 5]
         assert 'tensorflow' not in sys.modules
 
+    @pytest.mark.parametrize('broken', [b'', b'no image at all', None], ids=['empty', 'no image', 'no record'])
+    def test_bad_records_are_named_counted_and_skipped(self, tmp_path, capsys, broken):
+        write_array_record_dataset(tmp_path, {('train', 3): broken, ('test', 1): broken})
+        dataset = sources.load('tfds:blobs', tmp_path)
+        assert dict(dataset.skipped).keys() == {'train/0000003', 'test/0000001'}
+        assert all(why for _, why in dataset.skipped)
+        assert dataset.images.shape == (22, 8, 8, 3)
+        assert [int(image[0, 0, 0]) for image in dataset.images[:5]] == [0, 1, 2, 4, 5]
+        assert dataset.labels[:5].tolist() == [0, 1, 0, 0, 1]
+        assert dataset.ids[2:4] == ('train/0000002', 'train/0000004')
+        assert np.sort(np.concatenate(list(dataset.splits.values()))).tolist() == list(range(22))
+        assert len(dataset.splits['test']) == 3
+        assert '2 of 24 records of tfds:blobs cannot be read' in capsys.readouterr().err
+        assert '2 unreadable records skipped' in dataset.provenance
+
+    def test_too_many_bad_records_are_an_error(self, tmp_path):
+        write_array_record_dataset(tmp_path, {('train', 3): b'', ('train', 7): b'x'})
+        with pytest.raises(UserError, match=r'2 of 24 records of tfds:blobs .*train/0000003: .*at most 1'):
+            sources.load('tfds:blobs', tmp_path, bad_files_limit=1)
+
     @pytest.mark.skipif('TFDS_DATA_DIR' not in os.environ, reason='TFDS_DATA_DIR names no prepared data sets')
     def test_cifar10(self):
         directory = tfds.default_directory()
@@ -212,8 +232,12 @@ class TestTfds:
         assert np.bincount(dataset.labels[dataset.splits['train']]).tolist() == [4500] * 10
 
 
-def write_array_record_dataset(directory: Path) -> None:
-    """A data set in the layout that TFDS prepares: metadata, and array_record files of serialised examples."""
+def write_array_record_dataset(directory: Path, broken: dict[tuple[str, int], bytes | None] | None = None) -> None:
+    """A data set in the layout that TFDS prepares: metadata, and array_record files of serialised examples.
+
+    ``broken``: the bytes that stand for some images; ``None``: the whole record is noise.
+    """
+    broken = broken or {}
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -226,7 +250,11 @@ def write_array_record_dataset(directory: Path) -> None:
             stream = io.BytesIO()
             Image.fromarray(np.full((8, 8, 3), index, np.uint8)).save(stream, 'PNG')
             example = tf_example_pb2.Example()
-            example.features.feature['image'].bytes_list.value.append(stream.getvalue())
+            pixels = broken.get((split, index), stream.getvalue())
+            if pixels is None:
+                writer.write(b'\xff no message of protocol buffers')
+                continue
+            example.features.feature['image'].bytes_list.value.append(pixels)
             example.features.feature['label'].int64_list.value.append(index % 2)
             writer.write(example.SerializeToString())
         writer.close()
