@@ -1,0 +1,168 @@
+"""Which parameters train: a regime's name becomes freezing rules, and depth becomes learning rates.
+
+====================  ==============================================================================================
+``linear``            the head only
+``partial:K``         the last K stages, everything behind them, and the head
+``partial:Kblocks``   the last K blocks, everything behind them, and the head
+``lpft``              ``linear``, then ``finetune`` (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features")
+``finetune``          everything
+``bitfit``            every bias, and the head (Ben Zaken et al. 2022, "BitFit")
+``lora:RANK``         low-rank adapters (``backbones.lora``), and the head; ``lora`` is ``lora:8``
+``scratch``           everything, from random weights
+====================  ==============================================================================================
+
+The head always trains, and with it the auxiliary heads of a backbone that has some.
+"""
+
+import dataclasses
+import re
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from backbones import freezing, lora
+from backbones.depth import Kind, Order, units
+from backbones.errors import UserError, unknown
+
+NAMES = ('linear', 'partial', 'lpft', 'finetune', 'bitfit', 'lora', 'scratch')
+DEFAULT_RANK = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a training in which the same parameters train.
+
+    Attributes:
+        name: a regime of one phase.
+        last: how many units train in ``partial``.
+        kind: what ``partial`` counts.
+        rank: of the adapters of ``lora``; 0 for all others.
+    """
+
+    name: str
+    last: int = 0
+    kind: Kind = 'stage'
+    rank: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Regime:
+    """How a classifier is trained.
+
+    Attributes:
+        name: as it is written, with its default filled in.
+        phases: in order; one, but for ``lpft``.
+        pretrained: whether it starts from pretrained weights.
+    """
+
+    name: str
+    phases: tuple[Phase, ...]
+    pretrained: bool = True
+
+
+def parse(text: str) -> Regime:
+    """The regime of a name such as ``'finetune'``, ``'partial:2'``, ``'partial:3blocks'`` or ``'lora:16'``.
+
+    Raises:
+        UserError: no such regime, a number where none belongs, none where one does, or one that is not positive.
+    """
+    name, colon, argument = text.partition(':')
+    if name not in NAMES:
+        raise unknown('regime', text, NAMES)
+    if name == 'partial':
+        count, kind = (argument.removesuffix('blocks'), 'block') if argument.endswith('blocks') else (argument, 'stage')
+        return Regime(text, (Phase(name, _positive(text, count, "'partial:2' or 'partial:3blocks'"), kind),))
+    if name == 'lora':
+        rank = _positive(text, argument, "'lora:8'") if colon else DEFAULT_RANK
+        return Regime(f'lora:{rank}', (Phase(name, rank=rank),))
+    if colon:
+        raise UserError(f'the regime {name!r} takes no number: write {name!r} instead of {text!r}')
+    if name == 'lpft':
+        return Regime(name, (Phase('linear'), Phase('finetune')))
+    return Regime(name, (Phase(name),), pretrained=name != 'scratch')
+
+
+def _positive(text: str, number: str, example: str) -> int:
+    if not re.fullmatch('0*[1-9][0-9]*', number):
+        raise UserError(f'the regime {text!r} needs a positive whole number behind its colon, such as {example}')
+    return int(number)
+
+
+def rules(phase: Phase, params: dict, order: Order) -> tuple[freezing.Rule, ...]:
+    """Freezing rules of a phase, for ``freezing.mask`` and ``freezing.table``.
+
+    Args:
+        phase: of a regime.
+        params: of a classifier, arrays or their shapes, with their adapters in the phase ``lora``.
+        order: of the same model, by ``depth.execution_order``.
+
+    Raises:
+        UserError: ``partial`` counts more stages or blocks than the backbone has.
+        ValueError: the phase ``lora`` and parameters without adapters.
+    """
+    if phase.name in ('finetune', 'scratch'):
+        return freezing.TRAIN_EVERYTHING
+    leaves = flatten_dict(params, sep='/')
+    groups = units(params, order, phase.kind)
+    *_, output, head = groups
+    trained = [path for path in head.paths if path.startswith('backbone/')]
+    leading: list[freezing.Rule] = []
+    if phase.name == 'partial':
+        counted = groups[1:-2]
+        if phase.last > len(counted):
+            raise UserError(
+                f'a regime trains the last {phase.last} {phase.kind}s and the backbone has {len(counted)} with '
+                f"parameters; the most is 'partial:{len(counted)}{'blocks' if phase.kind == 'block' else ''}'"
+            )
+        trained += [path for unit in (*counted[-phase.last :], output) for path in unit.paths]
+    elif phase.name == 'bitfit':
+        leading = [('backbone/(.*/)?bias', 'trainable')]
+    elif phase.name == 'lora':
+        if not any(path.endswith(lora.LEAVES) for path in leaves):
+            raise ValueError('the parameters have no adapters: lora.add comes before the rules of the regime lora')
+        leading = [('backbone/.*/lora_[ab]', 'trainable')]
+    if trained:
+        leading.append((_pattern(trained, leaves), 'trainable'))
+    return (*leading, *freezing.FREEZE_BACKBONE)
+
+
+def _pattern(trained: list[str], leaves: dict) -> str:
+    """A pattern of exactly these parameters of the backbone: its largest modules that hold nothing else."""
+    frozen = leaves.keys() - set(trained)
+    mixed = {'/'.join(parts[:depth]) for parts in (path.split('/') for path in frozen) for depth in range(len(parts))}
+    whole: dict[str, None] = {}
+    for path in trained:
+        parts = path.split('/')
+        prefixes = ('/'.join(parts[:depth]) for depth in range(2, len(parts) + 1))
+        whole[next(prefix for prefix in prefixes if prefix not in mixed)] = None
+    modules = [re.escape(prefix.removeprefix('backbone/')) for prefix in whole]
+
+    behind = '/.*' if whole.keys().isdisjoint(leaves) else '(/.*)?'
+    return f'backbone/({"|".join(modules)}){behind}' if len(modules) > 1 else f'backbone/{modules[0]}{behind}'
+
+
+def layer_scales(params: dict, order: Order, decay: float) -> dict:
+    """Layer-wise learning-rate decay: a factor of the learning rate for each parameter, smaller the shallower it lies.
+
+    With n blocks, what comes before the first has ``decay ** (n + 1)``, block i (from 1) has ``decay ** (n + 1 - i)``,
+    and what comes after the last, with the head, has 1. For a vision transformer these are MAE's numbers.
+
+    Source: Clark et al. 2020, "ELECTRA"; Bao et al. 2022, "BEiT"; facebookresearch/mae ``util/lr_decay.py``.
+
+    Args:
+        params: of a classifier, arrays or their shapes.
+        order: of the same model, by ``depth.execution_order``.
+        decay: factor from one block to the one before it; 1 leaves every rate as it is.
+
+    Returns:
+        A tree shaped like ``params`` of Python floats.
+
+    Raises:
+        UserError: a decay that is not in (0, 1].
+    """
+    if not 0 < decay <= 1:
+        raise UserError(f'the layer-wise decay of the learning rate must be above 0 and at most 1, not {decay}')
+    *layers, output, head = units(params, order, 'block')
+    scales = {path: 1.0 for unit in (output, head) for path in unit.paths}
+    for below, unit in enumerate(reversed(layers), start=1):
+        scales.update(dict.fromkeys(unit.paths, decay**below))
+    return unflatten_dict({path: scales[path] for path in flatten_dict(params, sep='/')}, sep='/')
