@@ -1,5 +1,6 @@
 """LoRA: adapters start as nothing, ``applied`` and ``merge`` agree, and a frozen kernel has no gradient."""
 
+import contextlib
 import functools
 
 import jax
@@ -31,6 +32,10 @@ IDS = [name for name, _ in FAMILIES]
 QUICK = FAMILIES[:2]
 
 
+# Compiled quickly.
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+
+
 def images():
     return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
 
@@ -39,7 +44,7 @@ def images():
 def built(name, options=()):
     """A classifier with a head that is not zero, so that its logits show what changes before it."""
     model = backbones.create_classifier(name, 10, **dict(options), dropout=0.0)
-    variables = model.init(jax.random.key(0), images())
+    variables = jit(model.init)(jax.random.key(0), images())
     head = variables['params']['head']
     head['kernel'] = jax.random.normal(jax.random.key(1), head['kernel'].shape)
     return model, variables, lora.targets(model, variables, SHAPE)
@@ -55,18 +60,21 @@ def with_adapters(name, options, rank=4):
     return model, variables, unflatten_dict(leaves)
 
 
-def logits(model, variables, params, scale=None):
-    def apply(params, x):
-        if scale is None:
-            return model.apply({**variables, 'params': params}, x)
-        with lora.applied(scale):
-            return model.apply({**variables, 'params': params}, x)
+@functools.cache
+def compiled(model, scale):
+    def apply(variables, x):
+        with contextlib.nullcontext() if scale is None else lora.applied(scale):
+            return model.apply(variables, x)
 
-    return np.asarray(apply(params, images()))
+    return jit(apply)
+
+
+def logits(model, variables, params, scale=None):
+    return np.asarray(compiled(model, scale)({**variables, 'params': params}, images()))
 
 
 @pytest.mark.parametrize(
-    ('name', 'options'), [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in FAMILIES[2:])], ids=IDS
+    ('name', 'options'), [FAMILIES[0], *(pytest.param(*each, marks=pytest.mark.slow) for each in FAMILIES[1:])], ids=IDS
 )
 def test_merged_equals_applied(name, options):
     model, variables, params = with_adapters(name, options)
@@ -85,9 +93,7 @@ def test_merged_equals_applied(name, options):
 def test_new_adapters_change_nothing(name, options):
     model, variables, targets = built(name)
     params = lora.add(variables['params'], targets, 4, jax.random.key(0))
-    np.testing.assert_array_equal(
-        logits(model, variables, params, 1.0), logits(model, variables, variables['params'], 1.0)
-    )
+    np.testing.assert_array_equal(logits(model, variables, params, 0.5), logits(model, variables, variables['params']))
     leaves = flatten_dict(params, sep='/')
     for path in targets:
         inputs, outputs = leaves[f'{path}/kernel'].shape[-2:]
@@ -114,13 +120,13 @@ def test_only_adapters_have_a_gradient_whatever_else_is_in_force():
 
     adapted, again = lora.applied, rematerialisation.checkpointed
     frozen_context = functools.partial(freezing.inference_where_frozen, mask)
-    plain = jax.jit(jax.grad(lambda tree: loss(tree, adapted)))(trainable)
+    plain = jit(jax.grad(lambda tree: loss(tree, adapted)))(trainable)
     assert set(flatten_dict(plain)) == {path for path, trains in flatten_dict(mask).items() if trains}
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(plain))
     for order in ((adapted, frozen_context, again), (again, frozen_context, adapted)):
-        combined = jax.jit(jax.grad(lambda tree, order=order: loss(tree, *order)))(trainable)
-        for x, y in zip(jax.tree.leaves(plain), jax.tree.leaves(combined), strict=True):
-            assert np.linalg.norm(x - y) <= 1e-5 * np.linalg.norm(x)
+        combined = jit(jax.grad(lambda tree, order=order: loss(tree, *order)))(trainable)
+        for left, right in zip(jax.tree.leaves(plain), jax.tree.leaves(combined), strict=True):
+            assert np.linalg.norm(left - right) <= 1e-5 * np.linalg.norm(left)
 
 
 def test_an_adapted_strided_convolution_in_bfloat16():
