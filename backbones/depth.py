@@ -39,18 +39,20 @@ class Unit:
     paths: tuple[str, ...]
 
 
-def visit(model: nn.Module, images_shape: tuple[int, ...], look: Callable[[nn.Module], T]) -> dict[str, T]:
+def visit(
+    model: nn.Module, variables: dict, images_shape: tuple[int, ...], look: Callable[[nn.Module], T]
+) -> dict[str, T]:
     """What ``look`` says of each module that inference runs, by path, in the order of their first calls.
 
     Nothing is computed. A module that only runs in training, such as an auxiliary head, is left out.
 
     Args:
         model: takes images and ``train``.
+        variables: of the model, arrays or their shapes.
         images_shape: ``(batch, height, width, channels)``, a size that the model accepts.
         look: is given the module while it is bound; it must keep no reference to it.
     """
     images = jax.ShapeDtypeStruct(images_shape, jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
     seen: dict[str, T] = {}
 
     def interceptor(call, args, kwargs, context):
@@ -64,7 +66,7 @@ def visit(model: nn.Module, images_shape: tuple[int, ...], look: Callable[[nn.Mo
     return seen
 
 
-def execution_order(model: nn.Module, images_shape: tuple[int, ...]) -> Order:
+def execution_order(model: nn.Module, variables: dict, images_shape: tuple[int, ...]) -> Order:
     """Position of each module that inference runs, by the order of first calls; a parameter has its module's position.
 
     The root's path is ``''``. A module is called before its children, so what belongs directly to the backbone (class
@@ -72,9 +74,10 @@ def execution_order(model: nn.Module, images_shape: tuple[int, ...]) -> Order:
 
     Args:
         model: a classifier.
+        variables: of the model, arrays or their shapes.
         images_shape: ``(batch, height, width, channels)``, a size that the model accepts.
     """
-    return {path: position for position, path in enumerate(visit(model, images_shape, lambda module: None))}
+    return {path: position for position, path in enumerate(visit(model, variables, images_shape, lambda module: None))}
 
 
 def units(params: dict, order: Order, kind: Kind) -> list[Unit]:

@@ -5,7 +5,7 @@ Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models"; mi
 Adapters are parameters like all others, ``lora_a`` float32[inputs, rank] and ``lora_b`` float32[rank, outputs] beside
 the ``kernel`` that they adapt. Without ``applied`` the model does not see them.
 
-The product is scaled by ``alpha / rank`` in the paper. Here ``alpha`` is the rank unless it is given, so the scale is 1.
+The paper scales the product by ``alpha / rank``. Here ``alpha`` is the rank unless it is given, so the scale is 1.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def scale(rank: int, alpha: float | None = None) -> float:
     return 1.0 if alpha is None else alpha / rank
 
 
-def targets(model: nn.Module, images_shape: tuple[int, ...]) -> tuple[str, ...]:
+def targets(model: nn.Module, variables: dict, images_shape: tuple[int, ...]) -> tuple[str, ...]:
     """Paths of the modules of a classifier's backbone that can be adapted, in the order of execution.
 
     These are all dense layers and ungrouped 1x1 convolutions that inference runs, so neither heads nor auxiliary heads,
@@ -41,9 +41,10 @@ def targets(model: nn.Module, images_shape: tuple[int, ...]) -> tuple[str, ...]:
 
     Args:
         model: a classifier.
+        variables: of the model, arrays or their shapes.
         images_shape: ``(batch, height, width, channels)``, a size that the model accepts.
     """
-    adaptable = depth.visit(model, images_shape, _is_adaptable)
+    adaptable = depth.visit(model, variables, images_shape, _is_adaptable)
     return tuple(path for path, can in adaptable.items() if can and path.startswith('backbone/'))
 
 

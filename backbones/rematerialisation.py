@@ -11,9 +11,9 @@ from backbones.errors import UserError
 from backbones.layers.attention import Dense
 from backbones.layers.convolution import Conv
 
-# For ``jax.jit(…, compiler_options=…)`` around a checkpointed step. By default XLA's CPU compiler orders a program for
-# parallelism, runs what is to be run again right beside the forward pass, and so saves no memory at all. Other platforms
-# order for memory anyway and ignore this.
+# For ``jax.jit(…, compiler_options=…)`` around a checkpointed step. XLA's CPU compiler drops the barriers that keep the
+# second run behind the forward pass. With its default order of operations checkpointing then saves no memory at all;
+# with this one it does for transformers, but still not for networks of convolutions.
 COMPILER_OPTIONS = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
 
 # The children of stages: the blocks, and what else a stage has beside them.

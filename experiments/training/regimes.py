@@ -110,8 +110,8 @@ def rules(phase: Phase, params: dict, order: Order) -> tuple[freezing.Rule, ...]
         counted = groups[1:-2]
         if phase.last > len(counted):
             raise UserError(
-                f"the regime 'partial:{phase.last}{'blocks' if phase.kind == 'block' else ''}' trains more {phase.kind}s "
-                f'than the backbone has with parameters, which is {len(counted)}'
+                f'a regime trains the last {phase.last} {phase.kind}s and the backbone has {len(counted)} with '
+                f"parameters; the most is 'partial:{len(counted)}{'blocks' if phase.kind == 'block' else ''}'"
             )
         trained += [path for unit in (*counted[-phase.last :], output) for path in unit.paths]
     elif phase.name == 'bitfit':
