@@ -274,7 +274,7 @@ class Checkpoints:
         try:
             state = self._orbax.restore(path / STATE, args=ocp.args.StandardRestore(target))
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{path} is the checkpoint of another config: {error}') from error
+            raise UserError(f'{path} is the checkpoint of another config: {" ".join(str(error).split())}') from error
         return jax.tree.map(_usable, abstract, state)
 
     def _check_fit(self, path: Path, target: PyTree) -> None:
