@@ -311,7 +311,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _check_storable(state: PyTree) -> None:
-    """Orbax notices some of these late, and the last not at all."""
+    """Orbax notices some of these late, and mixes up arrays of the same name unnoticed."""
     leaves = ocp.tree.to_flat_dict(state)
     if not leaves or () in leaves:
         raise ValueError('a state must be a tree with at least one array')
@@ -319,9 +319,15 @@ def _check_storable(state: PyTree) -> None:
     for path, leaf in leaves.items():
         if np.size(leaf) == 0:
             raise ValueError(f'orbax can not store {"/".join(map(str, path))}: it has no elements')
-        other = names.setdefault('.'.join(map(str, path)), path)
-        if other != path:
-            raise ValueError(f'orbax has the same name for {other} and {path}')
+        # What orbax calls it, which is a directory of tensorstore.
+        name = re.sub('/+', '/', '.'.join(map(str, path))).rstrip('/')
+        if name in names:
+            raise ValueError(f'orbax has the same name for {names[name]} and {path}')
+        names[name] = path
+    for name, path in names.items():
+        for slash in re.finditer('/', name):
+            if above := names.get(name[: slash.start()]):
+                raise ValueError(f'orbax would write {path} into the directory of {above}')
 
 
 def _storable(leaf: Any) -> Any:
