@@ -77,6 +77,7 @@ class Checkpoints:
         self._keep_best = keep_best
         self._saving: int | None = None
         self._description = ''
+        self._failure: str | None = None
         # One that makes directories in the background waits five minutes for those that can not be made.
         options = AsyncOptions(create_directories_asynchronously=False)
         self._handler = ocp.StandardCheckpointHandler()
@@ -98,7 +99,7 @@ class Checkpoints:
                 return
             try:
                 # Not wait(): the other processes may not be leaving.
-                self._settle()
+                self._settle(alone=True)
             except UserError as failure:
                 error.add_note(str(failure))
         finally:
@@ -126,6 +127,7 @@ class Checkpoints:
             return
         score = None if score is None else float(score)
         self._description = json.dumps({'step': step, 'score': score, 'metadata': metadata}, indent=1)
+        self._failure = None
         _check_storable(state)
         state = jax.tree.map(_storable, state)
         if jax.process_index() == 0:
@@ -133,7 +135,7 @@ class Checkpoints:
         try:
             self._orbax.save(self._unfinished(step) / STATE, args=ocp.args.StandardSave(state))
         except OSError as error:
-            raise self._failed(step, error) from error
+            raise self._failed(step, _reason(error)) from error
         self._saving = step
 
     def wait(self) -> None:
@@ -191,12 +193,16 @@ class Checkpoints:
     def _finish(self, state: Path) -> None:
         """Called in the background of process 0 when orbax has written the arrays."""
         unfinished = state.parent
-        (unfinished / METADATA).write_text(self._description)
-        write_checksums(unfinished)
-        unfinished.rename(unfinished.with_suffix(''))
-        flush(self._directory)
+        try:
+            (unfinished / METADATA).write_text(self._description)
+            write_checksums(unfinished)
+            unfinished.rename(unfinished.with_suffix(''))
+            flush(self._directory)
+        # Raised in here, it would leave the other processes waiting for this one.
+        except OSError as error:
+            self._failure = _reason(error)
 
-    def _settle(self) -> None:
+    def _settle(self, alone: bool = False) -> None:
         """Wait for the save in the background; then there may be one checkpoint too many."""
         if self._saving is None:
             return
@@ -205,17 +211,20 @@ class Checkpoints:
             self._orbax.wait_until_finished()
         # The storage below orbax raises its own types: "no space left" is a ValueError.
         except Exception as error:
-            raise self._failed(step, error) from error
+            raise self._failed(step, _reason(error)) from error
         finally:
             self._saving = None
+        failure = self._failure if alone else _from_first_process(lambda: self._failure)
+        if failure:
+            raise self._failed(step, failure)
         if jax.process_index() == 0:
             self._prune()
 
-    def _failed(self, step: int, error: Exception) -> UserError:
+    def _failed(self, step: int, reason: str) -> UserError:
         if jax.process_index() == 0:
             shutil.rmtree(self._unfinished(step), ignore_errors=True)
         rest = f'the last good one is step {self.steps()[-1]}' if self.steps() else 'there is none yet'
-        return UserError(f'cannot save the checkpoint of step {step} in {self._directory}: {_reason(error)}; {rest}')
+        return UserError(f'cannot save the checkpoint of step {step} in {self._directory}: {reason}; {rest}')
 
     def _prune(self) -> None:
         steps = self.steps()
