@@ -4,12 +4,14 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import jax
 import ml_dtypes
 import numpy as np
 import safetensors
 from flax.traverse_util import flatten_dict
 
 from backbones.errors import UserError, unknown
+from backbones.pretrained.checksums import CHECKSUMS, find_damage
 from backbones.pretrained.torch_file import read_torch_file
 
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.npz')
@@ -80,13 +82,19 @@ def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:
     """Parameters and statistics in a checkpoint that ``experiments.train`` wrote, by our own paths.
 
     Raises:
-        UserError: it can't be read, or holds no training state.
+        UserError: it can't be read, holds no training state, or a file differs from ``checksums.json`` beside it.
     """
     import orbax.checkpoint as ocp
 
+    step = directory.resolve().parent
+    if (step / CHECKSUMS).is_file() and (damage := find_damage(step)):
+        raise UserError(f'{step}/{damage}; name another checkpoint, or put the file back from a copy')
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            state = checkpointer.restore(directory.resolve())
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            tree = checkpointer.metadata(directory.resolve()).item_metadata.tree
+            # Into numpy: the devices on which the arrays lay may not be here.
+            arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            state = checkpointer.restore(directory.resolve(), restore_args=arguments)
     # Orbax raises whatever the storage below it raises.
     except Exception as error:
         raise UserError(f'{directory} is damaged or no checkpoint: {error}') from None

@@ -77,6 +77,7 @@ class Checkpoints:
         self._keep_best = keep_best
         self._saving: int | None = None
         self._description = ''
+        self._failure: str | None = None
         # One that makes directories in the background waits five minutes for those that can not be made.
         options = AsyncOptions(create_directories_asynchronously=False)
         self._handler = ocp.StandardCheckpointHandler()
@@ -98,7 +99,7 @@ class Checkpoints:
                 return
             try:
                 # Not wait(): the other processes may not be leaving.
-                self._settle()
+                self._settle(alone=True)
             except UserError as failure:
                 error.add_note(str(failure))
         finally:
@@ -126,6 +127,7 @@ class Checkpoints:
             return
         score = None if score is None else float(score)
         self._description = json.dumps({'step': step, 'score': score, 'metadata': metadata}, indent=1)
+        self._failure = None
         _check_storable(state)
         state = jax.tree.map(_storable, state)
         if jax.process_index() == 0:
@@ -133,7 +135,7 @@ class Checkpoints:
         try:
             self._orbax.save(self._unfinished(step) / STATE, args=ocp.args.StandardSave(state))
         except OSError as error:
-            raise self._failed(step, error) from error
+            raise self._failed(step, _reason(error)) from error
         self._saving = step
 
     def wait(self) -> None:
@@ -182,33 +184,6 @@ class Checkpoints:
         warnings = _from_first_process(lambda: [self._move_aside(*each, step) for each in damaged.items()])
         return Restored(step, state, metadata, tuple(warnings))
 
-    def restore_best(self, abstract_of: Callable[[dict], PyTree]) -> Restored | None:
-        """The checkpoint with the highest score, of equal ones the first; ``None`` if none has a score.
-
-        Raises:
-            UserError: it is damaged (the file is named), or does not fit the abstract tree.
-        """
-        self._settle()
-        found = _from_first_process(self._find_best)
-        if found is None:
-            return None
-        step, problem, metadata = found
-        if problem:
-            raise UserError(f'the best checkpoint is damaged: {self._path(step)}/{problem}; put the file back')
-        return Restored(step, self._restore(step, abstract_of(metadata)), metadata, ())
-
-    def _find_best(self) -> tuple[int, str | None, dict] | None:
-        best = self._best()
-        if best is None:
-            return None
-        problem = find_damage(self._path(best))
-        return best, problem, {} if problem else json.loads((self._path(best) / METADATA).read_text())['metadata']
-
-    def _best(self) -> int | None:
-        scores = {step: score for step in self.steps() if (score := self._score(step)) is not None}
-        # The first of equal ones; a score that is not a number is none.
-        return min(scores, key=lambda step: (-scores[step], step), default=None)
-
     def _path(self, step: int) -> Path:
         return self._directory / str(step)
 
@@ -218,12 +193,16 @@ class Checkpoints:
     def _finish(self, state: Path) -> None:
         """Called in the background of process 0 when orbax has written the arrays."""
         unfinished = state.parent
-        (unfinished / METADATA).write_text(self._description)
-        write_checksums(unfinished)
-        unfinished.rename(unfinished.with_suffix(''))
-        flush(self._directory)
+        try:
+            (unfinished / METADATA).write_text(self._description)
+            write_checksums(unfinished)
+            unfinished.rename(unfinished.with_suffix(''))
+            flush(self._directory)
+        # Raised in here, it would leave the other processes waiting for this one.
+        except OSError as error:
+            self._failure = _reason(error)
 
-    def _settle(self) -> None:
+    def _settle(self, alone: bool = False) -> None:
         """Wait for the save in the background; then there may be one checkpoint too many."""
         if self._saving is None:
             return
@@ -232,23 +211,28 @@ class Checkpoints:
             self._orbax.wait_until_finished()
         # The storage below orbax raises its own types: "no space left" is a ValueError.
         except Exception as error:
-            raise self._failed(step, error) from error
+            raise self._failed(step, _reason(error)) from error
         finally:
             self._saving = None
+        failure = self._failure if alone else _from_first_process(lambda: self._failure)
+        if failure:
+            raise self._failed(step, failure)
         if jax.process_index() == 0:
             self._prune()
 
-    def _failed(self, step: int, error: Exception) -> UserError:
+    def _failed(self, step: int, reason: str) -> UserError:
         if jax.process_index() == 0:
             shutil.rmtree(self._unfinished(step), ignore_errors=True)
         rest = f'the last good one is step {self.steps()[-1]}' if self.steps() else 'there is none yet'
-        return UserError(f'cannot save the checkpoint of step {step} in {self._directory}: {_reason(error)}; {rest}')
+        return UserError(f'cannot save the checkpoint of step {step} in {self._directory}: {reason}; {rest}')
 
     def _prune(self) -> None:
         steps = self.steps()
         kept = set(steps[-self._keep :])
         if self._keep_best:
-            kept.add(self._best())
+            scores = {step: score for step in steps if (score := self._score(step)) is not None}
+            # The first of equal ones; a score that is not a number is none.
+            kept |= set(sorted(scores, key=lambda step: (-scores[step], step))[:1])
         for step in steps:
             if step not in kept:
                 # What can not be deleted does no harm; the next save tries again.
@@ -336,7 +320,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _check_storable(state: PyTree) -> None:
-    """Orbax notices some of these late, and the last not at all."""
+    """Orbax notices some of these late, and mixes up arrays of the same name unnoticed."""
     leaves = ocp.tree.to_flat_dict(state)
     if not leaves or () in leaves:
         raise ValueError('a state must be a tree with at least one array')
@@ -344,9 +328,15 @@ def _check_storable(state: PyTree) -> None:
     for path, leaf in leaves.items():
         if np.size(leaf) == 0:
             raise ValueError(f'orbax can not store {"/".join(map(str, path))}: it has no elements')
-        other = names.setdefault('.'.join(map(str, path)), path)
-        if other != path:
-            raise ValueError(f'orbax has the same name for {other} and {path}')
+        # What orbax calls it, which is a directory of tensorstore.
+        name = re.sub('/+', '/', '.'.join(map(str, path))).rstrip('/')
+        if name in names:
+            raise ValueError(f'orbax has the same name for {names[name]} and {path}')
+        names[name] = path
+    for name, path in names.items():
+        for slash in re.finditer('/', name):
+            if above := names.get(name[: slash.start()]):
+                raise ValueError(f'orbax would write {path} into the directory of {above}')
 
 
 def _storable(leaf: Any) -> Any:

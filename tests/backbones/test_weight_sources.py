@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -16,6 +18,7 @@ from backbones import UserError
 from backbones.layers.convolution import Conv
 from backbones.preprocessing import Preprocessing
 from backbones.pretrained.save import to_layout
+from backbones.pretrained.sources import read
 from tests.backbones.test_parity import same_arrays
 from tests.parity import weights
 
@@ -312,12 +315,49 @@ def test_checkpoint_of_a_training(tmp_path: Path):
     mask = jax.tree.map(lambda leaf: leaf.ndim == 1, variables['params'])
     state = create_state(variables, mask, optax.sgd(0.1), jax.random.key(1))
     with Checkpoints(tmp_path / 'checkpoints') as checkpoints:
-        checkpoints.save(state)
+        checkpoints.save(0, state, {})
     for source in (tmp_path, tmp_path / 'checkpoints' / '0', tmp_path / 'checkpoints' / '0' / 'default'):
         restored, report = backbones.load_weights('resnet_micro', source, classifier=True)
         assert report.layout == 'native'
         expected = {path: np.asarray(leaf) for path, leaf in flatten_dict(dict(variables), sep='/').items()}
         assert same_arrays(flatten_dict(restored, sep='/'), expected)
+
+
+def test_damaged_file_of_a_checkpoint_is_named(tmp_path: Path):
+    from experiments.training.checkpoints import Checkpoints
+
+    state = {'trainable': {'kernel': jax.numpy.ones(3)}, 'frozen': {}, 'batch_stats': {}}
+    with Checkpoints(tmp_path / 'checkpoints') as checkpoints:
+        checkpoints.save(3, state, {})
+        checkpoints.save(20, state, {})
+    for name in ('21.unfinished', '22.damaged'):
+        shutil.copytree(tmp_path / 'checkpoints' / '3', tmp_path / 'checkpoints' / name)
+    step = tmp_path / 'checkpoints' / '20'
+    assert read(tmp_path).arrays.keys() == {'params/kernel'}
+    file = next((step / 'default' / 'd').iterdir())
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    for source in (tmp_path, step, step / 'default'):
+        expected = f'{file} is truncated: {len(content) - 1} of {len(content)} bytes'
+        with pytest.raises(UserError, match=re.escape(expected)):
+            read(source)
+    assert read(tmp_path / 'checkpoints' / '3').arrays.keys() == {'params/kernel'}
+
+
+def test_checkpoint_of_devices_that_are_not_here(tmp_path: Path):
+    script = f"""
+import jax
+jax.config.update('jax_num_cpu_devices', 2)
+from pathlib import Path
+from experiments.training.checkpoints import Checkpoints
+mesh = jax.make_mesh((2,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+kernel = jax.device_put(jax.numpy.arange(4.0), jax.sharding.NamedSharding(mesh, jax.P('data')))
+with Checkpoints(Path({str(tmp_path)!r}) / 'checkpoints') as checkpoints:
+    checkpoints.save(1, {{'trainable': {{'kernel': kernel}}, 'frozen': {{}}, 'batch_stats': {{}}}}, {{}})
+"""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, '-c', script], cwd=root, check=True)
+    np.testing.assert_array_equal(read(tmp_path).arrays['params/kernel'], np.arange(4.0))
 
 
 def test_damaged_checkpoint(tmp_path: Path):
