@@ -184,6 +184,33 @@ class Checkpoints:
         warnings = _from_first_process(lambda: [self._move_aside(*each, step) for each in damaged.items()])
         return Restored(step, state, metadata, tuple(warnings))
 
+    def restore_best(self, abstract_of: Callable[[dict], PyTree]) -> Restored | None:
+        """The checkpoint with the highest score, of equal ones the first; ``None`` if none has a score.
+
+        Raises:
+            UserError: it is damaged (the file is named), or does not fit the abstract tree.
+        """
+        self._settle()
+        found = _from_first_process(self._find_best)
+        if found is None:
+            return None
+        step, problem, metadata = found
+        if problem:
+            raise UserError(f'the best checkpoint is damaged: {self._path(step)}/{problem}; put the file back')
+        return Restored(step, self._restore(step, abstract_of(metadata)), metadata, ())
+
+    def _find_best(self) -> tuple[int, str | None, dict] | None:
+        best = self._best()
+        if best is None:
+            return None
+        problem = find_damage(self._path(best))
+        return best, problem, {} if problem else json.loads((self._path(best) / METADATA).read_text())['metadata']
+
+    def _best(self) -> int | None:
+        scores = {step: score for step in self.steps() if (score := self._score(step)) is not None}
+        # The first of equal ones; a score that is not a number is none.
+        return min(scores, key=lambda step: (-scores[step], step), default=None)
+
     def _path(self, step: int) -> Path:
         return self._directory / str(step)
 
@@ -230,9 +257,7 @@ class Checkpoints:
         steps = self.steps()
         kept = set(steps[-self._keep :])
         if self._keep_best:
-            scores = {step: score for step in steps if (score := self._score(step)) is not None}
-            # The first of equal ones; a score that is not a number is none.
-            kept |= set(sorted(scores, key=lambda step: (-scores[step], step))[:1])
+            kept.add(self._best())
         for step in steps:
             if step not in kept:
                 # What can not be deleted does no harm; the next save tries again.

@@ -98,14 +98,14 @@ class Setup:
 
     @cached_property
     def _order(self) -> depth.Order:
-        return depth.execution_order(self.model, self._images_shape)
+        return depth.execution_order(self.model, self.abstract_variables, self._images_shape)
 
     def _init(self, key: Key[Array, '']) -> dict:
         """Random variables, with adapters if the regime has them."""
         init_key, adapter_key = jax.random.split(key)
         variables = {'batch_stats': {}, **self.model.init(init_key, jnp.zeros(self._images_shape))}
         if self._rank:
-            targets = lora.targets(self.model, self._images_shape)
+            targets = lora.targets(self.model, variables, self._images_shape)
             variables['params'] = lora.add(variables['params'], targets, self._rank, adapter_key)
         return variables
 
