@@ -46,7 +46,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     workdir = files.claim_workdir(options.workdir, config.to_dict(), FREE_KEYS) if loud else options.workdir
     dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
     run = loop.fit(config, dataset, workdir, options.profile, interruption)
-    test = run.test()
+    test = run.evaluate('test')
     if not loud:
         return
     backbones.save_weights(workdir / 'weights.safetensors', run.variables)

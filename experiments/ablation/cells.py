@@ -12,14 +12,14 @@ from backbones.errors import UserError, unknown
 from experiments import probes
 from experiments.data import sources
 from experiments.probes import knn, linear, ridge
+from experiments.training import regimes
 from experiments.training.config import default_config as default_training_config
 
 RANDOM = 'random'
 PIXELS = 'pixels'
 
+# A head on features that are computed once; every other regime trains with the backbone in the loop.
 FROZEN_REGIMES = tuple(probes.TABLE)
-TRAINED_REGIMES = ('finetune', 'scratch')
-REGIMES = (*FROZEN_REGIMES, *TRAINED_REGIMES)
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -39,7 +39,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.linear = linear.default_config()
     config.ridge = ridge.default_config()
     config.knn = knn.default_config()
-    config.training = default_training_config()  # of finetune and scratch
+    config.training = default_training_config()  # of regimes that train the backbone
     config.training_learning_rates = (3e-4, 1e-3, 3e-3)
     return config
 
@@ -113,16 +113,18 @@ def parse_variant(text: str) -> Variant:
 def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     """All cells of a config, grouped by data set and variant.
 
-    ``scratch`` starts from random weights whatever the variant, so it is one cell per backbone; ``finetune`` needs
-    pretrained ones; raw pixels have frozen regimes only.
+    ``scratch`` starts from random weights whatever the variant, so it is one cell per backbone; the other regimes that
+    train the backbone need pretrained ones; raw pixels have frozen regimes only.
 
     Raises:
         UserError: an unknown name or a value out of range on one of the axes.
     """
     variants = [parse_variant(text) for text in _axis(config, 'backbones')]
     for regime in _axis(config, 'regimes'):
-        if regime not in REGIMES:
-            raise unknown('regime', regime, REGIMES)
+        if regime.partition(':')[0] not in (*FROZEN_REGIMES, *regimes.NAMES):
+            raise unknown('regime', regime, {*FROZEN_REGIMES, *regimes.NAMES})
+        if regime not in FROZEN_REGIMES:
+            regimes.parse(regime)
     for fraction in _axis(config, 'fractions'):
         if not 0 < fraction <= 1:
             raise UserError(f'label fractions lie in (0, 1], not {fraction}')
@@ -131,12 +133,13 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     cells = []
     axes = (config.datasets, variants, config.regimes, config.fractions, _axis(config, 'seeds'))
     for dataset, variant, regime, fraction, seed in itertools.product(*axes):
-        if regime in TRAINED_REGIMES and variant.backbone == PIXELS:
-            continue
-        if regime == 'finetune' and variant.weights == RANDOM:
-            continue
-        if regime == 'scratch':
-            variant = Variant(variant.backbone, RANDOM)
+        if regime not in FROZEN_REGIMES:
+            if variant.backbone == PIXELS:
+                continue
+            if not regimes.parse(regime).pretrained:
+                variant = Variant(variant.backbone, RANDOM)
+            elif variant.weights == RANDOM:
+                continue
         cells.append(Cell(dataset, variant, regime, float(fraction), int(seed)))
     cells = list(dict.fromkeys(cells))
     if not cells:

@@ -14,6 +14,7 @@ from experiments.ablation import extract
 from experiments.ablation.cells import FROZEN_REGIMES, RANDOM, Cell
 from experiments.ablation.extract import Costs, Unit
 from experiments.data.dataset import Dataset, stratified_fraction
+from experiments.inference import logits_of
 from experiments.probes.common import Outcome, ProbeData, Subset
 from experiments.training import loop
 
@@ -122,20 +123,19 @@ class Engine:
             config = self._training_config(cell, rate)
             directory = files.make_workdir(self._workdir / 'trainings' / cell.key() / f'{rate:g}')
             trained = loop.fit(config, dataset, directory)
-            logits = loop.logits_of(trained.model, trained.preprocessing)
-            accuracy = loop.accuracy(logits, trained.variables, dataset, 'validation')
+            accuracy = trained.evaluate('validation').accuracy
             if best is None or accuracy > best[0]:
-                best = (accuracy, rate, trained, logits)
+                best = (accuracy, rate, trained)
         assert best is not None, 'the sweep has at least one learning rate'
-        accuracy, rate, trained, logits = best
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
-        head = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['head']))
+        accuracy, rate, trained = best
+        logits = logits_of(trained.model, trained.preprocessing)
         outcome = Outcome(
             selected={'learning_rate': rate},
             validation_accuracy=accuracy,
             test_scores=logits(trained.variables, dataset.images, dataset.splits['test']),
-            trainable_parameters=parameters + head,
+            trainable_parameters=trained.trainable,
         )
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
         costs = Costs(parameters, logits.flops_per_image, logits.images_per_second)
         self._append([self._row(dataset, cell, outcome, costs, trained.examples)])
 

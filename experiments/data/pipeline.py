@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import parent_process
 from pathlib import Path
@@ -50,6 +50,10 @@ class HostBatch:
     arrays: Mapping[str, np.ndarray]
     ids: tuple[str, ...]
     bad: tuple[tuple[str, str], ...]
+
+
+# Close it when not all of it is read.
+Batches = Generator[HostBatch]
 
 
 class _Rows(NamedTuple):
@@ -202,7 +206,7 @@ def training_batches(
     processes: int = 0,
     prefetch: int = 4,
     bad_files_limit: int = 10,
-) -> Iterator[HostBatch]:
+) -> Batches:
     """The batches of the steps from ``first_step`` up to, but not including, ``last_step``.
 
     The iterator is a generator: ``close()`` it, or use ``contextlib.closing``, to stop its threads and processes early.
@@ -235,7 +239,7 @@ def evaluation_batches(
     threads: int = 0,
     prefetch: int = 4,
     bad_files_limit: int = 10,
-) -> Iterator[HostBatch]:
+) -> Batches:
     """Every example once, in order; the last batch is filled up with rows of weight 0, so all have one size.
 
     Every process gets the same number of batches, even where none of its rows holds an example.
@@ -264,7 +268,7 @@ def _batches(
     processes: int,
     prefetch: int,
     limit: int,
-) -> Iterator[HostBatch]:
+) -> Batches:
     """Checks at once what the generator would only check at its first batch."""
     for name, value in {'threads': threads, 'processes': processes, 'prefetch': prefetch}.items():
         if value < 0:
@@ -283,7 +287,7 @@ def _generate(
     processes: int,
     prefetch: int,
     limit: int,
-) -> Iterator[HostBatch]:
+) -> Batches:
     known: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         images = dataset.images

@@ -257,7 +257,7 @@ class Checkpoints:
         steps = self.steps()
         kept = set(steps[-self._keep :])
         if self._keep_best:
-            kept.add(self._best())
+            kept.update(step for step in (self._best(),) if step is not None)
         for step in steps:
             if step not in kept:
                 # What can not be deleted does no harm; the next save tries again.

@@ -40,7 +40,7 @@ class Trained:
         images_per_second: training throughput without the first step of this process.
         skipped: steps whose update was left out as it was not finite.
         unreadable: training examples that could not be read.
-        test: evaluates the test split, on all processes; ask once.
+        evaluate: evaluates a split, on all processes; ask for the test split once.
     """
 
     model: nn.Module
@@ -52,7 +52,7 @@ class Trained:
     images_per_second: float
     skipped: tuple[int, ...]
     unreadable: tuple[str, ...]
-    test: Callable[[], Evaluation]
+    evaluate: Callable[[str], Evaluation]
 
 
 def fit(
@@ -128,7 +128,7 @@ def fit(
         monitor.meter.steps_per_second * setup.batch_size,
         tuple(progress.skipped),
         tuple(progress.bad),
-        functools.partial(session.evaluate, state.variables(), 'test'),
+        functools.partial(session.evaluate, state.variables()),
     )
 
 

@@ -6,6 +6,7 @@ itself goes to ``events.jsonl``.
 
 import datetime
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -92,14 +93,15 @@ class Monitor:
 
     def advance(self, task: Any, completed: int | None = None, by: int | None = None, note: str | None = None) -> None:
         """Move a bar."""
-        fields = {} if note is None else {'note': note}
-        self._bar.update(task, completed=completed, advance=by, **fields)
+        self._bar.update(task, completed=completed, advance=by)
+        if note is not None:
+            self._bar.update(task, note=note)
 
     def done(self, task: Any) -> None:
         """Take a bar away."""
         self._bar.remove_task(task)
 
-    def row(self, step: int, values: dict[str, float], now: bool = False) -> None:
+    def row(self, step: int, values: Mapping[str, float | str], now: bool = False) -> None:
         """A row of metrics.
 
         Args:
@@ -109,7 +111,7 @@ class Monitor:
             return
         self._rows.append({'step': step, **values})
         for writer in self._writers:
-            writer.row(step, values)
+            writer.row(step, {name: value for name, value in values.items() if not isinstance(value, str)})
         if now or time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
             self._write()
 
@@ -154,7 +156,7 @@ class _WeightsAndBiases:
 
     def __init__(self, directory: Path, config: ml_collections.ConfigDict):
         try:
-            import wandb
+            import wandb  # ty: ignore[import-not-found]
         except ImportError:
             raise UserError('config key wandb_project needs the package wandb: pip install wandb') from None
         file = directory / 'wandb_id'

@@ -182,7 +182,7 @@ class Phase:
         evaluation = session.evaluate(state.variables(), 'validation', self._monitor)
         means = progress.evaluated(evaluation.accuracy)
         schedule = session.setup.schedule(progress.phase, progress.phase_start)
-        row = {
+        row: dict[str, float | str] = {
             'epoch': progress.step / session.setup.steps_per_epoch,
             'phase': self._name,
             **means,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Generator
 from pathlib import Path
 
 import jax
@@ -109,7 +108,7 @@ class Session:
         if save:
             self._save_freeze_tables()
 
-    def batches(self, first: int, end: int) -> Generator[pipeline.HostBatch]:
+    def batches(self, first: int, end: int) -> pipeline.Batches:
         """This process's rows of the batches of steps ``first`` to ``end``."""
         config = self.config
         transform = None

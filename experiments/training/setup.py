@@ -4,9 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,10 +26,16 @@ from experiments.training.augmentation import augment
 from experiments.training.step import Recipe, TrainState, create_state, make_evaluation_step, make_train_step
 from experiments.training.topology import Topology
 
+# What a compiled program does not depend on.
+_NOT_COMPILED = ('seed', 'dataset', 'fraction', 'threads', 'processes', 'prefetch')
+_KEPT_PROGRAMS = 24
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Setup:
     """A training without its data.
+
+    Those that differ in nothing that is compiled share their programs, such as the seeds of an ablation.
 
     Attributes:
         config: see ``config.default_config``.
@@ -152,7 +156,8 @@ class Setup:
 
     def initial_variables(self) -> dict:
         """Random ones from the seed, the backbone's replaced by the pretrained weights if the config names some."""
-        variables = jax.jit(self._init)(jax.random.key(self.config.seed))
+        init = _shared(self._signature, 'init', make=lambda: jax.jit(self._init))
+        variables = init(jax.random.key(self.config.seed))
         if self.config.weights:
             size = self.preprocessing.size
             pretrained, _ = backbones.load_weights(self.config.backbone, self.config.weights, image_size=size)
@@ -223,8 +228,21 @@ class Setup:
             for name, (shape, dtype) in shapes.items()
         }
 
-    def train_step(self, phase: int, first: int = 0) -> Callable[[TrainState, dict], Any]:
+    def train_step(self, phase: int, first: int = 0) -> jax.stages.Wrapped:
         """The jitted step of a phase that begins at step ``first``; it takes over the state's memory."""
+        return _shared(self._signature, 'train', phase, first, make=lambda: self._train_step(phase, first))
+
+    def evaluation_step(self) -> jax.stages.Wrapped:
+        """The jitted evaluation of a batch; every process gets all of the outputs."""
+        return _shared(self._signature, 'evaluate', make=self._evaluation_step)
+
+    @cached_property
+    def _signature(self) -> str:
+        config = {name: value for name, value in self.config.to_dict().items() if name not in _NOT_COMPILED}
+        facts = (self.classes, self.stored_shape, self.batch_size, self.steps_per_epoch, self.class_weights)
+        return repr((sorted(config.items()), facts, self.topology.mesh.devices.tolist()))
+
+    def _train_step(self, phase: int, first: int) -> jax.stages.Wrapped:
         config, params = self.config, self.abstract_variables['params']
         step = make_train_step(
             self.model,
@@ -254,7 +272,19 @@ class Setup:
             compiler_options=rematerialisation.COMPILER_OPTIONS if config.gradient_checkpointing else None,
         )
 
-    def evaluation_step(self) -> Callable[[dict, dict], dict[str, Array]]:
-        """The jitted evaluation of a batch; every process gets all of the outputs."""
+    def _evaluation_step(self) -> jax.stages.Wrapped:
         step = make_evaluation_step(self.model, self.preprocessing, self.adapter_scale, self.topology)
         return jax.jit(step, out_shardings=self.topology.replicated)
+
+
+_programs: collections.OrderedDict[tuple, jax.stages.Wrapped] = collections.OrderedDict()
+
+
+def _shared(*key: Any, make: Callable[[], jax.stages.Wrapped]) -> jax.stages.Wrapped:
+    """The function that was made for this key, or a new one; the last few are kept."""
+    if key not in _programs:
+        _programs[key] = make()
+    _programs.move_to_end(key)
+    while len(_programs) > _KEPT_PROGRAMS:
+        _programs.popitem(last=False)
+    return _programs[key]

@@ -7,7 +7,7 @@ no share in the gradient norm or in what devices exchange; frozen modules run in
 import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import flax.linen as nn
 import flax.struct
@@ -160,7 +160,8 @@ def make_train_step(
         UserError: when the step is traced, auxiliary logits of another number of classes than the classifier's, or a
             batch that can't be cut into equal parts.
     """
-    recipe, layout = recipe or Recipe(), layout or OneDevice()
+    recipe = recipe or Recipe()
+    laid: Layout = layout or OneDevice()
 
     def forward(params: dict, batch_stats: dict, images: Array, key: Key[Array, '']):
         with ExitStack() as contexts:
@@ -213,7 +214,7 @@ def make_train_step(
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         if recipe.accumulation == 1:
             (loss, (correct, batch_stats)), gradients = gradient(trainable, frozen, batch_stats, batch, key)
-            return loss, correct, batch_stats, layout.scatter(gradients)
+            return loss, correct, batch_stats, laid.scatter(gradients)
 
         parts = recipe.accumulation
         size = batch['label'].shape[0]
@@ -221,7 +222,7 @@ def make_train_step(
             raise UserError(f'a batch of {size} cannot be cut into {parts} equal parts (accumulation)')
         # Every part takes examples from all over the batch, so each device keeps its own.
         batch = {
-            name: layout.share(jnp.moveaxis(array.reshape(size // parts, parts, *array.shape[1:]), 1, 0), 1)
+            name: laid.share(jnp.moveaxis(array.reshape(size // parts, parts, *array.shape[1:]), 1, 0), 1)
             for name, array in batch.items()
         }
 
@@ -229,16 +230,16 @@ def make_train_step(
             loss, correct, batch_stats, total = carry
             part, part_key = part_and_key
             (more, (right, batch_stats)), gradients = gradient(trainable, frozen, batch_stats, part, part_key)
-            total = jax.tree.map(jnp.add, total, layout.scatter(gradients))
+            total = jax.tree.map(jnp.add, total, laid.scatter(gradients))
             return (loss + more, correct + right, batch_stats, total), None
 
-        zeros = layout.scatter(jax.tree.map(jnp.zeros_like, trainable))
+        zeros = laid.scatter(jax.tree.map(jnp.zeros_like, trainable))
         start = (jnp.zeros(()), jnp.zeros(()), batch_stats, zeros)
         return lax.scan(add, start, (batch, jax.random.split(key, parts)))[0]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         example_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        whole = layout.gather((state.trainable, state.frozen))
+        whole = laid.gather((state.trainable, state.frozen))
         loss, correct, batch_stats, gradients = gradients_of(
             *whole, state.batch_stats, examples(batch, example_key), dropout_key
         )
@@ -300,7 +301,7 @@ def make_evaluation_step(
     def evaluate(variables: dict, batch: Batch) -> dict[str, Array]:
         variables = {**variables, 'params': layout.gather(variables['params'])}
         with lora.applied(adapter_scale):
-            logits = model.apply(variables, prepare(batch['image']), train=False)
+            logits = cast(Array, model.apply(variables, prepare(batch['image']), train=False))
         valid = batch['weight'] > 0
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
         return {

@@ -6,7 +6,7 @@ gathered for the computation. On one device both axes have length 1 and nothing 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -109,7 +109,7 @@ class Topology:
         pieces = self.batch.addressable_devices_indices_map((batch_size,)).values()
         return np.unique(np.concatenate([np.arange(batch_size)[piece] for piece in pieces if piece is not None]))
 
-    def batch_arrays(self, arrays: dict[str, np.ndarray], rows: Int[np.ndarray, ' local'], batch_size: int) -> dict:
+    def batch_arrays(self, arrays: Mapping[str, np.ndarray], rows: Int[np.ndarray, ' local'], batch_size: int) -> dict:
         """One global batch from what each process has read.
 
         Args:
@@ -119,8 +119,8 @@ class Topology:
         """
 
         def assemble(local: np.ndarray) -> jax.Array:
-            def piece(index: tuple[slice, ...]) -> np.ndarray:
-                start, stop, _ = index[0].indices(batch_size)
+            def piece(index: tuple[slice, ...] | None) -> np.ndarray:
+                start, stop, _ = (index or (slice(None),))[0].indices(batch_size)
                 first = np.searchsorted(rows, start)
                 return local[first : first + stop - start]
 
