@@ -4,6 +4,8 @@
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from functools import cached_property
 
 import flax.linen as nn
@@ -113,6 +115,9 @@ class Setup:
             variables['params'] = lora.add(variables['params'], targets, self._rank, adapter_key)
         return variables
 
+    def _initialiser(self) -> jax.stages.Wrapped:
+        return jax.jit(self._init)
+
     @cached_property
     def abstract_variables(self) -> dict:
         """Shapes and types of parameters and statistics."""
@@ -156,8 +161,7 @@ class Setup:
 
     def initial_variables(self) -> dict:
         """Random ones from the seed, the backbone's replaced by the pretrained weights if the config names some."""
-        init = _shared(self._signature, 'init', make=lambda: jax.jit(self._init))
-        variables = init(jax.random.key(self.config.seed))
+        variables = _jitted(self, Setup._initialiser)(jax.random.key(self.config.seed))
         if self.config.weights:
             size = self.preprocessing.size
             pretrained, _ = backbones.load_weights(self.config.backbone, self.config.weights, image_size=size)
@@ -230,11 +234,17 @@ class Setup:
 
     def train_step(self, phase: int, first: int = 0) -> jax.stages.Wrapped:
         """The jitted step of a phase that begins at step ``first``; it takes over the state's memory."""
-        return _shared(self._signature, 'train', phase, first, make=lambda: self._train_step(phase, first))
+        return _jitted(self, Setup._train_step, phase, first)
 
     def evaluation_step(self) -> jax.stages.Wrapped:
         """The jitted evaluation of a batch; every process gets all of the outputs."""
-        return _shared(self._signature, 'evaluate', make=self._evaluation_step)
+        return _jitted(self, Setup._evaluation_step)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Setup) and self._signature == other._signature
+
+    def __hash__(self) -> int:
+        return hash(self._signature)
 
     @cached_property
     def _signature(self) -> str:
@@ -277,14 +287,7 @@ class Setup:
         return jax.jit(step, out_shardings=self.topology.replicated)
 
 
-_programs: collections.OrderedDict[tuple, jax.stages.Wrapped] = collections.OrderedDict()
-
-
-def _shared(*key: Any, make: Callable[[], jax.stages.Wrapped]) -> jax.stages.Wrapped:
-    """The function that was made for this key, or a new one; the last few are kept."""
-    if key not in _programs:
-        _programs[key] = make()
-    _programs.move_to_end(key)
-    while len(_programs) > _KEPT_PROGRAMS:
-        _programs.popitem(last=False)
-    return _programs[key]
+# Setups are equal where their programs are.
+@functools.lru_cache(_KEPT_PROGRAMS)
+def _jitted(setup: Setup, program: Callable[..., jax.stages.Wrapped], *arguments: int) -> jax.stages.Wrapped:
+    return program(setup, *arguments)
