@@ -122,7 +122,7 @@ class Engine:
         for rate in self._config.training_learning_rates:
             config = self._training_config(cell, rate)
             directory = files.make_workdir(self._workdir / 'trainings' / cell.key() / f'{rate:g}')
-            trained = loop.fit(config, dataset, directory)
+            trained = loop.fit(config, dataset, directory, tables=False)
             accuracy = trained.evaluate('validation').accuracy
             if best is None or accuracy > best[0]:
                 best = (accuracy, rate, trained)

@@ -61,6 +61,7 @@ def fit(
     directory: Path,
     profile: bool = False,
     interruption: Interruption | None = None,
+    tables: bool = True,
 ) -> Trained:
     """Train a classifier to the end, from the newest intact checkpoint in ``directory`` if there is one.
 
@@ -73,6 +74,7 @@ def fit(
         directory: the work directory.
         profile: whether a few steps are traced, to ``profile/``.
         interruption: the command's, entered; without one, SIGTERM is noticed by a new one.
+        tables: whether the tables of what trains are shown (they are always saved).
 
     Raises:
         UserError: a value of the config that does not fit, a loss that is not finite (unless the config skips such
@@ -102,7 +104,10 @@ def fit(
                 monitor.event('damaged checkpoint', warning)
             monitor.event('resumed', f'resumed after step {progress.step:,}', step=progress.step)
         else:
-            session.introduce()
+            if session.loud:
+                session.save_freeze_tables()
+                if tables:
+                    session.introduce()
             state = setup.initial_state()
         while True:
             if not progress.over:
@@ -139,7 +144,7 @@ def dry_run(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path
         The metrics of the step.
     """
     session = Session(config, dataset, directory)
-    session.introduce(save=False)
+    session.introduce()
     with contextlib.closing(session.batches(0, 1)) as reading:
         batch = session.place(next(reading))
     state = session.setup.initial_state()

@@ -86,7 +86,7 @@ class Session:
             tables.append(display.freeze_table(title, freezing.table(params, self.setup.rules(phase))))
         return tables
 
-    def _save_freeze_tables(self) -> None:
+    def save_freeze_tables(self) -> None:
         """The same, as ``parameters.json``."""
         params = self.setup.abstract_variables['params']
         phases = [
@@ -98,15 +98,11 @@ class Session:
         ]
         files.write_json(self.directory / 'parameters.json', phases)
 
-    def introduce(self, save: bool = True) -> None:
-        """Show the tables and the devices; ``save`` the tables to ``parameters.json``."""
-        if not self.loud:
-            return
+    def introduce(self) -> None:
+        """Show what trains and where."""
         for table in self.freeze_tables():
             display.console.print(table)
         display.console.print(f'{self.topology.describe()}, {self.setup.batch_size} images per step')
-        if save:
-            self._save_freeze_tables()
 
     def batches(self, first: int, end: int) -> pipeline.Batches:
         """This process's rows of the batches of steps ``first`` to ``end``."""

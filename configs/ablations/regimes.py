@@ -1,0 +1,31 @@
+"""How much of a pretrained backbone should be trained? Every regime, for a matched CNN and ViT, on CIFAR-10.
+
+    python -m experiments.ablate --config configs/ablations/regimes.py --workdir runs/regimes --data_dir TFDS_DIRECTORY
+
+``linear`` is a head on features that are computed once; all other regimes train with the backbone in the loop, all by
+the same recipe, with the learning rate selected on validation for each. The bundled backbones were themselves
+pretrained on CIFAR-10's training images (without augmentation beyond shifts and flips), so this compares ways to train
+on a few labels, not to transfer to something new. Arguments: ``dataset``, ``fraction`` (of the training labels) and
+``seeds`` (how many).
+"""
+
+from experiments.ablation.cells import default_config
+
+
+def get_config(dataset: str = 'tfds:cifar10', fraction: str = '0.02', seeds: str = '5'):
+    config = default_config()
+    config.backbones = ('resnet_micro', 'vit_micro')
+    config.datasets = (dataset,)
+    config.regimes = ('linear', 'partial:1', 'partial:2', 'lpft', 'finetune', 'bitfit', 'lora:8', 'scratch')
+    config.fractions = (float(fraction),)
+    config.seeds = tuple(range(int(seeds)))
+    config.linear.steps = 1000
+    config.training_learning_rates = (3e-4, 3e-3)
+    config.training.epochs = 6.0
+    config.training.probe_epochs = 3.0
+    config.training.evaluate_epochs = 6
+    config.training.checkpoint_epochs = 6.0
+    config.training.batch_size = 64
+    config.training.shift = 4
+    config.training.layer_decay = 0.8
+    return config
