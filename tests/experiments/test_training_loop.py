@@ -1,22 +1,22 @@
-"""A whole training: order of the data, checkpoints, resumption."""
+"""A whole training: phases, checkpoints, resumption, and what it says about itself."""
 
-import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny import make_dataset
 
 import backbones
 from backbones import UserError
 from experiments import files
-from experiments.training import loop
+from experiments.stopping import Preempted
+from experiments.training import loop, phase
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.config import default_config
+from experiments.training.interruption import Interruption
 
 
 def make_config(**changes):
@@ -39,47 +39,86 @@ def assert_same_bits(one, other):
         np.testing.assert_array_equal(left, right)
 
 
+def events(directory: Path) -> list[str]:
+    return [row['event'] for row in files.read_jsonl(directory / 'events.jsonl')]
+
+
 def test_it_learns(tmp_path):
     dataset = make_dataset()
     # The class is a quadrant, which a mirror image would change.
     config = make_config(backbone='resnet_micro', epochs=8.0, learning_rate=3e-3, flip=False)
     trained = loop.fit(config, dataset, tmp_path)
-    logits = loop.logits_of(trained.model, trained.preprocessing)
-    assert loop.accuracy(logits, trained.variables, dataset, 'test') > 0.8
+    test = trained.evaluate('test')
+    assert test.accuracy > 0.8
+    assert test.count == len(dataset.splits['test'])
+    assert (test.logits.argmax(-1) == dataset.labels[test.indices]).sum() == test.correct
     history = files.read_jsonl(tmp_path / 'metrics.jsonl')
     assert [row['epoch'] for row in history] == list(range(1, 9))
     assert history[-1]['loss'] < history[0]['loss'] / 2
     assert trained.steps == history[-1]['step'] == 8 * (112 // 16)
+    (rules,) = json.loads((tmp_path / 'parameters.json').read_text())
+    assert rules['phase'] == 'scratch'
+    assert sum(row['parameters'] for row in rules['rules'] if row['state'] == 'trainable') == trained.trainable
 
 
-class Killed(Exception):
+class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize('backbone', ['vit_micro', 'resnet_micro'])
+@pytest.mark.parametrize('backbone', ['vit_micro', pytest.param('resnet_micro', marks=pytest.mark.slow)])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(tmp_path, monkeypatch, backbone):
-    dataset, config = make_dataset(), make_config(backbone=backbone)
+    dataset, config = make_dataset(), make_config(backbone=backbone, ema_decay=0.9, clip_norm=1.0)
     whole = loop.fit(config, dataset, tmp_path / 'whole')
 
-    images = dataset.images
-    reads = 0
+    settle, settled = phase.Phase._settle, []
 
-    class Failing:
-        shape = images.shape
+    def killing(self):
+        settled.append(1)
+        if len(settled) > 12:
+            raise Killed
+        settle(self)
 
-        def __getitem__(self, indices):
-            nonlocal reads
-            reads += 1
-            if reads > 12:
-                raise Killed
-            return images[indices]
+    with monkeypatch.context() as patch:
+        patch.setattr(phase.Phase, '_settle', killing)
+        with pytest.raises(Killed):
+            loop.fit(config, dataset, tmp_path / 'cut')
+    resumed = loop.fit(config, dataset, tmp_path / 'cut')
+    assert events(tmp_path / 'cut') == ['resumed']
+    assert_same_bits(resumed.variables, whole.variables)
+    assert (tmp_path / 'cut' / 'metrics.jsonl').read_text() == (tmp_path / 'whole' / 'metrics.jsonl').read_text()
 
-    failing = dataclasses.replace(dataset, images=Failing())
-    with pytest.raises(Killed):
-        loop.fit(config, failing, tmp_path / 'cut')
+
+class AfterSteps(Interruption):
+    """Asks to stop after a number of steps, as SIGTERM does."""
+
+    def __init__(self, step: int):
+        super().__init__()
+        self._step = step
+
+    def at(self, step: int) -> bool:
+        return step >= self._step
+
+
+def test_asked_to_stop_it_saves_the_step_it_is_at(tmp_path):
+    """In the middle of an epoch, whose metrics are then the means of both parts; in both phases."""
+    dataset = make_dataset()
+    config = make_config(regime='lpft', weights='bundled:vit_micro', probe_epochs=1.0, epochs=2.0, log_steps=5)
+    whole = loop.fit(config, dataset, tmp_path / 'whole')
+    for step in (3, 7, 11):
+        with pytest.raises(Preempted, match=f'step {step} is saved'):
+            loop.fit(config, dataset, tmp_path / 'cut', interruption=AfterSteps(step))
+        with Checkpoints(tmp_path / 'cut' / 'checkpoints') as checkpoints:
+            assert checkpoints.steps()[-1] == step
     resumed = loop.fit(config, dataset, tmp_path / 'cut')
     assert_same_bits(resumed.variables, whole.variables)
     assert (tmp_path / 'cut' / 'metrics.jsonl').read_text() == (tmp_path / 'whole' / 'metrics.jsonl').read_text()
+    assert events(tmp_path / 'cut') == [
+        'preempted', 'resumed', 'preempted', 'resumed', 'phase', 'preempted', 'resumed',
+    ]  # fmt: skip
+    rows = files.read_jsonl(tmp_path / 'whole' / 'metrics.jsonl')
+    assert [(row['step'], row.get('phase')) for row in rows] == [
+        (5, None), (7, 'linear'), (10, None), (14, 'finetune'), (15, None), (20, None), (21, 'finetune'),
+    ]  # fmt: skip
 
 
 def test_a_finished_training_is_only_restored(tmp_path):
@@ -102,14 +141,58 @@ def test_seeds_differ_and_repeat(tmp_path):
 
 def test_linear_trains_the_head_on_loaded_weights_only(tmp_path):
     dataset = make_dataset()
-    model = backbones.create('resnet_micro')
-    variables = model.init(jax.random.key(5), jnp.zeros((1, 32, 32, 3)))
-    backbones.save_weights(tmp_path / 'w.safetensors', variables)
-    config = make_config(backbone='resnet_micro', weights=str(tmp_path / 'w.safetensors'), regime='linear')
-    trained = loop.fit(config, dataset, tmp_path / 'run')
+    config = make_config(backbone='resnet_micro', weights='bundled:resnet_micro', regime='linear', epochs=1.0)
+    trained = loop.fit(config, dataset, tmp_path)
+    variables, _ = backbones.load_weights('resnet_micro', 'bundled:resnet_micro')
     assert_same_bits(trained.variables['params']['backbone'], variables['params'])
     assert_same_bits(trained.variables['batch_stats']['backbone'], variables['batch_stats'])
     assert np.abs(trained.variables['params']['head']['kernel']).max() > 0
+
+
+def test_lora_leaves_plain_weights(tmp_path):
+    """Merged, they give the logits that were evaluated with the adapters beside the kernels."""
+    dataset = make_dataset()
+    config = make_config(regime='lora:4', weights='bundled:vit_micro', epochs=2.0, learning_rate=1e-2, lora_alpha=8.0)
+    trained = loop.fit(config, dataset, tmp_path)
+    plain, _ = backbones.load_weights('vit_micro', 'bundled:vit_micro')
+    assert jax.tree.structure(trained.variables['params']['backbone']) == jax.tree.structure(plain['params'])
+    test = trained.evaluate('test')
+    logits = trained.model.apply(trained.variables, trained.preprocessing(dataset.images[test.indices]))
+    np.testing.assert_allclose(logits, test.logits, atol=1e-5 * np.abs(test.logits).max())
+    backbones.save_weights(tmp_path / 'weights.safetensors', trained.variables)
+    backbones.load_weights('vit_micro', tmp_path / 'weights.safetensors', classifier=True)
+
+
+def test_the_best_epoch_is_the_result_of_early_stopping(tmp_path, monkeypatch):
+    """Validation accuracies as if made up, so that the third of five evaluations is the last without a gain."""
+    dataset = make_dataset()
+    accuracies = iter([0.5, 0.7, 0.6, 0.65, 0.9])
+    original = phase.Progress.evaluated
+    monkeypatch.setattr(phase.Progress, 'evaluated', lambda self, _: original(self, next(accuracies)))
+    trained = loop.fit(make_config(epochs=5.0, early_stopping_epochs=2), dataset, tmp_path)
+    assert trained.steps == 4 * 7
+    assert events(tmp_path) == ['early stopping', 'best']
+    with Checkpoints(tmp_path / 'checkpoints', keep_best=True) as checkpoints:
+        assert checkpoints.steps() == [14, 21, 28]
+    best, _ = backbones.load_weights('vit_micro', tmp_path / 'checkpoints' / '14')
+    assert_same_bits(best['params'], trained.variables['params']['backbone'])
+
+
+@pytest.mark.parametrize('found', ['stop', 'skip'])
+def test_a_loss_that_is_no_number(tmp_path, found):
+    """A learning rate that overflows in the second step; the warm-up makes the first one harmless."""
+    dataset, config = make_dataset(), make_config(learning_rate=1e30, optimizer='sgd', non_finite=found, epochs=1.0)
+    if found == 'stop':
+        message = r'not a finite number at step \d: loss .*; the batch was \d{4}, .*there is no checkpoint yet'
+        with pytest.raises(UserError, match=message):
+            loop.fit(config, dataset, tmp_path)
+        (row,) = [row for row in files.read_jsonl(tmp_path / 'events.jsonl') if row['event'] == 'not finite']
+        assert len(row['ids']) == config.batch_size
+        return
+    trained = loop.fit(config, dataset, tmp_path)
+    assert trained.skipped
+    assert all(np.isfinite(leaf).all() for leaf in leaves(trained.variables))
+    assert trained.steps == 7
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(tmp_path):
@@ -127,24 +210,21 @@ def test_fewer_examples_than_a_batch(tmp_path):
     assert (trained.examples, trained.steps) == (12, 2)
 
 
-@given(seed=st.integers(0, 2**32), count=st.integers(1, 50), batch_size=st.integers(1, 50), first=st.integers(0, 30))
-def test_batches_do_not_depend_on_where_a_run_starts(seed, count, batch_size, first):
-    indices, batch_size = np.arange(count) * 3, min(batch_size, count)
-    whole = list(loop.batches(seed, 0, 60, batch_size, indices))
-    rest = list(loop.batches(seed, first, 60, batch_size, indices))
-    assert [batch.tolist() for batch in whole[first:]] == [batch.tolist() for batch in rest]
-    per_epoch = count // batch_size
-    epoch = np.concatenate(whole[:per_epoch])
-    assert len(set(epoch.tolist())) == len(epoch) == per_epoch * batch_size
+def test_a_dry_run_writes_nothing(tmp_path):
+    metrics = loop.dry_run(make_config(), make_dataset(), tmp_path)
+    assert metrics['loss'] == pytest.approx(np.log(4), rel=1e-5)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unfinished_save_is_not_restored(tmp_path):
-    dataset, config = make_dataset(), make_config(epochs=1.0)
-    loop.fit(config, dataset, tmp_path)
-    saved = sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir())
-    (tmp_path / 'checkpoints' / '99.orbax-checkpoint-tmp').mkdir()
-    with Checkpoints(tmp_path / 'checkpoints') as checkpoints:
-        assert checkpoints._manager.latest_step() == saved[-1]
+def test_tensorboard(tmp_path):
+    loop.fit(make_config(epochs=1.0, tensorboard=True), make_dataset(), tmp_path)
+    (file,) = (tmp_path / 'tensorboard').iterdir()
+    assert b'validation_accuracy' in file.read_bytes()
+
+
+def test_a_profile_is_written(tmp_path):
+    loop.fit(make_config(epochs=2.0), make_dataset(), tmp_path, profile=True)
+    assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
 
 
 @pytest.mark.parametrize(
@@ -152,15 +232,30 @@ def test_an_unfinished_save_is_not_restored(tmp_path):
     [
         ({'regime': 'liner'}, "unknown regime 'liner'; did you mean 'linear'"),
         ({'regime': 'finetune'}, "the regime 'finetune' starts from pretrained weights"),
+        ({'weights': 'bundled:vit_micro'}, "the regime 'scratch' starts from random weights"),
+        ({'regime': 'partial:9', 'weights': 'bundled:vit_micro'}, "'partial:9' trains more stages than .* is 4"),
+        ({'regime': 'partial:0', 'weights': 'bundled:vit_micro'}, "'partial:0' needs a positive whole number"),
         ({'dtype': 'float23'}, "unknown dtype 'float23'; did you mean 'float32'"),
+        ({'non_finite': 'stopp'}, "unknown non_finite 'stopp'; did you mean 'stop'"),
         ({'optimizer': 'adam'}, "unknown optimizer 'adam'; did you mean 'adamw'"),
+        ({'sampler': 'balance'}, "unknown sampler 'balance'; did you mean 'balanced'"),
         ({'epochs': 0.0}, "'epochs' must be positive, not 0.0"),
+        ({'batch_size': 0}, "'batch_size' must be positive, not 0"),
+        ({'ema_decay': 1.0}, r"'ema_decay' must lie in \[0, 1\), not 1.0"),
+        ({'accumulation': 3}, 'a batch of 16 cannot be shared evenly by 1 device in 3 parts; take 15 or 18'),
         ({'backbone': 'resnet5'}, "unknown backbone 'resnet5'; did you mean 'resnet50'"),
     ],
 )
 def test_bad_values_are_one_line(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         loop.fit(make_config(**changes), make_dataset(), tmp_path)
+
+
+def test_a_mesh_that_does_not_fit_the_devices(tmp_path):
+    config = make_config()
+    config.mesh.fsdp = 3
+    with pytest.raises(UserError, match='data=-1 and fsdp=3 does not fit 1 device; fsdp can be 1'):
+        loop.fit(config, make_dataset(), tmp_path)
 
 
 def test_metrics_are_json(tmp_path):
