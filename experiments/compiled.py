@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import jax
 from rich.table import Table
 
+from backbones.errors import UserError
 from experiments import hlo
 
 GIB = 2**30
@@ -48,11 +49,17 @@ class Analysis:
 
 
 def analyse(program: jax.stages.Compiled) -> Analysis:
-    """Ask a compiled program, whether its devices are there or not."""
+    """Ask a compiled program, whether its devices are there or not.
+
+    Raises:
+        UserError: the platform does not say.
+    """
     memory, cost = program.memory_analysis(), program.cost_analysis()
+    if memory is None or cost is None:
+        raise UserError('this platform does not say what a compiled program takes')
     content = hlo.read(program.as_text() or '')
     return Analysis(
-        flops=(cost or {}).get('flops', 0.0) + content.repeated_flops,
+        flops=cost.get('flops', 0.0) + content.repeated_flops,
         argument_bytes=memory.argument_size_in_bytes,
         output_bytes=memory.output_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,

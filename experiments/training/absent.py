@@ -74,6 +74,8 @@ def _tpus(name: str, kind: str, shape: str) -> list[jax.Device]:
         'TPU_WORKER_HOSTNAMES': 'localhost',
         'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
         'TPU_LOG_DIR': 'disabled',
+        # Without one there is a warning; what it says does not matter, the name of the topology decides.
+        'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
     }.items():
         os.environ.setdefault(variable, value)
     # The little that runs, runs here.

@@ -6,7 +6,6 @@
 import dataclasses
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -223,7 +222,7 @@ class Setup:
             for name, (shape, dtype) in shapes.items()
         }
 
-    def train_step(self, phase: int, first: int = 0) -> Callable[[TrainState, dict], Any]:
+    def train_step(self, phase: int, first: int = 0) -> jax.stages.Wrapped:
         """The jitted step of a phase that begins at step ``first``; it takes over the state's memory."""
         config, params = self.config, self.abstract_variables['params']
         step = make_train_step(
