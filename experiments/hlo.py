@@ -179,17 +179,16 @@ class _Reader:
         channels: set[str],
         fusion: str,
     ) -> None:
-        if fusion:
-            # TPU compilers cut a collective in several fusions that compute something else meanwhile; each holds a
-            # copy with the same channel.
-            channel = re.search(r'channel_id=(\d+)', instruction.attributes)
-            if channel and channel[1] in channels:
+        channel = re.search(r'channel_id=(\d+)', instruction.attributes)
+        if kind == 'all-reduce' and 'reduce-scatter' in fusion:
+            # TPU compilers write a reduce-scatter as an all-reduce with a slice of its result; all on one channel.
+            kind = 'reduce-scatter'
+        elif fusion and channel:
+            # They cut a collective in several fusions that compute something else meanwhile; each holds a copy with the
+            # same channel.
+            if channel[1] in channels:
                 return
-            if channel:
-                channels.add(channel[1])
-            # And they write a reduce-scatter as an all-reduce with a slice of its result.
-            if kind == 'all-reduce' and 'reduce-scatter' in fusion:
-                kind = 'reduce-scatter'
+            channels.add(channel[1])
         inputs = computation.operand_shapes(instruction)
         moved = sum(map(_bytes, inputs[:1] if kind == 'collective-permute' else inputs))
         if kind == 'all-gather':

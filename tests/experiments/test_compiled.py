@@ -69,7 +69,7 @@ ENTRY %main (a: f32[16]) -> f32[16] {
 
 
 def test_fusions_of_tpu_compilers():
-    """A gather in three fusions is one; an all-reduce in a fusion named for it is a reduce-scatter."""
+    """A gather in three fusions is one; each all-reduce in a fusion named for it is a reduce-scatter."""
     fused = '\n'.join(
         f"""%fused.{index} (p: bf16[96,24]) -> bf16[96,96] {{
   %p = bf16[96,24]{{0,1:T(8,128)(2,1)}} parameter(0)
@@ -78,13 +78,18 @@ def test_fusions_of_tpu_compilers():
 """
         for index in range(3)
     )
-    content = hlo.read(f"""{fused}
-%all-reduce-scatter.1 (p: f32[128]) -> f32[32] {{
+    scattered = '\n'.join(
+        f"""%all-reduce-scatter.{index} (p: f32[128]) -> f32[32] {{
   %p = f32[128]{{0}} parameter(0)
   %r = f32[128]{{0}} all-reduce(%p), channel_id=81, to_apply=%add
   %zero = s32[] constant(0)
   ROOT %s = f32[32]{{0}} dynamic-slice(%r, %zero), dynamic_slice_sizes={{32}}
 }}
+"""
+        for index in (1, 2)
+    )
+    content = hlo.read(f"""{fused}
+{scattered}
 
 ENTRY %main (a: bf16[96,24], b: f32[128]) -> f32[32] {{
   %a = bf16[96,24]{{1,0}} parameter(0)
@@ -92,10 +97,11 @@ ENTRY %main (a: bf16[96,24], b: f32[128]) -> f32[32] {{
   %f0 = bf16[96,96]{{1,0}} fusion(%a), kind=kCustom, calls=%fused.0
   %f1 = bf16[96,96]{{1,0}} fusion(%a), kind=kOutput, calls=%fused.1
   %f2 = bf16[96,96]{{1,0}} fusion(%a), kind=kCustom, calls=%fused.2
-  ROOT %f3 = f32[32]{{0}} fusion(%b), kind=kCustom, calls=%all-reduce-scatter.1
+  %f3 = f32[32]{{0}} fusion(%b), kind=kCustom, calls=%all-reduce-scatter.1
+  ROOT %f4 = f32[32]{{0}} fusion(%b), kind=kCustom, calls=%all-reduce-scatter.2
 }}
 """)
-    assert content.collectives == {'all-gather': Collective(1, 96 * 96 * 2), 'reduce-scatter': Collective(1, 512)}
+    assert content.collectives == {'all-gather': Collective(1, 96 * 96 * 2), 'reduce-scatter': Collective(2, 1024)}
 
 
 LOOP = """
