@@ -42,7 +42,9 @@ def main(argv: list[str] | None) -> None:
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UserError(f'--{name} must be positive, not {value}')
-
+    if options.json and not options.json.parent.is_dir():
+        # Before the compiling, not after it.
+        raise UserError(f'--json {options.json}: there is no directory {str(options.json.parent)!r}')
     shape = ahead.stored_shape(options.stored_size) if options.stored_size else None
     devices, limit = absent.devices(options.topology)
     if options.memory_gib:
