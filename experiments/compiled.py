@@ -73,7 +73,7 @@ def analyse(program: jax.stages.Compiled) -> Analysis:
 def size(count: float) -> str:
     """Bytes for people, in binary units."""
     unit = 0
-    while abs(count) >= 1024 and unit < 4:
+    while abs(count) >= 1000 and unit < 4:
         count, unit = count / 1024, unit + 1
     return f'{count:.0f} B' if unit == 0 else f'{count:.3g} {("", "K", "M", "G", "T")[unit]}iB'
 

@@ -256,3 +256,10 @@ def test_the_table_has_every_number():
     assert shown['arithmetic'] == '2.5 TFLOP'
     assert shown['all-reduce'] == '3 MiB in 3'
     assert shown['loops of unknown length'].startswith('1;')
+
+
+@pytest.mark.parametrize(
+    ('count', 'text'), [(0, '0 B'), (999, '999 B'), (1020 * 2**20, '0.996 GiB'), (15.75 * 2**30, '15.8 GiB')]
+)
+def test_sizes_for_people(count, text):
+    assert compiled.size(count) == text
