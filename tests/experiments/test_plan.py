@@ -73,6 +73,7 @@ def test_sharded_parameters(tmp_path):
     assert 2.5 < phase['flops_per_image'] / phase['forward_flops_per_image'] < 4
 
 
+@pytest.mark.slow
 def test_the_largest_batch(tmp_path):
     numbers, table = planned(
         tmp_path, '--config', f'{CONFIG}linear', '--topology', 'cpu:2', *SIZES, '--find-batch', '--memory_gib', 0.008
