@@ -1,0 +1,120 @@
+"""What a compiled program takes: arithmetic, memory, and what its devices send each other.
+
+All numbers are one device's. JAX gives the first two for a whole program; the third stands in its text.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+from rich.table import Table
+
+from backbones.errors import UserError
+from experiments import hlo
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What one run of a program takes on each device.
+
+    Attributes:
+        flops: floating-point operations; a multiply-add is two. XLA's count, in which the body of a loop counts once,
+            plus the matrix products and convolutions of the other iterations.
+        argument_bytes, output_bytes, temporary_bytes: memory, with the padding of the device's tiles.
+        aliased_bytes: outputs that lie in the memory of donated arguments.
+        code_bytes: the program itself.
+        collectives: kind → how often and how many bytes; see ``hlo.Collective``. Kinds that don't occur are absent.
+        uncounted_loops: loops with products or collectives in them whose length the text does not say: they count once.
+    """
+
+    flops: float
+    argument_bytes: int
+    output_bytes: int
+    temporary_bytes: int
+    aliased_bytes: int
+    code_bytes: int
+    collectives: Mapping[str, hlo.Collective]
+    uncounted_loops: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """Memory that the program needs at once."""
+        return self.argument_bytes + self.output_bytes - self.aliased_bytes + self.temporary_bytes + self.code_bytes
+
+    def collective_bytes(self, kind: str) -> int:
+        """Of one kind; 0 if there is none."""
+        return self.collectives[kind].bytes if kind in self.collectives else 0
+
+
+def analyse(program: jax.stages.Compiled) -> Analysis:
+    """Ask a compiled program, whether its devices are there or not.
+
+    Raises:
+        UserError: the platform does not say.
+    """
+    memory, cost = program.memory_analysis(), program.cost_analysis()
+    if memory is None or cost is None:
+        raise UserError('this platform does not say what a compiled program takes')
+    content = hlo.read(program.as_text() or '')
+    return Analysis(
+        flops=cost.get('flops', 0.0) + content.repeated_flops,
+        argument_bytes=memory.argument_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        aliased_bytes=memory.alias_size_in_bytes,
+        code_bytes=memory.generated_code_size_in_bytes,
+        collectives=content.collectives,
+        uncounted_loops=content.uncounted_loops,
+    )
+
+
+def size(count: float) -> str:
+    """Bytes for people, in binary units."""
+    unit = 0
+    while abs(count) >= 1000 and unit < 4:
+        count, unit = count / 1024, unit + 1
+    return f'{count:.0f} B' if unit == 0 else f'{count:.3g} {("", "K", "M", "G", "T")[unit]}iB'
+
+
+def operations(count: float) -> str:
+    """Floating-point operations for people."""
+    unit = 0
+    while abs(count) >= 1000 and unit < 4:
+        count, unit = count / 1000, unit + 1
+    return f'{count:.3g} {("", "k", "M", "G", "T")[unit]}FLOP'
+
+
+def rows(analysis: Analysis) -> list[tuple[str, str]]:
+    """Name and value of every number."""
+    communication = [
+        (kind, f'{size(each.bytes)} in {each.count:,}') for kind, each in sorted(analysis.collectives.items())
+    ]
+    result = [
+        ('memory', size(analysis.peak_bytes)),
+        ('  arguments', size(analysis.argument_bytes)),
+        ('  outputs not in arguments', size(analysis.output_bytes - analysis.aliased_bytes)),
+        ('  temporary', size(analysis.temporary_bytes)),
+        ('  program', size(analysis.code_bytes)),
+        ('arithmetic', operations(analysis.flops)),
+        *(communication or [('collectives', 'none')]),
+    ]
+    if analysis.uncounted_loops:
+        result.append(('loops of unknown length', f'{analysis.uncounted_loops}; one iteration of each counts'))
+    return result
+
+
+def table(
+    analysis: Analysis | None,
+    title: str = 'the compiled step, per device',
+    leading: Sequence[tuple[str, str]] = (),
+    trailing: Sequence[tuple[str, str]] = (),
+) -> Table:
+    """The numbers for people, with further rows around them; without an analysis, only those."""
+    result = Table(title=title, title_justify='left', show_header=False)
+    result.add_column()
+    result.add_column(justify='right')
+    for name, value in (*leading, *(rows(analysis) if analysis else ()), *trailing):
+        result.add_row(name, value)
+    return result

@@ -1,0 +1,171 @@
+"""Compile a training's step for devices that are not there: python -m experiments.plan --config FILE[:NAME=VALUE,…] --topology v5e:16x16
+
+Says what the step takes on each device (memory, arithmetic, communication) and whether it fits. No TPU is needed, no
+weights, and with --classes and --stored_size no data.
+"""  # noqa: E501
+
+import dataclasses
+import math
+from pathlib import Path
+
+import ml_collections
+from rich.console import Console
+
+from backbones.errors import UserError, unknown
+from experiments import command_line, compiled, display, files
+from experiments.data import sources
+from experiments.training import absent, ahead, topology
+from experiments.training.topology import Topology
+
+# Only the learning rates of a schedule depend on it.
+_STEPS_PER_EPOCH = 1000
+
+
+def main(argv: list[str] | None) -> None:
+    """Compile every phase, print a table for each."""
+    arguments = command_line.parser(__doc__, workdir=False)
+    command_line.add_data_directory(arguments)
+    arguments.add_argument(
+        '--topology', default='local', help='v5e:16x16 and the like, cpu:N (emulated), or local, those here (default)'
+    )
+    arguments.add_argument('--classes', type=int, help='number of classes; without it, the data set is loaded')
+    arguments.add_argument('--stored_size', metavar='HxW[xC]', help='of the stored images, likewise')
+    arguments.add_argument('--phase', help='only this phase of a regime that has several')
+    arguments.add_argument('--batch_per_device', type=int, help='in place of the config value batch_size')
+    arguments.add_argument(
+        '--find_batch', '--find-batch', action='store_true', help='look for the largest batch per device that fits'
+    )
+    arguments.add_argument('--memory_gib', type=float, help='memory of a device, where it is not known or to be less')
+    arguments.add_argument('--json', type=Path, metavar='FILE', help='write the numbers to this file too')
+    options, config = command_line.parse(arguments, argv)
+    for name in ('classes', 'batch_per_device', 'memory_gib'):
+        value = getattr(options, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UserError(f'--{name} must be positive, not {value}')
+    if options.json and not options.json.parent.is_dir():
+        # Before the compiling, not after it.
+        raise UserError(f'--json {options.json}: there is no directory {str(options.json.parent)!r}')
+    shape = ahead.stored_shape(options.stored_size) if options.stored_size else None
+    devices, limit = absent.devices(options.topology)
+    if options.memory_gib:
+        limit = round(options.memory_gib * 2**30)
+    if options.find_batch and not limit:
+        raise UserError(f'--find_batch needs to know the memory of a device of {options.topology}: --memory_gib')
+    mesh = topology.make(config.mesh.data, config.mesh.fsdp, devices)
+    classes = options.classes
+    if classes is None or shape is None:
+        dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
+        height, width, channels = dataset.images.shape[1:]
+        classes, shape = classes or len(dataset.classes), shape or (height, width, channels)
+
+    def setup(batch_per_device: int | None) -> ahead.Planned:
+        batch = batch_per_device * mesh.devices if batch_per_device else config.batch_size
+        weights = ahead.class_weights(config.class_weights, classes)
+        return ahead.Planned(config, classes, shape, batch, _STEPS_PER_EPOCH, mesh, weights)
+
+    if options.find_batch:
+        first = options.batch_per_device or ahead.UNIT
+        initial = setup(ahead.batch_unit(config.accumulation))
+    else:
+        first = 0
+        initial = setup(options.batch_per_device)
+    names = [phase.name for phase in initial.regime.phases]
+    if options.phase is not None and options.phase not in names:
+        raise unknown(f'phase of the regime {config.regime!r}', options.phase, names)
+    written = []
+    for phase, name in enumerate(names):
+        if options.phase in (None, name):
+            found = _search(setup, phase, first, limit, config) if first else [_compile(initial, phase, limit)]
+            written.append(_show(initial, phase, name, mesh, config, options.topology, found))
+    if options.json:
+        files.write_json(options.json, {'topology': options.topology, 'config': config.to_dict(), 'phases': written})
+
+
+def _compile(setup: ahead.Planned, phase: int, limit: int) -> ahead.Probe:
+    per_device = setup.batch_size // setup.topology.devices
+    with display.console.status(f'compiling {setup.regime.phases[phase].name}, {per_device} images per device'):
+        probe = ahead.probe(setup, phase, limit)
+    verdict = 'fits' if probe.fits else 'does not fit'
+    display.console.print(f'{per_device} images per device: {_memory(probe)}, {verdict} ({probe.seconds:.0f} s)')
+    return probe
+
+
+def _search(setup, phase: int, first: int, limit: int, config: ml_collections.ConfigDict) -> list[ahead.Probe]:
+    """Every probe in the order of the search; the largest that fits last, if one does."""
+    probes: dict[int, ahead.Probe] = {}
+
+    def fits(batch: int) -> bool:
+        probes[batch] = _compile(setup(batch), phase, limit)
+        return probes[batch].fits
+
+    best = ahead.find_batch(fits, first, ahead.batch_unit(config.accumulation))
+    return [*(probe for batch, probe in probes.items() if batch != best), *([probes[best]] if best else [])]
+
+
+def _memory(probe: ahead.Probe) -> str:
+    needed = compiled.size(probe.needed_bytes) if probe.needed_bytes else 'more'
+    return f'{needed} of {compiled.size(probe.limit_bytes)}' if probe.limit_bytes else needed
+
+
+def _show(
+    setup: ahead.Planned,
+    phase: int,
+    name: str,
+    mesh: Topology,
+    config: ml_collections.ConfigDict,
+    devices: str,
+    probes: list[ahead.Probe],
+) -> dict:
+    """Print the table of a phase, for the last probe; returns the same numbers."""
+    last, sizes = probes[-1], ahead.sizes(setup, phase)
+    batch = last.batch_per_device
+    verdict = 'unknown: --memory_gib says how much there is'
+    if last.limit_bytes:
+        verdict = f'{"yes" if last.fits else "no"}: {_memory(last)}'
+    leading = [
+        ('devices', mesh.describe()),
+        ('batch', f'{batch:,} per device, {batch * mesh.devices:,} in all'),
+        ('input', f'{setup.preprocessing.size} px, {config.dtype}'),
+        ('parameters', f'{sizes.trainable:,} of {sizes.parameters:,} train'),
+        ('parameters on a device', compiled.size(sizes.parameter_bytes)),
+        ('optimizer state on a device', compiled.size(sizes.optimizer_bytes)),
+        ('fits', verdict),
+    ]
+    trailing = []
+    forward = ahead.forward_flops(setup)
+    per_image = last.analysis.flops / batch if last.analysis else None
+    if per_image is not None:
+        trailing = [
+            ('arithmetic per image', f'{compiled.operations(per_image)}, {per_image / forward:.2f} x a forward pass'),
+            ('compilation', f'{last.seconds:.0f} s'),
+        ]
+    if len(probes) > 1:
+        trailing += [
+            (
+                f'tried {each.batch_per_device:,} per device',
+                f'{"fits" if each.fits else "does not fit"}: {_memory(each)}',
+            )
+            for each in sorted(probes, key=lambda each: each.batch_per_device)
+        ]
+    # The table is the result; progress goes to standard error.
+    output = Console() if Console().is_terminal else Console(width=120)
+    title = f'{config.backbone} · {name} · {devices}'
+    output.print(compiled.table(last.analysis, title, leading, trailing))
+    return {
+        'phase': name,
+        'devices': mesh.devices,
+        'mesh': dict(mesh.mesh.shape),
+        **dataclasses.asdict(sizes),
+        'forward_flops_per_image': forward,
+        'flops_per_image': per_image,
+        **_numbers(last),
+        'probes': [_numbers(each) for each in probes],
+    }
+
+
+def _numbers(probe: ahead.Probe) -> dict:
+    return {**dataclasses.asdict(probe), 'peak_bytes': probe.analysis.peak_bytes if probe.analysis else None}
+
+
+if __name__ == '__main__':
+    command_line.run(main)

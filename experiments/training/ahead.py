@@ -1,0 +1,180 @@
+"""The training step compiled ahead of time, for devices that are not there, and what it takes on them."""
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+import jax
+from jax.sharding import NamedSharding
+
+from backbones import cost
+from backbones.errors import UserError
+from backbones.preprocessing import Preprocessing
+from experiments import compiled
+from experiments.inference import input_preprocessing
+from experiments.training.setup import Setup
+
+# Batches of the search; 8 examples are one tile of a TPU's registers.
+UNIT = 8
+_MOST = 2**16
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned(Setup):
+    """A training whose weights need not be there.
+
+    Their constants of preprocessing don't change what the step costs, and the side of the input is that of the
+    backbone's published weights unless the config says another one.
+    """
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What the backbone's published weights need."""
+        return input_preprocessing(self.config.backbone, '', self.config.image_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """The step of a phase, compiled for one size of the batch.
+
+    Attributes:
+        batch_per_device: examples per step.
+        fits: whether the memory of a device suffices.
+        needed_bytes: of a device's memory; 0 if the compiler gave up without saying.
+        limit_bytes: what there is; 0: unknown, and then everything fits.
+        seconds: that the compilation took.
+        analysis: of the program; none if the compiler gave up.
+    """
+
+    batch_per_device: int
+    fits: bool
+    needed_bytes: int
+    limit_bytes: int
+    seconds: float
+    analysis: compiled.Analysis | None
+
+
+def probe(setup: Setup, phase: int, limit_bytes: int = 0) -> Probe:
+    """Compile the step of a phase.
+
+    Args:
+        setup: on the devices that it is for.
+        phase: its number.
+        limit_bytes: memory of a device; 0: unknown.
+    """
+    lowered = setup.train_step(phase).lower(setup.abstract_state(phase), setup.abstract_batch())
+    start = time.monotonic()
+    per_device = setup.batch_size // setup.topology.devices
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = needed_bytes(str(error))
+        if needed is None:
+            raise
+        return Probe(per_device, False, needed, limit_bytes, time.monotonic() - start, None)
+    seconds = time.monotonic() - start
+    analysis = compiled.analyse(program)
+    needed = analysis.peak_bytes
+    return Probe(per_device, not limit_bytes or needed <= limit_bytes, needed, limit_bytes, seconds, analysis)
+
+
+def needed_bytes(message: str) -> int | None:
+    """What a compiler that ran out of memory says it needed; 0 if it does not say, ``None`` if that is not the matter.
+
+    It says ``Used 18.07G of 15.75G hbm`` or ``the total memory required for … (480.00G) exceeds available HBM``.
+    """
+    if 'RESOURCE_EXHAUSTED' not in message:
+        return None
+    match = re.search(r'Used ([\d.]+)([KMGT]?) of', message) or re.search(
+        r'\(([\d.]+)([KMGT]?)\) exceeds available', message
+    )
+    return round(float(match[1]) * 1024 ** ' KMGT'.index(match[2] or ' ')) if match else 0
+
+
+def find_batch(fits: Callable[[int], bool], first: int = UNIT, unit: int = UNIT) -> int:
+    """The largest batch per device that fits, a multiple of ``unit``; 0 if not even ``unit`` does.
+
+    From ``first`` it doubles until a batch does not fit (or halves until one does), then halves the interval between
+    the two. Memory is taken to grow with the batch.
+    """
+    size = max(unit, first // unit * unit)
+    if fits(size):
+        low, high = size, 2 * size
+        while high <= _MOST and fits(high):
+            low, high = high, 2 * high
+        if high > _MOST:
+            return low
+    else:
+        low, high = size // 2 // unit * unit, size
+        while low and not fits(low):
+            low, high = low // 2 // unit * unit, low
+    while high - low > unit:
+        middle = (low + high) // 2 // unit * unit
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def batch_unit(accumulation: int) -> int:
+    """The multiple in which ``find_batch`` searches: every part of an accumulated batch has whole examples."""
+    return math.lcm(UNIT, accumulation)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Counts and bytes of a phase's state.
+
+    Attributes:
+        parameters, trainable: numbers of values.
+        parameter_bytes, optimizer_bytes: on one device.
+    """
+
+    parameters: int
+    trainable: int
+    parameter_bytes: int
+    optimizer_bytes: int
+
+
+def sizes(setup: Setup, phase: int) -> Sizes:
+    """Measure the state of a phase."""
+    state = setup.abstract_state(phase)
+    trainable, frozen = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.trainable, state.frozen))
+    return Sizes(
+        trainable + frozen,
+        trainable,
+        _bytes_per_device((state.trainable, state.frozen)),
+        _bytes_per_device(state.optimizer_state),
+    )
+
+
+def _bytes_per_device(tree: object) -> int:
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        if not isinstance(leaf.sharding, NamedSharding):
+            raise ValueError('the state has no layout')
+        total += math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    return total
+
+
+def forward_flops(setup: Setup) -> int:
+    """Of one image through the classifier."""
+    return cost.count_flops(setup.model, setup.preprocessing.size)
+
+
+def class_weights(kind: str, classes: int) -> tuple[float, ...]:
+    """Stand-ins: the program is the same for all values."""
+    return () if kind == 'none' else (1.0,) * classes
+
+
+def stored_shape(text: str) -> tuple[int, int, int]:
+    """``'256x256'`` or ``'32x32x1'`` → height, width, channels (3 unless it says 1).
+
+    Raises:
+        UserError: another form, or a length of 0.
+    """
+    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)(?:x([13]))?', text)
+    if match is None:
+        raise UserError(f'--stored_size takes HEIGHTxWIDTH or HEIGHTxWIDTHxCHANNELS such as 256x256x3, not {text!r}')
+    return int(match[1]), int(match[2]), int(match[3] or 3)

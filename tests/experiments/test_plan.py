@@ -1,0 +1,195 @@
+"""Planning for devices that are not there."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backbones.errors import UserError
+from experiments import plan
+from experiments.training import absent, ahead
+
+ROOT = Path(__file__).parents[2]
+CONFIG = 'configs/transfer.py:backbone=vit_micro,dataset=digits,regime='
+SIZES = ('--classes', '10', '--stored_size', '32x32x1')
+
+
+def command(*arguments) -> subprocess.CompletedProcess:
+    environment = {**os.environ, 'XLA_FLAGS': '', 'OMP_NUM_THREADS': '1'}
+    return subprocess.run(
+        [sys.executable, '-m', 'experiments.plan', *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def planned(tmp_path, *arguments) -> tuple[dict, str]:
+    """The numbers and the table of a plan."""
+    done = command(*arguments, '--json', tmp_path / 'plan.json')
+    assert done.returncode == 0, done.stderr
+    return json.loads((tmp_path / 'plan.json').read_text()), done.stdout
+
+
+def check_linear(phase: dict) -> None:
+    """Only the head is exchanged, and the frozen part costs a forward pass."""
+    assert phase['parameters'] == 459_562
+    assert phase['trainable'] == 970
+    assert phase['analysis']['collectives'].keys() == {'all-reduce'}
+    assert 970 * 2 <= phase['analysis']['collectives']['all-reduce']['bytes'] <= 1.05 * 970 * 4
+    assert 1 <= phase['flops_per_image'] / phase['forward_flops_per_image'] < 1.3
+
+
+def test_emulated_devices(tmp_path):
+    numbers, table = planned(
+        tmp_path, '--config', f'{CONFIG}linear', '--topology', 'cpu:4', *SIZES, '--batch_per_device', 8
+    )
+    (phase,) = numbers['phases']
+    assert (phase['phase'], phase['devices'], phase['mesh']) == ('linear', 4, {'data': 4, 'fsdp': 1})
+    check_linear(phase)
+    assert phase['parameter_bytes'] == 4 * 459_562
+    # Parameters, two moments of the head, and a quarter of the batch: pixels, labels and weights.
+    least = 4 * 459_562 + 2 * 4 * 970 + 8 * (32 * 32 + 8)
+    assert least <= phase['analysis']['argument_bytes'] <= least + 1024
+    assert '32 in all' in table
+    assert '970 of 459,562 train' in table
+
+
+@pytest.mark.slow
+def test_sharded_parameters(tmp_path):
+    arguments = ('--config', f'{CONFIG}lpft', '--phase', 'finetune', '--topology', 'cpu:4', *SIZES)
+    numbers, _ = planned(tmp_path, *arguments, '--batch_per_device', 8, '--config.mesh.fsdp=4')
+    (phase,) = numbers['phases']
+    assert phase['mesh'] == {'data': 1, 'fsdp': 4}
+    assert phase['parameter_bytes'] <= 1.1 * 4 * 459_562 / 4
+    assert phase['optimizer_bytes'] <= 1.1 * 2 * 4 * 459_562 / 4
+    assert phase['analysis']['collectives']['all-gather']['bytes'] >= 0.9 * 4 * 459_562
+    assert 2.5 < phase['flops_per_image'] / phase['forward_flops_per_image'] < 4
+
+
+@pytest.mark.slow
+def test_the_largest_batch(tmp_path):
+    numbers, table = planned(
+        tmp_path, '--config', f'{CONFIG}linear', '--topology', 'cpu:2', *SIZES, '--find-batch', '--memory_gib', 0.008
+    )
+    (phase,) = numbers['phases']
+    probes = {probe['batch_per_device']: probe for probe in phase['probes']}
+    best = phase['batch_per_device']
+    assert best >= 8
+    assert probes[best]['peak_bytes'] <= 0.008 * 2**30 < probes[best + 8]['peak_bytes']
+    assert all(probe['fits'] == (size <= best) for size, probe in probes.items())
+    assert all(f'tried {size} per device' in table for size in probes)
+
+
+@pytest.mark.parametrize('first', [1, 8, 64, 100, 1000])
+@pytest.mark.parametrize('most', [0, 7, 8, 15, 16, 17, 104, 500])
+def test_search(first, most):
+    tried = []
+
+    def fits(batch: int) -> bool:
+        tried.append(batch)
+        return batch <= most
+
+    assert ahead.find_batch(fits, first) == most // 8 * 8
+    assert len(tried) == len(set(tried)) <= 18
+    assert all(batch % 8 == 0 for batch in tried)
+
+
+def test_search_ends_where_everything_fits():
+    assert ahead.find_batch(lambda batch: True) == 2**16
+
+
+def test_search_in_whole_parts():
+    assert ahead.batch_unit(12) == 24
+    assert ahead.find_batch(lambda batch: batch <= 100, first=8, unit=24) == 96
+
+
+@pytest.mark.parametrize(
+    ('message', 'needed'),
+    [
+        ('RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 18.50G of 15.75G hbm.', 18.5 * 2**30),
+        (
+            'RESOURCE_EXHAUSTED: the total memory for HLO temporaries (480.00G) exceeds available HBM (15.75G)',
+            480 * 2**30,
+        ),
+        ('RESOURCE_EXHAUSTED: no', 0),
+        ('INTERNAL: Used 18.50G of 15.75G hbm', None),
+    ],
+)
+def test_what_compilers_say(message, needed):
+    assert ahead.needed_bytes(message) == needed
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('v5f:2x4', "unknown topology 'v5f:2x4'; did you mean 'v5e:2x4'"),
+        ('v5e', "unknown topology 'v5e'"),
+        ('cpu:0', "unknown topology 'cpu:0'; did you mean 'cpu:8'"),
+        ('cpu:999', 'so there can be no 999'),
+    ],
+)
+def test_unknown_topologies(name, message):
+    with pytest.raises(UserError, match=message):
+        absent.devices('local')
+        absent.devices(name)
+
+
+def test_a_missing_compiler(monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match='pip install libtpu'):
+        absent.devices('v5e:2x2')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--stored_size', '32'], "HEIGHTxWIDTH or HEIGHTxWIDTHxCHANNELS such as 256x256x3, not '32'"),
+        (['--classes', '0'], '--classes must be positive, not 0'),
+        (['--memory_gib', 'nan'], '--memory_gib must be positive, not nan'),
+        (['--json', 'no/such/place.json'], "there is no directory 'no/such'"),
+        ([*SIZES, '--find-batch'], '--find_batch needs to know the memory'),
+        ([*SIZES, '--phase', 'finetun'], "unknown phase of the regime 'linear' 'finetun'"),
+        ([*SIZES, '--config.mesh.fsdp=3'], 'a mesh of data=-1 and fsdp=3 does not fit'),
+    ],
+)
+def test_bad_input(monkeypatch, arguments, message):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=message):
+        plan.main(['--config', f'{CONFIG}linear', *arguments])
+
+
+def test_bad_input_ends_the_command():
+    done = command('--config', f'{CONFIG}linear', '--topology', 'v5e:3x3', *SIZES)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, '', 1)
+    if importlib.util.find_spec('libtpu'):
+        assert "error: libtpu knows no topology 'v5e:3x3'" in done.stderr
+
+
+@pytest.mark.slow
+def test_tpus_that_are_not_there(tmp_path):
+    pytest.importorskip('libtpu')
+    numbers, _ = planned(
+        tmp_path, '--config', f'{CONFIG}linear', '--topology', 'v5e:2x2', *SIZES, '--batch_per_device', 8
+    )
+    (phase,) = numbers['phases']
+    assert phase['devices'] == 4
+    check_linear(phase)
+    assert phase['fits']
+    assert 0 < phase['peak_bytes'] < 2**28
+
+
+@pytest.mark.slow
+def test_tpus_whose_memory_is_too_small(tmp_path):
+    pytest.importorskip('libtpu')
+    arguments = ('--config', f'{CONFIG}linear', '--topology', 'v5e:1x1', *SIZES, '--batch_per_device', 2**22)
+    numbers, _ = planned(tmp_path, *arguments)
+    (phase,) = numbers['phases']
+    assert not phase['fits']
+    assert phase['needed_bytes'] > phase['limit_bytes'] == 15.75 * 2**30
