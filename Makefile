@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
+# The tests are made for the CPU, also where JAX would find something else.
+test test-slow: export JAX_PLATFORMS = cpu
+
 .PHONY: help ablation test test-slow lint format notebooks clean
 
 help:

@@ -12,7 +12,7 @@ on a few labels, not to transfer to something new. Arguments: ``dataset``, ``fra
 from experiments.ablation.cells import default_config
 
 
-def get_config(dataset: str = 'tfds:cifar10', fraction: str = '0.02', seeds: str = '5'):
+def get_config(dataset: str = 'tfds:cifar10', fraction: str = '0.02', seeds: str = '3'):
     config = default_config()
     config.backbones = ('resnet_micro', 'vit_micro')
     config.datasets = (dataset,)

@@ -15,7 +15,7 @@ import jax
 import ml_collections
 
 from backbones.preprocessing import Preprocessing
-from experiments import display
+from experiments import compiled, display
 from experiments.data.dataset import Dataset
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.evaluation import Evaluation
@@ -149,8 +149,6 @@ def dry_run(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path
         batch = session.place(next(reading))
     state = session.setup.initial_state()
     program = session.setup.train_step(0).lower(state, batch).compile()
-    from experiments import compiled
-
     display.console.print(compiled.table(compiled.analyse(program)))
     _, metrics = program(state, batch)
     return {name: float(value) for name, value in metrics.items()}

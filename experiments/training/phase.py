@@ -126,12 +126,12 @@ class Phase:
                     score = progress.last_accuracy if evaluates and self._is_last else None
                     self._checkpoints.save(step, state, dataclasses.asdict(progress), score)
                     monitor.meter.pause()
-                if progress.over:
-                    break
-                if stops:
+                if stops and not (progress.over and self._is_last):
                     self._checkpoints.wait()
                     monitor.event('preempted', f'asked to stop: step {step:,} is saved', step=step)
                     raise Preempted(step)
+                if progress.over:
+                    break
         monitor.done(self._task)
         return state
 
