@@ -11,13 +11,17 @@ set -euo pipefail
 REPOSITORY=${REPOSITORY:-vision-backbones}
 MOST_RESTARTS=${MOST_RESTARTS:-20}
 
-command="cd $(printf %q "$REPOSITORY") && .venv/bin/python -m experiments.train --distributed$(printf ' %q' "$@")"
+# gcloud does not hand the status of several hosts on, so each of them says it.
+run="cd $(printf %q "$REPOSITORY") && .venv/bin/python -m experiments.train --distributed$(printf ' %q' "$@")"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 for ((restart = 0; restart <= MOST_RESTARTS; restart++)); do
-    status=0
-    gcloud compute tpus tpu-vm ssh "$TPU" --zone "$ZONE" --worker=all --command "$command" || status=$?
+    gcloud compute tpus tpu-vm ssh "$TPU" --zone "$ZONE" --worker=all --command "$run; echo exit status: \$?" |
+        tee "$log" || true
     # 75: asked to stop (maintenance, preemption) with the state saved. Anything else is the end, good or bad.
-    if [ "$status" -ne 75 ]; then
-        exit "$status"
+    if ! grep -q '^exit status: 75$' "$log"; then
+        ! grep -q '^exit status: [1-9]' "$log" && grep -q '^exit status: 0$' "$log"
+        exit
     fi
     echo "asked to stop; starting again in 60 s ($((restart + 1)) of $MOST_RESTARTS)" >&2
     sleep 60

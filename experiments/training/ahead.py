@@ -22,7 +22,7 @@ UNIT = 8
 _MOST = 2**16
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Planned(Setup):
     """A training whose weights need not be there.
 
