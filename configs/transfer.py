@@ -1,21 +1,25 @@
-"""Transfer a pretrained backbone to a data set: train a head on it, or all of it, with augmentation.
+"""Transfer a pretrained backbone to a data set: train a head on it, part of it, or all of it, with augmentation.
 
     python -m experiments.train --config configs/transfer.py:backbone=efficientnet_lite0,dataset=folder:PATH,regime=linear --workdir runs/x
 
-Arguments: ``backbone``; ``dataset`` (``folder:PATH``, ``tfds:NAME``, ``mnist5k``, ``digits``); ``regime`` (``linear``
-or ``finetune``); ``weights`` (a source; without it the backbone's published weights).
+Arguments: ``backbone``; ``dataset`` (``folder:PATH``, ``tfds:NAME``, ``mnist5k``, ``digits``); ``regime`` (``linear``,
+``partial:K``, ``lpft``, ``finetune``, ``bitfit``, ``lora:RANK``, or ``scratch`` for comparison; docs/training.md says
+what each trains); ``weights`` (a source; without it the backbone's published weights).
 """
 
 from experiments.ablation.cells import parse_variant
 from experiments.training.config import default_config
 
+# The fewer parameters train, the faster they may move.
+LEARNING_RATES = {'linear': 3e-3, 'bitfit': 1e-3, 'lora': 1e-3, 'scratch': 1e-3}
+
 
 def get_config(backbone: str, dataset: str, regime: str = 'linear', weights: str = ''):
     config = default_config()
     config.backbone = backbone
-    config.weights = weights or parse_variant(backbone).weights
+    config.weights = '' if regime == 'scratch' else weights or parse_variant(backbone).weights
     config.dataset = dataset
     config.regime = regime
     config.epochs = 10.0
-    config.learning_rate = 3e-3 if regime == 'linear' else 3e-4
+    config.learning_rate = LEARNING_RATES.get(regime.partition(':')[0], 3e-4)
     return config

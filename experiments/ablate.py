@@ -16,7 +16,8 @@ def main(argv: list[str] | None) -> None:
     arguments.add_argument('--plan', action='store_true', help='print the plan with its estimated cost and stop')
     options, config = command_line.parse(arguments, argv)
     planned = cells.plan(config)
-    workdir = files.claim_workdir(options.workdir, config.to_dict())
+    workdir = options.workdir
+    files.check_workdir(workdir, config.to_dict())
     datasets: dict[str, sources.Dataset] = {}
 
     def load(name: str) -> sources.Dataset:
@@ -30,6 +31,8 @@ def main(argv: list[str] | None) -> None:
         display.console.print(estimate.table(pending, len(planned), config, load))
         if options.plan:
             return
+        # Not before the plan fits the data: a mistake must not claim a directory.
+        files.claim_workdir(workdir, config.to_dict())
         engine.run(planned)
     else:
         display.console.print(f'all {len(planned)} cells are finished')

@@ -10,6 +10,8 @@ from typing import IO
 
 from backbones.errors import UserError
 
+CONFIG = 'config.json'
+
 
 @contextmanager
 def atomic_write(path: Path, mode: str = 'w') -> Generator[IO]:
@@ -63,45 +65,63 @@ def make_workdir(path: Path) -> Path:
     return path
 
 
+def check_workdir(path: Path, config: dict, free: Collection[str] = ()) -> None:
+    """Whether a work directory is free or already this config's; nothing is written.
+
+    Args:
+        path: the directory; it need not exist.
+        config: what a run in it does.
+        free: keys such as ``mesh.fsdp`` whose values may differ from those of earlier runs in it.
+
+    Raises:
+        UserError: it belongs to another config (the differing keys are named).
+    """
+    file = path / CONFIG
+    if not file.exists():
+        return
+    try:
+        earlier = json.loads(file.read_text())
+    except ValueError:
+        raise UserError(f'{file} is no JSON file; choose another --workdir') from None
+    before, after = _flatten(earlier), _flatten(_as_read_back(config))
+    absent = object()  # None is a value too
+    differing = [
+        key for key in sorted({*before, *after} - {*free}) if before.get(key, absent) != after.get(key, absent)
+    ]
+    if not differing:
+        return
+
+    def show(values: dict, key: str) -> str:
+        return repr(values[key]) if key in values else 'nothing'
+
+    shown = '; '.join(f'{key}: {show(before, key)} there, {show(after, key)} here' for key in differing[:3])
+    more = f' and {len(differing) - 3} more' if len(differing) > 3 else ''
+    raise UserError(
+        f'the work directory {str(path)!r} belongs to another config ({shown}{more}); choose another --workdir'
+    )
+
+
 def claim_workdir(path: Path, config: dict, free: Collection[str] = ()) -> Path:
     """Make the work directory this config's, or check that it already is.
 
     Args:
         path: the directory.
         config: what a run in it does.
-        free: keys such as ``mesh.fsdp`` whose values may differ from those of earlier runs in it.
+        free: see ``check_workdir``.
 
     Raises:
         UserError: it can't be written, or belongs to another config (the differing keys are named).
     """
     make_workdir(path)
-    config = json.loads(json.dumps(config))  # as it reads back: tuples become lists
-    file = path / 'config.json'
-    if not file.exists():
-        write_json(file, config)
-        return path
-    try:
-        earlier = json.loads(file.read_text())
-    except ValueError:
-        raise UserError(f'{file} is no JSON file; choose another --workdir') from None
-    if earlier != config:
-        before, after = _flatten(earlier), _flatten(config)
-        absent = object()  # None is a value too
-        differing = [
-            key for key in sorted({*before, *after} - {*free}) if before.get(key, absent) != after.get(key, absent)
-        ]
-        if not differing:
-            return path
-
-        def show(values: dict, key: str) -> str:
-            return repr(values[key]) if key in values else 'nothing'
-
-        shown = '; '.join(f'{key}: {show(before, key)} there, {show(after, key)} here' for key in differing[:3])
-        more = f' and {len(differing) - 3} more' if len(differing) > 3 else ''
-        raise UserError(
-            f'the work directory {str(path)!r} belongs to another config ({shown}{more}); choose another --workdir'
-        )
+    check_workdir(path, config, free)
+    if not (path / CONFIG).exists():
+        write_json(path / CONFIG, _as_read_back(config))
     return path
+
+
+def _as_read_back(config: dict) -> dict:
+    """Tuples become lists."""
+    return json.loads(json.dumps(config))
 
 
 def _flatten(value: object, prefix: str = '') -> dict[str, object]:

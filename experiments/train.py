@@ -16,6 +16,7 @@ from experiments.data import sources
 from experiments.training import loop, processes
 from experiments.training.config import FREE_KEYS
 from experiments.training.interruption import Interruption
+from experiments.training.session import Session
 
 RESULT = 'result.json'
 
@@ -33,7 +34,7 @@ def main(argv: list[str] | None) -> None:
     processes.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
         dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
-        metrics = loop.dry_run(config, dataset, options.workdir)
+        metrics = loop.dry_run(Session(config, dataset, options.workdir))
         shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
         display.console.print(f'dry run: {shown}; nothing was written')
         return
@@ -43,9 +44,14 @@ def main(argv: list[str] | None) -> None:
 
 def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, interruption: Interruption) -> None:
     loud = jax.process_index() == 0
-    workdir = files.claim_workdir(options.workdir, config.to_dict(), FREE_KEYS) if loud else options.workdir
+    workdir = options.workdir
+    files.check_workdir(workdir, config.to_dict(), FREE_KEYS)
     dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
-    run = loop.fit(config, dataset, workdir, options.profile, interruption)
+    session = Session(config, dataset, workdir)
+    if loud:
+        # Not before everything fits: a mistake must not claim a directory.
+        files.claim_workdir(workdir, config.to_dict(), FREE_KEYS)
+    run = loop.run(session, options.profile, interruption)
     test = run.evaluate('test')
     if not loud:
         return

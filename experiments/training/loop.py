@@ -55,23 +55,21 @@ class Trained:
     evaluate: Callable[[str], Evaluation]
 
 
-def fit(
-    config: ml_collections.ConfigDict,
-    dataset: Dataset,
-    directory: Path,
-    profile: bool = False,
-    interruption: Interruption | None = None,
-    tables: bool = True,
+def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, tables: bool = True) -> Trained:
+    """``run`` a new session with a config and a data set, whose test split is not touched."""
+    return run(Session(config, dataset, directory), tables=tables)
+
+
+def run(
+    session: Session, profile: bool = False, interruption: Interruption | None = None, tables: bool = True
 ) -> Trained:
-    """Train a classifier to the end, from the newest intact checkpoint in ``directory`` if there is one.
+    """Train a classifier to the end, from the newest intact checkpoint in its directory if there is one.
 
     Writes ``metrics.jsonl`` (a row per evaluation: training metrics, validation accuracy), ``parameters.json`` (what
     trains), ``events.jsonl`` (what happened to the run) and ``checkpoints/``.
 
     Args:
-        config: see ``config.default_config``.
-        dataset: what to train on; its test split is not touched.
-        directory: the work directory.
+        session: config, data and devices.
         profile: whether a few steps are traced, to ``profile/``.
         interruption: the command's, entered; without one, SIGTERM is noticed by a new one.
         tables: whether the tables of what trains are shown (they are always saved).
@@ -82,8 +80,8 @@ def fit(
             saved before is good in each case.
         Preempted: the process was asked to stop; its state is saved.
     """
-    session = Session(config, dataset, directory)
-    setup, regime = session.setup, session.setup.regime
+    config, setup, directory = session.config, session.setup, session.directory
+    regime = setup.regime
     keeps_best = config.keep_best or config.early_stopping_epochs > 0
 
     def abstract(metadata: dict) -> TrainState:
@@ -137,13 +135,12 @@ def fit(
     )
 
 
-def dry_run(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path) -> dict[str, float]:
+def dry_run(session: Session) -> dict[str, float]:
     """Build everything, take one step on one batch, and say what that takes; nothing is written.
 
     Returns:
         The metrics of the step.
     """
-    session = Session(config, dataset, directory)
     session.introduce()
     with contextlib.closing(session.batches(0, 1)) as reading:
         batch = session.place(next(reading))

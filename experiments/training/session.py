@@ -59,6 +59,7 @@ class Session:
             self.topology,
             weights,
         )
+        self.setup.check()
         self.rows = self.topology.rows(batch_size)
         self.loud = jax.process_index() == 0
         self._evaluation_step = self.setup.evaluation_step()

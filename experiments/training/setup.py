@@ -72,6 +72,17 @@ class Setup:
             )
         topology.check_batch(self.batch_size, self.topology.devices, self.config.accumulation)
 
+    def check(self) -> None:
+        """Find what does not fit without computing anything.
+
+        Raises:
+            UserError: an unknown backbone, source of weights or optimizer, or a regime that the backbone has no
+                parameters for.
+        """
+        for phase in range(len(self.regime.phases)):
+            self.optimizer(phase)
+            self.rules(phase)
+
     @cached_property
     def regime(self) -> regimes.Regime:
         """What trains, phase by phase."""

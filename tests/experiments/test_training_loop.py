@@ -17,6 +17,7 @@ from experiments.training import loop, phase
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.config import default_config
 from experiments.training.interruption import Interruption
+from experiments.training.session import Session
 
 
 def make_config(**changes):
@@ -106,7 +107,7 @@ def test_asked_to_stop_it_saves_the_step_it_is_at(tmp_path):
     whole = loop.fit(config, dataset, tmp_path / 'whole')
     for step in (3, 7, 11):
         with pytest.raises(Preempted, match=f'step {step} is saved'):
-            loop.fit(config, dataset, tmp_path / 'cut', interruption=AfterSteps(step))
+            loop.run(Session(config, dataset, tmp_path / 'cut'), interruption=AfterSteps(step))
         with Checkpoints(tmp_path / 'cut' / 'checkpoints') as checkpoints:
             assert checkpoints.steps()[-1] == step
     resumed = loop.fit(config, dataset, tmp_path / 'cut')
@@ -211,7 +212,7 @@ def test_fewer_examples_than_a_batch(tmp_path):
 
 
 def test_a_dry_run_writes_nothing(tmp_path):
-    metrics = loop.dry_run(make_config(), make_dataset(), tmp_path)
+    metrics = loop.dry_run(Session(make_config(), make_dataset(), tmp_path))
     assert metrics['loss'] == pytest.approx(np.log(4), rel=1e-5)
     assert list(tmp_path.iterdir()) == []
 
@@ -223,7 +224,7 @@ def test_tensorboard(tmp_path):
 
 
 def test_a_profile_is_written(tmp_path):
-    loop.fit(make_config(epochs=2.0), make_dataset(), tmp_path, profile=True)
+    loop.run(Session(make_config(epochs=2.0), make_dataset(), tmp_path), profile=True)
     assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
 
 
