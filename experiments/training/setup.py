@@ -29,7 +29,11 @@ from experiments.training.step import Recipe, TrainState, create_state, make_eva
 from experiments.training.topology import Topology
 
 # What a compiled program does not depend on.
-_NOT_COMPILED = ('seed', 'dataset', 'fraction', 'threads', 'processes', 'prefetch')
+_NOT_COMPILED = (
+    'seed', 'dataset', 'fraction', 'stored_size', 'sampler', 'threads', 'processes', 'prefetch', 'bad_files_limit',
+    'early_stopping_epochs', 'non_finite', 'evaluate_epochs', 'log_steps', 'tensorboard', 'wandb_project',
+    'checkpoint_epochs', 'keep_checkpoints', 'keep_best',
+)  # fmt: skip
 _KEPT_PROGRAMS = 24
 
 
