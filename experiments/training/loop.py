@@ -82,7 +82,6 @@ def run(
     """
     config, setup, directory = session.config, session.setup, session.directory
     regime = setup.regime
-    keeps_best = config.keep_best or config.early_stopping_epochs > 0
 
     def abstract(metadata: dict) -> TrainState:
         return setup.abstract_state(metadata['phase'])
@@ -91,7 +90,7 @@ def run(
         interruption = interruption or contexts.enter_context(Interruption())
         contexts.enter_context(interruption.deferred())
         checkpoints = contexts.enter_context(
-            Checkpoints(directory / 'checkpoints', config.keep_checkpoints, keeps_best)
+            Checkpoints(directory / 'checkpoints', config.keep_checkpoints, session.keeps_best)
         )
         restored = checkpoints.restore_latest(abstract)
         progress = Progress(**restored.metadata) if restored else Progress()
@@ -115,7 +114,7 @@ def run(
             progress = progress.next_phase()
             state, told = setup.next_state(state, progress.phase)
             monitor.event('phase', f'phase {session.phase_names[progress.phase]} begins; {told}', step=progress.step)
-        if keeps_best:
+        if session.keeps_best:
             checkpoints.wait()
             best = checkpoints.restore_best(abstract)
             if best is not None:

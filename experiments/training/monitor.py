@@ -140,7 +140,7 @@ class _TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            raise UserError('config key tensorboard needs the package tensorboardX: pip install tensorboardX') from None
+            raise UserError('config key tensorboard needs the package tensorboardX: pip install -e .[watch]') from None
         self._writer = SummaryWriter(str(directory / 'tensorboard'), purge_step=first + 1)
 
     def row(self, step: int, values: dict[str, float]) -> None:
@@ -158,7 +158,7 @@ class _WeightsAndBiases:
         try:
             import wandb  # ty: ignore[import-not-found]
         except ImportError:
-            raise UserError('config key wandb_project needs the package wandb: pip install wandb') from None
+            raise UserError('config key wandb_project needs the package wandb: pip install -e .[watch]') from None
         file = directory / 'wandb_id'
         if not file.exists():
             with files.atomic_write(file) as stream:

@@ -122,7 +122,8 @@ class Phase:
                 progress.step = step
                 if evaluates:
                     self._evaluate(state)
-                if saves or progress.over:
+                best_yet = evaluates and session.keeps_best and self._is_last and progress.stale == 0
+                if saves or best_yet or progress.over:
                     score = progress.last_accuracy if evaluates and self._is_last else None
                     self._checkpoints.save(step, state, dataclasses.asdict(progress), score)
                     monitor.meter.pause()

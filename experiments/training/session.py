@@ -74,6 +74,11 @@ class Session:
         return examples // unit * unit
 
     @property
+    def keeps_best(self) -> bool:
+        """Whether the result is the best epoch, not the last one."""
+        return self.config.keep_best or self.config.early_stopping_epochs > 0
+
+    @property
     def phase_names(self) -> list[str]:
         """As the regime calls them; the only phase has the regime's own name, numbers included."""
         regime = self.setup.regime
