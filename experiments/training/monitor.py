@@ -75,7 +75,7 @@ class Monitor:
     ) -> None:
         self._bar.stop()
         try:
-            self._write()
+            self.flush()
             for writer in self._writers:
                 writer.close()
         except OSError:
@@ -111,9 +111,10 @@ class Monitor:
         for writer in self._writers:
             writer.row(step, values)
         if now or time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
-            self._write()
+            self.flush()
 
-    def _write(self) -> None:
+    def flush(self) -> None:
+        """Bring all rows into the file."""
         if self._loud and self._rows:
             files.write_jsonl(self._directory / METRICS, self._rows)
             self._written = time.monotonic()

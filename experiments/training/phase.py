@@ -123,6 +123,8 @@ class Phase:
                 if evaluates:
                     self._evaluate(state)
                 if saves or progress.over:
+                    # Who resumes from here computes no row before it again.
+                    monitor.flush()
                     score = progress.last_accuracy if evaluates and self._is_last else None
                     self._checkpoints.save(step, state, dataclasses.asdict(progress), score)
                     monitor.meter.pause()
