@@ -164,6 +164,7 @@ class Phase:
         if session.config.non_finite == 'skip':
             progress.skipped.append(step)
             return
+        self._checkpoints.wait()  # one may be on its way
         saved = self._checkpoints.steps()
         last = f'the last good checkpoint is step {saved[-1]:,}' if saved else 'there is no checkpoint yet'
         raise UserError(
