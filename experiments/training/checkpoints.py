@@ -12,9 +12,11 @@ checksums and was moved aside.
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +92,8 @@ class Checkpoints:
                     shutil.rmtree(path, ignore_errors=True)
 
     def __enter__(self) -> 'Checkpoints':
+        self._hook, sys.excepthook = sys.excepthook, _quiet_about_closed_loops
+        logging.getLogger('asyncio').addFilter(_quiet_about_other_arrays)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -104,6 +108,7 @@ class Checkpoints:
                 error.add_note(str(failure))
         finally:
             self._orbax.close()
+            sys.excepthook = self._hook
 
     def save(self, step: int, state: PyTree, metadata: dict, score: float | None = None) -> None:
         """Start saving; a step that is saved already is left as it is.
@@ -330,6 +335,17 @@ def _then(finish: Callable[[Path], None]) -> type[ocp.path.atomicity.AtomicRenam
             finish(Path(self.get_final()))
 
     return Followed
+
+
+def _quiet_about_closed_loops(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Orbax stops waiting at the first array that can not be written; tensorstore complains about each other."""
+    if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _quiet_about_other_arrays(record: logging.LogRecord) -> bool:
+    """And so does asyncio, whenever Python finds the time."""
+    return not record.getMessage().startswith('Task exception was never retrieved')
 
 
 def _reason(error: Exception) -> str:
