@@ -92,8 +92,9 @@ class Checkpoints:
                     shutil.rmtree(path, ignore_errors=True)
 
     def __enter__(self) -> 'Checkpoints':
-        self._hook, sys.excepthook = sys.excepthook, _quiet_about_closed_loops
-        logging.getLogger('asyncio').addFilter(_quiet_about_other_arrays)
+        self._hook, sys.unraisablehook = sys.unraisablehook, _quiet_about_closed_loops
+        for name in ('absl', 'asyncio'):
+            logging.getLogger(name).addFilter(_is_not_of_orbax)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -108,7 +109,7 @@ class Checkpoints:
                 error.add_note(str(failure))
         finally:
             self._orbax.close()
-            sys.excepthook = self._hook
+            sys.unraisablehook = self._hook
 
     def save(self, step: int, state: PyTree, metadata: dict, score: float | None = None) -> None:
         """Start saving; a step that is saved already is left as it is.
@@ -337,15 +338,16 @@ def _then(finish: Callable[[Path], None]) -> type[ocp.path.atomicity.AtomicRenam
     return Followed
 
 
-def _quiet_about_closed_loops(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _quiet_about_closed_loops(unraisable: Any) -> None:
     """Orbax stops waiting at the first array that can not be written; tensorstore complains about each other."""
-    if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
-        sys.__excepthook__(kind, error, traceback)
+    if str(unraisable.exc_value) != 'Event loop is closed':
+        sys.__unraisablehook__(unraisable)
 
 
-def _quiet_about_other_arrays(record: logging.LogRecord) -> bool:
-    """And so does asyncio, whenever Python finds the time."""
-    return not record.getMessage().startswith('Task exception was never retrieved')
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """Orbax's threads log the traceback of what they raise, and asyncio those of the arrays nobody waits for."""
+    forgotten = record.getMessage().startswith('Task exception was never retrieved')
+    return not (forgotten or (record.exc_info and 'orbax' in record.pathname))
 
 
 def _reason(error: Exception) -> str:
