@@ -92,7 +92,11 @@ def test_asked_to_stop(tmp_path):
 
 @pytest.mark.slow
 def test_several_processes_are_asked_to_stop_and_one_continues(tmp_path):
-    runs = Runs(tmp_path, image_size=16, fraction=1.0, batch_size=64, epochs=2.0, mixup=0.2, checkpoint_epochs=0.25)
+    # Not Adam, which makes steps out of the rounding of gradients that are near zero.
+    runs = Runs(
+        tmp_path, image_size=16, fraction=1.0, batch_size=64, epochs=2.0, mixup=0.2, checkpoint_epochs=0.25,
+        weights='bundled:vit_micro', regime='finetune', optimizer='sgd', learning_rate=0.05, clip_norm=1.0,
+    )  # fmt: skip
     runs.run('whole')
     with socket.socket() as free:
         free.bind(('localhost', 0))
@@ -121,9 +125,8 @@ def test_several_processes_are_asked_to_stop_and_one_continues(tmp_path):
             else:
                 worst[name] = max(worst.get(name, 0.0), abs(row[name] - value) / max(1.0, abs(value)))
     print(f'resumed after {event["step"]}; largest differences {worst}')
-    assert worst.pop('gradient_norm') <= 1e-4  # the same rounding, many times larger than in the loss
     assert max(worst.values()) <= 1e-5
-    assert rows[-1]['loss'] < 0.8 * rows[0]['loss']
+    assert rows[-1]['loss'] < 0.95 * rows[0]['loss']
     results = [runs.result(name) for name in ('cut', 'whole')]
     assert math.isclose(results[0]['test_loss'], results[1]['test_loss'], rel_tol=1e-5)
     assert results[0]['test_correct'] == results[1]['test_correct']
