@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -25,9 +25,30 @@ def atomic_write(path: Path, mode: str = 'w') -> Generator[IO]:
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk does not say where
         raise
+
+
+@contextmanager
+def refusals_told(context: Callable[[], str]) -> Generator[None]:
+    """Errors of the operating system (no space left, no permission, ...) become one line for the user.
+
+    Args:
+        context: what to add: what they mean for the work that is done.
+
+    Raises:
+        UserError: instead of ``OSError``; names the file where that is known, and the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        where = f' ({error.filename})' if error.filename else ''
+        raise UserError(f'{error.strerror}{where}; {context()}') from error
 
 
 def write_json(path: Path, value: object) -> None:

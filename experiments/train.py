@@ -5,6 +5,7 @@ status 75.
 """
 
 import argparse
+from pathlib import Path
 
 import jax
 import ml_collections
@@ -13,8 +14,10 @@ import numpy as np
 import backbones
 from experiments import command_line, display, files
 from experiments.data import sources
+from experiments.data.dataset import Dataset
 from experiments.training import loop, processes
 from experiments.training.config import FREE_KEYS
+from experiments.training.evaluation import Evaluation
 from experiments.training.interruption import Interruption
 from experiments.training.session import Session
 
@@ -55,6 +58,14 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     test = run.evaluate('test')
     if not loud:
         return
+    with files.refusals_told(lambda: 'the training is finished and saved, the same command writes the results'):
+        _write(config, dataset, workdir, run, test)
+    display.console.print(f'test accuracy {test.accuracy:.4f}; weights in {workdir / "weights.safetensors"}')
+
+
+def _write(
+    config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, run: loop.Trained, test: Evaluation
+) -> None:
     backbones.save_weights(workdir / 'weights.safetensors', run.variables)
     with files.atomic_write(workdir / 'predictions' / 'test.npz', 'wb') as stream:
         np.savez_compressed(
@@ -78,7 +89,6 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
         'trainable_parameters': run.trainable,
     }
     files.write_json(workdir / RESULT, result)
-    display.console.print(f'test accuracy {test.accuracy:.4f}; weights in {workdir / "weights.safetensors"}')
 
 
 if __name__ == '__main__':

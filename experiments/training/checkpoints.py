@@ -12,9 +12,11 @@ checksums and was moved aside.
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +92,9 @@ class Checkpoints:
                     shutil.rmtree(path, ignore_errors=True)
 
     def __enter__(self) -> 'Checkpoints':
+        self._hook, sys.unraisablehook = sys.unraisablehook, _quiet_about_closed_loops
+        for name in ('absl', 'asyncio'):
+            logging.getLogger(name).addFilter(_is_not_of_orbax)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -104,6 +109,7 @@ class Checkpoints:
                 error.add_note(str(failure))
         finally:
             self._orbax.close()
+            sys.unraisablehook = self._hook
 
     def save(self, step: int, state: PyTree, metadata: dict, score: float | None = None) -> None:
         """Start saving; a step that is saved already is left as it is.
@@ -330,6 +336,18 @@ def _then(finish: Callable[[Path], None]) -> type[ocp.path.atomicity.AtomicRenam
             finish(Path(self.get_final()))
 
     return Followed
+
+
+def _quiet_about_closed_loops(unraisable: Any) -> None:
+    """Orbax stops waiting at the first array that can not be written; tensorstore complains about each other."""
+    if str(unraisable.exc_value) != 'Event loop is closed':
+        sys.__unraisablehook__(unraisable)
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """Orbax's threads log the traceback of what they raise, and asyncio those of the arrays nobody waits for."""
+    forgotten = record.getMessage().startswith('Task exception was never retrieved')
+    return not (forgotten or (record.exc_info and 'orbax' in record.pathname))
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ import jax
 import ml_collections
 
 from backbones.preprocessing import Preprocessing
-from experiments import compiled, display
+from experiments import compiled, display, files
 from experiments.data.dataset import Dataset
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.evaluation import Evaluation
@@ -92,6 +92,14 @@ def run(
         checkpoints = contexts.enter_context(
             Checkpoints(directory / 'checkpoints', config.keep_checkpoints, session.keeps_best)
         )
+        progress = Progress()
+
+        def last_good() -> str:
+            saved = checkpoints.steps()
+            last = f'the last good checkpoint is step {saved[-1]:,}' if saved else 'there is no checkpoint yet'
+            return f'the run had finished step {progress.step:,}, {last}'
+
+        contexts.enter_context(files.refusals_told(last_good))
         restored = checkpoints.restore_latest(abstract)
         progress = Progress(**restored.metadata) if restored else Progress()
         monitor = contexts.enter_context(Monitor(directory, config, progress.step, session.loud))

@@ -76,7 +76,7 @@ class Monitor:
     ) -> None:
         self._bar.stop()
         try:
-            self._write()
+            self.flush()
             for writer in self._writers:
                 writer.close()
         except OSError:
@@ -113,9 +113,10 @@ class Monitor:
         for writer in self._writers:
             writer.row(step, {name: value for name, value in values.items() if not isinstance(value, str)})
         if now or time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
-            self._write()
+            self.flush()
 
-    def _write(self) -> None:
+    def flush(self) -> None:
+        """Bring all rows into the file."""
         if self._loud and self._rows:
             files.write_jsonl(self._directory / METRICS, self._rows)
             self._written = time.monotonic()

@@ -124,6 +124,8 @@ class Phase:
                     self._evaluate(state)
                 best_yet = evaluates and session.keeps_best and self._is_last and progress.stale == 0
                 if saves or best_yet or progress.over:
+                    # Who resumes from here computes no row before it again.
+                    monitor.flush()
                     score = progress.last_accuracy if evaluates and self._is_last else None
                     self._checkpoints.save(step, state, dataclasses.asdict(progress), score)
                     monitor.meter.pause()
@@ -163,6 +165,7 @@ class Phase:
         if session.config.non_finite == 'skip':
             progress.skipped.append(step)
             return
+        self._checkpoints.wait()  # one may be on its way
         saved = self._checkpoints.steps()
         last = f'the last good checkpoint is step {saved[-1]:,}' if saved else 'there is no checkpoint yet'
         raise UserError(

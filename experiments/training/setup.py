@@ -284,6 +284,8 @@ class Setup:
                 ema_decay=config.ema_decay,
                 adapter_scale=self.adapter_scale,
                 gradient_checkpointing=config.gradient_checkpointing,
+                # XLA's CPU compiler runs a convolution inside a loop on one thread.
+                unrolled=self.topology.platform == 'cpu',
             ),
             regimes.layer_scales(params, self._order, config.layer_decay) if config.layer_decay != 1 else None,
             self.topology,

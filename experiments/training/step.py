@@ -110,6 +110,7 @@ class Recipe:
         ema_decay: of the moving average of the parameters; 0: none.
         adapter_scale: factor of low-rank adapters.
         gradient_checkpointing: whether blocks are computed again in the backward pass.
+        unrolled: whether the parts are written out one after the other instead of as a loop.
     """
 
     label_smoothing: float = 0.0
@@ -120,6 +121,7 @@ class Recipe:
     ema_decay: float = 0.0
     adapter_scale: float = 1.0
     gradient_checkpointing: bool = False
+    unrolled: bool = False
 
 
 def cross_entropy(
@@ -235,7 +237,7 @@ def make_train_step(
 
         zeros = laid.scatter(jax.tree.map(jnp.zeros_like, trainable))
         start = (jnp.zeros(()), jnp.zeros(()), batch_stats, zeros)
-        return lax.scan(add, start, (batch, jax.random.split(key, parts)))[0]
+        return lax.scan(add, start, (batch, jax.random.split(key, parts)), unroll=recipe.unrolled)[0]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         example_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))

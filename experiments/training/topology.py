@@ -37,6 +37,11 @@ class Topology:
         return self.mesh.size
 
     @property
+    def platform(self) -> str:
+        """``'cpu'``, ``'gpu'`` or ``'tpu'``."""
+        return self.mesh.devices.flat[0].platform
+
+    @property
     def sharded(self) -> bool:
         """Whether parameters lie in pieces."""
         return self.mesh.shape['fsdp'] > 1

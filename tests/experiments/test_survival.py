@@ -1,0 +1,132 @@
+"""A training that is killed or asked to stop ends as if nothing had happened; all as a user runs it."""
+
+import math
+import random
+import signal
+import socket
+import time
+
+import pytest
+from command_runs import Runs, ended, wait_for
+
+KILLS = 20
+# BatchNorm, a moving average, two phases, and randomness of every kind.
+EVERYTHING = {
+    'backbone': 'resnet_micro', 'weights': 'bundled:resnet_micro', 'regime': 'lpft', 'probe_epochs': 1.0,
+    'epochs': 2.0, 'fraction': 1.0, 'accumulation': 2, 'ema_decay': 0.9, 'mixup': 0.2, 'rand_augment_layers': 1,
+    'dropout': 0.1, 'checkpoint_epochs': 0.05,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(tmp_path):
+    runs = Runs(tmp_path, **EVERYTHING)
+    runs.run('whole')
+    steps = runs.result('whole')['steps']
+    assert steps == 3 * 78
+    generator = random.Random(0)
+    targets = sorted(generator.sample(range(steps - 8), KILLS))
+    kinds = [('starting', 'saving', 'computing', 'saving')[number % 4] for number in range(KILLS)]
+    kills = {'starting': 0, 'saving': 0, 'computing': 0}
+    for target, kind in zip(targets, kinds, strict=True):
+        process = runs.start('cut')
+        # The first one that is due anyway, or a later one.
+        due = max(target, runs.newest('cut') + 1)
+        if kind == 'saving':
+            there = wait_for(process, lambda step=due: runs.saving('cut', step))
+        elif kind == 'computing':
+            there = wait_for(process, lambda step=due: runs.newest('cut') >= step)
+        else:
+            there = wait_for(process, (tmp_path / 'cut' / 'config.json').exists)
+        time.sleep(generator.uniform(0, {'starting': 5.0, 'saving': 0.01, 'computing': 0.2}[kind]))
+        assert there
+        assert process.poll() is None
+        during_save = any(runs.checkpoints('cut').glob('*.unfinished'))
+        process.kill()
+        ended(process, -signal.SIGKILL)
+        during_save = during_save and any(runs.checkpoints('cut').glob('*.unfinished'))
+        kills['saving' if during_save else 'computing' if kind == 'saving' else kind] += 1
+    assert sum(kills.values()) == KILLS
+    assert kills['saving'] >= 5, kills
+    assert runs.newest('cut') < steps
+    runs.run('cut')
+    runs.assert_same('cut', 'whole')
+    resumed = [event['step'] for event in runs.events('cut', 'resumed')]
+    # Progress was made between the kills, in both phases.
+    assert len(set(resumed)) >= 10
+    assert min(resumed) < 78 < max(resumed)
+    print(f'{kills}, resumed after {resumed}')
+
+
+@pytest.mark.slow
+def test_asked_to_stop(tmp_path):
+    runs = Runs(tmp_path, epochs=6.0, ema_decay=0.9, mixup=0.2, checkpoint_epochs=1.0)
+    runs.run('whole')
+    steps_per_epoch = 39
+    assert runs.result('whole')['steps'] == 6 * steps_per_epoch
+
+    process = runs.start('cut')
+    assert wait_for(process, (tmp_path / 'cut' / 'config.json').exists)
+    process.send_signal(signal.SIGTERM)  # before the first step
+    assert 'the same command continues' in ended(process, 75)
+    assert runs.newest('cut') in (0, 1)
+
+    for _ in range(2):
+        process = runs.start('cut')
+        before = runs.newest('cut')
+        assert wait_for(process, lambda before=before: runs.newest('cut') > before)
+        before = runs.newest('cut')
+        time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        error = ended(process, 75)
+        step = runs.events('cut', 'preempted')[-1]['step']
+        assert f'step {step} is saved, the same command continues' in error
+        # The last step that was taken is the one that is saved: no row of a later one is there, and none is missing.
+        assert [row['step'] for row in runs.rows('cut') if 'epoch' not in row] == list(range(1, step + 1))
+        assert before < runs.newest('cut') == step < 6 * steps_per_epoch
+    runs.run('cut')
+    resumed = [event['step'] for event in runs.events('cut', 'resumed')]
+    assert resumed[-2:] == [event['step'] for event in runs.events('cut', 'preempted')][-2:]
+    runs.assert_same('cut', 'whole')
+
+
+@pytest.mark.slow
+def test_several_processes_are_asked_to_stop_and_one_continues(tmp_path):
+    # Not Adam, which makes steps out of the rounding of gradients that are near zero.
+    runs = Runs(
+        tmp_path, image_size=16, fraction=1.0, batch_size=64, epochs=2.0, mixup=0.2, checkpoint_epochs=0.25,
+        weights='bundled:vit_micro', regime='finetune', optimizer='sgd', learning_rate=0.05, clip_norm=1.0,
+    )  # fmt: skip
+    runs.run('whole')
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        address = f'localhost:{free.getsockname()[1]}'
+    both = [
+        runs.start('cut', f'--coordinator_address={address}', '--num_processes=2', f'--process_id={number}', devices=2)
+        for number in range(2)
+    ]
+    assert wait_for(both[0], lambda: runs.newest('cut') >= 10)
+    both[1].send_signal(signal.SIGTERM)
+    for process in both:
+        ended(process, 75)
+    (event,) = runs.events('cut', 'preempted')
+    assert 10 < event['step'] == runs.newest('cut') < 30
+    assert not list(runs.checkpoints('cut').glob('*.*'))
+    runs.run('cut')
+    (event,) = runs.events('cut', 'resumed')
+    rows, wanted = runs.rows('cut'), runs.rows('whole')
+    assert [row['step'] for row in rows] == [row['step'] for row in wanted]
+    worst: dict[str, float] = {}
+    for row, want in zip(rows, wanted, strict=True):
+        assert row.keys() == want.keys()
+        for name, value in want.items():
+            if isinstance(value, str):
+                assert row[name] == value
+            else:
+                worst[name] = max(worst.get(name, 0.0), abs(row[name] - value) / max(1.0, abs(value)))
+    print(f'resumed after {event["step"]}; largest differences {worst}')
+    assert max(worst.values()) <= 1e-5
+    assert rows[-1]['loss'] < 0.95 * rows[0]['loss']
+    results = [runs.result(name) for name in ('cut', 'whole')]
+    assert math.isclose(results[0]['test_loss'], results[1]['test_loss'], rel_tol=1e-5)
+    assert results[0]['test_correct'] == results[1]['test_correct']

@@ -1,0 +1,157 @@
+"""One training on every mesh: the same losses, predictions and counts, and what each device holds and exchanges."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import backbones
+from experiments.training.topology import AXES, Topology
+
+SCRIPT = Path(__file__).with_name('topology_run.py')
+SPLITS = ('test', 'three', 'few more')
+
+
+def start(action: str, **settings) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), action, json.dumps(settings)],
+        env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def outcome(process: subprocess.Popen) -> dict:
+    try:
+        output, error = process.communicate(timeout=500)
+    finally:
+        process.kill()
+    assert process.returncode == 0, error
+    return json.loads(output.splitlines()[-1])
+
+
+def run(action: str, **settings) -> dict:
+    return outcome(start(action, **settings))
+
+
+def run_processes(action: str, count: int, **settings) -> list[dict]:
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    processes = [
+        start(action, port=port, num_processes=count, process_id=number, **settings) for number in range(count)
+    ]
+    try:
+        return [outcome(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture(scope='session')
+def alone():
+    """What one device computes, by backbone."""
+    known: dict[str, dict] = {}
+
+    def of(backbone: str) -> dict:
+        if backbone not in known:
+            known[backbone] = run('train', backbone=backbone)
+            losses = known[backbone]['losses']
+            counts = np.bincount(known[backbone]['test']['predictions'], minlength=4)
+            print(f'losses {losses}, predictions {counts}, {known[backbone]["test"]["correct"]} correct')
+            # Otherwise equal losses and predictions would mean nothing.
+            assert np.mean(losses[-4:]) < 0.9 * np.mean(losses[:2])
+            assert sorted(counts)[1] > 50
+            assert 0.35 < known[backbone]['test']['correct'] / 1003 < 0.99
+        return known[backbone]
+
+    return of
+
+
+def assert_same(got: dict, want: dict) -> None:
+    difference = np.abs(np.subtract(got['losses'], want['losses'])).max()
+    print(f'{got["devices"]} devices: largest difference of a loss {difference:.2g}')
+    assert difference <= 1e-5
+    for split, count in zip(SPLITS, (1003, 3, 258), strict=True):
+        assert got[split]['count'] == count
+        for name in ('count', 'correct', 'predictions'):
+            assert got[split][name] == want[split][name], (split, name)
+        assert abs(got[split]['loss'] - want[split]['loss']) <= 1e-5 * count
+
+
+CHEAPEST = ('vit_micro', 2, 2)
+OTHERS = [
+    (backbone, devices, fsdp)
+    for backbone in ('vit_micro', 'resnet_micro')
+    for devices, fsdp in ((2, 1), (4, 1), (8, 1), (2, 2), (4, 2), (4, 4), (8, 8))
+    if (backbone, devices, fsdp) != CHEAPEST
+]
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'devices', 'fsdp'), [CHEAPEST, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)]
+)
+def test_any_mesh_computes_the_same(alone, backbone, devices, fsdp):
+    got, want = run('train', backbone=backbone, devices=devices, fsdp=fsdp), alone(backbone)
+    assert got['devices'] == devices
+    assert_same(got, want)
+    assert got['bytes'] == want['bytes']
+    print(f'bytes per device times {fsdp}, of all: {got["bytes_per_device"] * fsdp / got["bytes"]:.3f}')
+    # Arrays that are too small to be cut weigh more in small models, see below for those of usual size.
+    assert got['bytes_per_device'] <= {1: 1.0, 2: 1.1, 4: 1.2, 8: 1.5}[fsdp] * got['bytes'] / fsdp
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('fsdp', [1, 2, 4])
+@pytest.mark.parametrize('backbone', ['vit_micro', 'resnet_micro'])
+def test_two_processes_compute_the_same(alone, backbone, fsdp):
+    """Of 258 examples the last batch holds two, and the second process none of them."""
+    for got in run_processes('train', 2, backbone=backbone, devices=2, fsdp=fsdp):
+        assert got['devices'] == 4
+        assert_same(got, alone(backbone))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('devices', 'fsdp'), [(1, 1), (8, 1), (8, 8), (4, 2)])
+def test_states_move_between_meshes(tmp_path_factory, devices, fsdp):
+    directory = tmp_path_factory.getbasetemp() / 'moving'
+    saved = directory.with_suffix('.json')
+    if not saved.exists():
+        written = run('train', backbone='resnet_micro', devices=4, fsdp=2, checkpoints=str(directory))
+        saved.write_text(json.dumps(written['digests']))
+    digests = run('restore', backbone='resnet_micro', devices=devices, fsdp=fsdp, checkpoints=str(directory))['digests']
+    wanted = json.loads(saved.read_text())
+    assert len(wanted) > 100
+    assert digests == wanted
+
+
+@pytest.mark.parametrize('pieces', [2, 4, 8])
+@pytest.mark.parametrize('backbone', ['resnet50', 'vit_small_patch16'])
+def test_each_device_holds_its_share(backbone, pieces):
+    images = jnp.zeros((1, 224, 224, 3))
+    params = jax.eval_shape(backbones.create_classifier(backbone, 1000).init, jax.random.key(0), images)['params']
+    layout = Topology(jax.sharding.AbstractMesh((1, pieces), AXES)).layout(params)  # type: ignore[arg-type]
+    leaves, shardings = jax.tree.leaves(params), jax.tree.leaves(layout)
+    held = sum(
+        4 * int(np.prod(sharding.shard_shape(leaf.shape))) for leaf, sharding in zip(leaves, shardings, strict=True)
+    )
+    total = sum(4 * leaf.size for leaf in leaves)
+    print(f'{backbone} in {pieces} pieces: {held * pieces / total:.4f} of a fair share')
+    assert total / pieces <= held <= 1.1 * total / pieces
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('backbone', ['resnet50', 'vit_small_patch16'])
+def test_a_linear_step_costs_a_forward_pass_and_exchanges_the_head(backbone):
+    costs = run('linear_costs', backbone=backbone, size=64, devices=8)
+    print(costs)
+    assert 0.9 * costs['forward_flops'] <= costs['flops'] <= 1.03 * costs['forward_flops']
+    assert 0.9 * costs['trainable_bytes'] <= costs['reduced_bytes'] <= 1.05 * costs['trainable_bytes']
