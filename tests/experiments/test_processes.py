@@ -1,0 +1,62 @@
+"""How processes find each other."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from backbones import UserError
+from experiments.training import processes
+
+
+def test_a_process_alone_joins_nobody(monkeypatch):
+    monkeypatch.setattr(processes.jax.distributed, 'initialize', lambda *_: pytest.fail('joined'))
+    processes.join(detect=False)
+
+
+def test_the_three_belong_together():
+    with pytest.raises(UserError, match='belong together; one is missing'):
+        processes.join(False, 'localhost:1', 2, None)
+
+
+def test_no_cluster(monkeypatch):
+    """What JAX says of missing variables becomes one line that says what to give."""
+
+    def initialize(*_):
+        raise ValueError('coordinator_address should be defined.')
+
+    monkeypatch.setattr(processes.jax.distributed, 'initialize', initialize)
+    with pytest.raises(UserError, match=r'coordinator_address should be defined.*give --coordinator_address'):
+        processes.join(detect=True)
+
+
+_JOIN = """
+import jax
+from experiments.training import processes
+processes.join(detect=True)
+print(jax.process_index(), jax.process_count(), jax.device_count())
+"""
+
+
+@pytest.mark.slow
+def test_slurm_says_who_is_who():
+    """Its variables, as ``srun`` sets them for two tasks on one node."""
+    variables = {'SLURM_JOB_ID': str(os.getpid()), 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS': '2'}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, '-c', _JOIN],
+            env={
+                **os.environ,
+                **variables,
+                'JAX_PLATFORMS': 'cpu',
+                'SLURM_PROCID': str(number),
+                'SLURM_LOCALID': str(number),
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    outputs = [task.communicate(timeout=120)[0].split()[-3:] for task in tasks]
+    assert outputs == [['0', '2', '2'], ['1', '2', '2']]
