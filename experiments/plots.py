@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.tables import Entry, datasets
 
-_MARKERS = ('o', 's', '^', 'D', 'v', 'P')
+_MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*', 'p', 'h')
 
 
 def _scale_decently(axis: Axes, gigaflops: Sequence[float]) -> None:
