@@ -22,6 +22,7 @@ from experiments.training import loop
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.config import default_config
 from experiments.training.interruption import Interruption
+from experiments.training.session import Session
 from experiments.training.setup import Setup
 
 STEPS_PER_EPOCH = 39
@@ -109,7 +110,7 @@ def test_what_lies_on_disk_after_a_step_is_enough(tmp_path, compiled_once):
         shutil.copytree(tmp_path / 'whole', tmp_path / 'cut')
 
     with Accident(11, leave) as accident:
-        whole = loop.fit(config, dataset, tmp_path / 'whole', interruption=accident)
+        whole = loop.run(Session(config, dataset, tmp_path / 'whole'), interruption=accident)
     cut = loop.fit(config, dataset, tmp_path / 'cut')
     assert files.read_jsonl(tmp_path / 'cut' / 'events.jsonl')[0]['step'] == 10
     assert_same_bits(cut.variables, whole.variables)
@@ -245,7 +246,7 @@ def test_images_that_break_while_a_training_runs(tmp_path, monkeypatch, compiled
     content = broken[2].read_bytes()
 
     with Accident(2, lambda: [path.write_bytes(b'') for path in broken[:2]]) as accident:
-        trained = loop.fit(config, dataset, tmp_path / 'run', interruption=accident)
+        trained = loop.run(Session(config, dataset, tmp_path / 'run'), interruption=accident)
     assert sorted(trained.unreadable) == names[:2]
     events = [event for event in files.read_jsonl(tmp_path / 'run' / 'events.jsonl') if event['event'] == 'unreadable']
     assert sorted(event['example'] for event in events) == names[:2]
@@ -256,7 +257,7 @@ def test_images_that_break_while_a_training_runs(tmp_path, monkeypatch, compiled
         path.write_bytes(content)
     accident = Accident(8, lambda: [path.write_bytes(b'') for path in broken])
     with accident, pytest.raises(UserError, match='at most 2 are skipped') as caught:
-        loop.fit(config, dataset, tmp_path / 'other', interruption=accident)
+        loop.run(Session(config, dataset, tmp_path / 'other'), interruption=accident)
     assert all(name in str(caught.value) for name in names)
     with Checkpoints(tmp_path / 'other' / 'checkpoints') as checkpoints:
         assert 6 in checkpoints.steps()
