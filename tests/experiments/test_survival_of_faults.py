@@ -75,7 +75,7 @@ def test_any_damaged_file_costs_some_steps_only(tmp_path, compiled_once, damage)
     config.epochs = 2.0
     dataset = sources.load('digits')
     whole = loop.fit(config, dataset, tmp_path / 'whole')
-    wanted, test = jax.tree.map(np.array, whole.variables), whole.test()
+    wanted, test = jax.tree.map(np.array, whole.variables), whole.evaluate('test')
     metrics = (tmp_path / 'whole' / 'metrics.jsonl').read_text()
     directory = tmp_path / 'whole' / 'checkpoints'
     earlier, last = sorted(int(path.name) for path in directory.iterdir())
@@ -93,7 +93,7 @@ def test_any_damaged_file_costs_some_steps_only(tmp_path, compiled_once, damage)
         assert f'falling back to step {earlier}' in events[0]['text']
         assert events[1]['step'] == earlier < last
         assert_same_bits(trained.variables, wanted)
-        assert trained.test().loss == test.loss
+        assert trained.evaluate('test').loss == test.loss
         assert (tmp_path / 'run' / 'metrics.jsonl').read_text() == metrics
         shutil.rmtree(tmp_path / 'run')
 
