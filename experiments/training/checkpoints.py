@@ -108,7 +108,9 @@ class Checkpoints:
             except UserError as failure:
                 error.add_note(str(failure))
         finally:
-            self._orbax.close()
+            # What became of the saves is known by now; orbax would say it again in its own words.
+            with contextlib.suppress(Exception):
+                self._orbax.close()
             sys.unraisablehook = self._hook
 
     def save(self, step: int, state: PyTree, metadata: dict, score: float | None = None) -> None:
