@@ -1,12 +1,18 @@
 """Run an ablation: python -m experiments.ablate --config FILE[:NAME=VALUE,…] --workdir DIR
 
 Plans the cells that the config's axes span, runs what is not finished in the work directory, and writes the table.
+Asked to stop (SIGTERM), it ends with exit status 75, and the same command goes on with what is not finished.
 """
+
+import argparse
+
+import ml_collections
 
 from experiments import command_line, display, files, report
 from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
 from experiments.data import sources
+from experiments.training.interruption import Interruption
 
 
 def main(argv: list[str] | None) -> None:
@@ -15,6 +21,11 @@ def main(argv: list[str] | None) -> None:
     command_line.add_data_directory(arguments)
     arguments.add_argument('--plan', action='store_true', help='print the plan with its estimated cost and stop')
     options, config = command_line.parse(arguments, argv)
+    with Interruption():
+        _ablate(config, options)
+
+
+def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> None:
     planned = cells.plan(config)
     workdir = options.workdir
     files.check_workdir(workdir, config.to_dict())

@@ -18,8 +18,9 @@ trap 'rm -f "$log"' EXIT
 for ((restart = 0; restart <= MOST_RESTARTS; restart++)); do
     gcloud compute tpus tpu-vm ssh "$TPU" --zone "$ZONE" --worker=all --command "$run; echo exit status: \$?" |
         tee "$log" || true
-    # 75: asked to stop (maintenance, preemption) with the state saved. Anything else is the end, good or bad.
-    if ! grep -q '^exit status: 75$' "$log"; then
+    # 75: asked to stop (maintenance, preemption) with the state saved; 143: before there was a state to save. Anything
+    # else is the end, good or bad.
+    if ! grep -qE '^exit status: (75|143)$' "$log"; then
         ! grep -q '^exit status: [1-9]' "$log" && grep -q '^exit status: 0$' "$log"
         exit
     fi

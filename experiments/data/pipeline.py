@@ -70,6 +70,15 @@ class _Read(NamedTuple):
     bad: dict[int, str]
 
 
+class _Reading(NamedTuple):
+    """How batches are read, whichever they are; see ``training_batches``."""
+
+    threads: int
+    processes: int
+    prefetch: int
+    bad_files_limit: int
+
+
 @dataclasses.dataclass(frozen=True)
 class _TrainingPlan:
     sampler: Sampler
@@ -228,7 +237,7 @@ def training_batches(
     if seed < 0:
         raise UserError(f'a seed must not be negative, and {seed} is')
     plan = _TrainingPlan(sampler, first_step, last_step, rows)
-    return _batches(dataset, plan, transform, seed, threads, processes, prefetch, bad_files_limit)
+    return _batches(dataset, plan, transform, seed, _Reading(threads, processes, prefetch, bad_files_limit))
 
 
 def evaluation_batches(
@@ -256,7 +265,7 @@ def evaluation_batches(
     if len(indices) == 0:
         raise UserError(f'there are no examples of {dataset.name!r} to evaluate; expected at least one')
     plan = _EvaluationPlan(indices, batch_size, rows)
-    return _batches(dataset, plan, None, 0, threads, 0, prefetch, bad_files_limit)
+    return _batches(dataset, plan, None, 0, _Reading(threads, 0, prefetch, bad_files_limit))
 
 
 def _batches(
@@ -264,18 +273,17 @@ def _batches(
     plan: _TrainingPlan | _EvaluationPlan,
     transform: Transform | None,
     seed: int,
-    threads: int,
-    processes: int,
-    prefetch: int,
-    limit: int,
+    reading: _Reading,
 ) -> Batches:
     """Checks at once what the generator would only check at its first batch."""
-    for name, value in {'threads': threads, 'processes': processes, 'prefetch': prefetch}.items():
+    for name in ('threads', 'processes', 'prefetch'):
+        value = getattr(reading, name)
         if value < 0:
             raise UserError(f'{name} of the input pipeline must not be negative, and {value} is')
-    processes = min(processes, len(plan))
-    threads = threads or max(1, worker_count() // max(1, processes))
-    return _generate(dataset, plan, transform, seed, threads, processes, prefetch, limit)
+    processes = min(reading.processes, len(plan))
+    threads = reading.threads or max(1, worker_count() // max(1, processes))
+    reading = reading._replace(threads=threads, processes=processes)
+    return _generate(dataset, plan, transform, seed, reading)
 
 
 def _generate(
@@ -283,25 +291,22 @@ def _generate(
     plan: _TrainingPlan | _EvaluationPlan,
     transform: Transform | None,
     seed: int,
-    threads: int,
-    processes: int,
-    prefetch: int,
-    limit: int,
+    reading: _Reading,
 ) -> Batches:
     known: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         images = dataset.images
-        if processes and isinstance(images, np.ndarray):
+        if reading.processes and isinstance(images, np.ndarray):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='images-'))
             images = _Mapped(Path(folder) / 'images.npy', images)
-        source = _Source(images, plan, transform, seed, threads)
+        source = _Source(images, plan, transform, seed, reading.threads)
         stack.callback(source.close)
-        elements = _read_ahead(source, processes, prefetch)
+        elements = _read_ahead(source, reading.processes, reading.prefetch)
         stack.callback(elements.close)
         for position in range(len(plan)):
             batch = _host_batch(dataset, plan.first_step + position, plan[position], _next(elements))
             known.update(batch.bad)
-            unreadable.check_limit(tuple(known.items()), f'examples of {dataset.name!r}', limit)
+            unreadable.check_limit(tuple(known.items()), f'examples of {dataset.name!r}', reading.bad_files_limit)
             yield batch
 
 

@@ -12,16 +12,13 @@ checksums and was moved aside.
 
 import contextlib
 import json
-import logging
-import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -33,6 +30,7 @@ from orbax.checkpoint.options import AsyncOptions
 
 from backbones.errors import UserError
 from backbones.pretrained.checksums import find_damage, flush, write_checksums
+from experiments.training import storage
 
 STATE = 'default'
 METADATA = 'metadata.json'
@@ -80,11 +78,12 @@ class Checkpoints:
         self._saving: int | None = None
         self._description = ''
         self._failure: str | None = None
+        self._contexts = contextlib.ExitStack()
         # One that makes directories in the background waits five minutes for those that can not be made.
         options = AsyncOptions(create_directories_asynchronously=False)
         self._handler = ocp.StandardCheckpointHandler()
         self._orbax = ocp.AsyncCheckpointer(
-            self._handler, async_options=options, temporary_path_class=_then(self._finish)
+            self._handler, async_options=options, temporary_path_class=storage.then(self._finish)
         )
         if jax.process_index() == 0 and self._directory.is_dir():
             for path in self._directory.iterdir():
@@ -92,9 +91,7 @@ class Checkpoints:
                     shutil.rmtree(path, ignore_errors=True)
 
     def __enter__(self) -> 'Checkpoints':
-        self._hook, sys.unraisablehook = sys.unraisablehook, _quiet_about_closed_loops
-        for name in ('absl', 'asyncio'):
-            logging.getLogger(name).addFilter(_is_not_of_orbax)
+        self._contexts.enter_context(storage.quiet())
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -111,7 +108,7 @@ class Checkpoints:
             # What became of the saves is known by now; orbax would say it again in its own words.
             with contextlib.suppress(Exception):
                 self._orbax.close()
-            sys.unraisablehook = self._hook
+            self._contexts.close()
 
     def save(self, step: int, state: PyTree, metadata: dict, score: float | None = None) -> None:
         """Start saving; a step that is saved already is left as it is.
@@ -136,14 +133,14 @@ class Checkpoints:
         score = None if score is None else float(score)
         self._description = json.dumps({'step': step, 'score': score, 'metadata': metadata}, indent=1)
         self._failure = None
-        _check_storable(state)
-        state = jax.tree.map(_storable, state)
+        storage.check_storable(state)
+        state = jax.tree.map(storage.storable, state)
         if jax.process_index() == 0:
             shutil.rmtree(self._unfinished(step), ignore_errors=True)
         try:
             self._orbax.save(self._unfinished(step) / STATE, args=ocp.args.StandardSave(state))
         except OSError as error:
-            raise self._failed(step, _reason(error)) from error
+            raise self._failed(step, storage.reason(error)) from error
         self._saving = step
 
     def wait(self) -> None:
@@ -235,7 +232,7 @@ class Checkpoints:
             flush(self._directory)
         # Raised in here, it would leave the other processes waiting for this one.
         except OSError as error:
-            self._failure = _reason(error)
+            self._failure = storage.reason(error)
 
     def _settle(self, alone: bool = False) -> None:
         """Wait for the save in the background; then there may be one checkpoint too many."""
@@ -246,7 +243,7 @@ class Checkpoints:
             self._orbax.wait_until_finished()
         # The storage below orbax raises its own types: "no space left" is a ValueError.
         except Exception as error:
-            raise self._failed(step, _reason(error)) from error
+            raise self._failed(step, storage.reason(error)) from error
         finally:
             self._saving = None
         failure = self._failure if alone else _from_first_process(lambda: self._failure)
@@ -306,113 +303,29 @@ class Checkpoints:
             shutil.rmtree(target, ignore_errors=True)
             self._path(step).rename(target)
         except OSError as error:
-            return f'{warning}; it can not be moved aside ({_reason(error)}), so step {step} will not be saved again'
+            reason = storage.reason(error)
+            return f'{warning}; it can not be moved aside ({reason}), so step {step} will not be saved again'
         return f'{warning}; the damaged one is now {target.name} and may be deleted'
 
     def _restore(self, step: int, abstract: PyTree) -> PyTree:
         path = self._path(step)
-        target = jax.tree.map(_placed, abstract)
+        target = jax.tree.map(storage.placed, abstract)
         self._check_fit(path, target)
         try:
             state = self._orbax.restore(path / STATE, args=ocp.args.StandardRestore(target))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f'{path} is the checkpoint of another config: {" ".join(str(error).split())}') from error
-        return jax.tree.map(_usable, abstract, state)
+        return jax.tree.map(storage.usable, abstract, state)
 
     def _check_fit(self, path: Path, target: PyTree) -> None:
-        there, here = _leaves(self._handler.metadata(epath.Path(path / STATE)).tree), _leaves(target)
+        there = storage.described(self._handler.metadata(epath.Path(path / STATE)).tree)
+        here = storage.described(target)
         for name in (*here, *there):
             if there.get(name) != here.get(name):
                 raise UserError(
                     f'{path} is the checkpoint of another config: {name} is {there.get(name, "absent")} there and '
                     f'{here.get(name, "absent")} here; take the config that it was saved with, or another directory'
                 )
-
-
-def _then(finish: Callable[[Path], None]) -> type[ocp.path.atomicity.AtomicRenameTemporaryPath]:
-    """Orbax's way of writing a directory, followed by ``finish``; nothing of orbax touches the directory after that."""
-
-    class Followed(ocp.path.atomicity.AtomicRenameTemporaryPath):
-        async def finalize(self) -> None:
-            await super().finalize()
-            finish(Path(self.get_final()))
-
-    return Followed
-
-
-def _quiet_about_closed_loops(unraisable: Any) -> None:
-    """Orbax stops waiting at the first array that can not be written; tensorstore complains about each other."""
-    if str(unraisable.exc_value) != 'Event loop is closed':
-        sys.__unraisablehook__(unraisable)
-
-
-def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-    """Orbax's threads log the traceback of what they raise, and asyncio those of the arrays nobody waits for."""
-    forgotten = record.getMessage().startswith('Task exception was never retrieved')
-    return not (forgotten or (record.exc_info and 'orbax' in record.pathname))
-
-
-def _reason(error: Exception) -> str:
-    """In the words of the operating system if it was the one to refuse."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    code = re.search(r"os_error_code='(\d+)'", str(error))  # tensorstore's
-    return os.strerror(int(code.group(1))) if code else str(error) or type(error).__name__
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _check_storable(state: PyTree) -> None:
-    """Orbax notices some of these late, and mixes up arrays of the same name unnoticed."""
-    leaves = ocp.tree.to_flat_dict(state)
-    if not leaves or () in leaves:
-        raise ValueError('a state must be a tree with at least one array')
-    names: dict[str, tuple] = {}
-    for path, leaf in leaves.items():
-        if np.size(leaf) == 0:
-            raise ValueError(f'orbax can not store {"/".join(map(str, path))}: it has no elements')
-        # What orbax calls it, which is a directory of tensorstore.
-        name = re.sub('/+', '/', '.'.join(map(str, path))).rstrip('/')
-        if name in names:
-            raise ValueError(f'orbax has the same name for {names[name]} and {path}')
-        names[name] = path
-    for name, path in names.items():
-        for slash in re.finditer('/', name):
-            if above := names.get(name[: slash.start()]):
-                raise ValueError(f'orbax would write {path} into the directory of {above}')
-
-
-def _storable(leaf: Any) -> Any:
-    """Orbax stores arrays, not typed random keys; and it may read numpy's after ``save`` has returned."""
-    if not isinstance(leaf, jax.Array):
-        return np.array(leaf)
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """What ``_storable`` makes of such a leaf, on a device of this process if nothing else is asked for."""
-    stored = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(stored.shape, stored.dtype, sharding=sharding)
-
-
-def _usable(leaf: jax.ShapeDtypeStruct, array: jax.Array) -> jax.Array:
-    if not _is_key(leaf):
-        return array
-    names: list[str] = []
-    # A traced key tells its implementation, an abstract one does not.
-    jax.eval_shape(lambda key: names.append(str(jax.random.key_impl(key))), leaf)
-    return jax.random.wrap_key_data(array, impl=names[0])
-
-
-def _leaves(tree: PyTree) -> dict[str, str]:
-    """Path → type and shape, of arrays as of orbax's descriptions of them."""
-    return {
-        '/'.join(map(str, path)): f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
-        for path, leaf in ocp.tree.to_flat_dict(tree).items()
-    }
 
 
 def _from_first_process(make: Callable[[], T]) -> T:

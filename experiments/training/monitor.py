@@ -83,10 +83,6 @@ class Monitor:
             if error is None:
                 raise
 
-    def evaluated(self, step: int) -> bool:
-        """Whether there is a row of an evaluation after this step."""
-        return any(row['step'] == step and 'validation_accuracy' in row for row in self._rows)
-
     def task(self, description: str, total: int, completed: int = 0) -> Any:
         """A bar of its own."""
         return self._bar.add_task(description, total=total, completed=completed, note='')
@@ -129,11 +125,6 @@ class Monitor:
         self._events[-1]['text'] = text
         files.write_jsonl(self._directory / EVENTS, self._events)
         display.console.print(text, style='yellow', soft_wrap=True, markup=False)
-
-    def show(self, what: Any) -> None:
-        """A table or a line, on the screen only."""
-        if self._loud:
-            display.console.print(what)
 
 
 class _TensorBoard:

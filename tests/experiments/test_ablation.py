@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -15,11 +16,12 @@ from tiny import make_config, make_dataset
 
 import backbones
 from backbones import UserError
-from experiments import files, report, tables
+from experiments import ablate, files, report, tables
 from experiments.ablation import cells, engine, extract
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.data import sources
+from experiments.stopping import Preempted
 
 
 def run(config, workdir, dataset=None) -> Engine:
@@ -316,6 +318,14 @@ class TestKill:
             assert launch(tmp_path / 'killed', 300)
         assert kills >= 1
         assert sorted(map(str, metrics(tmp_path / 'killed'))) == sorted(map(str, metrics(tmp_path / 'whole')))
+
+    def test_asked_to_stop_it_says_that_it_can_go_on(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Engine, 'run', lambda *_: signal.raise_signal(signal.SIGTERM))
+        arguments = ['--config', 'configs/ablations/quickstart.py', "--config.datasets=('digits',)"]
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(Preempted, match='the same command continues'):
+            ablate.main([*arguments, '--workdir', str(tmp_path / 'run')])
+        assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_results_name_the_versions_they_depend_on():
