@@ -6,8 +6,8 @@ A checkpoint is one directory, named by its step, that appears under that name o
     <step>/metadata.json    what training wants to know besides (position in the data, sums of the epoch, ...)
     <step>/checksums.json   size and SHA-256 of every file above
 
-Names with a suffix are no checkpoints: ``<step>.unfinished`` is being written or deleted, ``<step>.damaged`` failed its
-checksums and was moved aside.
+Names with a suffix are no checkpoints: ``<step>.unfinished`` is being written or deleted, ``<step>.replaced`` gives way
+to another one of its step, ``<step>.damaged`` failed its checksums and was moved aside.
 """
 
 import contextlib
@@ -37,7 +37,8 @@ METADATA = 'metadata.json'
 
 T = TypeVar('T')
 
-_LEFTOVER = re.compile(r'\d+\.(unfinished|orbax-checkpoint-tmp.*)')  # the latter of earlier versions
+_REPLACED = '.replaced'
+_LEFTOVER = re.compile(r'\d+\.(unfinished|replaced|orbax-checkpoint-tmp.*)')  # the last of earlier versions
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ class Checkpoints:
             self._handler, async_options=options, temporary_path_class=storage.then(self._finish)
         )
         if jax.process_index() == 0 and self._directory.is_dir():
+            for path in self._directory.glob(f'*{_REPLACED}'):
+                if not path.with_suffix('').exists():
+                    path.rename(path.with_suffix(''))
             for path in self._directory.iterdir():
                 if _LEFTOVER.fullmatch(path.name):
                     shutil.rmtree(path, ignore_errors=True)
@@ -111,7 +115,7 @@ class Checkpoints:
             self._contexts.close()
 
     def save(self, step: int, state: PyTree, metadata: dict, score: float | None = None) -> None:
-        """Start saving; a step that is saved already is left as it is.
+        """Start saving; a step that is saved already is replaced.
 
         What is saved is what ``state`` and ``metadata`` are now: they may be changed or donated afterwards.
 
@@ -128,8 +132,6 @@ class Checkpoints:
         """
         self._settle()
         step = int(step)
-        if _from_first_process(lambda: self._path(step).exists()):
-            return
         score = None if score is None else float(score)
         self._description = json.dumps({'step': step, 'score': score, 'metadata': metadata}, indent=1)
         self._failure = None
@@ -228,8 +230,12 @@ class Checkpoints:
         try:
             (unfinished / METADATA).write_text(self._description)
             write_checksums(unfinished)
-            unfinished.rename(unfinished.with_suffix(''))
+            final = unfinished.with_suffix('')
+            if final.exists():
+                final.rename(final.with_suffix(_REPLACED))
+            unfinished.rename(final)
             flush(self._directory)
+            shutil.rmtree(final.with_suffix(_REPLACED), ignore_errors=True)
         # Raised in here, it would leave the other processes waiting for this one.
         except OSError as error:
             self._failure = storage.reason(error)
@@ -303,8 +309,7 @@ class Checkpoints:
             shutil.rmtree(target, ignore_errors=True)
             self._path(step).rename(target)
         except OSError as error:
-            reason = storage.reason(error)
-            return f'{warning}; it can not be moved aside ({reason}), so step {step} will not be saved again'
+            return f'{warning}; it can not be moved aside ({storage.reason(error)})'
         return f'{warning}; the damaged one is now {target.name} and may be deleted'
 
     def _restore(self, step: int, abstract: PyTree) -> PyTree:

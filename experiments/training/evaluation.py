@@ -1,5 +1,6 @@
 """Exact evaluation: sums over every example once, for any number of examples, devices and processes."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -10,6 +11,10 @@ from jaxtyping import Float, Int
 from experiments.data import pipeline
 from experiments.data.dataset import Dataset
 from experiments.training.topology import Topology
+
+
+class GivenUp(Exception):
+    """An evaluation was asked to end before its end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,7 @@ def evaluate(
     topology: Topology,
     config: ml_collections.ConfigDict,
     advance: Callable[[int], None] = lambda count: None,
+    stops: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Evaluate a split; every process takes part and gets the whole result.
 
@@ -61,6 +67,10 @@ def evaluate(
         batch_size: examples per call on all devices; the last batch is filled up with examples of no weight.
         config: of the training (how data are read).
         advance: is told the number of examples after each batch.
+        stops: is asked after each batch whether to give up; all processes must get the same answer.
+
+    Raises:
+        GivenUp: ``stops`` said so.
     """
     indices = dataset.splits[split]
     rows = topology.rows(batch_size)
@@ -76,15 +86,18 @@ def evaluate(
         prefetch=config.prefetch,
         bad_files_limit=config.bad_files_limit,
     )
-    for host in reading:
-        sums = step(variables, topology.batch_arrays(host.arrays, rows, batch_size))
-        loss += float(sums['loss'])
-        correct += int(sums['correct'])
-        count += int(sums['count'])
-        valid = np.asarray(sums['valid'])
-        members = np.resize(indices[host.step * batch_size : (host.step + 1) * batch_size], batch_size)
-        logits.append(np.asarray(sums['logits'])[valid])
-        seen.append(members[valid])
-        bad += host.bad
-        advance(min(batch_size, len(indices) - host.step * batch_size))
+    with contextlib.closing(reading):
+        for host in reading:
+            sums = step(variables, topology.batch_arrays(host.arrays, rows, batch_size))
+            loss += float(sums['loss'])
+            correct += int(sums['correct'])
+            count += int(sums['count'])
+            valid = np.asarray(sums['valid'])
+            members = np.resize(indices[host.step * batch_size : (host.step + 1) * batch_size], batch_size)
+            logits.append(np.asarray(sums['logits'])[valid])
+            seen.append(members[valid])
+            bad += host.bad
+            advance(min(batch_size, len(indices) - host.step * batch_size))
+            if stops():
+                raise GivenUp
     return Evaluation(np.concatenate(seen), np.concatenate(logits), loss, correct, count, tuple(bad))

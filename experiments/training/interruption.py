@@ -1,7 +1,8 @@
 """Notice that the process is to end soon: SIGTERM, which clusters send before they take a machine away.
 
-A training saves its state at the next step and ends with ``stopping.EXIT_STATUS``, which says: start me again. With
-several processes JAX's coordination service receives the signal, whichever process gets it, and names one step to all.
+A training saves its state after the step at hand, or gives the evaluation at hand up, and ends with
+``stopping.EXIT_STATUS``, which says: start me again. With several processes JAX's coordination service receives the
+signal, whichever process gets it, and names the same moment to all.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ class Interruption:
     def __init__(self):
         self._deferred = False
         self._noted = threading.Event()
+        self._calls = 0
         self._before = None
 
     def __enter__(self) -> 'Interruption':
@@ -41,7 +43,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def deferred(self) -> Generator[None]:
-        """A context in which the signal waits for the next ``at``, or for the end of the context."""
+        """A context in which the signal waits for the next ``asked``, or for the end of the context."""
         self._deferred = True
         try:
             yield
@@ -50,8 +52,9 @@ class Interruption:
         if self._noted.is_set():
             raise Preempted
 
-    def at(self, step: int) -> bool:
-        """Whether to save and stop after this step; the same answer on every process. Ask after every step."""
+    def asked(self) -> bool:
+        """Whether to save and stop now; the same answer on every process, which must all ask equally often."""
+        self._calls += 1
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            return multihost_utils.reached_preemption_sync_point(self._calls)
         return self._noted.is_set()

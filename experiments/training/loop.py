@@ -102,7 +102,9 @@ def run(
         contexts.enter_context(files.refusals_told(last_good))
         restored = checkpoints.restore_latest(abstract)
         progress = Progress(**restored.metadata) if restored else Progress()
-        monitor = contexts.enter_context(Monitor(directory, config, progress.step, session.loud))
+        monitor = contexts.enter_context(
+            Monitor(directory, config, progress.step, session.loud, progress.evaluation_due)
+        )
         if restored:
             state = restored.state
             for warning in restored.warnings:

@@ -54,12 +54,24 @@ class Monitor:
         directory: where files go.
         config: of the training.
         first: rows of an earlier run after this step are forgotten: they will be computed again.
+        evaluation_due: whether the row of an evaluation after this very step is forgotten as well.
         loud: whether anything is written or shown at all.
     """
 
-    def __init__(self, directory: Path, config: ml_collections.ConfigDict, first: int, loud: bool):
+    def __init__(
+        self,
+        directory: Path,
+        config: ml_collections.ConfigDict,
+        first: int,
+        loud: bool,
+        evaluation_due: bool = False,
+    ):
         self._directory, self._loud = directory, loud
-        self._rows = [row for row in files.read_jsonl(directory / METRICS) if row['step'] <= first]
+        self._rows = [
+            row
+            for row in files.read_jsonl(directory / METRICS)
+            if row['step'] < first or (row['step'] == first and not (evaluation_due and 'epoch' in row))
+        ]
         self._events = files.read_jsonl(directory / EVENTS)
         self._written = time.monotonic()
         self._bar = display.progress()

@@ -13,6 +13,7 @@ from backbones.errors import UserError
 from experiments.data import pipeline
 from experiments.stopping import Preempted
 from experiments.training.checkpoints import Checkpoints
+from experiments.training.evaluation import GivenUp
 from experiments.training.interruption import Interruption
 from experiments.training.monitor import EVENTS, Monitor
 from experiments.training.session import Session
@@ -28,6 +29,7 @@ class Progress:
         phase: number of the present phase.
         phase_start: finished steps when it began.
         over: whether it has ended.
+        evaluation_due: whether this step ends with an evaluation that is not done yet.
         sums: of the metrics of the steps since the last evaluation.
         counted: number of those steps.
         last_accuracy: of the newest evaluation of this phase; -1 before the first.
@@ -41,6 +43,7 @@ class Progress:
     phase: int = 0
     phase_start: int = 0
     over: bool = False
+    evaluation_due: bool = False
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     counted: int = 0
     last_accuracy: float = -1.0
@@ -96,9 +99,17 @@ class Phase:
             UserError: see ``loop.fit``.
             Preempted: the process was asked to stop; the state is saved.
         """
-        session, progress, monitor = self._session, self._progress, self._monitor
+        if self._progress.evaluation_due:
+            self._pause(state, stops=False, saves=True)
+        if not self._progress.over:
+            state = self._take_steps(state, profile)
+        self._monitor.done(self._task)
+        return state
+
+    def _take_steps(self, state: TrainState, profile: bool) -> TrainState:
+        session, progress = self._session, self._progress
         train_step = session.setup.train_step(progress.phase, progress.phase_start)
-        monitor.advance(self._task, note='compiling')
+        self._monitor.advance(self._task, note='compiling')
         first = progress.step
         reading = session.batches(first, self._end)
         with contextlib.closing(reading), Profile(session.directory if profile else None, first) as tracing:
@@ -111,32 +122,41 @@ class Phase:
                 if len(self._pending) > 1:
                     self._settle()
                 within = step - progress.phase_start
+                stops = self._interruption.asked()
                 evaluates = within % self._evaluation_steps == 0 or step == self._end
-                stops = self._interruption.at(step)
-                saves = within % self._checkpoint_steps == 0 or stops or step == self._end
-                if not (evaluates or saves or tracing.last(step)):
+                saves = within % self._checkpoint_steps == 0 or step == self._end
+                if not (evaluates or saves or stops or tracing.last(step)):
                     continue
                 while self._pending:
                     self._settle()
                 tracing.after(step)
-                progress.step = step
-                if evaluates:
-                    self._evaluate(state)
-                best_yet = evaluates and session.keeps_best and self._is_last and progress.stale == 0
-                if saves or best_yet or progress.over:
-                    # Who resumes from here computes no row before it again.
-                    monitor.flush()
-                    score = progress.last_accuracy if evaluates and self._is_last else None
-                    self._checkpoints.save(step, state, dataclasses.asdict(progress), score)
-                    monitor.meter.pause()
-                if stops and not (progress.over and self._is_last):
-                    self._checkpoints.wait()
-                    monitor.event('preempted', f'asked to stop: step {step:,} is saved', step=step)
-                    raise Preempted(step)
+                progress.step, progress.evaluation_due = step, evaluates
+                if evaluates or saves or stops:
+                    self._pause(state, stops, saves)
                 if progress.over:
                     break
-        monitor.done(self._task)
         return state
+
+    def _pause(self, state: TrainState, stops: bool, saves: bool) -> None:
+        """Between two steps: evaluate if it is due, save if there is a reason to, and stop if asked to.
+
+        Raises:
+            Preempted: the state is saved.
+        """
+        session, progress, monitor = self._session, self._progress, self._monitor
+        evaluated = progress.evaluation_due and not stops and self._evaluate(state)
+        stops = stops or progress.evaluation_due
+        best_yet = evaluated and session.keeps_best and self._is_last and progress.stale == 0
+        if saves or stops or best_yet or progress.over:
+            # Who resumes from here computes no row before it again.
+            monitor.flush()
+            score = progress.last_accuracy if evaluated and self._is_last else None
+            self._checkpoints.save(progress.step, state, dataclasses.asdict(progress), score)
+            monitor.meter.pause()
+        if stops and not (progress.over and self._is_last):
+            self._checkpoints.wait()
+            monitor.event('preempted', f'asked to stop: step {progress.step:,} is saved', step=progress.step)
+            raise Preempted(progress.step)
 
     def _settle(self) -> None:
         """Look at the oldest step that nobody has looked at yet; waits until the devices have done it."""
@@ -180,10 +200,18 @@ class Phase:
                 progress.bad.append(example)
                 self._monitor.event('unreadable', f'left out: {example} cannot be read ({reason})', example=example)
 
-    def _evaluate(self, state: TrainState) -> None:
-        """Evaluate on the validation split, write the row, and see whether the phase is over."""
+    def _evaluate(self, state: TrainState) -> bool:
+        """Evaluate on the validation split, write the row, and see whether the phase is over.
+
+        Returns:
+            Whether it came to its end, and was not given up as the process was asked to stop.
+        """
         session, progress, config = self._session, self._progress, self._session.config
-        evaluation = session.evaluate(state.variables(), 'validation', self._monitor)
+        try:
+            evaluation = session.evaluate(state.variables(), 'validation', self._monitor, self._interruption.asked)
+        except GivenUp:
+            return False
+        progress.evaluation_due = False
         means = progress.evaluated(evaluation.accuracy)
         schedule = session.setup.schedule(progress.phase, progress.phase_start)
         row: dict[str, float | str] = {
@@ -201,6 +229,7 @@ class Phase:
         if tired and progress.step < self._end:
             text = f'no better validation accuracy than {progress.best:.4f} for {patience} epochs: the phase ends'
             self._monitor.event('early stopping', text, step=progress.step)
+        return True
 
 
 class Profile:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -136,8 +137,18 @@ class Session:
         """A batch on the devices."""
         return self.topology.batch_arrays(host.arrays, self.rows, self.setup.batch_size)
 
-    def evaluate(self, variables: dict, split: str, monitor: Monitor | None = None) -> Evaluation:
-        """Evaluate a split with variables that lie on the devices (``TrainState.variables``)."""
+    def evaluate(
+        self,
+        variables: dict,
+        split: str,
+        monitor: Monitor | None = None,
+        stops: Callable[[], bool] = lambda: False,
+    ) -> Evaluation:
+        """Evaluate a split with variables that lie on the devices (``TrainState.variables``).
+
+        Raises:
+            GivenUp: see ``evaluation.evaluate``.
+        """
         examples = len(self.dataset.splits[split])
         # No larger than need be: the last batch is filled up.
         unit = self.topology.devices
@@ -153,6 +164,7 @@ class Session:
                 self.topology,
                 self.config,
                 (lambda count: monitor.advance(task, by=count)) if monitor else (lambda count: None),
+                stops,
             )
         finally:
             if monitor:

@@ -138,11 +138,27 @@ def test_state_and_metadata_are_those_of_the_call(tmp_path):
     assert_holds(restored, 5)
 
 
-def test_a_saved_step_is_left_alone(tmp_path):
+def test_a_saved_step_is_replaced(tmp_path):
     save_steps(tmp_path, 1)
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, make_state(2), {})
-    assert_holds(restore(tmp_path), 1)
+    with Checkpoints(tmp_path, keep_best=True) as checkpoints:
+        checkpoints.save(1, make_state(2), {'evaluated': True}, 0.5)
+        checkpoints.wait()
+        assert checkpoints.restore_best(lambda metadata: ABSTRACT).step == 1
+    restored = restore(tmp_path)
+    assert (restored.step, restored.metadata) == (1, {'evaluated': True})
+    assert_same_bits(restored.state, make_state(2))
+    assert [path.name for path in tmp_path.iterdir()] == ['1']
+
+
+def test_killed_while_a_step_is_replaced(tmp_path):
+    """The one before is still there, or the new one is already."""
+    save_steps(tmp_path, 1, 2)
+    (tmp_path / '2').rename(tmp_path / '2.replaced')
+    (tmp_path / '2.unfinished').mkdir()
+    assert_holds(restore(tmp_path), 2)
+    shutil.copytree(tmp_path / '1', tmp_path / '2.replaced')
+    assert_holds(restore(tmp_path), 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['1', '2']
 
 
 def test_other_devices(tmp_path):

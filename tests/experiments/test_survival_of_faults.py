@@ -44,16 +44,17 @@ def compiled_once(monkeypatch):
 
 
 class Accident(Interruption):
-    """Something happens after a step."""
+    """Something happens at the so-manieth time that a run looks whether it is to stop: after steps, in evaluations."""
 
-    def __init__(self, step, happens):
+    def __init__(self, times, happens):
         super().__init__()
-        self._step, self._happens = step, happens
+        self._left, self._happens = times, happens
 
-    def at(self, step):
-        if step == self._step:
+    def asked(self):
+        self._left -= 1
+        if self._left == 0:
             self._happens()
-        return super().at(step)
+        return super().asked()
 
 
 def flip(file: Path) -> None:
@@ -109,7 +110,7 @@ def test_what_lies_on_disk_after_a_step_is_enough(tmp_path, compiled_once):
             time.sleep(0.01)
         shutil.copytree(tmp_path / 'whole', tmp_path / 'cut')
 
-    with Accident(11, leave) as accident:
+    with Accident(12, leave) as accident:
         whole = loop.run(Session(config, dataset, tmp_path / 'whole'), interruption=accident)
     cut = loop.fit(config, dataset, tmp_path / 'cut')
     assert files.read_jsonl(tmp_path / 'cut' / 'events.jsonl')[0]['step'] == 10
@@ -255,7 +256,7 @@ def test_images_that_break_while_a_training_runs(tmp_path, monkeypatch, compiled
     # One more than the limit, from the second epoch on.
     for path in broken:
         path.write_bytes(content)
-    accident = Accident(8, lambda: [path.write_bytes(b'') for path in broken])
+    accident = Accident(9, lambda: [path.write_bytes(b'') for path in broken])
     with accident, pytest.raises(UserError, match='at most 2 are skipped') as caught:
         loop.run(Session(config, dataset, tmp_path / 'other'), interruption=accident)
     assert all(name in str(caught.value) for name in names)

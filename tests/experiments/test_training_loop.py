@@ -67,6 +67,10 @@ class Killed(BaseException):
     pass
 
 
+def killed(*_):
+    raise Killed
+
+
 @pytest.mark.parametrize('backbone', ['vit_micro', pytest.param('resnet_micro', marks=pytest.mark.slow)])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(tmp_path, monkeypatch, backbone):
     dataset, config = make_dataset(), make_config(backbone=backbone)
@@ -90,37 +94,66 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(tmp_path, monke
     assert (tmp_path / 'cut' / 'metrics.jsonl').read_text() == (tmp_path / 'whole' / 'metrics.jsonl').read_text()
 
 
-class AfterSteps(Interruption):
-    """Asks to stop after a number of steps, as SIGTERM does."""
+class Soon(Interruption):
+    """Asked to stop at the so-manieth time that a run looks whether it is: after each step, and in evaluations."""
 
-    def __init__(self, step: int):
+    def __init__(self, times: int):
         super().__init__()
-        self._step = step
+        self._left = times
 
-    def at(self, step: int) -> bool:
-        return step >= self._step
+    def asked(self) -> bool:
+        self._left -= 1
+        return self._left == 0
 
 
 def test_asked_to_stop_it_saves_the_step_it_is_at(tmp_path):
-    """In the middle of an epoch, whose metrics are then the means of both parts; in both phases."""
+    """In the middle of an epoch, whose metrics are then the means of both parts; before and in an evaluation."""
     dataset = make_dataset()
-    config = make_config(regime='lpft', weights='bundled:vit_micro', probe_epochs=1.0, epochs=2.0, log_steps=5)
+    config = make_config(
+        regime='lpft', weights='bundled:vit_micro', probe_epochs=1.0, epochs=2.0, log_steps=5, keep_best=True
+    )
     whole = loop.fit(config, dataset, tmp_path / 'whole')
-    for step in (3, 7, 11):
+    for times, step, evaluation_due in [
+        (3, 3, False),
+        (4, 7, True),  # before the evaluation at the end of the first phase
+        (1, 7, True),  # in that evaluation
+        (5, 11, False),
+        (4, 14, True),  # in the first evaluation of the second phase
+        (9, 21, True),  # in the last one
+    ]:
         with pytest.raises(Preempted, match=f'step {step} is saved'):
-            loop.run(Session(config, dataset, tmp_path / 'cut'), interruption=AfterSteps(step))
+            loop.run(Session(config, dataset, tmp_path / 'cut'), interruption=Soon(times))
+        newest = tmp_path / 'cut' / 'checkpoints' / str(step) / 'metadata.json'
+        assert json.loads(newest.read_text())['metadata']['evaluation_due'] == evaluation_due
         with Checkpoints(tmp_path / 'cut' / 'checkpoints') as checkpoints:
             assert checkpoints.steps()[-1] == step
     resumed = loop.fit(config, dataset, tmp_path / 'cut')
     assert_same_bits(resumed.variables, whole.variables)
     assert (tmp_path / 'cut' / 'metrics.jsonl').read_text() == (tmp_path / 'whole' / 'metrics.jsonl').read_text()
     assert events(tmp_path / 'cut') == [
-        'preempted', 'resumed', 'preempted', 'resumed', 'phase', 'preempted', 'resumed',
+        'preempted', 'resumed', 'preempted', 'resumed', 'preempted', 'resumed', 'phase', 'preempted', 'resumed',
+        'preempted', 'resumed', 'preempted', 'resumed', 'best',
     ]  # fmt: skip
+    steps = [event.get('step') for event in files.read_jsonl(tmp_path / 'cut' / 'events.jsonl')]
+    assert steps[-1] == files.read_jsonl(tmp_path / 'whole' / 'events.jsonl')[-1]['step']
     rows = files.read_jsonl(tmp_path / 'whole' / 'metrics.jsonl')
     assert [(row['step'], row.get('phase')) for row in rows] == [
         (5, None), (7, 'linear'), (10, None), (14, 'finetune'), (15, None), (20, None), (21, 'finetune'),
     ]  # fmt: skip
+
+
+def test_killed_between_a_repeated_evaluation_and_its_checkpoint(tmp_path, monkeypatch):
+    """Its row is in the file already, and is there once only."""
+    dataset, config = make_dataset(), make_config(log_steps=7)
+    loop.fit(config, dataset, tmp_path / 'whole')
+    with pytest.raises(Preempted, match='step 7 is saved'):
+        loop.run(Session(config, dataset, tmp_path / 'cut'), interruption=Soon(7))
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Checkpoints, 'save', killed)
+        loop.fit(config, dataset, tmp_path / 'cut')
+    assert len(files.read_jsonl(tmp_path / 'cut' / 'metrics.jsonl')) == 2
+    loop.fit(config, dataset, tmp_path / 'cut')
+    assert (tmp_path / 'cut' / 'metrics.jsonl').read_text() == (tmp_path / 'whole' / 'metrics.jsonl').read_text()
 
 
 def test_a_finished_training_is_only_restored(tmp_path):
