@@ -21,10 +21,10 @@ ablation: $(VENV)/installed
 	$(RUN) -m experiments.ablate --config configs/ablations/quickstart.py --workdir runs/quickstart
 
 test: $(VENV)/installed-dev
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist loadgroup
 
 test-slow: $(VENV)/installed-dev
-	$(RUN) -m pytest -n 2 -m slow
+	$(RUN) -m pytest -n 2 --dist loadgroup -m slow
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

@@ -81,7 +81,14 @@ PARAMETERS = {
     'resnet_micro': (456_576, None),
     'vit_micro': (458_592, None),
 }
-NAMES = tuple(PARAMETERS)
+
+
+def grouped(names):
+    """Parameters whose tests run in one process, name by name: it traces each once."""
+    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+
+
+NAMES = grouped(PARAMETERS)
 CNNS = tuple(backbones.names('cnn'))
 VITS = tuple(backbones.names('vit'))
 WITHOUT_STATISTICS = ('vgg16', 'vgg19', *(name for name in CNNS if name.startswith('convnext')))  # no BatchNorm
@@ -292,7 +299,7 @@ def statistics_through(name: str, train: bool) -> tuple[list, list]:
     return jaxpr.invars[: len(jaxpr.outvars)], jaxpr.outvars
 
 
-@pytest.mark.parametrize('name', [name for name in CNNS if name not in WITHOUT_STATISTICS])
+@pytest.mark.parametrize('name', grouped(name for name in CNNS if name not in WITHOUT_STATISTICS))
 def test_inference_leaves_the_statistics_untouched(name):
     """The program hands every statistic through: what comes out is the variable that went in."""
     before, after = statistics_through(name, train=False)
@@ -322,13 +329,13 @@ def test_training_updates_every_statistic(name):
     assert not any(left is right for left, right in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize('name', [*VITS, *WITHOUT_STATISTICS])
+@pytest.mark.parametrize('name', grouped([*VITS, *WITHOUT_STATISTICS]))
 def test_models_without_batch_norm_have_no_statistics(name):
     size = backbones.info(name).image_size
     assert set(trace(name, size, size)[1]) == {'params'}
 
 
-@pytest.mark.parametrize('name', [name for name in VITS if hasattr(backbones.create(name), 'patch')])
+@pytest.mark.parametrize('name', grouped(name for name in VITS if hasattr(backbones.create(name), 'patch')))
 @pytest.mark.parametrize(('taller', 'wider'), [(1, 1), (0, 1), (-1, 0)])
 def test_a_vit_rejects_an_image_that_is_no_multiple_of_the_patch(name, taller, wider):
     size = backbones.info(name).image_size

@@ -120,6 +120,19 @@ def test_two_processes_compute_the_same(alone, backbone, fsdp):
 
 
 @pytest.mark.slow
+def test_two_processes_give_the_same_evaluation_up(tmp_path):
+    """One of them is asked to stop while both validate: saved at that step, evaluated by those who resume."""
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    wanted = run_processes('fit', 2, devices=2, directory=str(whole))
+    stopped, other = run_processes('fit', 2, devices=2, directory=str(cut), asked_in_evaluation=True)
+    assert 'step 8 is saved' in stopped['stopped']
+    assert stopped == other
+    assert 2 <= len(stopped['batches']) < 8  # of 64 examples
+    assert run_processes('fit', 2, devices=2, directory=str(cut)) == wanted
+    assert (cut / 'metrics.jsonl').read_bytes() == (whole / 'metrics.jsonl').read_bytes()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(('devices', 'fsdp'), [(1, 1), (8, 1), (8, 8), (4, 2)])
 def test_states_move_between_meshes(tmp_path_factory, devices, fsdp):
     directory = tmp_path_factory.getbasetemp() / 'moving'

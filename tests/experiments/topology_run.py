@@ -9,9 +9,12 @@ process), ``process_id``, ``num_processes`` and ``port``.
 import dataclasses
 import hashlib
 import json
+import os
 import re
+import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import jax
@@ -21,7 +24,7 @@ STEPS = 20
 SPLITS = {'train': 256, 'validation': 64, 'test': 1003, 'three': 3, 'few more': 258}
 
 
-def make_session(backbone: str, fsdp: int):
+def make_session(backbone: str, fsdp: int, directory: str = tempfile.gettempdir()):
     from tiny import make_dataset
 
     from experiments.training.config import default_config
@@ -52,7 +55,7 @@ def make_session(backbone: str, fsdp: int):
     config.mixup = 0.2
     config.clip_norm = 1.0
     config.threads = 1
-    return Session(config, dataset, Path(tempfile.gettempdir()))
+    return Session(config, dataset, Path(directory))
 
 
 def train(backbone: str, fsdp: int = 1, checkpoints: str = '') -> dict:
@@ -101,6 +104,32 @@ def restore(backbone: str, fsdp: int = 1, checkpoints: str = '') -> dict:
     for leaf, sharding in zip(jax.tree.leaves(restored.state), wanted, strict=True):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
     return {'digests': digests(session, restored.state)}
+
+
+def fit(directory: str, asked_in_evaluation: bool = False) -> dict:
+    """A whole training. If it is asked to stop, then the last process is, while it evaluates for the first time."""
+    from experiments.stopping import Preempted
+    from experiments.training import loop
+    from experiments.training import session as sessions
+
+    sessions._EVALUATION_BATCH = 8
+    session = make_session('vit_micro', fsdp=2, directory=directory)
+    evaluate, batches = session._evaluation_step, []
+
+    def slowly(variables, batch):
+        batches.append(batch['label'].shape[0])
+        if len(batches) == 2 and jax.process_index() == jax.process_count() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)  # the other processes hear of it meanwhile
+        return evaluate(variables, batch)
+
+    if asked_in_evaluation:
+        session._evaluation_step = slowly
+    try:
+        trained = loop.run(session, tables=False)
+    except Preempted as stopped:
+        return {'stopped': str(stopped), 'batches': batches}
+    return {'variables': [hashlib.sha256(leaf.tobytes()).hexdigest() for leaf in jax.tree.leaves(trained.variables)]}
 
 
 def digests(session, state) -> dict[str, str]:
@@ -162,7 +191,7 @@ def main(action: str, settings: str) -> dict:
     if processes[0]:
         jax.distributed.initialize(f'localhost:{processes[0]}', *processes[1:])
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-    return {'train': train, 'restore': restore, 'linear_costs': linear_costs}[action](**arguments)
+    return {'train': train, 'restore': restore, 'fit': fit, 'linear_costs': linear_costs}[action](**arguments)
 
 
 if __name__ == '__main__':

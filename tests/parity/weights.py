@@ -220,7 +220,7 @@ TRAINING: tuple[Case, ...] = (
     Case('convnext_tiny', 32, 32, slow=True),
     Case('cspresnet50', 96, 96, options=(('activation', 'silu'),), slow=True),  # LeakyReLU has a kink
     Case('yolo26n', 96, 96, classifier=False, slow=True),
-    Case('vit_tiny_patch16', 64, 64),
+    Case('vit_tiny_patch16', 64, 64, slow=True),
     Case('swin_tiny', 32, 32, slow=True),
     Case('deit_tiny_distilled_patch16', 64, 64, options=(*_NARROW, ('stochastic_depth', 0.1))),
     Case('dinov2_small_reg', 70, 70, options=_NARROW, classifier=False, slow=True),
@@ -241,10 +241,21 @@ WHOLE: tuple[Case, ...] = (
 
 
 def marked(cases: Sequence[Case]) -> list:
-    """The cases as pytest's parameters, with their names and their marks."""
+    """The cases as pytest's parameters, with their names and marks: of several sizes, only the smallest is not slow."""
     import pytest
 
-    return [pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.slow else []) for case in cases]
+    def group(case: Case) -> tuple:
+        resampled = case.image_size != case.file_size
+        return case.backbone, case.layout, case.options, case.classifier, resampled
+
+    smallest: dict[tuple, int] = {}
+    for case in cases:
+        if not case.slow:
+            smallest[group(case)] = min(case.image_size, smallest.get(group(case), case.image_size))
+    return [
+        pytest.param(case, id=str(case), marks=[] if smallest.get(group(case)) == case.image_size else pytest.mark.slow)
+        for case in cases
+    ]
 
 
 # Convolutions that no normalisation follows.
