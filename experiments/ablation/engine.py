@@ -123,15 +123,14 @@ class Engine:
             config = self._training_config(cell, rate)
             directory = files.make_workdir(self._workdir / 'trainings' / cell.key() / f'{rate:g}')
             trained = loop.fit(config, dataset, directory, tables=False)
-            accuracy = trained.evaluate('validation').accuracy
-            if best is None or accuracy > best[0]:
-                best = (accuracy, rate, trained)
+            if best is None or trained.validation_accuracy > best[1].validation_accuracy:
+                best = (rate, trained)
         assert best is not None, 'the sweep has at least one learning rate'
-        accuracy, rate, trained = best
+        rate, trained = best
         logits = logits_of(trained.model, trained.preprocessing)
         outcome = Outcome(
             selected={'learning_rate': rate},
-            validation_accuracy=accuracy,
+            validation_accuracy=trained.validation_accuracy,
             test_scores=logits(trained.variables, dataset.images, dataset.splits['test']),
             trainable_parameters=trained.trainable,
         )

@@ -37,6 +37,7 @@ class Trained:
         steps: number of steps taken.
         examples: number of training examples.
         trainable: number of parameters that trained (in the last phase).
+        validation_accuracy: of these variables.
         images_per_second: training throughput without the first step of this process.
         skipped: steps whose update was left out as it was not finite.
         unreadable: training examples that could not be read.
@@ -49,6 +50,7 @@ class Trained:
     steps: int
     examples: int
     trainable: int
+    validation_accuracy: float
     images_per_second: float
     skipped: tuple[int, ...]
     unreadable: tuple[str, ...]
@@ -137,6 +139,7 @@ def run(
         progress.step,
         len(session.indices),
         sum(leaf.size for leaf in jax.tree.leaves(state.trainable)),
+        progress.best if session.keeps_best else progress.last_accuracy,
         monitor.meter.steps_per_second * setup.batch_size,
         tuple(progress.skipped),
         tuple(progress.bad),

@@ -52,6 +52,7 @@ def test_it_learns(tmp_path):
     trained = loop.fit(config, dataset, tmp_path)
     test = trained.evaluate('test')
     assert test.accuracy > 0.8
+    assert trained.validation_accuracy == trained.evaluate('validation').accuracy
     assert test.count == len(dataset.splits['test'])
     assert (test.logits.argmax(-1) == dataset.labels[test.indices]).sum() == test.correct
     history = files.read_jsonl(tmp_path / 'metrics.jsonl')
@@ -161,6 +162,7 @@ def test_a_finished_training_is_only_restored(tmp_path):
     first = loop.fit(make_config(), dataset, tmp_path)
     again = loop.fit(make_config(), dataset, tmp_path)
     assert_same_bits(first.variables, again.variables)
+    assert again.validation_accuracy == first.validation_accuracy
     assert again.images_per_second == 0
 
 
@@ -208,6 +210,7 @@ def test_the_best_epoch_is_the_result_of_early_stopping(tmp_path, monkeypatch):
     monkeypatch.setattr(phase.Progress, 'evaluated', lambda self, _: original(self, next(accuracies)))
     trained = loop.fit(make_config(epochs=5.0, early_stopping_epochs=2), dataset, tmp_path)
     assert trained.steps == 4 * 7
+    assert trained.validation_accuracy == 0.7
     assert events(tmp_path) == ['early stopping', 'best']
     with Checkpoints(tmp_path / 'checkpoints', keep_best=True) as checkpoints:
         assert checkpoints.steps() == [14, 21, 28]
