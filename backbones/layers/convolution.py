@@ -5,9 +5,11 @@ depends on the machine that wrote it. Family files say *what* to convolve; how i
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -44,6 +46,7 @@ def _general(x: Array, kernel: Array, stride: int, padding: Padding, groups: int
     )
 
 
+@partial(jax.jit, static_argnames=('stride', 'padding'), inline=True)  # traced once for all layers of one shape
 def _depthwise_shifts(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """A depthwise convolution as one multiply-add per kernel tap, which the CPU compiler fuses into a single loop."""
     dtype = x.dtype
