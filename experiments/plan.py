@@ -102,6 +102,14 @@ def _search(setup, phase: int, first: int, limit: int, config: ml_collections.Co
     return [*(probe for batch, probe in probes.items() if batch != best), *([probes[best]] if best else [])]
 
 
+def _tried(probe: ahead.Probe, forward: int) -> str:
+    """Close to its limit a compiler computes things twice instead of keeping them, so arithmetic belongs here."""
+    verdict = f'{"fits" if probe.fits else "does not fit"}: {_memory(probe)}'
+    if probe.analysis is None:
+        return verdict
+    return f'{verdict}, {probe.analysis.flops / probe.batch_per_device / forward:.2f} x forward'
+
+
 def _memory(probe: ahead.Probe) -> str:
     needed = compiled.size(probe.needed_bytes) if probe.needed_bytes else 'more'
     return f'{needed} of {compiled.size(probe.limit_bytes)}' if probe.limit_bytes else needed
@@ -141,10 +149,7 @@ def _show(
         ]
     if len(probes) > 1:
         trailing += [
-            (
-                f'tried {each.batch_per_device:,} per device',
-                f'{"fits" if each.fits else "does not fit"}: {_memory(each)}',
-            )
+            (f'tried {each.batch_per_device:,} per device', _tried(each, forward))
             for each in sorted(probes, key=lambda each: each.batch_per_device)
         ]
     # The table is the result; progress goes to standard error.
