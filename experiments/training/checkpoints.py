@@ -87,12 +87,19 @@ class Checkpoints:
             self._handler, async_options=options, temporary_path_class=storage.then(self._finish)
         )
         if jax.process_index() == 0 and self._directory.is_dir():
-            for path in self._directory.glob(f'*{_REPLACED}'):
-                if not path.with_suffix('').exists():
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        """Remove what a killed training left; a step that it was about to replace becomes that step again."""
+        for path in list(self._directory.iterdir()):
+            if not _LEFTOVER.fullmatch(path.name):
+                continue
+            if path.suffix == _REPLACED and not path.with_suffix('').exists():
+                # Where nothing may be renamed, nothing can be saved either, and saving says so.
+                with contextlib.suppress(OSError):
                     path.rename(path.with_suffix(''))
-            for path in self._directory.iterdir():
-                if _LEFTOVER.fullmatch(path.name):
-                    shutil.rmtree(path, ignore_errors=True)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
 
     def __enter__(self) -> 'Checkpoints':
         self._contexts.enter_context(storage.quiet())

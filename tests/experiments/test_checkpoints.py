@@ -309,11 +309,11 @@ def test_the_best_stays_over_restarts(tmp_path):
 
 def test_leftovers_are_removed(tmp_path):
     save_steps(tmp_path, 1)
-    for name in ('2.unfinished', '3.orbax-checkpoint-tmp', '4.damaged', 'notes'):
+    for name in ('2.unfinished', '3.orbax-checkpoint-tmp', '4.damaged', 'notes', 'notes.replaced'):
         (tmp_path / name / 'default').mkdir(parents=True)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['1', '4.damaged', 'notes']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['1', '4.damaged', 'notes', 'notes.replaced']
 
 
 def test_state_and_metadata_appear_together(tmp_path):

@@ -44,7 +44,7 @@ def compiled_once(monkeypatch):
 
 
 class Accident(Interruption):
-    """Something happens at the so-manieth time that a run looks whether it is to stop: after steps, in evaluations."""
+    """Something happens when a run looks for the n-th time whether it is to stop: after steps, in evaluations."""
 
     def __init__(self, times, happens):
         super().__init__()

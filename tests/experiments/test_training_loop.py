@@ -96,7 +96,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(tmp_path, monke
 
 
 class Soon(Interruption):
-    """Asked to stop at the so-manieth time that a run looks whether it is: after each step, and in evaluations."""
+    """Asked to stop when a run looks for the n-th time whether it is: after each step, and in evaluations."""
 
     def __init__(self, times: int):
         super().__init__()
