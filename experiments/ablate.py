@@ -8,11 +8,12 @@ import argparse
 
 import ml_collections
 
-from experiments import command_line, display, files, report
+from experiments import report
 from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
-from experiments.data import sources
-from experiments.training.interruption import Interruption
+from experiments.cli import command_line, display, work_directories
+from experiments.data import loading
+from experiments.training.preemption import Interruption
 
 
 def main(argv: list[str] | None) -> None:
@@ -28,12 +29,12 @@ def main(argv: list[str] | None) -> None:
 def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> None:
     planned = cells.plan(config)
     workdir = options.workdir
-    files.check_workdir(workdir, config.to_dict())
-    datasets: dict[str, sources.Dataset] = {}
+    work_directories.check(workdir, config.to_dict())
+    datasets: dict[str, loading.Dataset] = {}
 
-    def load(name: str) -> sources.Dataset:
+    def load(name: str) -> loading.Dataset:
         if name not in datasets:
-            datasets[name] = sources.load(name, options.data_dir, config.stored_size, config.bad_files_limit)
+            datasets[name] = loading.load(name, options.data_dir, config.stored_size, config.bad_files_limit)
         return datasets[name]
 
     engine = Engine(config, workdir, load)
@@ -43,7 +44,7 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
         if options.plan:
             return
         # Not before the plan fits the data: a mistake must not claim a directory.
-        files.claim_workdir(workdir, config.to_dict())
+        work_directories.claim(workdir, config.to_dict())
         engine.run(planned)
     else:
         display.console.print(f'all {len(planned)} cells are finished')

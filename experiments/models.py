@@ -17,7 +17,7 @@ import backbones
 from backbones.cost import GFLOPS
 from backbones.errors import UserError, unknown
 from backbones.pretrained.keymaps import layouts
-from experiments import command_line, display
+from experiments.cli import command_line, display
 
 SORTS = {
     'name': lambda info: info.name,

@@ -12,10 +12,11 @@ import ml_collections
 from rich.console import Console
 
 from backbones.errors import UserError, unknown
-from experiments import command_line, compiled, display, files
-from experiments.data import sources
-from experiments.training import absent, ahead, topology
-from experiments.training.topology import Topology
+from experiments.cli import atomic_files, command_line, display
+from experiments.data import loading
+from experiments.planning import absent_devices, ahead_of_time, program_costs
+from experiments.training import mesh
+from experiments.training.mesh import DeviceMesh
 
 # Only the learning rates of a schedule depend on it.
 _STEPS_PER_EPOCH = 1000
@@ -45,27 +46,27 @@ def main(argv: list[str] | None) -> None:
     if options.json and not options.json.parent.is_dir():
         # Before the compiling, not after it.
         raise UserError(f'--json {options.json}: there is no directory {str(options.json.parent)!r}')
-    shape = ahead.stored_shape(options.stored_size) if options.stored_size else None
-    devices, limit = absent.devices(options.topology)
+    shape = ahead_of_time.stored_shape(options.stored_size) if options.stored_size else None
+    devices, limit = absent_devices.devices(options.topology)
     if options.memory_gib:
         limit = round(options.memory_gib * 2**30)
     if options.find_batch and not limit:
         raise UserError(f'--find_batch needs to know the memory of a device of {options.topology}: --memory_gib')
-    mesh = topology.make(config.mesh.data, config.mesh.fsdp, devices)
+    device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
     classes = options.classes
     if classes is None or shape is None:
-        dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
+        dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
         height, width, channels = dataset.images.shape[1:]
         classes, shape = classes or len(dataset.classes), shape or (height, width, channels)
 
-    def setup(batch_per_device: int | None) -> ahead.Planned:
-        batch = batch_per_device * mesh.devices if batch_per_device else config.batch_size
-        weights = ahead.class_weights(config.class_weights, classes)
-        return ahead.Planned(config, classes, shape, batch, _STEPS_PER_EPOCH, mesh, weights)
+    def setup(batch_per_device: int | None) -> ahead_of_time.Planned:
+        batch = batch_per_device * device_mesh.devices if batch_per_device else config.batch_size
+        weights = ahead_of_time.class_weights(config.class_weights, classes)
+        return ahead_of_time.Planned(config, classes, shape, batch, _STEPS_PER_EPOCH, device_mesh, weights)
 
     if options.find_batch:
-        first = options.batch_per_device or ahead.UNIT
-        initial = setup(ahead.batch_unit(config.accumulation))
+        first = options.batch_per_device or ahead_of_time.UNIT
+        initial = setup(ahead_of_time.batch_unit(config.accumulation))
     else:
         first = 0
         initial = setup(options.batch_per_device)
@@ -76,33 +77,35 @@ def main(argv: list[str] | None) -> None:
     for phase, name in enumerate(names):
         if options.phase in (None, name):
             found = _search(setup, phase, first, limit, config) if first else [_compile(initial, phase, limit)]
-            written.append(_show(initial, phase, name, mesh, config, options.topology, found))
+            written.append(_show(initial, phase, name, device_mesh, config, options.topology, found))
     if options.json:
-        files.write_json(options.json, {'topology': options.topology, 'config': config.to_dict(), 'phases': written})
+        atomic_files.write_json(
+            options.json, {'topology': options.topology, 'config': config.to_dict(), 'phases': written}
+        )
 
 
-def _compile(setup: ahead.Planned, phase: int, limit: int) -> ahead.Probe:
-    per_device = setup.batch_size // setup.topology.devices
+def _compile(setup: ahead_of_time.Planned, phase: int, limit: int) -> ahead_of_time.Probe:
+    per_device = setup.batch_size // setup.device_mesh.devices
     with display.console.status(f'compiling {setup.regime.phases[phase].name}, {per_device} images per device'):
-        probe = ahead.probe(setup, phase, limit)
+        probe = ahead_of_time.probe(setup, phase, limit)
     verdict = 'fits' if probe.fits else 'does not fit'
     display.console.print(f'{per_device} images per device: {_memory(probe)}, {verdict} ({probe.seconds:.0f} s)')
     return probe
 
 
-def _search(setup, phase: int, first: int, limit: int, config: ml_collections.ConfigDict) -> list[ahead.Probe]:
+def _search(setup, phase: int, first: int, limit: int, config: ml_collections.ConfigDict) -> list[ahead_of_time.Probe]:
     """Every probe in the order of the search; the largest that fits last, if one does."""
-    probes: dict[int, ahead.Probe] = {}
+    probes: dict[int, ahead_of_time.Probe] = {}
 
     def fits(batch: int) -> bool:
         probes[batch] = _compile(setup(batch), phase, limit)
         return probes[batch].fits
 
-    best = ahead.find_batch(fits, first, ahead.batch_unit(config.accumulation))
+    best = ahead_of_time.find_batch(fits, first, ahead_of_time.batch_unit(config.accumulation))
     return [*(probe for batch, probe in probes.items() if batch != best), *([probes[best]] if best else [])]
 
 
-def _tried(probe: ahead.Probe, forward: int) -> str:
+def _tried(probe: ahead_of_time.Probe, forward: int) -> str:
     """Close to its limit a compiler computes things twice instead of keeping them, so arithmetic belongs here."""
     verdict = f'{"fits" if probe.fits else "does not fit"}: {_memory(probe)}'
     if probe.analysis is None:
@@ -110,41 +113,44 @@ def _tried(probe: ahead.Probe, forward: int) -> str:
     return f'{verdict}, {probe.analysis.flops / probe.batch_per_device / forward:.2f} x forward'
 
 
-def _memory(probe: ahead.Probe) -> str:
-    needed = compiled.size(probe.needed_bytes) if probe.needed_bytes else 'more'
-    return f'{needed} of {compiled.size(probe.limit_bytes)}' if probe.limit_bytes else needed
+def _memory(probe: ahead_of_time.Probe) -> str:
+    needed = program_costs.size(probe.needed_bytes) if probe.needed_bytes else 'more'
+    return f'{needed} of {program_costs.size(probe.limit_bytes)}' if probe.limit_bytes else needed
 
 
 def _show(
-    setup: ahead.Planned,
+    setup: ahead_of_time.Planned,
     phase: int,
     name: str,
-    mesh: Topology,
+    device_mesh: DeviceMesh,
     config: ml_collections.ConfigDict,
     devices: str,
-    probes: list[ahead.Probe],
+    probes: list[ahead_of_time.Probe],
 ) -> dict:
     """Print the table of a phase, for the last probe; returns the same numbers."""
-    last, sizes = probes[-1], ahead.sizes(setup, phase)
+    last, sizes = probes[-1], ahead_of_time.sizes(setup, phase)
     batch = last.batch_per_device
     verdict = 'unknown: --memory_gib says how much there is'
     if last.limit_bytes:
         verdict = f'{"yes" if last.fits else "no"}: {_memory(last)}'
     leading = [
-        ('devices', mesh.describe()),
-        ('batch', f'{batch:,} per device, {batch * mesh.devices:,} in all'),
+        ('devices', device_mesh.describe()),
+        ('batch', f'{batch:,} per device, {batch * device_mesh.devices:,} in all'),
         ('input', f'{setup.preprocessing.size} px, {config.dtype}'),
         ('parameters', f'{sizes.trainable:,} of {sizes.parameters:,} train'),
-        ('parameters on a device', compiled.size(sizes.parameter_bytes)),
-        ('optimizer state on a device', compiled.size(sizes.optimizer_bytes)),
+        ('parameters on a device', program_costs.size(sizes.parameter_bytes)),
+        ('optimizer state on a device', program_costs.size(sizes.optimizer_bytes)),
         ('fits', verdict),
     ]
     trailing = []
-    forward = ahead.forward_flops(setup)
+    forward = ahead_of_time.forward_flops(setup)
     per_image = last.analysis.flops / batch if last.analysis else None
     if per_image is not None:
         trailing = [
-            ('arithmetic per image', f'{compiled.operations(per_image)}, {per_image / forward:.2f} x a forward pass'),
+            (
+                'arithmetic per image',
+                f'{program_costs.operations(per_image)}, {per_image / forward:.2f} x a forward pass',
+            ),
             ('compilation', f'{last.seconds:.0f} s'),
         ]
     if len(probes) > 1:
@@ -155,11 +161,11 @@ def _show(
     # The table is the result; progress goes to standard error.
     output = Console() if Console().is_terminal else Console(width=120)
     title = f'{config.backbone} · {name} · {devices}'
-    output.print(compiled.table(last.analysis, title, leading, trailing))
+    output.print(program_costs.table(last.analysis, title, leading, trailing))
     return {
         'phase': name,
-        'devices': mesh.devices,
-        'mesh': dict(mesh.mesh.shape),
+        'devices': device_mesh.devices,
+        'mesh': dict(device_mesh.mesh.shape),
         **dataclasses.asdict(sizes),
         'forward_flops_per_image': forward,
         'flops_per_image': per_image,
@@ -168,7 +174,7 @@ def _show(
     }
 
 
-def _numbers(probe: ahead.Probe) -> dict:
+def _numbers(probe: ahead_of_time.Probe) -> dict:
     return {**dataclasses.asdict(probe), 'peak_bytes': probe.analysis.peak_bytes if probe.analysis else None}
 
 

@@ -5,7 +5,8 @@ Reads results.jsonl and predictions/; writes table.md, table.csv and accuracy_vs
 
 from pathlib import Path
 
-from experiments import command_line, display, files, plots, tables
+from experiments.cli import atomic_files, command_line, display, work_directories
+from experiments.results import plots, tables
 
 FILES = ('table.md', 'table.csv', 'accuracy_vs_cost.png')
 
@@ -18,12 +19,12 @@ def write(workdir: Path) -> None:
     """
     entries = tables.load(workdir)
     views = [tables.view(entries, name) for name in tables.datasets(entries)]
-    files.make_workdir(workdir)
-    with files.atomic_write(workdir / 'table.md') as stream:
+    work_directories.make(workdir)
+    with atomic_files.atomic_write(workdir / 'table.md') as stream:
         stream.write('\n'.join(map(tables.markdown, views)))
-    with files.atomic_write(workdir / 'table.csv') as stream:
+    with atomic_files.atomic_write(workdir / 'table.csv') as stream:
         stream.write(tables.csv_text(entries))
-    with files.atomic_write(workdir / 'accuracy_vs_cost.png', 'wb') as stream:
+    with atomic_files.atomic_write(workdir / 'accuracy_vs_cost.png', 'wb') as stream:
         plots.accuracy_against_cost(entries).savefig(stream, format='png', dpi=120)
     console = display.make_console(stderr=False)
     for view in views:

@@ -12,13 +12,13 @@ import ml_collections
 import numpy as np
 
 import backbones
-from experiments import command_line, display, files
-from experiments.data import sources
+from experiments.cli import atomic_files, command_line, display, work_directories
+from experiments.data import loading
 from experiments.data.dataset import Dataset
-from experiments.training import loop, processes
+from experiments.training import distributed, loop
 from experiments.training.config import FREE_KEYS
 from experiments.training.evaluation import Evaluation
-from experiments.training.interruption import Interruption
+from experiments.training.preemption import Interruption
 from experiments.training.session import Session
 
 RESULT = 'result.json'
@@ -34,9 +34,9 @@ def main(argv: list[str] | None) -> None:
     arguments.add_argument('--profile', action='store_true', help='trace a few steps to DIR/profile')
     command_line.add_processes(arguments)
     options, config = command_line.parse(arguments, argv)
-    processes.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
+    distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
-        dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
+        dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
         metrics = loop.dry_run(Session(config, dataset, options.workdir))
         shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
         display.console.print(f'dry run: {shown}; nothing was written')
@@ -46,19 +46,21 @@ def main(argv: list[str] | None) -> None:
 
 
 def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, interruption: Interruption) -> None:
-    loud = jax.process_index() == 0
+    is_main_process = jax.process_index() == 0
     workdir = options.workdir
-    files.check_workdir(workdir, config.to_dict(), FREE_KEYS)
-    dataset = sources.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
+    work_directories.check(workdir, config.to_dict(), FREE_KEYS)
+    dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
     session = Session(config, dataset, workdir)
-    if loud:
+    if is_main_process:
         # Not before everything fits: a mistake must not claim a directory.
-        files.claim_workdir(workdir, config.to_dict(), FREE_KEYS)
+        work_directories.claim(workdir, config.to_dict(), FREE_KEYS)
     run = loop.run(session, options.profile, interruption)
     test = run.evaluate('test')
-    if not loud:
+    if not is_main_process:
         return
-    with files.refusals_told(lambda: 'the training is finished and saved, the same command writes the results'):
+    with atomic_files.os_errors_as_user_errors(
+        lambda: 'the training is finished and saved, the same command writes the results'
+    ):
         _write(config, dataset, workdir, run, test)
     display.console.print(f'test accuracy {test.accuracy:.4f}; weights in {workdir / "weights.safetensors"}')
 
@@ -67,7 +69,7 @@ def _write(
     config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, run: loop.Trained, test: Evaluation
 ) -> None:
     backbones.save_weights(workdir / 'weights.safetensors', run.variables)
-    with files.atomic_write(workdir / 'predictions' / 'test.npz', 'wb') as stream:
+    with atomic_files.atomic_write(workdir / 'predictions' / 'test.npz', 'wb') as stream:
         np.savez_compressed(
             stream,
             example=np.array([dataset.ids[index] for index in test.indices]),
@@ -88,7 +90,7 @@ def _write(
         'parameters': sum(leaf.size for leaf in jax.tree.leaves(run.variables['params'])),
         'trainable_parameters': run.trainable,
     }
-    files.write_json(workdir / RESULT, result)
+    atomic_files.write_json(workdir / RESULT, result)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from experiments.display import console
+from experiments.cli.display import console
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import ml_collections
 import backbones
 from backbones.errors import UserError, unknown
 from experiments import probes
-from experiments.data import sources
+from experiments.data import loading
 from experiments.probes import knn, linear, ridge
 from experiments.training import regimes
 from experiments.training.config import default_config as default_training_config
@@ -129,7 +129,7 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
         if not 0 < fraction <= 1:
             raise UserError(f'label fractions lie in (0, 1], not {fraction}')
     for name in _axis(config, 'datasets'):
-        sources.check_name(name)
+        loading.check_name(name)
     cells = []
     axes = (config.datasets, variants, config.regimes, config.fractions, _axis(config, 'seeds'))
     for dataset, variant, regime, fraction, seed in itertools.product(*axes):

@@ -9,10 +9,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import display, files, probes
+from experiments import probes
 from experiments.ablation import extract
 from experiments.ablation.cells import FROZEN_REGIMES, RANDOM, Cell
 from experiments.ablation.extract import Costs, Unit
+from experiments.cli import atomic_files, display, work_directories
 from experiments.data.dataset import Dataset, stratified_fraction
 from experiments.inference import logits_of
 from experiments.probes.common import Outcome, ProbeData, Subset
@@ -46,7 +47,7 @@ class Engine:
         self._workdir = workdir
         self._load = load
         self._extract = extract.Extractor(config, workdir / 'features')
-        self._rows = files.read_jsonl(workdir / RESULTS)
+        self._rows = atomic_files.read_jsonl(workdir / RESULTS)
 
     def pending(self, cells: Sequence[Cell]) -> list[Cell]:
         """The cells without a result."""
@@ -121,7 +122,7 @@ class Engine:
         best: tuple | None = None
         for rate in self._config.training_learning_rates:
             config = self._training_config(cell, rate)
-            directory = files.make_workdir(self._workdir / 'trainings' / cell.key() / f'{rate:g}')
+            directory = work_directories.make(self._workdir / 'trainings' / cell.key() / f'{rate:g}')
             trained = loop.fit(config, dataset, directory, tables=False)
             if best is None or trained.validation_accuracy > best[1].validation_accuracy:
                 best = (rate, trained)
@@ -157,7 +158,7 @@ class Engine:
         test = dataset.splits['test']
         predictions = outcome.test_scores.argmax(-1).astype(np.int32)
         file = Path('predictions') / f'{cell.key()}.npz'
-        with files.atomic_write(self._workdir / file, 'wb') as stream:
+        with atomic_files.atomic_write(self._workdir / file, 'wb') as stream:
             np.savez_compressed(
                 stream,
                 example=np.array([dataset.ids[index] for index in test]),
@@ -197,4 +198,4 @@ class Engine:
 
     def _append(self, rows: list[dict]) -> None:
         self._rows += rows
-        files.write_jsonl(self._workdir / RESULTS, self._rows)
+        atomic_files.write_jsonl(self._workdir / RESULTS, self._rows)

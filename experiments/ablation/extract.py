@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 
 import backbones
 from backbones.preprocessing import Preprocessing
-from experiments import files
 from experiments.ablation.cells import PIXELS, RANDOM, Variant
+from experiments.cli import atomic_files
 from experiments.data.dataset import Dataset, hash_order
 from experiments.inference import Inference, input_preprocessing
 
@@ -125,14 +125,14 @@ class Extractor:
                 advance(len(indices))
                 continue
             blocks.append(programs.pooled(variables, dataset.images, indices, advance))
-            with files.atomic_write(file, 'wb') as stream:
+            with atomic_files.atomic_write(file, 'wb') as stream:
                 np.save(stream, blocks[-1])
             costs = Costs(
                 sum(leaf.size for leaf in jax.tree.leaves(variables['params'])),
                 programs.pooled.flops_per_image,
                 programs.pooled.images_per_second,
             )
-            files.write_json(directory / 'costs.json', dataclasses.asdict(costs))
+            atomic_files.write_json(directory / 'costs.json', dataclasses.asdict(costs))
         costs = Costs(**json.loads((directory / 'costs.json').read_text()))
         return np.concatenate(blocks), costs
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from backbones.errors import UserError, unknown
-from experiments import display
+from experiments.cli import display
 from experiments.data import unreadable
 from experiments.data.dataset import Dataset, official_splits, split_by_hash
 from experiments.data.decoding import DecodedImages, fit_to_square, worker_count

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from backbones.errors import UserError
-from experiments import display
+from experiments.cli import display
 
 BadRecords = Sequence[tuple[str, str]]
 

@@ -30,7 +30,7 @@ from orbax.checkpoint.options import AsyncOptions
 
 from backbones.errors import UserError
 from backbones.pretrained.checksums import find_damage, flush, write_checksums
-from experiments.training import storage
+from experiments.training import orbax_storage
 
 STATE = 'default'
 METADATA = 'metadata.json'
@@ -84,7 +84,7 @@ class Checkpoints:
         options = AsyncOptions(create_directories_asynchronously=False)
         self._handler = ocp.StandardCheckpointHandler()
         self._orbax = ocp.AsyncCheckpointer(
-            self._handler, async_options=options, temporary_path_class=storage.then(self._finish)
+            self._handler, async_options=options, temporary_path_class=orbax_storage.then(self._finish)
         )
         if jax.process_index() == 0 and self._directory.is_dir():
             self._clean_up()
@@ -102,7 +102,7 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def __enter__(self) -> 'Checkpoints':
-        self._contexts.enter_context(storage.quiet())
+        self._contexts.enter_context(orbax_storage.quiet())
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -142,14 +142,14 @@ class Checkpoints:
         score = None if score is None else float(score)
         self._description = json.dumps({'step': step, 'score': score, 'metadata': metadata}, indent=1)
         self._failure = None
-        storage.check_storable(state)
-        state = jax.tree.map(storage.storable, state)
+        orbax_storage.check_storable(state)
+        state = jax.tree.map(orbax_storage.storable, state)
         if jax.process_index() == 0:
             shutil.rmtree(self._unfinished(step), ignore_errors=True)
         try:
             self._orbax.save(self._unfinished(step) / STATE, args=ocp.args.StandardSave(state))
         except OSError as error:
-            raise self._failed(step, storage.reason(error)) from error
+            raise self._failed(step, orbax_storage.reason(error)) from error
         self._saving = step
 
     def wait(self) -> None:
@@ -245,7 +245,7 @@ class Checkpoints:
             shutil.rmtree(final.with_suffix(_REPLACED), ignore_errors=True)
         # Raised in here, it would leave the other processes waiting for this one.
         except OSError as error:
-            self._failure = storage.reason(error)
+            self._failure = orbax_storage.reason(error)
 
     def _settle(self, alone: bool = False) -> None:
         """Wait for the save in the background; then there may be one checkpoint too many."""
@@ -256,7 +256,7 @@ class Checkpoints:
             self._orbax.wait_until_finished()
         # The storage below orbax raises its own types: "no space left" is a ValueError.
         except Exception as error:
-            raise self._failed(step, storage.reason(error)) from error
+            raise self._failed(step, orbax_storage.reason(error)) from error
         finally:
             self._saving = None
         failure = self._failure if alone else _from_first_process(lambda: self._failure)
@@ -316,22 +316,22 @@ class Checkpoints:
             shutil.rmtree(target, ignore_errors=True)
             self._path(step).rename(target)
         except OSError as error:
-            return f'{warning}; it can not be moved aside ({storage.reason(error)})'
+            return f'{warning}; it can not be moved aside ({orbax_storage.reason(error)})'
         return f'{warning}; the damaged one is now {target.name} and may be deleted'
 
     def _restore(self, step: int, abstract: PyTree) -> PyTree:
         path = self._path(step)
-        target = jax.tree.map(storage.placed, abstract)
+        target = jax.tree.map(orbax_storage.placed, abstract)
         self._check_fit(path, target)
         try:
             state = self._orbax.restore(path / STATE, args=ocp.args.StandardRestore(target))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f'{path} is the checkpoint of another config: {" ".join(str(error).split())}') from error
-        return jax.tree.map(storage.usable, abstract, state)
+        return jax.tree.map(orbax_storage.usable, abstract, state)
 
     def _check_fit(self, path: Path, target: PyTree) -> None:
-        there = storage.described(self._handler.metadata(epath.Path(path / STATE)).tree)
-        here = storage.described(target)
+        there = orbax_storage.described(self._handler.metadata(epath.Path(path / STATE)).tree)
+        here = orbax_storage.described(target)
         for name in (*here, *there):
             if there.get(name) != here.get(name):
                 raise UserError(

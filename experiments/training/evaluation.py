@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from experiments.data import pipeline
 from experiments.data.dataset import Dataset
-from experiments.training.topology import Topology
+from experiments.training.mesh import DeviceMesh
 
 
 class GivenUp(Exception):
@@ -54,7 +54,7 @@ def evaluate(
     dataset: Dataset,
     split: str,
     batch_size: int,
-    topology: Topology,
+    device_mesh: DeviceMesh,
     config: ml_collections.ConfigDict,
     advance: Callable[[int], None] = lambda count: None,
     stops: Callable[[], bool] = lambda: False,
@@ -73,7 +73,7 @@ def evaluate(
         GivenUp: ``stops`` said so.
     """
     indices = dataset.splits[split]
-    rows = topology.rows(batch_size)
+    rows = device_mesh.rows(batch_size)
     # Exact whole numbers and a float64 sum, whatever the number of batches.
     loss, correct, count = 0.0, 0, 0
     logits, seen, bad = [], [], []
@@ -88,7 +88,7 @@ def evaluate(
     )
     with contextlib.closing(reading):
         for host in reading:
-            sums = step(variables, topology.batch_arrays(host.arrays, rows, batch_size))
+            sums = step(variables, device_mesh.batch_arrays(host.arrays, rows, batch_size))
             loss += float(sums['loss'])
             correct += int(sums['correct'])
             count += int(sums['count'])

@@ -15,13 +15,14 @@ import jax
 import ml_collections
 
 from backbones.preprocessing import Preprocessing
-from experiments import compiled, display, files
+from experiments.cli import atomic_files, display
 from experiments.data.dataset import Dataset
+from experiments.planning import program_costs
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.evaluation import Evaluation
-from experiments.training.interruption import Interruption
 from experiments.training.monitor import Monitor
 from experiments.training.phase import Phase, Progress
+from experiments.training.preemption import Interruption
 from experiments.training.session import Session
 from experiments.training.step import TrainState
 
@@ -101,11 +102,11 @@ def run(
             last = f'the last good checkpoint is step {saved[-1]:,}' if saved else 'there is no checkpoint yet'
             return f'the run had finished step {progress.step:,}, {last}'
 
-        contexts.enter_context(files.refusals_told(last_good))
+        contexts.enter_context(atomic_files.os_errors_as_user_errors(last_good))
         restored = checkpoints.restore_latest(abstract)
         progress = Progress(**restored.metadata) if restored else Progress()
         monitor = contexts.enter_context(
-            Monitor(directory, config, progress.step, session.loud, progress.evaluation_due)
+            Monitor(directory, config, progress.step, session.is_main_process, progress.evaluation_due)
         )
         if restored:
             state = restored.state
@@ -113,7 +114,7 @@ def run(
                 monitor.event('damaged checkpoint', warning)
             monitor.event('resumed', f'resumed after step {progress.step:,}', step=progress.step)
         else:
-            if session.loud:
+            if session.is_main_process:
                 session.save_freeze_tables()
                 if tables:
                     session.introduce()
@@ -158,6 +159,6 @@ def dry_run(session: Session) -> dict[str, float]:
         batch = session.place(next(reading))
     state = session.setup.initial_state()
     program = session.setup.train_step(0).lower(state, batch).compile()
-    display.console.print(compiled.table(compiled.analyse(program)))
+    display.console.print(program_costs.table(program_costs.analyse(program)))
     _, metrics = program(state, batch)
     return {name: float(value) for name, value in metrics.items()}

@@ -14,7 +14,7 @@ from typing import Any
 import ml_collections
 
 from backbones.errors import UserError
-from experiments import display, files
+from experiments.cli import atomic_files, display
 
 METRICS = 'metrics.jsonl'
 EVENTS = 'events.jsonl'
@@ -48,14 +48,14 @@ class Meter:
 
 
 class Monitor:
-    """The voice of one training; use it as a context manager. Only one process of several should have a loud one.
+    """The voice of one training; use it as a context manager. Only the main process writes and shows anything.
 
     Args:
         directory: where files go.
         config: of the training.
         first: rows of an earlier run after this step are forgotten: they will be computed again.
         evaluation_due: whether the row of an evaluation after this very step is forgotten as well.
-        loud: whether anything is written or shown at all.
+        is_main_process: whether this is the process that writes and shows.
     """
 
     def __init__(
@@ -63,20 +63,20 @@ class Monitor:
         directory: Path,
         config: ml_collections.ConfigDict,
         first: int,
-        loud: bool,
+        is_main_process: bool,
         evaluation_due: bool = False,
     ):
-        self._directory, self._loud = directory, loud
+        self._directory, self._is_main_process = directory, is_main_process
         self._rows = [
             row
-            for row in files.read_jsonl(directory / METRICS)
+            for row in atomic_files.read_jsonl(directory / METRICS)
             if row['step'] < first or (row['step'] == first and not (evaluation_due and 'epoch' in row))
         ]
-        self._events = files.read_jsonl(directory / EVENTS)
+        self._events = atomic_files.read_jsonl(directory / EVENTS)
         self._written = time.monotonic()
         self._bar = display.progress()
-        self._bar.disable = not loud
-        self._writers = _writers(directory, config, first) if loud else []
+        self._bar.disable = not is_main_process
+        self._writers = _writers(directory, config, first) if is_main_process else []
         self.meter = Meter()
 
     def __enter__(self) -> 'Monitor':
@@ -115,7 +115,7 @@ class Monitor:
         Args:
             now: whether it must be in the file before anything else happens.
         """
-        if not self._loud:
+        if not self._is_main_process:
             return
         self._rows.append({'step': step, **values})
         for writer in self._writers:
@@ -125,17 +125,17 @@ class Monitor:
 
     def flush(self) -> None:
         """Bring all rows into the file."""
-        if self._loud and self._rows:
-            files.write_jsonl(self._directory / METRICS, self._rows)
+        if self._is_main_process and self._rows:
+            atomic_files.write_jsonl(self._directory / METRICS, self._rows)
             self._written = time.monotonic()
 
     def event(self, kind: str, text: str, **facts: Any) -> None:
         """Something that a person should know, now and later."""
-        if not self._loud:
+        if not self._is_main_process:
             return
         self._events.append({'time': datetime.datetime.now().astimezone().isoformat(), 'event': kind, **facts})
         self._events[-1]['text'] = text
-        files.write_jsonl(self._directory / EVENTS, self._events)
+        atomic_files.write_jsonl(self._directory / EVENTS, self._events)
         display.console.print(text, style='yellow', soft_wrap=True, markup=False)
 
 
@@ -165,7 +165,7 @@ class _WeightsAndBiases:
             raise UserError('config key wandb_project needs the package wandb: pip install -e .[watch]') from None
         file = directory / 'wandb_id'
         if not file.exists():
-            with files.atomic_write(file) as stream:
+            with atomic_files.atomic_write(file) as stream:
                 stream.write(wandb.util.generate_id())
         self._run = wandb.init(
             project=config.wandb_project,

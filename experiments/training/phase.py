@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from backbones.errors import UserError
+from experiments.cli.exit_status import Preempted
 from experiments.data import pipeline
-from experiments.stopping import Preempted
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.evaluation import GivenUp
-from experiments.training.interruption import Interruption
 from experiments.training.monitor import EVENTS, Monitor
+from experiments.training.preemption import Interruption
 from experiments.training.session import Session
 from experiments.training.step import TrainState
 

@@ -11,11 +11,11 @@ from rich.table import Table
 
 from backbones import freezing
 from backbones.errors import UserError
-from experiments import display, files
+from experiments.cli import atomic_files, display
 from experiments.data import pipeline, sampling
 from experiments.data.dataset import Dataset, stratified_fraction
 from experiments.data.random_augment import random_augment
-from experiments.training import topology as topologies
+from experiments.training import mesh
 from experiments.training.evaluation import Evaluation, evaluate
 from experiments.training.monitor import Monitor
 from experiments.training.setup import Setup
@@ -38,7 +38,7 @@ class Session:
 
     def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, devices=None):
         self.config, self.dataset, self.directory = config, dataset, directory
-        self.topology = topologies.make(config.mesh.data, config.mesh.fsdp, devices)
+        self.device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
         classes = len(dataset.classes)
         self.indices = stratified_fraction(
             dataset.labels, dataset.splits['train'], config.fraction, config.seed, classes
@@ -57,19 +57,19 @@ class Session:
             (height, width, channels),
             batch_size,
             self.sampler.steps_per_epoch,
-            self.topology,
+            self.device_mesh,
             weights,
         )
         self.setup.check()
-        self.rows = self.topology.rows(batch_size)
-        self.loud = jax.process_index() == 0
+        self.rows = self.device_mesh.rows(batch_size)
+        self.is_main_process = jax.process_index() == 0
         self._evaluation_step = self.setup.evaluation_step()
 
     def _batch_size(self, examples: int) -> int:
         """What the config says, or all examples where those are fewer, in equal shares."""
         if examples >= self.config.batch_size > 0:
             return self.config.batch_size
-        unit = self.topology.devices * max(self.config.accumulation, 1)
+        unit = self.device_mesh.devices * max(self.config.accumulation, 1)
         if examples < unit:
             raise UserError(f'{examples} training examples are too few for batches of {unit}: one per device and part')
         return examples // unit * unit
@@ -103,13 +103,13 @@ class Session:
             }
             for phase, name in enumerate(self.phase_names)
         ]
-        files.write_json(self.directory / 'parameters.json', phases)
+        atomic_files.write_json(self.directory / 'parameters.json', phases)
 
     def introduce(self) -> None:
         """Show what trains and where."""
         for table in self.freeze_tables():
             display.console.print(table)
-        display.console.print(f'{self.topology.describe()}, {self.setup.batch_size} images per step')
+        display.console.print(f'{self.device_mesh.describe()}, {self.setup.batch_size} images per step')
 
     def batches(self, first: int, end: int) -> pipeline.Batches:
         """This process's rows of the batches of steps ``first`` to ``end``."""
@@ -135,7 +135,7 @@ class Session:
 
     def place(self, host: pipeline.HostBatch) -> dict:
         """A batch on the devices."""
-        return self.topology.batch_arrays(host.arrays, self.rows, self.setup.batch_size)
+        return self.device_mesh.batch_arrays(host.arrays, self.rows, self.setup.batch_size)
 
     def evaluate(
         self,
@@ -151,7 +151,7 @@ class Session:
         """
         examples = len(self.dataset.splits[split])
         # No larger than need be: the last batch is filled up.
-        unit = self.topology.devices
+        unit = self.device_mesh.devices
         batch_size = min(-(-_EVALUATION_BATCH // unit), -(-examples // unit)) * unit
         task = monitor.task(split, examples) if monitor else None
         try:
@@ -161,7 +161,7 @@ class Session:
                 self.dataset,
                 split,
                 batch_size,
-                self.topology,
+                self.device_mesh,
                 self.config,
                 (lambda count: monitor.advance(task, by=count)) if monitor else (lambda count: None),
                 stops,

@@ -23,10 +23,10 @@ from backbones.errors import UserError
 from backbones.preprocessing import Preprocessing
 from experiments.inference import input_preprocessing
 from experiments.training import config as configuration
-from experiments.training import recipe, regimes, topology
+from experiments.training import mesh, optimizers, regimes
 from experiments.training.augmentation import augment
+from experiments.training.mesh import DeviceMesh
 from experiments.training.step import Recipe, TrainState, create_state, make_evaluation_step, make_train_step
-from experiments.training.topology import Topology
 
 # What a compiled program does not depend on.
 _NOT_COMPILED = (
@@ -49,7 +49,7 @@ class Setup:
         stored_shape: ``(height, width, channels)`` of the stored images.
         batch_size: examples per step on all devices.
         steps_per_epoch: number of steps.
-        topology: the devices.
+        device_mesh: the devices.
         class_weights: what each class counts in the loss; empty: all the same.
     """
 
@@ -58,7 +58,7 @@ class Setup:
     stored_shape: tuple[int, int, int]
     batch_size: int
     steps_per_epoch: int
-    topology: Topology
+    device_mesh: DeviceMesh
     class_weights: tuple[float, ...] = ()
 
     def __post_init__(self):
@@ -74,7 +74,7 @@ class Setup:
                 f'the regime {self.config.regime!r} starts from random weights, but config key weights is {weights!r}; '
                 f"leave it empty, or take the regime 'finetune'"
             )
-        topology.check_batch(self.batch_size, self.topology.devices, self.config.accumulation)
+        mesh.check_batch(self.batch_size, self.device_mesh.devices, self.config.accumulation)
 
     def check(self) -> None:
         """Find what does not fit without computing anything.
@@ -163,12 +163,12 @@ class Setup:
         last = phase == len(self.regime.phases) - 1
         rate = self.config.learning_rate if last else self.config.probe_learning_rate
         warmup = round(self.config.warmup_epochs * self.steps_per_epoch)
-        return recipe.make_schedule(rate, warmup, self.phase_steps(phase), first)
+        return optimizers.make_schedule(rate, warmup, self.phase_steps(phase), first)
 
     def optimizer(self, phase: int) -> optax.GradientTransformation:
         """The optimizer of a phase; what the phase before trained goes on with its state."""
         kept = frozenset(path for path, trains in flatten_dict(self.mask(phase - 1)).items() if trains) if phase else ()
-        return recipe.make_optimizer(
+        return optimizers.make_optimizer(
             self.config.optimizer, self.config.weight_decay, self.config.clip_norm, frozenset(kept)
         )
 
@@ -192,7 +192,7 @@ class Setup:
     def initial_state(self) -> TrainState:
         """The state before the first step, laid over the devices."""
         key = jax.random.key(self.config.seed ^ 0x5EED)
-        return self.topology.place(self._state(self.initial_variables(), 0, key))
+        return self.device_mesh.device_put(self._state(self.initial_variables(), 0, key))
 
     def _state(self, variables: dict, phase: int, key: Key[Array, '']) -> TrainState:
         averaged = bool(self.config.ema_decay)
@@ -205,14 +205,14 @@ class Setup:
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
-            self.topology.layout(shapes),
+            self.device_mesh.layout(shapes),
         )
 
     def next_state(self, state: TrainState, phase: int) -> tuple[TrainState, str]:
         """The state at the beginning of a phase, from that at the end of the phase before; and what became of it."""
         variables = {'params': freezing.join(state.trainable, state.frozen), 'batch_stats': state.batch_stats}
         fresh = self._state(variables, phase, state.key)
-        optimizer_state, kept = recipe.carry_over(state.optimizer_state, fresh.optimizer_state)
+        optimizer_state, kept = optimizers.carry_over(state.optimizer_state, fresh.optimizer_state)
         average = fresh.average
         if state.average:
             leaves = {**flatten_dict(fresh.average), **flatten_dict(state.average)}
@@ -225,11 +225,11 @@ class Setup:
             f'new: optimizer state{" and average" if state.average else ""} of {new} arrays that were frozen; '
             'reset: the learning-rate schedule'
         )
-        return self.topology.lay(fresh), told
+        return self.device_mesh.reshard(fresh), told
 
     def plain_variables(self, state: TrainState) -> dict:
         """Parameters and statistics in full on the host, averaged if there is an average, adapters merged."""
-        variables = self.topology.whole(state.variables())
+        variables = self.device_mesh.to_host(state.variables())
         merged = lora.merge(variables['params'], self.adapter_scale)
         return {**variables, 'params': jax.tree.map(np.asarray, merged)}
 
@@ -243,7 +243,7 @@ class Setup:
         """Shapes, types and layout of a batch."""
         shapes = {'image': (self.stored_shape, jnp.uint8), 'label': ((), jnp.int32), 'weight': ((), jnp.float32)}
         return {
-            name: jax.ShapeDtypeStruct((self.batch_size, *shape), dtype, sharding=self.topology.batch)
+            name: jax.ShapeDtypeStruct((self.batch_size, *shape), dtype, sharding=self.device_mesh.batch)
             for name, (shape, dtype) in shapes.items()
         }
 
@@ -265,7 +265,7 @@ class Setup:
     def _signature(self) -> str:
         config = {name: value for name, value in self.config.to_dict().items() if name not in _NOT_COMPILED}
         facts = (self.classes, self.stored_shape, self.batch_size, self.steps_per_epoch, self.class_weights)
-        return repr((sorted(config.items()), facts, self.topology.mesh.devices.tolist()))
+        return repr((sorted(config.items()), facts, self.device_mesh.mesh.devices.tolist()))
 
     def _train_step(self, phase: int, first: int) -> jax.stages.Wrapped:
         config, params = self.config, self.abstract_variables['params']
@@ -285,23 +285,23 @@ class Setup:
                 adapter_scale=self.adapter_scale,
                 gradient_checkpointing=config.gradient_checkpointing,
                 # XLA's CPU compiler runs a convolution inside a loop on one thread.
-                unrolled=self.topology.platform == 'cpu',
+                unrolled=self.device_mesh.platform == 'cpu',
             ),
             regimes.layer_scales(params, self._order, config.layer_decay) if config.layer_decay != 1 else None,
-            self.topology,
+            self.device_mesh,
         )
-        layout = self.topology.layout(self.abstract_state(phase))
+        layout = self.device_mesh.layout(self.abstract_state(phase))
         return jax.jit(
             step,
             donate_argnums=0,
-            in_shardings=(layout, self.topology.batch),
-            out_shardings=(layout, self.topology.replicated),
+            in_shardings=(layout, self.device_mesh.batch),
+            out_shardings=(layout, self.device_mesh.replicated),
             compiler_options=rematerialisation.COMPILER_OPTIONS if config.gradient_checkpointing else None,
         )
 
     def _evaluation_step(self) -> jax.stages.Wrapped:
-        step = make_evaluation_step(self.model, self.preprocessing, self.adapter_scale, self.topology)
-        return jax.jit(step, out_shardings=self.topology.replicated)
+        step = make_evaluation_step(self.model, self.preprocessing, self.adapter_scale, self.device_mesh)
+        return jax.jit(step, out_shardings=self.device_mesh.replicated)
 
 
 # Setups are equal where their programs are.

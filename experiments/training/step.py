@@ -77,11 +77,11 @@ def create_state(
 
 
 class Layout(Protocol):
-    """Where the step tells the compiler how arrays lie over devices (``topology.Topology``)."""
+    """Where the step tells the compiler how arrays lie over devices (``mesh.DeviceMesh``)."""
 
     def gather(self, tree: Any) -> Any: ...  # noqa: D102
     def scatter(self, tree: Any) -> Any: ...  # noqa: D102
-    def share(self, tree: Any, axis: int) -> Any: ...  # noqa: D102
+    def shard_batch(self, tree: Any, axis: int) -> Any: ...  # noqa: D102
 
 
 class OneDevice:
@@ -93,7 +93,7 @@ class OneDevice:
     def scatter(self, tree: Any) -> Any:  # noqa: D102
         return tree
 
-    def share(self, tree: Any, axis: int) -> Any:  # noqa: D102
+    def shard_batch(self, tree: Any, axis: int) -> Any:  # noqa: D102
         return tree
 
 
@@ -224,7 +224,7 @@ def make_train_step(
             raise UserError(f'a batch of {size} cannot be cut into {parts} equal parts (accumulation)')
         # Every part takes examples from all over the batch, so each device keeps its own.
         batch = {
-            name: laid.share(jnp.moveaxis(array.reshape(size // parts, parts, *array.shape[1:]), 1, 0), 1)
+            name: laid.shard_batch(jnp.moveaxis(array.reshape(size // parts, parts, *array.shape[1:]), 1, 0), 1)
             for name, array in batch.items()
         }
 

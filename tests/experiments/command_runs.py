@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments import command_line
-from experiments.data import sources
+from experiments.cli import command_line
+from experiments.data import loading
 from experiments.training.checkpoints import Checkpoints, Restored
 from experiments.training.session import Session
 
@@ -87,7 +87,7 @@ class Runs:
 
     def session(self, name: str) -> Session:
         config = command_line.load_config(str(self.config_file))
-        return Session(config, sources.load(config.dataset), self.directory / name)
+        return Session(config, loading.load(config.dataset), self.directory / name)
 
     def restored(self, name: str) -> Restored:
         """The newest checkpoint, on one device."""

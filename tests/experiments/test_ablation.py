@@ -16,12 +16,14 @@ from tiny import make_config, make_dataset
 
 import backbones
 from backbones import UserError
-from experiments import ablate, files, report, tables
+from experiments import ablate, report
 from experiments.ablation import cells, engine, extract
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
-from experiments.data import sources
-from experiments.stopping import Preempted
+from experiments.cli import atomic_files
+from experiments.cli.exit_status import Preempted
+from experiments.data import loading
+from experiments.results import tables
 
 
 def run(config, workdir, dataset=None) -> Engine:
@@ -32,7 +34,7 @@ def run(config, workdir, dataset=None) -> Engine:
 
 
 def metrics(workdir) -> list:
-    return [(row['cell'], row['metrics']) for row in files.read_jsonl(workdir / 'results.jsonl')]
+    return [(row['cell'], row['metrics']) for row in atomic_files.read_jsonl(workdir / 'results.jsonl')]
 
 
 class TestPlan:
@@ -88,7 +90,7 @@ class TestRun:
             fractions=(1.0,),
         )
         run(config, tmp_path)
-        rows = files.read_jsonl(tmp_path / 'results.jsonl')
+        rows = atomic_files.read_jsonl(tmp_path / 'results.jsonl')
         assert {Cell.from_json(row['cell']) for row in rows} == set(cells.plan(config))
         for row in rows:
             with np.load(tmp_path / row['predictions']) as predictions:
@@ -170,7 +172,7 @@ class TestRun:
 
         with pytest.raises(UserError, match='gone'):
             Engine(config, tmp_path, load).run(cells.plan(config))
-        assert len(files.read_jsonl(tmp_path / 'results.jsonl')) == 8
+        assert len(atomic_files.read_jsonl(tmp_path / 'results.jsonl')) == 8
 
     def test_fraction_without_examples_of_a_class_names_it_before_anything_runs(self, tmp_path):
         with pytest.raises(UserError, match=r'label fraction 0\.01 leaves 4 of 4 classes without a training example'):
@@ -334,9 +336,9 @@ def test_results_name_the_versions_they_depend_on():
 
 def test_quickstart_names_only_things_that_exist():
     for name in ('ablations/quickstart.py', 'ablations/cnn_vs_vit.py'):
-        from experiments.command_line import load_config
+        from experiments.cli.command_line import load_config
 
         config = load_config(str(Path(__file__).parents[2] / 'configs' / name))
         assert cells.plan(config)
         for dataset in config.datasets:
-            sources.check_name(dataset)
+            loading.check_name(dataset)

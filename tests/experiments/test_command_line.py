@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbones.errors import UserError
-from experiments import command_line
+from experiments.cli import command_line
 
 CONFIG = """
 import ml_collections

@@ -8,9 +8,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_sources import write_images
+from test_loading import write_images
 
-from experiments import ablate, command_line, report, train
+from experiments import ablate, report, train
+from experiments.cli import command_line
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = 'configs/ablations/quickstart.py'

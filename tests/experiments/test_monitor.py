@@ -6,15 +6,15 @@ import types
 import pytest
 
 from backbones import UserError
-from experiments import files
+from experiments.cli import atomic_files
 from experiments.training.config import default_config
 from experiments.training.monitor import Meter, Monitor
 
 
-def make_monitor(directory, first=0, loud=True, **changes) -> Monitor:
+def make_monitor(directory, first=0, is_main_process=True, **changes) -> Monitor:
     config = default_config()
     config.update(changes)
-    return Monitor(directory, config, first, loud)
+    return Monitor(directory, config, first, is_main_process)
 
 
 def test_rows_after_the_checkpoint_are_forgotten(tmp_path):
@@ -23,7 +23,7 @@ def test_rows_after_the_checkpoint_are_forgotten(tmp_path):
             monitor.row(step, {'loss': 1 / step})
     with make_monitor(tmp_path, first=2) as monitor:
         monitor.row(3, {'loss': 7.0})
-    assert [(row['step'], row['loss']) for row in files.read_jsonl(tmp_path / 'metrics.jsonl')] == [
+    assert [(row['step'], row['loss']) for row in atomic_files.read_jsonl(tmp_path / 'metrics.jsonl')] == [
         (1, 1.0),
         (2, 0.5),
         (3, 7.0),
@@ -31,7 +31,7 @@ def test_rows_after_the_checkpoint_are_forgotten(tmp_path):
 
 
 def test_a_quiet_one_writes_nothing(tmp_path, capsys):
-    with make_monitor(tmp_path, loud=False, tensorboard=True) as monitor:
+    with make_monitor(tmp_path, is_main_process=False, tensorboard=True) as monitor:
         monitor.row(1, {'loss': 1.0}, now=True)
         monitor.event('resumed', 'resumed after step 0')
         monitor.advance(monitor.task('training', 10), completed=1, note='loss 1')
@@ -43,7 +43,7 @@ def test_events_are_kept_with_their_time_and_shown(tmp_path, capsys):
     for step in (5, 9):
         with make_monitor(tmp_path) as monitor:
             monitor.event('resumed', f'resumed after step {step}', step=step)
-    rows = files.read_jsonl(tmp_path / 'events.jsonl')
+    rows = atomic_files.read_jsonl(tmp_path / 'events.jsonl')
     assert [(row['event'], row['step']) for row in rows] == [('resumed', 5), ('resumed', 9)]
     assert all(row['time'].startswith('20') for row in rows)
     assert 'resumed after step 9' in capsys.readouterr().err

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_sources import write_array_record_dataset
+from test_loading import write_array_record_dataset
 from tiny import make_dataset
 
 from backbones.errors import UserError
-from experiments.data import sources
+from experiments.data import loading
 from experiments.data.decoding import DecodedImages
 from experiments.data.pipeline import evaluation_batches, training_batches
 from experiments.data.random_augment import random_augment
@@ -246,7 +246,7 @@ class TestBadRecords:
             for index in range(10):
                 Image.fromarray(np.full((6, 6, 3), index, np.uint8)).save(tmp_path / name / f'{index}.png')
         monkeypatch.setattr('experiments.data.decoding.MEMORY_LIMIT', 1)
-        dataset = sources.load(f'folder:{tmp_path}')
+        dataset = loading.load(f'folder:{tmp_path}')
         (tmp_path / 'a' / '3.png').unlink()
         (tmp_path / 'b' / '4.png').write_bytes(b'no image')
         batches = list(evaluation_batches(dataset, np.arange(20), 8))
@@ -319,7 +319,7 @@ def test_bad_records_are_reported_from_processes():
 def test_processes_read_tfds_records(tmp_path, monkeypatch):
     write_array_record_dataset(tmp_path, {('train', 3): b'no image'})
     monkeypatch.setattr('experiments.data.decoding.MEMORY_LIMIT', 1)
-    dataset = sources.load('tfds:blobs', tmp_path)
+    dataset = loading.load('tfds:blobs', tmp_path)
     assert isinstance(dataset.images, DecodedImages)
     order = Sampler('shuffle', 0, np.arange(20), dataset.labels, 10)
     here = list(training_batches(dataset, order, 0, 2))

@@ -12,7 +12,7 @@ import pytest
 
 from backbones.errors import UserError
 from experiments import plan
-from experiments.training import absent, ahead
+from experiments.planning import absent_devices, ahead_of_time
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/transfer.py:backbone=vit_micro,dataset=digits,regime='
@@ -97,18 +97,18 @@ def test_search(first, most):
         tried.append(batch)
         return batch <= most
 
-    assert ahead.find_batch(fits, first) == most // 8 * 8
+    assert ahead_of_time.find_batch(fits, first) == most // 8 * 8
     assert len(tried) == len(set(tried)) <= 18
     assert all(batch % 8 == 0 for batch in tried)
 
 
 def test_search_ends_where_everything_fits():
-    assert ahead.find_batch(lambda batch: True) == 2**16
+    assert ahead_of_time.find_batch(lambda batch: True) == 2**16
 
 
 def test_search_in_whole_parts():
-    assert ahead.batch_unit(12) == 24
-    assert ahead.find_batch(lambda batch: batch <= 100, first=8, unit=24) == 96
+    assert ahead_of_time.batch_unit(12) == 24
+    assert ahead_of_time.find_batch(lambda batch: batch <= 100, first=8, unit=24) == 96
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_search_in_whole_parts():
     ],
 )
 def test_what_compilers_say(message, needed):
-    assert ahead.needed_bytes(message) == needed
+    assert ahead_of_time.needed_bytes(message) == needed
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ def test_what_compilers_say(message, needed):
 )
 def test_unknown_topologies(name, message):
     with pytest.raises(UserError, match=message):
-        absent.devices('local')
-        absent.devices(name)
+        absent_devices.devices('local')
+        absent_devices.devices(name)
 
 
 def test_a_missing_compiler(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match='pip install libtpu'):
-        absent.devices('v5e:2x2')
+        absent_devices.devices('v5e:2x2')
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from command_runs import Runs, assert_same_bits, ended, only_error, wait_for
 from PIL import Image
 
 from backbones import UserError
-from experiments import command_line, files
-from experiments.data import decoding, sources
+from experiments.cli import atomic_files, command_line
+from experiments.data import decoding, loading
 from experiments.training import loop
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.config import default_config
-from experiments.training.interruption import Interruption
+from experiments.training.preemption import Interruption
 from experiments.training.session import Session
 from experiments.training.setup import Setup
 
@@ -74,7 +74,7 @@ def test_any_damaged_file_costs_some_steps_only(tmp_path, compiled_once, damage)
     runs = Runs(tmp_path, backbone='resnet_micro', fraction=0.1, ema_decay=0.9, mixup=0.2, checkpoint_epochs=2 / 7)
     config = command_line.load_config(str(runs.config_file))
     config.epochs = 2.0
-    dataset = sources.load('digits')
+    dataset = loading.load('digits')
     whole = loop.fit(config, dataset, tmp_path / 'whole')
     wanted, test = jax.tree.map(np.array, whole.variables), whole.evaluate('test')
     metrics = (tmp_path / 'whole' / 'metrics.jsonl').read_text()
@@ -88,7 +88,7 @@ def test_any_damaged_file_costs_some_steps_only(tmp_path, compiled_once, damage)
         broken = tmp_path / 'run' / 'checkpoints' / part
         damage(broken)
         trained = loop.fit(config, dataset, tmp_path / 'run')
-        events = files.read_jsonl(tmp_path / 'run' / 'events.jsonl')
+        events = atomic_files.read_jsonl(tmp_path / 'run' / 'events.jsonl')
         assert [event['event'] for event in events] == ['damaged checkpoint', 'resumed']
         assert f'{broken} ' in events[0]['text']
         assert f'falling back to step {earlier}' in events[0]['text']
@@ -103,7 +103,7 @@ def test_what_lies_on_disk_after_a_step_is_enough(tmp_path, compiled_once):
     """As a killed training leaves it: the work directory is copied while the training goes on."""
     config = command_line.load_config(str(Runs(tmp_path, fraction=0.1, checkpoint_epochs=2 / 7).config_file))
     config.epochs = 2.0
-    dataset = sources.load('digits')
+    dataset = loading.load('digits')
 
     def leave() -> None:
         while not (tmp_path / 'whole' / 'checkpoints' / '10').exists():
@@ -113,10 +113,10 @@ def test_what_lies_on_disk_after_a_step_is_enough(tmp_path, compiled_once):
     with Accident(12, leave) as accident:
         whole = loop.run(Session(config, dataset, tmp_path / 'whole'), interruption=accident)
     cut = loop.fit(config, dataset, tmp_path / 'cut')
-    assert files.read_jsonl(tmp_path / 'cut' / 'events.jsonl')[0]['step'] == 10
+    assert atomic_files.read_jsonl(tmp_path / 'cut' / 'events.jsonl')[0]['step'] == 10
     assert_same_bits(cut.variables, whole.variables)
-    rows = files.read_jsonl(tmp_path / 'whole' / 'metrics.jsonl')
-    assert files.read_jsonl(tmp_path / 'cut' / 'metrics.jsonl') == rows
+    rows = atomic_files.read_jsonl(tmp_path / 'whole' / 'metrics.jsonl')
+    assert atomic_files.read_jsonl(tmp_path / 'cut' / 'metrics.jsonl') == rows
     assert len(rows) == 14 + 2
 
 
@@ -240,7 +240,7 @@ def test_images_that_break_while_a_training_runs(tmp_path, monkeypatch, compiled
         'backbone': 'vit_micro', 'dataset': f'folder:{tmp_path / "data"}', 'image_size': 8, 'batch_size': 8,
         'epochs': 3.0, 'threads': 1, 'prefetch': 1, 'bad_files_limit': 2,
     })  # fmt: skip
-    dataset = sources.load(config.dataset)
+    dataset = loading.load(config.dataset)
     assert isinstance(dataset.images, decoding.DecodedImages)
     broken = [tmp_path / 'data' / 'train' / name for name in ('a/03.png', 'b/05.png', 'b/07.png')]
     names = [str(path.relative_to(tmp_path / 'data')) for path in broken]
@@ -249,7 +249,9 @@ def test_images_that_break_while_a_training_runs(tmp_path, monkeypatch, compiled
     with Accident(2, lambda: [path.write_bytes(b'') for path in broken[:2]]) as accident:
         trained = loop.run(Session(config, dataset, tmp_path / 'run'), interruption=accident)
     assert sorted(trained.unreadable) == names[:2]
-    events = [event for event in files.read_jsonl(tmp_path / 'run' / 'events.jsonl') if event['event'] == 'unreadable']
+    events = [
+        event for event in atomic_files.read_jsonl(tmp_path / 'run' / 'events.jsonl') if event['event'] == 'unreadable'
+    ]
     assert sorted(event['example'] for event in events) == names[:2]
     assert trained.steps == 18
 

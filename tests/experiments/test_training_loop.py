@@ -11,12 +11,12 @@ from tiny import make_dataset
 
 import backbones
 from backbones import UserError
-from experiments import files
-from experiments.stopping import Preempted
+from experiments.cli import atomic_files
+from experiments.cli.exit_status import Preempted
 from experiments.training import loop, phase
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.config import default_config
-from experiments.training.interruption import Interruption
+from experiments.training.preemption import Interruption
 from experiments.training.session import Session
 
 
@@ -42,7 +42,7 @@ def assert_same_bits(one, other):
 
 
 def events(directory: Path) -> list[str]:
-    return [row['event'] for row in files.read_jsonl(directory / 'events.jsonl')]
+    return [row['event'] for row in atomic_files.read_jsonl(directory / 'events.jsonl')]
 
 
 def test_it_learns(tmp_path):
@@ -55,7 +55,7 @@ def test_it_learns(tmp_path):
     assert trained.validation_accuracy == trained.evaluate('validation').accuracy
     assert test.count == len(dataset.splits['test'])
     assert (test.logits.argmax(-1) == dataset.labels[test.indices]).sum() == test.correct
-    history = files.read_jsonl(tmp_path / 'metrics.jsonl')
+    history = atomic_files.read_jsonl(tmp_path / 'metrics.jsonl')
     assert [row['epoch'] for row in history] == list(range(1, 9))
     assert history[-1]['loss'] < history[0]['loss'] / 2
     assert trained.steps == history[-1]['step'] == 8 * (112 // 16)
@@ -135,9 +135,9 @@ def test_asked_to_stop_it_saves_the_step_it_is_at(tmp_path):
         'preempted', 'resumed', 'preempted', 'resumed', 'preempted', 'resumed', 'phase', 'preempted', 'resumed',
         'preempted', 'resumed', 'preempted', 'resumed', 'best',
     ]  # fmt: skip
-    steps = [event.get('step') for event in files.read_jsonl(tmp_path / 'cut' / 'events.jsonl')]
-    assert steps[-1] == files.read_jsonl(tmp_path / 'whole' / 'events.jsonl')[-1]['step']
-    rows = files.read_jsonl(tmp_path / 'whole' / 'metrics.jsonl')
+    steps = [event.get('step') for event in atomic_files.read_jsonl(tmp_path / 'cut' / 'events.jsonl')]
+    assert steps[-1] == atomic_files.read_jsonl(tmp_path / 'whole' / 'events.jsonl')[-1]['step']
+    rows = atomic_files.read_jsonl(tmp_path / 'whole' / 'metrics.jsonl')
     assert [(row['step'], row.get('phase')) for row in rows] == [
         (5, None), (7, 'linear'), (10, None), (14, 'finetune'), (15, None), (20, None), (21, 'finetune'),
     ]  # fmt: skip
@@ -152,7 +152,7 @@ def test_killed_between_a_repeated_evaluation_and_its_checkpoint(tmp_path, monke
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(Checkpoints, 'save', killed)
         loop.fit(config, dataset, tmp_path / 'cut')
-    assert len(files.read_jsonl(tmp_path / 'cut' / 'metrics.jsonl')) == 2
+    assert len(atomic_files.read_jsonl(tmp_path / 'cut' / 'metrics.jsonl')) == 2
     loop.fit(config, dataset, tmp_path / 'cut')
     assert (tmp_path / 'cut' / 'metrics.jsonl').read_text() == (tmp_path / 'whole' / 'metrics.jsonl').read_text()
 
@@ -226,7 +226,7 @@ def test_a_loss_that_is_no_number(tmp_path, found):
         message = r'not a finite number at step \d: loss .*; the batch was \d{4}, .*there is no checkpoint yet'
         with pytest.raises(UserError, match=message):
             loop.fit(config, dataset, tmp_path)
-        (row,) = [row for row in files.read_jsonl(tmp_path / 'events.jsonl') if row['event'] == 'not finite']
+        (row,) = [row for row in atomic_files.read_jsonl(tmp_path / 'events.jsonl') if row['event'] == 'not finite']
         assert len(row['ids']) == config.batch_size
         return
     trained = loop.fit(config, dataset, tmp_path)

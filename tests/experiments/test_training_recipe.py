@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import backbones
 from backbones import UserError, freezing
-from experiments.training import recipe
+from experiments.training import optimizers
 from experiments.training.augmentation import mix, random_resized_crop
 from experiments.training.step import Recipe, TrainState, create_state, make_evaluation_step, make_train_step
 
@@ -54,7 +54,7 @@ class Run:
         params = jax.jit(self.model.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))['params']
         # A head of zeros would hide the backbone's gradient.
         params['head']['kernel'] = 0.02 * jax.random.normal(jax.random.key(1), params['head']['kernel'].shape)
-        mask, transformation = freezing.mask(params, rules), recipe.make_optimizer(optimizer, 0.01)
+        mask, transformation = freezing.mask(params, rules), optimizers.make_optimizer(optimizer, 0.01)
         rate = optax.constant_schedule(1e-2)
         step = make_train_step(self.model, mask, transformation, prepare, rate, self.learning, scales)
         self.step = jax.jit(step)
@@ -170,15 +170,15 @@ def test_a_number_that_is_none_leaves_the_state_as_it_was():
 
 
 def test_the_schedule_rises_and_falls_from_where_a_phase_begins():
-    schedule = recipe.make_schedule(0.1, warmup=10, steps=100, first=40)
+    schedule = optimizers.make_schedule(0.1, warmup=10, steps=100, first=40)
     assert [float(schedule(step)) for step in (40, 45, 50)] == pytest.approx([0.0, 0.05, 0.1])
     assert float(schedule(95)) == pytest.approx(0.05)
     assert float(schedule(140)) == pytest.approx(0, abs=1e-8)
-    assert float(recipe.make_schedule(0.1, warmup=80, steps=100)(50)) == pytest.approx(0.1)
+    assert float(optimizers.make_schedule(0.1, warmup=80, steps=100)(50)) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize('clip', [0.0, 1.0])
-@pytest.mark.parametrize('optimizer', recipe.OPTIMIZERS)
+@pytest.mark.parametrize('optimizer', optimizers.OPTIMIZERS)
 def test_what_trained_before_goes_on_and_the_rest_begins(optimizer, clip):
     """After a change of phase each leaf gets the update of an optimizer that has seen just this leaf's gradients."""
     params = {'head': {'kernel': jnp.ones((3, 2)), 'bias': jnp.ones(2)}, 'backbone': {'kernel': jnp.ones((2, 2))}}
@@ -186,19 +186,19 @@ def test_what_trained_before_goes_on_and_the_rest_begins(optimizer, clip):
     # Small enough not to be clipped, and different in every step.
     gradients = [jax.tree.map(lambda leaf, scale=scale: scale * leaf, params) for scale in (0.01, 0.03, -0.02)]
 
-    probing = recipe.make_optimizer(optimizer, 0.1, clip)
+    probing = optimizers.make_optimizer(optimizer, 0.1, clip)
     state = probing.init(head)
     for each in gradients[:2]:
         _, state = probing.update({'head': each['head']}, state, head)
     on, _ = probing.update({'head': gradients[2]['head']}, state, head)
 
     kept = frozenset({('head', 'kernel'), ('head', 'bias')})
-    tuning = recipe.make_optimizer(optimizer, 0.1, clip, kept)
-    carried, count = recipe.carry_over(state, tuning.init(params))
+    tuning = optimizers.make_optimizer(optimizer, 0.1, clip, kept)
+    carried, count = optimizers.carry_over(state, tuning.init(params))
     assert count == len(jax.tree.leaves(state))
     updates, _ = tuning.update(gradients[2], carried, params)
 
-    fresh = recipe.make_optimizer(optimizer, 0.1, clip)
+    fresh = optimizers.make_optimizer(optimizer, 0.1, clip)
     new, _ = fresh.update({'backbone': gradients[2]['backbone']}, fresh.init({'backbone': params['backbone']}), {
         'backbone': params['backbone']
     })  # fmt: skip

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import backbones
 from backbones import freezing
 from experiments.training.augmentation import augment
-from experiments.training.recipe import decay_mask, make_optimizer
+from experiments.training.optimizers import decay_mask, make_optimizer
 from experiments.training.step import AUXILIARY_WEIGHT, Recipe, TrainState, create_state, make_train_step
 
 NAMES = ('resnet_micro', 'vit_micro')

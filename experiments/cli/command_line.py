@@ -15,8 +15,8 @@ from typing import NoReturn
 import ml_collections
 
 from backbones.errors import UserError, unknown
-from experiments import platform
-from experiments.stopping import EXIT_STATUS, Preempted
+from experiments.cli import compiler_flags
+from experiments.cli.exit_status import EXIT_STATUS, Preempted
 
 
 class _Parser(argparse.ArgumentParser):
@@ -195,7 +195,7 @@ def _keys(config: ml_collections.ConfigDict, prefix: str = '') -> list[str]:
 
 def run(main: Callable[[list[str] | None], None]) -> None:
     """Call a command's ``main`` and turn its outcome into an exit status."""
-    platform.configure()
+    compiler_flags.configure()
     try:
         main(None)
     except UserError as error:

@@ -10,7 +10,7 @@ import jax
 from rich.table import Table
 
 from backbones.errors import UserError
-from experiments import hlo
+from experiments.planning import hlo
 
 GIB = 2**30
 

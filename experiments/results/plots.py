@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.tables import Entry, datasets
+from experiments.results.tables import Entry, datasets
 
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*', 'p', 'h')
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import backbones
-from experiments.training.topology import AXES, Topology
+from experiments.training.mesh import AXES, DeviceMesh
 
-SCRIPT = Path(__file__).with_name('topology_run.py')
+SCRIPT = Path(__file__).with_name('mesh_run.py')
 SPLITS = ('test', 'three', 'few more')
 
 
@@ -151,7 +151,7 @@ def test_states_move_between_meshes(tmp_path_factory, devices, fsdp):
 def test_each_device_holds_its_share(backbone, pieces):
     images = jnp.zeros((1, 224, 224, 3))
     params = jax.eval_shape(backbones.create_classifier(backbone, 1000).init, jax.random.key(0), images)['params']
-    layout = Topology(jax.sharding.AbstractMesh((1, pieces), AXES)).layout(params)  # type: ignore[arg-type]
+    layout = DeviceMesh(jax.sharding.AbstractMesh((1, pieces), AXES)).layout(params)  # type: ignore[arg-type]
     leaves, shardings = jax.tree.leaves(params), jax.tree.leaves(layout)
     held = sum(
         4 * int(np.prod(sharding.shard_shape(leaf.shape))) for leaf, sharding in zip(leaves, shardings, strict=True)

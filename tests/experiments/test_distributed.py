@@ -7,17 +7,17 @@ import sys
 import pytest
 
 from backbones import UserError
-from experiments.training import processes
+from experiments.training import distributed
 
 
 def test_a_process_alone_joins_nobody(monkeypatch):
-    monkeypatch.setattr(processes.jax.distributed, 'initialize', lambda *_: pytest.fail('joined'))
-    processes.join(detect=False)
+    monkeypatch.setattr(distributed.jax.distributed, 'initialize', lambda *_: pytest.fail('joined'))
+    distributed.join(detect=False)
 
 
 def test_the_three_belong_together():
     with pytest.raises(UserError, match='belong together; one is missing'):
-        processes.join(False, 'localhost:1', 2, None)
+        distributed.join(False, 'localhost:1', 2, None)
 
 
 def test_no_cluster(monkeypatch):
@@ -26,15 +26,15 @@ def test_no_cluster(monkeypatch):
     def initialize(*_):
         raise ValueError('coordinator_address should be defined.')
 
-    monkeypatch.setattr(processes.jax.distributed, 'initialize', initialize)
+    monkeypatch.setattr(distributed.jax.distributed, 'initialize', initialize)
     with pytest.raises(UserError, match=r'coordinator_address should be defined.*give --coordinator_address'):
-        processes.join(detect=True)
+        distributed.join(detect=True)
 
 
 _JOIN = """
 import jax
-from experiments.training import processes
-processes.join(detect=True)
+from experiments.training import distributed
+distributed.join(detect=True)
 print(jax.process_index(), jax.process_count(), jax.device_count())
 """
 

@@ -1,6 +1,6 @@
-"""A training on a given mesh, as JSON on standard output; run by test_topologies.py.
+"""A training on a given mesh, as JSON on standard output; run by test_meshes.py.
 
-    python topology_run.py ACTION SETTINGS
+    python mesh_run.py ACTION SETTINGS
 
 ACTION is a function of this file, SETTINGS a JSON object: its arguments, and ``devices`` (emulated ones of this
 process), ``process_id``, ``num_processes`` and ``port``.
@@ -100,7 +100,7 @@ def restore(backbone: str, fsdp: int = 1, checkpoints: str = '') -> dict:
     with Checkpoints(Path(checkpoints)) as saved:
         restored = saved.restore_latest(lambda metadata: session.setup.abstract_state(0))
     assert restored is not None
-    wanted = jax.tree.leaves(session.topology.layout(restored.state))
+    wanted = jax.tree.leaves(session.device_mesh.layout(restored.state))
     for leaf, sharding in zip(jax.tree.leaves(restored.state), wanted, strict=True):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
     return {'digests': digests(session, restored.state)}
@@ -108,7 +108,7 @@ def restore(backbone: str, fsdp: int = 1, checkpoints: str = '') -> dict:
 
 def fit(directory: str, asked_in_evaluation: bool = False) -> dict:
     """A whole training. If it is asked to stop, then the last process is, while it evaluates for the first time."""
-    from experiments.stopping import Preempted
+    from experiments.cli.exit_status import Preempted
     from experiments.training import loop
     from experiments.training import session as sessions
 
@@ -135,13 +135,13 @@ def fit(directory: str, asked_in_evaluation: bool = False) -> dict:
 def digests(session, state) -> dict[str, str]:
     """Path → hash of the bytes of each array of a state."""
     state = dataclasses.replace(state, key=jax.random.key_data(state.key))
-    leaves = jax.tree_util.tree_leaves_with_path(session.topology.whole(state))
+    leaves = jax.tree_util.tree_leaves_with_path(session.device_mesh.to_host(state))
     return {jax.tree_util.keystr(path): hashlib.sha256(leaf.tobytes()).hexdigest() for path, leaf in leaves}
 
 
 def linear_costs(backbone: str, size: int) -> dict:
     """What the compiled step of the linear regime takes on each device, and the forward pass it is built on."""
-    from experiments.training import topology
+    from experiments.training import mesh
     from experiments.training.config import default_config
     from experiments.training.setup import Setup
 
@@ -156,7 +156,7 @@ def linear_costs(backbone: str, size: int) -> dict:
     config.image_size = size
     config.regime = 'linear'
     config.flip = False
-    setup = Unweighted(config, 10, (size, size, 3), 8 * 4, 10, topology.make())
+    setup = Unweighted(config, 10, (size, size, 3), 8 * 4, 10, mesh.make())
     state, batch = setup.abstract_state(0), setup.abstract_batch()
     step = setup.train_step(0).lower(state, batch).compile()
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from backbones import UserError
-from experiments.data import folder, sources, tfds
+from experiments.data import folder, loading, tfds
 
 
 def write_images(root: Path, layout: dict[str, int], size=(20, 16), suffix='png', mode='RGB', seed=0) -> None:
@@ -28,7 +28,7 @@ def write_images(root: Path, layout: dict[str, int], size=(20, 16), suffix='png'
     ('name', 'shape', 'per_class'), [('mnist5k', (5000, 28, 28, 1), 500), ('digits', (1797, 8, 8, 1), None)]
 )
 def test_embedded_data_are_complete_and_split(name, shape, per_class):
-    dataset = sources.load(name)
+    dataset = loading.load(name)
     assert dataset.images.shape == shape
     assert dataset.images.dtype == np.uint8
     assert dataset.images.max() == 255
@@ -42,21 +42,21 @@ def test_embedded_data_are_complete_and_split(name, shape, per_class):
 
 def test_embedded_splits_never_change():
     """A changed split would silently change every published number."""
-    assert sources.load('mnist5k').splits['test'][:6].tolist() == [5, 8, 14, 15, 18, 20]
-    assert sources.load('digits').splits['test'][:6].tolist() == [5, 8, 14, 18, 20, 22]
+    assert loading.load('mnist5k').splits['test'][:6].tolist() == [5, 8, 14, 15, 18, 20]
+    assert loading.load('digits').splits['test'][:6].tolist() == [5, 8, 14, 18, 20, 22]
 
 
 def test_unknown_name_offers_the_nearest():
     with pytest.raises(UserError, match=r"unknown data set 'mnist5'.*'mnist5k'"):
-        sources.load('mnist5')
+        loading.load('mnist5')
     with pytest.raises(UserError, match='tfds:NAME'):
-        sources.load('tfds')
+        loading.load('tfds')
 
 
 class TestFolder:
     def test_classes_split_by_hash(self, tmp_path):
         write_images(tmp_path, {'cat': 20, 'dog': 30})
-        dataset = sources.load(f'folder:{tmp_path}')
+        dataset = loading.load(f'folder:{tmp_path}')
         assert dataset.classes == ('cat', 'dog')
         assert dataset.images.shape == (50, 16, 20, 3)
         assert dataset.ids[0] == 'cat/000.png'
@@ -70,26 +70,26 @@ class TestFolder:
 
     def test_a_new_image_moves_no_other_to_another_split_of_its_class(self, tmp_path):
         write_images(tmp_path, {'cat': 40, 'dog': 40})
-        before = sources.load(f'folder:{tmp_path}')
+        before = loading.load(f'folder:{tmp_path}')
         test_before = {before.ids[index] for index in before.splits['test']}
         write_images(tmp_path / 'extra', {'x': 1})
         (tmp_path / 'extra' / 'x' / '000.png').rename(tmp_path / 'cat' / 'new.png')
         (tmp_path / 'extra' / 'x').rmdir()
         (tmp_path / 'extra').rmdir()
-        after = sources.load(f'folder:{tmp_path}')
+        after = loading.load(f'folder:{tmp_path}')
         test_after = {after.ids[index] for index in after.splits['test']}
         assert len(test_before - test_after) <= 1
 
     def test_train_and_test_folders_keep_their_split(self, tmp_path):
         write_images(tmp_path, {'train/cat': 20, 'train/dog': 20, 'test/cat': 3, 'test/dog': 4})
-        dataset = sources.load(f'folder:{tmp_path}')
+        dataset = loading.load(f'folder:{tmp_path}')
         assert {dataset.ids[index].split('/')[0] for index in dataset.splits['test']} == {'test'}
         assert len(dataset.splits['test']) == 7
         assert len(dataset.splits['validation']) == 4
 
     def test_all_three_folders(self, tmp_path):
         write_images(tmp_path, {f'{split}/{name}': 3 for split in ('train', 'val', 'test') for name in 'ab'})
-        dataset = sources.load(f'folder:{tmp_path}')
+        dataset = loading.load(f'folder:{tmp_path}')
         assert {name: len(indices) for name, indices in dataset.splits.items()} == dict.fromkeys(
             ('train', 'validation', 'test'), 6
         )
@@ -98,7 +98,7 @@ class TestFolder:
     def test_mixed_sizes_and_modes_become_squares(self, tmp_path):
         write_images(tmp_path, {'a': 10}, size=(30, 20))
         write_images(tmp_path, {'b': 10}, size=(25, 40), suffix='jpg', mode='L')
-        dataset = sources.load(f'folder:{tmp_path}', stored_size=24)
+        dataset = loading.load(f'folder:{tmp_path}', stored_size=24)
         assert dataset.images.shape == (20, 24, 24, 3)
 
     def test_orientation_tag_of_cameras_is_applied(self, tmp_path):
@@ -108,16 +108,16 @@ class TestFolder:
         exif = Image.Exif()
         exif[0x0112] = 3  # upside down
         Image.fromarray(pixels).save(tmp_path / 'a' / '000.png', exif=exif)
-        dataset = sources.load(f'folder:{tmp_path}', stored_size=16)
+        dataset = loading.load(f'folder:{tmp_path}', stored_size=16)
         turned = dataset.images[np.array([dataset.ids.index('a/000.png')])][0]
         assert turned[:4].max() == 0
         assert turned[-4:].min() == 255
 
     def test_large_folders_are_decoded_on_demand(self, tmp_path, monkeypatch):
         write_images(tmp_path, {'a': 10, 'b': 10})
-        kept = sources.load(f'folder:{tmp_path}')
+        kept = loading.load(f'folder:{tmp_path}')
         monkeypatch.setattr('experiments.data.decoding.MEMORY_LIMIT', 1)
-        lazy = sources.load(f'folder:{tmp_path}')
+        lazy = loading.load(f'folder:{tmp_path}')
         assert not isinstance(lazy.images, np.ndarray)
         indices = np.array([3, 17, 3])
         np.testing.assert_array_equal(lazy.images[indices], kept.images[indices])
@@ -128,7 +128,7 @@ class TestFolder:
         whole = (tmp_path / 'b' / '001.jpg').read_bytes()
         (tmp_path / 'b' / '001.jpg').write_bytes(whole[: len(whole) // 2])
         (tmp_path / 'b' / '002.jpg').write_bytes(b'no image at all')
-        dataset = sources.load(f'folder:{tmp_path}')
+        dataset = loading.load(f'folder:{tmp_path}')
         assert dict(dataset.skipped).keys() == {'a/000.jpg', 'b/001.jpg', 'b/002.jpg'}
         assert dict(dataset.skipped)['a/000.jpg'] == 'empty file'
         assert len(dataset.labels) == 17
@@ -140,28 +140,28 @@ class TestFolder:
         for index in range(3):
             (tmp_path / 'a' / f'{index:03d}.png').write_bytes(b'')
         with pytest.raises(UserError, match=r'3 of 20 files .*a/000\.png: empty file.*at most 2'):
-            sources.load(f'folder:{tmp_path}', bad_files_limit=2)
+            loading.load(f'folder:{tmp_path}', bad_files_limit=2)
 
     def test_missing_folder_offers_its_neighbour(self, tmp_path):
         (tmp_path / 'flowers').mkdir()
         with pytest.raises(UserError, match="'flower'; did you mean 'flowers'"):
-            sources.load(f'folder:{tmp_path}/flower')
+            loading.load(f'folder:{tmp_path}/flower')
         with pytest.raises(UserError, match='there is no folder'):
-            sources.load(f'folder:{tmp_path}/no/such')
+            loading.load(f'folder:{tmp_path}/no/such')
 
     def test_empty_folder(self, tmp_path):
         with pytest.raises(UserError, match='there are no images in'):
-            sources.load(f'folder:{tmp_path}')
+            loading.load(f'folder:{tmp_path}')
 
     def test_one_class(self, tmp_path):
         write_images(tmp_path, {'only': 10})
         with pytest.raises(UserError, match=r'has 1 class \(only\)'):
-            sources.load(f'folder:{tmp_path}')
+            loading.load(f'folder:{tmp_path}')
 
     def test_test_class_without_training_images(self, tmp_path):
         write_images(tmp_path, {'train/cat': 10, 'train/dog': 10, 'test/cat': 2, 'test/dogs': 2})
         with pytest.raises(UserError, match="'dogs'; did you mean 'dog'"):
-            sources.load(f'folder:{tmp_path}')
+            loading.load(f'folder:{tmp_path}')
 
     def test_hidden_files_and_other_files_are_left_alone(self, tmp_path):
         write_images(tmp_path, {'a': 10, 'b': 10})
@@ -175,21 +175,21 @@ class TestTfds:
         monkeypatch.setattr(tfds, 'tensorflow_is_installed', lambda: False)
         message = r'tfds:mnist is not prepared .*tfds build mnist --file_format=array_record'
         with pytest.raises(UserError, match=message):
-            sources.load('tfds:mnist', tmp_path)
+            loading.load('tfds:mnist', tmp_path)
 
     def test_unknown_name_offers_the_nearest(self, tmp_path):
         with pytest.raises(UserError, match=r"unknown TFDS data set 'cifer10'.*'cifar10'"):
-            sources.load('tfds:cifer10', tmp_path)
+            loading.load('tfds:cifer10', tmp_path)
 
     def test_failed_preparation_is_one_line(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tfds, 'tensorflow_is_installed', lambda: True)
         monkeypatch.setattr(tfds, '_PREPARE', 'raise SystemExit("no connection")')
         with pytest.raises(UserError, match='preparing tfds:mnist failed: no connection'):
-            sources.load('tfds:mnist', tmp_path)
+            loading.load('tfds:mnist', tmp_path)
 
     def test_prepared_directory_is_read_without_tensorflow(self, tmp_path):
         write_array_record_dataset(tmp_path)
-        dataset = sources.load('tfds:blobs', tmp_path, stored_size=12)
+        dataset = loading.load('tfds:blobs', tmp_path, stored_size=12)
         assert dataset.classes == ('round', 'square')
         assert dataset.images.shape == (24, 8, 8, 3)
         assert {name: len(indices) for name, indices in dataset.splits.items()} == {
@@ -204,7 +204,7 @@ class TestTfds:
     @pytest.mark.parametrize('broken', [b'', b'no image at all', None], ids=['empty', 'no image', 'no record'])
     def test_bad_records_are_named_counted_and_skipped(self, tmp_path, capsys, broken):
         write_array_record_dataset(tmp_path, {('train', 3): broken, ('test', 1): broken})
-        dataset = sources.load('tfds:blobs', tmp_path)
+        dataset = loading.load('tfds:blobs', tmp_path)
         assert dict(dataset.skipped).keys() == {'train/0000003', 'test/0000001'}
         assert all(why for _, why in dataset.skipped)
         assert dataset.images.shape == (22, 8, 8, 3)
@@ -219,14 +219,14 @@ class TestTfds:
     def test_too_many_bad_records_are_an_error(self, tmp_path):
         write_array_record_dataset(tmp_path, {('train', 3): b'', ('train', 7): b'x'})
         with pytest.raises(UserError, match=r'2 of 24 records of tfds:blobs .*train/0000003: .*at most 1'):
-            sources.load('tfds:blobs', tmp_path, bad_files_limit=1)
+            loading.load('tfds:blobs', tmp_path, bad_files_limit=1)
 
     @pytest.mark.skipif('TFDS_DATA_DIR' not in os.environ, reason='TFDS_DATA_DIR names no prepared data sets')
     def test_cifar10(self):
         directory = tfds.default_directory()
         if not (directory / 'cifar10').is_dir():
             pytest.skip('CIFAR-10 is not prepared in TFDS_DATA_DIR')
-        dataset = sources.load('tfds:cifar10')
+        dataset = loading.load('tfds:cifar10')
         assert dataset.images.shape == (60000, 32, 32, 3)
         assert len(dataset.splits['test']) == 10000
         assert np.bincount(dataset.labels[dataset.splits['train']]).tolist() == [4500] * 10

@@ -10,10 +10,10 @@ import numpy as np
 from rich.table import Table
 
 from backbones.errors import UserError
-from experiments import files
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import RESULTS
-from experiments.statistics import apart, mean_interval, paired_difference_is_significant
+from experiments.cli import atomic_files
+from experiments.results.intervals import apart, mean_interval, paired_difference_is_significant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def load(workdir: Path) -> list[Entry]:
     Raises:
         UserError: there are no results.
     """
-    rows = files.read_jsonl(workdir / RESULTS)
+    rows = atomic_files.read_jsonl(workdir / RESULTS)
     if not rows:
         raise UserError(f'there are no results in {str(workdir)!r}; expected {RESULTS} of a run of experiments.ablate')
     groups: dict[tuple, list[dict]] = {}

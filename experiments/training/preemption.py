@@ -14,7 +14,7 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-from experiments.stopping import Preempted
+from experiments.cli.exit_status import Preempted
 
 
 class Interruption:

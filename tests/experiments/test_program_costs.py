@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import compiled, hlo
-from experiments.hlo import Collective
+from experiments.planning import hlo, program_costs
+from experiments.planning.hlo import Collective
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,7 +178,7 @@ def test_one_device():
     """Arguments, outputs, aliases and the operations of a product."""
     shape = jax.ShapeDtypeStruct((64, 64), jnp.float32)
     program = jax.jit(lambda x: x @ x, donate_argnums=0).lower(shape).compile()
-    analysis = compiled.analyse(program)
+    analysis = program_costs.analyse(program)
     assert (analysis.argument_bytes, analysis.output_bytes, analysis.aliased_bytes) == (16384, 16384, 16384)
     assert analysis.flops == 2 * 64**3
     assert analysis.collectives == {}
@@ -192,7 +192,7 @@ def test_a_loop_counts_every_iteration():
         def program(x):
             return jax.lax.scan(lambda carry, _: (jnp.tanh(carry @ x), None), x, length=length)[0]
 
-        return compiled.analyse(jax.jit(program).lower(shape).compile()).flops
+        return program_costs.analyse(jax.jit(program).lower(shape).compile()).flops
 
     # The products of every iteration; of the rest, XLA counts one.
     assert flops(7) - flops(5) == 2 * 2 * 64**3
@@ -201,7 +201,7 @@ def test_a_loop_counts_every_iteration():
 PROGRAMS = """
 import json, jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from experiments import compiled
+from experiments.planning import program_costs
 mesh = jax.make_mesh((8,), ('x',), axis_types=(AxisType.Auto,))
 cut, whole = NamedSharding(mesh, P('x')), NamedSharding(mesh, P())
 w = jax.ShapeDtypeStruct((64, 32), jnp.float32, sharding=whole)
@@ -225,7 +225,7 @@ for name, function, arguments, out in [
     ('gathered', lambda x: x, (x,), whole), ('moved', moved, (x,), cut),
     ('turned', turned, (x,), NamedSharding(mesh, P(None, 'x'))), ('scattered', scattered, (w,), cut),
 ]:
-    analysis = compiled.analyse(jax.jit(function, out_shardings=out).lower(*arguments).compile())
+    analysis = program_costs.analyse(jax.jit(function, out_shardings=out).lower(*arguments).compile())
     result[name] = {kind: (each.count, each.bytes) for kind, each in analysis.collectives.items()}
 print(json.dumps(result))
 """
@@ -248,8 +248,10 @@ def test_eight_devices():
 
 
 def test_the_table_has_every_number():
-    analysis = compiled.Analysis(2.5e12, 2**30, 2**20, 2**29, 2**20, 0, {'all-reduce': Collective(3, 3 * 2**20)}, 1)
-    cells = [list(column.cells) for column in compiled.table(analysis, leading=[('batch', '8')]).columns]
+    analysis = program_costs.Analysis(
+        2.5e12, 2**30, 2**20, 2**29, 2**20, 0, {'all-reduce': Collective(3, 3 * 2**20)}, 1
+    )
+    cells = [list(column.cells) for column in program_costs.table(analysis, leading=[('batch', '8')]).columns]
     shown = dict(zip(*cells, strict=True))
     assert shown['batch'] == '8'
     assert shown['memory'] == '1.5 GiB'
@@ -262,4 +264,4 @@ def test_the_table_has_every_number():
     ('count', 'text'), [(0, '0 B'), (999, '999 B'), (1020 * 2**20, '0.996 GiB'), (15.75 * 2**30, '15.8 GiB')]
 )
 def test_sizes_for_people(count, text):
-    assert compiled.size(count) == text
+    assert program_costs.size(count) == text

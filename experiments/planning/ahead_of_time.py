@@ -13,8 +13,8 @@ from jax.sharding import NamedSharding
 from backbones import cost
 from backbones.errors import UserError
 from backbones.preprocessing import Preprocessing
-from experiments import compiled
 from experiments.inference import input_preprocessing
+from experiments.planning import program_costs
 from experiments.training.setup import Setup
 
 # Batches of the search; 8 examples are one tile of a TPU's registers.
@@ -54,7 +54,7 @@ class Probe:
     needed_bytes: int
     limit_bytes: int
     seconds: float
-    analysis: compiled.Analysis | None
+    analysis: program_costs.Analysis | None
 
 
 def probe(setup: Setup, phase: int, limit_bytes: int = 0) -> Probe:
@@ -67,7 +67,7 @@ def probe(setup: Setup, phase: int, limit_bytes: int = 0) -> Probe:
     """
     lowered = setup.train_step(phase).lower(setup.abstract_state(phase), setup.abstract_batch())
     start = time.monotonic()
-    per_device = setup.batch_size // setup.topology.devices
+    per_device = setup.batch_size // setup.device_mesh.devices
     try:
         program = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -76,7 +76,7 @@ def probe(setup: Setup, phase: int, limit_bytes: int = 0) -> Probe:
             raise
         return Probe(per_device, False, needed, limit_bytes, time.monotonic() - start, None)
     seconds = time.monotonic() - start
-    analysis = compiled.analyse(program)
+    analysis = program_costs.analyse(program)
     needed = analysis.peak_bytes
     return Probe(per_device, not limit_bytes or needed <= limit_bytes, needed, limit_bytes, seconds, analysis)
 

@@ -1,77 +1,17 @@
-"""Files that a reader never sees half of: written to a temporary name, then renamed."""
+"""A work directory: made, checked, and claimed by one config."""
 
 import json
-import os
 import tempfile
-from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
-from typing import IO
 
 from backbones.errors import UserError
+from experiments.cli.atomic_files import write_json
 
 CONFIG = 'config.json'
 
 
-@contextmanager
-def atomic_write(path: Path, mode: str = 'w') -> Generator[IO]:
-    """Open a file for writing that appears under its name only when everything is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(descriptor, mode) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename = str(path)  # a full disk does not say where
-        raise
-
-
-@contextmanager
-def refusals_told(context: Callable[[], str]) -> Generator[None]:
-    """Errors of the operating system (no space left, no permission, ...) become one line for the user.
-
-    Args:
-        context: what to add: what they mean for the work that is done.
-
-    Raises:
-        UserError: instead of ``OSError``; names the file where that is known, and the reason.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        where = f' ({error.filename})' if error.filename else ''
-        raise UserError(f'{error.strerror}{where}; {context()}') from error
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write one JSON document."""
-    with atomic_write(path) as stream:
-        json.dump(value, stream, indent=2)
-        stream.write('\n')
-
-
-def read_jsonl(path: Path) -> list[dict]:
-    """The rows of a JSON-lines file; none if there is no such file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
-
-
-def write_jsonl(path: Path, rows: list[dict]) -> None:
-    """Write all rows of a JSON-lines file."""
-    with atomic_write(path) as stream:
-        stream.writelines(json.dumps(row) + '\n' for row in rows)
-
-
-def make_workdir(path: Path) -> Path:
+def make(path: Path) -> Path:
     """Create the work directory if need be and make sure that it can be written.
 
     Raises:
@@ -86,7 +26,7 @@ def make_workdir(path: Path) -> Path:
     return path
 
 
-def check_workdir(path: Path, config: dict, free: Collection[str] = ()) -> None:
+def check(path: Path, config: dict, free: Collection[str] = ()) -> None:
     """Whether a work directory is free or already this config's; nothing is written.
 
     Args:
@@ -122,19 +62,19 @@ def check_workdir(path: Path, config: dict, free: Collection[str] = ()) -> None:
     )
 
 
-def claim_workdir(path: Path, config: dict, free: Collection[str] = ()) -> Path:
+def claim(path: Path, config: dict, free: Collection[str] = ()) -> Path:
     """Make the work directory this config's, or check that it already is.
 
     Args:
         path: the directory.
         config: what a run in it does.
-        free: see ``check_workdir``.
+        free: see ``check``.
 
     Raises:
         UserError: it can't be written, or belongs to another config (the differing keys are named).
     """
-    make_workdir(path)
-    check_workdir(path, config, free)
+    make(path)
+    check(path, config, free)
     if not (path / CONFIG).exists():
         write_json(path / CONFIG, _as_read_back(config))
     return path

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbones.errors import UserError
-from experiments import files
+from experiments.cli import atomic_files, work_directories
 
 
 def names(directory) -> set[str]:
@@ -18,12 +18,12 @@ def names(directory) -> set[str]:
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
     file = tmp_path / 'deep' / 'er' / 'table.csv'
-    with files.atomic_write(file) as stream:
+    with atomic_files.atomic_write(file) as stream:
         stream.write('first')
         stream.flush()
         assert not file.exists()
     assert file.read_text() == 'first'
-    with files.atomic_write(file) as stream:
+    with atomic_files.atomic_write(file) as stream:
         stream.write('second')
         stream.flush()
         assert file.read_text() == 'first'
@@ -35,7 +35,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path):
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, interruption):
     file = tmp_path / 'table.csv'
     file.write_text('old')
-    with pytest.raises(interruption), files.atomic_write(file) as stream:
+    with pytest.raises(interruption), atomic_files.atomic_write(file) as stream:
         stream.write('half of the n')
         raise interruption
     assert file.read_text() == 'old'
@@ -43,7 +43,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, interruptio
 
 
 def test_an_exception_leaves_no_new_file(tmp_path):
-    with pytest.raises(RuntimeError), files.atomic_write(tmp_path / 'table.csv') as stream:
+    with pytest.raises(RuntimeError), atomic_files.atomic_write(tmp_path / 'table.csv') as stream:
         stream.write('half')
         raise RuntimeError
     assert names(tmp_path) == set()
@@ -51,20 +51,20 @@ def test_an_exception_leaves_no_new_file(tmp_path):
 
 def test_a_failed_rename_leaves_nothing_behind(tmp_path):
     (tmp_path / 'table.csv').mkdir()
-    with pytest.raises(OSError, match='directory'), files.atomic_write(tmp_path / 'table.csv') as stream:
+    with pytest.raises(OSError, match='directory'), atomic_files.atomic_write(tmp_path / 'table.csv') as stream:
         stream.write('whole')
     assert names(tmp_path) == {'table.csv'}
 
 
 def test_binary_mode(tmp_path):
-    with files.atomic_write(tmp_path / 'array.bin', 'wb') as stream:
+    with atomic_files.atomic_write(tmp_path / 'array.bin', 'wb') as stream:
         stream.write(b'\x00\xff\n')
     assert (tmp_path / 'array.bin').read_bytes() == b'\x00\xff\n'
 
 
 def test_other_users_can_read_the_file(tmp_path):
     """Temporary files are private; results are not."""
-    files.write_json(tmp_path / 'result.json', {})
+    atomic_files.write_json(tmp_path / 'result.json', {})
     assert stat.S_IMODE((tmp_path / 'result.json').stat().st_mode) == 0o644
 
 
@@ -80,23 +80,23 @@ rows = st.lists(st.dictionaries(st.text(), json_values, max_size=4), max_size=5)
 def test_jsonl_reads_back_what_was_written(tmp_path_factory, rows):
     """Whatever the strings hold, line separators of Unicode included."""
     file = tmp_path_factory.mktemp('rows') / 'rows.jsonl'
-    files.write_jsonl(file, rows)
-    assert files.read_jsonl(file) == rows
+    atomic_files.write_jsonl(file, rows)
+    assert atomic_files.read_jsonl(file) == rows
     assert len(file.read_bytes().splitlines()) == len(rows)
 
 
 def test_jsonl_is_replaced_and_not_appended_to(tmp_path):
-    files.write_jsonl(tmp_path / 'rows.jsonl', [{'step': 1}, {'step': 2}])
-    files.write_jsonl(tmp_path / 'rows.jsonl', [{'step': 3}])
-    assert files.read_jsonl(tmp_path / 'rows.jsonl') == [{'step': 3}]
+    atomic_files.write_jsonl(tmp_path / 'rows.jsonl', [{'step': 1}, {'step': 2}])
+    atomic_files.write_jsonl(tmp_path / 'rows.jsonl', [{'step': 3}])
+    assert atomic_files.read_jsonl(tmp_path / 'rows.jsonl') == [{'step': 3}]
 
 
 def test_a_missing_jsonl_has_no_rows(tmp_path):
-    assert files.read_jsonl(tmp_path / 'rows.jsonl') == []
+    assert atomic_files.read_jsonl(tmp_path / 'rows.jsonl') == []
 
 
 def test_write_json(tmp_path):
-    files.write_json(tmp_path / 'value.json', {'a': [1, None], 'b': 'ü'})
+    atomic_files.write_json(tmp_path / 'value.json', {'a': [1, None], 'b': 'ü'})
     text = (tmp_path / 'value.json').read_text()
     assert json.loads(text) == {'a': [1, None], 'b': 'ü'}
     assert text.endswith('}\n')
@@ -107,11 +107,11 @@ CONFIG = {'seed': 0, 'sizes': (1, 2), 'optimizer': {'name': 'adamw', 'rate': 0.1
 
 def test_claiming_writes_the_config_and_the_same_one_may_come_back(tmp_path):
     directory = tmp_path / 'deep' / 'run'
-    assert files.claim_workdir(directory, CONFIG) == directory
+    assert work_directories.claim(directory, CONFIG) == directory
     written = (directory / 'config.json').read_text()
     assert json.loads(written) == {**CONFIG, 'sizes': [1, 2]}
     (directory / 'results.jsonl').write_text('kept')
-    assert files.claim_workdir(directory, dict(reversed(CONFIG.items()))) == directory
+    assert work_directories.claim(directory, dict(reversed(CONFIG.items()))) == directory
     assert (directory / 'config.json').read_text() == written
     assert names(directory) == {'config.json', 'results.jsonl'}
 
@@ -131,26 +131,26 @@ CHANGES = {
 @pytest.mark.parametrize('change', CHANGES)
 def test_the_work_directory_of_another_config_names_the_differing_key(tmp_path, change):
     changed, told = CHANGES[change]
-    files.claim_workdir(tmp_path, CONFIG)
+    work_directories.claim(tmp_path, CONFIG)
     before = (tmp_path / 'config.json').read_text()
     message = f'the work directory {str(tmp_path)!r} belongs to another config ({told}); choose another --workdir'
     with pytest.raises(UserError) as caught:
-        files.claim_workdir(tmp_path, {**CONFIG, **changed})
+        work_directories.claim(tmp_path, {**CONFIG, **changed})
     assert str(caught.value) == message
     assert (tmp_path / 'config.json').read_text() == before
 
 
 def test_a_key_that_is_gone_is_named(tmp_path):
-    files.claim_workdir(tmp_path, CONFIG)
+    work_directories.claim(tmp_path, CONFIG)
     with pytest.raises(UserError, match=r'\(seed: 0 there, nothing here\)'):
-        files.claim_workdir(tmp_path, {name: value for name, value in CONFIG.items() if name != 'seed'})
+        work_directories.claim(tmp_path, {name: value for name, value in CONFIG.items() if name != 'seed'})
 
 
 def test_many_differences_are_counted(tmp_path):
-    files.claim_workdir(tmp_path, dict.fromkeys('abcde', 0))
+    work_directories.claim(tmp_path, dict.fromkeys('abcde', 0))
     message = '(a: 0 there, 1 here; b: 0 there, 1 here; c: 0 there, 1 here and 2 more)'
     with pytest.raises(UserError, match=re.escape(message)):
-        files.claim_workdir(tmp_path, dict.fromkeys('abcde', 1))
+        work_directories.claim(tmp_path, dict.fromkeys('abcde', 1))
 
 
 nested = st.recursive(
@@ -165,22 +165,22 @@ configs = st.dictionaries(st.sampled_from('abc'), nested, min_size=1, max_size=3
 @given(earlier=configs, later=configs)
 def test_configs_share_a_work_directory_exactly_if_they_are_equal(tmp_path_factory, earlier, later):
     directory = tmp_path_factory.mktemp('run')
-    files.claim_workdir(directory, earlier)
+    work_directories.claim(directory, earlier)
     if earlier == later:
-        files.claim_workdir(directory, later)
+        work_directories.claim(directory, later)
     else:
         with pytest.raises(UserError, match=r'\([abc.]+: .* there, .* here'):
-            files.claim_workdir(directory, later)
+            work_directories.claim(directory, later)
 
 
 def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / 'config.json').write_text('{"seed": ')
     with pytest.raises(UserError, match=r'config\.json is no JSON file; choose another --workdir'):
-        files.claim_workdir(tmp_path, CONFIG)
+        work_directories.claim(tmp_path, CONFIG)
 
 
 @pytest.mark.parametrize('below', ['file', 'file/run', 'file/deep/run'])
-@pytest.mark.parametrize('function', [files.make_workdir, lambda path: files.claim_workdir(path, CONFIG)])
+@pytest.mark.parametrize('function', [work_directories.make, lambda path: work_directories.claim(path, CONFIG)])
 def test_a_file_in_the_way_of_the_work_directory(tmp_path, function, below):
     (tmp_path / 'file').write_text('precious')
     message = f'cannot write to the work directory {str(tmp_path / below)!r}: '
@@ -190,8 +190,8 @@ def test_a_file_in_the_way_of_the_work_directory(tmp_path, function, below):
 
 
 def test_making_a_work_directory_leaves_it_empty(tmp_path):
-    assert files.make_workdir(tmp_path / 'run') == tmp_path / 'run'
+    assert work_directories.make(tmp_path / 'run') == tmp_path / 'run'
     assert names(tmp_path / 'run') == set()
     (tmp_path / 'run' / 'kept').write_text('')
-    files.make_workdir(tmp_path / 'run')
+    work_directories.make(tmp_path / 'run')
     assert names(tmp_path / 'run') == {'kept'}

@@ -22,7 +22,7 @@ SMALLEST_SHARDED = 1024
 
 
 @dataclasses.dataclass(frozen=True)
-class Topology:
+class DeviceMesh:
     """A mesh and the layouts on it.
 
     Attributes:
@@ -79,13 +79,13 @@ class Topology:
         """Inside a compiled function: only each device's pieces."""
         return jax.lax.with_sharding_constraint(tree, self.layout(tree)) if self.sharded else tree
 
-    def share(self, tree: Any, axis: int) -> Any:
+    def shard_batch(self, tree: Any, axis: int) -> Any:
         """Inside a compiled function: arrays whose given axis runs over the examples."""
         if self.devices == 1:
             return tree
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, PartitionSpec(*(None,) * axis, AXES)))
 
-    def place(self, tree: Any) -> Any:
+    def device_put(self, tree: Any) -> Any:
         """Lay a tree of arrays that every process has in full over the mesh.
 
         Every array is copied: a donated state must not share memory with its source.
@@ -100,11 +100,11 @@ class Topology:
 
         return jax.tree.map(put, tree, self.layout(tree))
 
-    def lay(self, tree: Any) -> Any:
+    def reshard(self, tree: Any) -> Any:
         """Lay a tree of arrays over the mesh as ``layout`` says, wherever they are."""
         return jax.jit(_identity, out_shardings=self.layout(tree))(tree)
 
-    def whole(self, tree: Any) -> Any:
+    def to_host(self, tree: Any) -> Any:
         """The arrays in full, on every process's host."""
         gathered = jax.jit(_identity, out_shardings=self.replicated)(tree)
         return jax.tree.map(np.asarray, gathered)
@@ -145,7 +145,7 @@ def _identity(tree: Any) -> Any:
     return tree
 
 
-def make(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Topology:
+def make(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> DeviceMesh:
     """The mesh that a config describes.
 
     Args:
@@ -165,7 +165,7 @@ def make(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = N
             f'fsdp can be {", ".join(map(str, divisors))}, and data=-1 takes what is left'
         )
     axis_types = (AxisType.Auto,) * len(AXES)
-    return Topology(jax.make_mesh((count // fsdp, fsdp), AXES, axis_types=axis_types, devices=devices))
+    return DeviceMesh(jax.make_mesh((count // fsdp, fsdp), AXES, axis_types=axis_types, devices=devices))
 
 
 def check_batch(batch_size: int, devices: int, accumulation: int) -> None:

@@ -1,0 +1,1 @@
+"""From rows to intervals, tables and plots; nothing here imports JAX or the trainer."""
