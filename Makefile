@@ -12,14 +12,14 @@ COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo none)
 .PHONY: help ablation test test-slow test-exhaustive lint format notebooks clean
 
 help:
-	@echo 'make ablation    frozen CNN against ViT on embedded data, the table in runs/quickstart'
-	@echo 'make test        the tests'
-	@echo 'make test-slow   the longer tests, and a fifth of the exhaustive ones, which the commit chooses'
-	@echo 'make test-exhaustive   all exhaustive tests: kills, meshes, sizes and seeds again and again'
-	@echo 'make lint        ruff (lint, format) and ty (types)'
-	@echo 'make format      reformat'
-	@echo 'make notebooks   run the ablation if need be, then execute the notebooks on its results'
-	@echo 'make clean       remove .venv and caches; runs/ stays'
+	@echo 'make ablation         frozen CNN against ViT on embedded data, the table in runs/quickstart'
+	@echo 'make test             the tests'
+	@echo 'make test-slow        the longer tests, and a fifth of the exhaustive ones, which the commit chooses'
+	@echo 'make test-exhaustive  all exhaustive tests: kills, meshes, sizes and seeds again and again'
+	@echo 'make lint             ruff (lint, format) and ty (types)'
+	@echo 'make format           reformat'
+	@echo 'make notebooks        run the ablation if need be, then execute the notebooks on its results'
+	@echo 'make clean            remove .venv and caches; runs/ stays'
 
 ablation: $(VENV)/installed
 	$(RUN) -m experiments.ablate --config configs/ablations/quickstart.py --workdir runs/quickstart
