@@ -4,27 +4,34 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 # The tests are made for the CPU, also where JAX would find something else.
-test test-slow: export JAX_PLATFORMS = cpu
+test test-slow test-exhaustive: export JAX_PLATFORMS = cpu
+PYTEST := $(RUN) -m pytest -n 2 --dist loadgroup --durations=20
+# What chooses the fifth of the exhaustive tests that `make test-slow` runs.
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo none)
 
-.PHONY: help ablation test test-slow lint format notebooks clean
+.PHONY: help ablation test test-slow test-exhaustive lint format notebooks clean
 
 help:
-	@echo 'make ablation    frozen CNN against ViT on embedded data, the table in runs/quickstart'
-	@echo 'make test        the tests'
-	@echo 'make test-slow   the longer tests'
-	@echo 'make lint        ruff (lint, format) and ty (types)'
-	@echo 'make format      reformat'
-	@echo 'make notebooks   run the ablation if need be, then execute the notebooks on its results'
-	@echo 'make clean       remove .venv and caches; runs/ stays'
+	@echo 'make ablation         frozen CNN against ViT on embedded data, the table in runs/quickstart'
+	@echo 'make test             the tests'
+	@echo 'make test-slow        the longer tests, and a fifth of the exhaustive ones, which the commit chooses'
+	@echo 'make test-exhaustive  all exhaustive tests: kills, meshes, sizes and seeds again and again'
+	@echo 'make lint             ruff (lint, format) and ty (types)'
+	@echo 'make format           reformat'
+	@echo 'make notebooks        run the ablation if need be, then execute the notebooks on its results'
+	@echo 'make clean            remove .venv and caches; runs/ stays'
 
 ablation: $(VENV)/installed
 	$(RUN) -m experiments.ablate --config configs/ablations/quickstart.py --workdir runs/quickstart
 
 test: $(VENV)/installed-dev
-	$(RUN) -m pytest -n 2 --dist loadgroup
+	$(PYTEST)
 
 test-slow: $(VENV)/installed-dev
-	$(RUN) -m pytest -n 2 --dist loadgroup -m slow
+	$(PYTEST) -m 'slow or exhaustive' --fifth-of '$(COMMIT)'
+
+test-exhaustive: $(VENV)/installed-dev
+	$(PYTEST) -m exhaustive
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

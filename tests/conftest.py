@@ -1,12 +1,28 @@
-"""What makes the tests faster without changing what they test."""
+"""What makes the tests faster and smaller without changing what they test, and which of the exhaustive ones run."""
 
 import gc
 import os
+import resource
+import sys
+from collections.abc import Iterator
 
 import pytest
 
+from tests.rotation import FIFTHS, fifth_of_commit, fifth_of_test
+
 # Every collection has XLA look for garbage of its own, and there are hundreds of thousands of long-lived objects.
 gc.set_threshold(100_000, 20, 20)
+
+# Lines for the end of the run, from this process and from those of pytest-xdist.
+ENDING = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--fifth-of',
+        metavar='COMMIT',
+        help=f'of the tests marked exhaustive, run only those of one fifth in {FIFTHS}, which the commit chooses',
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -14,12 +30,74 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The slow tests are compiled as users compile.
     """
-    if config.getoption('markexpr') == 'not slow':
+    config.stash[ENDING] = []
+    if 'not slow' in config.getoption('markexpr'):
         # Read when jax is imported, here and in processes that tests start.
         os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
 
+# Before pytest-xdist adds the group to a test's name.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take out the exhaustive tests of the other fifths."""
+    commit = config.getoption('fifth_of')
+    if commit is None:
+        return
+    fifth = fifth_of_commit(commit)
+    others = [item for item in items if item.get_closest_marker('exhaustive') and fifth_of_test(item.nodeid) != fifth]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in set(others)]
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    commit = config.getoption('fifth_of')
+    if commit is None:
+        return None
+    return f'exhaustive: fifth {fifth_of_commit(commit) + 1} of {FIFTHS}, chosen by commit {commit}'
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Take everything that was imported out of future collections."""
+    """Take everything that was imported out of future collections, and note the exhaustive tests that are to run."""
     gc.collect()
     gc.freeze()
+    if session.config.getoption('fifth_of') is not None:
+        chosen = [item.nodeid for item in session.items if item.get_closest_marker('exhaustive')]
+        session.config.stash[ENDING].append(f'exhaustive tests of this fifth: {", ".join(chosen) or "none"}')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def programs() -> Iterator[None]:
+    """Forget a module's compiled programs after its tests: JAX keeps them alive, several gigabytes of them in the end."""
+    yield
+    if 'jax' in sys.modules:
+        sys.modules['jax'].clear_caches()
+        gc.collect()
+
+
+def peak_memory(who: int) -> float:
+    """MiB that a process had in memory at most."""
+    return resource.getrusage(who).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Note the memory, and hand the lines to the process that prints."""
+    lines = session.config.stash[ENDING]
+    own, started = peak_memory(resource.RUSAGE_SELF), peak_memory(resource.RUSAGE_CHILDREN)
+    worker = os.environ.get('PYTEST_XDIST_WORKER')
+    lines.append(
+        f'peak memory of {worker or "this process"}: {own:,.0f} MiB; of the largest it started: {started:,.0f} MiB'
+    )
+    if worker:
+        session.config.workeroutput['ending'] = lines
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error) -> None:
+    """Take the lines of a process of pytest-xdist; all of them chose the same tests."""
+    ending = node.config.stash[ENDING]
+    ending += [line for line in getattr(node, 'workeroutput', {}).get('ending', ()) if line not in ending]
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    for line in config.stash[ENDING]:
+        terminalreporter.write_line(line)

@@ -1,7 +1,7 @@
 """Stage by stage, our outputs against those of the reference implementations under the same weights (tests/parity)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax
@@ -99,6 +99,19 @@ def reference_of(case: weights.Case) -> tuple[dict[str, np.ndarray], dict[str, n
     return weights.state_dict(case, shapes), answers
 
 
+def families_and_layouts(cases: Iterable[weights.Case]) -> set[tuple[str, str]]:
+    return {(type(backbones.create(case.backbone)).__name__, case.layout) for case in cases}
+
+
+def test_each_family_and_each_of_its_layouts_has_a_quick_case():
+    assert weights.QUICK <= {str(case) for case in (*weights.CASES, *weights.KEYS_ONLY, *weights.TRAINING)}
+    quick = [case for case in (*weights.CASES, *weights.KEYS_ONLY) if str(case) in weights.QUICK]
+    every = families_and_layouts((*weights.CASES, *weights.KEYS_ONLY))
+    assert families_and_layouts((*quick, *weights.QUICK_KEYS)) == every
+    compared = families_and_layouts(case for case in quick if case.image_size)
+    assert {family for family, _ in compared} == {family for family, _ in every}
+
+
 @pytest.mark.parametrize('case', weights.marked(weights.CASES))
 def test_every_stage_equals_the_reference(case: weights.Case, tmp_path: Path):
     arrays, reference = reference_of(case)
@@ -133,7 +146,9 @@ def test_every_stage_equals_the_reference(case: weights.Case, tmp_path: Path):
     assert max(errors.values()) <= TOLERANCE, errors
 
 
-@pytest.mark.parametrize('case', weights.KEYS_ONLY, ids=str)
+@pytest.mark.parametrize(
+    'case', [*weights.marked(weights.KEYS_ONLY), *(pytest.param(case, id=str(case)) for case in weights.QUICK_KEYS)]
+)
 def test_key_map_of_a_large_variant(case: weights.Case):
     """Every key of the reference finds its place, every place its key, and all come back under their names.
 

@@ -83,9 +83,38 @@ PARAMETERS = {
 }
 
 
+# One of each kind of block, the shallowest; the tests of the others are slow.
+QUICK = (
+    'vgg16',
+    'vgg16_bn',
+    'googlenet',
+    'resnet18',
+    'resnet50',
+    'efficientnet_b0',
+    'efficientnet_lite0',
+    'mobilenet_v3_small',
+    'convnext_tiny',
+    'cspresnet50',
+    'cspdarknet53',
+    'yolo11n',
+    'yolo26n',
+    'vit_tiny_patch16',
+    'deit_tiny_distilled_patch16',
+    'dinov2_small_reg',
+    'clip_vit_base_patch16',
+    'siglip_vit_base_patch16',
+    'swin_tiny',
+    'resnet_micro',
+    'vit_micro',
+)
+
+
 def grouped(names):
     """Parameters whose tests run in one process, name by name: it traces each once."""
-    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+    return [
+        pytest.param(name, marks=[pytest.mark.xdist_group(name), *(() if name in QUICK else (pytest.mark.slow,))])
+        for name in names
+    ]
 
 
 NAMES = grouped(PARAMETERS)
@@ -118,6 +147,16 @@ def trace_classifier(name: str):
 
 def test_every_name_is_pinned():
     assert sorted(PARAMETERS) == backbones.names()
+    assert {name: backbones.info(name).params for name in PARAMETERS} == {
+        name: parameters for name, (parameters, _) in PARAMETERS.items()
+    }
+
+
+def test_each_kind_of_module_has_a_quick_name():
+    def kinds(names) -> set[type]:
+        return {type(backbones.create(name)) for name in names}
+
+    assert kinds(QUICK) == kinds(PARAMETERS)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -308,21 +347,7 @@ def test_inference_leaves_the_statistics_untouched(name):
 
 
 @pytest.mark.parametrize(  # each kind of block
-    'name',
-    [
-        'vgg16_bn',
-        'googlenet',
-        'resnet18',
-        'resnet50',
-        'resnet_micro',
-        'efficientnet_b0',
-        'efficientnet_lite0',
-        'mobilenet_v3_small',
-        'cspresnet50',
-        'cspdarknet53',
-        'yolo11n',
-        'yolo11m',
-    ],
+    'name', [*(name for name in QUICK if name in CNNS and name not in WITHOUT_STATISTICS), pytest.param('yolo11m', marks=pytest.mark.slow)]
 )
 def test_training_updates_every_statistic(name):
     before, after = statistics_through(name, train=True)

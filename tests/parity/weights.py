@@ -31,7 +31,6 @@ class Case:
         seed: of weights and images.
         options: overrides of the backbone.
         classifier: whether the file holds one.
-        slow: takes more than a few seconds.
     """
 
     backbone: str
@@ -41,7 +40,6 @@ class Case:
     seed: int = 0
     options: tuple[tuple[str, object], ...] = ()
     classifier: bool = True
-    slow: bool = False
 
     def __str__(self) -> str:
         layout = f'_{self.layout}' if self.layout else ''
@@ -75,30 +73,30 @@ _TENSORFLOW = (('padding', 'same'), ('epsilon', 1e-3))
 
 # The published size and one more; an odd one where padding depends on it. The last of each ViT resamples its positions.
 CASES: tuple[Case, ...] = (
-    # VGG. Narrow hidden layers, but for the slow ones: the usual ones are 120 million parameters.
+    # VGG. Narrow hidden layers, but for two: the usual ones are 120 million parameters.
     *_cases('vgg16', 224, 97, options=(('hidden_channels', 64),)),
     *_cases('vgg19_bn', 131, 260, options=(('hidden_channels', 64),)),
-    *_cases('vgg16_bn', 224, slow=True),
+    *_cases('vgg16_bn', 224),
     *_cases('vgg16_bn', 65, layout='timm', options=(('hidden_channels', 64),)),
-    *_cases('vgg19', 96, layout='timm', slow=True),
+    *_cases('vgg19', 96, layout='timm'),
     # GoogLeNet.
     *_cases('googlenet', 224, 97),
-    *_cases('googlenet', 131, options=(('auxiliary_classes', 1000),), slow=True),
+    *_cases('googlenet', 131, options=(('auxiliary_classes', 1000),)),
     # ResNet, ResNeXt, Wide ResNet.
     *_cases('resnet18', 224, 97),
     *_cases('resnet50', 224, 97),
     *_cases('resnet18', 65, layout='transformers'),
     *_cases('resnet50', 65, layout='transformers'),
     *_cases('resnext50_32x4d', 224, 97),
-    *_cases('wide_resnet50_2', 224, 97, slow=True),
+    *_cases('wide_resnet50_2', 224, 97),
     # EfficientNet. Weights from TensorFlow need options; the size also tells the cases' files apart.
     *_cases('efficientnet_b0', 224, 97),
     *_cases('efficientnet_b0', 97, layout='timm'),
     *_cases('efficientnet_b0', 131, layout='timm', options=_TENSORFLOW),
     *_cases('efficientnet_b0', 97, layout='lukemelas', options=_TENSORFLOW),
     *_cases('efficientnet_b0', 96, layout='transformers', options=_TENSORFLOW),
-    *_cases('efficientnet_b1', 240, 131, slow=True),
-    *_cases('efficientnet_b5', 131, slow=True),
+    *_cases('efficientnet_b1', 240, 131),
+    *_cases('efficientnet_b5', 131),
     *_cases('efficientnet_lite0', 131, layout='timm'),
     *_cases('efficientnet_lite0', 224, 97),
     *_cases('efficientnet_lite1', 240, 131),
@@ -109,21 +107,21 @@ CASES: tuple[Case, ...] = (
     *_cases('mobilenet_v3_large', 97, layout='timm', options=(('padding', 'same'),)),
     # ConvNeXt.
     *_cases('convnext_tiny', 97),
-    *_cases('convnext_tiny', 224, slow=True),
-    *_cases('convnext_small', 131, 64, slow=True),
+    *_cases('convnext_tiny', 224),
+    *_cases('convnext_small', 131, 64),
     *_cases('convnext_tiny', 64, layout='timm'),
-    *_cases('convnext_tiny', 64, layout='transformers', options=(('head_epsilon', 1e-12),), slow=True),
-    *_cases('convnext_tiny', 64, layout='facebook', slow=True),
+    *_cases('convnext_tiny', 64, layout='transformers', options=(('head_epsilon', 1e-12),)),
+    *_cases('convnext_tiny', 64, layout='facebook'),
     # CSPNet.
     *_cases('cspresnet50', 256, 97),
     *_cases('cspdarknet53', 256, 131),
     # YOLO.
     *_cases('yolo11n', 97, 160),
-    *_cases('yolo11n', 640, slow=True),
+    *_cases('yolo11n', 640),
     *_cases('yolo26n', 97, 160),
-    *_cases('yolo26n', 640, slow=True),
-    *_cases('yolo11s', 97, slow=True),
-    *_cases('yolo26s', 97, slow=True),
+    *_cases('yolo26n', 640),
+    *_cases('yolo11s', 97),
+    *_cases('yolo26s', 97),
     # Vision transformers.
     *_cases('vit_tiny_patch16', 224, 96, (160, 224)),
     *_cases('vit_small_patch32', 224, 96, (288, 224)),
@@ -132,14 +130,14 @@ CASES: tuple[Case, ...] = (
     *_cases('vit_tiny_patch16', 96, layout='transformers', options=(('epsilon', 1e-12),)),
     *_cases('vit_tiny_patch16', 96, layout='big_vision'),
     *_cases('deit_tiny_patch16', 96),
-    *_cases('deit_tiny_patch16', 224, slow=True),
-    *_cases('deit_small_patch16', 224, 64, slow=True),
+    *_cases('deit_tiny_patch16', 224),
+    *_cases('deit_small_patch16', 224, 64),
     *_cases('deit_tiny_patch16', 64, layout='transformers', options=(('epsilon', 1e-12),)),
     *_cases('deit_tiny_distilled_patch16', 224, 96, (160, 224)),
     *_cases('deit_tiny_distilled_patch16', 96, layout='transformers', options=(('epsilon', 1e-12),)),
     *_cases('deit_tiny_distilled_patch16', 64, layout='transformers', options=(('pooling', 'token'),)),
     *_cases('dinov2_small', 98, classifier=False),
-    *_cases('dinov2_small', 224, 518, classifier=False, slow=True),
+    *_cases('dinov2_small', 224, 518, classifier=False),
     *_cases('dinov2_small', 70, layout='timm', options=(*_NARROW, ('position_method', 'timm')), classifier=False),
     *_cases(
         'dinov2_small',
@@ -148,29 +146,29 @@ CASES: tuple[Case, ...] = (
         options=(*_NARROW, ('position_method', 'transformers')),
         classifier=False,
     ),
-    *_cases('dinov2_base', 70, 98, classifier=False, slow=True),
+    *_cases('dinov2_base', 70, 98, classifier=False),
     *_cases('dinov2_small_reg', 98, classifier=False),
-    *_cases('dinov2_small_reg', 224, 518, classifier=False, slow=True),
+    *_cases('dinov2_small_reg', 224, 518, classifier=False),
     *_cases('dinov2_small_reg', 70, layout='timm', options=_NARROW, classifier=False),
     *_cases('dinov2_small_reg', 70, layout='transformers', options=_NARROW, classifier=False),
-    *_cases('clip_vit_base_patch16', 224, 96, classifier=False, slow=True),
+    *_cases('clip_vit_base_patch16', 224, 96, classifier=False),
     *_cases('clip_vit_base_patch16', 64, layout='clip', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, layout='clip_visual', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, (96, 64), layout='timm', options=_NARROW, classifier=False),
-    *_cases('siglip_vit_base_patch16', 224, 96, classifier=False, slow=True),
+    *_cases('siglip_vit_base_patch16', 224, 96, classifier=False),
     *_cases('siglip_vit_base_patch16', 80, (96, 80), layout='timm', options=_NARROW, classifier=False),
     *_cases('siglip_vit_base_patch16', 64, layout='timm', options=(*_NARROW, ('activation', 'gelu')), classifier=False),
     *_cases('siglip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
     *_cases('siglip_vit_base_patch16', 64, layout='big_vision', options=_NARROW, classifier=False),
     # Swin.
     *_cases('swin_tiny', 100),
-    *_cases('swin_tiny', 224, slow=True),
+    *_cases('swin_tiny', 224),
     *_cases('swin_tiny', 97, options=(('pad', True),)),
-    *_cases('swin_small', 160, 68, slow=True),
-    *_cases('swin_tiny', 96, layout='timm', options=(('window', 3),), slow=True),
+    *_cases('swin_small', 160, 68),
+    *_cases('swin_tiny', 96, layout='timm', options=(('window', 3),)),
     *_cases('swin_tiny', (96, 160), layout='timm', options=(('window', 3),)),
-    *_cases('swin_tiny', (224, 160), layout='timm', slow=True),
+    *_cases('swin_tiny', (224, 160), layout='timm'),
     *_cases('swin_tiny', 64, layout='transformers', options=(('window', 2),)),
     *_cases('swin_tiny', 96, layout='microsoft', options=(('window', 3),)),
 )
@@ -212,20 +210,20 @@ KEYS_ONLY: tuple[Case, ...] = (
 
 # One model per family, in training mode. The seed and the size are such that float32 can decide (training.py).
 TRAINING: tuple[Case, ...] = (
-    Case('vgg16_bn', 32, 32, seed=2, options=(('hidden_channels', 64),), slow=True),
-    Case('googlenet', 32, 32, seed=3, slow=True),
+    Case('vgg16_bn', 32, 32, seed=2, options=(('hidden_channels', 64),)),
+    Case('googlenet', 32, 32, seed=3),
     Case('resnet18', 32, 32),
-    Case('efficientnet_b0', 96, 96, slow=True),
-    Case('mobilenet_v3_small', 48, 48, slow=True),
-    Case('convnext_tiny', 32, 32, slow=True),
-    Case('cspresnet50', 96, 96, options=(('activation', 'silu'),), slow=True),  # LeakyReLU has a kink
-    Case('yolo26n', 96, 96, classifier=False, slow=True),
-    Case('vit_tiny_patch16', 64, 64, slow=True),
-    Case('swin_tiny', 32, 32, slow=True),
+    Case('efficientnet_b0', 96, 96),
+    Case('mobilenet_v3_small', 48, 48),
+    Case('convnext_tiny', 32, 32),
+    Case('cspresnet50', 96, 96, options=(('activation', 'silu'),)),  # LeakyReLU has a kink
+    Case('yolo26n', 96, 96, classifier=False),
+    Case('vit_tiny_patch16', 64, 64),
+    Case('swin_tiny', 32, 32),
     Case('deit_tiny_distilled_patch16', 64, 64, options=(*_NARROW, ('stochastic_depth', 0.1))),
-    Case('dinov2_small_reg', 70, 70, options=_NARROW, classifier=False, slow=True),
-    Case('clip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False, slow=True),
-    Case('siglip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False, slow=True),
+    Case('dinov2_small_reg', 70, 70, options=_NARROW, classifier=False),
+    Case('clip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False),
+    Case('siglip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False),
 )
 # The largest deviation of a gradient or a statistic, as a share of the largest value of its leaf.
 TRAINING_TOLERANCE = 1e-4
@@ -240,22 +238,89 @@ WHOLE: tuple[Case, ...] = (
 )
 
 
+# What the default tests run: of each family the outputs of one case, of each of its layouts at least the keys, always
+# the smallest; the others are slow. test_parity.py asks for completeness.
+QUICK = frozenset(
+    (
+        # Compared stage by stage.
+        'vgg16_97',
+        'googlenet_97',
+        'resnet18_97',
+        'resnet50_transformers_65',
+        'efficientnet_b0_lukemelas_97',
+        'efficientnet_lite0_97',
+        'mobilenet_v3_small_97',
+        'convnext_tiny_timm_64',
+        'cspresnet50_97',
+        'yolo26n_97',
+        'vit_tiny_patch16_160_from_224',
+        'vit_tiny_patch16_torchvision_96',
+        'vit_tiny_patch16_big_vision_96',
+        'deit_tiny_distilled_patch16_transformers_96',
+        'dinov2_small_reg_timm_70',
+        'dinov2_small_transformers_70',
+        'clip_vit_base_patch16_clip_64',
+        'clip_vit_base_patch16_clip_visual_64',
+        'clip_vit_base_patch16_timm_96_from_64',
+        'siglip_vit_base_patch16_transformers_64',
+        'siglip_vit_base_patch16_big_vision_64',
+        'swin_tiny_microsoft_96',
+        'swin_tiny_timm_96_from_160',
+        # Keys and shapes alone.
+        'resnet34',
+        'resnet152_transformers',
+        'efficientnet_b3_timm',
+        'efficientnet_lite2',
+        'convnext_base',
+        'convnext_small_transformers',
+        'convnext_small_facebook',
+        'yolo11s',
+        'yolo26s',
+        'vit_small_patch16',
+        'vit_large_patch16_torchvision',
+        'vit_large_patch16_transformers',
+        'vit_large_patch16_big_vision',
+        'deit_small_distilled_patch16',
+        'dinov2_base_reg',
+        'dinov2_large_dinov2',
+        'dinov2_large_timm',
+        'dinov2_large_transformers',
+        'swin_base',
+        'swin_small_transformers',
+        'swin_small_microsoft',
+        # Trained: with BatchNorm, and with the regularisers.
+        'resnet18_32',
+        'deit_tiny_distilled_patch16_64',
+    )
+)
+
+
+# Cases of which the default tests ask for the keys alone; the outputs are for the slow ones.
+QUICK_KEYS = tuple(
+    case
+    for case in CASES
+    if str(case) in ('vgg16_bn_timm_65', 'efficientnet_b0_transformers_96', 'mobilenet_v3_small_timm_131')
+)
+
+
 def marked(cases: Sequence[Case]) -> list:
-    """The cases as pytest's parameters, with their names and marks: of several sizes, only the smallest is not slow."""
+    """The cases as pytest's parameters, with their names and marks: of several sizes, all but the smallest repeat it."""
     import pytest
 
-    def group(case: Case) -> tuple:
-        resampled = case.image_size != case.file_size
-        return case.backbone, case.layout, case.options, case.classifier, resampled
+    def kind(case: Case) -> Case:
+        """What cases of several sizes have in common."""
+        return dataclasses.replace(case, image_size=0, file_size=int(case.image_size != case.file_size))
 
-    smallest: dict[tuple, int] = {}
+    smallest: dict[Case, int] = {}
     for case in cases:
-        if not case.slow:
-            smallest[group(case)] = min(case.image_size, smallest.get(group(case), case.image_size))
-    return [
-        pytest.param(case, id=str(case), marks=[] if smallest.get(group(case)) == case.image_size else pytest.mark.slow)
-        for case in cases
-    ]
+        smallest[kind(case)] = min(case.image_size, smallest.get(kind(case), case.image_size))
+
+    def marks(case: Case) -> list:
+        if str(case) in QUICK:
+            return []
+        return [pytest.mark.slow if case.image_size == smallest[kind(case)] else pytest.mark.exhaustive]
+
+    return [pytest.param(case, id=str(case), marks=marks(case)) for case in cases]
 
 
 # Convolutions that no normalisation follows.
