@@ -133,7 +133,7 @@ def _show(
     leading = [
         ('devices', mesh.describe()),
         ('batch', f'{batch:,} per device, {batch * mesh.devices:,} in all'),
-        ('input', f'{setup.preprocessing.size} px, {config.dtype}'),
+        ('input', f'{max(setup.preprocessing.size)} px, {config.dtype}'),
         ('parameters', f'{sizes.trainable:,} of {sizes.parameters:,} train'),
         ('parameters on a device', compiled.size(sizes.parameter_bytes)),
         ('optimizer state on a device', compiled.size(sizes.optimizer_bytes)),

@@ -180,7 +180,7 @@ def check_facts(name: str, features: backbones.Features, height: int, width: int
 def test_info_matches_the_module(name):
     facts = backbones.info(name)
     assert facts.name == name
-    assert facts.image_size == facts.preprocessing.size == backbones.preprocess(name).size
+    assert (facts.image_size,) * 2 == facts.preprocessing.size == backbones.preprocess(name).size
     features, _ = trace(name, facts.image_size, facts.image_size)
     check_facts(name, features, facts.image_size, facts.image_size)
 

@@ -137,7 +137,9 @@ CASES: tuple[Case, ...] = (
     *_cases('deit_tiny_patch16', 64, layout='transformers', options=(('epsilon', 1e-12),)),
     *_cases('deit_tiny_distilled_patch16', 224, 96, (160, 224)),
     *_cases('deit_tiny_distilled_patch16', 96, layout='transformers', options=(('epsilon', 1e-12),)),
-    *_cases('deit_tiny_distilled_patch16', 64, layout='transformers', options=(('pooling', 'token'),)),
+    *_cases(
+        'deit_tiny_distilled_patch16', 64, layout='transformers', options=(('pooling', 'token'), ('epsilon', 1e-6))
+    ),
     *_cases('dinov2_small', 98, classifier=False),
     *_cases('dinov2_small', 224, 518, classifier=False, slow=True),
     *_cases('dinov2_small', 70, layout='timm', options=(*_NARROW, ('position_method', 'timm')), classifier=False),
@@ -159,7 +161,14 @@ CASES: tuple[Case, ...] = (
     *_cases('clip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, (96, 64), layout='timm', options=_NARROW, classifier=False),
     *_cases('siglip_vit_base_patch16', 224, 96, classifier=False, slow=True),
-    *_cases('siglip_vit_base_patch16', 80, (96, 80), layout='timm', options=_NARROW, classifier=False),
+    *_cases(
+        'siglip_vit_base_patch16',
+        80,
+        (96, 80),
+        layout='timm',
+        options=(*_NARROW, ('activation', 'gelu_tanh')),
+        classifier=False,
+    ),
     *_cases('siglip_vit_base_patch16', 64, layout='timm', options=(*_NARROW, ('activation', 'gelu')), classifier=False),
     *_cases('siglip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
     *_cases('siglip_vit_base_patch16', 64, layout='big_vision', options=_NARROW, classifier=False),
