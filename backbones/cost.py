@@ -1,9 +1,12 @@
-"""What a forward pass costs: matrix products and convolutions, counted in the traced program, whatever the platform.
+"""What a forward pass costs, in floating-point operations: the one definition, for every table, plot and card.
 
-A multiply-add is two operations; many papers and tables count it as one, so their number is half of ours.
+FLOPs are those of the matrix products and convolutions of the traced program, before any compiler changes it, so they
+are the same on every platform. A multiply-add is two; many papers and tables count it as one, so their number is half
+of ours. Everything else (activations, normalisations, softmax, resizing) is left out, as papers leave it out.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,19 +14,34 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from backbones.preprocessing import as_size
 
-def count_flops(module: nn.Module, image_size: int, channels: int = 3) -> int:
-    """Floating-point operations of one image through the module; nothing is computed.
+
+def count_flops(module: nn.Module, image_size: int | tuple[int, int], channels: int = 3) -> int:
+    """FLOPs of one image through the module in inference mode; nothing is computed.
 
     Args:
         module: takes images and ``train``.
-        image_size: side of the square image in pixels.
+        image_size: height and width of the image in pixels; a number stands for a square.
         channels: of the image.
     """
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, *as_size(image_size), channels), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    traced = jax.make_jaxpr(lambda variables, images: module.apply(variables, images, train=False))(variables, images)
-    return _count(traced.jaxpr)
+    return forward_flops(lambda variables, images: module.apply(variables, images, train=False), variables, images)
+
+
+def forward_flops(apply: Callable[..., Any], *arguments: Any) -> int:
+    """FLOPs of one call of any function; nothing is computed.
+
+    The steps of a ``scan`` all count, and of a ``cond`` the dearest branch. The body of a ``while`` counts once, as no
+    one can tell how often it will run.
+
+    Args:
+        apply: a function that jax can trace, such as ``(variables, images) → outputs``.
+        *arguments: its arguments, arrays or their shapes (``jax.ShapeDtypeStruct``). The FLOPs are those of the whole
+            batch.
+    """
+    return _count(jax.make_jaxpr(apply)(*arguments).jaxpr)
 
 
 def _count(jaxpr: Any) -> int:
@@ -40,7 +58,10 @@ def _count(jaxpr: Any) -> int:
             # One lowering per platform; those without a convolution spell it out as multiplications and additions.
             total += max(_count(branch.jaxpr) for branch in equation.params['branches'])
         else:
-            total += sum(_count(inner) for inner in map(_jaxpr_of, equation.params.values()) if inner is not None)
+            times = equation.params['length'] if equation.primitive.name == 'scan' else 1
+            total += times * sum(
+                _count(inner) for inner in map(_jaxpr_of, equation.params.values()) if inner is not None
+            )
     return total
 
 

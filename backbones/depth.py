@@ -1,4 +1,4 @@
-"""How deep in a classifier each parameter lies, found by watching a forward pass; no table per family.
+"""How deep in a model each parameter lies, found by watching a forward pass; no table per family.
 
 Parameter trees are those of ``create_classifier``. What is assumed of a backbone is what all of them share: a stage is
 a direct child named ``stageN``, and where a stage names its blocks, it names them ``blockM``.
@@ -73,7 +73,7 @@ def execution_order(model: nn.Module, variables: dict, images_shape: tuple[int, 
     token, positions) comes before its stages.
 
     Args:
-        model: a classifier.
+        model: a ``Model``.
         variables: of the model, arrays or their shapes.
         images_shape: ``(batch, height, width, channels)``, a size that the model accepts.
     """
@@ -92,7 +92,7 @@ def units(params: dict, order: Order, kind: Kind) -> list[Unit]:
     transition, a normalisation), or to the first one (downsampling).
 
     Args:
-        params: of a classifier, arrays or their shapes; adapters beside a kernel may be among them.
+        params: of a ``Model``, arrays or their shapes; adapters beside a kernel may be among them.
         order: of the same model, by ``execution_order``.
         kind: ``'stage'`` or ``'block'``.
 

@@ -34,13 +34,13 @@ def scale(rank: int, alpha: float | None = None) -> float:
 
 
 def targets(model: nn.Module, variables: dict, images_shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Paths of the modules of a classifier's backbone that can be adapted, in the order of execution.
+    """Paths of the modules of a model's backbone that can be adapted, in the order of execution.
 
     These are all dense layers and ungrouped 1x1 convolutions that inference runs, so neither heads nor auxiliary heads,
     patch embeddings or the packed projection of a pooling by attention.
 
     Args:
-        model: a classifier.
+        model: a ``Model``.
         variables: of the model, arrays or their shapes.
         images_shape: ``(batch, height, width, channels)``, a size that the model accepts.
     """
@@ -61,7 +61,7 @@ def add(params: dict, targets: Sequence[str], rank: int, key: Key[Array, '']) ->
     narrow layers of a squeeze-and-excitation must not forbid a rank that suits all others.
 
     Args:
-        params: of a classifier.
+        params: of a ``Model``.
         targets: paths of modules, by ``targets``.
         rank: inner dimension of the adapters.
         key: of the random ``lora_a``; ``lora_b`` is zero.

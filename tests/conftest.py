@@ -67,7 +67,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope='module', autouse=True)
 def programs() -> Iterator[None]:
-    """Forget a module's compiled programs after its tests: JAX keeps them alive, several gigabytes of them in the end."""
+    """Forget a module's compiled programs after its tests: JAX keeps several gigabytes of them alive."""
     yield
     if 'jax' in sys.modules:
         sys.modules['jax'].clear_caches()

@@ -50,7 +50,16 @@ def test_always():
 def selected(directory: Path, *options: str) -> str:
     """What pytest says to the collection of ``TESTS`` under this repository's conftest."""
     tests = Path(__file__).parent
-    command = [sys.executable, '-m', 'pytest', '--collect-only', '-q', '-p', 'no:cacheprovider', f'--rootdir={directory}']
+    command = [
+        sys.executable,
+        '-m',
+        'pytest',
+        '--collect-only',
+        '-q',
+        '-p',
+        'no:cacheprovider',
+        f'--rootdir={directory}',
+    ]
     return subprocess.run(
         [*command, f'--confcutdir={directory}', '-p', 'tests.conftest', '-W', 'ignore', *options, 'test_repetition.py'],
         cwd=directory,

@@ -1,9 +1,10 @@
-"""A backbone with a linear classifier on its pooled features."""
+"""A linear classifier on a backbone's pooled features."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from backbones.features import Features
 from backbones.layers.attention import Dense
 
 
@@ -16,30 +17,27 @@ class DistilledHead(Dense):
         return (super().__call__(x[:, 0]) + distillation(x[:, 1])) / 2
 
 
-class Classifier(nn.Module):
-    """``params`` are ``{'backbone': …, 'head': …}``; the head is the same for every family but DeiT's distilled one.
+class ClassificationHead(nn.Module):
+    """``kernel`` and ``bias``, for every family alike but for DeiT's distilled models, which have two heads.
 
     Attributes:
-        backbone: any module that returns ``Features``.
         num_classes: number of logits.
         dropout: share of the pooled features dropped while training.
         dtype: type of the computation; logits are float32.
-        distilled: whether there are two heads, ``head`` and ``head/distillation``, on the first two tokens.
+        distilled: whether there are two heads, this one and ``distillation``, on the first two tokens.
     """
 
-    backbone: nn.Module
     num_classes: int
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
     distilled: bool = False
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, 'batch height width channels'], train: bool = False
-    ) -> Float[Array, 'batch num_classes']:
-        features = self.backbone(images, train=train)
-        seen = features.tokens[:, :2] if self.distilled else features.pooled
-        seen = nn.Dropout(self.dropout, deterministic=not train)(seen)
-        head = DistilledHead if self.distilled else Dense
-        logits = head(self.num_classes, nn.initializers.zeros, self.dtype, name='head')(seen)
-        return logits.astype(jnp.float32)
+    def __call__(self, features: Features, train: bool = False) -> Float[Array, 'batch num_classes']:
+        seen = features.tokens[:, :2] if self.distilled else features.pooled  # ty: ignore[not-subscriptable]
+        # The random stream follows a module's path: as a child of the model it drops what it always dropped.
+        owner = self.parent if isinstance(self.parent, nn.Module) else self
+        seen = nn.Dropout(self.dropout, name='Dropout_0', parent=owner)(seen, deterministic=not train)
+        linear = (DistilledHead if self.distilled else Dense)(self.num_classes, nn.initializers.zeros, self.dtype)
+        nn.share_scope(self, linear)
+        return linear(seen).astype(jnp.float32)

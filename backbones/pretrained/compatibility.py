@@ -7,13 +7,14 @@ or number of heads. What a ``config.json`` of timm or of transformers says of th
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 
 from backbones import registry
-from backbones.pretrained import keymaps
+from backbones.preprocessing import as_size
+from backbones.pretrained.writers import Writer, writers
 
 # timm's architecture → our name (a template of the match) and the options that make ours the same function.
 _TIMM: list[tuple[str, str, dict[str, Any]]] = [
@@ -137,10 +138,12 @@ _TRANSFORMERS: dict[str, tuple[Fact, ...]] = {
 _INSIDE = {'clip': ('vision_config', 'clip_vision_model'), 'siglip': ('vision_config', 'siglip_vision_model')}
 
 # Options of ours that change no output in inference, or say only how parameters begin.
-_HARMLESS = {'name', 'parent', 'dtype', 'stochastic_depth', 'dropout', 'momentum', 'auxiliary_classes', 'pad'}
+HARMLESS = {'name', 'parent', 'dtype', 'stochastic_depth', 'dropout', 'momentum', 'auxiliary_classes', 'pad'}
 
 
-def differences(configuration: Mapping[str, Any] | None, layout: str, name: str, module: nn.Module) -> list[str]:
+def differences(
+    configuration: Mapping[str, Any] | None, layout: str, name: str, module: nn.Module, given: Collection[str] = ()
+) -> list[str]:
     """What the weights were trained with that is not so in our module, each with the option that would make it so.
 
     Args:
@@ -148,27 +151,55 @@ def differences(configuration: Mapping[str, Any] | None, layout: str, name: str,
         layout: of the weights' keys; some imply options by themselves.
         name: the registered name of the module.
         module: the backbone that is to take the weights.
+        given: options of the module that the user chose. Where no configuration says otherwise, they are not
+            questioned, although they may be the defaults.
     """
-    implied = keymaps.TRAINED_WITH.get(type(module), {}).get(layout, {})
+    possible = writers(module, layout)
     if configuration is None:
-        return _compared(implied, module, f'weights in the {layout} layout have')
+        return _asked(possible, layout, module, given)
     if 'architecture' in configuration:
         return _from_timm(configuration, name, module)
     if 'model_cfg' in configuration:
         return _from_open_clip(configuration['model_cfg'], module)
+    implied = possible[0].options if len(possible) == 1 else {}
     return _from_transformers(configuration, implied, module)
 
 
-def image_size(configuration: Mapping[str, Any]) -> int | None:
-    """The side of the images that the configuration was made for, if it says so."""
+def image_size(configuration: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of the images that the configuration was made for, if it says so."""
     cfg = configuration.get('pretrained_cfg', configuration)
     if 'input_size' in cfg:
-        return cfg['input_size'][-1]
+        _, height, width = cfg['input_size']
+        return height, width
     if 'model_cfg' in configuration:
-        return (configuration['model_cfg'].get('vision_cfg') or {}).get('image_size')
-    inside, _ = _INSIDE.get(configuration.get('model_type', ''), ('', ''))
-    size = configuration.get(inside, configuration).get('image_size')
-    return size[0] if isinstance(size, list) else size
+        size = (configuration['model_cfg'].get('vision_cfg') or {}).get('image_size')
+    else:
+        inside, _ = _INSIDE.get(configuration.get('model_type', ''), ('', ''))
+        size = configuration.get(inside, configuration).get('image_size')
+    return None if size is None else as_size(tuple(size) if isinstance(size, list) else size)
+
+
+def _asked(possible: Sequence[Writer], layout: str, module: nn.Module, given: Collection[str]) -> list[str]:
+    """What to ask of a file that does not say whose it is: nothing where the module is what one of the writers had."""
+    chosen = {option: getattr(module, option) for option in given}
+    # Whoever chose other options than a writer's does not have that writer's file.
+    possible = [
+        writer
+        for writer in possible
+        if all(_same(theirs, chosen.get(option, theirs)) for option, theirs in writer.options.items())
+    ]
+    if len(possible) == 1:
+        return _compared(possible[0].options, module, f'weights in the {layout} layout have')
+    if not possible or any(not _compared(writer.options, module) for writer in possible):
+        return []
+    ours = ', '.join(f'{option} {getattr(module, option)!r}' for option in possible[0].options)
+    theirs = ' or '.join(
+        f'{", ".join(f"{option}={value!r}" for option, value in writer.options.items())} ({writer.name})'
+        for writer in possible
+    )
+    return [
+        f'weights in the {layout} layout have other options than ours ({ours}), and no file says which: pass {theirs}'
+    ]
 
 
 def _from_timm(configuration: Mapping[str, Any], name: str, module: nn.Module) -> list[str]:
@@ -185,7 +216,7 @@ def _from_timm(configuration: Mapping[str, Any], name: str, module: nn.Module) -
     stated = {
         field.name: getattr(described, field.name)
         for field in dataclasses.fields(described)  # ty: ignore[invalid-argument-type]
-        if field.name not in _HARMLESS
+        if field.name not in HARMLESS
     }
     lines = []
     arguments = dict(configuration.get('model_args') or {})
@@ -239,8 +270,11 @@ def _compared(stated: Mapping[str, Any], module: nn.Module, subject: str = 'its 
             continue
         ours = getattr(module, option)
         theirs = tuple(theirs) if isinstance(theirs, list) else theirs
-        numbers = isinstance(ours, float) and isinstance(theirs, int | float)
-        same = math.isclose(theirs, ours, rel_tol=1e-9) if numbers else theirs == ours
-        if not same:
+        if not _same(theirs, ours):
             lines.append(f'{subject} {option} {theirs!r} where ours is {ours!r} (pass {option}={theirs!r})')
     return lines
+
+
+def _same(theirs: Any, ours: Any) -> bool:
+    numbers = isinstance(ours, float) and isinstance(theirs, int | float)
+    return math.isclose(theirs, ours, rel_tol=1e-9) if numbers else theirs == ours

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backbones.errors import UserError, unknown
-from backbones.preprocessing import Preprocessing
+from backbones.preprocessing import Preprocessing, as_size
 
 # PIL's numbers of its filters, as transformers stores them.
 _PIL_FILTERS = {0: 'nearest', 1: 'lanczos', 2: 'bilinear', 3: 'bicubic'}
@@ -45,18 +45,16 @@ def _interpolation(name: str) -> str:
 def _of_timm(config: Mapping[str, Any]) -> Preprocessing:
     """timm's ``pretrained_cfg``: the shorter side to ``size / crop_pct``, or both sides where it says squash."""
     _, height, width = config['input_size']
-    if height != width:
-        raise UserError(f'images of {height}x{width} pixels are not square, which preprocessing here always makes them')
     mode = config.get('crop_mode', 'center')
     if mode not in ('center', 'squash'):
         raise unknown('crop_mode', mode, ('center', 'squash'))
     return Preprocessing(
         tuple(config['mean']),
         tuple(config['std']),
-        height,
+        (height, width),
         config.get('crop_pct', 0.875),
         _interpolation(config.get('interpolation', 'bilinear')),
-        squash=mode == 'squash',
+        fit='squash' if mode == 'squash' else 'crop',
     )
 
 
@@ -69,10 +67,10 @@ def _of_open_clip(config: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(
         tuple(stated['mean']),
         tuple(stated['std']),
-        config['model_cfg']['vision_cfg']['image_size'],
+        _sides(config['model_cfg']['vision_cfg']['image_size']),
         1.0,
         _interpolation(stated.get('interpolation', 'bicubic')),
-        squash=mode == 'squash',
+        fit='squash' if mode == 'squash' else 'crop',
     )
 
 
@@ -85,24 +83,42 @@ def _of_transformers(config: Mapping[str, Any]) -> Preprocessing:
     normalised = config.get('do_normalize', True)
     mean = tuple(config['image_mean']) if normalised else (0.0,) * 3
     std = tuple(config['image_std']) if normalised else (1.0,) * 3
-    size = config['size']
-    squash = isinstance(size, dict) and 'height' in size
-    if isinstance(size, dict):
-        if squash and size['height'] != size['width']:
-            raise UserError(f'size is {size}, not square')
-        size = size['height'] if squash else size['shortest_edge']
-    elif config.get('image_processor_type', config.get('feature_extractor_type', '')).startswith(('ViT', 'Siglip')):
-        squash = True  # these resize both sides to a bare number
+    stated = config['size']
+    squash = isinstance(stated, dict) and 'height' in stated
+    if isinstance(stated, dict):
+        size = _sides(stated) if squash else _sides(stated['shortest_edge'])
+    else:
+        size = _sides(stated)
+        # These resize both sides to a bare number.
+        squash = config.get('image_processor_type', config.get('feature_extractor_type', '')).startswith(
+            ('ViT', 'Siglip')
+        )
     side, crop = size, 1.0
     if config.get('do_center_crop') and config.get('crop_size') is not None:
-        side = config['crop_size']
-        side = side['height'] if isinstance(side, dict) else side
-        crop = side / size
-    elif config.get('crop_pct') is not None and size < 384:  # ConvNeXt's: the crop is a share below 384 pixels …
+        side = _sides(config['crop_size'])
+        crop = side[0] / size[0]
+        if squash and side[1] * size[0] != side[0] * size[1]:
+            raise UserError(f'crop_size {_times(side)} has other proportions than size {_times(size)}')
+        if not squash and side[0] != side[1]:
+            # The shorter side is resized, whichever it is, and a crop of these proportions is not ours of any share.
+            raise UserError(f'crop_size {_times(side)} is not square, but size is a shorter side')
+    elif config.get('crop_pct') is not None and min(size) < 384:  # ConvNeXt's: the crop is a share below 384 pixels …
         crop = config['crop_pct']
     elif config.get('crop_pct') is not None:  # … and from there on both sides are resized
         squash = True
     filter_number = config.get('resample', 2)
     if filter_number not in _PIL_FILTERS:
         raise unknown('resample', str(filter_number), map(str, _PIL_FILTERS))
-    return Preprocessing(mean, std, side, crop, _PIL_FILTERS[filter_number], squash=squash)
+    fit = 'squash' if squash else 'crop'
+    return Preprocessing(mean, std, side, crop, _PIL_FILTERS[filter_number], fit)
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Height and width, however a configuration writes them."""
+    if isinstance(size, dict):
+        return size['height'], size['width']
+    return as_size(tuple(size) if isinstance(size, list) else size)
+
+
+def _times(size: tuple[int, int]) -> str:
+    return f'{size[0]}x{size[1]}'

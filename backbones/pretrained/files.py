@@ -1,15 +1,18 @@
 """Reading weight files into numpy arrays, whatever wrote them; nothing in a file is ever executed."""
 
+import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import ml_dtypes
 import numpy as np
 import safetensors
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from backbones import lora
 from backbones.errors import UserError, unknown
 from backbones.pretrained.checksums import CHECKSUMS, find_damage
 from backbones.pretrained.torch_file import read_torch_file
@@ -40,6 +43,10 @@ _DAMAGE = (
     zlib.error,
     safetensors.SafetensorError,
 )
+
+
+# Of a training state; what comes later takes the place of what comes before.
+_PARAMETERS = ('frozen', 'trainable', 'average')
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -81,8 +88,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:
     """Parameters and statistics in a checkpoint that ``experiments.train`` wrote, by our own paths.
 
+    They are what a finished run would leave: the moving average of the parameters where the run keeps one, and
+    low-rank adapters merged into their kernels.
+
+    Args:
+        directory: the arrays of one checkpoint, ``WORKDIR/checkpoints/STEP/default``.
+
     Raises:
-        UserError: it can't be read, holds no training state, or a file differs from ``checksums.json`` beside it.
+        UserError: it cannot be read, holds no training state, or a file differs from ``checksums.json`` beside it; or
+            it holds adapters, and the configuration of the run, which says how they are scaled, is not there.
     """
     import orbax.checkpoint as ocp
 
@@ -100,9 +114,24 @@ def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:
         raise UserError(f'{directory} is damaged or no checkpoint: {error}') from None
     if not isinstance(state, dict) or not {'trainable', 'frozen', 'batch_stats'} <= state.keys():
         raise UserError(f'{directory} holds no training state')
-    arrays = {}
-    for kind, trees in {'params': ('trainable', 'frozen'), 'batch_stats': ('batch_stats',)}.items():
-        for tree in trees:
-            leaves = flatten_dict(state[tree] or {}, sep='/')
-            arrays |= {f'{kind}/{path}': np.asarray(leaf) for path, leaf in leaves.items()}
-    return arrays
+    flat = {name: flatten_dict(state.get(name) or {}, sep='/') for name in (*_PARAMETERS, 'batch_stats')}
+    params = {path: np.asarray(leaf) for name in _PARAMETERS for path, leaf in flat[name].items()}
+    if any(path.rpartition('/')[2] in lora.LEAVES for path in params):
+        merged = lora.merge(unflatten_dict(params, sep='/'), _adapter_scale(step, params))
+        params = {path: np.asarray(leaf) for path, leaf in flatten_dict(merged, sep='/').items()}
+    arrays = {f'params/{path}': leaf for path, leaf in params.items()}
+    return arrays | {f'batch_stats/{path}': np.asarray(leaf) for path, leaf in flat['batch_stats'].items()}
+
+
+def _adapter_scale(step: Path, params: Mapping[str, np.ndarray]) -> float:
+    """The factor of a run's adapters, from their rank and from the configuration in its work directory."""
+    file = step.parent.parent / 'config.json'
+    try:
+        alpha = json.loads(file.read_text()).get('lora_alpha')
+    except (OSError, ValueError, AttributeError):
+        raise UserError(
+            f'{step} holds low-rank adapters, whose scale is in the config.json of their run, and there is none that '
+            f'can be read at {file}; bring the checkpoint back to its work directory (WORKDIR/checkpoints/STEP)'
+        ) from None
+    rank = next(leaf.shape[-1] for path, leaf in params.items() if path.endswith('lora_a'))
+    return lora.scale(rank, alpha or None)

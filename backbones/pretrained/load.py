@@ -1,7 +1,7 @@
 """Loading weights into the variables of a backbone."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import flax.linen as nn
@@ -12,13 +12,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from backbones import registry
 from backbones.errors import UserError, unknown
-from backbones.preprocessing import Preprocessing
-from backbones.pretrained import compatibility, configuration, keymaps, sources
-from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Rule, Translation, translate
+from backbones.preprocessing import Preprocessing, as_size
+from backbones.pretrained import advice, compatibility, configuration, keymaps, sources
+from backbones.pretrained.keymaps.native import NATIVE, PARTS, native_keymap, part_of
+from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Translation, translate
 from backbones.pretrained.merge import Report, Shape, merge
 from backbones.published import WEIGHTS
-
-NATIVE = 'native'
 
 # What wrappers of torch put before every key: DataParallel, DistributedDataParallel; torch.compile.
 _WRAPPERS = ('module.', '_orig_mod.')
@@ -61,70 +60,116 @@ def load_weights(
     name: str,
     source: str | Path,
     classifier: bool = False,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     strict: bool = True,
     input_channels: int = 3,
+    parts: Sequence[str] = ('backbone',),
     **overrides,
 ) -> tuple[dict, Report]:
-    """Read published or own weights into the variables of a registered backbone.
+    """Read published or own weights into the variables of a registered backbone, or of a model with such a backbone.
 
     Args:
         name: a registered name.
         source: a file (.safetensors, .pth, .pt, .bin, .npz), a directory as a hub lays it out (one file or shards),
-            a work directory or a checkpoint of ``experiments.train``, ``hf:ORG/REPO``, ``pip:NAME``, ``bundled:NAME``.
-        classifier: whether the classifier is wanted too; the variables then are those of ``create_classifier``.
-        image_size: side of the images in pixels; positions of a ViT are resampled to it.
+            a work directory or a checkpoint of ``experiments.train`` (averaged where there is an average, adapters
+            merged), ``hf:ORG/REPO``, ``pip:NAME``, ``bundled:NAME``.
+        classifier: the same as ``parts=('backbone', 'head')``.
+        image_size: height and width of the images in pixels, or the side of square ones; positions of a ViT are
+            resampled to it.
         strict: whether anything missing, unexpected or misfitting is an error; if not, it is a warning, and what is
             missing is left out of the variables.
         input_channels: of the images; a first convolution trained on RGB is summed over its three channels for one,
             and repeated and scaled by ``3 / input_channels`` for more.
-        **overrides: options of the backbone, as ``create`` takes them.
+        parts: what is wanted of ``'backbone'``, ``'neck'`` and ``'head'``. The shapes of a linear head and of a
+            backbone are checked; a neck, and any other head, is taken as the file holds it.
+        **overrides: options of the backbone, as ``create`` takes them. Where a layout was trained in several ways and
+            the file does not tell which, an option that is passed is not questioned.
 
     Returns:
-        The variables (float32 arrays of numpy) and the report.
+        The variables (float32 arrays of numpy) and the report. The variables are those of the backbone if that is all
+        that is wanted, and else those of a ``Model`` with the parts wanted.
 
     Raises:
-        UserError: no such name or source, an unreadable file, a layout of another architecture, a key that gives away
-            a file of another model, or (``strict``) arrays that do not fit, both shapes named.
+        UserError: no such name, source or part, a part that the source does not hold, an unreadable file, a layout of
+            another architecture, a key that gives away a file of another model, or (``strict``) arrays that do not fit,
+            both shapes named.
     """
+    wanted = _wanted(parts, classifier)
     module = registry.create(name, **overrides)
     checkpoint = sources.read(source)
     arrays = without_wrapper(checkpoint.arrays)
     layout, translation = recognise(module, arrays, name, str(source))
-    head = translation.arrays.get('params/head/kernel')
-    if classifier and head is None:
-        raise UserError(f'{source} holds no classifier; load it with classifier=False')
-    num_classes = head.shape[-1] if classifier and head is not None and head.ndim else None
-    size = registry.info(name).image_size if image_size is None else image_size
-    expected = expected_shapes(name, num_classes, (1, size, size, input_channels), overrides)
+    held = {part_of(path) for path in translation.arrays}
+    if absent := [part for part in wanted if part not in held]:
+        others = tuple(part for part in PARTS if part in held)
+        hint = ', or classifier=False' if classifier else ''
+        raise UserError(f'{source} holds no {absent[0]}; load what it holds with parts={others}{hint}')
+    size = registry.info(name).preprocessing.size if image_size is None else as_size(image_size)
+    expected = _expected(name, translation, wanted, (1, *size, input_channels), overrides)
     stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
-    differences = compatibility.differences(checkpoint.configuration, layout, name, module)
+    differences = compatibility.differences(checkpoint.configuration, layout, name, module, overrides)
     if checkpoint.configuration is not None:
         made_for = compatibility.image_size(checkpoint.configuration)
         if image_size is None and made_for not in (None, size) and hasattr(module, 'resize_parameter'):
+            theirs, ours = (side[0] if side[0] == side[1] else side for side in (made_for, size))
             differences.append(
-                f'its configuration is for images of {made_for} pixels where ours are {size} '
-                f'(pass image_size={made_for}, or image_size={size} to have its positions resampled)'
+                f'its configuration is for images of {theirs} pixels where ours are {ours} '
+                f'(pass image_size={theirs}, or image_size={ours} to have its positions resampled)'
             )
     expects = stated or registry.preprocessing_of(name, layout)
     report = Report(str(source), layout, expects.for_channels(input_channels), differences=tuple(differences))
-    fitting, report = merge(expected, translation, report, lambda *args: _resize(module, *args))
+    fitting, report = merge(expected, translation, report, lambda *args: _resize(module, size, *args))
 
     problems = report.problems()
     if problems:
         shown = '; '.join(problems[:3]) + (f'; and {len(problems) - 3} more' if len(problems) > 3 else '')
         message = f'{source} does not fit {name} ({layout} layout, {len(report.matched)} of {len(expected)}): {shown}'
         if report.misfit or report.missing or report.unexpected:
-            message += _suggestion(arrays, name)
+            known = advice.remedies(module, report, arrays, input_channels)
+            message += ''.join(f'; {each}' for each in known) or advice.suggestion(arrays, name)
         if strict:
             raise UserError(message)
         warnings.warn(message, stacklevel=2)
     for path, array in fitting.items():
         if not np.isfinite(array).all():
             warnings.warn(f'{source}: {path} holds values that are not finite', stacklevel=2)
-    if not classifier:
+    if wanted == ('backbone',):
         fitting = {path.replace('/backbone/', '/', 1): array for path, array in fitting.items()}
     return unflatten_dict({tuple(path.split('/')): array for path, array in fitting.items()}), report
+
+
+def _wanted(parts: Sequence[str], classifier: bool) -> tuple[str, ...]:
+    """The parts in the order of a model.
+
+    Raises:
+        UserError: an unknown part, none at all, or ``classifier`` beside other parts.
+    """
+    if isinstance(parts, str) or not parts:
+        raise UserError(
+            f"parts must name some of {', '.join(PARTS)}, such as parts=('backbone', 'head'), not {parts!r}"
+        )
+    for part in parts:
+        if part not in PARTS:
+            raise unknown('part of a model', part, PARTS)
+    wanted = tuple(part for part in PARTS if part in parts)
+    if not classifier or wanted == ('backbone', 'head'):
+        return wanted
+    if wanted != ('backbone',):
+        raise UserError(f"classifier=True means parts=('backbone', 'head'), not parts={tuple(parts)}; leave one out")
+    return 'backbone', 'head'
+
+
+def _expected(
+    name: str, translation: Translation, wanted: Sequence[str], images: Shape, overrides: Mapping
+) -> dict[str, Shape]:
+    """Path → shape of what is wanted; what no table of ours describes is expected as the file holds it."""
+    kernel = translation.arrays.get('params/head/kernel')
+    linear = kernel is not None and 'head' in wanted
+    classes = (kernel.shape[-1] if kernel.ndim else 1) if linear else None
+    shapes = expected_shapes(name, classes, images, overrides) if linear or 'backbone' in wanted else {}
+    shapes = {path: shape for path, shape in shapes.items() if part_of(path) in wanted}
+    free = {'neck', *(() if linear else ('head',))}.intersection(wanted)
+    return shapes | {path: array.shape for path, array in translation.arrays.items() if part_of(path) in free}
 
 
 def without_wrapper(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -133,19 +178,6 @@ def without_wrapper(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if arrays and all(key.startswith(prefix) for key in arrays):
             arrays = {key.removeprefix(prefix): array for key, array in arrays.items()}
     return dict(arrays)
-
-
-def native_keymap(arrays: Mapping[str, np.ndarray]) -> KeyMap:
-    """Our own layout: every key is a path, of a classifier or of a backbone alone, whose stages tell it from flax's."""
-    lines = []
-    if not any('/stage1/' in key for key in arrays):
-        return KeyMap(lines)
-    for key in arrays:
-        kind, _, rest = key.partition('/')
-        if kind in ('params', 'batch_stats') and rest:
-            inside = rest.startswith(('backbone/', 'head/'))
-            lines.append(Rule(key, key if inside else f'{kind}/backbone/{rest}', optional=rest.startswith('head/')))
-    return KeyMap(lines)
 
 
 def recognise(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, source: str) -> tuple[str, Translation]:
@@ -158,7 +190,7 @@ def recognise(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, so
         example = next(iter(arrays), 'nothing')
         raise UserError(
             f'{source} holds no weights of {name} in a known layout ({", ".join(candidates)}): its keys look like '
-            f'{example!r}{_suggestion(arrays, name)}'
+            f'{example!r}{advice.suggestion(arrays, name)}'
         )
     try:
         return layout, translate(arrays, candidates[layout])
@@ -169,46 +201,15 @@ def recognise(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, so
         raise UserError(f'{source}: {key} has {len(shape)} axes {list(shape)}, which {path} cannot have') from None
 
 
-def nearest(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """The registered backbones whose key map knows every key and whose parameters are as many as the file's."""
-    names = []
-    for name, row in registry.TABLE.items():
-        keymaps_of_name = [native_keymap(arrays), *map(KeyMap, keymaps.layouts(row.constructor()).values())]
-        if any(_size(arrays, keymap) == row.params for keymap in keymaps_of_name):
-            names.append(name)
-    return names
-
-
-def _size(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> int | None:
-    """How many parameters of a backbone the arrays hold, or ``None`` where the key map doesn't know all keys."""
-    size = 0
-    for key, array in arrays.items():
-        found = keymap.find(key)
-        if found is None:
-            return None
-        line = found[0]
-        size += (
-            array.size
-            if isinstance(line, Rule) and not line.optional and line.path.startswith('params/backbone/')
-            else 0
-        )
-    return size
-
-
-def _suggestion(arrays: Mapping[str, np.ndarray], name: str) -> str:
-    names = [each for each in nearest(arrays) if each != name]
-    return f'; it fits {" or ".join(names[:3])}' if names else ''
-
-
 def expected_shapes(name: str, num_classes: int | None, images: Shape, overrides: Mapping) -> dict[str, Shape]:
     """Path → shape of every variable of a classifier, or of its backbone alone where ``num_classes`` is ``None``."""
     model = registry.create_classifier(name, num_classes or 1, **overrides)
     variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(images, jnp.float32))
     shapes = {path: leaf.shape for path, leaf in flatten_dict(variables, sep='/').items()}
-    return {path: shape for path, shape in shapes.items() if num_classes or path.split('/')[1] != 'head'}
+    return {path: shape for path, shape in shapes.items() if num_classes or part_of(path) != 'head'}
 
 
-def _resize(module: nn.Module, path: str, array: np.ndarray, shape: Shape) -> np.ndarray | None:
+def _resize(module: nn.Module, size: tuple[int, int], path: str, array: np.ndarray, shape: Shape) -> np.ndarray | None:
     """Let the family resample an array that depends on the size of the images, if it has one at this path."""
     resize = getattr(module, 'resize_parameter', None)
-    return None if resize is None else resize(path.removeprefix('params/backbone/'), array, shape)
+    return None if resize is None else resize(path.removeprefix('params/backbone/'), array, shape, size)

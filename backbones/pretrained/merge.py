@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from backbones.preprocessing import Preprocessing
+from backbones.pretrained.keymaps.native import part_of
 from backbones.pretrained.keymaps.rules import Translation, match
 
 Shape = tuple[int, ...]
@@ -23,7 +24,7 @@ class Report:
         matched: paths that were filled from the file.
         missing: paths that the file has nothing for.
         unexpected: keys that the layout does not know, and paths that the model has no place for.
-        unused: paths of parts that were not asked for (the classifier, auxiliary heads).
+        unused: paths of parts that were not asked for (a neck, a head, auxiliary heads).
         dropped: keys that hold nothing of ours (counters, indices, the neck of a detector).
         filled: ``path, value`` of arrays that this layout never has.
         reshaped: ``path, shape in the file, shape in the model`` of arrays that were resampled.
@@ -123,7 +124,8 @@ def merge(
         matched.append(path)
         fitting[path] = array
     homeless = sorted((set(arrays) | set(translation.incomplete)) - set(expected))
-    unused = [path for path in homeless if path in translation.optional or path.split('/')[1] == 'head']
+    wanted = {part_of(path) for path in expected} - {'head'}
+    unused = [path for path in homeless if path in translation.optional or part_of(path) not in wanted]
     return fitting, dataclasses.replace(
         report,
         matched=tuple(matched),

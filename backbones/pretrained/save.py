@@ -10,8 +10,9 @@ from safetensors.numpy import save_file
 from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.pretrained import keymaps
+from backbones.pretrained.keymaps.native import NATIVE, in_a_model
 from backbones.pretrained.keymaps.rules import KeyMap, export
-from backbones.pretrained.load import NATIVE, expected_shapes
+from backbones.pretrained.load import expected_shapes
 
 
 def save_weights(
@@ -21,7 +22,7 @@ def save_weights(
 
     Args:
         path: a file name ending in ``.safetensors``.
-        variables: of a backbone or of a classifier.
+        variables: of a model, of some of its parts, or of a backbone alone.
         layout: ``'native'`` (our own paths, which ``load_weights`` reads back bit by bit), or the layout of a reference
             implementation (``'torchvision'``, ``'timm'``, …), which loads the file with ``strict=True``.
         name: the registered backbone that the variables belong to; found by their shapes if it isn't given. Our own
@@ -58,17 +59,10 @@ def to_layout(
     layouts = keymaps.layouts(registry.create(name, **(overrides or {})))
     if layout not in layouts:
         raise unknown(f'layout for {name}', layout, (NATIVE, *layouts))
-    exported, homeless = export(_as_classifier(arrays), KeyMap(layouts[layout]))
+    exported, homeless = export({in_a_model(path): array for path, array in arrays.items()}, KeyMap(layouts[layout]))
     if homeless:
         raise UserError(f'the {layout} layout has no place for {", ".join(homeless[:3])} of {name}')
     return exported
-
-
-def _as_classifier(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Paths as a classifier has them; a backbone's own get ``backbone/`` in front."""
-    if any(path.split('/')[1] in ('backbone', 'head') for path in arrays):
-        return dict(arrays)
-    return {'{}/backbone/{}'.format(*path.split('/', 1)): array for path, array in arrays.items()}
 
 
 def identify(arrays: Mapping[str, np.ndarray]) -> str:
@@ -77,7 +71,8 @@ def identify(arrays: Mapping[str, np.ndarray]) -> str:
     Raises:
         UserError: none does.
     """
-    leaves = {path: array for path, array in _as_classifier(arrays).items() if path.startswith('params/backbone/')}
+    paths = {in_a_model(path): array for path, array in arrays.items()}
+    leaves = {path: array for path, array in paths.items() if path.startswith('params/backbone/')}
     size = sum(array.size for array in leaves.values())
     for name, row in registry.TABLE.items():
         if row.params == size:

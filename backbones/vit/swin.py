@@ -137,7 +137,9 @@ class SwinTransformer(nn.Module):
         """How many of ``Features.tokens`` come before the patches."""
         return 0
 
-    def resize_parameter(self, path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    def resize_parameter(
+        self, path: str, array: np.ndarray, shape: tuple[int, ...], image_size: tuple[int, int]
+    ) -> np.ndarray | None:
         """The relative positions of another window, resampled; ``None`` for anything else."""
         if not path.endswith('/relative_position_bias_table') or array.shape[1] != shape[1]:
             return None

@@ -7,6 +7,7 @@ Models From Natural Language Supervision"; Zhai et al. 2023, "Sigmoid Loss for L
 timm's ``vision_transformer.py`` builds them.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -150,14 +151,21 @@ class VisionTransformer(nn.Module):
         """How many of ``Features.tokens`` come before the patches."""
         return len(self.prefix) + self.registers
 
-    def resize_parameter(self, path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The position table of another image size, resampled; ``None`` for anything else."""
+    def resize_parameter(
+        self, path: str, array: np.ndarray, shape: tuple[int, ...], image_size: tuple[int, int]
+    ) -> np.ndarray | None:
+        """The position table for images of another height and width, resampled; ``None`` for anything else.
+
+        A table whose count is a square is taken for one of a square grid by the call, so it cannot be of another.
+        """
         if path != 'position_embedding' or array.shape[2] != shape[2] or self.position_grid is not None:
             return None
         prefix = len(self.prefix)
-        side = round(max(shape[1] - prefix, 0) ** 0.5)
+        rows, columns = ((-(-side // self.patch) if self.pad else side // self.patch) for side in image_size)
+        if rows != columns and math.isqrt(rows * columns) ** 2 == rows * columns:
+            return None
         try:
-            return np.asarray(resample_positions(array, (side, side), prefix, self.position_method))
+            return np.asarray(resample_positions(array, (rows, columns), prefix, self.position_method))
         except UserError:
             return None
 

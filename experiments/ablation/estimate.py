@@ -28,7 +28,7 @@ def flops_per_image(variant: Variant, image_size: int) -> float:
         return 0.0
     model = backbones.create(variant.backbone)
     size = input_preprocessing(variant.backbone, variant.weights, image_size).size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     forward = jax.jit(pooled_features(model))
     return (forward.lower(variables, images).cost_analysis() or {}).get('flops', 0.0)

@@ -157,7 +157,7 @@ class _Programs:
 
     def __init__(self, backbone: str, preprocessing: Preprocessing, batch_size: int):
         model = backbones.create(backbone)
-        blank = jnp.zeros((1, preprocessing.size, preprocessing.size, 3))
+        blank = jnp.zeros((1, *preprocessing.size, 3))
         self.preprocessing = preprocessing
         self.init = jax.jit(lambda key: model.init(key, blank))
         self.calibrate = jax.jit(
@@ -172,7 +172,7 @@ def raw_pixels(dataset: Dataset) -> Float[np.ndarray, 'examples values']:
     parts = []
     for start in range(0, count, _BLOCK):
         images = dataset.images[np.arange(start, min(start + _BLOCK, count))]
-        large = max(height, width) > _RAW_PIXELS.size
+        large = max(height, width) > max(_RAW_PIXELS.size)
         values = np.asarray(_RAW_PIXELS(jnp.asarray(images))) if large else images.astype(np.float32) / 255
         parts.append(values.reshape(len(images), -1))
     return np.concatenate(parts)

@@ -115,7 +115,7 @@ class Setup:
 
     @property
     def _images_shape(self) -> tuple[int, int, int, int]:
-        return (1, self.preprocessing.size, self.preprocessing.size, 3)
+        return (1, *self.preprocessing.size, 3)
 
     @cached_property
     def _order(self) -> depth.Order:
@@ -236,7 +236,7 @@ class Setup:
     # --- Programs. ----------------------------------------------------------------------------------------------------
 
     def _prepare(self, key: Key[Array, ''], images: Array) -> Array:
-        config, size = self.config, self.preprocessing.size
+        config, size = self.config, max(self.preprocessing.size)
         return self.preprocessing(augment(key, images, config.flip, config.shift, config.crop_scale, size))
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -97,7 +97,7 @@ def test_vision_transformers(name: str, configuration: dict, expected: list[str]
     ],
 )
 def test_size_of_images_that_a_configuration_states(configuration: dict, size: int | None):
-    assert compatibility.image_size(configuration) == size
+    assert compatibility.image_size(configuration) == (size and (size, size))
 
 
 def test_timm_of_another_depth():

@@ -151,6 +151,6 @@ RESIZED = {
 def test_preprocessing_of_torchvisions_weights(name: str):
     preprocessing = registry.preprocessing_of(name, 'torchvision')
     resized, size = RESIZED[name]
-    assert preprocessing.size == size
-    assert preprocessing.size / preprocessing.crop == pytest.approx(resized)
+    assert preprocessing.size == (size, size)
+    assert size / preprocessing.crop == pytest.approx(resized)
     assert preprocessing.interpolation == ('bicubic' if name.startswith('efficientnet') else 'bilinear')

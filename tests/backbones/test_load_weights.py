@@ -114,7 +114,9 @@ def test_classifier_wanted_but_absent(tmp_path: Path, published):
     path = write(tmp_path, {key: array for key, array in published.items() if not key.startswith('fc.')})
     _, report = backbones.load_weights('resnet18', path)
     assert not report.unused
-    with pytest.raises(UserError, match='holds no classifier; load it with classifier=False'):
+    with pytest.raises(
+        UserError, match=r"holds no head; load what it holds with parts=\('backbone',\), or classifier=False"
+    ):
         backbones.load_weights('resnet18', path, classifier=True)
 
 

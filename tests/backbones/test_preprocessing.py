@@ -85,7 +85,7 @@ def test_resize_and_crop_are_pils(geometry, interpolation):
 @pytest.mark.parametrize('shape', [(45, 77), (64, 50), (20, 33)], ids=str)
 def test_squash_resizes_both_sides_to_the_same_length(shape, size, crop, resized):
     images = np.stack([noise(*shape), extremes(*shape)])
-    levels = np.rint(np.asarray(unnormalised(size, crop, 'bicubic').replace(squash=True)(images)) * 255)
+    levels = np.rint(np.asarray(unnormalised(size, crop, 'bicubic').replace(fit='squash')(images)) * 255)
     corner = ((resized - size) // 2,) * 2
     for image, result in zip(images, levels, strict=True):
         difference = np.abs(result - with_pil(image, size, (resized, resized), corner, 'bicubic'))
@@ -167,7 +167,7 @@ def test_replace_keeps_what_is_none():
 def test_replace_changes_a_copy():
     changed = AUGREG_VIT.replace(size=96, crop=1.0, interpolation=None)
     assert changed == Preprocessing((0.5,) * 3, (0.5,) * 3, 96, 1.0, 'bicubic')
-    assert (AUGREG_VIT.size, AUGREG_VIT.crop) == (224, 0.9)
+    assert (AUGREG_VIT.size, AUGREG_VIT.crop) == ((224, 224), 0.9)
     assert AUGREG_VIT.replace(mean=(0.0,) * 3, crop=0.0).crop == 0.0  # only None keeps, not zero
 
 
@@ -185,7 +185,7 @@ def test_preprocessing_belongs_to_the_family_of_weights():
     assert backbones.preprocess('resnet50') == TORCHVISION
     assert backbones.preprocess('vit_small_patch16') == AUGREG_VIT
     assert backbones.preprocess('bundled:vit_micro') == backbones.preprocess('resnet_micro') == SMALL_IMAGES
-    assert backbones.preprocess('pip:efficientnet-lite2').size == 260
+    assert backbones.preprocess('pip:efficientnet-lite2').size == (260, 260)
 
 
 @pytest.mark.parametrize(

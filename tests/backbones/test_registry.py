@@ -219,7 +219,7 @@ def check_facts(name: str, features: backbones.Features, height: int, width: int
 def test_info_matches_the_module(name):
     facts = backbones.info(name)
     assert facts.name == name
-    assert facts.image_size == facts.preprocessing.size == backbones.preprocess(name).size
+    assert (facts.image_size,) * 2 == facts.preprocessing.size == backbones.preprocess(name).size
     features, _ = trace(name, facts.image_size, facts.image_size)
     check_facts(name, features, facts.image_size, facts.image_size)
 
@@ -347,7 +347,11 @@ def test_inference_leaves_the_statistics_untouched(name):
 
 
 @pytest.mark.parametrize(  # each kind of block
-    'name', [*(name for name in QUICK if name in CNNS and name not in WITHOUT_STATISTICS), pytest.param('yolo11m', marks=pytest.mark.slow)]
+    'name',
+    [
+        *(name for name in QUICK if name in CNNS and name not in WITHOUT_STATISTICS),
+        pytest.param('yolo11m', marks=pytest.mark.slow),
+    ],
 )
 def test_training_updates_every_statistic(name):
     before, after = statistics_through(name, train=True)

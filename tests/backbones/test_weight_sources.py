@@ -187,21 +187,26 @@ NORMALISATION = {'image_mean': [0.5, 0.5, 0.5], 'image_std': [0.25, 0.25, 0.25]}
     [
         (
             {'size': {'height': 224, 'width': 224}, 'resample': 3},
-            {'size': 224, 'squash': True, 'interpolation': 'bicubic'},
+            {'size': 224, 'fit': 'squash', 'interpolation': 'bicubic'},
         ),
-        ({'size': 224, 'image_processor_type': 'ViTImageProcessor'}, {'size': 224, 'squash': True}),
+        ({'size': 224, 'image_processor_type': 'ViTImageProcessor'}, {'size': 224, 'fit': 'squash'}),
         (
             {'size': {'shortest_edge': 256}, 'do_center_crop': True, 'crop_size': {'height': 224, 'width': 224}},
             {'size': 224, 'crop': 224 / 256},
         ),
         ({'size': 256, 'do_center_crop': True, 'crop_size': 240}, {'size': 240, 'crop': 240 / 256}),
+        ({'size': {'height': 224, 'width': 112}}, {'size': (224, 112), 'fit': 'squash'}),
+        (
+            {'size': {'height': 256, 'width': 128}, 'do_center_crop': True, 'crop_size': {'height': 224, 'width': 112}},
+            {'size': (224, 112), 'crop': 0.875, 'fit': 'squash'},
+        ),
         ({'size': {'shortest_edge': 224}, 'crop_pct': 0.875, 'resample': 3}, {'size': 224, 'interpolation': 'bicubic'}),
         ({'size': {'shortest_edge': 384}, 'crop_pct': 0.875, 'resample': 1}, {'size': 384, 'interpolation': 'lanczos'}),
     ],
 )
 def test_preprocessing_of_transformers(hub, config: dict, expected: dict):
     if 'crop_pct' in config:
-        expected |= {'crop': 0.875} if expected['size'] < 384 else {'squash': True}
+        expected |= {'crop': 0.875} if expected['size'] < 384 else {'fit': 'squash'}
     expected = Preprocessing((0.5,) * 3, (0.25,) * 3, **expected)
     assert stated(hub, NORMALISATION | config) == expected
 
@@ -213,7 +218,10 @@ def test_preprocessing_without_normalisation(hub):
 @pytest.mark.parametrize(
     ('config', 'message'),
     [
-        ({'size': {'height': 224, 'width': 112}}, 'not square'),
+        (
+            {'size': {'shortest_edge': 256}, 'do_center_crop': True, 'crop_size': {'height': 224, 'width': 192}},
+            'not square',
+        ),
         ({'size': 224, 'rescale_factor': 1 / 127.5}, 'rescale_factor is 0.0078'),
         ({'size': 224, 'rescale_offset': True}, 'rescale_offset'),
         ({'size': 224, 'resample': 5}, "unknown resample '5'"),
@@ -228,7 +236,6 @@ def test_preprocessing_that_can_not_be_followed(hub, config: dict, message: str)
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'input_size': [3, 160, 192]}, 'images of 160x192 pixels are not square'),
         ({'crop_mode': 'border'}, "unknown crop_mode 'border'"),
         ({'interpolation': 'bicubi'}, "unknown interpolation 'bicubi'; did you mean 'bicubic'"),
         ({'mean': None}, 'incomplete or damaged'),
@@ -240,6 +247,15 @@ def test_preprocessing_of_timm_that_can_not_be_followed(hub, change: dict, messa
     (hub / 'config.json').write_text(json.dumps(configuration))
     with pytest.raises(UserError, match=message):
         backbones.preprocess(str(hub))
+
+
+def test_preprocessing_of_timm_that_is_not_square(hub):
+    configuration = json.loads((hub / 'config.json').read_text())
+    configuration['pretrained_cfg'] |= {'input_size': [3, 160, 192], 'crop_pct': 1.0}
+    (hub / 'config.json').write_text(json.dumps(configuration))
+    preprocessing = backbones.preprocess(str(hub))
+    assert preprocessing.size == (160, 192)
+    assert preprocessing(np.zeros((1, 50, 40, 3), np.uint8)).shape == (1, 160, 192, 3)
 
 
 def test_directory_that_states_nothing(hub):

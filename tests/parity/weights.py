@@ -135,7 +135,9 @@ CASES: tuple[Case, ...] = (
     *_cases('deit_tiny_patch16', 64, layout='transformers', options=(('epsilon', 1e-12),)),
     *_cases('deit_tiny_distilled_patch16', 224, 96, (160, 224)),
     *_cases('deit_tiny_distilled_patch16', 96, layout='transformers', options=(('epsilon', 1e-12),)),
-    *_cases('deit_tiny_distilled_patch16', 64, layout='transformers', options=(('pooling', 'token'),)),
+    *_cases(
+        'deit_tiny_distilled_patch16', 64, layout='transformers', options=(('pooling', 'token'), ('epsilon', 1e-6))
+    ),
     *_cases('dinov2_small', 98, classifier=False),
     *_cases('dinov2_small', 224, 518, classifier=False),
     *_cases('dinov2_small', 70, layout='timm', options=(*_NARROW, ('position_method', 'timm')), classifier=False),
@@ -157,7 +159,14 @@ CASES: tuple[Case, ...] = (
     *_cases('clip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, (96, 64), layout='timm', options=_NARROW, classifier=False),
     *_cases('siglip_vit_base_patch16', 224, 96, classifier=False),
-    *_cases('siglip_vit_base_patch16', 80, (96, 80), layout='timm', options=_NARROW, classifier=False),
+    *_cases(
+        'siglip_vit_base_patch16',
+        80,
+        (96, 80),
+        layout='timm',
+        options=(*_NARROW, ('activation', 'gelu_tanh')),
+        classifier=False,
+    ),
     *_cases('siglip_vit_base_patch16', 64, layout='timm', options=(*_NARROW, ('activation', 'gelu')), classifier=False),
     *_cases('siglip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
     *_cases('siglip_vit_base_patch16', 64, layout='big_vision', options=_NARROW, classifier=False),
@@ -304,7 +313,7 @@ QUICK_KEYS = tuple(
 
 
 def marked(cases: Sequence[Case]) -> list:
-    """The cases as pytest's parameters, with their names and marks: of several sizes, all but the smallest repeat it."""
+    """The cases as parameters of pytest, named and marked: of several sizes, all but the smallest repeat it."""
     import pytest
 
     def kind(case: Case) -> Case:

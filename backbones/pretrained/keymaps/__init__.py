@@ -68,14 +68,6 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
     },
 }
 
-# Kind of module → layout → the options under which all weights of that layout were trained, though no key tells.
-TRAINED_WITH: dict[type[nn.Module], dict[str, dict[str, Any]]] = {
-    EfficientNet: {
-        'lukemelas': {'padding': 'same', 'epsilon': 1e-3},
-        'transformers': {'padding': 'same', 'epsilon': 1e-3},
-    },
-}
-
 
 def layouts(module: nn.Module) -> dict[str, list[Line]]:
     """Layout → key map, for a backbone module; our own layout, ``'native'``, needs none and is not among them.

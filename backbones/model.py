@@ -1,0 +1,35 @@
+"""What is trained: a backbone, an optional neck, and the head of a task."""
+
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+
+class Model(nn.Module):
+    """``params`` are ``{'backbone': …, 'neck': …, 'head': …}``, without ``'neck'`` where there is none.
+
+    A neck is called with the backbone's ``Features``, a head with the ``Features`` and, where there is a neck, with
+    what the neck returns; both are told ``train``.
+
+    Attributes:
+        backbone: any module that returns ``Features``.
+        neck: what comes between the two; ``None`` for nothing.
+        head: returns the model's output.
+    """
+
+    backbone: nn.Module
+    neck: nn.Module | None
+    head: nn.Module
+
+    @property
+    def num_classes(self) -> int:
+        """Of the head."""
+        return self.head.num_classes
+
+    @nn.compact
+    def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Any:  # noqa: D102
+        features = self.backbone(images, train=train)
+        if self.neck is None:
+            return self.head(features, train=train)
+        return self.head(features, self.neck(features, train=train), train=train)

@@ -1,0 +1,131 @@
+"""Where a file does not fit a backbone, what would: another registered name, or an option."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from backbones import registry
+from backbones.pretrained import keymaps
+from backbones.pretrained.compatibility import HARMLESS
+from backbones.pretrained.keymaps.native import native_keymap
+from backbones.pretrained.keymaps.rules import KeyMap, Rule
+from backbones.pretrained.merge import Report
+from backbones.vit.vit import VisionTransformer
+
+# How positions are resampled tells no file from another.
+_NOT_COMPARED = {*HARMLESS, 'position_method', 'position_grid'}
+
+
+def nearest(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """The registered backbones whose key map knows every key and whose parameters are as many as the file's."""
+    names = []
+    for name, row in registry.TABLE.items():
+        keymaps_of_name = [native_keymap(arrays), *map(KeyMap, keymaps.layouts(row.constructor()).values())]
+        if any(_size(arrays, keymap) == row.params for keymap in keymaps_of_name):
+            names.append(name)
+    return names
+
+
+def _size(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> int | None:
+    """How many parameters of a backbone the arrays hold, or ``None`` where the key map does not know all keys."""
+    size = 0
+    for key, array in arrays.items():
+        found = keymap.find(key)
+        if found is None:
+            return None
+        line = found[0]
+        counts = isinstance(line, Rule) and not line.optional and line.path.startswith('params/backbone/')
+        size += array.size if counts else 0
+    return size
+
+
+def suggestion(arrays: Mapping[str, np.ndarray], name: str) -> str:
+    """``'; it fits resnet50'``, or nothing."""
+    names = [each for each in nearest(arrays) if each != name]
+    return f'; it fits {" or ".join(names[:3])}' if names else ''
+
+
+def remedies(module: nn.Module, report: Report, arrays: Mapping[str, np.ndarray], input_channels: int) -> list[str]:
+    """What to pass or to load instead, for those misfits whose cause is known.
+
+    Args:
+        module: the backbone that was to take the file.
+        report: of the attempt.
+        arrays: by the file's own keys.
+        input_channels: of the images that the module was to take.
+    """
+    found = [*_of_shapes(module, report, input_channels)]
+    if isinstance(module, VisionTransformer):
+        found += _of_tokens(module, report, arrays)
+    return found
+
+
+def _of_shapes(module: nn.Module, report: Report, input_channels: int) -> Iterator[str]:
+    projection = 'params/backbone/projection/kernel'
+    if projection in report.missing:
+        yield 'it has no projection: pass projected_channels=None'
+    for path, file, ours in report.misfit:
+        if path == projection:
+            yield f'its projection is to {file[-1]} channels: pass projected_channels={file[-1]}'
+        elif path == 'params/backbone/position_embedding' and isinstance(module, VisionTransformer):
+            yield from _of_positions(module, file, ours)
+        elif path == 'params/backbone/patch_embedding/kernel' and file[2:] == ours[2:] and file[0] == file[1]:
+            names = _siblings(module, patch=file[0])
+            yield f'its patches are of {file[0]} pixels: ' + _either(names, f'patch={file[0]}')
+        elif re.fullmatch(r'.*/auxiliary\d/dense2/kernel', path):
+            yield f'pass auxiliary_classes={file[-1]}, or 0 for no auxiliary heads'
+        elif len(file) == len(ours) == 4 and ours[2] == input_channels and file == (*ours[:2], file[2], ours[3]):
+            # Kernels of so few channels are the first.
+            yield f'it is for images of {file[2]} channels: pass input_channels={file[2]}'
+
+
+def _of_positions(module: VisionTransformer, file: tuple[int, ...], ours: tuple[int, ...]) -> Iterator[str]:
+    count = file[1] - len(module.prefix)
+    side = math.isqrt(max(count, 0))
+    if file[2] != ours[2] or side < 1 or side**2 != count:
+        return
+    told = f'its positions are a grid of {side}x{side}: pass position_grid={side}'
+    if module.position_grid is None:
+        yield f'{told}, which keeps them and resamples them for every image'
+    else:
+        yield f'{told}, or position_grid=None and image_size={side * module.patch} (another size resamples them)'
+
+
+def _of_tokens(module: VisionTransformer, report: Report, arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    registers = [arrays[key].shape[-2] for key in report.unexpected if re.fullmatch(r'(.*\.)?reg(ister)?_tokens?', key)]
+    if registers:
+        count = registers[0]
+        yield f'it has {count} registers: ' + _either(_siblings(module, registers=count), f'registers={count}')
+    elif 'params/backbone/register_tokens' in report.missing:
+        yield 'it has no registers: ' + _either(_siblings(module, registers=0), 'registers=0')
+    distilled = {'prefix': ('class_token', 'distillation_token'), 'pooling': 'distillation'}
+    plain = {'prefix': ('class_token',), 'pooling': 'token'}
+    if any(re.fullmatch(r'(.*\.)?(dist|distillation)_token', key) for key in report.unexpected):
+        yield 'it has a distillation token: ' + _either(_siblings(module, **distilled), _options(distilled))
+    elif 'params/backbone/distillation_token' in report.missing:
+        yield 'it has no distillation token: ' + _either(_siblings(module, **plain), _options(plain))
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ', '.join(f'{name}={value!r}' for name, value in options.items())
+
+
+def _either(names: Collection[str], options: str) -> str:
+    return f'load it into {" or ".join(names)}' if names else f'pass {options}'
+
+
+def _siblings(module: nn.Module, **changes: Any) -> list[str]:
+    """The registered backbones that are this one but for the changes."""
+    kept = [field.name for field in dataclasses.fields(module) if field.name not in _NOT_COMPARED]  # ty: ignore[invalid-argument-type]
+    wanted = {name: getattr(module, name) for name in kept} | changes
+    others = ((name, row.constructor()) for name, row in registry.TABLE.items())
+    return [
+        name
+        for name, other in others
+        if type(other) is type(module) and all(getattr(other, field) == value for field, value in wanted.items())
+    ]

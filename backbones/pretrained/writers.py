@@ -1,0 +1,77 @@
+"""Under which options the weights of a layout were trained, where no key of the file tells.
+
+Weights of one layout may come from several writers. Where one of them trained with our defaults, a file without a
+configuration is taken to be theirs; where none did, the user is asked (``compatibility``).
+
+Every pair of a kind of module and a layout in ``keymaps.TABLE`` was looked at. Those that are not here have a writer
+who trained with our defaults:
+
+- torchvision's, timm's and the authors' own ResNet, VGG, GoogLeNet, CSPNet, ConvNeXt and Swin agree on every epsilon
+  and activation; a Swin of another window is resampled, which its report says;
+- ultralytics sets its epsilon after building, the same for all models;
+- CLIP is OpenAI's own with quick GELU, also in timm's layout and in its authors'; open_clip's need
+  ``activation='gelu'``, which their configuration says;
+- DINOv2's authors and timm resample positions differently, but agree at the size of the weights;
+- augreg's ViTs in big_vision's layout ran with the tanh form of GELU where they were trained; the published figures,
+  and all that was derived from them, are timm's, with the exact one.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from backbones.cnn.convnext import ConvNeXt
+from backbones.cnn.efficientnet import EfficientNet
+from backbones.cnn.mobilenet import MobileNetV3
+from backbones.vit.vit import VisionTransformer
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer:
+    """Who trained weights of a layout.
+
+    Attributes:
+        name: of the writer, for messages.
+        options: of our module, under which it is the function that was trained.
+        kind: options that a module has if this writer's weights can be for it at all.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    kind: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+_TORCH: dict[str, Any] = {'padding': None, 'epsilon': 1e-5}
+_TENSORFLOW: dict[str, Any] = {'padding': 'same', 'epsilon': 1e-3}
+_TIMM = (Writer("timm's own", _TORCH), Writer("timm's tf_ models", _TENSORFLOW))
+_PLAIN_VIT = {'pre_norm': False, 'masked_pretraining': False}
+
+TRAINED_WITH: dict[type[nn.Module], dict[str, tuple[Writer, ...]]] = {
+    EfficientNet: {
+        'timm': _TIMM,
+        'lukemelas': (Writer('its author', _TENSORFLOW),),
+        'transformers': (Writer('transformers', _TENSORFLOW),),
+    },
+    MobileNetV3: {'timm': _TIMM},
+    # Its configurations leave the last normalisation an epsilon that the others do not have.
+    ConvNeXt: {'transformers': (Writer('transformers', {'head_epsilon': 1e-12}),)},
+    VisionTransformer: {
+        # Timm runs SigLIP with the exact GELU; its authors, and transformers, with the tanh form.
+        'timm': (Writer('timm', {'activation': 'gelu'}, {'pooling': 'attention'}),),
+        'transformers': tuple(
+            Writer('transformers', {'epsilon': 1e-12}, {**_PLAIN_VIT, 'pooling': pooling})
+            for pooling in ('token', 'distillation', 'average')
+        ),
+    },
+}
+
+
+def writers(module: nn.Module, layout: str) -> list[Writer]:
+    """Those whose weights in this layout can be for the module; none where there is nothing to ask."""
+    return [
+        writer
+        for writer in TRAINED_WITH.get(type(module), {}).get(layout, ())
+        if all(getattr(module, option) == value for option, value in writer.kind.items())
+    ]
