@@ -116,11 +116,12 @@ class Extractor:
         variables = self._variables(unit, programs, dataset)
         key = f'{unit.variant.backbone}-{dataset.fingerprint()}-{fingerprint(variables, preprocessing)}'
         directory = self._cache / key
-        blocks = []
+        blocks, costs_file = [], directory / 'costs.json'
         for start in range(0, count, _BLOCK):
             file = directory / f'{start:09d}.npy'
             indices = np.arange(start, min(start + _BLOCK, count))
-            if file.exists():
+            # Killed between a first block and its costs, a pass computes that block again.
+            if file.exists() and costs_file.exists():
                 blocks.append(np.load(file))
                 advance(len(indices))
                 continue
@@ -132,8 +133,8 @@ class Extractor:
                 programs.pooled.flops_per_image,
                 programs.pooled.images_per_second,
             )
-            atomic_files.write_json(directory / 'costs.json', dataclasses.asdict(costs))
-        costs = Costs(**json.loads((directory / 'costs.json').read_text()))
+            atomic_files.write_json(costs_file, dataclasses.asdict(costs))
+        costs = Costs(**json.loads(costs_file.read_text()))
         return np.concatenate(blocks), costs
 
     def _variables(self, unit: Unit, programs: '_Programs', dataset: Dataset) -> dict:

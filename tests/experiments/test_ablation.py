@@ -161,6 +161,17 @@ class TestRun:
         assert len(applied) == 3  # of five blocks
         assert metrics(tmp_path / 'cut') == metrics(tmp_path / 'whole')
 
+    def test_a_pass_killed_between_its_only_block_and_its_costs_can_be_started_again(self, tmp_path):
+        config, dataset = make_config(backbones=('resnet_micro@random',)), make_dataset('digits')
+        unit = extract.Unit(Variant('resnet_micro', 'random'), 0)
+        whole, _ = extract.Extractor(config, tmp_path)(unit, dataset, lambda count: None)
+        (costs,) = tmp_path.glob('*/costs.json')
+        costs.unlink()
+        again, measured = extract.Extractor(config, tmp_path)(unit, dataset, lambda count: None)
+        np.testing.assert_array_equal(again, whole)
+        assert measured.parameters > 0
+        assert costs.exists()
+
     def test_error_in_one_data_set_keeps_what_is_finished(self, tmp_path):
         config = make_config(datasets=('digits', 'mnist5k'), backbones=('pixels',))
         good = make_dataset('digits')
