@@ -6,6 +6,7 @@ different inputs, and a wrong one is only silently worse.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +124,7 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
     Raises:
         UserError: neither a positive number nor two.
     """
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
         raise UserError(f'a size is a positive number of pixels or (height, width), not {size!r}')
     return sides
@@ -163,17 +164,33 @@ def _centre(pixels: Array, size: tuple[int, int]) -> Array:
     return pixels[:, top : top + size[0], left : left + size[1]]
 
 
-def _letterbox(pixels: Array, size: tuple[int, int], interpolation: str) -> Array:
-    """Fit the whole image into the input and fill the rest with grey; of an odd rest, the larger part comes last.
+def letterbox_geometry(
+    shape: tuple[int, int], size: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]:
+    """Where a letterbox puts an image: its height and width there, and the pads above and below, left and right.
+
+    Of an odd rest, the larger part comes last.
 
     Source: ultralytics/data/augment.py, ``LetterBox`` with its defaults (centred, small images enlarged).
+
+    Args:
+        shape: height and width of the image.
+        size: height and width of the input.
     """
-    ratio = min(want / have for want, have in zip(size, pixels.shape[1:3], strict=True))
+    ratio = min(want / have for want, have in zip(size, shape, strict=True))
     # A very long image still has a pixel across.
-    shape = tuple(max(round(have * ratio), 1) for have in pixels.shape[1:3])
-    rests = [(want - have) / 2 for want, have in zip(size, shape, strict=True)]
-    pads = [(round(rest - 0.1), round(rest + 0.1)) for rest in rests]
-    pixels = _resize(pixels, (shape[0], shape[1]), interpolation)
+    rows, columns = (max(round(have * ratio), 1) for have in shape)
+    rests = (size[0] - rows) / 2, (size[1] - columns) / 2
+    above, left = (round(rest - 0.1) for rest in rests)
+    below, right = (round(rest + 0.1) for rest in rests)
+    return (rows, columns), ((above, below), (left, right))
+
+
+def _letterbox(pixels: Array, size: tuple[int, int], interpolation: str) -> Array:
+    """Fit the whole image into the input and fill the rest with grey."""
+    _, height, width, _ = pixels.shape
+    shape, pads = letterbox_geometry((height, width), size)
+    pixels = _resize(pixels, shape, interpolation)
     return jnp.pad(pixels, ((0, 0), *pads, (0, 0)), constant_values=LETTERBOX_GREY)
 
 

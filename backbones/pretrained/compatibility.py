@@ -198,7 +198,8 @@ def _asked(possible: Sequence[Writer], layout: str, module: nn.Module, given: Co
         for writer in possible
     )
     return [
-        f'weights in the {layout} layout have other options than ours ({ours}), and no file says which: pass {theirs}'
+        f'weights in the {layout} layout have other options than ours ({ours}), and the file does not say which: '
+        f'pass {theirs}'
     ]
 
 

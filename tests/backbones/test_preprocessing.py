@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import backbones
-from backbones.preprocessing import AUGREG_VIT, SMALL_IMAGES, TORCHVISION, Preprocessing
+from backbones.preprocessing import AUGREG_VIT, LETTERBOX_GREY, SMALL_IMAGES, TORCHVISION, Preprocessing
 
 FILTERS = {
     'nearest': Image.Resampling.NEAREST,
@@ -91,6 +93,121 @@ def test_squash_resizes_both_sides_to_the_same_length(shape, size, crop, resized
         difference = np.abs(result - with_pil(image, size, (resized, resized), corner, 'bicubic'))
         assert difference.max() <= 1
         assert difference.mean() < 0.05
+
+
+# --- Other proportions than the image's. ------------------------------------------------------------------------------
+
+# (height, width) of the image and of the input; (height, width) it is resized to; (top, left) of the crop. The resized
+# image is the smallest of its proportions that covers the input divided by the share.
+OBLONG = {
+    'wide into tall': ((40, 60), (48, 20), 1.0, (48, 72), (0, 26)),
+    'wide into wider': ((40, 60), (20, 48), 1.0, (32, 48), (6, 0)),
+    'square into wide, a share': ((50, 50), (21, 35), 0.875, (40, 40), (10, 2)),
+    'the same proportions': ((40, 60), (20, 30), 1.0, (20, 30), (0, 0)),
+}
+
+
+@pytest.mark.parametrize('geometry', OBLONG)
+def test_crop_to_an_oblong_input(geometry):
+    shape, size, crop, resized, (top, left) = OBLONG[geometry]
+    images = np.stack([noise(*shape), extremes(*shape)])
+    levels = np.rint(np.asarray(Preprocessing((0.0,) * 3, (1.0,) * 3, size, crop)(images)) * 255)
+    assert levels.shape == (2, *size, 3)
+    for image, result in zip(images, levels, strict=True):
+        whole = with_pil(image, max(resized), resized, (0, 0), 'bilinear')
+        difference = np.abs(result - whole[top : top + size[0], left : left + size[1]])
+        assert difference.max() <= 1
+        assert difference.mean() < 0.05
+
+
+def test_squash_to_an_oblong_input():
+    image = noise(33, 21)
+    levels = np.rint(np.asarray(unnormalised((14, 28), 0.875).replace(fit='squash')(image[None]))[0] * 255)
+    difference = np.abs(levels - with_pil(image, 32, (16, 32), (0, 0), 'bilinear')[1:15, 2:30])
+    assert difference.max() <= 1
+
+
+def opencv_linear(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """OpenCV's INTER_LINEAR in exact arithmetic: pixel centres, the nearest two along each axis, edges repeated."""
+    result = image.astype(np.float64)
+    for axis, new in enumerate(shape):
+        old = result.shape[axis]
+        places = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        below = np.floor(places).astype(int)
+        share = (places - below).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        above = np.minimum(below + 1, old - 1)
+        result = result.take(below, axis) * (1 - share) + result.take(above, axis) * share
+    return result
+
+
+# (height, width) of the image, of the input and of the image inside it; (top, left) where that lies. Of an odd rest the
+# larger part comes last; sides are rounded, not cut.
+LETTERBOXES = {
+    'wide': ((45, 80), (64, 64), (36, 64), (14, 0)),
+    'tall, an odd rest': ((80, 45), (32, 33), (32, 18), (0, 7)),
+    'enlarged': ((10, 25), (60, 50), (20, 50), (20, 0)),
+    'rounded up': ((37, 60), (32, 32), (20, 32), (6, 0)),
+    'as it is': ((24, 31), (24, 31), (24, 31), (0, 0)),
+    'a thread': ((200, 1), (40, 40), (40, 1), (0, 19)),
+}
+
+
+@pytest.mark.parametrize('geometry', LETTERBOXES)
+def test_letterbox_is_ultralytics(geometry):
+    shape, size, inside, (top, left) = LETTERBOXES[geometry]
+    images = np.stack([noise(*shape), extremes(*shape)])
+    levels = np.asarray(backbones.preprocess('yolo11n').replace(size=size)(images)) * 255
+    assert levels.shape == (2, *size, 3)
+    window = slice(top, top + inside[0]), slice(left, left + inside[1])
+    for image, result in zip(images, levels, strict=True):
+        np.testing.assert_allclose(result[window], opencv_linear(image, inside), rtol=0, atol=0.51)
+        outside = np.ones(size, bool)
+        outside[window] = False
+        np.testing.assert_allclose(result[outside], LETTERBOX_GREY, rtol=0, atol=1e-4)
+
+
+@given(st.tuples(*[st.integers(1, 60)] * 2), st.tuples(*[st.integers(1, 40)] * 2))
+@settings(max_examples=60, deadline=None)
+def test_letterbox_holds_the_whole_image_in_the_middle(shape, size):
+    """A white image on grey: one window that touches both edges of an axis, and lies in the middle of the other."""
+    preprocessing = TORCHVISION.replace(mean=(0.0,), std=(1.0,), size=size, fit='letterbox')
+    box = jax.eval_shape(preprocessing, jax.ShapeDtypeStruct((1, *shape, 1), jnp.uint8))
+    assert box.shape == (1, *size, 1)
+    with jax.disable_jit():
+        white = np.asarray(preprocessing(np.full((1, *shape, 1), 255, np.uint8)))[0, :, :, 0] == 1
+    rows, columns = white.any(1), white.any(0)
+    np.testing.assert_array_equal(white, rows[:, None] & columns)
+    assert rows.all() or columns.all()
+    for axis in (rows, columns):
+        first, last = np.flatnonzero(axis)[[0, -1]]
+        assert first <= len(axis) - 1 - last <= first + 1
+    ratio = min(want / have for want, have in zip(size, shape, strict=True))
+    for axis, have in zip((rows, columns), shape, strict=True):
+        assert axis.sum() == max(round(have * ratio), 1)
+
+
+def test_a_letterbox_crops_nothing():
+    image = noise(30, 50)
+    box = AUGREG_VIT.replace(size=32, fit='letterbox')
+    np.testing.assert_array_equal(box(image[None]), box.replace(crop=1.0)(image[None]))
+
+
+def test_a_size_is_height_and_width():
+    assert TORCHVISION.size == (224, 224)
+    assert TORCHVISION.replace(size=64) == TORCHVISION.replace(size=(64, 64))
+    assert TORCHVISION.replace(size=(48, 96)).size == (48, 96)
+    assert hash(TORCHVISION.replace(size=224)) == hash(TORCHVISION)
+
+
+@pytest.mark.parametrize('size', [0, -1, (32,), (32, 0), (1, 2, 3), 1.5, (1.5, 2)])
+def test_a_size_that_is_none(size):
+    with pytest.raises(backbones.UserError, match='a size is a positive number of pixels or .height, width., not '):
+        TORCHVISION.replace(size=size)
+
+
+def test_an_unknown_fit_offers_the_nearest():
+    with pytest.raises(backbones.UserError, match="unknown way to fit .* 'leterbox'; did you mean 'letterbox'"):
+        TORCHVISION.replace(fit='leterbox')
 
 
 def test_crop_of_the_published_vits():

@@ -303,23 +303,12 @@ def test_dtype_is_the_computations_not_the_parameters(name):
     assert logits.dtype == jnp.float32
 
 
-def forward_flops(name: str) -> float:
-    size = backbones.info(name).image_size
-    module = backbones.create(name)
-    images = abstract_images(size, size, batch=4)
-    variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    forward = jax.jit(lambda variables, images: module.apply(variables, images, train=False).pooled)
-    return forward.lower(variables, images).compile().cost_analysis()['flops']
-
-
-def test_the_matched_pair_matches():
+def test_the_pair_for_small_images_has_as_many_parameters():
     cnn, vit = (backbones.info(name) for name in ('resnet_micro', 'vit_micro'))
     assert cnn.image_size == vit.image_size == 32
     assert cnn.preprocessing == vit.preprocessing
     assert max(cnn.params, vit.params) <= 1_000_000
     assert max(cnn.params, vit.params) / min(cnn.params, vit.params) <= 1.05
-    flops = [forward_flops(name) for name in ('resnet_micro', 'vit_micro')]
-    assert max(flops) / min(flops) <= 1.25, flops
 
 
 def statistics_through(name: str, train: bool) -> tuple[list, list]:
