@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import backbones
-from backbones.pretrained import compatibility
+from backbones.pretrained import compatibility, keymaps
 from backbones.published import WEIGHTS
 from tests.parity import weights
 
@@ -23,6 +23,99 @@ def test_a_layout_that_only_tensorflow_trained(layout: str):
     assert not differences('efficientnet_b0', None, layout, padding='same', epsilon=1e-3)
     assert not differences('efficientnet_b0', None, 'torchvision')
     assert not differences('efficientnet_lite0', None, layout)
+
+
+def asked(name: str, layout: str, **given) -> list[str]:
+    """What a bare file is asked where the user passed these options."""
+    return compatibility.differences(None, layout, name, backbones.create(name, **given), given)
+
+
+@pytest.mark.parametrize('name', ['mobilenet_v3_large', 'mobilenet_v3_small'])
+def test_mobilenet_in_timms_layout_must_say_whose_it_is(name: str):
+    (line,) = asked(name, 'timm')
+    assert 'ours (padding None, epsilon 0.001)' in line
+    assert line.endswith(
+        "pass padding=None, epsilon=1e-05 (timm's own) or padding='same', epsilon=0.001 (timm's tf_ models)"
+    )
+    for options in ({'epsilon': 1e-5}, {'padding': 'same'}, {'padding': None, 'epsilon': 1e-3}):
+        assert not asked(name, 'timm', **options)
+    assert not asked(name, 'torchvision')
+
+
+@pytest.mark.parametrize(
+    ('given', 'option'), [({'epsilon': 1e-3}, "padding='same'"), ({'padding': None}, 'epsilon=1e-05')]
+)
+def test_half_an_answer_is_asked_for_the_other_half(given: dict, option: str):
+    (line,) = asked('mobilenet_v3_large', 'timm', **given)
+    assert line.endswith(f'(pass {option})')
+
+
+def test_a_configuration_settles_what_a_bare_file_is_asked():
+    architectures = {'mobilenetv3_large_100': {'epsilon': 1e-5}, 'tf_mobilenetv3_large_100': {'padding': 'same'}}
+    for architecture, options in architectures.items():
+        configuration = {'architecture': architecture}
+        assert not differences('mobilenet_v3_large', configuration, 'timm', **options)
+        assert differences('mobilenet_v3_large', configuration, 'timm')
+
+
+def test_siglip_in_timms_layout_must_say_its_activation():
+    siglip = 'siglip_vit_base_patch16'
+    expected = "weights in the timm layout have activation 'gelu' where ours is 'gelu_tanh' (pass activation='gelu')"
+    assert asked(siglip, 'timm') == [expected]
+    assert not asked(siglip, 'timm', activation='gelu')
+    assert not asked(siglip, 'timm', activation='gelu_tanh')
+    assert not asked(siglip, 'transformers')
+    assert not asked(siglip, 'big_vision')
+
+
+@pytest.mark.parametrize(
+    ('name', 'layout', 'options'),
+    [
+        *((f'efficientnet_b{size}', 'timm', ['epsilon=1e-05', "padding='same'"]) for size in (5, 6, 7)),
+        ('convnext_tiny', 'transformers', ['head_epsilon=1e-12']),
+        ('vit_tiny_patch16', 'transformers', ['epsilon=1e-12']),
+        ('deit_tiny_distilled_patch16', 'transformers', ['epsilon=1e-12']),
+    ],
+)
+def test_other_layouts_without_a_writer_of_our_defaults(name: str, layout: str, options: list[str]):
+    (line,) = asked(name, layout)
+    assert all(option in line for option in options)
+
+
+def test_what_a_user_passes_is_not_questioned():
+    """Though it is the default, and not what all published weights of the layout have."""
+    for name, layout, given in (
+        ('efficientnet_b0', 'lukemelas', {'padding': None}),
+        ('efficientnet_b5', 'timm', {'padding': None, 'epsilon': 1e-3}),
+        ('convnext_tiny', 'transformers', {'head_epsilon': 1e-6}),
+        ('vit_tiny_patch16', 'transformers', {'epsilon': 1e-6}),
+    ):
+        assert asked(name, layout)
+        assert not asked(name, layout, **given)
+
+
+@pytest.mark.parametrize('name', backbones.names())
+def test_every_other_layout_takes_a_bare_file(name: str):
+    """The pairs that are asked are those above and EfficientNets of TensorFlow, and no others."""
+    module = backbones.create(name)
+    asking = {layout for layout in keymaps.layouts(module) if asked(name, layout)}
+    plain_vit = name.startswith(('vit_', 'deit_'))
+    expected = {
+        'timm': name.startswith(('mobilenet', 'siglip', *(f'efficientnet_b{size}' for size in (5, 6, 7)))),
+        'transformers': plain_vit or name.startswith(('convnext', 'efficientnet_b')),
+        'lukemelas': name.startswith('efficientnet_b'),
+    }
+    assert asking == {layout for layout, asks in expected.items() if asks}
+
+
+def test_a_bare_file_that_must_ask_is_refused(tmp_path: Path):
+    shapes = json.loads(dict(_stored('mobilenet_v3_small', 'timm'))['shapes'].tobytes())
+    path = tmp_path / 'mobilenet.safetensors'
+    save_file(weights.state_dict(weights.Case('mobilenet_v3_small', 131, 131, 'timm'), shapes), path)
+    with pytest.raises(backbones.UserError, match=r"epsilon=1e-05 \(timm's own\) or padding='same'"):
+        backbones.load_weights('mobilenet_v3_small', path)
+    _, report = backbones.load_weights('mobilenet_v3_small', path, padding=None, epsilon=1e-3)
+    assert not report.problems()
 
 
 def test_a_configuration_of_transformers_implies_as_much():
@@ -166,7 +259,8 @@ def test_a_difference_is_an_error_and_a_warning_where_it_is_not_strict(tmp_path:
 CFG = {'input_size': [3, 224, 224], 'mean': [0.5] * 3, 'std': [0.5] * 3, 'crop_pct': 0.9, 'interpolation': 'bicubic'}
 
 
-def _stored(backbone: str):
+def _stored(backbone: str, layout: str = ''):
     import numpy as np
 
-    return np.load(next(case.path for case in weights.CASES if case.backbone == backbone))
+    cases = (case for case in weights.CASES if case.backbone == backbone and layout in ('', case.layout))
+    return np.load(next(cases).path)

@@ -1,5 +1,6 @@
 """Directories as a hub lays them out, shards, the hub's cache, checkpoints of a training; and what they may lack."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,11 +11,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
 import backbones
-from backbones import UserError
+from backbones import UserError, freezing, lora
 from backbones.layers.convolution import Conv
 from backbones.preprocessing import Preprocessing
 from backbones.pretrained.save import to_layout
@@ -337,6 +338,69 @@ def test_checkpoint_of_a_training(tmp_path: Path):
         assert report.layout == 'native'
         expected = {path: np.asarray(leaf) for path, leaf in flatten_dict(dict(variables), sep='/').items()}
         assert same_arrays(flatten_dict(restored, sep='/'), expected)
+
+
+def unfinished(directory: Path, variables: dict, mask: dict, **fields) -> None:
+    """A work directory whose run was interrupted after some steps."""
+    import optax
+
+    from experiments.training.checkpoints import Checkpoints
+    from experiments.training.step import create_state
+
+    averaged = 'average' in fields
+    state = create_state(variables, mask, optax.sgd(0.1), jax.random.key(1), averaged)
+    with Checkpoints(directory / 'checkpoints') as checkpoints:
+        checkpoints.save(7, dataclasses.replace(state, **fields), {})
+
+
+SMALL = {'depth': 4, 'channels': 24}
+
+
+def micro_variables() -> dict:
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    model = backbones.create_classifier('vit_micro', 3, **SMALL)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    random = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), shapes)
+
+
+def test_an_unfinished_run_with_an_average_gives_the_average(tmp_path: Path):
+    """As its finished one would: the averaged parameters, and the frozen ones as they are."""
+    variables = micro_variables()
+    mask = jax.tree.map(lambda leaf: leaf.ndim > 1, variables['params'])
+    trainable, frozen = freezing.split(variables['params'], mask)
+    average = jax.tree.map(lambda leaf: leaf / 2, trainable)
+    unfinished(tmp_path, variables, mask, average=average)
+    for source in (tmp_path, tmp_path / 'checkpoints' / '7'):
+        loaded, _ = backbones.load_weights('vit_micro', source, classifier=True, **SMALL)
+        expected = flatten_dict(freezing.join(average, frozen), sep='/')
+        assert same_arrays(flatten_dict(loaded['params'], sep='/'), expected)
+    assert any((leaf != 0).any() for leaf in jax.tree.leaves(average))
+
+
+@pytest.mark.parametrize(('config', 'scale'), [({'lora_alpha': 6.0}, 3.0), ({'lora_alpha': 0.0}, 1.0), ({}, 1.0)])
+@pytest.mark.parametrize('averaged', [False, True])
+def test_an_unfinished_run_with_adapters_has_them_merged(tmp_path: Path, config: dict, scale: float, averaged: bool):
+    variables = micro_variables()
+    targets = ('backbone/stage2/block1/mlp/dense1', 'backbone/stage3/block1/attention/qkv')
+    params = lora.add(variables['params'], targets, 2, jax.random.key(2))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.5), params)
+    is_trainable = {path: path[-1] in lora.LEAVES for path in flatten_dict(params)}
+    mask = unflatten_dict(is_trainable)
+    trainable, frozen = freezing.split(params, mask)
+    used = jax.tree.map(lambda leaf: 2 * leaf, trainable) if averaged else trainable
+    unfinished(tmp_path, {'params': params}, mask, **({'average': used} if averaged else {}))
+    with pytest.raises(UserError, match=re.escape(f'{tmp_path / "config.json"}; bring the checkpoint back')):
+        backbones.load_weights('vit_micro', tmp_path, **SMALL)
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    loaded, _ = backbones.load_weights('vit_micro', tmp_path, classifier=True, **SMALL)
+    expected = lora.merge(freezing.join(used, frozen), scale)
+    assert same_arrays(
+        flatten_dict(loaded['params'], sep='/'),
+        {path: np.asarray(leaf) for path, leaf in flatten_dict(expected, sep='/').items()},
+    )
+    kernel = ('backbone', 'stage3', 'block1', 'attention', 'qkv', 'kernel')
+    assert (flatten_dict(loaded['params'])[kernel] != flatten_dict(params)[kernel]).any()
 
 
 def test_damaged_file_of_a_checkpoint_is_named(tmp_path: Path):
