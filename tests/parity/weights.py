@@ -158,7 +158,7 @@ CASES: tuple[Case, ...] = (
     *_cases('clip_vit_base_patch16', 64, layout='clip_visual', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, (96, 64), layout='timm', options=_NARROW, classifier=False),
-    *_cases('siglip_vit_base_patch16', 224, 96, classifier=False),
+    *_cases('siglip_vit_base_patch16', 224, 96, options=(('activation', 'gelu_tanh'),), classifier=False),
     *_cases(
         'siglip_vit_base_patch16',
         80,
@@ -232,7 +232,7 @@ TRAINING: tuple[Case, ...] = (
     Case('deit_tiny_distilled_patch16', 64, 64, options=(*_NARROW, ('stochastic_depth', 0.1))),
     Case('dinov2_small_reg', 70, 70, options=_NARROW, classifier=False),
     Case('clip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False),
-    Case('siglip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False),
+    Case('siglip_vit_base_patch16', 64, 64, options=(*_NARROW, ('activation', 'gelu_tanh')), classifier=False),
 )
 # The largest deviation of a gradient or a statistic, as a share of the largest value of its leaf.
 TRAINING_TOLERANCE = 1e-4
