@@ -112,8 +112,13 @@ class TestRun:
         assert 'vit_micro' in capsys.readouterr().out
         assert all((tmp_path / name).stat().st_size > 100 for name in report.FILES)
 
-    def test_same_config_and_seed_give_identical_metrics(self, tmp_path):
-        config = make_config(regimes=('linear', 'knn', 'ridge', 'scratch'), fractions=(1.0,))
+    @pytest.mark.parametrize(
+        'changes',
+        [{'backbones': ('vit_micro@random',), 'seeds': (0,)}, pytest.param({}, marks=pytest.mark.slow)],
+        ids=['one cell a regime', 'all'],
+    )
+    def test_same_config_and_seed_give_identical_metrics(self, tmp_path, changes):
+        config = make_config(regimes=('linear', 'knn', 'ridge', 'scratch'), fractions=(1.0,), **changes)
         run(config, tmp_path / 'one')
         run(config, tmp_path / 'other')
         assert metrics(tmp_path / 'one') == metrics(tmp_path / 'other')

@@ -112,6 +112,7 @@ def test_report_without_results(capsys, tmp_path):
     assert 'there are no results' in fails(capsys, report.main, '--workdir', tmp_path)
 
 
+@pytest.mark.slow
 def test_folder_of_own_images_from_training_to_transfer(tmp_path, capsys):
     """The README's path: train on a folder, then use the trained weights as a frozen backbone."""
     write_images(tmp_path / 'images', {'cat': 30, 'dog': 30}, size=(16, 16))
