@@ -50,7 +50,7 @@ def quiet() -> Generator[None]:
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
     """Orbax's threads log the traceback of what they raise, and asyncio those of the arrays nobody waits for."""
-    forgotten = record.getMessage().startswith('Task exception was never retrieved')
+    forgotten = 'exception was never retrieved' in record.getMessage()  # of a task, or of several gathered
     return not (forgotten or (record.exc_info and 'orbax' in record.pathname))
 
 
