@@ -34,7 +34,9 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
 
     def load(name: str) -> loading.Dataset:
         if name not in datasets:
-            datasets[name] = loading.load(name, options.data_dir, config.stored_size, config.bad_files_limit)
+            datasets[name] = loading.load(
+                name, options.data_dir, config.stored_size, config.bad_files_limit, config.fit
+            )
         return datasets[name]
 
     engine = Engine(config, workdir, load)

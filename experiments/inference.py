@@ -9,23 +9,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-import backbones
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Images
 
 Variables = Any
-
-
-def input_preprocessing(backbone: str, weights: str, image_size: int) -> Preprocessing:
-    """The constants that belong to the weights, without the crop: every backbone sees the same whole image.
-
-    Args:
-        backbone: a registered name.
-        weights: their source; ``'random'`` ones, or none, are taken to expect what the backbone's published ones do.
-        image_size: side of the model's input in pixels; 0: what the preprocessing says.
-    """
-    expected = backbones.preprocess(backbone if weights in ('', 'random') else weights, backbone)
-    return expected.replace(size=image_size or None, crop=1.0)
 
 
 class Inference:

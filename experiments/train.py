@@ -36,7 +36,7 @@ def main(argv: list[str] | None) -> None:
     options, config = command_line.parse(arguments, argv)
     distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
-        dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
+        dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
         metrics = loop.dry_run(Session(config, dataset, options.workdir))
         shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
         display.console.print(f'dry run: {shown}; nothing was written')
@@ -49,7 +49,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     is_main_process = jax.process_index() == 0
     workdir = options.workdir
     work_directories.check(workdir, config.to_dict(), FREE_KEYS)
-    dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
+    dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
     session = Session(config, dataset, workdir)
     if is_main_process:
         # Not before everything fits: a mistake must not claim a directory.
@@ -73,7 +73,7 @@ def _write(
         np.savez_compressed(
             stream,
             example=np.array([dataset.ids[index] for index in test.indices]),
-            label=dataset.labels[test.indices],
+            label=dataset.targets[test.indices],
             prediction=test.logits.argmax(-1).astype(np.int32),
         )
     result = {

@@ -34,6 +34,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.image_size = 0  # side of every model's input; 0: what the preprocessing of its weights says
     config.batch_size = 32  # of the frozen passes
     config.calibration_images = 512  # training images for the BatchNorm statistics of random weights
+    config.fit = 'crop'  # how an image of other proportions is brought to a square: or 'squash', 'letterbox'
     config.stored_size = 256
     config.bad_files_limit = 10
     config.linear = linear.default_config()

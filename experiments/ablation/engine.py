@@ -14,7 +14,7 @@ from experiments.ablation import extract
 from experiments.ablation.cells import FROZEN_REGIMES, RANDOM, Cell
 from experiments.ablation.extract import Costs, Unit
 from experiments.cli import atomic_files, display, work_directories
-from experiments.data.dataset import Dataset, stratified_fraction
+from experiments.data.dataset import Dataset
 from experiments.inference import logits_of
 from experiments.probes.common import Outcome, ProbeData, Subset
 from experiments.training import loop
@@ -79,11 +79,7 @@ class Engine:
     def _subsets(self, dataset: Dataset, cells: Sequence[Cell]) -> dict[tuple[float, int], Subset]:
         """Every training subset, made before anything is computed, so that an impossible fraction is found at once."""
         return {
-            (fraction, seed): Subset(
-                seed,
-                fraction,
-                stratified_fraction(dataset.labels, dataset.splits['train'], fraction, seed, len(dataset.classes)),
-            )
+            (fraction, seed): Subset(seed, fraction, dataset.fraction(fraction, seed))
             for fraction, seed in dict.fromkeys((cell.fraction, cell.seed) for cell in cells)
         }
 
@@ -91,14 +87,14 @@ class Engine:
         self, dataset: Dataset, by_unit: dict[Unit, list[Cell]], subsets: dict[tuple[float, int], Subset]
     ) -> None:
         with display.progress() as bar:
-            task = bar.add_task(dataset.name, total=len(by_unit) * len(dataset.labels), note='')
+            task = bar.add_task(dataset.name, total=len(by_unit) * len(dataset.targets), note='')
             for unit, cells in by_unit.items():
                 label = unit.variant.label + (f' (seed {unit.init_seed})' if unit.variant.weights == RANDOM else '')
                 bar.update(task, note=label)
                 features, costs = self._extract(unit, dataset, lambda count: bar.advance(task, count))
                 data = ProbeData(
                     features,
-                    dataset.labels,
+                    dataset.targets,
                     len(dataset.classes),
                     dataset.splits['validation'],
                     dataset.splits['test'],
@@ -150,6 +146,7 @@ class Engine:
             seed=cell.seed,
             learning_rate=learning_rate,
             image_size=self._config.image_size,
+            fit=self._config.fit,
         )
         return config
 
@@ -162,14 +159,14 @@ class Engine:
             np.savez_compressed(
                 stream,
                 example=np.array([dataset.ids[index] for index in test]),
-                label=dataset.labels[test],
+                label=dataset.targets[test],
                 prediction=predictions,
             )
         hyperparameters = self._config[cell.regime] if cell.regime in FROZEN_REGIMES else self._config.training
         return {
             'cell': cell.as_json(),
             'metrics': {
-                'test_accuracy': float((predictions == dataset.labels[test]).mean()),
+                'test_accuracy': float((predictions == dataset.targets[test]).mean()),
                 'validation_accuracy': outcome.validation_accuracy,
                 'selected': outcome.selected,
             },

@@ -13,7 +13,7 @@ import backbones
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
 from experiments.ablation.extract import pooled_features
 from experiments.data.dataset import Dataset
-from experiments.inference import input_preprocessing
+from experiments.data.model_input import input_preprocessing
 
 # Shares of the speed of a large matrix product that the parts of an ablation reach, roughly.
 _FORWARD_EFFICIENCY = 0.5
@@ -68,7 +68,7 @@ def table(
         heads = grid * sum(cell.regime == 'linear' for cell in frozen)
         trainings = len(trained) * len(config.training_learning_rates)
 
-        seconds = passes * len(dataset.labels) * flops / (speed * _FORWARD_EFFICIENCY)
+        seconds = passes * len(dataset.targets) * flops / (speed * _FORWARD_EFFICIENCY)
         channels = (
             int(np.prod(dataset.images.shape[1:]))
             if variant.backbone == PIXELS
@@ -87,7 +87,7 @@ def table(
             ', '.join(dict.fromkeys(cell.regime for cell in cells)),
             f'{len(cells)}',
             f'{passes}',
-            f'{len(dataset.labels):,}',
+            f'{len(dataset.targets):,}',
             f'{flops / 1e9:.3f}',
             f'{heads}',
             f'{trainings}',

@@ -20,7 +20,8 @@ from backbones.preprocessing import Preprocessing
 from experiments.ablation.cells import PIXELS, RANDOM, Variant
 from experiments.cli import atomic_files
 from experiments.data.dataset import Dataset, hash_order
-from experiments.inference import Inference, input_preprocessing
+from experiments.data.model_input import input_preprocessing
+from experiments.inference import Inference
 
 # Examples per file of a pass: what an interruption can cost at most.
 _BLOCK = 2048
@@ -103,12 +104,13 @@ class Extractor:
         Args:
             advance: is told the number of examples that were done.
         """
-        count = len(dataset.labels)
+        count = len(dataset.targets)
         if unit.variant.backbone == PIXELS:
             features = raw_pixels(dataset)
             advance(count)
             return features, Costs()
-        preprocessing = input_preprocessing(unit.variant.backbone, unit.variant.weights, self._config.image_size)
+        variant, config = unit.variant, self._config
+        preprocessing = input_preprocessing(variant.backbone, variant.weights, config.image_size, config.fit)
         identity = (unit.variant.backbone, preprocessing)
         if identity not in self._programs:
             self._programs[identity] = _Programs(*identity, self._config.batch_size)

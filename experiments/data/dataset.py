@@ -29,27 +29,29 @@ class Images(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Labelled images and how they are split.
+    """Images with what is to be predicted of them, and how they are split.
 
     Attributes:
         name: as it was asked for, such as ``tfds:cifar10``.
         images: ``uint8[examples, height, width, 1 or 3]``, read by an array of indices.
-        labels: ``int32[examples]``, from 0 to ``len(classes) - 1``.
+        targets: what a task predicts; of classification ``int32[examples]``, from 0 to ``len(classes) - 1``.
         ids: one stable name per example; it never depends on the order of reading.
-        classes: one name per label.
+        classes: one name per class.
         splits: ``'train'``, ``'validation'`` and ``'test'`` → sorted indices; disjoint, together all examples.
         provenance: one sentence on where the examples and the splits come from; it goes into every result.
         skipped: ``(name, reason)`` of every file or record that could not be read.
+        groups: ``int32[examples]``, from 0: what label fractions are stratified by where it is not the targets.
     """
 
     name: str
     images: Images
-    labels: Int[np.ndarray, ' examples']
+    targets: Int[np.ndarray, ' examples']
     ids: tuple[str, ...]
     classes: tuple[str, ...]
     splits: Mapping[str, np.ndarray]
     provenance: str
     skipped: tuple[tuple[str, str], ...] = ()
+    groups: Int[np.ndarray, ' examples'] | None = None
 
     def __post_init__(self):
         if len(self.classes) < 2:
@@ -60,9 +62,19 @@ class Dataset:
         for split, indices in self.splits.items():
             if len(indices) == 0:
                 raise UserError(
-                    f'the {split} split of {self.name!r} is empty: {len(self.labels)} examples are too few to '
+                    f'the {split} split of {self.name!r} is empty: {len(self.targets)} examples are too few to '
                     'split; add images'
                 )
+
+    def fraction(self, fraction: float, seed: int) -> Int[np.ndarray, ' chosen']:
+        """A random share of the training split, stratified by the groups or else by the classes.
+
+        Raises:
+            UserError: see ``stratified_fraction``.
+        """
+        if self.groups is None:
+            return stratified_fraction(self.targets, self.splits['train'], fraction, seed, len(self.classes))
+        return stratified_fraction(self.groups, self.splits['train'], fraction, seed, int(self.groups.max()) + 1)
 
     def fingerprint(self) -> str:
         """A hash of what is in the data set and how it is split: equal data give equal text.
@@ -75,7 +87,7 @@ class Dataset:
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         digest.update('\n'.join(self.ids).encode())
-        digest.update(self.labels.astype(np.int32).tobytes())
+        digest.update(self.targets.astype(np.int32).tobytes())
         digest.update(repr((self.images.shape, self.classes)).encode())
         if isinstance(self.images, np.ndarray):
             digest.update(self.images.tobytes())

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
+from backbones.preprocessing import LETTERBOX_GREY
+
 # Data sets up to this many bytes are decoded once and kept; larger ones are decoded whenever they are read.
 MEMORY_LIMIT = 2 << 30
 
@@ -17,10 +19,19 @@ def worker_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def fit_to_square(image: Image.Image, size: int) -> UInt8[np.ndarray, 'size size 3']:
-    """RGB, shorter side brought to ``size`` (bicubic), centre cropped; the orientation tag of cameras is applied."""
+def fit_to_square(image: Image.Image, size: int, fit: str = 'crop') -> UInt8[np.ndarray, 'size size 3']:
+    """RGB brought to a square (bicubic); the orientation tag of cameras is applied.
+
+    Args:
+        fit: ``'crop'`` (the centre), ``'squash'`` or ``'letterbox'`` (grey borders), as ``Preprocessing`` has it.
+    """
     image = ImageOps.exif_transpose(image).convert('RGB')
-    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
+    square, method = (size, size), Image.Resampling.BICUBIC
+    if fit == 'squash':
+        return np.asarray(image.resize(square, method))
+    if fit == 'letterbox':
+        return np.asarray(ImageOps.pad(image, square, method, color=(LETTERBOX_GREY,) * 3))
+    return np.asarray(ImageOps.fit(image, square, method))
 
 
 class DecodedImages:

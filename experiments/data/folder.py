@@ -23,7 +23,7 @@ IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
 _TURNED = (-1, -1)  # stands for the size of an image with a camera's orientation tag
 
 
-def load(path: str, image_size: int, bad_files_limit: int) -> Dataset:
+def load(path: str, image_size: int, bad_files_limit: int, fit: str = 'crop') -> Dataset:
     """Read a folder of images.
 
     Images that all have one size keep it; others are brought to squares of ``image_size`` pixels.
@@ -32,6 +32,7 @@ def load(path: str, image_size: int, bad_files_limit: int) -> Dataset:
         path: the folder.
         image_size: side in pixels of the stored squares.
         bad_files_limit: unreadable files are named, counted and skipped up to this number.
+        fit: how images of several sizes are brought to one (``decoding.fit_to_square``).
 
     Raises:
         UserError: no such folder, no images in it, fewer than two classes, a class of the test images that has no
@@ -73,7 +74,7 @@ def load(path: str, image_size: int, bad_files_limit: int) -> Dataset:
 
     def read(index: int) -> np.ndarray:
         with Image.open(files[index][2]) as image:
-            return np.asarray(image.convert('RGB')) if uniform else fit_to_square(image, image_size)
+            return np.asarray(image.convert('RGB')) if uniform else fit_to_square(image, image_size, fit)
 
     images = DecodedImages(read, (len(files), height, width, 3)).in_memory_if_small()
     provenance = f'folder {root.name}; {how}; {len(skipped)} unreadable files skipped'

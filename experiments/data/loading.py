@@ -24,7 +24,13 @@ def check_name(name: str) -> None:
         raise unknown('data set', name, (*EMBEDDED, 'tfds:NAME', 'folder:PATH'))
 
 
-def load(name: str, data_directory: Path | None = None, stored_size: int = 256, bad_files_limit: int = 10) -> Dataset:
+def load(
+    name: str,
+    data_directory: Path | None = None,
+    stored_size: int = 256,
+    bad_files_limit: int = 10,
+    fit: str = 'crop',
+) -> Dataset:
     """Load a data set.
 
     Args:
@@ -32,6 +38,7 @@ def load(name: str, data_directory: Path | None = None, stored_size: int = 256, 
         data_directory: where prepared TFDS data sets lie; ``None``: TFDS's own default.
         stored_size: side to which images are brought where they have several sizes.
         bad_files_limit: unreadable files or records are named, counted and skipped up to this number.
+        fit: how they are brought to it: ``'crop'``, ``'squash'`` or ``'letterbox'``.
 
     Raises:
         UserError: no such data set (the nearest names are offered), it can't be read, or too much of it can't.
@@ -41,5 +48,5 @@ def load(name: str, data_directory: Path | None = None, stored_size: int = 256, 
         return EMBEDDED[name]()
     kind, _, rest = name.partition(':')
     if kind == 'tfds':
-        return tfds.load(rest, data_directory or tfds.default_directory(), stored_size, bad_files_limit)
-    return folder.load(rest, stored_size, bad_files_limit)
+        return tfds.load(rest, data_directory or tfds.default_directory(), stored_size, bad_files_limit, fit)
+    return folder.load(rest, stored_size, bad_files_limit, fit)

@@ -315,7 +315,7 @@ def _host_batch(dataset: Dataset, step: int, rows: _Rows, read: _Read) -> HostBa
     good[list(read.bad)] = False
     label = np.zeros(len(good), np.int32)
     if good.any():
-        label[:] = np.where(good, dataset.labels[rows.examples], dataset.labels[rows.examples[good.argmax()]])
+        label[:] = np.where(good, dataset.targets[rows.examples], dataset.targets[rows.examples[good.argmax()]])
     ids = tuple(dataset.ids[index] if index >= 0 else '' for index in rows.examples)
     # Grain unlinks the shared memory of a worker's array when that is deleted, and JAX may keep the memory only.
     image = read.image if type(read.image) is np.ndarray else np.array(read.image)

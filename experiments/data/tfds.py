@@ -33,7 +33,7 @@ def default_directory() -> Path:
     return Path(os.environ.get('TFDS_DATA_DIR') or Path.home() / 'tensorflow_datasets')
 
 
-def load(name: str, directory: Path, image_size: int, bad_files_limit: int) -> Dataset:
+def load(name: str, directory: Path, image_size: int, bad_files_limit: int, fit: str = 'crop') -> Dataset:
     """Read a prepared image-classification data set.
 
     Args:
@@ -42,6 +42,7 @@ def load(name: str, directory: Path, image_size: int, bad_files_limit: int) -> D
         image_size: side to which images are brought where the data set has images of several sizes.
         bad_files_limit: unreadable records are named, counted and skipped up to this number; pixels are checked only
             where all of them fit into memory.
+        fit: how images of several sizes are brought to one (``decoding.fit_to_square``).
 
     Raises:
         UserError: no such data set, not prepared and not preparable here, not made of images with one label, or
@@ -81,7 +82,7 @@ def load(name: str, directory: Path, image_size: int, bad_files_limit: int) -> D
     def read(index: int) -> np.ndarray:
         split, position = records[index]
         image = Image.open(io.BytesIO(sources[split][position][image_key]))
-        return np.asarray(image).reshape(shape) if uniform else fit_to_square(image, image_size)
+        return np.asarray(image).reshape(shape) if uniform else fit_to_square(image, image_size, fit)
 
     stored = shape if uniform else (image_size, image_size, 3)
     images = DecodedImages(read, (len(labels), *stored))

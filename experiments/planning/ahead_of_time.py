@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 from backbones import cost
 from backbones.errors import UserError
 from backbones.preprocessing import Preprocessing
-from experiments.inference import input_preprocessing
+from experiments.data.model_input import input_preprocessing
 from experiments.planning import program_costs
 from experiments.training.setup import Setup
 
@@ -33,7 +33,7 @@ class Planned(Setup):
     @cached_property
     def preprocessing(self) -> Preprocessing:
         """What the backbone's published weights need."""
-        return input_preprocessing(self.config.backbone, '', self.config.image_size)
+        return input_preprocessing(self.config.backbone, '', self.config.image_size, self.config.fit)
 
 
 @dataclasses.dataclass(frozen=True)

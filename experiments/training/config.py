@@ -3,6 +3,7 @@
 import ml_collections
 
 from backbones.errors import UserError, unknown
+from backbones.preprocessing import FITS
 
 # Where and how a run computes, but not what: these may differ between the runs that share a work directory.
 FREE_KEYS = frozenset(
@@ -29,6 +30,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.weights = ''  # source of pretrained weights; empty: random initialisation
     config.dataset = 'tfds:cifar10'
     config.stored_size = 256  # side to which images of several sizes are brought when they are decoded
+    config.fit = 'crop'  # how an image of other proportions is brought to a square: or 'squash', 'letterbox'
     config.image_size = 0  # side of the model's input; 0: what the preprocessing says
     config.fraction = 1.0  # share of the training labels that is used
 
@@ -96,6 +98,7 @@ _NOT_NEGATIVE = (
 _SHARES = ('label_smoothing', 'dropout', 'crop_scale', 'ema_decay')
 _CHOICES = {
     'dtype': ('float32', 'bfloat16'),
+    'fit': FITS,
     'non_finite': ('stop', 'skip'),
 }
 

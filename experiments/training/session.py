@@ -13,7 +13,7 @@ from backbones import freezing
 from backbones.errors import UserError
 from experiments.cli import atomic_files, display
 from experiments.data import pipeline, sampling
-from experiments.data.dataset import Dataset, stratified_fraction
+from experiments.data.dataset import Dataset
 from experiments.data.random_augment import random_augment
 from experiments.training import mesh
 from experiments.training.evaluation import Evaluation, evaluate
@@ -40,15 +40,13 @@ class Session:
         self.config, self.dataset, self.directory = config, dataset, directory
         self.device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
         classes = len(dataset.classes)
-        self.indices = stratified_fraction(
-            dataset.labels, dataset.splits['train'], config.fraction, config.seed, classes
-        )
+        self.indices = dataset.fraction(config.fraction, config.seed)
         batch_size = self._batch_size(len(self.indices))
-        self.sampler = sampling.Sampler(config.sampler, config.seed, self.indices, dataset.labels, batch_size)
+        self.sampler = sampling.Sampler(config.sampler, config.seed, self.indices, dataset.targets, batch_size)
         weights = ()
         if config.class_weights != 'none':
             weights = tuple(
-                map(float, sampling.class_weights(config.class_weights, dataset.labels, self.indices, classes))
+                map(float, sampling.class_weights(config.class_weights, dataset.targets, self.indices, classes))
             )
         height, width, channels = dataset.images.shape[1:]
         self.setup = Setup(

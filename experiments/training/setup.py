@@ -21,7 +21,7 @@ import backbones
 from backbones import depth, freezing, lora, rematerialisation
 from backbones.errors import UserError
 from backbones.preprocessing import Preprocessing
-from experiments.inference import input_preprocessing
+from experiments.data.model_input import input_preprocessing
 from experiments.training import config as configuration
 from experiments.training import mesh, optimizers, regimes
 from experiments.training.augmentation import augment
@@ -101,7 +101,8 @@ class Setup:
     @cached_property
     def preprocessing(self) -> Preprocessing:
         """What the model's input needs."""
-        return input_preprocessing(self.config.backbone, self.config.weights, self.config.image_size)
+        config = self.config
+        return input_preprocessing(config.backbone, config.weights, config.image_size, config.fit)
 
     @property
     def _rank(self) -> int:

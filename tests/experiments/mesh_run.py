@@ -38,7 +38,7 @@ def make_session(backbone: str, fsdp: int, directory: str = tempfile.gettempdir(
     # A quadrant takes longer than twenty steps to learn, a colour does not; pale ones stay hard to tell.
     generator = np.random.default_rng(1)
     colours = np.array([[160, 0, 0], [0, 160, 0], [0, 0, 160], [0, 0, 0]])
-    tints = colours[dataset.labels] * generator.random((len(dataset.labels), 1))
+    tints = colours[dataset.targets] * generator.random((len(dataset.targets), 1))
     images = generator.integers(0, 90, dataset.images.shape) + tints[:, None, None, :]
     dataset = dataclasses.replace(dataset, images=images.astype(np.uint8))
     ends = np.cumsum(list(SPLITS.values()))

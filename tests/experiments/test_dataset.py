@@ -295,7 +295,7 @@ def flipped_pixel() -> np.ndarray:
 
 
 def relabelled() -> np.ndarray:
-    labels = dataset().labels.copy()
+    labels = dataset().targets.copy()
     labels[4] = 1
     return labels
 
@@ -303,7 +303,7 @@ def relabelled() -> np.ndarray:
 CHANGES = {
     'pixel': {'images': flipped_pixel()},
     'shape': {'images': dataset().images.reshape(10, 8, 2, 1)},
-    'label': {'labels': relabelled()},
+    'label': {'targets': relabelled()},
     'id': {'ids': tuple('abcdefghiJ')},
     'ids swapped': {'ids': tuple('bacdefghij')},
     'ids divided otherwise': {'ids': ('ab', '', *'cdefghij')},
@@ -323,7 +323,7 @@ def test_a_fingerprint_changes_with_the_data(change):
 def test_equal_data_have_equal_fingerprints():
     splits = {name: np.asarray(part, np.int32) for name, part in reversed(dataset().splits.items())}
     same = dataset(
-        labels=dataset().labels.astype(np.int64),
+        targets=dataset().targets.astype(np.int64),
         splits=splits,
         images=np.asfortranarray(dataset().images),
         name='other',

@@ -32,10 +32,10 @@ def test_embedded_data_are_complete_and_split(name, shape, per_class):
     assert dataset.images.shape == shape
     assert dataset.images.dtype == np.uint8
     assert dataset.images.max() == 255
-    assert dataset.labels.dtype == np.int32
+    assert dataset.targets.dtype == np.int32
     assert len(set(dataset.ids)) == shape[0]
     if per_class:
-        assert np.bincount(dataset.labels).tolist() == [per_class] * 10
+        assert np.bincount(dataset.targets).tolist() == [per_class] * 10
     assert sorted(np.concatenate(list(dataset.splits.values()))) == list(range(shape[0]))
     assert 'hash' in dataset.provenance
 
@@ -131,7 +131,7 @@ class TestFolder:
         dataset = loading.load(f'folder:{tmp_path}')
         assert dict(dataset.skipped).keys() == {'a/000.jpg', 'b/001.jpg', 'b/002.jpg'}
         assert dict(dataset.skipped)['a/000.jpg'] == 'empty file'
-        assert len(dataset.labels) == 17
+        assert len(dataset.targets) == 17
         assert '3 of 20 files' in capsys.readouterr().err
         assert '3 unreadable files skipped' in dataset.provenance
 
@@ -167,7 +167,7 @@ class TestFolder:
         write_images(tmp_path, {'a': 10, 'b': 10})
         (tmp_path / 'a' / '._000.png').write_bytes(b'metadata of another system')
         (tmp_path / 'a' / 'notes.txt').write_text('no image')
-        assert len(folder.load(str(tmp_path), 16, 0).labels) == 20
+        assert len(folder.load(str(tmp_path), 16, 0).targets) == 20
 
 
 class TestTfds:
@@ -197,7 +197,7 @@ class TestTfds:
             'validation': 2,
             'test': 4,
         }
-        assert dataset.labels.tolist() == [index % 2 for index in range(20)] + [index % 2 for index in range(4)]
+        assert dataset.targets.tolist() == [index % 2 for index in range(20)] + [index % 2 for index in range(4)]
         assert dataset.images[np.array([5])][0, 0, 0].tolist() == [5, 5, 5]
         assert 'tensorflow' not in sys.modules
 
@@ -209,7 +209,7 @@ class TestTfds:
         assert all(why for _, why in dataset.skipped)
         assert dataset.images.shape == (22, 8, 8, 3)
         assert [int(image[0, 0, 0]) for image in dataset.images[:5]] == [0, 1, 2, 4, 5]
-        assert dataset.labels[:5].tolist() == [0, 1, 0, 0, 1]
+        assert dataset.targets[:5].tolist() == [0, 1, 0, 0, 1]
         assert dataset.ids[2:4] == ('train/0000002', 'train/0000004')
         assert np.sort(np.concatenate(list(dataset.splits.values()))).tolist() == list(range(22))
         assert len(dataset.splits['test']) == 3
@@ -229,7 +229,7 @@ class TestTfds:
         dataset = loading.load('tfds:cifar10')
         assert dataset.images.shape == (60000, 32, 32, 3)
         assert len(dataset.splits['test']) == 10000
-        assert np.bincount(dataset.labels[dataset.splits['train']]).tolist() == [4500] * 10
+        assert np.bincount(dataset.targets[dataset.splits['train']]).tolist() == [4500] * 10
 
 
 def write_array_record_dataset(directory: Path, broken: dict[tuple[str, int], bytes | None] | None = None) -> None:

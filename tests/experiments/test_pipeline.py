@@ -33,7 +33,7 @@ LAZY = dataclasses.replace(DATASET, images=DecodedImages(DATASET.images.__getite
 
 
 def sampler(dataset=DATASET, kind='shuffle', batch_size=8):
-    return Sampler(kind, 3, dataset.splits['train'], dataset.labels, batch_size)
+    return Sampler(kind, 3, dataset.splits['train'], dataset.targets, batch_size)
 
 
 def augment(generator, image):
@@ -67,7 +67,7 @@ def test_a_batch_holds_what_the_sampler_says(dataset):
     for batch in batches:
         indices = order.batch(batch.step)
         np.testing.assert_array_equal(batch.arrays['image'], DATASET.images[indices])
-        np.testing.assert_array_equal(batch.arrays['label'], DATASET.labels[indices])
+        np.testing.assert_array_equal(batch.arrays['label'], DATASET.targets[indices])
         assert batch.arrays['weight'].tolist() == [1] * 8
         assert batch.ids == tuple(DATASET.ids[index] for index in indices)
         assert batch.bad == ()
@@ -116,7 +116,7 @@ def test_the_rows_of_all_processes_are_the_global_batch(step, processes, slices,
 def test_only_the_own_rows_are_read():
     rows = np.array([6, 1])
     wanted = sampler().batch(0)[rows].tolist()
-    others = set(range(len(DATASET.labels))) - set(wanted)
+    others = set(range(len(DATASET.targets))) - set(wanted)
     (batch,) = training_batches(broken(DATASET, others), sampler(), 0, 1, rows=rows)
     assert batch.bad == ()
     np.testing.assert_array_equal(batch.arrays['image'], DATASET.images[wanted])
@@ -165,7 +165,7 @@ def test_an_error_of_a_transform_is_no_bad_record():
     lazy=st.booleans(),
 )
 def test_evaluation_weighs_every_example_once(count, batch_size, processes, lazy):
-    indices = np.random.default_rng(count).permutation(len(DATASET.labels))[:count]
+    indices = np.random.default_rng(count).permutation(len(DATASET.targets))[:count]
     share = batch_size // processes
     weights = dict.fromkeys(DATASET.ids, 0.0)
     lengths = set()
@@ -182,7 +182,7 @@ def test_evaluation_weighs_every_example_once(count, batch_size, processes, lazy
                     weights[name] += weight
                     index = DATASET.ids.index(name)
                     np.testing.assert_array_equal(batch.arrays['image'][row], DATASET.images[index])
-                    assert batch.arrays['label'][row] == DATASET.labels[index]
+                    assert batch.arrays['label'][row] == DATASET.targets[index]
     assert lengths == {-(-count // batch_size)}
     wanted = {DATASET.ids[index] for index in indices}
     assert weights == {name: float(name in wanted) for name in DATASET.ids}
@@ -191,7 +191,7 @@ def test_evaluation_weighs_every_example_once(count, batch_size, processes, lazy
 def test_rows_without_an_example_are_copies_or_zeros():
     (first,) = evaluation_batches(DATASET, np.array([7]), 4, rows=slice(0, 2))
     np.testing.assert_array_equal(first.arrays['image'], DATASET.images[[7, 7]])
-    assert first.arrays['label'].tolist() == [DATASET.labels[7]] * 2
+    assert first.arrays['label'].tolist() == [DATASET.targets[7]] * 2
     assert first.arrays['weight'].tolist() == [1, 0]
     assert first.ids == ('0007', '')
     (second,) = evaluation_batches(DATASET, np.array([7]), 4, rows=slice(2, 4))
@@ -208,7 +208,7 @@ class TestBadRecords:
         assert batch.arrays['weight'].tolist() == [0, 1, 1, 0, 1, 1, 1, 1]
         instead = indices[[1, 1, 2, 1, 4, 5, 6, 7]]
         np.testing.assert_array_equal(batch.arrays['image'], DATASET.images[instead])
-        np.testing.assert_array_equal(batch.arrays['label'], DATASET.labels[instead])
+        np.testing.assert_array_equal(batch.arrays['label'], DATASET.targets[instead])
         assert batch.bad == ((DATASET.ids[indices[0]], 'cut off'), (DATASET.ids[indices[3]], 'cut off'))
         assert batch.ids == tuple(DATASET.ids[index] for index in indices)
 
@@ -321,7 +321,7 @@ def test_processes_read_tfds_records(tmp_path, monkeypatch):
     monkeypatch.setattr('experiments.data.decoding.MEMORY_LIMIT', 1)
     dataset = loading.load('tfds:blobs', tmp_path)
     assert isinstance(dataset.images, DecodedImages)
-    order = Sampler('shuffle', 0, np.arange(20), dataset.labels, 10)
+    order = Sampler('shuffle', 0, np.arange(20), dataset.targets, 10)
     here = list(training_batches(dataset, order, 0, 2))
     assert [each for batch in here for each in batch.bad] == [('train/0000003', 'cannot identify image file record')]
     for left, right in zip(here, training_batches(dataset, order, 0, 2, processes=1), strict=True):

@@ -54,7 +54,7 @@ def test_it_learns(tmp_path):
     assert test.accuracy > 0.8
     assert trained.validation_accuracy == trained.evaluate('validation').accuracy
     assert test.count == len(dataset.splits['test'])
-    assert (test.logits.argmax(-1) == dataset.labels[test.indices]).sum() == test.correct
+    assert (test.logits.argmax(-1) == dataset.targets[test.indices]).sum() == test.correct
     history = atomic_files.read_jsonl(tmp_path / 'metrics.jsonl')
     assert [row['epoch'] for row in history] == list(range(1, 9))
     assert history[-1]['loss'] < history[0]['loss'] / 2
