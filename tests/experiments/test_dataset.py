@@ -270,7 +270,7 @@ def dataset(**changes) -> Dataset:
     fields = {
         'name': 'toy',
         'images': np.arange(10 * 4 * 4, dtype=np.uint8).reshape(10, 4, 4, 1),
-        'labels': labels,
+        'targets': labels,
         'ids': tuple('abcdefghij'),
         'classes': ('cat', 'dog'),
         'splits': {'train': np.arange(6), 'validation': np.arange(6, 8), 'test': np.arange(8, 10)},
