@@ -17,7 +17,7 @@ from experiments.cli.versions import versions
 from experiments.data import loading
 from experiments.data.dataset import Dataset
 from experiments.results import rows, scores
-from experiments.results.identity import RANDOM, Cell, Variant
+from experiments.results.axes import RANDOM, Cell, Variant
 from experiments.results.rows import Row
 from experiments.training import distributed, loop
 from experiments.training.config import FREE_KEYS, default_config

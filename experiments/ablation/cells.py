@@ -9,7 +9,7 @@ from backbones.errors import UserError, unknown
 from experiments import probes
 from experiments.data import loading
 from experiments.probes import knn, linear, ridge
-from experiments.results.identity import PIXELS, RANDOM, Cell, Variant
+from experiments.results.axes import PIXELS, RANDOM, Cell, Variant
 from experiments.training import regimes
 from experiments.training.config import default_config as default_training_config
 

@@ -58,7 +58,12 @@ class Engine:
         return dataset
 
     def claim(self, cells: Sequence[Cell]) -> None:
-        """Make the work directory this config's, from now on (``growth.claim``)."""
+        """Make the work directory this config's, from now on (``growth.claim``).
+
+        Raises:
+            UserError: weights have changed since cells of the same variant were finished.
+        """
+        growth.check_weights(self._workdir, {cell.variant for cell in self.pending(cells)}, self._rows)
         growth.claim(self._workdir, self._config.to_dict(), cells, self._rows)
 
     def pending(self, cells: Sequence[Cell]) -> list[Cell]:
@@ -128,9 +133,10 @@ class Engine:
     def _run_training(self, dataset: Dataset, cell: Cell) -> None:
         """Train once per learning rate, select on validation, and read the test split for the selected one only."""
         best: tuple | None = None
+        begun = growth.begin_trainings(self._workdir, cell, dataset)
         for rate in self._config.training_learning_rates:
             config = self._training_config(cell, rate)
-            directory = work_directories.make(growth.trainings(self._workdir, cell) / f'{rate:g}')
+            directory = work_directories.make(begun / f'{rate:g}')
             trained = loop.fit(config, dataset, directory, tables=False)
             if best is None or trained.validation_accuracy > best[1].validation_accuracy:
                 best = (rate, trained)
@@ -202,6 +208,7 @@ class Engine:
             },
             versions=versions(),
             predictions=file.as_posix(),
+            weights_digest=self._weights_digest(cell.variant),
         )
 
     def _config_of(self, cell: Cell, outcome: Outcome) -> dict:
@@ -226,6 +233,10 @@ class Engine:
         config = self._config
         size = input_preprocessing(variant.backbone, variant.weights, config.image_size, config.fit).size
         return cost.count_flops(backbones.create(variant.backbone), size)
+
+    @functools.cache  # noqa: B019
+    def _weights_digest(self, variant: Variant) -> str | None:
+        return growth.weights_digest(variant)
 
     def _append(self, rows: list[Row]) -> None:
         self._rows += rows

@@ -5,15 +5,18 @@ not run again, and those that the config no longer asks for stay in the results.
 as no finished cell depends on it.
 """
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
+from backbones.pretrained import sources
 from experiments.ablation import cells as ablation_cells
-from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell
-from experiments.cli import display, work_directories
+from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
+from experiments.cli import atomic_files, display, work_directories
 from experiments.data.dataset import Dataset
 from experiments.results import rows as result_rows
 from experiments.results.rows import Row
@@ -110,6 +113,37 @@ def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row]) -> None:
     )
 
 
+def check_weights(workdir: Path, variants: Iterable[Variant], rows: Sequence[Row]) -> None:
+    """Whether the finished cells of some variants were computed from the weights that are there now.
+
+    Raises:
+        UserError: the file has changed; the cells are named.
+    """
+    for variant in variants:
+        digest = weights_digest(variant)
+        changed = [row for row in rows if row.cell.variant == variant and row.weights_digest not in (None, digest)]
+        if digest and changed:
+            raise UserError(
+                f'the weights {variant.weights!r} have changed since {len(changed)} cells in {str(workdir)!r} were '
+                f'finished: {_named(row.cell for row in changed)}; bring them back, give the new ones another name, '
+                f'choose another --workdir, or remove the rows of these cells from {result_rows.RESULTS} to have them '
+                'run again'
+            )
+
+
+def weights_digest(variant: Variant) -> str | None:
+    """SHA-256 of a variant's file of weights; ``None`` where it has none on this machine, or several."""
+    if variant.backbone == PIXELS or variant.weights == RANDOM or variant.weights.startswith('hf:'):
+        return None  # a hub is asked once, when the weights are loaded
+    path = sources.resolve(variant.weights)
+    if path.is_dir():
+        path /= sources.WEIGHTS_FILE
+    if not path.is_file():
+        return None
+    with path.open('rb') as stream:
+        return hashlib.file_digest(stream, 'sha256').hexdigest()
+
+
 def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], rows: Sequence[Row]) -> None:
     """Make a work directory this config's, from now on.
 
@@ -146,6 +180,22 @@ def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], row
 def trainings(workdir: Path, cell: Cell) -> Path:
     """Where the trainings of a cell, one per learning rate, have their checkpoints."""
     return workdir / 'trainings' / cell.key()
+
+
+def begin_trainings(workdir: Path, cell: Cell, dataset: Dataset) -> Path:
+    """``trainings``, without what was begun on other data of the same name.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    directory = trainings(workdir, cell)
+    file, data = directory / 'data.json', {'fingerprint': dataset.fingerprint()}
+    # Versions before this file did not write it: theirs go on.
+    if file.exists() and json.loads(file.read_text()) != data:
+        shutil.rmtree(directory)
+        display.console.print(f'{cell.label} begins again: its data changed')
+    atomic_files.write_json(file, data)
+    return directory
 
 
 def _differences(cell: Cell, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

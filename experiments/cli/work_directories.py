@@ -36,7 +36,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
     file = path / CONFIG
     try:
         return json.loads(file.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
         raise UserError(f'{file} is no JSON file; choose another --workdir') from None

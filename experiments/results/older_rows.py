@@ -8,7 +8,7 @@ what it left out is in ``config.json`` of its work directory, which then belonge
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.results.identity import RANDOM
+from experiments.results.axes import RANDOM
 
 _HEADS = ('linear', 'ridge', 'knn')  # that regimes on stored features were called in schema 1
 

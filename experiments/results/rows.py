@@ -13,7 +13,7 @@ from typing import Any
 from backbones.errors import UserError
 from experiments.cli import atomic_files
 from experiments.results import older_rows
-from experiments.results.identity import Cell
+from experiments.results.axes import Cell
 
 # Changes when an older reader would misread a row; a new key that has a default does not change it.
 SCHEMA = 2
@@ -46,6 +46,7 @@ class Row:
             ``skipped`` (number of files or records that could not be read).
         versions: of the packages, and the device.
         predictions: file with the scores of the test examples, relative to the work directory.
+        weights_digest: SHA-256 of the file of pretrained weights, where there is one on this machine.
     """
 
     cell: Cell
@@ -62,6 +63,7 @@ class Row:
     data: Mapping[str, Any]
     versions: Mapping[str, str]
     predictions: str
+    weights_digest: str | None = None
 
     @property
     def score(self) -> float:
@@ -85,6 +87,7 @@ class Row:
             'predictions': self.predictions,
             'config': dict(self.config),
             'versions': dict(self.versions),
+            'weights_digest': self.weights_digest,
         }
 
     @staticmethod
@@ -105,6 +108,7 @@ class Row:
             data=row['data'],
             versions=row['versions'],
             predictions=row['predictions'],
+            weights_digest=row.get('weights_digest'),
         )
 
 

@@ -75,7 +75,7 @@ def read(file: Path) -> Scores:
         UserError: the file is not there or damaged.
     """
     try:
-        with np.load(file) as arrays:
+        with file.open('rb') as stream, np.load(stream) as arrays:
             if 'label' in arrays:
                 return Scores(arrays['example'], arrays['label'], arrays['prediction'])
             return Scores(

@@ -15,7 +15,7 @@ from rich.table import Table
 from backbones.errors import UserError
 from experiments.results import rows as result_rows
 from experiments.results import scores as kept_scores
-from experiments.results.identity import Variant
+from experiments.results.axes import Variant
 from experiments.results.intervals import apart, mean_interval, paired_difference_is_significant
 from experiments.results.rows import Row
 
@@ -184,8 +184,9 @@ def _entry(members: Sequence[tuple[Path, Row]], variant: Variant, regime: str, d
         scores=tuple(row.score for row in rows),
         correct=correct,
         examples=examples,
-        costs={**rows[0].costs, 'images_per_second': float(np.median(speeds)) if speeds else None},
-        data=rows[0].data,
+        # An older version counted FLOPs otherwise: the newest row says it best.
+        costs={**rows[-1].costs, 'images_per_second': float(np.median(speeds)) if speeds else None},
+        data=rows[-1].data,
         at_edge=Counter(name for row in rows for name in row.at_edge),
         choices=frozenset(row.choices for row in rows if row.choices),
         depends_on_seed=any(row.depends_on_seed for row in rows),

@@ -1,4 +1,4 @@
-"""What names a row of the results: a data set, a backbone with weights, a regime, a share of the labels, a seed."""
+"""The axes that name a row of the results: data set, backbone with weights, regime, share of the labels, seed."""
 
 import dataclasses
 import hashlib
