@@ -88,10 +88,11 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     _, before, after = found[0]
     others = [other for other in differing if other != key]
     more = f' (and {", ".join(others[:3])}{" …" if others[3:] else ""} differ too)' if others else ''
+    depend = 'depends' if len(found) == 1 else 'depend'
     raise UserError(
-        f'{len(found)} finished cells in {str(workdir)!r} depend on {key}, which is {_shown(before)} there and '
-        f'{_shown(after)} here{more}: {_named(each for each, _, _ in found)}; give it its earlier value, choose '
-        f'another --workdir, or remove the rows of these cells from {result_rows.RESULTS} to have them run again'
+        f'{_count(found)} in {str(workdir)!r} {depend} on {key}, which is {_shown(before)} there and {_shown(after)} '
+        f'here{more}: {_named(each for each, _, _ in found)}; give it its earlier value, choose another --workdir, or '
+        f'remove the rows of these cells from {result_rows.RESULTS} to have them run again'
     )
 
 
@@ -106,7 +107,7 @@ def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row]) -> None:
     if not changed:
         return
     raise UserError(
-        f'the data of {dataset.name!r} have changed since {len(changed)} cells in {str(workdir)!r} were finished '
+        f'the data of {dataset.name!r} have changed since they gave {_count(changed)} in {str(workdir)!r} '
         f'(fingerprint {changed[0].data["fingerprint"]} then, {fingerprint} now): '
         f'{_named(row.cell for row in changed)}; bring the data back, choose another --workdir, or remove the rows of '
         f'these cells from {result_rows.RESULTS} to have them run again'
@@ -124,8 +125,8 @@ def check_weights(workdir: Path, variants: Iterable[Variant], rows: Sequence[Row
         changed = [row for row in rows if row.cell.variant == variant and row.weights_digest not in (None, digest)]
         if digest and changed:
             raise UserError(
-                f'the weights {variant.weights!r} have changed since {len(changed)} cells in {str(workdir)!r} were '
-                f'finished: {_named(row.cell for row in changed)}; bring them back, give the new ones another name, '
+                f'the weights {variant.weights!r} have changed since they gave {_count(changed)} in {str(workdir)!r}: '
+                f'{_named(row.cell for row in changed)}; bring them back, give the new ones another name, '
                 f'choose another --workdir, or remove the rows of these cells from {result_rows.RESULTS} to have them '
                 'run again'
             )
@@ -218,6 +219,10 @@ def _differences(cell: Cell, earlier: Mapping[str, Any], now: Mapping[str, Any])
 
 def _shown(value: Any) -> str:
     return repr(tuple(value)) if isinstance(value, list) else repr(value)
+
+
+def _count(cells: Sequence[object]) -> str:
+    return f'{len(cells)} finished cell{"" if len(cells) == 1 else "s"}'
 
 
 def _named(cells: Iterable[Cell]) -> str:
