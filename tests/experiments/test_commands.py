@@ -148,7 +148,7 @@ def test_folder_of_own_images_from_training_to_transfer(tmp_path, capsys):
     assert 'vit_micro' in (tmp_path / 'third' / 'table.md').read_text()
     together = [word for name in ('first', 'second', 'third') for word in ('--workdir', str(tmp_path / name))]
     report.main([*together, '--output', str(tmp_path / 'all')])
-    assert len((tmp_path / 'all' / 'table.csv').read_text().splitlines()) == 1 + 1 + 1 + 6
+    assert len((tmp_path / 'all' / 'table.csv').read_text().splitlines()) == 1 + 1 + 1 + 2
 
 
 # An ablation on a file system of its own, which refuses writing (by MAKE) from a moment on, and is repaired (UNDO).
