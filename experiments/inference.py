@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -65,12 +64,3 @@ class Inference:
             parts.append(np.asarray(outputs)[: len(chunk)])
             advance(len(chunk))
         return np.concatenate(parts)
-
-
-def logits_of(model: nn.Module, preprocessing: Preprocessing, batch_size: int = 256) -> Inference:
-    """Logits of a classifier in inference mode."""
-
-    def apply(variables: Variables, images: Array) -> Array:
-        return cast(Array, model.apply(variables, images, train=False))
-
-    return Inference(apply, preprocessing, batch_size)
