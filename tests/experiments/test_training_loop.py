@@ -54,7 +54,8 @@ def test_it_learns(tmp_path):
     assert test.score > 0.8
     assert trained.validation_score == trained.evaluate('validation').score
     assert test.count == len(dataset.splits['test'])
-    assert (test.logits.argmax(-1) == dataset.targets[test.indices]).sum() == test.correct
+    right = test.predictions['logits'].argmax(-1) == dataset.targets[test.indices]
+    assert right.mean() == test.metrics['accuracy'] == test.score
     history = atomic_files.read_jsonl(tmp_path / 'metrics.jsonl')
     assert [row['epoch'] for row in history] == list(range(1, 9))
     assert history[-1]['loss'] < history[0]['loss'] / 2
@@ -77,7 +78,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(tmp_path, monke
     dataset, config = make_dataset(), make_config(backbone=backbone)
     whole = loop.fit(config, dataset, tmp_path / 'whole')
 
-    settle, settled = phase.Phase._settle, []
+    settle, settled = loop._Phase._settle, []
 
     def killing(self):
         settled.append(1)
@@ -86,7 +87,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(tmp_path, monke
         settle(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(phase.Phase, '_settle', killing)
+        patch.setattr(loop._Phase, '_settle', killing)
         with pytest.raises(Killed):
             loop.fit(config, dataset, tmp_path / 'cut')
     resumed = loop.fit(config, dataset, tmp_path / 'cut')
