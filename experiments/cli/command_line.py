@@ -41,7 +41,7 @@ def parser(description: str, config: bool = True, workdir: bool = True) -> argpa
             '--config',
             required=True,
             metavar='FILE[:NAME=VALUE,…]',
-            help='a config file, with arguments for its get_config() behind a colon',
+            help='a config file, with arguments for its get_config() after a colon',
         )
     if workdir:
         result.add_argument('--workdir', required=True, type=Path, help='directory for everything this run writes')
@@ -76,7 +76,7 @@ def parse(
     """Parse the command line and load the config with its overrides.
 
     Raises:
-        UserError: the config can't be loaded, or an override names no value of it or has the wrong type.
+        UserError: the config cannot be loaded, or an override names no value of it or has the wrong type.
     """
     options, rest = arguments.parse_known_args(argv)
     overrides = []
