@@ -15,12 +15,12 @@ import pytest
 from tiny import make_config, make_dataset
 
 import backbones
-from backbones import UserError
+from backbones import UserError, cost
 from experiments import ablate, report
-from experiments.ablation import cells, engine, extract
+from experiments.ablation import cells, extract
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
-from experiments.cli import atomic_files
+from experiments.cli import atomic_files, versions
 from experiments.cli.exit_status import Preempted
 from experiments.data import loading
 from experiments.results import tables
@@ -94,21 +94,30 @@ class TestRun:
         assert {Cell.from_json(row['cell']) for row in rows} == set(cells.plan(config))
         for row in rows:
             with np.load(tmp_path / row['predictions']) as predictions:
-                assert (predictions['prediction'] == predictions['label']).mean() == row['metrics']['test_accuracy']
-                assert predictions['example'].tolist() == sorted(predictions['example'].tolist())
+                right = predictions['predictions'] == predictions['targets']
+                assert right.mean() == row['metrics']['test']['accuracy']
+                assert predictions['ids'].tolist() == sorted(predictions['ids'].tolist())
+                assert predictions['logits'].shape == (32, 4)
             assert row['data']['train_examples'] == 112
             assert row['data']['test_examples'] == 32
             assert row['versions']['jax'] == jax.__version__
         by_regime = {(row['cell']['backbone'], row['cell']['regime']): row for row in rows}
-        assert by_regime['pixels', 'linear']['metrics']['test_accuracy'] > 0.9
+        assert by_regime['pixels', 'linear']['metrics']['test']['accuracy'] > 0.9
         assert by_regime['pixels', 'linear']['costs']['trainable_parameters'] == 65 * 4
         vit = backbones.info('vit_micro')
         assert by_regime['vit_micro', 'scratch']['costs']['trainable_parameters'] > vit.params * 0.9
         assert by_regime['vit_micro', 'knn']['costs']['trainable_parameters'] == 0
-        assert by_regime['vit_micro', 'knn']['costs']['flops_per_image'] > 1e6
+        assert by_regime['vit_micro', 'knn']['costs']['flops_per_image'] == cost.count_flops(
+            backbones.create('vit_micro'), 16
+        )
+        assert by_regime['vit_micro', 'scratch']['choices'] == 1
+        assert by_regime['vit_micro', 'linear']['choices'] == 2
+        assert by_regime['pixels', 'knn']['depends_on_seed'] is False
+        assert by_regime['vit_micro', 'knn']['depends_on_seed'] is True
+        assert by_regime['vit_micro', 'scratch']['config']['training']['learning_rate'] == 1e-3
         assert not (tmp_path / 'features').exists()
 
-        report.write(tmp_path)
+        report.write([tmp_path], tmp_path)
         assert 'vit_micro' in capsys.readouterr().out
         assert all((tmp_path / name).stat().st_size > 100 for name in report.FILES)
 
@@ -274,13 +283,18 @@ class TestTables:
         csv_rows = tables.csv_text(entries).splitlines()
         assert len(csv_rows) == 1 + 3 * 2 * 2
         for entry in entries:
-            mean = np.mean(entry.accuracies)
+            mean = np.mean(entry.scores)
             assert any(f',{mean}' in row for row in csv_rows)
-            assert any(f'{100 * mean:.1f} ± ' in row for row in rows)
+            varies = entry.depends_on_seed
+            assert varies == (entry.variant.backbone != 'pixels' or entry.regime != 'knn' or entry.fraction < 1)
+            assert any(f'{100 * mean:.1f} ± ' if varies else f'| {100 * mean:.1f} |' in row for row in rows)
 
     def test_best_needs_both_kinds_of_interval(self):
         def entry(name, accuracies, correct):
-            return tables.Entry(Variant(name, ''), 'linear', 'd', 1.0, accuracies, correct, {}, {})
+            examples = np.arange(400)
+            return tables.Entry(
+                Variant(name, ''), 'linear', 'd', 1.0, 'accuracy', accuracies, correct, examples, {}, {}
+            )
 
         test = np.zeros((3, 400), bool)
         good, poor = test.copy(), test.copy()
@@ -347,7 +361,7 @@ class TestKill:
 
 
 def test_results_name_the_versions_they_depend_on():
-    assert {'python', 'jax', 'flax', 'optax', 'device'} <= engine.versions().keys()
+    assert {'python', 'jax', 'flax', 'optax', 'device'} <= versions.versions().keys()
 
 
 def test_quickstart_names_only_things_that_exist():

@@ -69,7 +69,7 @@ def test_a_task_that_does_not_exist(tmp_path):
 
 def test_one_class_is_too_few():
     with pytest.raises(UserError, match='classification needs at least 2 classes, and the data set has 1'):
-        classification.create(configuration.default_config(), 1, PREPROCESSING)
+        classification.Classification.create(configuration.default_config(), 1, PREPROCESSING)
 
 
 def test_an_evaluated_example_has_no_smoothed_or_mixed_target():
