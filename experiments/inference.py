@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from backbones.cost import forward_flops
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Images
 
@@ -22,7 +23,7 @@ class Inference:
 
     Attributes:
         batch_size: examples per call of the compiled program.
-        flops_per_image: of the compiled program, divided by the batch size; 0 before the first batch.
+        flops_per_image: as ``backbones.cost`` counts them; 0 before the first batch.
     """
 
     def __init__(self, apply: Callable[[Variables, Array], Array], preprocessing: Preprocessing, batch_size: int):
@@ -57,7 +58,7 @@ class Inference:
             prepared = jax.block_until_ready(self._prepare(images[padded]))
             if self._compiled is None:
                 self._compiled = self._apply.lower(variables, prepared).compile()
-                self.flops_per_image = (self._compiled.cost_analysis() or {}).get('flops', 0.0) / self.batch_size
+                self.flops_per_image = forward_flops(self._apply, variables, prepared[:1])
                 jax.block_until_ready(self._compiled(variables, prepared))  # the first call also loads the program
             started = time.perf_counter()
             outputs = jax.block_until_ready(self._compiled(variables, prepared))

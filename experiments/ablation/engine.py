@@ -1,5 +1,6 @@
 """Running the cells of an ablation that are not finished yet."""
 
+import dataclasses
 import importlib.metadata
 import platform as machine
 from collections.abc import Callable, Sequence
@@ -10,11 +11,12 @@ import ml_collections
 import numpy as np
 
 from experiments import probes
-from experiments.ablation import extract
 from experiments.ablation.cells import FROZEN_REGIMES, RANDOM, Cell
-from experiments.ablation.extract import Costs, Unit
 from experiments.cli import atomic_files, display, work_directories
 from experiments.data.dataset import Dataset
+from experiments.features.extractor import Costs, Extractor
+from experiments.features.frozen_backbone import FrozenBackbone
+from experiments.features.store import Store
 from experiments.inference import logits_of
 from experiments.probes.common import Outcome, ProbeData, Subset
 from experiments.training import loop
@@ -40,13 +42,20 @@ class Engine:
         config: of the ablation (``cells.default_config``).
         workdir: where results, predictions and unfinished work are kept.
         load: data set by name; each is loaded at most once, and only if a cell needs it.
+        store: of features that are computed already; the default one if ``None``.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: Path, load: Callable[[str], Dataset]):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: Path,
+        load: Callable[[str], Dataset],
+        store: Store | None = None,
+    ):
         self._config = config
         self._workdir = workdir
         self._load = load
-        self._extract = extract.Extractor(config, workdir / 'features')
+        self._extract = Extractor(config, store or Store(), workdir)
         self._rows = atomic_files.read_jsonl(workdir / RESULTS)
 
     def pending(self, cells: Sequence[Cell]) -> list[Cell]:
@@ -66,15 +75,15 @@ class Engine:
             group = [cell for cell in pending if cell.dataset == name]
             subsets = self._subsets(dataset, group)
             frozen = [cell for cell in group if cell.regime in FROZEN_REGIMES]
-            by_unit: dict[Unit, list[Cell]] = {}
+            by_backbone: dict[FrozenBackbone, list[Cell]] = {}
             for cell in frozen:
                 init_seed = cell.seed if cell.variant.weights == RANDOM else 0
-                by_unit.setdefault(Unit(cell.variant, init_seed), []).append(cell)
-            self._run_frozen(dataset, by_unit, subsets)
+                backbone = FrozenBackbone(cell.variant.backbone, cell.variant.weights, init_seed)
+                by_backbone.setdefault(backbone, []).append(cell)
+            self._run_frozen(dataset, by_backbone, subsets)
             for cell in group:
                 if cell.regime not in FROZEN_REGIMES:
                     self._run_training(dataset, cell)
-            self._extract.forget()
 
     def _subsets(self, dataset: Dataset, cells: Sequence[Cell]) -> dict[tuple[float, int], Subset]:
         """Every training subset, made before anything is computed, so that an impossible fraction is found at once."""
@@ -84,31 +93,33 @@ class Engine:
         }
 
     def _run_frozen(
-        self, dataset: Dataset, by_unit: dict[Unit, list[Cell]], subsets: dict[tuple[float, int], Subset]
+        self, dataset: Dataset, by_backbone: dict[FrozenBackbone, list[Cell]], subsets: dict[tuple[float, int], Subset]
     ) -> None:
         with display.progress() as bar:
-            task = bar.add_task(dataset.name, total=len(by_unit) * len(dataset.targets), note='')
-            for unit, cells in by_unit.items():
-                label = unit.variant.label + (f' (seed {unit.init_seed})' if unit.variant.weights == RANDOM else '')
+            task = bar.add_task(dataset.name, total=len(by_backbone) * len(dataset.targets), note='')
+            for backbone, cells in by_backbone.items():
+                label = backbone.label
                 bar.update(task, note=label)
-                features, costs = self._extract(unit, dataset, lambda count: bar.advance(task, count))
+                extracted, costs = self._extract(backbone, dataset, lambda count: bar.advance(task, count))
+                # Without the examples that could not be read.
+                seen = extracted.dataset
+                readable = {
+                    key: dataclasses.replace(subset, rows=extracted.readable(subset.rows))
+                    for key, subset in subsets.items()
+                }
                 data = ProbeData(
-                    features,
-                    dataset.targets,
-                    len(dataset.classes),
-                    dataset.splits['validation'],
-                    dataset.splits['test'],
+                    extracted.values, seen.targets, len(seen.classes), seen.splits['validation'], seen.splits['test']
                 )
                 for regime in dict.fromkeys(cell.regime for cell in cells):
                     chosen = [cell for cell in cells if cell.regime == regime]
                     outcomes = probes.TABLE[regime](
                         data,
-                        [subsets[cell.fraction, cell.seed] for cell in chosen],
+                        [readable[cell.fraction, cell.seed] for cell in chosen],
                         self._config[regime],
                         lambda text, label=label: bar.update(task, note=f'{label}: {text}'),
                     )
                     finished = [
-                        self._row(dataset, cell, outcome, costs, len(subsets[cell.fraction, cell.seed].rows))
+                        self._row(seen, cell, outcome, costs, len(readable[cell.fraction, cell.seed].rows))
                         for cell, outcome in zip(chosen, outcomes, strict=True)
                     ]
                     self._append(finished)
@@ -188,6 +199,7 @@ class Engine:
             'config': {
                 **hyperparameters.to_dict(),
                 'image_size': self._config.image_size,
+                'tap': self._config.tap,
                 'calibration_images': self._config.calibration_images,
             },
             'versions': versions(),
