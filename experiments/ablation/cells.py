@@ -12,10 +12,12 @@ from backbones.errors import UserError, unknown
 from experiments import probes
 from experiments.data import loading
 from experiments.features import taps
-from experiments.features.frozen_backbone import PIXELS, RANDOM
 from experiments.probes import knn, linear, ridge
 from experiments.training import regimes
 from experiments.training.config import default_config as default_training_config
+
+RANDOM = 'random'
+PIXELS = 'pixels'
 
 # A head on features that are computed once; every other regime trains with the backbone in the loop.
 FROZEN_REGIMES = tuple(probes.TABLE)
