@@ -62,7 +62,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
         lambda: 'the training is finished and saved, the same command writes the results'
     ):
         _write(config, dataset, workdir, run, test)
-    display.console.print(f'test accuracy {test.accuracy:.4f}; weights in {workdir / "weights.safetensors"}')
+    display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')
 
 
 def _write(
@@ -74,16 +74,14 @@ def _write(
             stream,
             example=np.array([dataset.ids[index] for index in test.indices]),
             label=dataset.targets[test.indices],
-            prediction=test.logits.argmax(-1).astype(np.int32),
+            prediction=test.predictions['logits'].argmax(-1).astype(np.int32),
         )
     result = {
         'config': config.to_dict(),
         'data': {'provenance': dataset.provenance, 'fingerprint': dataset.fingerprint()},
         'steps': run.steps,
         'images_per_second': run.images_per_second,
-        'test_accuracy': test.accuracy,
-        'test_loss': test.mean_loss,
-        'test_correct': test.correct,
+        **{f'test_{name}': value for name, value in test.metrics.items()},
         'test_examples': test.count,
         'unreadable_examples': [*run.unreadable, *(example for example, _ in test.bad)],
         'skipped_steps': list(run.skipped),

@@ -10,6 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from backbones import cost
 from experiments import probes
 from experiments.ablation.cells import FROZEN_REGIMES, RANDOM, Cell
 from experiments.cli import atomic_files, display, work_directories
@@ -17,7 +18,6 @@ from experiments.data.dataset import Dataset
 from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.store import Store
-from experiments.inference import logits_of
 from experiments.probes.common import Outcome, ProbeData, Subset
 from experiments.training import loop
 
@@ -131,19 +131,18 @@ class Engine:
             config = self._training_config(cell, rate)
             directory = work_directories.make(self._workdir / 'trainings' / cell.key() / f'{rate:g}')
             trained = loop.fit(config, dataset, directory, tables=False)
-            if best is None or trained.validation_accuracy > best[1].validation_accuracy:
+            if best is None or trained.validation_score > best[1].validation_score:
                 best = (rate, trained)
         assert best is not None, 'the sweep has at least one learning rate'
         rate, trained = best
-        logits = logits_of(trained.model, trained.preprocessing)
         outcome = Outcome(
             selected={'learning_rate': rate},
-            validation_accuracy=trained.validation_accuracy,
-            test_scores=logits(trained.variables, dataset.images, dataset.splits['test']),
+            validation_accuracy=trained.validation_score,
+            test_scores=trained.evaluate('test').predictions['logits'],
             trainable_parameters=trained.trainable,
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
-        costs = Costs(parameters, logits.flops_per_image, logits.images_per_second)
+        costs = Costs(parameters, cost.count_flops(trained.model, trained.preprocessing.size))
         self._append([self._row(dataset, cell, outcome, costs, trained.examples)])
 
     def _training_config(self, cell: Cell, learning_rate: float) -> ml_collections.ConfigDict:
