@@ -1,5 +1,6 @@
 """Running the cells of an ablation that are not finished yet."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,13 +11,15 @@ import ml_collections
 import backbones
 from backbones import cost
 from experiments import probes, tasks
-from experiments.ablation import extract, growth
+from experiments.ablation import growth
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
-from experiments.ablation.extract import Costs, Unit
 from experiments.cli import display, work_directories
 from experiments.cli.versions import versions
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
+from experiments.features.extractor import Costs, Extractor
+from experiments.features.frozen_backbone import FrozenBackbone
+from experiments.features.store import Store
 from experiments.probes.common import Outcome, ProbeData, Subset
 from experiments.results import older_rows, scores
 from experiments.results import rows as result_rows
@@ -31,16 +34,23 @@ class Engine:
         config: of the ablation (``cells.default_config``).
         workdir: where results, predictions and unfinished work are kept.
         load: data set by name; each is loaded only if a cell needs it.
+        store: of features that are computed already; the default one if ``None``.
 
     Raises:
         UserError: the work directory is not an ablation's, or its finished cells depend on other values of the config.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: Path, load: Callable[[str], Dataset]):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: Path,
+        load: Callable[[str], Dataset],
+        store: Store | None = None,
+    ):
         self._config = config
         self._workdir = workdir
         self._read = load
-        self._extract = extract.Extractor(config, workdir / 'features')
+        self._extract = Extractor(config, store or Store(), workdir)
         self._rows = result_rows.read(workdir)
         growth.check(workdir, config.to_dict(), self._rows)
 
@@ -80,15 +90,15 @@ class Engine:
             group = [cell for cell in pending if cell.dataset == name]
             subsets = self._subsets(dataset, group)
             frozen = [cell for cell in group if cell.regime in FROZEN_REGIMES]
-            by_unit: dict[Unit, list[Cell]] = {}
+            by_backbone: dict[FrozenBackbone, list[Cell]] = {}
             for cell in frozen:
                 init_seed = cell.seed if cell.variant.weights == RANDOM else 0
-                by_unit.setdefault(Unit(cell.variant, init_seed), []).append(cell)
-            self._run_frozen(dataset, by_unit, subsets)
+                backbone = FrozenBackbone(cell.variant.backbone, cell.variant.weights, init_seed)
+                by_backbone.setdefault(backbone, []).append(cell)
+            self._run_frozen(dataset, by_backbone, subsets)
             for cell in group:
                 if cell.regime not in FROZEN_REGIMES:
                     self._run_training(dataset, cell)
-            self._extract.forget()
 
     def _subsets(self, dataset: Dataset, cells: Sequence[Cell]) -> dict[tuple[float, int], Subset]:
         """Every training subset, made before anything is computed, so that an impossible fraction is found at once."""
@@ -98,31 +108,37 @@ class Engine:
         }
 
     def _run_frozen(
-        self, dataset: Dataset, by_unit: dict[Unit, list[Cell]], subsets: dict[tuple[float, int], Subset]
+        self, dataset: Dataset, by_backbone: dict[FrozenBackbone, list[Cell]], subsets: dict[tuple[float, int], Subset]
     ) -> None:
         with display.progress() as bar:
-            task = bar.add_task(dataset.name, total=len(by_unit) * len(dataset.targets), note='')
-            for unit, cells in by_unit.items():
-                label = unit.variant.label + (f' (seed {unit.init_seed})' if unit.variant.weights == RANDOM else '')
+            task = bar.add_task(dataset.name, total=len(by_backbone) * len(dataset.targets), note='')
+            for backbone, cells in by_backbone.items():
+                label = backbone.label
                 bar.update(task, note=label)
-                features, costs = self._extract(unit, dataset, lambda count: bar.advance(task, count))
+                extracted, costs = self._extract(backbone, dataset, lambda count: bar.advance(task, count))
+                # Without the examples that could not be read.
+                seen = extracted.dataset
+                readable = {
+                    key: dataclasses.replace(subset, rows=extracted.readable(subset.rows))
+                    for key, subset in subsets.items()
+                }
                 data = ProbeData(
-                    features,
-                    dataset.targets,
-                    len(dataset.classes),
-                    dataset.splits['validation'],
-                    dataset.splits['test'],
+                    extracted.values.reshape(len(seen.targets), -1),
+                    seen.targets,
+                    len(seen.classes),
+                    seen.splits['validation'],
+                    seen.splits['test'],
                 )
                 for regime in dict.fromkeys(cell.regime for cell in cells):
                     chosen = [cell for cell in cells if cell.regime == regime]
                     outcomes = probes.TABLE[regime](
                         data,
-                        [subsets[cell.fraction, cell.seed] for cell in chosen],
+                        [readable[cell.fraction, cell.seed] for cell in chosen],
                         self._config[regime],
                         lambda text, label=label: bar.update(task, note=f'{label}: {text}'),
                     )
                     finished = [
-                        self._row(dataset, cell, outcome, costs, len(subsets[cell.fraction, cell.seed].rows))
+                        self._row(dataset, seen, cell, outcome, costs, len(readable[cell.fraction, cell.seed].rows))
                         for cell, outcome in zip(chosen, outcomes, strict=True)
                     ]
                     self._append(finished)
@@ -148,7 +164,9 @@ class Engine:
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
         costs = Costs(parameters, cost.count_flops(trained.model, trained.preprocessing.size))
-        self._append([self._row(dataset, cell, outcome, costs, trained.examples)])
+        reasons = dict(test.bad)
+        bad = {index: reasons[dataset.ids[index]] for index in dataset.splits['test'] if dataset.ids[index] in reasons}
+        self._append([self._row(dataset, dataset.without(bad), cell, outcome, costs, trained.examples)])
 
     def _training_config(self, cell: Cell, learning_rate: float) -> ml_collections.ConfigDict:
         config = self._config.training.copy_and_resolve_references()
@@ -165,9 +183,13 @@ class Engine:
         )
         return config
 
-    def _row(self, dataset: Dataset, cell: Cell, outcome: Outcome, costs: Costs, examples: int) -> Row:
-        """The result of one cell; its scores are written first, so a row never points to nothing."""
-        test, task = dataset.splits['test'], tasks.TABLE[self._config.training.task]
+    def _row(self, dataset: Dataset, seen: Dataset, cell: Cell, outcome: Outcome, costs: Costs, examples: int) -> Row:
+        """The result of one cell; its scores are written first, so a row never points to nothing.
+
+        Args:
+            seen: the data set without the examples that could not be read.
+        """
+        test, task = seen.splits['test'], tasks.TABLE[self._config.training.task]
         file = Path('predictions') / f'{cell.key()}.npz'
         ids = [dataset.ids[index] for index in test]
         scores.write(self._workdir / file, ids, dataset.targets[test], outcome.test_scores)
@@ -196,12 +218,12 @@ class Engine:
                 'images_per_second': costs.images_per_second or None,
             },
             data={
-                'provenance': dataset.provenance,
+                'provenance': seen.provenance,
                 'fingerprint': dataset.fingerprint(),
                 'train_examples': examples,
-                'validation_examples': len(dataset.splits['validation']),
+                'validation_examples': len(seen.splits['validation']),
                 'test_examples': len(test),
-                'skipped': len(dataset.skipped),
+                'skipped': len(seen.skipped),
             },
             versions=versions(),
             predictions=file.as_posix(),
