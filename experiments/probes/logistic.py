@@ -128,7 +128,8 @@ def _gradient(problem: Problem, weights: Array, shares: Array, l2: Array) -> Flo
     """Of the objective, given the class probabilities."""
     classes = jnp.arange(shares.shape[1])
     residual = (shares - (problem.labels[:, None] == classes)) / len(problem.labels)
-    return _product(problem.inputs.T, residual) + l2 * weights
+    # In this order, so that the wide matrix is read as it lies in memory.
+    return _product(residual.T, problem.inputs).T + l2 * weights
 
 
 @functools.partial(jax.jit, static_argnames='num_classes')
