@@ -23,6 +23,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from experiments.ablation.extract import Extractor, Unit
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +31,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from experiments.ablation import cells
-from experiments.ablation.extract import Extractor, Unit
 from experiments.data import loading
 from experiments.data.dataset import Dataset
 from experiments.probes import linear

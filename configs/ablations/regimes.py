@@ -19,7 +19,6 @@ def get_config(dataset: str = 'tfds:cifar10', fraction: float = 0.02, seeds: int
     config.regimes = ('linear', 'partial:1', 'partial:2', 'lpft', 'finetune', 'bitfit', 'lora:8', 'scratch')
     config.fractions = (fraction,)
     config.seeds = tuple(range(seeds))
-    config.linear.steps = 1000
     config.training_learning_rates = (3e-4, 3e-3)
     config.training.epochs = 6.0
     config.training.probe_epochs = 3.0

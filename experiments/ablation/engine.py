@@ -20,9 +20,9 @@ from experiments.data.model_input import input_preprocessing
 from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.store import Store
-from experiments.probes.common import Outcome, ProbeData, Subset
-from experiments.results import older_rows, scores
+from experiments.probes.common import Outcome, ProbeData, Subset, at_edge
 from experiments.results import rows as result_rows
+from experiments.results import scores
 from experiments.results.rows import Row
 from experiments.training import loop
 
@@ -147,7 +147,8 @@ class Engine:
         """Train once per learning rate, select on validation, and read the test split for the selected one only."""
         best: tuple | None = None
         begun = growth.begin_trainings(self._workdir, cell, dataset)
-        for rate in self._config.training_learning_rates:
+        rates = self._config.training_learning_rates
+        for rate in rates:
             config = self._training_config(cell, rate)
             directory = work_directories.make(begun / f'{rate:g}')
             trained = loop.fit(config, dataset, directory, tables=False)
@@ -161,6 +162,8 @@ class Engine:
             validation_accuracy=trained.validation_score,
             test_scores=test.predictions['logits'],
             trainable_parameters=trained.trainable,
+            at_edge=at_edge({'learning_rate': rate}, {'learning_rate': rates}),
+            choices=len(rates),
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
         costs = Costs(parameters, cost.count_flops(trained.model, trained.preprocessing.size))
@@ -194,8 +197,6 @@ class Engine:
         ids = [dataset.ids[index] for index in test]
         scores.write(self._workdir / file, ids, dataset.targets[test], outcome.test_scores)
         config = self._config_of(cell, outcome)
-        at_edge = getattr(outcome, 'at_edge', None)
-        random = cell.variant.weights == RANDOM
         return Row(
             cell=cell,
             task=task.name,
@@ -204,12 +205,10 @@ class Engine:
             validation={task.primary: outcome.validation_accuracy},
             test=task.score({'logits': outcome.test_scores}, dataset.targets[test]),
             selected=outcome.selected,
-            at_edge=tuple(older_rows.at_edge(cell.regime, config, outcome.selected) if at_edge is None else at_edge),
-            choices=getattr(outcome, 'choices', None) or older_rows.choices(cell.regime, config, examples),
-            # The seed draws the training subset and random weights, whatever the head makes of them.
-            depends_on_seed=random
-            or cell.fraction < 1
-            or getattr(outcome, 'depends_on_seed', cell.regime not in ('knn', 'ridge')),
+            at_edge=outcome.at_edge,
+            choices=outcome.choices,
+            # The seed draws random weights too, whatever the head makes of them.
+            depends_on_seed=cell.variant.weights == RANDOM or outcome.depends_on_seed,
             costs={
                 'parameters': costs.parameters,
                 'trainable_parameters': outcome.trainable_parameters,

@@ -120,6 +120,7 @@ def run(
                     test_scores=np.asarray(scores),
                     trainable_parameters=(channels + 1) * data.num_classes,
                     at_edge=at_edge(selected, grids),
+                    choices=len(choices),
                 )
             )
     return outcomes

@@ -55,6 +55,7 @@ class Outcome:
             a wider grid might have selected another.
         depends_on_seed: whether another seed could give another outcome. False where a deterministic method was given
             all training labels: there is no interval over seeds.
+        choices: number of settings that validation chose among.
         diagnostics: what else a method has to say about the selected head, by name; each documents its own.
     """
 
@@ -64,6 +65,7 @@ class Outcome:
     trainable_parameters: int
     at_edge: tuple[str, ...] = ()
     depends_on_seed: bool = True
+    choices: int = 1
     diagnostics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 

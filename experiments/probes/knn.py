@@ -98,6 +98,7 @@ def run(
             trainable_parameters=0,
             # There is no fewer than one neighbour, and no more than all examples.
             at_edge=at_edge(selected, {'neighbours': neighbours}, {'neighbours': (1, len(subset.rows))}),
+            choices=len(neighbours),
         )
 
     return deterministic(outcome_of, subsets)

@@ -106,6 +106,7 @@ def _selected(
         test_scores=np.asarray(scores),
         trainable_parameters=(features.shape[1] + 1) * data.num_classes,
         at_edge=at_edge(selected, {'C': grid}),
+        choices=len(path),
         diagnostics={
             'gradient_norm': best.gradient_norm,
             'largest_gradient_norm': max(point.gradient_norm for point in path),

@@ -78,6 +78,7 @@ def run(
             test_scores=np.asarray(scores),
             trainable_parameters=(features.shape[1] + 1) * data.num_classes,
             at_edge=at_edge(selected, {'penalty': grid.tolist()}),
+            choices=len(grid),
         )
 
     return deterministic(outcome_of, subsets)
