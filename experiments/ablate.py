@@ -7,6 +7,7 @@ Asked to stop (SIGTERM), it ends with exit status 75, and the same command goes 
 """
 
 import argparse
+from pathlib import Path
 
 import ml_collections
 
@@ -15,6 +16,7 @@ from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files, command_line, display
 from experiments.data import loading
+from experiments.features.store import CACHE_VARIABLE, DEFAULT_LIMIT, Store, default_directory, parse_size
 from experiments.training.preemption import Interruption
 
 
@@ -22,6 +24,17 @@ def main(argv: list[str] | None) -> None:
     """Plan, run, report."""
     arguments = command_line.parser(__doc__)
     command_line.add_data_directory(arguments)
+    arguments.add_argument(
+        '--cache_dir',
+        type=Path,
+        help=f'store of features that outlives a run (default: {CACHE_VARIABLE}, {default_directory()})',
+    )
+    arguments.add_argument(
+        '--cache_size',
+        default=DEFAULT_LIMIT,
+        metavar='SIZE',
+        help='size to which the store is cut down after new features, those used last stay (default: %(default)s)',
+    )
     arguments.add_argument('--plan', action='store_true', help='print the plan with its estimated cost and stop')
     options, config = command_line.parse(arguments, argv)
     with Interruption():
@@ -40,7 +53,8 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
             )
         return datasets[name]
 
-    engine = Engine(config, workdir, load)
+    store = Store(options.cache_dir, parse_size(options.cache_size))
+    engine = Engine(config, workdir, load, store)
     pending = engine.pending(planned)
     with atomic_files.os_errors_as_user_errors(lambda: 'finished cells are kept, the same command continues'):
         if pending:

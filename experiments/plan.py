@@ -6,6 +6,7 @@ weights, and with --classes and --stored_size no data.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_collections
@@ -17,9 +18,7 @@ from experiments.data import loading
 from experiments.planning import absent_devices, ahead_of_time, program_costs
 from experiments.training import mesh
 from experiments.training.mesh import DeviceMesh
-
-# Only the learning rates of a schedule depend on it.
-_STEPS_PER_EPOCH = 1000
+from experiments.training.programs import Programs
 
 
 def main(argv: list[str] | None) -> None:
@@ -55,28 +54,27 @@ def main(argv: list[str] | None) -> None:
     device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
     classes = options.classes
     if classes is None or shape is None:
-        dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit)
+        dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
         height, width, channels = dataset.images.shape[1:]
         classes, shape = classes or len(dataset.classes), shape or (height, width, channels)
 
-    def setup(batch_per_device: int | None) -> ahead_of_time.Planned:
+    def programs(batch_per_device: int | None) -> Programs:
         batch = batch_per_device * device_mesh.devices if batch_per_device else config.batch_size
-        weights = ahead_of_time.class_weights(config.class_weights, classes)
-        return ahead_of_time.Planned(config, classes, shape, batch, _STEPS_PER_EPOCH, device_mesh, weights)
+        return ahead_of_time.planned(config, classes, shape, batch, device_mesh)
 
     if options.find_batch:
         first = options.batch_per_device or ahead_of_time.UNIT
-        initial = setup(ahead_of_time.batch_unit(config.accumulation))
+        initial = programs(ahead_of_time.batch_unit(config.accumulation))
     else:
         first = 0
-        initial = setup(options.batch_per_device)
+        initial = programs(options.batch_per_device)
     names = [phase.name for phase in initial.regime.phases]
     if options.phase is not None and options.phase not in names:
         raise unknown(f'phase of the regime {config.regime!r}', options.phase, names)
     written = []
     for phase, name in enumerate(names):
         if options.phase in (None, name):
-            found = _search(setup, phase, first, limit, config) if first else [_compile(initial, phase, limit)]
+            found = _search(programs, phase, first, limit, config) if first else [_compile(initial, phase, limit)]
             written.append(_show(initial, phase, name, device_mesh, config, options.topology, found))
     if options.json:
         atomic_files.write_json(
@@ -84,21 +82,23 @@ def main(argv: list[str] | None) -> None:
         )
 
 
-def _compile(setup: ahead_of_time.Planned, phase: int, limit: int) -> ahead_of_time.Probe:
-    per_device = setup.batch_size // setup.device_mesh.devices
-    with display.console.status(f'compiling {setup.regime.phases[phase].name}, {per_device} images per device'):
-        probe = ahead_of_time.probe(setup, phase, limit)
+def _compile(compiled: Programs, phase: int, limit: int) -> ahead_of_time.Probe:
+    per_device = compiled.batch_size // compiled.device_mesh.devices
+    with display.console.status(f'compiling {compiled.regime.phases[phase].name}, {per_device} images per device'):
+        probe = ahead_of_time.probe(compiled, phase, limit)
     verdict = 'fits' if probe.fits else 'does not fit'
     display.console.print(f'{per_device} images per device: {_memory(probe)}, {verdict} ({probe.seconds:.0f} s)')
     return probe
 
 
-def _search(setup, phase: int, first: int, limit: int, config: ml_collections.ConfigDict) -> list[ahead_of_time.Probe]:
+def _search(
+    programs: Callable[[int], Programs], phase: int, first: int, limit: int, config: ml_collections.ConfigDict
+) -> list[ahead_of_time.Probe]:
     """Every probe in the order of the search; the largest that fits last, if one does."""
     probes: dict[int, ahead_of_time.Probe] = {}
 
     def fits(batch: int) -> bool:
-        probes[batch] = _compile(setup(batch), phase, limit)
+        probes[batch] = _compile(programs(batch), phase, limit)
         return probes[batch].fits
 
     best = ahead_of_time.find_batch(fits, first, ahead_of_time.batch_unit(config.accumulation))
@@ -119,7 +119,7 @@ def _memory(probe: ahead_of_time.Probe) -> str:
 
 
 def _show(
-    setup: ahead_of_time.Planned,
+    compiled: Programs,
     phase: int,
     name: str,
     device_mesh: DeviceMesh,
@@ -128,7 +128,7 @@ def _show(
     probes: list[ahead_of_time.Probe],
 ) -> dict:
     """Print the table of a phase, for the last probe; returns the same numbers."""
-    last, sizes = probes[-1], ahead_of_time.sizes(setup, phase)
+    last, sizes = probes[-1], ahead_of_time.sizes(compiled, phase)
     batch = last.batch_per_device
     verdict = 'unknown: --memory_gib says how much there is'
     if last.limit_bytes:
@@ -136,14 +136,14 @@ def _show(
     leading = [
         ('devices', device_mesh.describe()),
         ('batch', f'{batch:,} per device, {batch * device_mesh.devices:,} in all'),
-        ('input', f'{max(setup.preprocessing.size)} px, {config.dtype}'),
+        ('input', f'{max(compiled.task.preprocessing.size)} px, {config.dtype}'),
         ('parameters', f'{sizes.trainable:,} of {sizes.parameters:,} train'),
         ('parameters on a device', program_costs.size(sizes.parameter_bytes)),
         ('optimizer state on a device', program_costs.size(sizes.optimizer_bytes)),
         ('fits', verdict),
     ]
     trailing = []
-    forward = ahead_of_time.forward_flops(setup)
+    forward = ahead_of_time.forward_flops(compiled)
     per_image = last.analysis.flops / batch if last.analysis else None
     if per_image is not None:
         trailing = [

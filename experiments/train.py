@@ -64,7 +64,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
         lambda: 'the training is finished and saved, the same command writes the results'
     ):
         _write(config, dataset, workdir, run, test)
-    display.console.print(f'test accuracy {test.accuracy:.4f}; weights in {workdir / "weights.safetensors"}')
+    display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')
 
 
 def _write(
@@ -73,7 +73,7 @@ def _write(
     backbones.save_weights(workdir / 'weights.safetensors', run.variables)
     predictions = Path('predictions') / 'test.npz'
     ids = [dataset.ids[index] for index in test.indices]
-    scores.write(workdir / predictions, ids, dataset.targets[test.indices], test.logits)
+    scores.write(workdir / predictions, ids, dataset.targets[test.indices], test.predictions['logits'])
     parameters = run.variables['params']
     row = Row(
         cell=Cell(
@@ -83,11 +83,11 @@ def _write(
             config.fraction,
             config.seed,
         ),
-        task='classification',
-        primary='accuracy',
+        task=config.task,
+        primary=test.primary,
         config=work_directories.as_read_back(config.to_dict()),
-        validation={'accuracy': run.validation_accuracy},
-        test={'accuracy': test.accuracy, 'loss': test.mean_loss},
+        validation={test.primary: run.validation_score},
+        test=test.metrics,
         selected={},
         at_edge=(),
         choices=None,
@@ -117,9 +117,7 @@ def _write(
         'data': {'provenance': dataset.provenance, 'fingerprint': dataset.fingerprint()},
         'steps': run.steps,
         'images_per_second': run.images_per_second,
-        'test_accuracy': test.accuracy,
-        'test_loss': test.mean_loss,
-        'test_correct': test.correct,
+        **{f'test_{name}': value for name, value in test.metrics.items()},
         'test_examples': test.count,
         'unreadable_examples': [*run.unreadable, *(example for example, _ in test.bad)],
         'skipped_steps': list(run.skipped),

@@ -8,6 +8,7 @@ import backbones
 from backbones.errors import UserError, unknown
 from experiments import probes
 from experiments.data import loading
+from experiments.features import taps
 from experiments.probes import knn, linear, ridge
 from experiments.results.axes import PIXELS, RANDOM, Cell, Variant
 from experiments.training import regimes
@@ -31,6 +32,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.image_size = 0  # side of every model's input; 0: what the preprocessing of its weights says
     config.batch_size = 32  # of the frozen passes
     config.calibration_images = 512  # training images for the BatchNorm statistics of random weights
+    config.tap = 'pooled'  # where heads on frozen backbones take their features: see experiments.features.taps
     config.fit = 'crop'  # how an image of other proportions is brought to a square: or 'squash', 'letterbox'
     config.stored_size = 256
     config.bad_files_limit = 10
@@ -73,6 +75,8 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
         UserError: an unknown name or a value out of range on one of the axes.
     """
     variants = [parse_variant(text) for text in _axis(config, 'backbones')]
+    for name in dict.fromkeys(variant.backbone for variant in variants if variant.backbone != PIXELS):
+        taps.check(name, backbones.create(name), config.tap, vectors=True)
     for regime in _axis(config, 'regimes'):
         if regime.partition(':')[0] not in (*FROZEN_REGIMES, *regimes.NAMES):
             raise unknown('regime', regime, {*FROZEN_REGIMES, *regimes.NAMES})

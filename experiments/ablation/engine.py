@@ -1,5 +1,6 @@
 """Running the cells of an ablation that are not finished yet."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,22 +10,21 @@ import ml_collections
 
 import backbones
 from backbones import cost
-from experiments import probes
-from experiments.ablation import extract, growth
+from experiments import probes, tasks
+from experiments.ablation import growth
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
-from experiments.ablation.extract import Costs, Unit
 from experiments.cli import display, work_directories
 from experiments.cli.versions import versions
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
-from experiments.inference import logits_of
-from experiments.probes.common import Outcome, ProbeData, Subset
-from experiments.results import older_rows, scores
+from experiments.features.extractor import Costs, Extractor
+from experiments.features.frozen_backbone import FrozenBackbone
+from experiments.features.store import Store
+from experiments.probes.common import Outcome, ProbeData, Subset, at_edge
 from experiments.results import rows as result_rows
+from experiments.results import scores
 from experiments.results.rows import Row
 from experiments.training import loop
-
-TASK, PRIMARY = 'classification', 'accuracy'
 
 
 class Engine:
@@ -34,16 +34,23 @@ class Engine:
         config: of the ablation (``cells.default_config``).
         workdir: where results, predictions and unfinished work are kept.
         load: data set by name; each is loaded only if a cell needs it.
+        store: of features that are computed already; the default one if ``None``.
 
     Raises:
         UserError: the work directory is not an ablation's, or its finished cells depend on other values of the config.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: Path, load: Callable[[str], Dataset]):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: Path,
+        load: Callable[[str], Dataset],
+        store: Store | None = None,
+    ):
         self._config = config
         self._workdir = workdir
         self._read = load
-        self._extract = extract.Extractor(config, workdir / 'features')
+        self._extract = Extractor(config, store or Store(), workdir)
         self._rows = result_rows.read(workdir)
         growth.check(workdir, config.to_dict(), self._rows)
 
@@ -83,15 +90,15 @@ class Engine:
             group = [cell for cell in pending if cell.dataset == name]
             subsets = self._subsets(dataset, group)
             frozen = [cell for cell in group if cell.regime in FROZEN_REGIMES]
-            by_unit: dict[Unit, list[Cell]] = {}
+            by_backbone: dict[FrozenBackbone, list[Cell]] = {}
             for cell in frozen:
                 init_seed = cell.seed if cell.variant.weights == RANDOM else 0
-                by_unit.setdefault(Unit(cell.variant, init_seed), []).append(cell)
-            self._run_frozen(dataset, by_unit, subsets)
+                backbone = FrozenBackbone(cell.variant.backbone, cell.variant.weights, init_seed)
+                by_backbone.setdefault(backbone, []).append(cell)
+            self._run_frozen(dataset, by_backbone, subsets)
             for cell in group:
                 if cell.regime not in FROZEN_REGIMES:
                     self._run_training(dataset, cell)
-            self._extract.forget()
 
     def _subsets(self, dataset: Dataset, cells: Sequence[Cell]) -> dict[tuple[float, int], Subset]:
         """Every training subset, made before anything is computed, so that an impossible fraction is found at once."""
@@ -101,31 +108,37 @@ class Engine:
         }
 
     def _run_frozen(
-        self, dataset: Dataset, by_unit: dict[Unit, list[Cell]], subsets: dict[tuple[float, int], Subset]
+        self, dataset: Dataset, by_backbone: dict[FrozenBackbone, list[Cell]], subsets: dict[tuple[float, int], Subset]
     ) -> None:
         with display.progress() as bar:
-            task = bar.add_task(dataset.name, total=len(by_unit) * len(dataset.targets), note='')
-            for unit, cells in by_unit.items():
-                label = unit.variant.label + (f' (seed {unit.init_seed})' if unit.variant.weights == RANDOM else '')
+            task = bar.add_task(dataset.name, total=len(by_backbone) * len(dataset.targets), note='')
+            for backbone, cells in by_backbone.items():
+                label = backbone.label
                 bar.update(task, note=label)
-                features, costs = self._extract(unit, dataset, lambda count: bar.advance(task, count))
+                extracted, costs = self._extract(backbone, dataset, lambda count: bar.advance(task, count))
+                # Without the examples that could not be read.
+                seen = extracted.dataset
+                readable = {
+                    key: dataclasses.replace(subset, rows=extracted.readable(subset.rows))
+                    for key, subset in subsets.items()
+                }
                 data = ProbeData(
-                    features,
-                    dataset.targets,
-                    len(dataset.classes),
-                    dataset.splits['validation'],
-                    dataset.splits['test'],
+                    extracted.values.reshape(len(seen.targets), -1),
+                    seen.targets,
+                    len(seen.classes),
+                    seen.splits['validation'],
+                    seen.splits['test'],
                 )
                 for regime in dict.fromkeys(cell.regime for cell in cells):
                     chosen = [cell for cell in cells if cell.regime == regime]
                     outcomes = probes.TABLE[regime](
                         data,
-                        [subsets[cell.fraction, cell.seed] for cell in chosen],
+                        [readable[cell.fraction, cell.seed] for cell in chosen],
                         self._config[regime],
                         lambda text, label=label: bar.update(task, note=f'{label}: {text}'),
                     )
                     finished = [
-                        self._row(dataset, cell, outcome, costs, len(subsets[cell.fraction, cell.seed].rows))
+                        self._row(dataset, seen, cell, outcome, costs, len(readable[cell.fraction, cell.seed].rows))
                         for cell, outcome in zip(chosen, outcomes, strict=True)
                     ]
                     self._append(finished)
@@ -134,24 +147,29 @@ class Engine:
         """Train once per learning rate, select on validation, and read the test split for the selected one only."""
         best: tuple | None = None
         begun = growth.begin_trainings(self._workdir, cell, dataset)
-        for rate in self._config.training_learning_rates:
+        rates = self._config.training_learning_rates
+        for rate in rates:
             config = self._training_config(cell, rate)
             directory = work_directories.make(begun / f'{rate:g}')
             trained = loop.fit(config, dataset, directory, tables=False)
-            if best is None or trained.validation_accuracy > best[1].validation_accuracy:
+            if best is None or trained.validation_score > best[1].validation_score:
                 best = (rate, trained)
         assert best is not None, 'the sweep has at least one learning rate'
         rate, trained = best
-        logits = logits_of(trained.model, trained.preprocessing)
+        test = trained.evaluate('test')
         outcome = Outcome(
             selected={'learning_rate': rate},
-            validation_accuracy=trained.validation_accuracy,
-            test_scores=logits(trained.variables, dataset.images, dataset.splits['test']),
+            validation_accuracy=trained.validation_score,
+            test_scores=test.predictions['logits'],
             trainable_parameters=trained.trainable,
+            at_edge=at_edge({'learning_rate': rate}, {'learning_rate': rates}),
+            choices=len(rates),
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
-        costs = Costs(parameters, logits.flops_per_image, logits.images_per_second)
-        self._append([self._row(dataset, cell, outcome, costs, trained.examples)])
+        costs = Costs(parameters, cost.count_flops(trained.model, trained.preprocessing.size))
+        reasons = dict(test.bad)
+        bad = {index: reasons[dataset.ids[index]] for index in dataset.splits['test'] if dataset.ids[index] in reasons}
+        self._append([self._row(dataset, dataset.without(bad), cell, outcome, costs, trained.examples)])
 
     def _training_config(self, cell: Cell, learning_rate: float) -> ml_collections.ConfigDict:
         config = self._config.training.copy_and_resolve_references()
@@ -168,29 +186,29 @@ class Engine:
         )
         return config
 
-    def _row(self, dataset: Dataset, cell: Cell, outcome: Outcome, costs: Costs, examples: int) -> Row:
-        """The result of one cell; its scores are written first, so a row never points to nothing."""
-        test = dataset.splits['test']
+    def _row(self, dataset: Dataset, seen: Dataset, cell: Cell, outcome: Outcome, costs: Costs, examples: int) -> Row:
+        """The result of one cell; its scores are written first, so a row never points to nothing.
+
+        Args:
+            seen: the data set without the examples that could not be read.
+        """
+        test, task = seen.splits['test'], tasks.TABLE[self._config.training.task]
         file = Path('predictions') / f'{cell.key()}.npz'
         ids = [dataset.ids[index] for index in test]
         scores.write(self._workdir / file, ids, dataset.targets[test], outcome.test_scores)
         config = self._config_of(cell, outcome)
-        at_edge = getattr(outcome, 'at_edge', None)
-        random = cell.variant.weights == RANDOM
         return Row(
             cell=cell,
-            task=TASK,
-            primary=PRIMARY,
+            task=task.name,
+            primary=task.primary,
             config=config,
-            validation={PRIMARY: outcome.validation_accuracy},
-            test={PRIMARY: float((outcome.test_scores.argmax(-1) == dataset.targets[test]).mean())},
+            validation={task.primary: outcome.validation_accuracy},
+            test=task.score({'logits': outcome.test_scores}, dataset.targets[test]),
             selected=outcome.selected,
-            at_edge=tuple(older_rows.at_edge(cell.regime, config, outcome.selected) if at_edge is None else at_edge),
-            choices=getattr(outcome, 'choices', None) or older_rows.choices(cell.regime, config, examples),
-            # The seed draws the training subset and random weights, whatever the head makes of them.
-            depends_on_seed=random
-            or cell.fraction < 1
-            or getattr(outcome, 'depends_on_seed', cell.regime not in ('knn', 'ridge')),
+            at_edge=outcome.at_edge,
+            choices=outcome.choices,
+            # The seed draws random weights too, whatever the head makes of them.
+            depends_on_seed=cell.variant.weights == RANDOM or outcome.depends_on_seed,
             costs={
                 'parameters': costs.parameters,
                 'trainable_parameters': outcome.trainable_parameters,
@@ -199,12 +217,12 @@ class Engine:
                 'images_per_second': costs.images_per_second or None,
             },
             data={
-                'provenance': dataset.provenance,
+                'provenance': seen.provenance,
                 'fingerprint': dataset.fingerprint(),
                 'train_examples': examples,
-                'validation_examples': len(dataset.splits['validation']),
+                'validation_examples': len(seen.splits['validation']),
                 'test_examples': len(test),
-                'skipped': len(dataset.skipped),
+                'skipped': len(seen.skipped),
             },
             versions=versions(),
             predictions=file.as_posix(),

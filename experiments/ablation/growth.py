@@ -31,7 +31,7 @@ _READING = ('stored_size', 'bad_files_limit')
 _NOT_OF_TRAINING = frozenset(f'training.{key}' for key in (*FREE_KEYS, *_SET_BY_CELL, *_READING))
 
 # What a key stood for in versions that did not have it, where that is not its default.
-VALUES_BEFORE: Mapping[str, Any] = {}
+VALUES_BEFORE: Mapping[str, Any] = {'linear.solver': 'adamw'}
 
 
 def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,5 +16,6 @@ def input_preprocessing(backbone: str, weights: str, image_size: int, fit: str =
     Raises:
         UserError: no such backbone, weights or fit.
     """
+    backbones.info(backbone)  # the name before the weights, which may be none
     expected = backbones.preprocess(backbone if weights in ('', 'random') else weights, backbone)
     return expected.replace(size=image_size or None, crop=1.0, fit=fit)

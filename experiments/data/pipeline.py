@@ -39,9 +39,9 @@ class HostBatch:
 
     Attributes:
         step: its number; of an evaluation, the number of the batch.
-        arrays: ``'image'``: ``uint8[rows, height, width, channels]``, ``'label'``: ``int32[rows]``, ``'weight'``:
-            ``float32[rows]``, 1 for an example and 0 for what only fills a row: a copy of the first good example of
-            these rows, or zeros where there is none.
+        arrays: ``'image'``: ``uint8[rows, height, width, channels]``, ``'target'``: as in the data set,
+            ``'weight'``: ``float32[rows]``, 1 for an example and 0 for what only fills a row: a copy of the first good
+            example of these rows, or zeros where there is none.
         ids: of the example that belongs into each row; empty where an evaluation has none left.
         bad: ``(id, reason)`` of each of them that could not be read.
     """
@@ -313,13 +313,13 @@ def _generate(
 def _host_batch(dataset: Dataset, step: int, rows: _Rows, read: _Read) -> HostBatch:
     good = rows.examples >= 0
     good[list(read.bad)] = False
-    label = np.zeros(len(good), np.int32)
-    if good.any():
-        label[:] = np.where(good, dataset.targets[rows.examples], dataset.targets[rows.examples[good.argmax()]])
+    # What only fills a row has the target of the first good example, as it has its pixels.
+    examples = np.where(good, rows.examples, rows.examples[good.argmax()])
+    target = dataset.targets[examples] if good.any() else np.zeros_like(dataset.targets[:1]).repeat(len(good), 0)
     ids = tuple(dataset.ids[index] if index >= 0 else '' for index in rows.examples)
     # Grain unlinks the shared memory of a worker's array when that is deleted, and JAX may keep the memory only.
     image = read.image if type(read.image) is np.ndarray else np.array(read.image)
-    arrays = {'image': image, 'label': label, 'weight': good.astype(np.float32)}
+    arrays = {'image': image, 'target': target, 'weight': good.astype(np.float32)}
     return HostBatch(step, arrays, ids, tuple((ids[row], why) for row, why in read.bad.items()))
 
 

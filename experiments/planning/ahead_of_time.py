@@ -5,35 +5,44 @@ import math
 import re
 import time
 from collections.abc import Callable
-from functools import cached_property
 
 import jax
+import ml_collections
 from jax.sharding import NamedSharding
 
 from backbones import cost
 from backbones.errors import UserError
-from backbones.preprocessing import Preprocessing
+from experiments import tasks
 from experiments.data.model_input import input_preprocessing
 from experiments.planning import program_costs
-from experiments.training.setup import Setup
+from experiments.training import config as configuration
+from experiments.training.mesh import DeviceMesh
+from experiments.training.programs import Programs, programs
 
 # Batches of the search; 8 examples are one tile of a TPU's registers.
 UNIT = 8
 _MOST = 2**16
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Planned(Setup):
-    """A training whose weights need not be there.
+def planned(
+    config: ml_collections.ConfigDict,
+    classes: int,
+    stored_shape: tuple[int, int, int],
+    batch_size: int,
+    device_mesh: DeviceMesh,
+) -> Programs:
+    """The programs of a training whose data and weights need not be there.
 
-    Their constants of preprocessing don't change what the step costs, and the side of the input is that of the
-    backbone's published weights unless the config says another one.
+    The weights' constants of preprocessing do not change what a step costs, and the side of the input is that of the
+    backbone's published weights unless the config says another one. Class weights are all 1, which compiles alike.
+
+    Raises:
+        UserError: a value of the config does not fit.
     """
-
-    @cached_property
-    def preprocessing(self) -> Preprocessing:
-        """What the backbone's published weights need."""
-        return input_preprocessing(self.config.backbone, '', self.config.image_size, self.config.fit)
+    configuration.check(config)
+    preprocessing = input_preprocessing(config.backbone, '', config.image_size, config.fit)
+    task = tasks.TABLE[config.task].create(config, classes, preprocessing)
+    return programs(task, configuration.compiled_values(config), stored_shape, batch_size, device_mesh)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +66,17 @@ class Probe:
     analysis: program_costs.Analysis | None
 
 
-def probe(setup: Setup, phase: int, limit_bytes: int = 0) -> Probe:
+def probe(compiled: Programs, phase: int, limit_bytes: int = 0) -> Probe:
     """Compile the step of a phase.
 
     Args:
-        setup: on the devices that it is for.
+        compiled: on the devices that it is for.
         phase: its number.
         limit_bytes: memory of a device; 0: unknown.
     """
-    lowered = setup.train_step(phase).lower(setup.abstract_state(phase), setup.abstract_batch())
+    lowered = compiled.lowered(phase)
     start = time.monotonic()
-    per_device = setup.batch_size // setup.device_mesh.devices
+    per_device = compiled.batch_size // compiled.device_mesh.devices
     try:
         program = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -137,9 +146,9 @@ class Sizes:
     optimizer_bytes: int
 
 
-def sizes(setup: Setup, phase: int) -> Sizes:
+def sizes(compiled: Programs, phase: int) -> Sizes:
     """Measure the state of a phase."""
-    state = setup.abstract_state(phase)
+    state = compiled.abstract_state(phase)
     trainable, frozen = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.trainable, state.frozen))
     return Sizes(
         trainable + frozen,
@@ -158,14 +167,9 @@ def _bytes_per_device(tree: object) -> int:
     return total
 
 
-def forward_flops(setup: Setup) -> int:
-    """Of one image through the classifier."""
-    return cost.count_flops(setup.model, setup.preprocessing.size)
-
-
-def class_weights(kind: str, classes: int) -> tuple[float, ...]:
-    """Stand-ins: the program is the same for all values."""
-    return () if kind == 'none' else (1.0,) * classes
+def forward_flops(compiled: Programs) -> int:
+    """Of one image through the model."""
+    return cost.count_flops(compiled.model, compiled.task.preprocessing.size)
 
 
 def stored_shape(text: str) -> tuple[int, int, int]:

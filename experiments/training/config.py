@@ -1,135 +1,208 @@
-"""Every value that a training reads, and what can be said against a config before anything is computed."""
+"""The one table of every value that a training reads."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
 
 from backbones.errors import UserError, unknown
 from backbones.preprocessing import FITS
+from experiments.training import regimes
 
-# Where and how a run computes, but not what: these may differ between the runs that share a work directory.
-FREE_KEYS = frozenset(
-    {
-        'mesh.data',
-        'mesh.fsdp',
-        'threads',
-        'processes',
-        'prefetch',
-        'checkpoint_epochs',
-        'keep_checkpoints',
-        'non_finite',
-        'tensorboard',
-        'wandb_project',
-    }
-)
+Check = Callable[[str, Any], None]
+
+
+def _positive(key: str, value: float) -> None:
+    if value <= 0:
+        raise UserError(f'config key {key!r} must be positive, not {value}')
+
+
+def _not_negative(key: str, value: float) -> None:
+    if value < 0:
+        raise UserError(f'config key {key!r} must not be negative, but is {value}')
+
+
+def _share(key: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise UserError(f'config key {key!r} must lie in [0, 1), not {value}')
+
+
+def _decay(key: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise UserError(f'config key {key!r} must lie in (0, 1], not {value}')
+
+
+def _magnitude(key: str, value: float) -> None:
+    if not 0 <= value <= 30:
+        raise UserError(f'config key {key!r} must lie in [0, 30], not {value}')
+
+
+def _all_or_positive(key: str, value: int) -> None:
+    if value != -1 and value <= 0:
+        raise UserError(f'config key {key!r} must be positive or -1 (all devices), not {value}')
+
+
+def _one_of(*choices: str) -> Check:
+    def check(key: str, value: str) -> None:
+        if value not in choices:
+            raise unknown(key, value, choices)
+
+    return check
+
+
+def _anything(key: str, value: Any) -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigKey:
+    """One row of the table.
+
+    Attributes:
+        default: the value where none is given, also in work directories that are older than the key.
+        meaning: for people.
+        check: raises a ``UserError`` at a value that cannot be meant; needs neither data nor devices.
+        free: where and how a run computes, but not what: it may differ between the runs of a work directory.
+        compiled: whether it enters the compiled step; trainings that differ in no such key share their programs.
+    """
+
+    default: Any
+    meaning: str
+    check: Check = _anything
+    free: bool = False
+    compiled: bool = False
+
+
+# Checked elsewhere, where the names are known: backbone, dataset, weights, optimizer, sampler, class_weights.
+KEYS: Mapping[str, ConfigKey] = {
+    'task': ConfigKey('classification', 'what is learned: a row of experiments.tasks.TABLE'),
+    'seed': ConfigKey(0, 'of the random weights, the order of the examples, augmentation and dropout'),
+    'backbone': ConfigKey('resnet_micro', 'a registered name', compiled=True),
+    'weights': ConfigKey('', 'source of pretrained weights; empty: random initialisation'),
+    'dataset': ConfigKey('tfds:cifar10', 'a name as experiments.data.loading takes it'),
+    'stored_size': ConfigKey(256, 'side to which images of several sizes are brought when they are decoded', _positive),
+    'image_size': ConfigKey(0, "side of the model's input; 0: what the preprocessing says", _not_negative),
+    'fit': ConfigKey(
+        'crop', "how an image of other proportions is brought to a square: or 'squash', 'letterbox'", _one_of(*FITS)
+    ),
+    'fraction': ConfigKey(1.0, 'share of the training labels that is used'),
+    # What trains.
+    'regime': ConfigKey(
+        'scratch', 'linear, partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch', compiled=True
+    ),
+    'layer_decay': ConfigKey(
+        1.0, 'factor on the learning rate per block away from the head', _decay, compiled=True
+    ),
+    'lora_alpha': ConfigKey(
+        0.0, 'an adapter is scaled by lora_alpha / rank; 0: by 1', _not_negative, compiled=True
+    ),
+    'probe_epochs': ConfigKey(5.0, "of lpft's first phase", _positive),
+    'probe_learning_rate': ConfigKey(3e-3, "of lpft's first phase", _positive),
+    # The batch and the loss.
+    'epochs': ConfigKey(10.0, 'of the last phase', _positive),
+    'batch_size': ConfigKey(128, 'of all devices and processes together', _positive),
+    'accumulation': ConfigKey(
+        1, 'micro-batches that a batch is cut into, one after the other; the update is the whole batch\'s', _positive,
+        compiled=True,
+    ),
+    'sampler': ConfigKey('shuffle', "or 'balanced': every class equally often"),
+    'class_weights': ConfigKey('none', "or 'balanced': the loss counts rare classes for more"),
+    # The optimizer.
+    'optimizer': ConfigKey('adamw', "or 'sgd', 'lamb'", compiled=True),
+    'learning_rate': ConfigKey(1e-3, 'of the last phase, after the warm-up', _positive),
+    'warmup_epochs': ConfigKey(1.0, 'epochs in which the learning rate rises from 0', _not_negative),
+    'weight_decay': ConfigKey(0.05, 'of kernels', _not_negative, compiled=True),
+    'clip_norm': ConfigKey(0.0, 'largest norm of the gradient; 0: no clipping', _not_negative, compiled=True),
+    'ema_decay': ConfigKey(
+        0.0, 'of the moving average of the parameters, which is then evaluated; 0: none', _share, compiled=True
+    ),
+    'early_stopping_epochs': ConfigKey(
+        0, 'patience: epochs without a better validation score that end a phase; 0: never', _not_negative
+    ),
+    # Augmentation and regularisation.
+    'label_smoothing': ConfigKey(0.0, 'share of the target that is spread over all classes', _share),
+    'dropout': ConfigKey(0.0, 'share of the pooled features dropped while training', _share, compiled=True),
+    'mixup': ConfigKey(0.0, 'parameter of the beta distribution of the shares; 0: off', _not_negative),
+    'cutmix': ConfigKey(0.0, 'parameter of the beta distribution of the shares; 0: off', _not_negative),
+    'flip': ConfigKey(True, 'mirror half of the images left to right'),
+    'shift': ConfigKey(0, 'random shifts of up to this many stored pixels', _not_negative),
+    'crop_scale': ConfigKey(0.0, 'random resized crops of at least this share of the area; 0: none', _share),
+    'rand_augment_layers': ConfigKey(0, 'random operations per image; 0: none', _not_negative),
+    'rand_augment_magnitude': ConfigKey(9.0, 'from 0 to 30', _magnitude),
+    # Devices and memory.
+    'dtype': ConfigKey(
+        'float32', "of the computation, or 'bfloat16'; parameters are always float32",
+        _one_of('float32', 'bfloat16'), compiled=True,
+    ),
+    'gradient_checkpointing': ConfigKey(
+        False, 'blocks are computed again in the backward pass: less memory, more time', compiled=True
+    ),
+    'mesh.data': ConfigKey(-1, 'devices that share the batch; -1: all that are left', _all_or_positive, free=True),
+    'mesh.fsdp': ConfigKey(1, 'devices that share the batch and the parameters', _positive, free=True),
+    # Reading.
+    'threads': ConfigKey(0, 'that read the data; 0: one per core', _not_negative, free=True),
+    'processes': ConfigKey(
+        0, 'that read the data, each with its threads; 0: only threads', _not_negative, free=True
+    ),
+    'prefetch': ConfigKey(4, 'batches read ahead', _positive, free=True),
+    'bad_files_limit': ConfigKey(10, 'more unreadable examples than this end the run', _not_negative),
+    # What is told and kept.
+    'non_finite': ConfigKey(
+        'stop', "at a loss or gradient that is not finite; or 'skip': leave this step's update out",
+        _one_of('stop', 'skip'), free=True,
+    ),
+    'evaluate_epochs': ConfigKey(1, 'epochs between evaluations on the validation split', _positive),
+    'log_steps': ConfigKey(0, "steps between rows in metrics.jsonl; 0: only the epochs' rows", _not_negative),
+    'tensorboard': ConfigKey(False, 'write TensorBoard files too', free=True),
+    'wandb_project': ConfigKey('', 'project of Weights & Biases; empty: none', free=True),
+    'checkpoint_epochs': ConfigKey(1.0, 'epochs between checkpoints', _positive, free=True),
+    'keep_checkpoints': ConfigKey(2, 'how many of the newest checkpoints stay', _positive, free=True),
+    'keep_best': ConfigKey(False, 'the result is the epoch with the best validation score, not the last one'),
+}  # fmt: skip
+
+FREE_KEYS = frozenset(key for key, row in KEYS.items() if row.free)
+_COMPILED_KEYS = tuple(key for key, row in KEYS.items() if row.compiled)
 
 
 def default_config() -> ml_collections.ConfigDict:
     """Every value that a training reads; config files change some of them."""
     config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.backbone = 'resnet_micro'
-    config.weights = ''  # source of pretrained weights; empty: random initialisation
-    config.dataset = 'tfds:cifar10'
-    config.stored_size = 256  # side to which images of several sizes are brought when they are decoded
-    config.fit = 'crop'  # how an image of other proportions is brought to a square: or 'squash', 'letterbox'
-    config.image_size = 0  # side of the model's input; 0: what the preprocessing says
-    config.fraction = 1.0  # share of the training labels that is used
-
-    # What trains: linear, partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch.
-    config.regime = 'scratch'
-    config.layer_decay = 1.0  # factor on the learning rate per block away from the head
-    config.lora_alpha = 0.0  # an adapter is scaled by lora_alpha / rank; 0: by 1
-    config.probe_epochs = 5.0  # of lpft's first phase
-    config.probe_learning_rate = 3e-3
-
-    config.epochs = 10.0
-    config.batch_size = 128  # of all devices and processes together
-    config.accumulation = 1  # parts into which a batch is cut, one after the other; the update is the whole batch's
-    config.sampler = 'shuffle'  # or 'balanced': every class equally often
-    config.class_weights = 'none'  # or 'balanced': the loss counts rare classes for more
-
-    config.optimizer = 'adamw'  # or 'sgd', 'lamb'
-    config.learning_rate = 1e-3
-    config.warmup_epochs = 1.0
-    config.weight_decay = 0.05
-    config.clip_norm = 0.0  # 0: no clipping
-    config.ema_decay = 0.0  # of the moving average of the parameters, which is then evaluated; 0: none
-    config.early_stopping_epochs = 0  # epochs without a better validation accuracy that end a training; 0: never
-
-    config.label_smoothing = 0.0
-    config.dropout = 0.0
-    config.mixup = 0.0  # parameters of the beta distribution of the shares; 0: off
-    config.cutmix = 0.0
-    config.flip = True
-    config.shift = 0  # random shifts of up to this many stored pixels
-    config.crop_scale = 0.0  # random resized crops of at least this share of the area; 0: none
-    config.rand_augment_layers = 0  # random operations per image; 0: none
-    config.rand_augment_magnitude = 9.0  # from 0 to 30
-
-    config.dtype = 'float32'  # of the computation; parameters are always float32
-    config.gradient_checkpointing = False  # blocks are computed again in the backward pass: less memory, more time
-    config.mesh = ml_collections.ConfigDict()
-    config.mesh.data = -1  # devices that share the batch; -1: all that are left
-    config.mesh.fsdp = 1  # devices that share the batch and the parameters
-
-    config.threads = 0  # that read the data; 0: one per core
-    config.processes = 0  # that read the data, each with its threads; 0: only threads
-    config.prefetch = 4  # batches read ahead
-    config.bad_files_limit = 10  # more unreadable examples than this end the run
-
-    config.non_finite = 'stop'  # at a loss or gradient that is no number; or 'skip': leave this step's update out
-    config.evaluate_epochs = 1  # epochs between evaluations on the validation split
-    config.log_steps = 0  # steps between rows in metrics.jsonl; 0: only the epochs' rows
-    config.tensorboard = False
-    config.wandb_project = ''
-    config.checkpoint_epochs = 1.0
-    config.keep_checkpoints = 2
-    config.keep_best = False  # the result is the epoch with the best validation accuracy, not the last one
+    for key, row in KEYS.items():
+        group, dot, name = key.partition('.')
+        if dot and group not in config:
+            config[group] = ml_collections.ConfigDict()
+        (config[group] if dot else config)[name or key] = row.default
     return config
 
 
-_POSITIVE = (
-    'epochs', 'batch_size', 'learning_rate', 'checkpoint_epochs', 'evaluate_epochs', 'accumulation', 'probe_epochs',
-    'probe_learning_rate', 'prefetch', 'keep_checkpoints', 'mesh.fsdp',
-)  # fmt: skip
-_NOT_NEGATIVE = (
-    'warmup_epochs', 'weight_decay', 'clip_norm', 'early_stopping_epochs', 'mixup', 'cutmix', 'shift', 'lora_alpha',
-    'rand_augment_layers', 'threads', 'processes', 'bad_files_limit', 'log_steps', 'image_size',
-)  # fmt: skip
-_SHARES = ('label_smoothing', 'dropout', 'crop_scale', 'ema_decay')
-_CHOICES = {
-    'dtype': ('float32', 'bfloat16'),
-    'fit': FITS,
-    'non_finite': ('stop', 'skip'),
-}
+def compiled_values(config: ml_collections.ConfigDict) -> tuple[tuple[str, Any], ...]:
+    """Key and value of what enters a compiled step, beside the task and the devices; hashable."""
+    return tuple((key, _value(config, key)) for key in _COMPILED_KEYS)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Ranges and choices that need neither data nor devices.
+    """Ranges, choices and combinations that need neither data nor devices.
 
     Raises:
-        UserError: a value that can't be meant; names the key.
+        UserError: a value that cannot be meant; names the key.
     """
-    for key, choices in _CHOICES.items():
-        if config[key] not in choices:
-            raise unknown(key, config[key], choices)
-    for key in _POSITIVE:
-        if _value(config, key) <= 0:
-            raise UserError(f'config key {key!r} must be positive, not {_value(config, key)}')
-    for key in _NOT_NEGATIVE:
-        if config[key] < 0:
-            raise UserError(f'config key {key!r} must not be negative, but is {config[key]}')
-    for key in _SHARES:
-        if not 0 <= config[key] < 1:
-            raise UserError(f'config key {key!r} must lie in [0, 1), not {config[key]}')
-    if not 0 < config.layer_decay <= 1:
-        raise UserError(f"config key 'layer_decay' must lie in (0, 1], not {config.layer_decay}")
-    if not 0 <= config.rand_augment_magnitude <= 30:
-        raise UserError(f"config key 'rand_augment_magnitude' must lie in [0, 30], not {config.rand_augment_magnitude}")
-    if config.mesh.data != -1 and config.mesh.data <= 0:
-        raise UserError(f"config key 'mesh.data' must be positive or -1 (all devices), not {config.mesh.data}")
+    for key, row in KEYS.items():
+        row.check(key, _value(config, key))
+    regime, weights = regimes.parse(config.regime), config.weights
+    if regime.pretrained and not weights:
+        raise UserError(
+            f'the regime {config.regime!r} starts from pretrained weights and config key weights is empty; '
+            f"name a source, or take the regime 'scratch'"
+        )
+    if not regime.pretrained and weights:
+        raise UserError(
+            f'the regime {config.regime!r} starts from random weights, but config key weights is {weights!r}; '
+            f"leave it empty, or take the regime 'finetune'"
+        )
 
 
-def _value(config: ml_collections.ConfigDict, key: str):
+def _value(config: ml_collections.ConfigDict, key: str) -> Any:
     *parents, last = key.split('.')
     for parent in parents:
         config = config[parent]

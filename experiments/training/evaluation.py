@@ -1,16 +1,19 @@
-"""Exact evaluation: sums over every example once, for any number of examples, devices and processes."""
+"""Exact evaluation: every example once, for any number of examples, devices and processes."""
 
 import contextlib
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import ml_collections
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from experiments.data import pipeline
 from experiments.data.dataset import Dataset
-from experiments.training.mesh import DeviceMesh
+from experiments.training.programs import Programs
+
+_BATCH_SIZE = 256
 
 
 class GivenUp(Exception):
@@ -22,39 +25,40 @@ class Evaluation:
     """Of some examples, read and predicted.
 
     Attributes:
-        indices: the examples that could be read, in the order of ``logits``.
-        logits: of each of them.
-        loss: sum of the cross-entropies.
-        correct: number of examples whose largest logit is their label's.
-        count: number of examples.
+        indices: the examples that could be read, in the order of the predictions.
+        predictions: of each of them, what the task keeps: name → array.
+        metrics: ``loss`` (the mean over the examples) and every metric of the task.
+        primary: the one that selects.
         bad: id and reason of each example that could not be read.
     """
 
     indices: Int[np.ndarray, ' count']
-    logits: Float[np.ndarray, 'count classes']
-    loss: float
-    correct: int
-    count: int
+    predictions: dict[str, np.ndarray]
+    metrics: dict[str, float]
+    primary: str
     bad: tuple[tuple[str, str], ...]
 
     @property
-    def accuracy(self) -> float:
-        """Share of the examples."""
-        return self.correct / max(self.count, 1)
+    def count(self) -> int:
+        """Number of examples."""
+        return len(self.indices)
 
     @property
-    def mean_loss(self) -> float:
-        """Cross-entropy per example."""
-        return self.loss / max(self.count, 1)
+    def score(self) -> float:
+        """The metric that selects."""
+        return self.metrics[self.primary]
+
+
+def batch_size(examples: int, devices: int) -> int:
+    """Examples per call of the compiled program: no more than need be, as the last batch is filled up."""
+    return min(-(-_BATCH_SIZE // devices), -(-examples // devices)) * devices
 
 
 def evaluate(
-    step: Callable[[dict, dict], dict],
+    programs: Programs,
     variables: dict,
     dataset: Dataset,
     split: str,
-    batch_size: int,
-    device_mesh: DeviceMesh,
     config: ml_collections.ConfigDict,
     advance: Callable[[int], None] = lambda count: None,
     stops: Callable[[], bool] = lambda: False,
@@ -62,25 +66,28 @@ def evaluate(
     """Evaluate a split; every process takes part and gets the whole result.
 
     Args:
-        step: ``Setup.evaluation_step``.
+        programs: of the training.
         variables: laid over the devices.
-        batch_size: examples per call on all devices; the last batch is filled up with examples of no weight.
+        dataset: with the split.
+        split: its name.
         config: of the training (how data are read).
         advance: is told the number of examples after each batch.
         stops: is asked after each batch whether to give up; all processes must get the same answer.
 
     Raises:
         GivenUp: ``stops`` said so.
+        UserError: the split is empty, or more examples than the limit cannot be read.
     """
-    indices = dataset.splits[split]
-    rows = device_mesh.rows(batch_size)
-    # Exact whole numbers and a float64 sum, whatever the number of batches.
-    loss, correct, count = 0.0, 0, 0
-    logits, seen, bad = [], [], []
+    indices, device_mesh = dataset.splits[split], programs.device_mesh
+    size = batch_size(len(indices), device_mesh.devices)
+    rows = device_mesh.rows(size)
+    # A float64 sum, whatever the number of batches.
+    loss, count = 0.0, 0
+    predictions, seen, bad = [], [], []
     reading = pipeline.evaluation_batches(
         dataset,
         indices,
-        batch_size,
+        size,
         rows=rows,
         threads=config.threads,
         prefetch=config.prefetch,
@@ -88,16 +95,19 @@ def evaluate(
     )
     with contextlib.closing(reading):
         for host in reading:
-            sums = step(variables, device_mesh.batch_arrays(host.arrays, rows, batch_size))
-            loss += float(sums['loss'])
-            correct += int(sums['correct'])
-            count += int(sums['count'])
-            valid = np.asarray(sums['valid'])
-            members = np.resize(indices[host.step * batch_size : (host.step + 1) * batch_size], batch_size)
-            logits.append(np.asarray(sums['logits'])[valid])
+            outputs = programs.evaluation_step(variables, device_mesh.batch_arrays(host.arrays, rows, size))
+            loss += float(outputs['loss'])
+            count += int(outputs['count'])
+            valid = np.asarray(outputs['valid'])
+            members = np.resize(indices[host.step * size : (host.step + 1) * size], size)
+            predictions.append({name: np.asarray(array)[valid] for name, array in outputs['predictions'].items()})
             seen.append(members[valid])
             bad += host.bad
-            advance(min(batch_size, len(indices) - host.step * batch_size))
+            advance(min(size, len(indices) - host.step * size))
             if stops():
                 raise GivenUp
-    return Evaluation(np.concatenate(seen), np.concatenate(logits), loss, correct, count, tuple(bad))
+    read = np.concatenate(seen)
+    kept = jax.tree.map(lambda *parts: np.concatenate(parts), *predictions)
+    task = programs.task
+    metrics = {'loss': loss / max(count, 1), **task.score(kept, dataset.targets[read])}
+    return Evaluation(read, kept, metrics, task.primary, tuple(bad))

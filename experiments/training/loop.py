@@ -1,57 +1,63 @@
 """One training run: phases of steps, evaluations, checkpoints; interrupted anywhere, it continues bit by bit.
 
-Everything that decides the next step is in the checkpoint: the state on the devices, and ``phase.Progress`` beside it.
-The examples of a step, its random numbers and its learning rate are functions of the number of the step.
+Everything that decides the next step is in the checkpoint: the state on the devices, and ``progress.Progress`` beside
+it. The examples of a step, its random numbers and its learning rate are functions of the number of the step.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import ml_collections
 
+from backbones.errors import UserError
+from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from experiments.cli import atomic_files, display
+from experiments.cli.exit_status import Preempted
+from experiments.data import pipeline
 from experiments.data.dataset import Dataset
 from experiments.planning import program_costs
+from experiments.training import introduction
 from experiments.training.checkpoints import Checkpoints
-from experiments.training.evaluation import Evaluation
-from experiments.training.monitor import Monitor
-from experiments.training.phase import Phase, Progress
+from experiments.training.evaluation import Evaluation, GivenUp
+from experiments.training.monitor import EVENTS, Monitor
 from experiments.training.preemption import Interruption
+from experiments.training.profiling import Profile
+from experiments.training.progress import Progress
 from experiments.training.session import Session
-from experiments.training.step import TrainState
+from experiments.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a training leaves behind.
+    """What a training leaves.
 
     Attributes:
-        model: the classifier.
+        model: the model of the task.
         variables: its parameters and statistics, whole, adapters merged, averaged if the config asks for it.
         preprocessing: what its input needs.
         steps: number of steps taken.
         examples: number of training examples.
         trainable: number of parameters that trained (in the last phase).
-        validation_accuracy: of these variables.
+        validation_score: the primary metric of these variables.
         images_per_second: training throughput without the first step of this process.
         skipped: steps whose update was left out as it was not finite.
         unreadable: training examples that could not be read.
         evaluate: evaluates a split, on all processes; ask for the test split once.
     """
 
-    model: nn.Module
+    model: Model
     variables: dict
     preprocessing: Preprocessing
     steps: int
     examples: int
     trainable: int
-    validation_accuracy: float
+    validation_score: float
     images_per_second: float
     skipped: tuple[int, ...]
     unreadable: tuple[str, ...]
@@ -66,9 +72,9 @@ def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, ta
 def run(
     session: Session, profile: bool = False, interruption: Interruption | None = None, tables: bool = True
 ) -> Trained:
-    """Train a classifier to the end, from the newest intact checkpoint in its directory if there is one.
+    """Train to the end, from the newest intact checkpoint in the session's directory if there is one.
 
-    Writes ``metrics.jsonl`` (a row per evaluation: training metrics, validation accuracy), ``parameters.json`` (what
+    Writes ``metrics.jsonl`` (a row per evaluation: metrics of training and validation), ``parameters.json`` (what
     trains), ``events.jsonl`` (what happened to the run) and ``checkpoints/``.
 
     Args:
@@ -79,15 +85,14 @@ def run(
 
     Raises:
         UserError: a value of the config that does not fit, a loss that is not finite (unless the config skips such
-            steps), too many unreadable examples, a checkpoint that can't be written or none that is intact. What was
+            steps), too many unreadable examples, a checkpoint that cannot be written or none that is intact. What was
             saved before is good in each case.
         Preempted: the process was asked to stop; its state is saved.
     """
-    config, setup, directory = session.config, session.setup, session.directory
-    regime = setup.regime
+    config, directory = session.config, session.directory
 
     def abstract(metadata: dict) -> TrainState:
-        return setup.abstract_state(metadata['phase'])
+        return session.programs.abstract_state(metadata['phase'])
 
     with contextlib.ExitStack() as contexts:
         interruption = interruption or contexts.enter_context(Interruption())
@@ -96,15 +101,14 @@ def run(
             Checkpoints(directory / 'checkpoints', config.keep_checkpoints, session.keeps_best)
         )
         progress = Progress()
-
-        def last_good() -> str:
-            saved = checkpoints.steps()
-            last = f'the last good checkpoint is step {saved[-1]:,}' if saved else 'there is no checkpoint yet'
-            return f'the run had finished step {progress.step:,}, {last}'
-
-        contexts.enter_context(atomic_files.os_errors_as_user_errors(last_good))
+        contexts.enter_context(
+            atomic_files.os_errors_as_user_errors(
+                lambda: f'the run had finished step {progress.step:,}, {_last_good(checkpoints)}'
+            )
+        )
+        # From the newest checkpoint, or from the beginning.
         restored = checkpoints.restore_latest(abstract)
-        progress = Progress(**restored.metadata) if restored else Progress()
+        progress = Progress.from_metadata(restored.metadata) if restored else Progress()
         monitor = contexts.enter_context(
             Monitor(directory, config, progress.step, session.is_main_process, progress.evaluation_due)
         )
@@ -115,17 +119,18 @@ def run(
             monitor.event('resumed', f'resumed after step {progress.step:,}', step=progress.step)
         else:
             if session.is_main_process:
-                session.save_freeze_tables()
+                introduction.save(session)
                 if tables:
-                    session.introduce()
-            state = setup.initial_state()
+                    introduction.show(session)
+            state = session.initial_state()
+        # Phase by phase; all regimes but lpft have one.
         while True:
             if not progress.over:
-                state = Phase(session, progress, checkpoints, monitor, interruption).run(state, profile)
-            if progress.phase == len(regime.phases) - 1:
+                state = _Phase(session, progress, checkpoints, monitor, interruption).run(state, profile)
+            if session.is_last(progress.phase):
                 break
             progress = progress.next_phase()
-            state, told = setup.next_state(state, progress.phase)
+            state, told = session.next_phase_state(state, progress.phase)
             monitor.event('phase', f'phase {session.phase_names[progress.phase]} begins; {told}', step=progress.step)
         if session.keeps_best:
             checkpoints.wait()
@@ -134,17 +139,17 @@ def run(
                 state = best.state
                 monitor.event('best', f'the best epoch ended with step {best.step:,}', step=best.step)
     return Trained(
-        setup.model,
-        setup.plain_variables(state),
-        setup.preprocessing,
-        progress.step,
-        len(session.indices),
-        sum(leaf.size for leaf in jax.tree.leaves(state.trainable)),
-        progress.best if session.keeps_best else progress.last_accuracy,
-        monitor.meter.steps_per_second * setup.batch_size,
-        tuple(progress.skipped),
-        tuple(progress.bad),
-        functools.partial(session.evaluate, state.variables()),
+        model=session.programs.model,
+        variables=session.host_variables(state),
+        preprocessing=session.programs.task.preprocessing,
+        steps=progress.step,
+        examples=len(session.indices),
+        trainable=sum(leaf.size for leaf in jax.tree.leaves(state.trainable)),
+        validation_score=progress.best_score if session.keeps_best else progress.last_score,
+        images_per_second=monitor.meter.steps_per_second * session.batch_size,
+        skipped=tuple(progress.skipped),
+        unreadable=tuple(progress.bad),
+        evaluate=functools.partial(session.evaluate, state.variables()),
     )
 
 
@@ -154,11 +159,182 @@ def dry_run(session: Session) -> dict[str, float]:
     Returns:
         The metrics of the step.
     """
-    session.introduce()
+    introduction.show(session)
     with contextlib.closing(session.batches(0, 1)) as reading:
-        batch = session.place(next(reading))
-    state = session.setup.initial_state()
-    program = session.setup.train_step(0).lower(state, batch).compile()
+        batch = session.device_put(next(reading))
+    state, rate = session.initial_state(), session.learning_rate(0, 0)(0)
+    program = session.programs.train_step(0).lower(state, batch, rate).compile()
     display.console.print(program_costs.table(program_costs.analyse(program)))
-    _, metrics = program(state, batch)
+    _, metrics = program(state, batch, rate)
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _last_good(checkpoints: Checkpoints) -> str:
+    saved = checkpoints.steps()
+    return f'the last good checkpoint is step {saved[-1]:,}' if saved else 'there is no checkpoint yet'
+
+
+class _Phase:
+    """The steps of one phase; ``progress`` follows them.
+
+    The devices are one step ahead: the metrics of a step are looked at while the next one is computed.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        progress: Progress,
+        checkpoints: Checkpoints,
+        monitor: Monitor,
+        interruption: Interruption,
+    ):
+        self._session, self._progress, self._checkpoints = session, progress, checkpoints
+        self._monitor, self._interruption = monitor, interruption
+        config = session.config
+        self._end = progress.phase_start + session.phase_steps(progress.phase)
+        self._learning_rate = session.learning_rate(progress.phase, progress.phase_start)
+        self._evaluation_steps = config.evaluate_epochs * session.steps_per_epoch
+        self._checkpoint_steps = max(1, round(config.checkpoint_epochs * session.steps_per_epoch))
+        self._pending: collections.deque[tuple[int, dict, tuple[str, ...]]] = collections.deque()
+        self._name = session.phase_names[progress.phase]
+        self._is_last = session.is_last(progress.phase)
+        self._bar = monitor.bar(f'{config.backbone} {self._name}', self._end, progress.step)
+
+    def run(self, state: TrainState, profile: bool) -> TrainState:
+        """Take the steps that are left.
+
+        Raises:
+            UserError: see ``loop.run``.
+            Preempted: the process was asked to stop; the state is saved.
+        """
+        if self._progress.evaluation_due:
+            self._pause(state, stops=False, saves=True)
+        if not self._progress.over:
+            state = self._take_steps(state, profile)
+        self._monitor.done(self._bar)
+        return state
+
+    def _take_steps(self, state: TrainState, profile: bool) -> TrainState:
+        session, progress = self._session, self._progress
+        train_step = session.programs.train_step(progress.phase)
+        self._monitor.advance(self._bar, note='compiling')
+        first = progress.step
+        reading = session.batches(first, self._end)
+        with contextlib.closing(reading), Profile(session.directory if profile else None, first) as tracing:
+            for host in reading:
+                step = host.step + 1
+                tracing.before(step)
+                state, metrics = train_step(state, session.device_put(host), self._learning_rate(host.step))
+                self._pending.append((step, metrics, host.ids))
+                self._note_bad(host)
+                if len(self._pending) > 1:
+                    self._settle()
+                within = step - progress.phase_start
+                stops = self._interruption.asked()
+                evaluates = within % self._evaluation_steps == 0 or step == self._end
+                saves = within % self._checkpoint_steps == 0 or step == self._end
+                if not (evaluates or saves or stops or tracing.last(step)):
+                    continue
+                while self._pending:
+                    self._settle()
+                tracing.after(step)
+                progress.step, progress.evaluation_due = step, evaluates
+                if evaluates or saves or stops:
+                    self._pause(state, stops, saves)
+                if progress.over:
+                    break
+        return state
+
+    def _pause(self, state: TrainState, stops: bool, saves: bool) -> None:
+        """Between two steps: evaluate if it is due, save if there is a reason to, and stop if asked to.
+
+        Raises:
+            Preempted: the state is saved.
+        """
+        session, progress, monitor = self._session, self._progress, self._monitor
+        evaluated = progress.evaluation_due and not stops and self._evaluate(state)
+        stops = stops or progress.evaluation_due
+        best_yet = evaluated and session.keeps_best and self._is_last and progress.stale == 0
+        if saves or stops or best_yet or progress.over:
+            # Who resumes from here computes no row before it again.
+            monitor.flush()
+            score = progress.last_score if evaluated and self._is_last else None
+            self._checkpoints.save(progress.step, state, dataclasses.asdict(progress), score)
+            monitor.meter.pause()
+        if stops and not (progress.over and self._is_last):
+            self._checkpoints.wait()
+            monitor.event('preempted', f'asked to stop: step {progress.step:,} is saved', step=progress.step)
+            raise Preempted(progress.step)
+
+    def _settle(self) -> None:
+        """Look at the oldest step that nobody has looked at yet; waits until the devices have done it."""
+        session, progress, monitor = self._session, self._progress, self._monitor
+        step, metrics, ids = self._pending.popleft()
+        values = {name: float(value) for name, value in metrics.items()}
+        if not values.pop('finite'):
+            self._not_finite(step, values, ids)
+        else:
+            if session.config.log_steps and step % session.config.log_steps == 0:
+                monitor.row(step, values)
+            progress.add({name: value for name, value in values.items() if name != 'learning_rate'})
+        monitor.meter.lap(step)
+        speed = monitor.meter.steps_per_second * session.batch_size
+        shown = [f'{name} {values[name]:.3f}' for name in ('loss', session.programs.task.primary) if name in values]
+        monitor.advance(self._bar, completed=step, note=', '.join([*shown, f'{speed:,.0f} images/s']))
+
+    def _not_finite(self, step: int, values: dict[str, float], ids: tuple[str, ...]) -> None:
+        """The state was left as it was before this step; say so, and stop unless the config wants to go on."""
+        session, progress = self._session, self._progress
+        what = f'step {step:,}: loss {values["loss"]}, gradient norm {values["gradient_norm"]}'
+        shown = ', '.join(ids[:8]) + (f' and {len(ids) - 8} more' if len(ids) > 8 else '')
+        self._monitor.event('not finite', f'{what}; the batch was {shown}', step=step, ids=list(ids), **{
+            name: str(value) for name, value in values.items()
+        })  # fmt: skip
+        if session.config.non_finite == 'skip':
+            progress.skipped.append(step)
+            return
+        self._checkpoints.wait()  # one may be on its way
+        raise UserError(
+            f'not a finite number at {what}; the batch was {shown} (all in {EVENTS}); '
+            f'{_last_good(self._checkpoints)}. Lower learning_rate, set clip_norm, or leave such steps out with '
+            '--config.non_finite=skip'
+        )
+
+    def _note_bad(self, host: pipeline.HostBatch) -> None:
+        progress = self._progress
+        for example, reason in host.bad:
+            if example not in progress.bad:
+                progress.bad.append(example)
+                self._monitor.event('unreadable', f'left out: {example} cannot be read ({reason})', example=example)
+
+    def _evaluate(self, state: TrainState) -> bool:
+        """Evaluate on the validation split, write the row, and see whether the phase is over.
+
+        Returns:
+            Whether it came to its end, and was not given up as the process was asked to stop.
+        """
+        session, progress, config = self._session, self._progress, self._session.config
+        try:
+            evaluation = session.evaluate(state.variables(), 'validation', self._monitor, self._interruption.asked)
+        except GivenUp:
+            return False
+        progress.evaluation_due = False
+        means = progress.evaluated(evaluation.score)
+        row: dict[str, float | str] = {
+            'epoch': progress.step / session.steps_per_epoch,
+            'phase': self._name,
+            **means,
+            'learning_rate': float(self._learning_rate(progress.step - 1)),
+            **{f'validation_{name}': value for name, value in evaluation.metrics.items()},
+        }
+        self._monitor.row(progress.step, row, now=True)
+        patience = config.early_stopping_epochs
+        patience_exhausted = 0 < patience <= progress.stale * config.evaluate_epochs
+        progress.over = patience_exhausted or progress.step == self._end
+        if patience_exhausted and progress.step < self._end:
+            text = (
+                f'no better validation {evaluation.primary} than {progress.best_score:.4f} for {patience} epochs: '
+                'the phase ends'
+            )
+            self._monitor.event('early stopping', text, step=progress.step)
+        return True

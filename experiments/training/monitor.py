@@ -95,7 +95,7 @@ class Monitor:
             if error is None:
                 raise
 
-    def task(self, description: str, total: int, completed: int = 0) -> Any:
+    def bar(self, description: str, total: int, completed: int = 0) -> Any:
         """A bar of its own."""
         return self._bar.add_task(description, total=total, completed=completed, note='')
 

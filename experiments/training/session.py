@@ -1,73 +1,73 @@
-"""A training with its data: what is read, where it is computed, and what a person sees before it starts."""
+"""A training with its data and devices: what ``loop.run`` needs to take its steps."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import ml_collections
-from rich.table import Table
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from backbones import freezing
-from backbones.errors import UserError
-from experiments.cli import atomic_files, display
+import backbones
+from backbones import lora
+from backbones.errors import UserError, unknown
+from experiments import tasks
 from experiments.data import pipeline, sampling
 from experiments.data.dataset import Dataset
+from experiments.data.model_input import input_preprocessing
 from experiments.data.random_augment import random_augment
-from experiments.training import mesh
-from experiments.training.evaluation import Evaluation, evaluate
+from experiments.training import config as configuration
+from experiments.training import evaluation, mesh, optimizers, state
 from experiments.training.monitor import Monitor
-from experiments.training.setup import Setup
-
-_EVALUATION_BATCH = 256
+from experiments.training.programs import programs
+from experiments.training.state import TrainState
 
 
 class Session:
-    """A training with its data; ``loop.fit`` runs it.
+    """A training with its data; ``loop.run`` runs it.
 
     Args:
-        config: see ``config.default_config``.
+        config: see ``config.KEYS``.
         dataset: what to train on.
         directory: for checkpoints and metrics.
         devices: all by default.
+
+    Attributes:
+        indices: the training examples.
+        steps_per_epoch: number of steps.
+        programs: the model and its compiled steps.
 
     Raises:
         UserError: a value of the config does not fit.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, devices=None):
+        configuration.check(config)
         self.config, self.dataset, self.directory = config, dataset, directory
-        self.device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
-        classes = len(dataset.classes)
+        device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
         self.indices = dataset.fraction(config.fraction, config.seed)
-        batch_size = self._batch_size(len(self.indices))
-        self.sampler = sampling.Sampler(config.sampler, config.seed, self.indices, dataset.targets, batch_size)
-        weights = ()
-        if config.class_weights != 'none':
-            weights = tuple(
-                map(float, sampling.class_weights(config.class_weights, dataset.targets, self.indices, classes))
-            )
-        height, width, channels = dataset.images.shape[1:]
-        self.setup = Setup(
-            config,
-            classes,
-            (height, width, channels),
-            batch_size,
-            self.sampler.steps_per_epoch,
-            self.device_mesh,
-            weights,
+        self.batch_size = self._batch_size(device_mesh.devices)
+        self.sampler = sampling.Sampler(config.sampler, config.seed, self.indices, dataset.targets, self.batch_size)
+        self.steps_per_epoch = self.sampler.steps_per_epoch
+        if config.task not in tasks.TABLE:
+            raise unknown('task', config.task, tasks.TABLE)
+        preprocessing = input_preprocessing(config.backbone, config.weights, config.image_size, config.fit)
+        task = tasks.TABLE[config.task].create(
+            config, len(dataset.classes), preprocessing, dataset.targets[self.indices]
         )
-        self.setup.check()
-        self.rows = self.device_mesh.rows(batch_size)
+        height, width, channels = dataset.images.shape[1:]
+        compiled = configuration.compiled_values(config)
+        self.programs = programs(task, compiled, (height, width, channels), self.batch_size, device_mesh)
+        self._rows = device_mesh.rows(self.batch_size)
         self.is_main_process = jax.process_index() == 0
-        self._evaluation_step = self.setup.evaluation_step()
 
-    def _batch_size(self, examples: int) -> int:
+    def _batch_size(self, devices: int) -> int:
         """What the config says, or all examples where those are fewer, in equal shares."""
-        if examples >= self.config.batch_size > 0:
+        examples = len(self.indices)
+        if examples >= self.config.batch_size:
             return self.config.batch_size
-        unit = self.device_mesh.devices * max(self.config.accumulation, 1)
+        unit = devices * self.config.accumulation
         if examples < unit:
             raise UserError(f'{examples} training examples are too few for batches of {unit}: one per device and part')
         return examples // unit * unit
@@ -77,37 +77,31 @@ class Session:
         """Whether the result is the best epoch, not the last one."""
         return self.config.keep_best or self.config.early_stopping_epochs > 0
 
+    # --- Phases. ------------------------------------------------------------------------------------------------------
+
     @property
     def phase_names(self) -> list[str]:
         """As the regime calls them; the only phase has the regime's own name, numbers included."""
-        regime = self.setup.regime
+        regime = self.programs.regime
         return [phase.name for phase in regime.phases] if len(regime.phases) > 1 else [regime.name]
 
-    def freeze_tables(self) -> list[Table]:
-        """What trains, one table per phase."""
-        params, tables = self.setup.abstract_variables['params'], []
-        for phase, name in enumerate(self.phase_names):
-            title = f'{self.config.backbone} · {name} · {self.dataset.name} · {self.setup.phase_steps(phase):,} steps'
-            tables.append(display.freeze_table(title, freezing.table(params, self.setup.rules(phase))))
-        return tables
+    def phase_steps(self, phase: int) -> int:
+        """How many steps a phase takes, unless it is stopped early."""
+        epochs = self.config.epochs if self.is_last(phase) else self.config.probe_epochs
+        return max(1, -int(-epochs * self.steps_per_epoch // 1))
 
-    def save_freeze_tables(self) -> None:
-        """The same, as ``parameters.json``."""
-        params = self.setup.abstract_variables['params']
-        phases = [
-            {
-                'phase': name,
-                'rules': [dataclasses.asdict(row) for row in freezing.table(params, self.setup.rules(phase))],
-            }
-            for phase, name in enumerate(self.phase_names)
-        ]
-        atomic_files.write_json(self.directory / 'parameters.json', phases)
+    def is_last(self, phase: int) -> bool:
+        """Whether no phase follows."""
+        return phase == len(self.programs.regime.phases) - 1
 
-    def introduce(self) -> None:
-        """Show what trains and where."""
-        for table in self.freeze_tables():
-            display.console.print(table)
-        display.console.print(f'{self.device_mesh.describe()}, {self.setup.batch_size} images per step')
+    def learning_rate(self, phase: int, first: int) -> Callable[[int], np.float32]:
+        """From a step to its learning rate, in a phase that begins at step ``first``."""
+        highest = self.config.learning_rate if self.is_last(phase) else self.config.probe_learning_rate
+        warmup = round(self.config.warmup_epochs * self.steps_per_epoch)
+        schedule = jax.jit(optimizers.make_schedule(highest, warmup, self.phase_steps(phase), first))
+        return lambda step: np.float32(schedule(np.int32(step)))
+
+    # --- Data. --------------------------------------------------------------------------------------------------------
 
     def batches(self, first: int, end: int) -> pipeline.Batches:
         """This process's rows of the batches of steps ``first`` to ``end``."""
@@ -122,7 +116,7 @@ class Session:
             self.sampler,
             first,
             end,
-            rows=self.rows,
+            rows=self._rows,
             transform=transform,
             seed=config.seed,
             threads=config.threads,
@@ -131,9 +125,9 @@ class Session:
             bad_files_limit=config.bad_files_limit,
         )
 
-    def place(self, host: pipeline.HostBatch) -> dict:
+    def device_put(self, host: pipeline.HostBatch) -> dict:
         """A batch on the devices."""
-        return self.device_mesh.batch_arrays(host.arrays, self.rows, self.setup.batch_size)
+        return self.programs.device_mesh.batch_arrays(host.arrays, self._rows, self.batch_size)
 
     def evaluate(
         self,
@@ -141,29 +135,51 @@ class Session:
         split: str,
         monitor: Monitor | None = None,
         stops: Callable[[], bool] = lambda: False,
-    ) -> Evaluation:
+    ) -> evaluation.Evaluation:
         """Evaluate a split with variables that lie on the devices (``TrainState.variables``).
 
         Raises:
             GivenUp: see ``evaluation.evaluate``.
         """
-        examples = len(self.dataset.splits[split])
-        # No larger than need be: the last batch is filled up.
-        unit = self.device_mesh.devices
-        batch_size = min(-(-_EVALUATION_BATCH // unit), -(-examples // unit)) * unit
-        task = monitor.task(split, examples) if monitor else None
+        arguments = (self.programs, variables, self.dataset, split, self.config)
+        if monitor is None:
+            return evaluation.evaluate(*arguments, stops=stops)
+        bar = monitor.bar(split, len(self.dataset.splits[split]))
         try:
-            return evaluate(
-                self._evaluation_step,
-                variables,
-                self.dataset,
-                split,
-                batch_size,
-                self.device_mesh,
-                self.config,
-                (lambda count: monitor.advance(task, by=count)) if monitor else (lambda count: None),
-                stops,
-            )
+            return evaluation.evaluate(*arguments, lambda count: monitor.advance(bar, by=count), stops)
         finally:
-            if monitor:
-                monitor.done(task)
+            monitor.done(bar)
+
+    # --- States. ------------------------------------------------------------------------------------------------------
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, laid over the devices."""
+        key = jax.random.key(self.config.seed ^ 0x5EED)
+        return self.programs.device_mesh.device_put(self.programs.state(0, self._initial_variables(), key))
+
+    def _initial_variables(self) -> dict:
+        """Random ones from the seed, the backbone's replaced by the pretrained weights if the config names some."""
+        config = self.config
+        variables = self.programs.init(jax.random.key(config.seed))
+        if config.weights:
+            size = self.programs.task.preprocessing.size
+            pretrained, _ = backbones.load_weights(config.backbone, config.weights, image_size=size)
+            # Adapters stay beside the kernels that they were made for.
+            made = flatten_dict(variables['params']['backbone'])
+            adapters = {path: leaf for path, leaf in made.items() if path[-1] in lora.LEAVES}
+            if adapters:
+                pretrained['params'] = unflatten_dict({**flatten_dict(pretrained['params']), **adapters})
+            for collection, tree in pretrained.items():
+                variables[collection]['backbone'] = tree
+        return variables
+
+    def next_phase_state(self, last: TrainState, phase: int) -> tuple[TrainState, str]:
+        """The state at the beginning of a phase, laid over the devices; and what became of that of the phase before."""
+        fresh, told = state.next_phase(last, functools.partial(self.programs.state, phase))
+        return self.programs.device_mesh.reshard(fresh), told
+
+    def host_variables(self, last: TrainState) -> dict:
+        """Parameters and statistics in full on the host, averaged if there is an average, adapters merged."""
+        variables = self.programs.device_mesh.to_host(last.variables())
+        merged = lora.merge(variables['params'], self.programs.adapter_scale)
+        return {**variables, 'params': jax.tree.map(np.asarray, merged)}

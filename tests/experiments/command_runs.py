@@ -91,9 +91,9 @@ class Runs:
 
     def restored(self, name: str) -> Restored:
         """The newest checkpoint, on one device."""
-        setup = self.session(name).setup
+        programs = self.session(name).programs
         with Checkpoints(self.checkpoints(name)) as checkpoints:
-            restored = checkpoints.restore_latest(lambda metadata: setup.abstract_state(metadata['phase']))
+            restored = checkpoints.restore_latest(lambda metadata: programs.abstract_state(metadata['phase']))
         assert restored is not None
         return restored
 

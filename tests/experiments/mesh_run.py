@@ -65,27 +65,27 @@ def make_session(backbone: str, fsdp: int, directory: str = tempfile.gettempdir(
 def train(backbone: str, fsdp: int = 1, checkpoints: str = '') -> dict:
     """Twenty steps, exact evaluations, and a checkpoint if there is a directory for it."""
     session = make_session(backbone, fsdp)
-    state = session.setup.initial_state()
+    state, learning_rate = session.initial_state(), session.learning_rate(0, 0)
     params = jax.tree.leaves((state.trainable, state.frozen))
     result = {
         'devices': jax.device_count(),
         'bytes_per_device': sum(leaf.addressable_shards[0].data.nbytes for leaf in params),
         'bytes': sum(leaf.nbytes for leaf in params),
     }
-    train_step = session.setup.train_step(0)
+    train_step = session.programs.train_step(0)
     losses = []
     for host in session.batches(0, STEPS):
-        state, metrics = train_step(state, session.place(host))
+        state, metrics = train_step(state, session.device_put(host), learning_rate(host.step))
         losses.append(float(metrics['loss']))
     result['losses'] = losses
     for split in ('test', 'three', 'few more'):
         evaluation = session.evaluate(state.variables(), split)
         assert (evaluation.indices == session.dataset.splits[split]).all()
         result[split] = {
-            'correct': evaluation.correct,
+            'correct': round(evaluation.metrics['accuracy'] * evaluation.count),
             'count': evaluation.count,
-            'loss': evaluation.loss,
-            'predictions': evaluation.logits.argmax(-1).tolist(),
+            'loss': evaluation.metrics['loss'] * evaluation.count,
+            'predictions': evaluation.predictions['logits'].argmax(-1).tolist(),
         }
     if checkpoints:
         from experiments.training.checkpoints import Checkpoints
@@ -102,9 +102,9 @@ def restore(backbone: str, fsdp: int = 1, checkpoints: str = '') -> dict:
 
     session = make_session(backbone, fsdp)
     with Checkpoints(Path(checkpoints)) as saved:
-        restored = saved.restore_latest(lambda metadata: session.setup.abstract_state(0))
+        restored = saved.restore_latest(lambda metadata: session.programs.abstract_state(0))
     assert restored is not None
-    wanted = jax.tree.leaves(session.device_mesh.layout(restored.state))
+    wanted = jax.tree.leaves(session.programs.device_mesh.layout(restored.state))
     for leaf, sharding in zip(jax.tree.leaves(restored.state), wanted, strict=True):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
     return {'digests': digests(session, restored.state)}
@@ -113,22 +113,21 @@ def restore(backbone: str, fsdp: int = 1, checkpoints: str = '') -> dict:
 def fit(directory: str, asked_in_evaluation: bool = False) -> dict:
     """A whole training. If it is asked to stop, then the last process is, while it evaluates for the first time."""
     from experiments.cli.exit_status import Preempted
-    from experiments.training import loop
-    from experiments.training import session as sessions
+    from experiments.training import evaluation, loop
 
-    sessions._EVALUATION_BATCH = 8
+    evaluation._BATCH_SIZE = 8
     session = make_session('vit_micro', fsdp=2, directory=directory)
-    evaluate, batches = session._evaluation_step, []
+    evaluate, batches = session.programs.evaluation_step, []
 
     def slowly(variables, batch):
-        batches.append(batch['label'].shape[0])
+        batches.append(batch['target'].shape[0])
         if len(batches) == 2 and jax.process_index() == jax.process_count() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.5)  # the other processes hear of it meanwhile
         return evaluate(variables, batch)
 
     if asked_in_evaluation:
-        session._evaluation_step = slowly
+        session.programs.evaluation_step = slowly
     try:
         trained = loop.run(session, tables=False)
     except Preempted as stopped:
@@ -139,33 +138,27 @@ def fit(directory: str, asked_in_evaluation: bool = False) -> dict:
 def digests(session, state) -> dict[str, str]:
     """Path → hash of the bytes of each array of a state."""
     state = dataclasses.replace(state, key=jax.random.key_data(state.key))
-    leaves = jax.tree_util.tree_leaves_with_path(session.device_mesh.to_host(state))
+    leaves = jax.tree_util.tree_leaves_with_path(session.programs.device_mesh.to_host(state))
     return {jax.tree_util.keystr(path): hashlib.sha256(leaf.tobytes()).hexdigest() for path, leaf in leaves}
 
 
 def linear_costs(backbone: str, size: int) -> dict:
     """What the compiled step of the linear regime takes on each device, and the forward pass it is built on."""
+    from experiments.planning import ahead_of_time
     from experiments.training import mesh
     from experiments.training.config import default_config
-    from experiments.training.setup import Setup
-
-    class Unweighted(Setup):
-        """Nothing is loaded: only shapes count."""
-
-        def __post_init__(self):
-            pass
 
     config = default_config()
     config.backbone = backbone
     config.image_size = size
-    config.regime = 'linear'
+    config.regime, config.weights = 'linear', f'bundled:{backbone}'
     config.flip = False
-    setup = Unweighted(config, 10, (size, size, 3), 8 * 4, 10, mesh.make())
-    state, batch = setup.abstract_state(0), setup.abstract_batch()
-    step = setup.train_step(0).lower(state, batch).compile()
+    programs = ahead_of_time.planned(config, 10, (size, size, 3), 8 * 4, mesh.make())
+    state, batch = programs.abstract_state(0), programs.abstract_batch()
+    step = programs.lowered(0).compile()
 
     def forward(variables, images):
-        return setup.model.apply(variables, setup.preprocessing(images), train=False)
+        return programs.model.apply(variables, programs.task.preprocessing(images), train=False)
 
     inference = jax.jit(forward).lower(state.variables(), batch['image']).compile()
     trainable = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.trainable))

@@ -30,7 +30,7 @@ def arguments(workdir, **axes) -> list[str]:
     """The command line that the ablation was made with, apart from some of its axes."""
     values = {
         'backbones': ('resnet_micro@random', 'pixels'), 'datasets': ('digits',), 'fractions': (0.2, 1.0),
-        'seeds': (0, 1), 'image_size': 16, 'linear.steps': 50, **axes,
+        'seeds': (0, 1), 'image_size': 16, 'linear.steps': 50, 'linear.solver': 'adamw', **axes,
     }  # fmt: skip
     config = str(ROOT / 'configs' / 'ablations' / 'quickstart.py')
     return [

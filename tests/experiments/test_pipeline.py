@@ -67,11 +67,11 @@ def test_a_batch_holds_what_the_sampler_says(dataset):
     for batch in batches:
         indices = order.batch(batch.step)
         np.testing.assert_array_equal(batch.arrays['image'], DATASET.images[indices])
-        np.testing.assert_array_equal(batch.arrays['label'], DATASET.targets[indices])
+        np.testing.assert_array_equal(batch.arrays['target'], DATASET.targets[indices])
         assert batch.arrays['weight'].tolist() == [1] * 8
         assert batch.ids == tuple(DATASET.ids[index] for index in indices)
         assert batch.bad == ()
-        assert [batch.arrays[name].dtype for name in ('image', 'label', 'weight')] == [np.uint8, np.int32, np.float32]
+        assert [batch.arrays[name].dtype for name in ('image', 'target', 'weight')] == [np.uint8, np.int32, np.float32]
 
 
 @PROPERTY
@@ -182,7 +182,7 @@ def test_evaluation_weighs_every_example_once(count, batch_size, processes, lazy
                     weights[name] += weight
                     index = DATASET.ids.index(name)
                     np.testing.assert_array_equal(batch.arrays['image'][row], DATASET.images[index])
-                    assert batch.arrays['label'][row] == DATASET.targets[index]
+                    assert batch.arrays['target'][row] == DATASET.targets[index]
     assert lengths == {-(-count // batch_size)}
     wanted = {DATASET.ids[index] for index in indices}
     assert weights == {name: float(name in wanted) for name in DATASET.ids}
@@ -191,12 +191,12 @@ def test_evaluation_weighs_every_example_once(count, batch_size, processes, lazy
 def test_rows_without_an_example_are_copies_or_zeros():
     (first,) = evaluation_batches(DATASET, np.array([7]), 4, rows=slice(0, 2))
     np.testing.assert_array_equal(first.arrays['image'], DATASET.images[[7, 7]])
-    assert first.arrays['label'].tolist() == [DATASET.targets[7]] * 2
+    assert first.arrays['target'].tolist() == [DATASET.targets[7]] * 2
     assert first.arrays['weight'].tolist() == [1, 0]
     assert first.ids == ('0007', '')
     (second,) = evaluation_batches(DATASET, np.array([7]), 4, rows=slice(2, 4))
     assert second.arrays['image'].max() == 0
-    assert second.arrays['label'].tolist() == second.arrays['weight'].tolist() == [0, 0]
+    assert second.arrays['target'].tolist() == second.arrays['weight'].tolist() == [0, 0]
     assert second.ids == ('', '')
 
 
@@ -208,7 +208,7 @@ class TestBadRecords:
         assert batch.arrays['weight'].tolist() == [0, 1, 1, 0, 1, 1, 1, 1]
         instead = indices[[1, 1, 2, 1, 4, 5, 6, 7]]
         np.testing.assert_array_equal(batch.arrays['image'], DATASET.images[instead])
-        np.testing.assert_array_equal(batch.arrays['label'], DATASET.targets[instead])
+        np.testing.assert_array_equal(batch.arrays['target'], DATASET.targets[instead])
         assert batch.bad == ((DATASET.ids[indices[0]], 'cut off'), (DATASET.ids[indices[3]], 'cut off'))
         assert batch.ids == tuple(DATASET.ids[index] for index in indices)
 

@@ -23,24 +23,8 @@ from experiments.training.checkpoints import Checkpoints
 from experiments.training.config import default_config
 from experiments.training.preemption import Interruption
 from experiments.training.session import Session
-from experiments.training.setup import Setup
 
 STEPS_PER_EPOCH = 39
-
-
-@pytest.fixture
-def compiled_once(monkeypatch):
-    """Trainings of one config in this process share their programs, whose compilation takes longer than the steps."""
-    for name in ('train_step', 'evaluation_step'):
-        programs: dict = {}
-        build = getattr(Setup, name)
-
-        def program(setup, *phase, build=build, programs=programs):
-            if phase not in programs:
-                programs[phase] = build(setup, *phase)
-            return programs[phase]
-
-        monkeypatch.setattr(Setup, name, program)
 
 
 class Accident(Interruption):
@@ -69,7 +53,7 @@ def truncate(file: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('damage', [flip, truncate, Path.unlink])
-def test_any_damaged_file_costs_some_steps_only(tmp_path, compiled_once, damage):
+def test_any_damaged_file_costs_some_steps_only(tmp_path, damage):
     """Every file of the newest checkpoint of a training, in turn."""
     runs = Runs(tmp_path, backbone='resnet_micro', fraction=0.1, ema_decay=0.9, mixup=0.2, checkpoint_epochs=2 / 7)
     config = command_line.load_config(str(runs.config_file))
@@ -99,7 +83,7 @@ def test_any_damaged_file_costs_some_steps_only(tmp_path, compiled_once, damage)
         shutil.rmtree(tmp_path / 'run')
 
 
-def test_what_lies_on_disk_after_a_step_is_enough(tmp_path, compiled_once):
+def test_what_lies_on_disk_after_a_step_is_enough(tmp_path):
     """As a killed training leaves it: the work directory is copied while the training goes on."""
     config = command_line.load_config(str(Runs(tmp_path, fraction=0.1, checkpoint_epochs=2 / 7).config_file))
     config.epochs = 2.0
@@ -232,7 +216,7 @@ def make_folder(directory: Path) -> None:
                 Image.fromarray(pixels).save(directory / split / name / f'{number:02d}.png')
 
 
-def test_images_that_break_while_a_training_runs(tmp_path, monkeypatch, compiled_once):
+def test_images_that_break_while_a_training_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, 'MEMORY_LIMIT', 0)
     make_folder(tmp_path / 'data')
     config = default_config()

@@ -13,7 +13,7 @@ import backbones
 from backbones import UserError
 from experiments.cli import atomic_files
 from experiments.cli.exit_status import Preempted
-from experiments.training import loop, phase
+from experiments.training import loop, progress
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.config import default_config
 from experiments.training.preemption import Interruption
@@ -51,10 +51,11 @@ def test_it_learns(tmp_path):
     config = make_config(backbone='resnet_micro', epochs=8.0, learning_rate=3e-3, flip=False)
     trained = loop.fit(config, dataset, tmp_path)
     test = trained.evaluate('test')
-    assert test.accuracy > 0.8
-    assert trained.validation_accuracy == trained.evaluate('validation').accuracy
+    assert test.score > 0.8
+    assert trained.validation_score == trained.evaluate('validation').score
     assert test.count == len(dataset.splits['test'])
-    assert (test.logits.argmax(-1) == dataset.targets[test.indices]).sum() == test.correct
+    right = test.predictions['logits'].argmax(-1) == dataset.targets[test.indices]
+    assert right.mean() == test.metrics['accuracy'] == test.score
     history = atomic_files.read_jsonl(tmp_path / 'metrics.jsonl')
     assert [row['epoch'] for row in history] == list(range(1, 9))
     assert history[-1]['loss'] < history[0]['loss'] / 2
@@ -77,7 +78,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(tmp_path, monke
     dataset, config = make_dataset(), make_config(backbone=backbone)
     whole = loop.fit(config, dataset, tmp_path / 'whole')
 
-    settle, settled = phase.Phase._settle, []
+    settle, settled = loop._Phase._settle, []
 
     def killing(self):
         settled.append(1)
@@ -86,7 +87,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(tmp_path, monke
         settle(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(phase.Phase, '_settle', killing)
+        patch.setattr(loop._Phase, '_settle', killing)
         with pytest.raises(Killed):
             loop.fit(config, dataset, tmp_path / 'cut')
     resumed = loop.fit(config, dataset, tmp_path / 'cut')
@@ -162,7 +163,7 @@ def test_a_finished_training_is_only_restored(tmp_path):
     first = loop.fit(make_config(), dataset, tmp_path)
     again = loop.fit(make_config(), dataset, tmp_path)
     assert_same_bits(first.variables, again.variables)
-    assert again.validation_accuracy == first.validation_accuracy
+    assert again.validation_score == first.validation_score
     assert again.images_per_second == 0
 
 
@@ -196,7 +197,8 @@ def test_lora_leaves_plain_weights(tmp_path):
     assert jax.tree.structure(trained.variables['params']['backbone']) == jax.tree.structure(plain['params'])
     test = trained.evaluate('test')
     logits = trained.model.apply(trained.variables, trained.preprocessing(dataset.images[test.indices]))
-    np.testing.assert_allclose(logits, test.logits, atol=1e-5 * np.abs(test.logits).max())
+    evaluated = test.predictions['logits']
+    np.testing.assert_allclose(logits, evaluated, atol=1e-5 * np.abs(evaluated).max())
     backbones.save_weights(tmp_path / 'weights.safetensors', trained.variables)
     backbones.load_weights('vit_micro', tmp_path / 'weights.safetensors', classifier=True)
 
@@ -206,11 +208,11 @@ def test_the_best_epoch_is_the_result_of_early_stopping(tmp_path, monkeypatch):
     """Validation accuracies as if made up, so that the third of five evaluations is the last without a gain."""
     dataset = make_dataset()
     accuracies = iter([0.5, 0.7, 0.6, 0.65, 0.9])
-    original = phase.Progress.evaluated
-    monkeypatch.setattr(phase.Progress, 'evaluated', lambda self, _: original(self, next(accuracies)))
+    original = progress.Progress.evaluated
+    monkeypatch.setattr(progress.Progress, 'evaluated', lambda self, _: original(self, next(accuracies)))
     trained = loop.fit(make_config(epochs=5.0, early_stopping_epochs=2), dataset, tmp_path)
     assert trained.steps == 4 * 7
-    assert trained.validation_accuracy == 0.7
+    assert trained.validation_score == 0.7
     assert events(tmp_path) == ['early stopping', 'best']
     with Checkpoints(tmp_path / 'checkpoints', keep_best=True) as checkpoints:
         assert checkpoints.steps() == [14, 21, 28]

@@ -1,6 +1,7 @@
 """How a step learns: accumulation, averages, weights of examples and classes, mixing, and numbers that are none."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -14,9 +15,12 @@ from hypothesis import strategies as st
 
 import backbones
 from backbones import UserError, freezing
+from backbones.preprocessing import Preprocessing
+from experiments.tasks.classification import Classification
 from experiments.training import optimizers
 from experiments.training.augmentation import mix, random_resized_crop
-from experiments.training.step import Recipe, TrainState, create_state, make_evaluation_step, make_train_step
+from experiments.training.state import TrainState, create_state
+from experiments.training.step import Recipe, make_evaluation_step, make_train_step
 
 CLASSES = 5
 SIZE = 16
@@ -26,7 +30,7 @@ def batch(count: int, seed: int = 0) -> dict:
     generator = np.random.default_rng(seed)
     return {
         'image': generator.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8),
-        'label': generator.integers(0, CLASSES, count, np.int32),
+        'target': generator.integers(0, CLASSES, count, np.int32),
         'weight': np.ones(count, np.float32),
     }
 
@@ -42,22 +46,22 @@ class Small(nn.Module):
         return nn.Dense(self.num_classes, name='head')(x)
 
 
-def prepare(key, images):
-    return images / 255 - 0.5
+TASK = Classification(CLASSES, Preprocessing(mean=(0.5,) * 3, std=(1.0,) * 3, size=SIZE))
 
 
 class Run:
     """A step of a model that has neither BatchNorm nor dropout, and its state."""
 
-    def __init__(self, learning=None, optimizer='adamw', scales=None, rules=freezing.TRAIN_EVERYTHING, model=None):
+    def __init__(
+        self, learning=None, optimizer='adamw', scales=None, rules=freezing.TRAIN_EVERYTHING, model=None, task=TASK
+    ):
         self.learning, self.model = learning or Recipe(), model or Small()
         params = jax.jit(self.model.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))['params']
         # A head of zeros would hide the backbone's gradient.
         params['head']['kernel'] = 0.02 * jax.random.normal(jax.random.key(1), params['head']['kernel'].shape)
         mask, transformation = freezing.mask(params, rules), optimizers.make_optimizer(optimizer, 0.01)
-        rate = optax.constant_schedule(1e-2)
-        step = make_train_step(self.model, mask, transformation, prepare, rate, self.learning, scales)
-        self.step = jax.jit(step)
+        step = jax.jit(make_train_step(self.model, task, mask, transformation, self.learning, scales))
+        self.step = functools.partial(step, learning_rate=jnp.float32(1e-2))
         averaged = bool(self.learning.ema_decay)
         self.state = create_state({'params': params}, mask, transformation, jax.random.key(2), averaged)
 
@@ -74,13 +78,14 @@ def differences(one: TrainState, other: TrainState) -> float:
 
 
 @pytest.mark.parametrize('backbone', ['', pytest.param('vit_micro', marks=pytest.mark.slow)])
-@pytest.mark.parametrize('learning', [Recipe(), Recipe(class_weights=(1.0, 2.0, 0.5, 1.0, 3.0), label_smoothing=0.1)])
-def test_four_parts_of_32_equal_one_batch_of_128(learning, backbone):
+@pytest.mark.parametrize('changes', [{}, {'class_weights': (1.0, 2.0, 0.5, 1.0, 3.0), 'label_smoothing': 0.1}])
+def test_four_parts_of_32_equal_one_batch_of_128(changes, backbone):
     """Plain gradient descent, so that a gradient's error is a parameter's error."""
     examples, model = batch(128), backbones.create_classifier(backbone, CLASSES) if backbone else Small()
-    run = Run(learning, 'sgd', model=model)
+    task = dataclasses.replace(TASK, **changes)
+    run = Run(optimizer='sgd', model=model, task=task)
     whole, metrics = run(examples)
-    parts, same = Run(dataclasses.replace(learning, accumulation=4), 'sgd', model=model)(examples)
+    parts, same = Run(Recipe(accumulation=4), 'sgd', model=model, task=task)(examples)
     assert differences(whole, parts) < 1e-6
     assert differences(whole, run.state) > 1e-4
     for name in ('loss', 'accuracy', 'gradient_norm'):
@@ -134,11 +139,11 @@ def test_a_batch_of_nothing_changes_nothing_but_the_decay():
 def test_class_weights_are_those_of_the_mean():
     """Torch's rule: weights of the examples' classes, divided by their sum."""
     examples, weights = batch(16), np.array([1.0, 2.0, 0.5, 4.0, 1.0], np.float32)
-    _, metrics = Run(Recipe(class_weights=tuple(map(float, weights))))(examples)
+    _, metrics = Run(task=dataclasses.replace(TASK, class_weights=tuple(map(float, weights))))(examples)
     run = Run()
-    logits = run.model.apply(run.state.variables(), prepare(None, examples['image']))
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, examples['label'])
-    expected = np.average(losses, weights=weights[examples['label']])
+    logits = run.model.apply(run.state.variables(), TASK.preprocessing(jnp.asarray(examples['image'])))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, examples['target'])
+    expected = np.average(losses, weights=weights[examples['target']])
     assert float(metrics['loss']) == pytest.approx(expected, rel=1e-5)
 
 
@@ -272,12 +277,13 @@ def test_crops_are_parts_of_the_image():
 
 def test_sums_over_padded_batches_are_exact():
     run = Run()
-    step = jax.jit(make_evaluation_step(run.model, lambda images: images / 255 - 0.5))
+    step = jax.jit(make_evaluation_step(run.model, TASK))
     examples = batch(10)
     whole = step(run.state.variables(), examples)
     padded = {name: np.concatenate([values, values[:6]]) for name, values in examples.items()}
     padded['weight'][10:] = 0
     sums = step(run.state.variables(), padded)
     assert int(sums['count']) == int(whole['count']) == 10
-    assert int(sums['correct']) == int(whole['correct']) == (whole['logits'].argmax(-1) == examples['label']).sum()
+    assert sums['valid'].tolist() == [True] * 10 + [False] * 6
+    np.testing.assert_allclose(sums['predictions']['logits'][:10], whole['predictions']['logits'], atol=1e-6)
     assert float(sums['loss']) == pytest.approx(float(whole['loss']), rel=1e-5)

@@ -12,21 +12,26 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 import backbones
 from backbones import freezing
-from experiments.training.augmentation import augment
+from backbones.preprocessing import Preprocessing
+from experiments.tasks.classification import AUXILIARY_WEIGHT, Classification
 from experiments.training.optimizers import decay_mask, make_optimizer
-from experiments.training.step import AUXILIARY_WEIGHT, Recipe, TrainState, create_state, make_train_step
+from experiments.training.state import TrainState, create_state
+from experiments.training.step import make_train_step
 
 NAMES = ('resnet_micro', 'vit_micro')
 CLASSES = 10
 BATCH = 4
 IMAGE_SIZE = 32
+RATE = np.float32(1e-3)
+# Pixels from 0 to 1 and nothing else.
+TO_ONE = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, size=IMAGE_SIZE)
 
 
 def batch(seed: int = 0) -> dict:
     generator = np.random.default_rng(seed)
     return {
         'image': generator.integers(0, 256, (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8),
-        'label': generator.integers(0, CLASSES, BATCH, np.int32),
+        'target': generator.integers(0, CLASSES, BATCH, np.int32),
     }
 
 
@@ -63,13 +68,11 @@ class Training:
         # A clipped norm would bring the whole backward pass back if it were taken over frozen leaves.
         self.optimizer = make_optimizer('adamw', weight_decay, clip_norm=1.0)
         self.preprocessing = backbones.preprocess(name)
-
-        def prepare(key, images):
-            return self.preprocessing(augment(key, images, flip=augmented, shift=2 if augmented else 0))
-
-        schedule, recipe = optax.constant_schedule(1e-3), Recipe(label_smoothing=0.1)
-        step = make_train_step(self.model, self.mask, self.optimizer, prepare, schedule, recipe)
-        self.lowered = jax.jit(step, donate_argnums=0).lower(self.state(), batch())
+        task = Classification(
+            CLASSES, self.preprocessing, flip=augmented, shift=2 if augmented else 0, label_smoothing=0.1
+        )
+        step = make_train_step(self.model, task, self.mask, self.optimizer)
+        self.lowered = jax.jit(step, donate_argnums=0).lower(self.state(), batch(), RATE)
 
     @functools.cached_property
     def program(self):
@@ -83,7 +86,7 @@ class Training:
         """Path → value of everything the state holds after some steps, but its key."""
         state = self.state(seed)
         for step in range(steps):
-            state, metrics = self.program(state, batch(step))
+            state, metrics = self.program(state, batch(step), RATE)
             assert np.isfinite(float(metrics['loss']))
         assert int(state.step) == steps
         leaves = flatten_dict({**state.variables(), 'metrics': metrics}, sep='/')
@@ -162,12 +165,11 @@ def test_auxiliary_logits_add_their_weighted_loss(label_smoothing):
     model, optimizer = Linear(CLASSES), make_optimizer('sgd', 0.0)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))
     mask = freezing.mask(variables['params'], freezing.TRAIN_EVERYTHING)
-    recipe = Recipe(label_smoothing)
-    step = make_train_step(model, mask, optimizer, lambda key, images: images / 255, lambda step: 1e-3, recipe)
-    _, metrics = jax.jit(step)(create_state(variables, mask, optimizer, jax.random.key(0)), batch())
+    step = make_train_step(model, Classification(CLASSES, TO_ONE, label_smoothing=label_smoothing), mask, optimizer)
+    _, metrics = jax.jit(step)(create_state(variables, mask, optimizer, jax.random.key(0)), batch(), RATE)
 
     colour, losses = (batch()['image'] / 255).mean((1, 2)), {}
-    targets = np.eye(CLASSES)[batch()['label']] * (1 - label_smoothing) + label_smoothing / CLASSES
+    targets = np.eye(CLASSES)[batch()['target']] * (1 - label_smoothing) + label_smoothing / CLASSES
     for name, layer in variables['params'].items():
         logits = colour @ np.asarray(layer['kernel'])
         losses[name] = -(targets * (logits - np.log(np.exp(logits).sum(-1, keepdims=True)))).sum(-1).mean()
@@ -179,9 +181,9 @@ def test_auxiliary_heads_of_another_number_of_classes():
     model, optimizer = Linear(1000), make_optimizer('sgd', 0.0)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))
     mask = freezing.mask(variables['params'], freezing.TRAIN_EVERYTHING)
-    step = make_train_step(model, mask, optimizer, lambda key, images: images / 255, lambda step: 1e-3)
+    step = make_train_step(model, Classification(CLASSES, TO_ONE), mask, optimizer)
     with pytest.raises(backbones.UserError, match=r'1000 classes and the classifier has 10; .* auxiliary_classes=10'):
-        step(create_state(variables, mask, optimizer, jax.random.key(0)), batch())
+        step(create_state(variables, mask, optimizer, jax.random.key(0)), batch(), RATE)
 
 
 @pytest.mark.parametrize('optimizer', ['adamw', 'sgd'])
@@ -251,16 +253,16 @@ def test_every_step_draws_its_own_randomness():
     training = linear('vit_micro')
     kernels = []
     for step in (0, 1):
-        state, _ = training.program(training.state().replace(step=jnp.array(step, jnp.int32)), batch())
+        state, _ = training.program(training.state().replace(step=jnp.array(step, jnp.int32)), batch(), RATE)
         kernels.append(np.array(state.trainable['head']['kernel']))
     assert not np.array_equal(*kernels)
 
 
 def test_metrics():
     """The head starts at zero: all logits are equal, the first class wins, and the loss is that of guessing."""
-    _, metrics = linear('vit_micro').program(linear('vit_micro').state(), batch())
+    _, metrics = linear('vit_micro').program(linear('vit_micro').state(), batch(), RATE)
     assert float(metrics['loss']) == pytest.approx(np.log(CLASSES), rel=1e-5)
-    assert float(metrics['accuracy']) == np.mean(batch()['label'] == 0)
+    assert float(metrics['accuracy']) == np.mean(batch()['target'] == 0)
     assert float(metrics['gradient_norm']) > 0
 
 

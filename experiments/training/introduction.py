@@ -1,0 +1,36 @@
+"""What trains and where, as a person sees it before the first step, and as ``parameters.json``."""
+
+import dataclasses
+
+from rich.table import Table
+
+from backbones import freezing
+from experiments.cli import atomic_files, display
+from experiments.training.session import Session
+
+
+def freeze_tables(session: Session) -> list[Table]:
+    """What trains, one table per phase."""
+    params, tables = session.programs.abstract_variables['params'], []
+    for phase, name in enumerate(session.phase_names):
+        steps = f'{session.phase_steps(phase):,} steps'
+        title = f'{session.config.backbone} · {name} · {session.dataset.name} · {steps}'
+        tables.append(display.freeze_table(title, freezing.table(params, session.programs.rules[phase])))
+    return tables
+
+
+def show(session: Session) -> None:
+    """Print the tables, the devices and the batch."""
+    for table in freeze_tables(session):
+        display.console.print(table)
+    display.console.print(f'{session.programs.device_mesh.describe()}, {session.batch_size} images per step')
+
+
+def save(session: Session) -> None:
+    """Write ``parameters.json``: the rules of each phase and what they cover."""
+    params = session.programs.abstract_variables['params']
+    phases = [
+        {'phase': name, 'rules': [dataclasses.asdict(row) for row in freezing.table(params, rules)]}
+        for name, rules in zip(session.phase_names, session.programs.rules, strict=True)
+    ]
+    atomic_files.write_json(session.directory / 'parameters.json', phases)
