@@ -61,7 +61,7 @@ class Engine:
             UserError: it cannot be loaded, or finished cells were computed from other data of this name.
         """
         dataset = self._read(name)
-        growth.check_data(self._workdir, dataset, self._rows)
+        self._rows = growth.check_data(self._workdir, dataset, self._rows)
         return dataset
 
     def claim(self, cells: Sequence[Cell]) -> None:

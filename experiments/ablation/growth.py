@@ -5,6 +5,8 @@ not run again, and those that the config no longer asks for stay in the results.
 as no finished cell depends on it.
 """
 
+import dataclasses
+import functools
 import hashlib
 import json
 import shutil
@@ -51,7 +53,8 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
         keys.append('image_size')
     if frozen:
         keys += [key for key in flat if key.startswith(f'{cell.regime}.')]
-        keys.append('tap')
+        if cell.variant.backbone != PIXELS:
+            keys.append('tap')
         if cell.variant.weights == RANDOM:
             keys.append('calibration_images')
     else:
@@ -96,22 +99,32 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     )
 
 
-def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row]) -> None:
+def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row]) -> list[Row]:
     """Whether the finished cells of a data set were computed from the data that are there now.
+
+    Returns:
+        The rows, those of versions whose fingerprint left the images out with the one that they have now.
 
     Raises:
         UserError: their fingerprint differs; the cells are named.
     """
     fingerprint = dataset.fingerprint()
-    changed = [row for row in rows if row.cell.dataset == dataset.name and row.data['fingerprint'] != fingerprint]
-    if not changed:
-        return
-    raise UserError(
-        f'the data of {dataset.name!r} have changed since they gave {_count(changed)} in {str(workdir)!r} '
-        f'(fingerprint {changed[0].data["fingerprint"]} then, {fingerprint} now): '
-        f'{_named(row.cell for row in changed)}; bring the data back, choose another --workdir, or remove the rows of '
-        f'these cells from {result_rows.RESULTS} to have them run again'
-    )
+    differing = [row for row in rows if row.cell.dataset == dataset.name and row.data['fingerprint'] != fingerprint]
+    if not differing:
+        return list(rows)
+    earlier = dataset.earlier_fingerprint()
+    changed = [row for row in differing if row.data['fingerprint'] != earlier]
+    if changed:
+        raise UserError(
+            f'the data of {dataset.name!r} have changed since they gave {_count(changed)} in {str(workdir)!r} '
+            f'(fingerprint {changed[0].data["fingerprint"]} then, {fingerprint} now): '
+            f'{_named(row.cell for row in changed)}; bring the data back, choose another --workdir, or remove the rows '
+            f'of these cells from {result_rows.RESULTS} to have them run again'
+        )
+    return [
+        dataclasses.replace(row, data={**row.data, 'fingerprint': fingerprint}) if row in differing else row
+        for row in rows
+    ]
 
 
 def check_weights(workdir: Path, variants: Iterable[Variant], rows: Sequence[Row]) -> None:
@@ -201,8 +214,7 @@ def begin_trainings(workdir: Path, cell: Cell, dataset: Dataset) -> Path:
 
 def _differences(cell: Cell, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key → values of what a cell depends on and that differs; a key that one side does not have has its default."""
-    default = work_directories.as_read_back(ablation_cells.default_config().to_dict())
-    defaults = dependencies(cell, default)
+    defaults = dependencies(cell, _default_config())
     before, after = dependencies(cell, earlier), dependencies(cell, now)
     absent = object()
     found = {}
@@ -215,6 +227,11 @@ def _differences(cell: Cell, earlier: Mapping[str, Any], now: Mapping[str, Any])
         if absent not in values and values[0] != values[1]:
             found[key] = values
     return found
+
+
+@functools.cache
+def _default_config() -> dict[str, Any]:
+    return work_directories.as_read_back(ablation_cells.default_config().to_dict())
 
 
 def _shown(value: Any) -> str:

@@ -84,6 +84,10 @@ class Dataset:
         """
         return self._fingerprint
 
+    def earlier_fingerprint(self) -> str:
+        """``fingerprint`` as it was before it covered images that are decoded when they are read: without them."""
+        return self._hashed(b'')
+
     def content_digest(self) -> str:
         """SHA-256 of the images alone, in their order: whatever names, labels and splits they have."""
         return self._content_digest
@@ -125,14 +129,19 @@ class Dataset:
 
     @functools.cached_property
     def _fingerprint(self) -> str:
+        content = getattr(self.images, 'content', None)
+        return self._hashed(b'' if content is None else content.encode())
+
+    def _hashed(self, content: bytes) -> str:
+        """A hash of names, targets, splits and pixels in memory, or of the content of others."""
         digest = hashlib.sha256()
         digest.update('\n'.join(self.ids).encode())
         digest.update(self.targets.astype(np.int32).tobytes())
         digest.update(repr((self.images.shape, self.classes)).encode())
         if isinstance(self.images, np.ndarray):
             digest.update(self.images.tobytes())
-        elif getattr(self.images, 'content', None) is not None:
-            digest.update(self.content_digest().encode())
+        else:
+            digest.update(content)
         for split in sorted(self.splits):
             digest.update(split.encode())
             digest.update(bytes(self.splits[split].astype(np.int64)))

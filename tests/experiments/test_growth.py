@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_loading import write_images
 from test_results import make_row
 from tiny import make_config, make_dataset
 
 from backbones import UserError
 from experiments import ablate
-from experiments.ablation import cells, engine, growth
+from experiments.ablation import cells, growth
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.cli import work_directories
+from experiments.data import decoding, loading
+from experiments.features import extractor
 from experiments.results import rows
 from experiments.training.config import FREE_KEYS
 
@@ -52,8 +55,11 @@ class TestAxes:
         ids=lambda grown: next(iter(grown)),
     )
     def test_only_the_new_cells_run(self, tmp_path, grown, monkeypatch):
+        features = np.random.default_rng(0).normal(size=(160, 4)).astype(np.float32)
         monkeypatch.setattr(
-            engine.extract.Extractor, '__call__', lambda self, unit, dataset, advance: (FEATURES, engine.Costs())
+            extractor.Extractor,
+            '__call__',
+            lambda self, backbone, dataset, advance: (extractor.Extracted(features, dataset, {}), extractor.Costs()),
         )
         first = run(pixels(), tmp_path)
         before = rows.read(tmp_path)
@@ -71,9 +77,6 @@ class TestAxes:
         assert run(pixels(seeds=(1,)), tmp_path) == []
         assert len(rows.read(tmp_path)) == 2
         assert run(pixels(seeds=(0, 1, 2)), tmp_path)[0].seed == 2
-
-
-FEATURES = np.random.default_rng(0).normal(size=(160, 4)).astype(np.float32)
 
 
 class TestValues:
@@ -126,8 +129,8 @@ class TestValues:
             return {key if key.startswith('training') else key.partition('.')[0] for key in found}
 
         assert keys('pixels', '', 'knn') == {'fit', 'knn'}
-        assert keys('vit_micro', 'x.pth', 'linear') == {'fit', 'image_size', 'linear'}
-        assert keys('vit_micro', 'random', 'ridge') == {'fit', 'image_size', 'ridge', 'calibration_images'}
+        assert keys('vit_micro', 'x.pth', 'linear') == {'fit', 'image_size', 'tap', 'linear'}
+        assert keys('vit_micro', 'random', 'ridge') == {'fit', 'image_size', 'tap', 'ridge', 'calibration_images'}
         trained = keys('vit_micro', 'x.pth', 'finetune')
         assert trained > {'fit', 'image_size', 'training_learning_rates', 'training.epochs', 'training.layer_decay'}
         assert not trained & {'linear', 'calibration_images', 'training.seed', 'training.learning_rate'}
@@ -170,6 +173,21 @@ class TestData:
             run(pixels(seeds=(0, 1)), tmp_path, other)
         assert work_directories.read_config(tmp_path)['seeds'] == [0]
         assert len(run(pixels(seeds=(0, 1)), tmp_path)) == 1
+
+    def test_a_fingerprint_that_left_the_images_out_is_that_of_an_earlier_version(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(decoding, 'MEMORY_LIMIT', 0)
+        write_images(tmp_path / 'images', {'a': 10, 'b': 10})
+        dataset = loading.load(f'folder:{tmp_path / "images"}')
+        assert dataset.earlier_fingerprint() != dataset.fingerprint()
+        cell = Cell(dataset.name, Variant('pixels', ''), 'knn', 1.0, 0)
+        row = make_row(cell=cell, data={**make_row().data, 'fingerprint': dataset.earlier_fingerprint()})
+        other = make_row()
+        first, second = growth.check_data(tmp_path, dataset, [row, other])
+        assert first == dataclasses.replace(row, data={**row.data, 'fingerprint': dataset.fingerprint()})
+        assert second == other
+        named = dataclasses.replace(row, data={**row.data, 'fingerprint': 'another'})
+        with pytest.raises(UserError, match='have changed since they gave 1 finished cell'):
+            growth.check_data(tmp_path, dataset, [row, named])
 
     def test_other_data_sets_do_not_matter(self, tmp_path):
         run(pixels(), tmp_path)

@@ -87,6 +87,11 @@ class TestAblation:
         with pytest.raises(UserError, match=r'8 finished cells .* linear\.steps, which is 50 there and 60 here'):
             ablate.main(arguments(old / 'ablation', **{'linear.steps': 60}))
 
+    def test_its_probes_were_not_solved(self, old):
+        """What a key stood for before it was there, not what is its default now."""
+        with pytest.raises(UserError, match=r"8 finished .* linear\.solver, which is 'adamw' there and 'lbfgs' here"):
+            ablate.main(arguments(old / 'ablation', **{'linear.solver': 'lbfgs'}))
+
 
 class TestTraining:
     def test_row(self):
