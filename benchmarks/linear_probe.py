@@ -6,7 +6,8 @@ Per data set and backbone, one row: test accuracy of the head that validation se
 see the same standardised features, splits and rule of selection.
 
 - ``solved``: the default of ``linear`` (L-BFGS in float32, a path of C that ends where validation does not improve).
-- ``scikit-learn``: ``LogisticRegression`` in float64 for every C of the same grid, each started from the one before.
+- ``scikit-learn``: ``LogisticRegression`` in float64, with its own tolerance, for every C of the same grid, each
+  started from the one before.
 - ``AdamW``: the other solver of ``linear``, with its default sweep.
 
 ``shapes`` is a folder of images that this script draws. Times are of one run, compilation included.
@@ -64,17 +65,17 @@ def features_of(dataset: Dataset, backbone: str) -> np.ndarray:
     return features
 
 
-def draw_shapes(directory: Path, per_class: int = 240, side: int = 64) -> None:
-    """A folder of noisy drawings, one directory per shape, of any size, place and colour."""
+def draw_shapes(directory: Path, per_class: int = 400, side: int = 64) -> None:
+    """A folder of noisy drawings, one directory per shape, of several sizes, places and colours."""
     generator = np.random.default_rng(0)
     for name in _SHAPES:
         (directory / name).mkdir(parents=True)
         for index in range(per_class):
-            image = Image.new('RGB', (side, side), tuple(generator.integers(0, 256, 3).tolist()))
+            image = Image.new('RGB', (side, side), tuple(generator.integers(0, 90, 3).tolist()))
             pen = ImageDraw.Draw(image)
-            colour = tuple(generator.integers(0, 256, 3).tolist())
-            radius = generator.uniform(8, 20)
-            x, y = generator.uniform(radius, side - radius, 2)
+            colour = tuple(generator.integers(130, 256, 3).tolist())
+            radius = generator.uniform(16, 24)
+            x, y = generator.uniform(24, side - 24, 2)
             box = (x - radius, y - radius, x + radius, y + radius)
             if name == 'circle':
                 pen.ellipse(box, fill=colour)
@@ -85,8 +86,8 @@ def draw_shapes(directory: Path, per_class: int = 240, side: int = 64) -> None:
                 pen.line((x, y - radius, x, y + radius), fill=colour, width=5)
             else:
                 corners = 4 if name == 'square' else 3
-                pen.regular_polygon((x, y, radius), corners, rotation=generator.uniform(0, 360), fill=colour)
-            noisy = np.asarray(image) + generator.normal(0, 25, (side, side, 3))
+                pen.regular_polygon((x, y, radius), corners, rotation=generator.uniform(-20, 20), fill=colour)
+            noisy = np.asarray(image) + generator.normal(0, 20, (side, side, 3))
             Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(directory / name / f'{index:04d}.png')
 
 
@@ -107,7 +108,7 @@ def by_scikit_learn(data: ProbeData, subset: Subset) -> Measured:
     grid = linear.grid_of_c(linear.default_config())
 
     def sweep() -> tuple[list[float], list[float], list[float]]:
-        head = LogisticRegression(tol=1e-5, max_iter=2000, warm_start=True)
+        head = LogisticRegression(max_iter=2000, warm_start=True)
         accuracies, losses, tested = [], [], []
         for c in grid:
             head.set_params(C=c).fit(x[subset.rows], y[subset.rows])

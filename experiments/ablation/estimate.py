@@ -15,6 +15,7 @@ from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Var
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
 from experiments.features import taps
+from experiments.probes import linear
 
 # Shares of the speed of a large matrix product that the parts of an ablation reach, roughly.
 _FORWARD_EFFICIENCY = 0.5
@@ -64,18 +65,25 @@ def table(
         trained = [cell for cell in cells if cell.regime not in FROZEN_REGIMES]
         flops = flops_per_image(variant, config.image_size)
         passes = len({cell.seed if variant.weights == RANDOM else None for cell in frozen})
-        grid = len(config.linear.learning_rates) * len(config.linear.weight_decays)
-        heads = grid * sum(cell.regime == 'linear' for cell in frozen)
-        trainings = len(trained) * len(config.training_learning_rates)
-
-        seconds = passes * len(dataset.targets) * flops / (speed * _FORWARD_EFFICIENCY)
         channels = (
             int(np.prod(dataset.images.shape[1:]))
             if variant.backbone == PIXELS
             else taps.channels(backbones.create(variant.backbone), config.tap, _input_size(variant, config.image_size))
         )
-        examples = config.linear.steps * config.linear.batch_size
-        head_flops = heads * examples * 6 * channels * len(dataset.classes)
+        train = len(dataset.splits['train'])
+        heads, examples_seen = linear.workload(
+            [
+                # Seeds share what they are given where weights are not drawn and no label is left out.
+                (round(cell.fraction * train), cell.seed if variant.weights == RANDOM or cell.fraction < 1 else None)
+                for cell in frozen
+                if cell.regime == 'linear'
+            ],
+            config.linear,
+        )
+        trainings = len(trained) * len(config.training_learning_rates)
+
+        seconds = passes * len(dataset.targets) * flops / (speed * _FORWARD_EFFICIENCY)
+        head_flops = examples_seen * 6 * channels * len(dataset.classes)
         seconds += head_flops / (speed * _HEADS_EFFICIENCY)
         seen = sum(cell.fraction for cell in trained) * len(dataset.splits['train']) * config.training.epochs
         seconds += 3 * flops * seen * len(config.training_learning_rates) / (speed * _TRAINING_EFFICIENCY)

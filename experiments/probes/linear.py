@@ -5,7 +5,7 @@ and the penalty, not of an optimizer's steps. ``adamw.py`` is the other solver.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax.numpy as jnp
 import ml_collections
@@ -17,6 +17,8 @@ from experiments.probes import adamw, logistic
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select
 
 SOLVERS = ('lbfgs', 'adamw')
+# Iterations for one value of C, on average, on features of thousands of images; for estimates of time.
+_USUAL_ITERATIONS = 60
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -38,6 +40,19 @@ def default_config() -> ml_collections.ConfigDict:
     return config
 
 
+def with_defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config with a default for every key that it lacks.
+
+    Raises:
+        UserError: an unknown solver.
+    """
+    settings = default_config()
+    settings.update(config)
+    if settings.solver not in SOLVERS:
+        raise unknown('linear.solver', settings.solver, SOLVERS)
+    return settings
+
+
 def grid_of_c(config: ml_collections.ConfigDict) -> list[float]:
     """All values of C, smallest first.
 
@@ -54,6 +69,20 @@ def grid_of_c(config: ml_collections.ConfigDict) -> list[float]:
     return list(dict.fromkeys(float(f'{value:.3g}') for value in np.geomspace(smallest, largest, count)))
 
 
+def workload(subsets: Iterable[tuple[int, int | None]], config: ml_collections.ConfigDict) -> tuple[int, int]:
+    """``(heads, examples seen)`` by the sweeps of some subsets, at most: a path of C may end sooner.
+
+    Args:
+        subsets: number of examples of each, and its seed or None; ``lbfgs`` solves equal ones once.
+    """
+    settings = with_defaults(config)
+    if settings.solver == 'adamw':
+        heads = len(list(subsets)) * len(settings.learning_rates) * len(settings.weight_decays)
+        return heads, heads * settings.steps * settings.batch_size
+    sizes, grid = [size for size, _ in dict.fromkeys(subsets)], grid_of_c(settings)
+    return len(sizes) * len(grid), sum(sizes) * len(grid) * _USUAL_ITERATIONS
+
+
 def run(
     data: ProbeData, subsets: Sequence[Subset], config: ml_collections.ConfigDict, report: Callable[[str], None]
 ) -> list[Outcome]:
@@ -66,10 +95,7 @@ def run(
     Raises:
         UserError: an unknown solver, or a grid without values.
     """
-    settings = default_config()
-    settings.update(config)
-    if settings.solver not in SOLVERS:
-        raise unknown('linear.solver', settings.solver, SOLVERS)
+    settings = with_defaults(config)
     if settings.solver == 'adamw':
         return adamw.run(data, subsets, settings, report)
     features, labels = jnp.asarray(data.features), jnp.asarray(data.labels)

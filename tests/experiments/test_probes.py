@@ -1,5 +1,7 @@
 """Heads on frozen features, each against an independent implementation."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -231,8 +233,8 @@ class TestLinear:
         )
 
     def test_constant_features_give_the_shares_of_the_classes(self):
-        data = ProbeData(np.ones((30, 4), np.float32), np.arange(30, dtype=np.int32) % 3, 3, np.arange(6), np.arange(6))
-        (outcome,) = linear.run(data, [Subset(0, 1.0, np.arange(6, 30))], linear.default_config(), silent)
+        data = dataclasses.replace(make_data(), features=np.ones((240, 12), np.float32))
+        (outcome,) = linear.run(data, [Subset(0, 1.0, np.arange(120))], linear.default_config(), silent)
         np.testing.assert_allclose(jax.nn.softmax(outcome.test_scores), 1 / 3, atol=1e-4)
 
     def test_keys_that_an_older_config_lacks_have_their_defaults(self):
