@@ -89,6 +89,17 @@ def test_readme_lists_every_backbone():
     assert listed == set(backbones.names())
 
 
+def test_walks_of_the_architecture_name_what_exists():
+    page = (ROOT / 'docs' / 'architecture.md').read_text()
+    walks = page.partition('## The walk of a batch')[2].partition('## Recipes')[0]
+    source = '\n'.join(file.read_text() for top in ('backbones', 'experiments') for file in (ROOT / top).rglob('*.py'))
+    names = {name.rpartition('.')[2] for name in re.findall(r'`(\w+(?:\.\w+)*)(?:\(.*?\))?`', walks)}
+    assert len(names) > 50
+    missing = {name for name in names if not re.search(rf"\b(def|class) {name}\b|^ *'?{name}'?\b *[:=]", source, re.M)}
+    # Optax's, and the name of a layout.
+    assert missing <= {'update', 'native'}
+
+
 def test_python_of_the_readme_runs():
     block = re.search(r'```python\n(.*?)```', README.read_text(), re.DOTALL)
     assert block is not None
