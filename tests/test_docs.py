@@ -14,7 +14,12 @@ import backbones
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / 'README.md'
-PAGES = (README, ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md')), *ROOT.glob('backbones/**/README.md'))
+PAGES = (
+    README,
+    ROOT / 'CONTRIBUTING.md',
+    *sorted((ROOT / 'docs').glob('*.md')),
+    *sorted(ROOT.glob('backbones/**/README.md')),
+)
 
 over_pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
