@@ -1,12 +1,20 @@
-"""Vision backbones as pure-function Flax modules, interchangeable behind one contract."""
+"""Vision backbones as pure-function Flax modules, interchangeable behind one contract.
 
-from backbones import freezing
-from backbones.errors import UserError
-from backbones.features import BackboneInfo, Features, StageInfo
-from backbones.pretrained.load import load_weights, preprocess
-from backbones.pretrained.merge import Report
-from backbones.pretrained.save import save_weights
-from backbones.registry import create, create_classifier, info, names
+Names are imported when they are first used, so that what only needs ``backbones.errors`` does not wait for JAX.
+"""
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backbones import freezing
+    from backbones.errors import UserError
+    from backbones.features import BackboneInfo, Features, StageInfo
+    from backbones.pretrained.load import load_weights, preprocess
+    from backbones.pretrained.merge import Report
+    from backbones.pretrained.save import save_weights
+    from backbones.registry import create, create_classifier, info, names
 
 __all__ = [
     'BackboneInfo',
@@ -23,3 +31,36 @@ __all__ = [
     'preprocess',
     'save_weights',
 ]
+
+# The module of each name; what is not here is a module itself.
+_MODULES = {
+    'BackboneInfo': 'features',
+    'Features': 'features',
+    'Report': 'pretrained.merge',
+    'StageInfo': 'features',
+    'UserError': 'errors',
+    'create': 'registry',
+    'create_classifier': 'registry',
+    'info': 'registry',
+    'load_weights': 'pretrained.load',
+    'names': 'registry',
+    'preprocess': 'pretrained.load',
+    'save_weights': 'pretrained.save',
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, or a module of the package, when it is first asked for (PEP 562)."""
+    if name in _MODULES:
+        value = getattr(importlib.import_module(f'{__name__}.{_MODULES[name]}'), name)
+    elif not name.startswith('_') and importlib.util.find_spec(f'{__name__}.{name}'):
+        value = importlib.import_module(f'{__name__}.{name}')
+    else:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    """Every public name, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,7 @@ from backbones.layers.attention import Dense
 from backbones.layers.convolution import Conv
 
 # For ``jax.jit(…, compiler_options=…)`` around a checkpointed step. XLA's CPU compiler drops the barriers that keep the
-# second run behind the forward pass. With its default order of operations checkpointing then saves no memory at all;
+# second run after the forward pass. With its default order of operations checkpointing then saves no memory at all;
 # with this one it does for transformers, but still not for networks of convolutions.
 COMPILER_OPTIONS = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
 

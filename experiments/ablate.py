@@ -1,18 +1,22 @@
 """Run an ablation: python -m experiments.ablate --config FILE[:NAME=VALUE,…] --workdir DIR
 
-Plans the cells that the config's axes span, runs what is not finished in the work directory, and writes the table.
+Plans the cells that the config's axes span, runs what is not finished in the work directory, and writes the table of
+everything that is. A config may grow: another backbone, data set, regime, label fraction or seed runs its new cells
+only; a value that finished cells depend on cannot change.
 Asked to stop (SIGTERM), it ends with exit status 75, and the same command goes on with what is not finished.
 """
 
 import argparse
+from pathlib import Path
 
 import ml_collections
 
 from experiments import report
 from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
-from experiments.cli import command_line, display, work_directories
+from experiments.cli import atomic_files, command_line, display
 from experiments.data import loading
+from experiments.features.store import CACHE_VARIABLE, DEFAULT_LIMIT, Store, default_directory, parse_size
 from experiments.training.preemption import Interruption
 
 
@@ -20,6 +24,17 @@ def main(argv: list[str] | None) -> None:
     """Plan, run, report."""
     arguments = command_line.parser(__doc__)
     command_line.add_data_directory(arguments)
+    arguments.add_argument(
+        '--cache_dir',
+        type=Path,
+        help=f'store of features that outlives a run (default: {CACHE_VARIABLE}, {default_directory()})',
+    )
+    arguments.add_argument(
+        '--cache_size',
+        default=DEFAULT_LIMIT,
+        metavar='SIZE',
+        help='size to which the store is cut down after new features, those used last stay (default: %(default)s)',
+    )
     arguments.add_argument('--plan', action='store_true', help='print the plan with its estimated cost and stop')
     options, config = command_line.parse(arguments, argv)
     with Interruption():
@@ -29,7 +44,6 @@ def main(argv: list[str] | None) -> None:
 def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> None:
     planned = cells.plan(config)
     workdir = options.workdir
-    work_directories.check(workdir, config.to_dict())
     datasets: dict[str, loading.Dataset] = {}
 
     def load(name: str) -> loading.Dataset:
@@ -39,18 +53,23 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
             )
         return datasets[name]
 
-    engine = Engine(config, workdir, load)
+    store = Store(options.cache_dir, parse_size(options.cache_size))
+    engine = Engine(config, workdir, load, store)
     pending = engine.pending(planned)
-    if pending:
-        display.console.print(estimate.table(pending, len(planned), config, load))
-        if options.plan:
-            return
-        # Not before the plan fits the data: a mistake must not claim a directory.
-        work_directories.claim(workdir, config.to_dict())
-        engine.run(planned)
-    else:
-        display.console.print(f'all {len(planned)} cells are finished')
-    report.write(workdir)
+    with atomic_files.os_errors_as_user_errors(lambda: 'finished cells are kept, the same command continues'):
+        if pending:
+            display.console.print(estimate.table(pending, len(planned), config, engine.load))
+            if options.plan:
+                return
+            # Not before the plan fits the data: a mistake must not claim a directory.
+            engine.claim(planned)
+            engine.run(planned)
+        else:
+            display.console.print(f'all {len(planned)} cells are finished')
+            if options.plan:
+                return
+            engine.claim(planned)
+    report.write([workdir], workdir)
 
 
 if __name__ == '__main__':

@@ -1,42 +1,58 @@
-"""Write the report of a finished or unfinished ablation: python -m experiments.report --workdir DIR
+"""Write the report of work directories, finished or not: python -m experiments.report --workdir DIR [--workdir DIR …]
 
-Reads results.jsonl and predictions/; writes table.md, table.csv and accuracy_vs_cost.png; computes nothing twice.
+Reads what experiments.ablate and experiments.train wrote and makes one table of all of it; computes nothing again.
+Writes table.md, table.csv and score_vs_cost.png into the first work directory, or where --output says.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.cli import atomic_files, command_line, display, work_directories
 from experiments.results import plots, tables
 
-FILES = ('table.md', 'table.csv', 'accuracy_vs_cost.png')
+FILES = ('table.md', 'table.csv', 'score_vs_cost.png')
 
 
-def write(workdir: Path) -> None:
-    """Print the tables to standard output and write the report's files into the work directory.
+def write(workdirs: Sequence[Path], output: Path) -> None:
+    """Print the tables of some work directories to standard output and write the report's files.
+
+    Args:
+        workdirs: what to report on.
+        output: directory to write into.
 
     Raises:
-        UserError: there are no results, or the directory can't be written.
+        UserError: there are no results, or the files cannot be written.
     """
-    entries = tables.load(workdir)
+    entries = tables.load(*workdirs)
     views = [tables.view(entries, name) for name in tables.datasets(entries)]
-    work_directories.make(workdir)
-    with atomic_files.atomic_write(workdir / 'table.md') as stream:
-        stream.write('\n'.join(map(tables.markdown, views)))
-    with atomic_files.atomic_write(workdir / 'table.csv') as stream:
-        stream.write(tables.csv_text(entries))
-    with atomic_files.atomic_write(workdir / 'accuracy_vs_cost.png', 'wb') as stream:
-        plots.accuracy_against_cost(entries).savefig(stream, format='png', dpi=120)
     console = display.make_console(stderr=False)
     for view in views:
         console.print(tables.rich_table(view))
         console.print()
-    console.print(f'written: {", ".join(str(workdir / name) for name in FILES)}', soft_wrap=True)
+    work_directories.make(output)
+    with atomic_files.os_errors_as_user_errors(lambda: 'the results are complete, the report is not'):
+        with atomic_files.atomic_write(output / 'table.md') as stream:
+            stream.write('\n'.join(map(tables.markdown, views)))
+        with atomic_files.atomic_write(output / 'table.csv') as stream:
+            stream.write(tables.csv_text(entries))
+        with atomic_files.atomic_write(output / 'score_vs_cost.png', 'wb') as stream:
+            plots.score_against_cost(entries).savefig(stream, format='png', dpi=120)
+    console.print(f'written: {", ".join(str(output / name) for name in FILES)}', soft_wrap=True)
 
 
 def main(argv: list[str] | None) -> None:
-    """Report on one work directory."""
-    options = command_line.parser(__doc__, config=False).parse_args(argv)
-    write(options.workdir)
+    """Report on work directories."""
+    arguments = command_line.parser(__doc__, config=False, workdir=False)
+    arguments.add_argument(
+        '--workdir',
+        required=True,
+        action='append',
+        type=Path,
+        help='work directory of experiments.ablate or experiments.train; several make one table',
+    )
+    arguments.add_argument('--output', type=Path, help='directory for the files (default: the first work directory)')
+    options = arguments.parse_args(argv)
+    write(options.workdir, options.output or options.workdir[0])
 
 
 if __name__ == '__main__':

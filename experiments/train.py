@@ -9,19 +9,21 @@ from pathlib import Path
 
 import jax
 import ml_collections
-import numpy as np
 
 import backbones
+from backbones import cost
 from experiments.cli import atomic_files, command_line, display, work_directories
+from experiments.cli.versions import versions
 from experiments.data import loading
 from experiments.data.dataset import Dataset
+from experiments.results import rows, scores
+from experiments.results.axes import RANDOM, Cell, Variant
+from experiments.results.rows import Row
 from experiments.training import distributed, loop
-from experiments.training.config import FREE_KEYS
+from experiments.training.config import FREE_KEYS, default_config
 from experiments.training.evaluation import Evaluation
 from experiments.training.preemption import Interruption
 from experiments.training.session import Session
-
-RESULT = 'result.json'
 
 
 def main(argv: list[str] | None) -> None:
@@ -48,12 +50,12 @@ def main(argv: list[str] | None) -> None:
 def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, interruption: Interruption) -> None:
     is_main_process = jax.process_index() == 0
     workdir = options.workdir
-    work_directories.check(workdir, config.to_dict(), FREE_KEYS)
+    work_directories.check(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
     dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
     session = Session(config, dataset, workdir)
     if is_main_process:
         # Not before everything fits: a mistake must not claim a directory.
-        work_directories.claim(workdir, config.to_dict(), FREE_KEYS)
+        work_directories.claim(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
     run = loop.run(session, options.profile, interruption)
     test = run.evaluate('test')
     if not is_main_process:
@@ -69,13 +71,47 @@ def _write(
     config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, run: loop.Trained, test: Evaluation
 ) -> None:
     backbones.save_weights(workdir / 'weights.safetensors', run.variables)
-    with atomic_files.atomic_write(workdir / 'predictions' / 'test.npz', 'wb') as stream:
-        np.savez_compressed(
-            stream,
-            example=np.array([dataset.ids[index] for index in test.indices]),
-            label=dataset.targets[test.indices],
-            prediction=test.predictions['logits'].argmax(-1).astype(np.int32),
-        )
+    predictions = Path('predictions') / 'test.npz'
+    ids = [dataset.ids[index] for index in test.indices]
+    scores.write(workdir / predictions, ids, dataset.targets[test.indices], test.predictions['logits'])
+    parameters = run.variables['params']
+    row = Row(
+        cell=Cell(
+            config.dataset,
+            Variant(config.backbone, config.weights or RANDOM),
+            config.regime,
+            config.fraction,
+            config.seed,
+        ),
+        task=config.task,
+        primary=test.primary,
+        config=work_directories.as_read_back(config.to_dict()),
+        validation={test.primary: run.validation_score},
+        test=test.metrics,
+        selected={},
+        at_edge=(),
+        choices=None,
+        depends_on_seed=True,
+        costs={
+            'parameters': sum(leaf.size for leaf in jax.tree.leaves(parameters['backbone'])),
+            'trainable_parameters': run.trainable,
+            'flops_per_image': cost.count_flops(backbones.create(config.backbone), run.preprocessing.size),
+            'flops_counted_in': 'traced program',
+            # Of inference, as an ablation measures it; a training's own throughput is in ``result.json``.
+            'images_per_second': None,
+        },
+        data={
+            'provenance': dataset.provenance,
+            'fingerprint': dataset.fingerprint(),
+            'train_examples': run.examples,
+            'validation_examples': len(dataset.splits['validation']),
+            'test_examples': test.count,
+            'skipped': len(dataset.skipped),
+        },
+        versions=versions(),
+        predictions=predictions.as_posix(),
+    )
+    rows.write(workdir, [row])
     result = {
         'config': config.to_dict(),
         'data': {'provenance': dataset.provenance, 'fingerprint': dataset.fingerprint()},
@@ -85,10 +121,10 @@ def _write(
         'test_examples': test.count,
         'unreadable_examples': [*run.unreadable, *(example for example, _ in test.bad)],
         'skipped_steps': list(run.skipped),
-        'parameters': sum(leaf.size for leaf in jax.tree.leaves(run.variables['params'])),
+        'parameters': sum(leaf.size for leaf in jax.tree.leaves(parameters)),
         'trainable_parameters': run.trainable,
     }
-    atomic_files.write_json(workdir / RESULT, result)
+    atomic_files.write_json(workdir / rows.RESULT, result)
 
 
 if __name__ == '__main__':

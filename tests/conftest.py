@@ -3,7 +3,9 @@
 import gc
 import os
 import resource
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
     The slow tests are compiled as users compile.
     """
     config.stash[ENDING] = []
+    # Not the user's own store of features; tests that count what is computed have one of their own.
+    os.environ['VISION_BACKBONES_CACHE'] = tempfile.mkdtemp(prefix='features-')
+    config.add_cleanup(lambda: shutil.rmtree(os.environ['VISION_BACKBONES_CACHE'], ignore_errors=True))
     if 'not slow' in config.getoption('markexpr'):
         # Read when jax is imported, here and in processes that tests start.
         os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'

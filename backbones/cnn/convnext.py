@@ -69,7 +69,7 @@ class Stage(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """Four stages (strides 4 to 32) behind a 4x4 convolution of stride 4; ``pooled`` is the normalised average.
+    """Four stages (strides 4 to 32) after a 4x4 convolution of stride 4; ``pooled`` is the normalised average.
 
     Rows and columns that fill no patch of 4 (or no pair, later) are left out, as torch's convolutions leave them out.
 

@@ -66,7 +66,7 @@ Block = type[BottleneckBlock] | type[DarkBlock]
 class Stage(nn.Module):
     """A strided convolution, a 1x1 expansion, and the blocks on the second half of its channels.
 
-    Both halves are joined behind a 1x1 transition of the second one, and mapped to ``channels``.
+    Both halves are joined after a 1x1 transition of the second one, and mapped to ``channels``.
     """
 
     block: Block
@@ -109,7 +109,7 @@ class CSPNet(nn.Module):
         expansions: width of each stage's two halves together, as a share of its channels.
         bottlenecks: width of the blocks' first convolution, as a share of one half.
         stem: channels, kernel size and stride of the stem's convolution.
-        stem_pool: a 3x3 max-pool of stride 2 behind the stem, instead of a strided convolution in the stage after it.
+        stem_pool: a 3x3 max-pool of stride 2 after the stem, instead of a strided convolution in the stage after it.
         downsample_grows: whether a stage's strided convolution already has the stage's channels, or still those of the
             stage before.
         expand_activation: name of what follows the expansion; ``'none'`` for a linear one.

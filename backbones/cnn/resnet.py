@@ -106,7 +106,7 @@ class Stage(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Four stages behind a stem.
+    """Four stages after a stem.
 
     Attributes:
         block: ``BasicBlock`` or ``Bottleneck``.

@@ -60,7 +60,7 @@ class VGG(nn.Module):
     """Six stages, as timm's ``features_only`` gives them: the maps before each of the five max-pools (strides 1 to 16)
     and what the last pool makes of them (stride 32, without parameters).
 
-    ``pooled`` is what the last linear layer sees: the last stage averaged to 7x7 bins, behind the hidden fully
+    ``pooled`` is what the last linear layer sees: the last stage averaged to 7x7 bins, after the hidden fully
     connected layers. Where the last stage is larger than 7x7, timm's network answers differently: it slides the first
     of these layers over the map and averages the results.
 
@@ -69,7 +69,7 @@ class VGG(nn.Module):
         batch_norm: whether a BatchNorm follows each convolution.
         hidden_channels: channels of each of the two hidden fully connected layers.
         hidden_dropout: share dropped between them while training.
-        activation: name of the activation behind each convolution and each hidden layer.
+        activation: name of the activation after each convolution and each hidden layer.
         epsilon: of the BatchNorms.
         dtype: type of the computation.
 

@@ -65,7 +65,7 @@ class C3k(nn.Module):
 
 
 class C3k2(nn.Module):
-    """Two branches, a chain of blocks behind the second, and everything on the way joined by a 1x1 convolution."""
+    """Two branches, a chain of blocks after the second, and everything on the way joined by a 1x1 convolution."""
 
     channels: int
     branch: int
@@ -183,7 +183,7 @@ class Stage(nn.Module):
 class YOLO(nn.Module):
     """Five stages (strides 2 to 32); ``stage1`` is the first convolution, ``stage5`` comes after C2PSA.
 
-    The reference has no classifier behind these layers: ``pooled`` is the global average of ``stage5``. Ultralytics'
+    The reference has no classifier after these layers: ``pooled`` is the global average of ``stage5``. Ultralytics'
     classification models (``yolo11n-cls``) have another backbone, without SPPF.
 
     Attributes:

@@ -59,7 +59,7 @@ def into_stages(blocks: Iterable[BlockConfig]) -> list[list[BlockConfig]]:
 
 
 def strides_after(stride: int, stages: Iterable[list[BlockConfig]]) -> tuple[int, ...]:
-    """Input pixels per step of each stage's map, behind a stem of this stride."""
+    """Input pixels per step of each stage's map, after a stem of this stride."""
     return tuple(stride := stride * blocks[0].stride for blocks in stages)
 
 

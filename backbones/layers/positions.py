@@ -74,7 +74,7 @@ def resample_positions(
         method: whose code is followed, a name of ``METHODS``.
 
     Raises:
-        UserError: no such method, or the table is not that of a square grid behind so many prefix tokens.
+        UserError: no such method, or the table is not that of a square grid after so many prefix tokens.
     """
     if method not in METHODS:
         raise unknown('way to resample positions', method, METHODS)
@@ -85,8 +85,8 @@ def resample_positions(
         return jnp.asarray(table)
     if not square:
         raise UserError(
-            f'{table.shape[1]} positions are no square grid behind {prefix} prefix tokens, '
-            f'so they can not be resampled to {grid[0]}x{grid[1]}'
+            f'{table.shape[1]} positions are no square grid after {prefix} prefix tokens, '
+            f'so they cannot be resampled to {grid[0]}x{grid[1]}'
         )
     rows, columns = (METHODS[method](side, size) for size in grid)
     maps = jnp.asarray(table)[0, prefix:].reshape(side, side, -1)

@@ -14,7 +14,7 @@ def write_checksums(directory: Path) -> None:
     All files and directories are flushed to the disk (``fsync``) before it returns.
 
     Raises:
-        OSError: a file can't be read or written.
+        OSError: a file cannot be read or written.
     """
     paths = [path for path in sorted(directory.rglob('*')) if path != directory / CHECKSUMS]
     files = {
@@ -78,7 +78,7 @@ def _compared(path: Path, size: int, digest: str) -> str | None:
 def _why(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return 'is missing'
-    return f'can not be read: {getattr(error, "strerror", None) or error}'
+    return f'cannot be read: {getattr(error, "strerror", None) or error}'
 
 
 def _sha256(path: Path) -> str:

@@ -22,7 +22,7 @@ def preprocessing(
     """The preprocessing that a hub's directory states, or ``None`` if it states none.
 
     Raises:
-        UserError: it states something that can't be done here, which is named.
+        UserError: it states something that cannot be done here, which is named.
     """
     try:
         if preprocessor is not None:

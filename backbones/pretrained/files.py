@@ -67,7 +67,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a weight file, by the file's own keys.
 
     Raises:
-        UserError: an unknown kind of file, or one that can't be read.
+        UserError: an unknown kind of file, or one that cannot be read.
     """
     if path.suffix in ('.pth', '.pt', '.bin'):
         return read_torch_file(path)

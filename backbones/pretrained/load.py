@@ -33,7 +33,7 @@ def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
 
     Raises:
         UserError: neither a name nor a source, a source without a configuration and without ``name``, or a
-            configuration that can't be followed.
+            configuration that cannot be followed.
     """
     if name_or_weights in registry.TABLE:
         return registry.info(name_or_weights).preprocessing

@@ -93,7 +93,7 @@ def merge(
         expected: path → shape.
         translation: the file's arrays in our axes, and what is known of its keys.
         report: source, layout and preprocessing.
-        resize: ``(path, array, shape)`` → the array resampled to the shape, or ``None`` if it can't be.
+        resize: ``(path, array, shape)`` → the array resampled to the shape, or ``None`` if it cannot be.
 
     Returns:
         The arrays that fit, and the completed report.

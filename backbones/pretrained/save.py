@@ -25,12 +25,12 @@ def save_weights(
         variables: of a model, of some of its parts, or of a backbone alone.
         layout: ``'native'`` (our own paths, which ``load_weights`` reads back bit by bit), or the layout of a reference
             implementation (``'torchvision'``, ``'timm'``, …), which loads the file with ``strict=True``.
-        name: the registered backbone that the variables belong to; found by their shapes if it isn't given. Our own
+        name: the registered backbone that the variables belong to; found by their shapes if it is not given. Our own
             layout needs none.
         **overrides: options that the backbone was created with.
 
     Raises:
-        UserError: another suffix, a layout that this backbone doesn't have, variables that fit no registered backbone
+        UserError: another suffix, a layout that this backbone does not have, variables that fit no registered backbone
             or have no place in the layout.
     """
     path = Path(path)
@@ -54,7 +54,7 @@ def to_layout(
     """Our paths → the keys and axes of a layout.
 
     Raises:
-        UserError: the backbone doesn't have this layout, or a variable has no place in it.
+        UserError: the backbone does not have this layout, or a variable has no place in it.
     """
     layouts = keymaps.layouts(registry.create(name, **(overrides or {})))
     if layout not in layouts:

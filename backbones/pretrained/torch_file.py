@@ -163,7 +163,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unpickle(stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _Storage]) -> object:
-    """Read one pickle and leave the stream behind it.
+    """Read one pickle and leave the stream after it.
 
     Raises:
         ValueError: the memo is numbered in a way that would make the unpickler set aside gigabytes.

@@ -110,8 +110,8 @@ class VisionTransformer(nn.Module):
         dtype: type of the computation.
 
     Raises:
-        UserError: an image that is no multiple of the patch (without ``pad``) or that the positions can't be resampled
-            to, a depth that is no multiple of four, a way to pool that doesn't exist or lacks its tokens, an unknown
+        UserError: an image that is no multiple of the patch (without ``pad``) or that the positions cannot be resampled
+            to, a depth that is no multiple of four, a way to pool that does not exist or lacks its tokens, an unknown
             activation or way to resample.
     """
 

@@ -19,5 +19,4 @@ def get_config(dataset: str = 'tfds:fashion_mnist', backbones: str = PAIR, regim
     config.regimes = tuple(regimes.split(','))
     config.fractions = (0.01, 0.1, 1.0)
     config.seeds = (0, 1, 2)
-    config.linear.steps = 2000
     return config

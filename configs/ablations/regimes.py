@@ -12,14 +12,13 @@ on a few labels, not to transfer to something new. Arguments: ``dataset``, ``fra
 from experiments.ablation.cells import default_config
 
 
-def get_config(dataset: str = 'tfds:cifar10', fraction: str = '0.02', seeds: str = '3'):
+def get_config(dataset: str = 'tfds:cifar10', fraction: float = 0.02, seeds: int = 3):
     config = default_config()
     config.backbones = ('resnet_micro', 'vit_micro')
     config.datasets = (dataset,)
     config.regimes = ('linear', 'partial:1', 'partial:2', 'lpft', 'finetune', 'bitfit', 'lora:8', 'scratch')
-    config.fractions = (float(fraction),)
-    config.seeds = tuple(range(int(seeds)))
-    config.linear.steps = 1000
+    config.fractions = (fraction,)
+    config.seeds = tuple(range(seeds))
     config.training_learning_rates = (3e-4, 3e-3)
     config.training.epochs = 6.0
     config.training.probe_epochs = 3.0

@@ -1,9 +1,6 @@
 """What an ablation consists of: its axes, and the cells that they span."""
 
-import dataclasses
-import hashlib
 import itertools
-import json
 
 import ml_collections
 
@@ -11,12 +8,13 @@ import backbones
 from backbones.errors import UserError, unknown
 from experiments import probes
 from experiments.data import loading
+from experiments.features import taps
 from experiments.probes import knn, linear, ridge
+from experiments.results.axes import PIXELS, RANDOM, Cell, Variant
 from experiments.training import regimes
 from experiments.training.config import default_config as default_training_config
 
-RANDOM = 'random'
-PIXELS = 'pixels'
+__all__ = ['FROZEN_REGIMES', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'default_config', 'parse_variant', 'plan']
 
 # A head on features that are computed once; every other regime trains with the backbone in the loop.
 FROZEN_REGIMES = tuple(probes.TABLE)
@@ -34,6 +32,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.image_size = 0  # side of every model's input; 0: what the preprocessing of its weights says
     config.batch_size = 32  # of the frozen passes
     config.calibration_images = 512  # training images for the BatchNorm statistics of random weights
+    config.tap = 'pooled'  # where heads on frozen backbones take their features: see experiments.features.taps
     config.fit = 'crop'  # how an image of other proportions is brought to a square: or 'squash', 'letterbox'
     config.stored_size = 256
     config.bad_files_limit = 10
@@ -43,51 +42,6 @@ def default_config() -> ml_collections.ConfigDict:
     config.training = default_training_config()  # of regimes that train the backbone
     config.training_learning_rates = (3e-4, 1e-3, 3e-3)
     return config
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Variant:
-    """A backbone with weights: a source, ``random``, or nothing for raw pixels."""
-
-    backbone: str
-    weights: str
-
-    @property
-    def label(self) -> str:
-        """Short text for tables."""
-        return f'{self.backbone} · {self.weights}' if self.weights else self.backbone
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Cell:
-    """One number of the table: one head or one training, selected on validation, tested once."""
-
-    dataset: str
-    variant: Variant
-    regime: str
-    fraction: float
-    seed: int
-
-    def as_json(self) -> dict[str, object]:
-        """As it stands in a row of the results."""
-        return {
-            'backbone': self.variant.backbone,
-            'weights': self.variant.weights,
-            'dataset': self.dataset,
-            'regime': self.regime,
-            'fraction': self.fraction,
-            'seed': self.seed,
-        }
-
-    @staticmethod
-    def from_json(row: dict) -> 'Cell':
-        """The inverse of ``as_json``."""
-        variant = Variant(row['backbone'], row['weights'])
-        return Cell(row['dataset'], variant, row['regime'], row['fraction'], row['seed'])
-
-    def key(self) -> str:
-        """A short name for files: equal cells have equal keys."""
-        return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def parse_variant(text: str) -> Variant:
@@ -121,6 +75,8 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
         UserError: an unknown name or a value out of range on one of the axes.
     """
     variants = [parse_variant(text) for text in _axis(config, 'backbones')]
+    for name in dict.fromkeys(variant.backbone for variant in variants if variant.backbone != PIXELS):
+        taps.check(name, backbones.create(name), config.tap, vectors=True)
     for regime in _axis(config, 'regimes'):
         if regime.partition(':')[0] not in (*FROZEN_REGIMES, *regimes.NAMES):
             raise unknown('regime', regime, {*FROZEN_REGIMES, *regimes.NAMES})

@@ -1,36 +1,30 @@
 """Running the cells of an ablation that are not finished yet."""
 
-import importlib.metadata
-import platform as machine
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import ml_collections
-import numpy as np
 
+import backbones
 from backbones import cost
-from experiments import probes
-from experiments.ablation import extract
-from experiments.ablation.cells import FROZEN_REGIMES, RANDOM, Cell
-from experiments.ablation.extract import Costs, Unit
-from experiments.cli import atomic_files, display, work_directories
+from experiments import probes, tasks
+from experiments.ablation import growth
+from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
+from experiments.cli import display, work_directories
+from experiments.cli.versions import versions
 from experiments.data.dataset import Dataset
-from experiments.probes.common import Outcome, ProbeData, Subset
+from experiments.data.model_input import input_preprocessing
+from experiments.features.extractor import Costs, Extractor
+from experiments.features.frozen_backbone import FrozenBackbone
+from experiments.features.store import Store
+from experiments.probes.common import Outcome, ProbeData, Subset, at_edge
+from experiments.results import rows as result_rows
+from experiments.results import scores
+from experiments.results.rows import Row
 from experiments.training import loop
-
-RESULTS = 'results.jsonl'
-
-
-def versions() -> dict[str, str]:
-    """What the numbers may depend on."""
-    packages = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
-    device = jax.devices()[0]
-    return {
-        'python': machine.python_version(),
-        **{package: importlib.metadata.version(package) for package in packages},
-        'device': f'{jax.device_count()} x {device.device_kind}',
-    }
 
 
 class Engine:
@@ -39,19 +33,49 @@ class Engine:
     Args:
         config: of the ablation (``cells.default_config``).
         workdir: where results, predictions and unfinished work are kept.
-        load: data set by name; each is loaded at most once, and only if a cell needs it.
+        load: data set by name; each is loaded only if a cell needs it.
+        store: of features that are computed already; the default one if ``None``.
+
+    Raises:
+        UserError: the work directory is not an ablation's, or its finished cells depend on other values of the config.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: Path, load: Callable[[str], Dataset]):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: Path,
+        load: Callable[[str], Dataset],
+        store: Store | None = None,
+    ):
         self._config = config
         self._workdir = workdir
-        self._load = load
-        self._extract = extract.Extractor(config, workdir / 'features')
-        self._rows = atomic_files.read_jsonl(workdir / RESULTS)
+        self._read = load
+        self._extract = Extractor(config, store or Store(), workdir)
+        self._rows = result_rows.read(workdir)
+        growth.check(workdir, config.to_dict(), self._rows)
+
+    def load(self, name: str) -> Dataset:
+        """A data set of this ablation.
+
+        Raises:
+            UserError: it cannot be loaded, or finished cells were computed from other data of this name.
+        """
+        dataset = self._read(name)
+        growth.check_data(self._workdir, dataset, self._rows)
+        return dataset
+
+    def claim(self, cells: Sequence[Cell]) -> None:
+        """Make the work directory this config's, from now on (``growth.claim``).
+
+        Raises:
+            UserError: weights have changed since cells of the same variant were finished.
+        """
+        growth.check_weights(self._workdir, {cell.variant for cell in self.pending(cells)}, self._rows)
+        growth.claim(self._workdir, self._config.to_dict(), cells, self._rows)
 
     def pending(self, cells: Sequence[Cell]) -> list[Cell]:
         """The cells without a result."""
-        finished = {Cell.from_json(row['cell']) for row in self._rows}
+        finished = {row.cell for row in self._rows}
         return [cell for cell in cells if cell not in finished]
 
     def run(self, cells: Sequence[Cell]) -> None:
@@ -62,19 +86,19 @@ class Engine:
         """
         pending = self.pending(cells)
         for name in dict.fromkeys(cell.dataset for cell in pending):
-            dataset = self._load(name)
+            dataset = self.load(name)
             group = [cell for cell in pending if cell.dataset == name]
             subsets = self._subsets(dataset, group)
             frozen = [cell for cell in group if cell.regime in FROZEN_REGIMES]
-            by_unit: dict[Unit, list[Cell]] = {}
+            by_backbone: dict[FrozenBackbone, list[Cell]] = {}
             for cell in frozen:
                 init_seed = cell.seed if cell.variant.weights == RANDOM else 0
-                by_unit.setdefault(Unit(cell.variant, init_seed), []).append(cell)
-            self._run_frozen(dataset, by_unit, subsets)
+                backbone = FrozenBackbone(cell.variant.backbone, cell.variant.weights, init_seed)
+                by_backbone.setdefault(backbone, []).append(cell)
+            self._run_frozen(dataset, by_backbone, subsets)
             for cell in group:
                 if cell.regime not in FROZEN_REGIMES:
                     self._run_training(dataset, cell)
-            self._extract.forget()
 
     def _subsets(self, dataset: Dataset, cells: Sequence[Cell]) -> dict[tuple[float, int], Subset]:
         """Every training subset, made before anything is computed, so that an impossible fraction is found at once."""
@@ -84,31 +108,37 @@ class Engine:
         }
 
     def _run_frozen(
-        self, dataset: Dataset, by_unit: dict[Unit, list[Cell]], subsets: dict[tuple[float, int], Subset]
+        self, dataset: Dataset, by_backbone: dict[FrozenBackbone, list[Cell]], subsets: dict[tuple[float, int], Subset]
     ) -> None:
         with display.progress() as bar:
-            task = bar.add_task(dataset.name, total=len(by_unit) * len(dataset.targets), note='')
-            for unit, cells in by_unit.items():
-                label = unit.variant.label + (f' (seed {unit.init_seed})' if unit.variant.weights == RANDOM else '')
+            task = bar.add_task(dataset.name, total=len(by_backbone) * len(dataset.targets), note='')
+            for backbone, cells in by_backbone.items():
+                label = backbone.label
                 bar.update(task, note=label)
-                features, costs = self._extract(unit, dataset, lambda count: bar.advance(task, count))
+                extracted, costs = self._extract(backbone, dataset, lambda count: bar.advance(task, count))
+                # Without the examples that could not be read.
+                seen = extracted.dataset
+                readable = {
+                    key: dataclasses.replace(subset, rows=extracted.readable(subset.rows))
+                    for key, subset in subsets.items()
+                }
                 data = ProbeData(
-                    features,
-                    dataset.targets,
-                    len(dataset.classes),
-                    dataset.splits['validation'],
-                    dataset.splits['test'],
+                    extracted.values.reshape(len(seen.targets), -1),
+                    seen.targets,
+                    len(seen.classes),
+                    seen.splits['validation'],
+                    seen.splits['test'],
                 )
                 for regime in dict.fromkeys(cell.regime for cell in cells):
                     chosen = [cell for cell in cells if cell.regime == regime]
                     outcomes = probes.TABLE[regime](
                         data,
-                        [subsets[cell.fraction, cell.seed] for cell in chosen],
+                        [readable[cell.fraction, cell.seed] for cell in chosen],
                         self._config[regime],
                         lambda text, label=label: bar.update(task, note=f'{label}: {text}'),
                     )
                     finished = [
-                        self._row(dataset, cell, outcome, costs, len(subsets[cell.fraction, cell.seed].rows))
+                        self._row(dataset, seen, cell, outcome, costs, len(readable[cell.fraction, cell.seed].rows))
                         for cell, outcome in zip(chosen, outcomes, strict=True)
                     ]
                     self._append(finished)
@@ -116,23 +146,30 @@ class Engine:
     def _run_training(self, dataset: Dataset, cell: Cell) -> None:
         """Train once per learning rate, select on validation, and read the test split for the selected one only."""
         best: tuple | None = None
-        for rate in self._config.training_learning_rates:
+        begun = growth.begin_trainings(self._workdir, cell, dataset)
+        rates = self._config.training_learning_rates
+        for rate in rates:
             config = self._training_config(cell, rate)
-            directory = work_directories.make(self._workdir / 'trainings' / cell.key() / f'{rate:g}')
+            directory = work_directories.make(begun / f'{rate:g}')
             trained = loop.fit(config, dataset, directory, tables=False)
             if best is None or trained.validation_score > best[1].validation_score:
                 best = (rate, trained)
         assert best is not None, 'the sweep has at least one learning rate'
         rate, trained = best
+        test = trained.evaluate('test')
         outcome = Outcome(
             selected={'learning_rate': rate},
             validation_accuracy=trained.validation_score,
-            test_scores=trained.evaluate('test').predictions['logits'],
+            test_scores=test.predictions['logits'],
             trainable_parameters=trained.trainable,
+            at_edge=at_edge({'learning_rate': rate}, {'learning_rate': rates}),
+            choices=len(rates),
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
         costs = Costs(parameters, cost.count_flops(trained.model, trained.preprocessing.size))
-        self._append([self._row(dataset, cell, outcome, costs, trained.examples)])
+        reasons = dict(test.bad)
+        bad = {index: reasons[dataset.ids[index]] for index in dataset.splits['test'] if dataset.ids[index] in reasons}
+        self._append([self._row(dataset, dataset.without(bad), cell, outcome, costs, trained.examples)])
 
     def _training_config(self, cell: Cell, learning_rate: float) -> ml_collections.ConfigDict:
         config = self._config.training.copy_and_resolve_references()
@@ -149,49 +186,76 @@ class Engine:
         )
         return config
 
-    def _row(self, dataset: Dataset, cell: Cell, outcome: Outcome, costs: Costs, examples: int) -> dict:
-        """The result of one cell; its predictions are written first, so a row never points to nothing."""
-        test = dataset.splits['test']
-        predictions = outcome.test_scores.argmax(-1).astype(np.int32)
+    def _row(self, dataset: Dataset, seen: Dataset, cell: Cell, outcome: Outcome, costs: Costs, examples: int) -> Row:
+        """The result of one cell; its scores are written first, so a row never points to nothing.
+
+        Args:
+            seen: the data set without the examples that could not be read.
+        """
+        test, task = seen.splits['test'], tasks.TABLE[self._config.training.task]
         file = Path('predictions') / f'{cell.key()}.npz'
-        with atomic_files.atomic_write(self._workdir / file, 'wb') as stream:
-            np.savez_compressed(
-                stream,
-                example=np.array([dataset.ids[index] for index in test]),
-                label=dataset.targets[test],
-                prediction=predictions,
-            )
-        hyperparameters = self._config[cell.regime] if cell.regime in FROZEN_REGIMES else self._config.training
-        return {
-            'cell': cell.as_json(),
-            'metrics': {
-                'test_accuracy': float((predictions == dataset.targets[test]).mean()),
-                'validation_accuracy': outcome.validation_accuracy,
-                'selected': outcome.selected,
-            },
-            'costs': {
+        ids = [dataset.ids[index] for index in test]
+        scores.write(self._workdir / file, ids, dataset.targets[test], outcome.test_scores)
+        config = self._config_of(cell, outcome)
+        return Row(
+            cell=cell,
+            task=task.name,
+            primary=task.primary,
+            config=config,
+            validation={task.primary: outcome.validation_accuracy},
+            test=task.score({'logits': outcome.test_scores}, dataset.targets[test]),
+            selected=outcome.selected,
+            at_edge=outcome.at_edge,
+            choices=outcome.choices,
+            # The seed draws random weights too, whatever the head makes of them.
+            depends_on_seed=cell.variant.weights == RANDOM or outcome.depends_on_seed,
+            costs={
                 'parameters': costs.parameters,
                 'trainable_parameters': outcome.trainable_parameters,
-                'flops_per_image': costs.flops_per_image,
-                'images_per_second': costs.images_per_second,
+                'flops_per_image': self._flops_per_image(cell.variant),
+                'flops_counted_in': 'traced program',
+                'images_per_second': costs.images_per_second or None,
             },
-            'data': {
-                'provenance': dataset.provenance,
+            data={
+                'provenance': seen.provenance,
                 'fingerprint': dataset.fingerprint(),
                 'train_examples': examples,
-                'validation_examples': len(dataset.splits['validation']),
+                'validation_examples': len(seen.splits['validation']),
                 'test_examples': len(test),
-                'skipped_files': len(dataset.skipped),
+                'skipped': len(seen.skipped),
             },
-            'predictions': file.as_posix(),
-            'config': {
-                **hyperparameters.to_dict(),
-                'image_size': self._config.image_size,
-                'calibration_images': self._config.calibration_images,
-            },
-            'versions': versions(),
-        }
+            versions=versions(),
+            predictions=file.as_posix(),
+            weights_digest=self._weights_digest(cell.variant),
+        )
 
-    def _append(self, rows: list[dict]) -> None:
+    def _config_of(self, cell: Cell, outcome: Outcome) -> dict:
+        """Every value that a cell was run with."""
+        config = self._config.to_dict()
+        apart = {'backbones', 'datasets', 'regimes', 'fractions', 'seeds', 'training', 'training_learning_rates'}
+        chosen = {key: value for key, value in config.items() if key not in {*apart, *FROZEN_REGIMES}}
+        if cell.regime in FROZEN_REGIMES:
+            chosen[cell.regime] = config[cell.regime]
+        else:
+            training = self._training_config(cell, outcome.selected['learning_rate'])
+            chosen |= {
+                'training_learning_rates': config['training_learning_rates'],
+                'training': training.to_dict(),
+            }
+        return work_directories.as_read_back(chosen)
+
+    @functools.cache  # noqa: B019 an engine lives as long as its command
+    def _flops_per_image(self, variant: Variant) -> int:
+        if variant.backbone == PIXELS:
+            return 0
+        config = self._config
+        size = input_preprocessing(variant.backbone, variant.weights, config.image_size, config.fit).size
+        return cost.count_flops(backbones.create(variant.backbone), size)
+
+    @functools.cache  # noqa: B019
+    def _weights_digest(self, variant: Variant) -> str | None:
+        return growth.weights_digest(variant)
+
+    def _append(self, rows: list[Row]) -> None:
         self._rows += rows
-        atomic_files.write_jsonl(self._workdir / RESULTS, self._rows)
+        result_rows.write(self._workdir, self._rows)

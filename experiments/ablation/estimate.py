@@ -10,10 +10,11 @@ import numpy as np
 from rich.table import Table
 
 import backbones
+from backbones.cost import count_flops
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
-from experiments.ablation.extract import pooled_features
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
+from experiments.features import taps
 
 # Shares of the speed of a large matrix product that the parts of an ablation reach, roughly.
 _FORWARD_EFFICIENCY = 0.5
@@ -23,15 +24,14 @@ _SECONDS_TO_COMPILE = 3.0
 
 
 def flops_per_image(variant: Variant, image_size: int) -> float:
-    """Of a forward pass, from the program before it is compiled."""
+    """Of a forward pass of the backbone, as ``backbones.cost`` counts them."""
     if variant.backbone == PIXELS:
         return 0.0
-    model = backbones.create(variant.backbone)
-    size = input_preprocessing(variant.backbone, variant.weights, image_size).size
-    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    forward = jax.jit(pooled_features(model))
-    return (forward.lower(variables, images).cost_analysis() or {}).get('flops', 0.0)
+    return float(count_flops(backbones.create(variant.backbone), _input_size(variant, image_size)))
+
+
+def _input_size(variant: Variant, image_size: int) -> tuple[int, int]:
+    return input_preprocessing(variant.backbone, variant.weights, image_size).size
 
 
 def measured_speed() -> float:
@@ -72,7 +72,7 @@ def table(
         channels = (
             int(np.prod(dataset.images.shape[1:]))
             if variant.backbone == PIXELS
-            else backbones.info(variant.backbone).pooled
+            else taps.channels(backbones.create(variant.backbone), config.tap, _input_size(variant, config.image_size))
         )
         examples = config.linear.steps * config.linear.batch_size
         head_flops = heads * examples * 6 * channels * len(dataset.classes)

@@ -41,7 +41,7 @@ def parser(description: str, config: bool = True, workdir: bool = True) -> argpa
             '--config',
             required=True,
             metavar='FILE[:NAME=VALUE,…]',
-            help='a config file, with arguments for its get_config() behind a colon',
+            help='a config file, with arguments for its get_config() after a colon',
         )
     if workdir:
         result.add_argument('--workdir', required=True, type=Path, help='directory for everything this run writes')
@@ -76,7 +76,7 @@ def parse(
     """Parse the command line and load the config with its overrides.
 
     Raises:
-        UserError: the config can't be loaded, or an override names no value of it or has the wrong type.
+        UserError: the config cannot be loaded, or an override names no value of it or has the wrong type.
     """
     options, rest = arguments.parse_known_args(argv)
     overrides = []
@@ -100,9 +100,10 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     """``FILE`` or ``FILE:name=value,name=value``: the ``get_config`` of a Python file, called with the arguments.
 
     A piece without ``=`` continues the value before it, so ``backbones=resnet50,vit_small_patch16`` is one argument.
+    An argument that ``get_config`` annotates with ``int``, ``float`` or ``bool`` is given as one.
 
     Raises:
-        UserError: no such file, no ``get_config`` in it, or an argument that it does not take.
+        UserError: no such file, no ``get_config`` in it, an argument that it does not take, or one of another type.
     """
     file, _, text = spec.partition(':')
     path = Path(file)
@@ -112,7 +113,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     get_config = runpy.run_path(str(path)).get('get_config')
     if get_config is None:
         raise UserError(f'the config file {file!r} defines no get_config()')
-    known = inspect.signature(get_config).parameters
+    known = inspect.signature(get_config, eval_str=True).parameters
     arguments: dict[str, str] = {}
     name = None
     for piece in text.split(',') if text else []:
@@ -131,7 +132,18 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     ]
     if missing:
         raise UserError(f'{file} needs the argument {missing[0]!r}: --config {file}:{missing[0]}=…')
-    return get_config(**arguments)
+    return get_config(**{name: _typed(name, text, known[name].annotation) for name, text in arguments.items()})
+
+
+def _typed(name: str, text: str, kind: type) -> object:
+    """An argument as its annotation says; a text without one."""
+    try:
+        if kind is bool:
+            return {'true': True, 'false': False}[text.lower()]
+        return kind(text) if kind in (int, float) else text
+    except (ValueError, KeyError):
+        expected = 'true or false' if kind is bool else f'a value of type {kind.__name__}'
+        raise UserError(f'the argument {name!r} of the config file takes {expected}, not {text!r}') from None
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:

@@ -1,13 +1,15 @@
 """What a person sees in the terminal: progress, and the table of what trains."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from backbones.freezing import Row
+if TYPE_CHECKING:  # it imports JAX, which the commands that only read results do without
+    from backbones.freezing import Row
 
 
 def make_console(stderr: bool) -> Console:
@@ -33,7 +35,7 @@ def progress() -> Progress:
     )
 
 
-def freeze_table(title: str, rows: Sequence[Row]) -> Table:
+def freeze_table(title: str, rows: 'Sequence[Row]') -> Table:
     """Pattern → leaves, parameters and state, with the sum of what trains."""
     table = Table(title=title, title_justify='left')
     table.add_column('pattern')

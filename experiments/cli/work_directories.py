@@ -2,8 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from backbones.errors import UserError
 from experiments.cli.atomic_files import write_json
@@ -26,25 +27,49 @@ def make(path: Path) -> Path:
     return path
 
 
-def check(path: Path, config: dict, free: Collection[str] = ()) -> None:
+def read_config(path: Path) -> dict[str, Any] | None:
+    """The config that a work directory belongs to; ``None`` where it belongs to none.
+
+    Raises:
+        UserError: ``config.json`` is damaged.
+    """
+    file = path / CONFIG
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:
+        raise UserError(f'{file} is no JSON file; choose another --workdir') from None
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Make a work directory this config's, whatever it was before.
+
+    Raises:
+        OSError: the disk refuses; the config that was there is still there.
+    """
+    write_json(path / CONFIG, as_read_back(config))
+
+
+def check(path: Path, config: dict, free: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> None:
     """Whether a work directory is free or already this config's; nothing is written.
 
     Args:
         path: the directory; it need not exist.
         config: what a run in it does.
         free: keys such as ``mesh.fsdp`` whose values may differ from those of earlier runs in it.
+        defaults: a config whose values stand for keys that the directory's config does not have: those that came with
+            a later version.
 
     Raises:
         UserError: it belongs to another config (the differing keys are named).
     """
-    file = path / CONFIG
-    if not file.exists():
+    earlier = read_config(path)
+    if earlier is None:
         return
-    try:
-        earlier = json.loads(file.read_text())
-    except ValueError:
-        raise UserError(f'{file} is no JSON file; choose another --workdir') from None
-    before, after = _flatten(earlier), _flatten(_as_read_back(config))
+    before, after = flatten(earlier), flatten(as_read_back(config))
+    if defaults is not None:
+        before = {**{key: value for key, value in flatten(as_read_back(defaults)).items() if key in after}, **before}
     absent = object()  # None is a value too
     differing = [
         key for key in sorted({*before, *after} - {*free}) if before.get(key, absent) != after.get(key, absent)
@@ -62,30 +87,36 @@ def check(path: Path, config: dict, free: Collection[str] = ()) -> None:
     )
 
 
-def claim(path: Path, config: dict, free: Collection[str] = ()) -> Path:
+def claim(path: Path, config: dict, free: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> Path:
     """Make the work directory this config's, or check that it already is.
 
     Args:
         path: the directory.
         config: what a run in it does.
         free: see ``check``.
+        defaults: see ``check``.
 
     Raises:
         UserError: it can't be written, or belongs to another config (the differing keys are named).
     """
     make(path)
-    check(path, config, free)
+    check(path, config, free, defaults)
     if not (path / CONFIG).exists():
-        write_json(path / CONFIG, _as_read_back(config))
+        write_config(path, config)
     return path
 
 
-def _as_read_back(config: dict) -> dict:
-    """Tuples become lists."""
+def as_read_back(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as it comes back from ``config.json``: tuples become lists."""
     return json.loads(json.dumps(config))
 
 
-def _flatten(value: object, prefix: str = '') -> dict[str, object]:
-    if not isinstance(value, dict) or (prefix and not value):
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``{'mesh': {'data': 1}}`` → ``{'mesh.data': 1}``; an empty group is a value."""
+    return _flatten(config, '')
+
+
+def _flatten(value: Any, prefix: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or (prefix and not value):
         return {prefix.rstrip('.'): value}
     return {key: leaf for name, child in value.items() for key, leaf in _flatten(child, f'{prefix}{name}.').items()}

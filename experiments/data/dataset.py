@@ -79,9 +79,49 @@ class Dataset:
     def fingerprint(self) -> str:
         """A hash of what is in the data set and how it is split: equal data give equal text.
 
-        Pixels count where they are in memory; of images that are decoded when they are read, only names and shape do.
+        Nothing is decoded for it: pixels count where they are in memory, and of images that are decoded when they are
+        read, the bytes of their files or records.
         """
         return self._fingerprint
+
+    def content_digest(self) -> str:
+        """SHA-256 of the images alone, in their order: whatever names, labels and splits they have."""
+        return self._content_digest
+
+    @functools.cached_property
+    def _content_digest(self) -> str:
+        content = getattr(self.images, 'content', None)
+        if content is not None:
+            return content
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        if isinstance(self.images, np.ndarray):
+            digest.update(np.ascontiguousarray(self.images).data)
+            return digest.hexdigest()
+        for index in range(len(self.targets)):
+            try:
+                digest.update(self.images[np.array([index])].tobytes())
+            except Exception as error:  # decoders raise all kinds of errors on damaged records
+                digest.update(type(error).__name__.encode())
+        return digest.hexdigest()
+
+    def without(self, unreadable: Mapping[int, str]) -> 'Dataset':
+        """The same with some examples in no split, because they could not be read; indices stay what they are.
+
+        Args:
+            unreadable: index → reason; it is added to ``skipped``, and to the provenance as a number.
+
+        Raises:
+            UserError: a split is left without examples.
+        """
+        if not unreadable:
+            return self
+        gone = np.array(sorted(unreadable))
+        return dataclasses.replace(
+            self,
+            splits={name: indices[~np.isin(indices, gone)] for name, indices in self.splits.items()},
+            provenance=f'{self.provenance}; {len(gone)} unreadable examples left out',
+            skipped=(*self.skipped, *((self.ids[index], reason) for index, reason in sorted(unreadable.items()))),
+        )
 
     @functools.cached_property
     def _fingerprint(self) -> str:
@@ -91,6 +131,8 @@ class Dataset:
         digest.update(repr((self.images.shape, self.classes)).encode())
         if isinstance(self.images, np.ndarray):
             digest.update(self.images.tobytes())
+        elif getattr(self.images, 'content', None) is not None:
+            digest.update(self.content_digest().encode())
         for split in sorted(self.splits):
             digest.update(split.encode())
             digest.update(bytes(self.splits[split].astype(np.int64)))

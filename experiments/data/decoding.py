@@ -1,10 +1,13 @@
 """Decoding image files to uint8 RGB, in threads (PIL releases Python's lock while it decodes)."""
 
+import hashlib
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import PIL
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
@@ -34,16 +37,42 @@ def fit_to_square(image: Image.Image, size: int, fit: str = 'crop') -> UInt8[np.
     return np.asarray(ImageOps.fit(image, square, method))
 
 
+def fits_in_memory(shape: tuple[int, ...]) -> bool:
+    """Whether images of this shape are decoded once and kept: at most ``MEMORY_LIMIT`` bytes."""
+    return math.prod(shape) <= MEMORY_LIMIT
+
+
+def content_digest(encoded: Iterable[str | bytes], **decoding: object) -> str:
+    """A digest of images that are decoded when they are read, without decoding them.
+
+    Args:
+        encoded: a digest of the bytes of each file or record, in the order of the examples.
+        **decoding: everything else that the pixels depend on.
+    """
+    # Decoders change the last bits of pixels from one release to the next.
+    digest = hashlib.sha256(repr((PIL.__version__, sorted(decoding.items()))).encode())
+    for each in encoded:
+        digest.update(each.encode() if isinstance(each, str) else each)
+    return digest.hexdigest()
+
+
 class DecodedImages:
     """Images that are decoded when they are indexed.
 
     Attributes:
         shape: ``(examples, height, width, channels)`` of everything that can be read.
+        content: a digest of the encoded images and of how they are decoded; ``None`` where nobody made one.
     """
 
-    def __init__(self, read: Callable[[int], UInt8[np.ndarray, 'h w c']], shape: tuple[int, ...]):
+    def __init__(
+        self,
+        read: Callable[[int], UInt8[np.ndarray, 'h w c']],
+        shape: tuple[int, ...],
+        content: str | None = None,
+    ):
         self._read = read
         self.shape = shape
+        self.content = content
 
     def __getitem__(self, indices: Int[np.ndarray, ' count']) -> UInt8[np.ndarray, 'count height width channels']:
         out = np.empty((len(indices), *self.shape[1:]), np.uint8)
@@ -61,7 +90,7 @@ class DecodedImages:
     @property
     def fits_in_memory(self) -> bool:
         """Whether all images together take at most ``MEMORY_LIMIT`` bytes."""
-        return int(np.prod(self.shape, dtype=np.int64)) <= MEMORY_LIMIT
+        return fits_in_memory(self.shape)
 
     def in_memory_if_small(self) -> 'DecodedImages | UInt8[np.ndarray, "examples height width channels"]':
         """All images as one array where they fit into ``MEMORY_LIMIT`` bytes."""

@@ -4,10 +4,13 @@ Either ``PATH/train/CLASS/*`` beside ``PATH/test/CLASS/*`` and ``PATH/validation
 there is split off), or just ``PATH/CLASS/*``, which is split by a hash of the file's path below ``PATH``.
 """
 
+import hashlib
+import io
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,7 +19,7 @@ from backbones.errors import UserError, unknown
 from experiments.cli import display
 from experiments.data import unreadable
 from experiments.data.dataset import Dataset, official_splits, split_by_hash
-from experiments.data.decoding import DecodedImages, fit_to_square, worker_count
+from experiments.data.decoding import DecodedImages, content_digest, fit_to_square, worker_count
 
 SPLIT_FOLDERS = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
 IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
@@ -51,7 +54,7 @@ def load(path: str, image_size: int, bad_files_limit: int, fit: str = 'crop') ->
             '(any format that Pillow reads)'
         )
 
-    sizes, bad = _check_all([file for *_, file in files])
+    checked, bad = _check_all([file for *_, file in files])
     skipped = tuple((str(file.relative_to(root)), reason) for file, reason in bad.items())
     unreadable.report(skipped, f'of {len(files)} files in {path!r}', bad_files_limit)
     files = [(split, name, file) for split, name, file in files if file not in bad]
@@ -69,14 +72,20 @@ def load(path: str, image_size: int, bad_files_limit: int, fit: str = 'crop') ->
     else:
         splits, how = split_by_hash(labels, ids)
 
-    uniform = len(set(sizes.values())) == 1 and _TURNED not in sizes.values()
-    width, height = next(iter(sizes.values())) if uniform else (image_size, image_size)
+    sizes = {each.size for each in checked.values()}
+    uniform = len(sizes) == 1 and _TURNED not in sizes
+    width, height = next(iter(sizes)) if uniform else (image_size, image_size)
 
     def read(index: int) -> np.ndarray:
-        with Image.open(files[index][2]) as image:
+        file = files[index][2]
+        if _stamp(file) != checked[file].stamp:
+            raise UserError('the file has changed since the data set was loaded; start again')
+        with Image.open(file) as image:
             return np.asarray(image.convert('RGB')) if uniform else fit_to_square(image, image_size, fit)
 
-    images = DecodedImages(read, (len(files), height, width, 3)).in_memory_if_small()
+    how_decoded = {'size': (height, width), 'fit': None if uniform else fit}
+    content = content_digest((checked[file].digest for *_, file in files), **how_decoded)
+    images = DecodedImages(read, (len(files), height, width, 3), content).in_memory_if_small()
     provenance = f'folder {root.name}; {how}; {len(skipped)} unreadable files skipped'
     return Dataset(f'folder:{path}', images, labels, ids, classes, splits, provenance, skipped)
 
@@ -100,30 +109,46 @@ def _list_images(root: Path) -> list[tuple[str, str, Path]]:
     return found
 
 
-def _check_all(files: list[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:
-    """Decode every file once: the sizes of the good ones, the reasons against the bad ones."""
-    sizes, bad = {}, {}
+class _Checked(NamedTuple):
+    """A good file: the size of its image, the digest of its bytes, and what would change with them."""
+
+    size: tuple[int, int]
+    digest: bytes
+    stamp: tuple[int, ...]
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _check_all(files: list[Path]) -> tuple[dict[Path, _Checked], dict[Path, str]]:
+    """Decode every file once: what is known of the good ones, the reasons against the bad ones."""
+    good, bad = {}, {}
     with ThreadPoolExecutor(worker_count()) as pool, display.progress() as bar:
         task = bar.add_task('checking images', total=len(files), note='')
         for file, outcome in zip(files, pool.map(_check, files), strict=True):
             if isinstance(outcome, str):
                 bad[file] = outcome
             else:
-                sizes[file] = outcome
+                good[file] = outcome
             bar.advance(task)
-    return sizes, bad
+    return good, bad
 
 
-def _check(file: Path) -> tuple[int, int] | str:
+def _check(file: Path) -> _Checked | str:
     try:
-        if file.stat().st_size == 0:
+        stamp = _stamp(file)
+        content = file.read_bytes()
+        if not content:
             return 'empty file'
+        digest = hashlib.sha256(content).digest()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # odd metadata and large images are no reason to skip a file
-            with Image.open(file) as image:
+            with Image.open(io.BytesIO(content)) as image:
                 turned = image.getexif().get(0x0112, 1) > 1
                 image.convert('RGB')
                 # Only fit_to_square applies the tag, so such an image must not be stored in its own size.
-                return _TURNED if turned else image.size
+                return _Checked(_TURNED if turned else image.size, digest, stamp)
     except Exception as error:  # decoders raise all kinds of errors on damaged files
         return unreadable.reason(error, str(file))

@@ -4,12 +4,13 @@ Reading needs the ``array_record`` format. A data set that is not prepared yet i
 of its own where TensorFlow is installed; elsewhere the error says what to install or run.
 """
 
+import hashlib
 import importlib.util
 import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from PIL import Image
 from backbones.errors import UserError, unknown
 from experiments.data import unreadable
 from experiments.data.dataset import Dataset, official_splits
-from experiments.data.decoding import DecodedImages, fit_to_square
+from experiments.data.decoding import DecodedImages, content_digest, fit_to_square, fits_in_memory
 
 _PREPARE = (
     'import sys, tensorflow_datasets as tfds; '
@@ -67,25 +68,30 @@ def load(name: str, directory: Path, image_size: int, bad_files_limit: int, fit:
         if split in builder.info.splits
     }
     total = sum(map(len, sources.values()))
-    labels, records, skipped = [], [], []
-    for split, source in sources.items():
-        for position, label in enumerate(_labels(source, label_key)):
-            if isinstance(label, Exception):
-                skipped.append((_id(split, position), unreadable.reason(label)))
-            else:
-                labels.append(label)
-                records.append((split, position))
-    labels = np.asarray(labels, np.int32)
     shape = features[image_key].shape
     uniform = None not in shape
+    stored = shape if uniform else (image_size, image_size, 3)
+    # Pixels in memory are their own content; of others, the records are hashed while their labels are read.
+    hashed = None if fits_in_memory((total, *stored)) else image_key
+    labels, records, skipped, digests = [], [], [], []
+    for split, source in sources.items():
+        for position, record in enumerate(_labels(source, label_key, hashed)):
+            if isinstance(record, Exception):
+                skipped.append((_id(split, position), unreadable.reason(record)))
+            else:
+                label, digest = record
+                labels.append(label)
+                digests.append(digest)
+                records.append((split, position))
+    labels = np.asarray(labels, np.int32)
 
     def read(index: int) -> np.ndarray:
         split, position = records[index]
         image = Image.open(io.BytesIO(sources[split][position][image_key]))
         return np.asarray(image).reshape(shape) if uniform else fit_to_square(image, image_size, fit)
 
-    stored = shape if uniform else (image_size, image_size, 3)
-    images = DecodedImages(read, (len(labels), *stored))
+    content = content_digest(digests, size=stored, fit=None if uniform else fit) if hashed else None
+    images = DecodedImages(read, (len(labels), *stored), content)
     if images.fits_in_memory:
         images, errors = images.decode_all()
         if errors:
@@ -106,20 +112,24 @@ def _id(split: str, position: int) -> str:
     return f'{split}/{position:07d}'
 
 
-def _labels(source: Any, key: str) -> Iterator[int | Exception]:
-    """The label of every record in order, or the error that its reading raised."""
+def _labels(source: Any, key: str, hashed: str | None) -> Iterator[tuple[int, bytes] | Exception]:
+    """The label of every record in order and a digest of its ``hashed``, or the error that its reading raised."""
+
+    def read(record: Any) -> tuple[int, bytes]:
+        return record[key], hashlib.sha256(record[hashed]).digest() if hashed else b''
+
     for start in range(0, len(source), _CHUNK):
         positions = list(range(start, min(start + _CHUNK, len(source))))
         try:
-            labels = [record[key] for record in source.__getitems__(positions)]
+            labels = [read(record) for record in source.__getitems__(positions)]
         except Exception:  # one damaged record spoils its whole chunk
-            labels = [_label(source, position, key) for position in positions]
+            labels = [_label(source, position, read) for position in positions]
         yield from labels
 
 
-def _label(source: Any, position: int, key: str) -> int | Exception:
+def _label(source: Any, position: int, read: Callable[[Any], tuple[int, bytes]]) -> tuple[int, bytes] | Exception:
     try:
-        return source[position][key]
+        return read(source[position])
     except Exception as error:  # readers raise all kinds of errors on damaged records
         return error
 

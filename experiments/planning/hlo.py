@@ -47,7 +47,7 @@ class Content:
         collectives: kind → how often, how many bytes.
         flops: of matrix products and convolutions, all iterations of loops counted.
         repeated_flops: the part of them that is not in a loop's first iteration.
-        uncounted_loops: loops that hold some of this and don't say how often they run.
+        uncounted_loops: loops that hold some of this and do not say how often they run.
     """
 
     collectives: Mapping[str, Collective]
@@ -235,7 +235,7 @@ class _Reader:
 
 
 def _flops(computation: _Computation, instruction: _Instruction) -> int:
-    """Two per multiply-add, as XLA's HloCostAnalysis counts: products with padding and dilation's zeros don't."""
+    """Two per multiply-add, as XLA's HloCostAnalysis counts: products with padding and dilation's zeros do not."""
     shapes = computation.operand_shapes(instruction)
     if len(shapes) != 2:
         return 0

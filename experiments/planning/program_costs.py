@@ -25,7 +25,7 @@ class Analysis:
         argument_bytes, output_bytes, temporary_bytes: memory, with the padding of the device's tiles.
         aliased_bytes: outputs that lie in the memory of donated arguments.
         code_bytes: the program itself.
-        collectives: kind → how often and how many bytes; see ``hlo.Collective``. Kinds that don't occur are absent.
+        collectives: kind → how often and how many bytes; see ``hlo.Collective``. Kinds that do not occur are absent.
         uncounted_loops: loops with products or collectives in them whose length the text does not say: they count once.
     """
 

@@ -1,7 +1,7 @@
 """What all probes share: their input, their outcome, and the standardisation of features."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -51,12 +51,22 @@ class Outcome:
         validation_accuracy: the accuracy that it was selected by.
         test_scores: one score per test example and class; the largest is the prediction.
         trainable_parameters: number of values the head learned.
+        at_edge: names of those hyper-parameters in ``selected`` whose value lies at an end of its grid (``at_edge``):
+            a wider grid might have selected another.
+        depends_on_seed: whether another seed could give another outcome. False where a deterministic method was given
+            all training labels: there is no interval over seeds.
+        choices: number of settings that validation chose among.
+        diagnostics: what else a method has to say about the selected head, by name; each documents its own.
     """
 
     selected: dict[str, float]
     validation_accuracy: float
     test_scores: Float[np.ndarray, 'test classes']
     trainable_parameters: int
+    at_edge: tuple[str, ...] = ()
+    depends_on_seed: bool = True
+    choices: int = 1
+    diagnostics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def standardisation(
@@ -76,3 +86,38 @@ def standardisation(
 def select(accuracies: Sequence[float], losses: Sequence[float]) -> int:
     """Index of the highest accuracy; the lower loss decides between equals."""
     return min(range(len(accuracies)), key=lambda index: (-accuracies[index], losses[index], index))
+
+
+def at_edge(
+    selected: Mapping[str, float], grids: Mapping[str, Sequence[float]], natural: Mapping[str, Sequence[float]] = {}
+) -> tuple[str, ...]:
+    """Names of the hyper-parameters whose selected value is the smallest or the largest of its grid.
+
+    A grid of one value offers no choice and has no edge.
+
+    Args:
+        natural: by name, values beyond which there is nothing to select, such as a single neighbour.
+    """
+    return tuple(
+        name
+        for name, value in selected.items()
+        if len(set(grids[name])) > 1
+        and value in (min(grids[name]), max(grids[name]))
+        and value not in natural.get(name, ())
+    )
+
+
+def deterministic(outcome_of: Callable[[Subset], Outcome], subsets: Sequence[Subset]) -> list[Outcome]:
+    """One outcome per subset of a method that depends on the subset's examples only, neither on seed nor on order.
+
+    Equal subsets, such as all training labels under several seeds, are computed once.
+    """
+    computed: dict[bytes, Outcome] = {}
+    outcomes = []
+    for subset in subsets:
+        rows = np.sort(np.asarray(subset.rows, np.int64))
+        key = rows.tobytes()
+        if key not in computed:
+            computed[key] = outcome_of(dataclasses.replace(subset, rows=rows))
+        outcomes.append(dataclasses.replace(computed[key], depends_on_seed=subset.fraction < 1))
+    return outcomes

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments.probes.common import Outcome, ProbeData, Subset, select
+from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select
 
 # Values in the ballots that are counted at the same time.
 _BALLOTS_AT_ONCE = 1 << 24
@@ -79,8 +79,8 @@ def run(
 ) -> list[Outcome]:
     """One outcome per subset: the number of neighbours with the best validation accuracy, applied to the test set."""
     features = normalise(jnp.asarray(data.features))
-    outcomes = []
-    for subset in subsets:
+
+    def outcome_of(subset: Subset) -> Outcome:
         neighbours = tuple(count for count in config.neighbours if count <= len(subset.rows)) or (1,)
         report(f'nearest neighbours among {len(subset.rows):,}')
         keys, key_labels = features[subset.rows], jnp.asarray(data.labels[subset.rows])
@@ -90,12 +90,15 @@ def run(
         accuracies = (shares.argmax(-1) == labels).mean(-1)
         likelihood = shares[:, np.arange(len(labels)), labels]
         best = select(accuracies.tolist(), (-likelihood.mean(-1)).tolist())
-        outcomes.append(
-            Outcome(
-                selected={'neighbours': neighbours[best]},
-                validation_accuracy=float(accuracies[best]),
-                test_scores=_all_votes(features[data.test], *arguments)[best],
-                trainable_parameters=0,
-            )
+        selected = {'neighbours': neighbours[best]}
+        return Outcome(
+            selected=selected,
+            validation_accuracy=float(accuracies[best]),
+            test_scores=_all_votes(features[data.test], *arguments)[best],
+            trainable_parameters=0,
+            # There is no fewer than one neighbour, and no more than all examples.
+            at_edge=at_edge(selected, {'neighbours': neighbours}, {'neighbours': (1, len(subset.rows))}),
+            choices=len(neighbours),
         )
-    return outcomes
+
+    return deterministic(outcome_of, subsets)

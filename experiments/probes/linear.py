@@ -1,30 +1,36 @@
-"""Linear classification of frozen features: every head of a sweep in one compiled program.
+"""Linear classification of frozen features: multinomial logistic regression on standardised features.
 
-Multinomial logistic regression by AdamW with a cosine schedule on standardised features, from zero. The heads of all
-learning rates × weight decays × subsets (seeds × fractions) train together under ``vmap``; the features are gathered
-once per subset and step and shared by its learning rates and decays.
+The problem is convex, so by default it is solved (``logistic.py``): a head is a property of the features, the labels
+and the penalty, not of an optimizer's steps. ``adamw.py`` is the other solver.
 """
 
-import functools
-import itertools
+import dataclasses
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
-from experiments.probes.common import Outcome, ProbeData, Subset, select, standardisation
+from backbones.errors import UserError, unknown
+from experiments.probes import adamw, logistic
+from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select
 
-# Values in all heads, their gradients and optimizer moments that train at the same time; more subsets take turns.
-_VALUES_AT_ONCE = 1 << 28
+SOLVERS = ('lbfgs', 'adamw')
 
 
 def default_config() -> ml_collections.ConfigDict:
     """The sweep, the same for every backbone."""
     config = ml_collections.ConfigDict()
+    config.solver = 'lbfgs'  # or 'adamw'
+    # lbfgs: scikit-learn's C, in equal ratios.
+    config.smallest_c = 1e-6
+    config.largest_c = 1e6
+    config.values_of_c = 25
+    config.patience_decades = 3.0  # of C without a better validation accuracy or loss, after which no larger C is tried
+    config.tolerance = 1e-5  # of the gradient's norm, relative to that of the gradient at zero
+    config.iterations = 3000  # at most, for each C
+    # adamw:
     config.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2)
     config.weight_decays = (1e-3, 1e-1, 1.0)
     config.steps = 400
@@ -32,62 +38,20 @@ def default_config() -> ml_collections.ConfigDict:
     return config
 
 
-def batch_orders(subset: Subset, steps: int, batch_size: int) -> Int[np.ndarray, 'steps batch_size']:
-    """Rows of every batch: epoch after epoch in a new order, a pure function of the subset's seed."""
-    generator = np.random.Generator(np.random.Philox(key=[subset.seed, 1]))
-    epochs = -(-steps * batch_size // len(subset.rows))
-    order = np.concatenate([generator.permutation(subset.rows) for _ in range(epochs)])
-    return order[: steps * batch_size].reshape(steps, batch_size)
+def grid_of_c(config: ml_collections.ConfigDict) -> list[float]:
+    """All values of C, smallest first.
 
-
-@functools.partial(jax.jit, static_argnames=('num_classes',))
-def train_heads(
-    features: Float[Array, 'examples channels'],
-    labels: Int[Array, ' examples'],
-    orders: Int[Array, 'subsets steps batch_size'],
-    means: Float[Array, 'subsets channels'],
-    factors: Float[Array, 'subsets channels'],
-    learning_rates: Float[Array, ' heads'],
-    weight_decays: Float[Array, ' heads'],
-    validation: Int[Array, ' validation'],
-    num_classes: int,
-) -> tuple[dict[str, Array], Float[Array, 'subsets heads'], Float[Array, 'subsets heads']]:
-    """Train ``subsets × heads`` linear classifiers.
-
-    Returns:
-        The heads' parameters (leading axes subsets and heads), and their validation accuracies and losses.
+    Raises:
+        UserError: they are not positive and in order.
     """
-    steps = orders.shape[1]
-    schedule = optax.cosine_decay_schedule(1.0, steps)
-
-    def loss_of(head: dict[str, Array], x: Array, y: Array) -> tuple[Array, Array]:
-        logits = x @ head['kernel'] + head['bias']
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), logits
-
-    def for_subset(order: Array, mean: Array, factor: Array):
-        def for_head(learning_rate: Array, weight_decay: Array):
-            optimizer = optax.adamw(
-                lambda step: learning_rate * schedule(step),
-                weight_decay=weight_decay,
-                mask={'kernel': True, 'bias': False},
-            )
-            head = {'kernel': jnp.zeros((features.shape[1], num_classes)), 'bias': jnp.zeros(num_classes)}
-
-            def step(carry, rows: Array):
-                head, state = carry
-                x = (features[rows] - mean) * factor
-                gradients, _ = jax.grad(loss_of, has_aux=True)(head, x, labels[rows])
-                updates, state = optimizer.update(gradients, state, head)
-                return (optax.apply_updates(head, updates), state), None
-
-            (head, _), _ = jax.lax.scan(step, (head, optimizer.init(head)), order)
-            x, y = (features[validation] - mean) * factor, labels[validation]
-            loss, logits = loss_of(head, x, y)
-            return head, (logits.argmax(-1) == y).mean(), loss
-
-        return jax.vmap(for_head)(learning_rates, weight_decays)
-
-    return jax.vmap(for_subset)(orders, means, factors)
+    smallest, largest, count = config.smallest_c, config.largest_c, config.values_of_c
+    if not 0 < smallest <= largest or count < 1:
+        raise UserError(
+            f'linear.smallest_c, linear.largest_c and linear.values_of_c are {smallest:g}, {largest:g} and {count}; '
+            'expected 0 < smallest_c <= largest_c and at least one value'
+        )
+    # Rounded, so that a value can be typed as it is printed.
+    return list(dict.fromkeys(float(f'{value:.3g}') for value in np.geomspace(smallest, largest, count)))
 
 
 def run(
@@ -96,36 +60,109 @@ def run(
     """One outcome per subset: the head with the best validation accuracy, applied to the test examples.
 
     Args:
+        config: as ``default_config`` has it; keys that are absent have their defaults.
         report: is told what is going on.
+
+    Raises:
+        UserError: an unknown solver, or a grid without values.
     """
+    settings = default_config()
+    settings.update(config)
+    if settings.solver not in SOLVERS:
+        raise unknown('linear.solver', settings.solver, SOLVERS)
+    if settings.solver == 'adamw':
+        return adamw.run(data, subsets, settings, report)
     features, labels = jnp.asarray(data.features), jnp.asarray(data.labels)
-    grid = list(itertools.product(config.learning_rates, config.weight_decays))
-    rates, decays = (jnp.asarray(values, jnp.float32) for values in zip(*grid, strict=True))
-    channels = features.shape[1]
-    per_subset = 4 * len(grid) * channels * data.num_classes
-    at_once = max(1, min(len(subsets), _VALUES_AT_ONCE // per_subset))
-    outcomes = []
-    for start in range(0, len(subsets), at_once):
-        chunk = subsets[start : start + at_once]
-        report(f'{len(chunk) * len(grid)} linear heads')
-        statistics = [standardisation(features, jnp.asarray(subset.rows)) for subset in chunk]
-        means, factors = (jnp.stack(values) for values in zip(*statistics, strict=True))
-        orders = np.stack([batch_orders(subset, config.steps, config.batch_size) for subset in chunk])
-        heads, accuracies, losses = train_heads(
-            features, labels, orders, means, factors, rates, decays, jnp.asarray(data.validation), data.num_classes
-        )
-        accuracies, losses = np.asarray(accuracies), np.asarray(losses)
-        for index in range(len(chunk)):
-            best = select(accuracies[index].tolist(), losses[index].tolist())
-            x = (features[data.test] - means[index]) * factors[index]
-            scores = x @ heads['kernel'][index, best] + heads['bias'][index, best]
-            learning_rate, weight_decay = grid[best]
-            outcomes.append(
-                Outcome(
-                    selected={'learning_rate': learning_rate, 'weight_decay': weight_decay},
-                    validation_accuracy=float(accuracies[index, best]),
-                    test_scores=np.asarray(scores),
-                    trainable_parameters=(channels + 1) * data.num_classes,
-                )
-            )
-    return outcomes
+    return deterministic(lambda subset: _selected(data, features, labels, subset, settings, report), subsets)
+
+
+def _selected(
+    data: ProbeData,
+    features: Float[Array, 'examples channels'],
+    labels: Int[Array, ' examples'],
+    subset: Subset,
+    config: ml_collections.ConfigDict,
+    report: Callable[[str], None],
+) -> Outcome:
+    """The minimum for the C that validation selects.
+
+    ``diagnostics`` of the outcome:
+        gradient_norm: of the selected head, relative to the gradient at zero.
+        largest_gradient_norm: of all heads that it was selected from.
+        largest_c: the largest C that was tried.
+        iterations: of all heads together.
+    """
+    problem, frame = logistic.prepare(features, labels, jnp.asarray(subset.rows))
+    validation = logistic.apply_frame(frame, features[data.validation])
+    grid = grid_of_c(config)
+    path = solve_path(problem, validation, labels[data.validation], data.num_classes, grid, config, report)
+    accuracies, losses = [point.accuracy for point in path], [point.loss for point in path]
+    best = path[select(accuracies, losses)]
+    scores = logistic.scores(best.weights, logistic.apply_frame(frame, features[data.test]))
+    selected = {'C': best.c}
+    return Outcome(
+        selected=selected,
+        validation_accuracy=best.accuracy,
+        test_scores=np.asarray(scores),
+        trainable_parameters=(features.shape[1] + 1) * data.num_classes,
+        at_edge=at_edge(selected, {'C': grid}),
+        choices=len(path),
+        diagnostics={
+            'gradient_norm': best.gradient_norm,
+            'largest_gradient_norm': max(point.gradient_norm for point in path),
+            'largest_c': path[-1].c,
+            'iterations': sum(point.iterations for point in path),
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """The minimum for one C.
+
+    Attributes:
+        weights: in the coordinates of the problem.
+        accuracy, loss: on validation.
+        gradient_norm: relative to the gradient at zero.
+    """
+
+    c: float
+    weights: Float[Array, 'axes+1 classes']
+    accuracy: float
+    loss: float
+    gradient_norm: float
+    iterations: int
+
+
+def solve_path(
+    problem: logistic.Problem,
+    validation: Float[Array, 'validation axes+1'],
+    labels: Int[Array, ' validation'],
+    num_classes: int,
+    grid: Sequence[float],
+    config: ml_collections.ConfigDict,
+    report: Callable[[str], None],
+) -> list[Point]:
+    """Minima from the smallest C upwards, each started from the one before.
+
+    The larger C, the longer a minimum takes, up to weights without bound where classes can be separated. So the path
+    ends when validation accuracy and loss have both been no better than before for ``patience_decades``.
+    """
+    at_zero = logistic.gradient_norm_at_zero(problem, num_classes)
+    tolerance = config.tolerance * at_zero
+    weights = jnp.zeros((problem.inputs.shape[1], num_classes), problem.inputs.dtype)
+    path: list[Point] = []
+    best_accuracy, best_loss, improved_at = -1.0, float('inf'), grid[0]
+    for c in grid:
+        report(f'logistic regression of {len(problem.labels):,}, C = {c:g}')
+        solution = logistic.solve(problem, c, weights, tolerance, config.iterations)
+        weights = solution.weights
+        accuracy, loss = (float(value) for value in logistic.evaluate(weights, validation, labels))
+        norm = float(solution.gradient_norm) / max(float(at_zero), 1e-30)
+        path.append(Point(c, weights, accuracy, loss, norm, int(solution.iterations)))
+        if accuracy > best_accuracy or loss < best_loss:
+            improved_at = c
+        best_accuracy, best_loss = max(best_accuracy, accuracy), min(best_loss, loss)
+        if c >= improved_at * 10**config.patience_decades * 0.99:  # of a grid that was rounded
+            break
+    return path

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments.probes.common import Outcome, ProbeData, Subset, select, standardisation
+from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select, standardisation
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -58,8 +58,8 @@ def run(
     """One outcome per subset: the penalty with the best validation accuracy, applied to the test examples."""
     features, labels = jnp.asarray(data.features), jnp.asarray(data.labels)
     grid = np.geomspace(config.smallest_penalty, config.largest_penalty, config.penalties)
-    outcomes = []
-    for subset in subsets:
+
+    def outcome_of(subset: Subset) -> Outcome:
         report(f'ridge, {len(grid)} penalties')
         rows = jnp.asarray(subset.rows)
         mean, factor = standardisation(features, rows)
@@ -71,12 +71,14 @@ def run(
         )
         best = select(np.asarray(accuracies).tolist(), np.asarray(errors).tolist())
         scores = ((features[data.test] - mean) * factor) @ weights[best] + offset
-        outcomes.append(
-            Outcome(
-                selected={'penalty': float(grid[best])},
-                validation_accuracy=float(accuracies[best]),
-                test_scores=np.asarray(scores),
-                trainable_parameters=(features.shape[1] + 1) * data.num_classes,
-            )
+        selected = {'penalty': float(grid[best])}
+        return Outcome(
+            selected=selected,
+            validation_accuracy=float(accuracies[best]),
+            test_scores=np.asarray(scores),
+            trainable_parameters=(features.shape[1] + 1) * data.num_classes,
+            at_edge=at_edge(selected, {'penalty': grid.tolist()}),
+            choices=len(grid),
         )
-    return outcomes
+
+    return deterministic(outcome_of, subsets)

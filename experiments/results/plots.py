@@ -1,4 +1,4 @@
-"""Accuracy against cost."""
+"""Scores against cost."""
 
 from collections.abc import Sequence
 
@@ -28,11 +28,12 @@ def _short(text: str, most: int = 40) -> str:
     return text if len(text) <= most else f'…{text[1 - most :]}'
 
 
-def accuracy_against_cost(entries: Sequence[Entry]) -> Figure:
-    """One panel per data set: test accuracy with all training labels against GFLOP per image.
+def score_against_cost(entries: Sequence[Entry]) -> Figure:
+    """One panel per data set: test scores with all training labels against GFLOP per image.
 
-    A variant has one colour, a regime one marker; bars are 95 % intervals over seeds. What costs no FLOPs (raw
-    pixels) is a dashed line at its accuracy.
+    A variant has one colour, a regime one marker; bars are 95 % intervals over seeds, and a hollow marker says that a
+    selected hyper-parameter lies at an edge of its grid. What costs no FLOPs (raw pixels) is a dashed line at its
+    score; what has an unknown cost (trainings of older versions) is left out.
     """
     names = datasets(entries)
     variants = list(dict.fromkeys(entry.variant for entry in entries))
@@ -47,6 +48,8 @@ def accuracy_against_cost(entries: Sequence[Entry]) -> Figure:
                 continue
             colour = f'C{variants.index(entry.variant) % 10}'
             mean, half = (100 * (value or 0) for value in entry.interval)
+            if entry.costs['flops_per_image'] is None:
+                continue
             gigaflops = entry.costs['flops_per_image'] / 1e9
             if gigaflops == 0:
                 style = '--' if regimes.index(entry.regime) == 0 else ':'
@@ -55,13 +58,14 @@ def accuracy_against_cost(entries: Sequence[Entry]) -> Figure:
             # Regimes of one variant cost the same: a small shift keeps their bars apart on the logarithmic axis.
             place = gigaflops * 1.06 ** (regimes.index(entry.regime) - (len(regimes) - 1) / 2)
             marker = _MARKERS[regimes.index(entry.regime) % len(_MARKERS)]
-            axis.errorbar(place, mean, half, fmt=marker, color=colour, capsize=3, markersize=6)
+            face = 'none' if entry.at_edge else colour
+            axis.errorbar(place, mean, half, fmt=marker, color=colour, markerfacecolor=face, capsize=3, markersize=6)
         axis.set_xscale('log')
-        _scale_decently(axis, [entry.costs['flops_per_image'] / 1e9 for entry in mine])
-        axis.set_xlabel('GFLOP per image (compiled forward pass)')
+        _scale_decently(axis, [(entry.costs['flops_per_image'] or 0) / 1e9 for entry in mine])
+        axis.set_xlabel('GFLOP per image (a multiply-add is two, traced program)')
         axis.set_title(f'{_short(name)}, {100 * largest:g} % of the training labels')
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel('test accuracy in %')
+    axes[0].set_ylabel(f'test {" or ".join(dict.fromkeys(entry.metric for entry in entries))} in %')
     handles = [
         axes[0].plot([], [], color=f'C{index % 10}', linewidth=4, label=_short(variant.label))[0]
         for index, variant in enumerate(variants)
@@ -70,5 +74,8 @@ def accuracy_against_cost(entries: Sequence[Entry]) -> Figure:
         axes[0].plot([], [], _MARKERS[index % len(_MARKERS)], color='0.4', label=regime)[0]
         for index, regime in enumerate(regimes)
     ]
+    if any(entry.at_edge for entry in entries):
+        hollow = {'color': '0.4', 'markerfacecolor': 'none', 'label': 'at an edge of its grid'}
+        handles.append(axes[0].plot([], [], 'o', **hollow)[0])
     figure.legend(handles=handles, loc='outside right center', frameon=False)
     return figure

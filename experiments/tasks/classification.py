@@ -50,6 +50,46 @@ class Classification:
     primary: ClassVar[str] = 'accuracy'
     collections: ClassVar[tuple[str, ...]] = ('auxiliary_logits',)
 
+    @classmethod
+    def create(
+        cls,
+        config: ml_collections.ConfigDict,
+        num_classes: int,
+        preprocessing: Preprocessing,
+        training_targets: Int[np.ndarray, ' training'] | None = None,
+    ) -> 'Classification':
+        """The task of a training, from its config.
+
+        Args:
+            config: see ``training.config``.
+            num_classes: of the data set.
+            preprocessing: what the model's input needs.
+            training_targets: that class weights are counted on; without them they are all 1, which compiles alike.
+
+        Raises:
+            UserError: fewer than two classes, unknown class weights, or a class without an example to be balanced.
+        """
+        if num_classes < 2:
+            raise UserError(f'classification needs at least 2 classes, and the data set has {num_classes}')
+        weights = ()
+        if config.class_weights != 'none':
+            counted = np.ones(num_classes)
+            if training_targets is not None:
+                every = np.arange(len(training_targets))
+                counted = sampling.class_weights(config.class_weights, training_targets, every, num_classes)
+            weights = tuple(map(float, counted))
+        return cls(
+            num_classes=num_classes,
+            preprocessing=preprocessing,
+            flip=config.flip,
+            shift=config.shift,
+            crop_scale=config.crop_scale,
+            mixup=config.mixup,
+            cutmix=config.cutmix,
+            label_smoothing=config.label_smoothing,
+            class_weights=weights,
+        )
+
     def model(self, backbone: str, options: Mapping[str, Any]) -> Model:
         """A linear classifier on the pooled features."""
         dtype = jnp.dtype(options['dtype'])
@@ -99,7 +139,8 @@ class Classification:
         """The logits."""
         return {'logits': outputs}
 
-    def score(self, predictions: Mapping[str, np.ndarray], targets: Int[np.ndarray, ' examples']) -> dict[str, float]:
+    @staticmethod
+    def score(predictions: Mapping[str, np.ndarray], targets: Int[np.ndarray, ' examples']) -> dict[str, float]:
         """The share of the examples whose largest logit is their class's."""
         correct = int((predictions['logits'].argmax(-1) == targets).sum())
         return {'accuracy': correct / max(len(targets), 1)}
@@ -109,42 +150,3 @@ def _cross_entropy(logits: Float[Array, 'batch classes'], batch: Batch) -> Float
     if 'distribution' in batch:
         return optax.softmax_cross_entropy(logits, batch['distribution'])
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch['target'])
-
-
-def create(
-    config: ml_collections.ConfigDict,
-    num_classes: int,
-    preprocessing: Preprocessing,
-    training_targets: Int[np.ndarray, ' training'] | None = None,
-) -> Classification:
-    """The task of a training.
-
-    Args:
-        config: see ``training.config``.
-        num_classes: of the data set.
-        preprocessing: what the model's input needs.
-        training_targets: that class weights are counted on; without them they are all 1, which compiles alike.
-
-    Raises:
-        UserError: fewer than two classes, unknown class weights, or a class without an example to be balanced.
-    """
-    if num_classes < 2:
-        raise UserError(f'classification needs at least 2 classes, and the data set has {num_classes}')
-    weights = ()
-    if config.class_weights != 'none':
-        counted = np.ones(num_classes)
-        if training_targets is not None:
-            every = np.arange(len(training_targets))
-            counted = sampling.class_weights(config.class_weights, training_targets, every, num_classes)
-        weights = tuple(map(float, counted))
-    return Classification(
-        num_classes=num_classes,
-        preprocessing=preprocessing,
-        flip=config.flip,
-        shift=config.shift,
-        crop_scale=config.crop_scale,
-        mixup=config.mixup,
-        cutmix=config.cutmix,
-        label_smoothing=config.label_smoothing,
-        class_weights=weights,
-    )

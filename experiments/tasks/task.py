@@ -61,6 +61,7 @@ class Task(Protocol):
         """What is kept of each example to compute any metric from: static shapes, padded."""
         ...
 
+    # Of all tasks of a kind alike, so that no model is needed for it.
     def score(self, predictions: Mapping[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
         """Every metric of the task, on the host, ``primary`` among them."""
         ...

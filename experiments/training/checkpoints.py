@@ -80,7 +80,7 @@ class Checkpoints:
         self._description = ''
         self._failure: str | None = None
         self._contexts = contextlib.ExitStack()
-        # One that makes directories in the background waits five minutes for those that can not be made.
+        # One that makes directories in the background waits five minutes for those that cannot be made.
         options = AsyncOptions(create_directories_asynchronously=False)
         self._handler = ocp.StandardCheckpointHandler()
         self._orbax = ocp.AsyncCheckpointer(
@@ -133,9 +133,9 @@ class Checkpoints:
             score: the higher, the better; for ``keep_best``.
 
         Raises:
-            UserError: the checkpoint, or the one before, can not be written (no space, no permission, ...).
+            UserError: the checkpoint, or the one before, cannot be written (no space, no permission, ...).
             TypeError: ``metadata`` does not fit into JSON.
-            ValueError: ``state`` can not be stored.
+            ValueError: ``state`` cannot be stored.
         """
         self._settle()
         step = int(step)
@@ -278,7 +278,7 @@ class Checkpoints:
             kept.update(step for step in (self._best(),) if step is not None)
         for step in steps:
             if step not in kept:
-                # What can not be deleted does no harm; the next save tries again.
+                # What cannot be deleted does no harm; the next save tries again.
                 with contextlib.suppress(OSError):
                     self._delete(step)
 
@@ -305,7 +305,7 @@ class Checkpoints:
                     metadata = json.loads((self._path(step) / METADATA).read_text())['metadata']
                     return {'step': step, 'metadata': metadata, 'damaged': damaged}
                 except (OSError, ValueError, KeyError, TypeError) as error:
-                    problem = f'{METADATA} can not be read: {error!r}'
+                    problem = f'{METADATA} cannot be read: {error!r}'
             damaged.append((step, f'{self._path(step)}/{problem}'))
         return {'step': None, 'metadata': None, 'damaged': damaged}
 
@@ -316,7 +316,7 @@ class Checkpoints:
             shutil.rmtree(target, ignore_errors=True)
             self._path(step).rename(target)
         except OSError as error:
-            return f'{warning}; it can not be moved aside ({orbax_storage.reason(error)})'
+            return f'{warning}; it cannot be moved aside ({orbax_storage.reason(error)})'
         return f'{warning}; the damaged one is now {target.name} and may be deleted'
 
     def _restore(self, step: int, abstract: PyTree) -> PyTree:

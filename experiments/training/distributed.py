@@ -20,7 +20,7 @@ def join(
         process_id: which this is.
 
     Raises:
-        UserError: only some of the last three are given, no cluster was found, or the others can't be reached.
+        UserError: only some of the last three are given, no cluster was found, or the others cannot be reached.
     """
     given = (coordinator_address, num_processes, process_id)
     if given == (None, None, None) and not detect:

@@ -35,7 +35,7 @@ from experiments.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a training leaves behind.
+    """What a training leaves.
 
     Attributes:
         model: the model of the task.

@@ -154,7 +154,7 @@ def make(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = N
         devices: all devices of all processes by default.
 
     Raises:
-        UserError: the axes don't multiply to the number of devices.
+        UserError: the axes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
@@ -172,7 +172,7 @@ def check_batch(batch_size: int, devices: int, accumulation: int) -> None:
     """Whether a batch can be shared evenly.
 
     Raises:
-        UserError: it can't; the nearest sizes that can are named.
+        UserError: it cannot be; the nearest sizes that can are named.
     """
     unit = devices * accumulation
     if batch_size % unit:

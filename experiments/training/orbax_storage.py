@@ -30,7 +30,7 @@ def then(finish: Callable[[Path], None]) -> type[ocp.path.atomicity.AtomicRename
 def quiet() -> Generator[None]:
     """A context in which orbax does not complain on the screen: what became of a save is told in our words.
 
-    Orbax stops waiting at the first array that can not be written; tensorstore complains about each other, and asyncio
+    Orbax stops waiting at the first array that cannot be written; tensorstore complains about each other, and asyncio
     too, when they are collected, which may be after the end of the context. Filters of logs therefore stay.
     """
     hook = sys.unraisablehook
@@ -78,7 +78,7 @@ def check_storable(state: PyTree) -> None:
     names: dict[str, tuple] = {}
     for path, leaf in leaves.items():
         if np.size(leaf) == 0:
-            raise ValueError(f'orbax can not store {"/".join(map(str, path))}: it has no elements')
+            raise ValueError(f'orbax cannot store {"/".join(map(str, path))}: it has no elements')
         # What orbax calls it, which is a directory of tensorstore.
         name = re.sub('/+', '/', '.'.join(map(str, path))).rstrip('/')
         if name in names:

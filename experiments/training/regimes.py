@@ -2,8 +2,8 @@
 
 ====================  ==============================================================================================
 ``linear``            the head only
-``partial:K``         the last K stages, everything behind them, and the head
-``partial:Kblocks``   the last K blocks, everything behind them, and the head
+``partial:K``         the last K stages, everything after them, and the head
+``partial:Kblocks``   the last K blocks, everything after them, and the head
 ``lpft``              ``linear``, then ``finetune`` (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features")
 ``finetune``          everything
 ``bitfit``            every bias, and the head (Ben Zaken et al. 2022, "BitFit")
@@ -83,7 +83,7 @@ def parse(text: str) -> Regime:
 
 def _positive(text: str, number: str, example: str) -> int:
     if not re.fullmatch('0*[1-9][0-9]*', number):
-        raise UserError(f'the regime {text!r} needs a positive whole number behind its colon, such as {example}')
+        raise UserError(f'the regime {text!r} needs a positive whole number after its colon, such as {example}')
     return int(number)
 
 
@@ -136,8 +136,8 @@ def _pattern(trained: list[str], leaves: dict) -> str:
         whole[next(prefix for prefix in prefixes if prefix not in mixed)] = None
     modules = [re.escape(prefix.removeprefix('backbone/')) for prefix in whole]
 
-    behind = '/.*' if whole.keys().isdisjoint(leaves) else '(/.*)?'
-    return f'backbone/({"|".join(modules)}){behind}' if len(modules) > 1 else f'backbone/{modules[0]}{behind}'
+    rest = '/.*' if whole.keys().isdisjoint(leaves) else '(/.*)?'
+    return f'backbone/({"|".join(modules)}){rest}' if len(modules) > 1 else f'backbone/{modules[0]}{rest}'
 
 
 def layer_scales(params: dict, order: Order, decay: float) -> dict:

@@ -53,7 +53,9 @@ class Session:
         if config.task not in tasks.TABLE:
             raise unknown('task', config.task, tasks.TABLE)
         preprocessing = input_preprocessing(config.backbone, config.weights, config.image_size, config.fit)
-        task = tasks.TABLE[config.task](config, len(dataset.classes), preprocessing, dataset.targets[self.indices])
+        task = tasks.TABLE[config.task].create(
+            config, len(dataset.classes), preprocessing, dataset.targets[self.indices]
+        )
         height, width, channels = dataset.images.shape[1:]
         compiled = configuration.compiled_values(config)
         self.programs = programs(task, compiled, (height, width, channels), self.batch_size, device_mesh)

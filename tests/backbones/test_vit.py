@@ -94,7 +94,7 @@ def test_positions_of_the_same_grid_are_left_as_they_are(method: str):
 
 
 def test_positions_that_can_not_be_resampled():
-    with pytest.raises(UserError, match=r'36 positions are no square grid behind 1 prefix tokens.*6x6'):
+    with pytest.raises(UserError, match=r'36 positions are no square grid after 1 prefix tokens.*6x6'):
         resample_positions(normal(0, 1, 36, 2), (6, 6), 1)
     with pytest.raises(UserError, match="unknown way to resample positions 'tim'; did you mean 'timm'"):
         resample_positions(normal(0, 1, 37, 2), (6, 6), 1, 'tim')

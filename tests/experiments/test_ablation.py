@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,14 +14,15 @@ import pytest
 from tiny import make_config, make_dataset
 
 import backbones
-from backbones import UserError
+from backbones import UserError, cost
 from experiments import ablate, report
-from experiments.ablation import cells, engine, extract
+from experiments.ablation import cells
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
-from experiments.cli import atomic_files
+from experiments.cli import atomic_files, versions
 from experiments.cli.exit_status import Preempted
 from experiments.data import loading
+from experiments.features.extractor import Extractor
 from experiments.results import tables
 
 
@@ -94,21 +94,30 @@ class TestRun:
         assert {Cell.from_json(row['cell']) for row in rows} == set(cells.plan(config))
         for row in rows:
             with np.load(tmp_path / row['predictions']) as predictions:
-                assert (predictions['prediction'] == predictions['label']).mean() == row['metrics']['test_accuracy']
-                assert predictions['example'].tolist() == sorted(predictions['example'].tolist())
+                right = predictions['predictions'] == predictions['targets']
+                assert right.mean() == row['metrics']['test']['accuracy']
+                assert predictions['ids'].tolist() == sorted(predictions['ids'].tolist())
+                assert predictions['logits'].shape == (32, 4)
             assert row['data']['train_examples'] == 112
             assert row['data']['test_examples'] == 32
             assert row['versions']['jax'] == jax.__version__
         by_regime = {(row['cell']['backbone'], row['cell']['regime']): row for row in rows}
-        assert by_regime['pixels', 'linear']['metrics']['test_accuracy'] > 0.9
+        assert by_regime['pixels', 'linear']['metrics']['test']['accuracy'] > 0.9
         assert by_regime['pixels', 'linear']['costs']['trainable_parameters'] == 65 * 4
         vit = backbones.info('vit_micro')
         assert by_regime['vit_micro', 'scratch']['costs']['trainable_parameters'] > vit.params * 0.9
         assert by_regime['vit_micro', 'knn']['costs']['trainable_parameters'] == 0
-        assert by_regime['vit_micro', 'knn']['costs']['flops_per_image'] > 1e6
+        assert by_regime['vit_micro', 'knn']['costs']['flops_per_image'] == cost.count_flops(
+            backbones.create('vit_micro'), 16
+        )
+        assert by_regime['vit_micro', 'scratch']['choices'] == 1
+        assert by_regime['vit_micro', 'linear']['choices'] == 2
+        assert by_regime['pixels', 'knn']['depends_on_seed'] is False
+        assert by_regime['vit_micro', 'knn']['depends_on_seed'] is True
+        assert by_regime['vit_micro', 'scratch']['config']['training']['learning_rate'] == 1e-3
         assert not (tmp_path / 'features').exists()
 
-        report.write(tmp_path)
+        report.write([tmp_path], tmp_path)
         assert 'vit_micro' in capsys.readouterr().out
         assert all((tmp_path / name).stat().st_size > 100 for name in report.FILES)
 
@@ -137,45 +146,11 @@ class TestRun:
 
     def test_each_frozen_backbone_runs_once_per_data_set(self, tmp_path, monkeypatch):
         passes = []
-        spied = _spy(extract.Extractor.__call__, lambda unit, dataset: passes.append(unit))
-        monkeypatch.setattr(extract.Extractor, '__call__', spied)
+        spied = _spy(Extractor.__call__, lambda backbone, dataset: passes.append(backbone))
+        monkeypatch.setattr(Extractor, '__call__', spied)
         run(make_config(regimes=('linear', 'knn', 'ridge')), tmp_path)
         # Random weights are drawn anew for each seed; pixels are one pass.
         assert len(passes) == len(set(passes)) == 2 + 2 + 1
-
-    def test_interrupted_pass_continues_from_its_blocks(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(extract, '_BLOCK', 32)
-        config = make_config(backbones=('resnet_micro@random',), seeds=(0,), fractions=(1.0,))
-        run(config, tmp_path / 'whole')
-        seen = []
-
-        def interrupt(count):
-            seen.append(count)
-            if sum(seen) >= 96:
-                raise KeyboardInterrupt
-
-        dataset = make_dataset('digits')
-        unit = extract.Unit(Variant('resnet_micro', 'random'), 0)
-        with pytest.raises(KeyboardInterrupt):
-            extract.Extractor(config, tmp_path / 'cut' / 'features')(unit, dataset, interrupt)
-        assert len(list((tmp_path / 'cut' / 'features').glob('*/*.npy'))) == 2
-        applied = []
-        spied = _spy(extract.Inference.__call__, lambda *arguments: applied.append(arguments))
-        monkeypatch.setattr(extract.Inference, '__call__', spied)
-        run(config, tmp_path / 'cut')
-        assert len(applied) == 3  # of five blocks
-        assert metrics(tmp_path / 'cut') == metrics(tmp_path / 'whole')
-
-    def test_a_pass_killed_between_its_only_block_and_its_costs_can_be_started_again(self, tmp_path):
-        config, dataset = make_config(backbones=('resnet_micro@random',)), make_dataset('digits')
-        unit = extract.Unit(Variant('resnet_micro', 'random'), 0)
-        whole, _ = extract.Extractor(config, tmp_path)(unit, dataset, lambda count: None)
-        (costs,) = tmp_path.glob('*/costs.json')
-        costs.unlink()
-        again, measured = extract.Extractor(config, tmp_path)(unit, dataset, lambda count: None)
-        np.testing.assert_array_equal(again, whole)
-        assert measured.parameters > 0
-        assert costs.exists()
 
     def test_error_in_one_data_set_keeps_what_is_finished(self, tmp_path):
         config = make_config(datasets=('digits', 'mnist5k'), backbones=('pixels',))
@@ -212,54 +187,6 @@ def _spy(function, tell):
     return spied
 
 
-class TestRandomControl:
-    def test_statistics_are_those_of_training_images(self):
-        model = backbones.create('resnet_micro')
-        images = jax.random.normal(jax.random.key(1), (16, 32, 32, 3)) * 3 + 1
-        variables = model.init(jax.random.key(0), images)
-        calibrated = extract.calibrate_statistics(model, variables, images)
-        in_training_mode, _ = model.apply(variables, images, train=True, mutable=['batch_stats'])
-        in_inference_mode = model.apply(calibrated, images, train=False)
-        # Running variances are unbiased, the batch's own are not: 1/1023 apart at the deepest map (16 x 4 x 4 x 4).
-        np.testing.assert_allclose(in_inference_mode.pooled, in_training_mode.pooled, rtol=0.02, atol=0.02)
-        assert jax.tree.structure(calibrated['batch_stats']) == jax.tree.structure(variables['batch_stats'])
-
-    def test_a_network_with_dropout(self):
-        model = backbones.create('vgg16_bn', hidden_channels=8)
-        images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
-        variables = jax.eval_shape(model.init, jax.random.key(0), images)
-        calibrated = jax.eval_shape(partial(extract.calibrate_statistics, model), variables, images)
-        assert jax.tree.structure(calibrated) == jax.tree.structure(variables)
-
-    def test_a_network_without_statistics_is_left_alone(self):
-        model = backbones.create('vit_micro')
-        images = jnp.zeros((2, 32, 32, 3))
-        variables = model.init(jax.random.key(0), images)
-        assert extract.calibrate_statistics(model, variables, images) is variables
-
-
-class TestFeatures:
-    def test_features_equal_the_backbone_applied_by_hand(self, tmp_path):
-        dataset = make_dataset('digits', examples=50)
-        config = make_config(batch_size=16)
-        unit = extract.Unit(Variant('vit_micro', 'random'), 3)
-        features, costs = extract.Extractor(config, tmp_path)(unit, dataset, lambda count: None)
-        preprocessing = backbones.preprocess('vit_micro').replace(size=16, crop=1.0)
-        model = backbones.create('vit_micro')
-        images = preprocessing(jnp.asarray(dataset.images))
-        variables = model.init(jax.random.key(3), images[:1])
-        np.testing.assert_allclose(features, model.apply(variables, images).pooled, atol=1e-4)
-        assert costs.parameters == sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
-        assert costs.images_per_second > 0
-
-    def test_raw_pixels(self):
-        dataset = make_dataset('digits', examples=40)
-        np.testing.assert_allclose(extract.raw_pixels(dataset), dataset.images.reshape(40, -1) / 255, rtol=1e-6)
-        large = make_dataset('digits', examples=40, size=64)
-        assert extract.raw_pixels(large).shape == (40, 32 * 32 * 3)
-        assert extract.raw_pixels(large).max() <= 1
-
-
 class TestTables:
     def entries(self, tmp_path):
         run(make_config(), tmp_path)
@@ -274,13 +201,18 @@ class TestTables:
         csv_rows = tables.csv_text(entries).splitlines()
         assert len(csv_rows) == 1 + 3 * 2 * 2
         for entry in entries:
-            mean = np.mean(entry.accuracies)
+            mean = np.mean(entry.scores)
             assert any(f',{mean}' in row for row in csv_rows)
-            assert any(f'{100 * mean:.1f} ± ' in row for row in rows)
+            varies = entry.depends_on_seed
+            assert varies == (entry.variant.backbone != 'pixels' or entry.regime != 'knn' or entry.fraction < 1)
+            assert any(f'{100 * mean:.1f} ± ' if varies else f'| {100 * mean:.1f} |' in row for row in rows)
 
     def test_best_needs_both_kinds_of_interval(self):
         def entry(name, accuracies, correct):
-            return tables.Entry(Variant(name, ''), 'linear', 'd', 1.0, accuracies, correct, {}, {})
+            examples = np.arange(400)
+            return tables.Entry(
+                Variant(name, ''), 'linear', 'd', 1.0, 'accuracy', accuracies, correct, examples, {}, {}
+            )
 
         test = np.zeros((3, 400), bool)
         good, poor = test.copy(), test.copy()
@@ -347,7 +279,7 @@ class TestKill:
 
 
 def test_results_name_the_versions_they_depend_on():
-    assert {'python', 'jax', 'flax', 'optax', 'device'} <= engine.versions().keys()
+    assert {'python', 'jax', 'flax', 'optax', 'device'} <= versions.versions().keys()
 
 
 def test_quickstart_names_only_things_that_exist():

@@ -93,6 +93,34 @@ def test_a_missing_file_where_there_is_no_other(tmp_path, where):
         command_line.load_config(str(tmp_path / where))
 
 
+@pytest.mark.parametrize(
+    ('given', 'value'), [('seeds=3', 3), ('fraction=1', 1.0), ('fraction=1e-2', 0.01), ('flip=False', False), ('', 2)]
+)
+def test_arguments_of_a_config_file_have_types(tmp_path, given, value):
+    file = tmp_path / 'typed.py'
+    file.write_text(
+        'def get_config(seeds: int = 2, fraction: float = 2, flip: bool = 2):\n'
+        '    return next((each for each in (seeds, fraction, flip) if each != 2), 2)\n'
+    )
+    made = command_line.load_config(f'{file}:{given}' if given else str(file))
+    assert (made, type(made)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ('given', 'told'),
+    [
+        ('seeds=two', "'seeds' of the config file takes a value of type int, not 'two'"),
+        ('seeds=1.5', "'seeds' of the config file takes a value of type int, not '1.5'"),
+        ('flip=maybe', "'flip' of the config file takes true or false, not 'maybe'"),
+    ],
+)
+def test_an_argument_of_another_type(tmp_path, given, told):
+    file = tmp_path / 'typed.py'
+    file.write_text('def get_config(seeds: int = 2, flip: bool = True):\n    return seeds\n')
+    with pytest.raises(UserError, match=told):
+        command_line.load_config(f'{file}:{given}')
+
+
 def test_a_file_without_get_config(tmp_path):
     file = tmp_path / 'empty.py'
     file.write_text('')

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,8 +12,12 @@ from pathlib import Path
 import pytest
 from test_loading import write_images
 
+import backbones
+from backbones import cost
 from experiments import ablate, report, train
 from experiments.cli import command_line
+from experiments.results import rows, scores
+from experiments.results.axes import Cell, Variant
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = 'configs/ablations/quickstart.py'
@@ -122,7 +128,17 @@ def test_folder_of_own_images_from_training_to_transfer(tmp_path, capsys):
     pretrain = 'configs/pretrain/cifar10.py:backbone=vit_micro'
     train.main(['--config', pretrain, f'--config.dataset={own}', *quick, '--workdir', str(first)])
     result = json.loads((first / 'result.json').read_text())
-    assert 0 <= result['test_accuracy'] <= 1
+    (row,) = rows.read(first)
+    assert row.test == {'accuracy': result['test_accuracy'], 'loss': result['test_loss']}
+    assert row.validation.keys() == {'accuracy'}
+    assert row.cell == Cell(own, Variant('vit_micro', 'random'), result['config']['regime'], 1.0, 0)
+    assert row.config == result['config'] == json.loads((first / 'config.json').read_text())
+    assert row.costs['parameters'] < result['parameters']
+    assert row.costs['flops_per_image'] == cost.count_flops(backbones.create('vit_micro'), 16)
+    kept = scores.read(first / row.predictions)
+    assert kept.correct.mean() == row.score
+    assert kept.logits.shape == (row.data['test_examples'], 2)
+    assert row.data['train_examples'] + row.data['validation_examples'] + row.data['test_examples'] == 60
     transfer = f'configs/transfer.py:backbone=vit_micro,weights={first},dataset={own}'
     train.main(['--config', transfer, *quick, '--workdir', str(tmp_path / 'second')])
     assert (tmp_path / 'second' / 'weights.safetensors').exists()
@@ -130,6 +146,60 @@ def test_folder_of_own_images_from_training_to_transfer(tmp_path, capsys):
     small = ('--config.fractions=(0.5,)', '--config.image_size=16')
     ablate.main(['--config', compare, *small, '--workdir', str(tmp_path / 'third')])
     assert 'vit_micro' in (tmp_path / 'third' / 'table.md').read_text()
+    together = [word for name in ('first', 'second', 'third') for word in ('--workdir', str(tmp_path / name))]
+    report.main([*together, '--output', str(tmp_path / 'all')])
+    assert len((tmp_path / 'all' / 'table.csv').read_text().splitlines()) == 1 + 1 + 1 + 6
+
+
+# An ablation on a file system of its own, which refuses writing (by MAKE) from a moment on, and is repaired (UNDO).
+ON_ITS_OWN_FILE_SYSTEM = """
+directory=$1; make=$2; undo=$3; shift 3
+mount -t tmpfs -o size=20m tmpfs "$directory" || exit 77
+"$@" & process=$!
+while ! [ -f "$directory/run/results.jsonl" ]; do kill -0 $process || exit 78; sleep 0.02; done
+cd "$directory"
+eval "$make"
+wait $process; echo "status $?" >&2
+before=$(cat run/results.jsonl)
+eval "$undo"
+cd - >/dev/null
+"$@"; echo "status $?" >&2
+case $(cat "$directory/run/results.jsonl") in "$before"*) ;; *) exit 79;; esac
+wc -l < "$directory/run/results.jsonl"
+"""
+FULL = ('cat /dev/zero > ballast 2>/dev/null', 'rm ballast', 'No space left on device')
+READ_ONLY = (
+    'until mount -o remount,ro "$directory" 2>/dev/null; do sleep 0.01; done',
+    'mount -o remount,rw "$directory"',
+    'Read-only file system',
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('make', 'undo', 'reason'), [FULL, READ_ONLY], ids=['full', 'read-only'])
+def test_an_ablation_on_a_disk_that_refuses_and_is_repaired(tmp_path, make, undo, reason):
+    if shutil.which('unshare') is None:
+        pytest.skip('there is no unshare here')
+    axes = ('datasets=("digits",)', 'backbones=("pixels",)', 'fractions=(0.2,)', 'regimes=("knn","ridge","linear")')
+    done = subprocess.run(
+        [
+            *('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', ON_ITS_OWN_FILE_SYSTEM, 'sh'),
+            *(str(tmp_path), make, undo, sys.executable, '-m', 'experiments.ablate', '--config', QUICKSTART),
+            *('--workdir', str(tmp_path / 'run'), *(f'--config.{axis}' for axis in axes)),
+        ],
+        env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode in (1, 77) and not done.stdout:
+        pytest.skip(f'no file system can be mounted here: {done.stderr.strip()}')
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r'^status (\d+)$', done.stderr, flags=re.M) == ['2', '0'], done.stderr
+    assert 'Traceback' not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert reason in line
+    assert done.stdout.rstrip().endswith('15')
 
 
 def test_exit_status_and_help_of_the_real_process(tmp_path):

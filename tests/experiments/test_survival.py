@@ -129,4 +129,4 @@ def test_several_processes_are_asked_to_stop_and_one_continues(tmp_path):
     assert rows[-1]['loss'] < 0.95 * rows[0]['loss']
     results = [runs.result(name) for name in ('cut', 'whole')]
     assert math.isclose(results[0]['test_loss'], results[1]['test_loss'], rel_tol=1e-5)
-    assert results[0]['test_accuracy'] == results[1]['test_correct']
+    assert results[0]['test_accuracy'] == results[1]['test_accuracy']

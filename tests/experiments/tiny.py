@@ -31,6 +31,7 @@ def make_config(**changes):
     config.calibration_images = 32
     config.linear.learning_rates = (1e-2, 3e-2)
     config.linear.weight_decays = (0.01,)
+    config.linear.values_of_c = 5
     config.linear.steps = 30
     config.linear.batch_size = 16
     config.training.epochs = 1.0

@@ -1,4 +1,4 @@
-"""Ours against the reference in one process, at any size and with any seed: what the stored cases can't cover.
+"""Ours against the reference in one process, at any size and with any seed: what the stored cases cannot cover.
 
 Needs an environment with both this repository's requirements and the packages that ``generate.py`` names:
 

@@ -83,5 +83,5 @@ def answers(case: weights.Case, arrays: dict[str, np.ndarray]) -> dict[str, np.n
             key, error = weights.worst(exact[name], rounded[name])
             print(f"{case!s:32} {name:12} the reference's float32: {error:.1e} ({key})")
             if error > weights.TRAINING_TOLERANCE / 2:
-                raise SystemExit(f'{case}: float32 can not decide {name}; change the seed or the size')
+                raise SystemExit(f'{case}: float32 cannot decide {name}; change the seed or the size')
     return stored

@@ -11,7 +11,7 @@ from backbones.pretrained.keymaps.rules import (
     dense_rules,
 )
 
-# The hidden layer behind the pooling is a 1x1 convolution in timm.
+# The hidden layer after the pooling is a 1x1 convolution in timm.
 _MATRIX = Transform(
     '1x1 kernel to matrix',
     lambda kernel: kernel.reshape(kernel.shape[:2]).T,

@@ -19,7 +19,7 @@ def torchvision(module: ResNet) -> list[Line]:
 
 
 def transformers(module: ResNet) -> list[Line]:
-    """``ResNetForImageClassification``, or ``ResNetModel`` alone, whose keys begin behind ``resnet.``.
+    """``ResNetForImageClassification``, or ``ResNetModel`` alone, whose keys begin after ``resnet.``.
 
     It has neither groups nor other widths nor a stem for small images, so those modules have no such layout.
     """

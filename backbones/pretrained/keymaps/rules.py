@@ -38,7 +38,7 @@ TRANSPOSE = Transform('transposed', lambda array: array.T, lambda array: array.T
 
 
 def flattened(side: int) -> Transform:
-    """Of a linear layer behind a flattened map of ``side`` by ``side``: channels come first there and last here."""
+    """Of a linear layer after a flattened map of ``side`` by ``side``: channels come first there and last here."""
 
     def forward(array: np.ndarray) -> np.ndarray:
         return array.reshape(len(array), -1, side, side).transpose(2, 3, 1, 0).reshape(-1, len(array))

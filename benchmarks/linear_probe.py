@@ -1,0 +1,186 @@
+"""The linear probe against scikit-learn's logistic regression and against AdamW, on the same features.
+
+    python benchmarks/linear_probe.py [mnist5k digits shapes folder:PATH …]
+
+Per data set and backbone, one row: test accuracy of the head that validation selected, by each of three solvers that
+see the same standardised features, splits and rule of selection.
+
+- ``solved``: the default of ``linear`` (L-BFGS in float32, a path of C that ends where validation does not improve).
+- ``scikit-learn``: ``LogisticRegression`` in float64 for every C of the same grid, each started from the one before.
+- ``AdamW``: the other solver of ``linear``, with its default sweep.
+
+``shapes`` is a folder of images that this script draws. Times are of one run, compilation included.
+"""
+
+import argparse
+import dataclasses
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from experiments.ablation.extract import Extractor, Unit
+from PIL import Image, ImageDraw
+from rich.console import Console
+from rich.table import Table
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from experiments.ablation import cells
+from experiments.data import loading
+from experiments.data.dataset import Dataset
+from experiments.probes import linear
+from experiments.probes.common import Outcome, ProbeData, Subset, select, standardisation
+
+BACKBONES = ('pixels', 'resnet_micro', 'vit_micro', 'resnet_micro@random', 'vit_micro@random', 'efficientnet_lite0')
+DATASETS = ('digits', 'mnist5k', 'shapes')
+_SHAPES = ('circle', 'cross', 'ring', 'square', 'triangle')
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One solver's selected head.
+
+    Attributes:
+        test_accuracy: in [0, 1].
+        seconds: for the whole sweep.
+        selected: its hyper-parameters and, where there is something to say, more.
+    """
+
+    test_accuracy: float
+    seconds: float
+    selected: str
+
+
+def features_of(dataset: Dataset, backbone: str) -> np.ndarray:
+    """``float32[examples, channels]``: the only place that knows where features come from."""
+    with tempfile.TemporaryDirectory() as cache:
+        extract = Extractor(cells.default_config(), Path(cache))
+        features, _ = extract(Unit(cells.parse_variant(backbone), 0), dataset, lambda count: None)
+    return features
+
+
+def draw_shapes(directory: Path, per_class: int = 240, side: int = 64) -> None:
+    """A folder of noisy drawings, one directory per shape, of any size, place and colour."""
+    generator = np.random.default_rng(0)
+    for name in _SHAPES:
+        (directory / name).mkdir(parents=True)
+        for index in range(per_class):
+            image = Image.new('RGB', (side, side), tuple(generator.integers(0, 256, 3).tolist()))
+            pen = ImageDraw.Draw(image)
+            colour = tuple(generator.integers(0, 256, 3).tolist())
+            radius = generator.uniform(8, 20)
+            x, y = generator.uniform(radius, side - radius, 2)
+            box = (x - radius, y - radius, x + radius, y + radius)
+            if name == 'circle':
+                pen.ellipse(box, fill=colour)
+            elif name == 'ring':
+                pen.ellipse(box, outline=colour, width=4)
+            elif name == 'cross':
+                pen.line((x - radius, y, x + radius, y), fill=colour, width=5)
+                pen.line((x, y - radius, x, y + radius), fill=colour, width=5)
+            else:
+                corners = 4 if name == 'square' else 3
+                pen.regular_polygon((x, y, radius), corners, rotation=generator.uniform(0, 360), fill=colour)
+            noisy = np.asarray(image) + generator.normal(0, 25, (side, side, 3))
+            Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(directory / name / f'{index:04d}.png')
+
+
+def by_our_solver(data: ProbeData, subset: Subset, solver: str) -> Measured:
+    """The head that ``linear`` selects."""
+    config = linear.default_config()
+    config.solver = solver
+    outcome, seconds = _timed(lambda: linear.run(data, [subset], config, lambda text: None)[0])
+    accuracy = (outcome.test_scores.argmax(-1) == data.labels[data.test]).mean()
+    return Measured(float(accuracy), seconds, _described(outcome))
+
+
+def by_scikit_learn(data: ProbeData, subset: Subset) -> Measured:
+    """The best C of the grid of ``linear``, with nothing of this project but the standardisation and the rule."""
+    mean, factor = standardisation(jnp.asarray(data.features), jnp.asarray(subset.rows))
+    x = (data.features.astype(np.float64) - np.asarray(mean)) * np.asarray(factor)
+    y, validation, test = data.labels, data.validation, data.test
+    grid = linear.grid_of_c(linear.default_config())
+
+    def sweep() -> tuple[list[float], list[float], list[float]]:
+        head = LogisticRegression(tol=1e-5, max_iter=2000, warm_start=True)
+        accuracies, losses, tested = [], [], []
+        for c in grid:
+            head.set_params(C=c).fit(x[subset.rows], y[subset.rows])
+            of_class = head.predict_log_proba(x[validation])[np.arange(len(validation)), y[validation]]
+            accuracies.append(float(head.score(x[validation], y[validation])))
+            losses.append(float(-of_class.mean()))
+            tested.append(float(head.score(x[test], y[test])))
+        return accuracies, losses, tested
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always', ConvergenceWarning)
+        (accuracies, losses, tested), seconds = _timed(sweep)
+    best = select(accuracies, losses)
+    unconverged = sum(issubclass(each.category, ConvergenceWarning) for each in told)
+    note = f'C={grid[best]:g}' + (f' ({unconverged} not converged)' if unconverged else '')
+    return Measured(tested[best], seconds, note)
+
+
+def _timed(compute: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    result = compute()
+    return result, time.perf_counter() - started
+
+
+def _described(outcome: Outcome) -> str:
+    text = ' '.join(f'{name}={value:g}' for name, value in outcome.selected.items())
+    text += f' (edge: {", ".join(outcome.at_edge)})' if outcome.at_edge else ''
+    reached = outcome.diagnostics.get('largest_gradient_norm')
+    return text + ('' if reached is None else f' |g| {reached:.0e}')
+
+
+def main() -> None:
+    """Print the table, a row at a time on the way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('datasets', nargs='*', default=DATASETS, help='mnist5k, digits, shapes, tfds:NAME, folder:PATH')
+    parser.add_argument('--backbones', default=','.join(BACKBONES), help='separated by commas')
+    arguments = parser.parse_args()
+    table = Table(title='linear probe: test accuracy in per cent, seconds')
+    for column in ('data set', 'features', 'solved', 'scikit-learn', 'difference', 'AdamW', 'difference'):
+        table.add_column(column, justify='left' if column in ('data set', 'features') else 'right')
+    for column in ('s solved', 's scikit-learn', 's AdamW'):
+        table.add_column(column, justify='right')
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in arguments.datasets:
+            if name == 'shapes':
+                draw_shapes(Path(temporary) / 'shapes')
+            dataset = loading.load(f'folder:{temporary}/shapes' if name == 'shapes' else name)
+            for backbone in arguments.backbones.split(','):
+                labels = dataset.labels
+                splits = dataset.splits
+                features = features_of(dataset, backbone)
+                data = ProbeData(features, labels, len(dataset.classes), splits['validation'], splits['test'])
+                subset = Subset(0, 1.0, splits['train'])
+                solved, adamw = (by_our_solver(data, subset, solver) for solver in linear.SOLVERS)
+                reference = by_scikit_learn(data, subset)
+                rows = {'solved': solved, 'scikit-learn': reference, 'AdamW': adamw}
+                for solver, each in rows.items():
+                    print(
+                        f'{name} {backbone} {solver}: {each.test_accuracy:.2%} {each.seconds:.1f} s {each.selected}',
+                        flush=True,
+                    )
+                table.add_row(
+                    name,
+                    backbone,
+                    f'{100 * solved.test_accuracy:.2f}',
+                    f'{100 * reference.test_accuracy:.2f}',
+                    f'{100 * (solved.test_accuracy - reference.test_accuracy):+.2f}',
+                    f'{100 * adamw.test_accuracy:.2f}',
+                    f'{100 * (adamw.test_accuracy - reference.test_accuracy):+.2f}',
+                    *(f'{each.seconds:.1f}' for each in (solved, reference, adamw)),
+                )
+    Console(width=160).print(table)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,17 @@
+"""What the numbers of a run may depend on beside its config."""
+
+import importlib.metadata
+import platform
+
+import jax
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+
+
+def versions() -> dict[str, str]:
+    """Releases of Python and the packages, and the devices, as they stand in every row of the results."""
+    return {
+        'python': platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+        'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    }

@@ -1,0 +1,275 @@
+"""Features of frozen backbones for an ablation: from the store, or from one pass that goes into it."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jaxtyping import Float, Int
+
+from backbones.preprocessing import Preprocessing
+from experiments.cli import atomic_files
+from experiments.data import unreadable
+from experiments.data.dataset import Dataset
+from experiments.data.model_input import input_preprocessing
+from experiments.features import collective_store, frozen_pass, identity
+from experiments.features.frozen_backbone import PIXELS, RANDOM, FrozenBackbone
+from experiments.features.frozen_pass import FrozenPass
+from experiments.features.network import Network, data_document, make_network, pixels_pass
+from experiments.features.store import Bounds, Shard, Store, StoredFeatures
+from experiments.features.throughput import Throughputs, measure
+from experiments.training import mesh
+
+# A shard is what an interruption can cost at most, and what is held in memory until it is written.
+_SHARD_EXAMPLES = 2048
+_SHARD_BYTES = 64 << 20
+
+Advance = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What a forward pass of a backbone costs.
+
+    Attributes:
+        parameters: values in the backbone.
+        flops_per_image: as ``backbones.cost`` counts them.
+        images_per_second: as ``throughput.PROCEDURE`` says.
+    """
+
+    parameters: int = 0
+    flops_per_image: float = 0.0
+    images_per_second: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Extracted:
+    """Features of a data set.
+
+    Attributes:
+        values: one row per example of the data set; zero where it could not be read.
+        dataset: as heads may see it: unreadable examples are in no split, and it says so.
+        unreadable: index → reason.
+    """
+
+    values: Float[np.ndarray, 'examples *rest']
+    dataset: Dataset
+    unreadable: Mapping[int, str]
+
+    def readable(self, rows: Int[np.ndarray, ' rows']) -> Int[np.ndarray, ' readable']:
+        """Those of some examples that could be read."""
+        return rows[~np.isin(rows, list(self.unreadable))] if self.unreadable else rows
+
+
+class Extractor:
+    """Features by backbone and data set; a program is compiled once per backbone, input size and tap.
+
+    Args:
+        config: of the ablation.
+        store: of features that are computed already; in several processes all must see it, and process 0 writes.
+        workdir: where measured speeds are kept.
+        device_mesh: all devices of all processes by default.
+        dtype: type that backbones compute in.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        store: Store,
+        workdir: Path,
+        device_mesh: mesh.DeviceMesh | None = None,
+        dtype: str = 'float32',
+    ):
+        self._config = config
+        self._store = store
+        self._throughputs = Throughputs(workdir, store)
+        self._mesh = device_mesh or mesh.make()
+        self._dtype = dtype
+        # Every device takes the same share of a batch.
+        self._batch_size = -(-config.batch_size // self._mesh.devices) * self._mesh.devices
+        self._networks: dict[tuple[str, Preprocessing], Network] = {}
+
+    def __call__(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> tuple[Extracted, Costs]:
+        """Features of every example that can be read, and what a forward pass costs.
+
+        Args:
+            advance: is told the number of examples that were done.
+
+        Raises:
+            UserError: the weights do not fit, the backbone has no such tap, too many examples cannot be read, or the
+                store cannot be written; what is finished is kept.
+        """
+        stored, costs = self.stored(backbone, dataset, advance)
+        return Extracted(stored.array(), dataset.without(stored.unreadable), stored.unreadable), costs
+
+    def stored(
+        self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance = lambda count: None
+    ) -> tuple[StoredFeatures, Costs]:
+        """The same with the features left on the disk, mapped into memory.
+
+        Raises:
+            UserError: as above.
+        """
+        if backbone.name == PIXELS:
+            stored, costs = self._pixels(backbone, dataset, advance), Costs()
+        else:
+            network = self._network(backbone)
+            weights = _Weights(self, network, backbone, dataset)
+            stored = self._features(network, weights, backbone, dataset, advance)
+            costs = self._costs(network, weights)
+        bad = [(dataset.ids[index], reason) for index, reason in sorted(stored.unreadable.items())]
+        unreadable.report(bad, f'examples of {dataset.name!r}', self._config.bad_files_limit)
+        return stored, costs
+
+    def _network(self, backbone: FrozenBackbone) -> Network:
+        config = self._config
+        preprocessing = input_preprocessing(backbone.name, backbone.weights, config.image_size, config.fit)
+        key = (backbone.name, preprocessing)
+        if key not in self._networks:
+            self._networks[key] = make_network(*key, config.tap, self._dtype, self._batch_size, self._mesh)
+        return self._networks[key]
+
+    def _costs(self, network: Network, weights: '_Weights') -> Costs:
+        document = {key: network.document[key] for key in ('backbone', 'tap', 'computation')}
+        size = network.preprocessing.size
+        speed = self._throughputs.get(
+            {**document, 'input': list(size)}, lambda: measure(network.frozen, weights.on_devices(), size)
+        )
+        return Costs(network.parameters, float(network.flops_per_image), speed)
+
+    def _pixels(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> StoredFeatures:
+        frozen, shades, document, shape = pixels_pass(tuple(dataset.images.shape[1:]), self._batch_size, self._mesh)
+        document = {**document, 'data': data_document(dataset)}
+        return self._fetch(document, backbone, frozen, lambda: shades, shape, dataset, advance)
+
+    def _features(
+        self, network: Network, weights: '_Weights', backbone: FrozenBackbone, dataset: Dataset, advance: Advance
+    ) -> StoredFeatures:
+        document = {**network.document, 'data': data_document(dataset)}
+        bounds = self._bounds(len(dataset.targets), network.features_shape)
+        noted = weights.noted_digest()
+        if noted is not None:
+            found = collective_store.find(self._store, {**document, 'weights': noted}, bounds)
+            if found is not None:
+                advance(len(dataset.targets))
+                return found
+        document['weights'] = weights.digest()
+        return self._fetch(
+            document, backbone, network.frozen, weights.on_devices, network.features_shape, dataset, advance
+        )
+
+    def _fetch(
+        self,
+        document: dict,
+        backbone: FrozenBackbone,
+        frozen: FrozenPass,
+        variables: Callable[[], Any],
+        shape: tuple[int, ...],
+        dataset: Dataset,
+        advance: Advance,
+    ) -> StoredFeatures:
+        bounds = self._bounds(len(dataset.targets), shape)
+
+        def compute(missing: Sequence[int]) -> Iterator[Shard]:
+            return self._shards(
+                frozen, variables(), dataset, [(number, *bounds[number]) for number in missing], advance
+            )
+
+        def announce(found: Sequence[int]) -> None:
+            for number in found:
+                advance(bounds[number][1] - bounds[number][0])
+
+        about = {
+            'backbone': backbone.label,
+            'data': dataset.name,
+            'tap': document.get('tap', PIXELS),
+            'examples': f'{len(dataset.targets):,}',
+        }
+        return collective_store.fetch(self._store, document, about, bounds, compute, announce)
+
+    def _bounds(self, examples: int, shape: tuple[int, ...]) -> Bounds:
+        """Shards of whole batches."""
+        fitting = min(_SHARD_EXAMPLES, _SHARD_BYTES // max(4 * int(np.prod(shape)), 1))
+        step = max(fitting // self._batch_size, 1) * self._batch_size
+        return [(start, min(start + step, examples)) for start in range(0, examples, step)]
+
+    def _shards(
+        self,
+        frozen: FrozenPass,
+        variables: Any,
+        dataset: Dataset,
+        parts: Sequence[tuple[int, int, int]],
+        advance: Advance,
+    ) -> Iterator[Shard]:
+        """One pass over all examples of some shards: reading goes on ahead from one to the next."""
+        indices = np.concatenate([np.arange(start, stop) for _, start, stop in parts])
+        bad: dict[int, str] = {}
+        with contextlib.closing(frozen.run(variables, dataset, indices)) as batches:
+            for number, start, stop in parts:
+                values, done = [], 0
+                for batch in batches:
+                    values.append(batch.values)
+                    bad.update(batch.unreadable)
+                    frozen_pass.check_limit(dataset, bad, self._config.bad_files_limit)
+                    advance(len(batch.indices))
+                    done += len(batch.indices)
+                    if done == stop - start:
+                        break
+                own = {index: reason for index, reason in bad.items() if start <= index < stop}
+                yield Shard(number, np.concatenate(values), own)
+
+
+class _Weights:
+    """The variables of a backbone, read or made when they are needed."""
+
+    def __init__(self, extractor: Extractor, network: Network, backbone: FrozenBackbone, dataset: Dataset):
+        self._config, self._mesh = extractor._config, extractor._mesh
+        self._store = extractor._store
+        self._network, self._backbone, self._dataset = network, backbone, dataset
+        self._variables: dict | None = None
+        self._on_devices: Any = None
+
+    def noted_digest(self) -> str | None:
+        """The digest of random variables that were made before from the same recipe, so that they need not be made."""
+        if self._backbone.weights != RANDOM:
+            return None
+        try:
+            return str(json.loads(self._note().read_text())['variables'])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def digest(self) -> str:
+        """Of the variables themselves."""
+        digest = identity.variables_digest(self._host())
+        if self._backbone.weights == RANDOM and jax.process_index() == 0:
+            with contextlib.suppress(OSError):  # a note only saves time
+                atomic_files.write_json(self._note(), {'variables': digest})
+        return digest
+
+    def on_devices(self) -> Any:
+        """The variables, replicated over the mesh."""
+        if self._on_devices is None:
+            self._on_devices = self._mesh.device_put(self._host())
+        return self._on_devices
+
+    def _note(self) -> Path:
+        recipe = self._network.random_recipe(self._backbone, self._dataset, self._config.calibration_images)
+        return self._store.note('weights', identity.address(recipe))
+
+    def _host(self) -> dict:
+        if self._variables is None:
+            if self._backbone.weights == RANDOM:
+                self._variables = self._network.initialise(
+                    self._backbone.init_seed,
+                    self._dataset,
+                    self._config.calibration_images,
+                    self._config.bad_files_limit,
+                )
+            else:
+                self._variables = self._network.load(self._backbone.weights)
+        return self._variables

@@ -1,0 +1,113 @@
+"""One pass of a frozen backbone over the examples of a data set, on the input pipeline and on all devices."""
+
+import collections
+import contextlib
+import dataclasses
+from collections.abc import Callable, Generator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from experiments.data import pipeline, unreadable
+from experiments.data.dataset import Dataset
+from experiments.training.mesh import DeviceMesh
+
+# Batches whose results are on their way to the host while the next ones are computed.
+_IN_FLIGHT = 2
+# The pass counts for all processes together, so no process gives up alone.
+_NO_LIMIT = 2**62
+
+
+@dataclasses.dataclass(frozen=True)
+class PassedBatch:
+    """What a pass returns for one batch, the same in every process.
+
+    Attributes:
+        indices: of the examples in the data set.
+        values: one row per example; zero where it could not be read.
+        unreadable: index → reason.
+    """
+
+    indices: Int[np.ndarray, ' examples']
+    values: Float[np.ndarray, 'examples *rest']
+    unreadable: dict[int, str]
+
+
+class FrozenPass:
+    """The programs of one backbone, input size and tap; each is compiled once, at the first batch.
+
+    Preprocessing is a program of its own, since it depends on the size of the stored images.
+
+    Args:
+        prepare: stored images → model input.
+        apply: variables and model input → one row of features per image.
+        batch_size: examples per call on all devices together; it must be a multiple of their number.
+        device_mesh: each device takes its share of a batch.
+
+    Attributes:
+        program: the compiled ``apply``.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[UInt8[Array, 'batch height width channels']], Array],
+        apply: Callable[[Any, Array], Float[Array, 'batch *rest']],
+        batch_size: int,
+        device_mesh: DeviceMesh,
+    ):
+        self.batch_size = batch_size
+        self.device_mesh = device_mesh
+        # Another process's rows are only readable where they are gathered.
+        gathered = device_mesh.replicated if jax.process_count() > 1 else device_mesh.batch
+        self._prepare = jax.jit(prepare, out_shardings=device_mesh.batch)
+        self.program = jax.jit(apply, out_shardings=gathered)
+        self._gather = jax.jit(lambda weight: weight, out_shardings=gathered)
+
+    def run(
+        self, variables: Any, dataset: Dataset, indices: Int[np.ndarray, ' examples'], **reading: int
+    ) -> Generator[PassedBatch]:
+        """The features of some examples, batch by batch in their order. Close the iterator to stop early.
+
+        Args:
+            variables: laid over the mesh.
+            **reading: ``threads`` and ``prefetch`` of the input pipeline.
+        """
+        rows = self.device_mesh.rows(self.batch_size)
+        batches = pipeline.evaluation_batches(
+            dataset, indices, self.batch_size, rows=rows, bad_files_limit=_NO_LIMIT, **reading
+        )
+        waiting: collections.deque = collections.deque()
+        with contextlib.closing(batches):
+            for host in batches:
+                arrays = {name: host.arrays[name] for name in ('image', 'weight')}
+                batch = self.device_mesh.batch_arrays(arrays, rows, self.batch_size)
+                values = self.program(variables, self._prepare(batch['image']))
+                weight = self._gather(batch['weight'])
+                members = indices[host.step * self.batch_size : (host.step + 1) * self.batch_size]
+                waiting.append((members, values, weight, dict(host.bad)))
+                if len(waiting) > _IN_FLIGHT:
+                    yield _passed(dataset, *waiting.popleft())
+            while waiting:
+                yield _passed(dataset, *waiting.popleft())
+
+
+def _passed(
+    dataset: Dataset, members: Int[np.ndarray, ' examples'], values: Array, weight: Array, reasons: dict[str, str]
+) -> PassedBatch:
+    read: Bool[np.ndarray, ' examples'] = np.asarray(weight)[: len(members)] > 0
+    rows = np.array(values)[: len(members)]
+    rows[~read] = 0
+    bad = {int(index): reasons.get(dataset.ids[index], 'another process could not read it') for index in members[~read]}
+    return PassedBatch(members, rows, bad)
+
+
+def check_limit(dataset: Dataset, bad: dict[int, str], limit: int) -> None:
+    """Whether few enough examples could not be read.
+
+    Raises:
+        UserError: more than ``limit``; the first few are named.
+    """
+    records = [(dataset.ids[index], reason) for index, reason in sorted(bad.items())]
+    unreadable.check_limit(records, f'examples of {dataset.name!r}', limit)

@@ -1,0 +1,171 @@
+"""A backbone ready for its frozen pass: its programs, its weights, and what features of it depend on."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+import backbones
+from backbones.cost import count_flops
+from backbones.preprocessing import Preprocessing
+from experiments.data import pipeline
+from experiments.data.dataset import Dataset, hash_order
+from experiments.features import identity, taps
+from experiments.features.calibration import calibrate_statistics
+from experiments.features.frozen_backbone import FrozenBackbone
+from experiments.features.frozen_pass import FrozenPass
+from experiments.training.mesh import DeviceMesh
+
+# Raw pixels of larger images are brought down to this side.
+_RAW_PIXELS = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, size=32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """One backbone at one input size and tap.
+
+    Attributes:
+        name: as it is registered.
+        model: the backbone.
+        preprocessing: from stored images to its input.
+        frozen: its pass.
+        document: of the identity of features, all but the weights and the data.
+        shapes: of its variables.
+        features_shape: of one image.
+    """
+
+    name: str
+    model: nn.Module
+    preprocessing: Preprocessing
+    frozen: FrozenPass
+    document: dict[str, Any]
+    shapes: dict
+    features_shape: tuple[int, ...]
+
+    @functools.cached_property
+    def parameters(self) -> int:
+        """Values in the backbone."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.shapes['params']))
+
+    @functools.cached_property
+    def flops_per_image(self) -> int:
+        """Of the whole backbone, whatever the tap."""
+        return count_flops(self.model, self.preprocessing.size)
+
+    @functools.cached_property
+    def _init(self) -> Callable[[jax.Array], dict]:
+        blank = jnp.zeros((1, *self.preprocessing.size, 3))
+        return jax.jit(lambda key: self.model.init(key, blank))
+
+    @functools.cached_property
+    def _calibrate(self) -> Callable[[dict, Any], dict]:
+        return jax.jit(
+            lambda variables, images: calibrate_statistics(self.model, variables, self.preprocessing(images))
+        )
+
+    def load(self, weights: str) -> dict:
+        """The variables that a source holds.
+
+        Raises:
+            UserError: it can't be read, or does not fit.
+        """
+        return backbones.load_weights(self.name, weights, image_size=self.preprocessing.size)[0]
+
+    def initialise(self, seed: int, dataset: Dataset, calibration_images: int, bad_files_limit: int) -> dict:
+        """Random variables, with statistics calibrated on training images where there are any.
+
+        Raises:
+            UserError: more of these images than the limit cannot be read.
+        """
+        variables = self._init(jax.random.key(seed))
+        if 'batch_stats' not in variables:
+            return variables
+        chosen = calibration_examples(dataset, seed, calibration_images)
+        return self._calibrate(variables, _readable_images(dataset, chosen, bad_files_limit))
+
+    def random_recipe(self, backbone: FrozenBackbone, dataset: Dataset, calibration_images: int) -> dict[str, Any]:
+        """What random variables depend on: equal recipes give equal variables."""
+        recipe = {'init_seed': backbone.init_seed, **self.document, 'calibration': None}
+        if 'batch_stats' in self.shapes:
+            chosen = calibration_examples(dataset, backbone.init_seed, calibration_images)
+            recipe['calibration'] = {'data': data_document(dataset), 'examples': chosen.tolist()}
+        return recipe
+
+
+def make_network(
+    name: str, preprocessing: Preprocessing, tap: str, dtype: str, batch_size: int, device_mesh: DeviceMesh
+) -> Network:
+    """Prepare a backbone; nothing is computed or compiled yet.
+
+    Raises:
+        UserError: no such backbone, or it has no such tap.
+    """
+    model = backbones.create(name, **({} if dtype == 'float32' else {'dtype': jnp.dtype(dtype).type}))
+    taps.check(name, model, tap)
+    images = jax.ShapeDtypeStruct((batch_size, *preprocessing.size, 3), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    apply = taps.tapped(model, tap)
+    document = {
+        'backbone': identity.module_document(model),
+        'preprocessing': identity.preprocessing_document(preprocessing),
+        'tap': tap,
+        'computation': identity.computation_document(device_mesh, batch_size, dtype),
+    }
+    features_shape = jax.eval_shape(apply, shapes, images).shape[1:]
+    frozen = FrozenPass(preprocessing, apply, batch_size, device_mesh)
+    return Network(name, model, preprocessing, frozen, document, shapes, features_shape)
+
+
+def pixels_pass(
+    image_shape: tuple[int, ...], batch_size: int, device_mesh: DeviceMesh
+) -> tuple[FrozenPass, Any, dict[str, Any], tuple[int, ...]]:
+    """A pass whose features are the pixels from 0 to 1, in their stored size or brought down to a side of at most 32.
+
+    Returns:
+        The pass, its variables, its document and the shape of an image's features, as of a ``Network``.
+    """
+    height, width, channels = image_shape
+    large = max(height, width) > max(_RAW_PIXELS.size)
+
+    def prepare(images: UInt8[Array, 'batch height width channels']) -> Array:
+        return _RAW_PIXELS(images) if large else images
+
+    def apply(shades: Float[Array, '256'], images: Array) -> Array:
+        return (images if large else shades[images]).reshape(len(images), -1)
+
+    document = {
+        'backbone': 'pixels',
+        'preprocessing': identity.preprocessing_document(_RAW_PIXELS) if large else None,
+        'computation': identity.computation_document(device_mesh, batch_size, 'float32'),
+    }
+    values = 3 * _RAW_PIXELS.size[0] * _RAW_PIXELS.size[1] if large else height * width * channels
+    # Looked up: XLA makes a product of a division by a constant, whose last bits are others.
+    shades = device_mesh.device_put(np.arange(256, dtype=np.float32) / 255)
+    return FrozenPass(prepare, apply, batch_size, device_mesh), shades, document, (values,)
+
+
+def data_document(dataset: Dataset) -> dict[str, Any]:
+    """What features depend on of a data set: its images, not its names, labels and splits."""
+    return {
+        'images': dataset.content_digest(),
+        'shape': list(dataset.images.shape),
+        'decoding': identity.decoding_version(dataset),
+    }
+
+
+def calibration_examples(dataset: Dataset, seed: int, count: int) -> np.ndarray:
+    """The training examples whose statistics random weights get."""
+    train = dataset.splits['train']
+    order = hash_order(tuple(dataset.ids[index] for index in train), seed)
+    return train[order[:count]]
+
+
+def _readable_images(dataset: Dataset, indices: np.ndarray, bad_files_limit: int) -> np.ndarray:
+    (batch,) = pipeline.evaluation_batches(dataset, indices, len(indices), bad_files_limit=bad_files_limit)
+    return batch.arrays['image'][batch.arrays['weight'] > 0]

@@ -1,0 +1,110 @@
+"""Where features are taken from a frozen backbone: one explicit table.
+
+Each tap returns one array per image, in float32 whatever the backbone computes in. All but ``unpooled`` are vectors,
+which the heads of ``experiments.probes`` take.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from backbones.errors import UserError, unknown
+from backbones.features import Features
+
+
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """One way to take features.
+
+    Attributes:
+        meaning: a few words.
+        take: of what the backbone returned; the number of tokens before the patches comes second.
+        vector: whether an image's features are a vector; else they are a map.
+        has: whether a backbone has it.
+    """
+
+    meaning: str
+    take: Callable[[Features, int], Float[Array, 'batch *rest']]
+    vector: bool = True
+    has: Callable[[nn.Module], bool] = lambda module: True
+
+
+def _stages(features: Features, prefix: int) -> Float[Array, 'batch channels']:
+    maps = [features.stages[name] for name in sorted(features.stages, key=lambda name: int(name.removeprefix('stage')))]
+    return jnp.concatenate([each.mean((1, 2), dtype=jnp.float32) for each in maps], axis=-1)
+
+
+def _tokens(features: Features) -> Float[Array, 'batch tokens channels']:
+    assert features.tokens is not None, 'a tap of tokens is only offered by backbones that have them'
+    return features.tokens
+
+
+def _has_tokens(module: nn.Module) -> bool:
+    return hasattr(module, 'prefix_tokens')
+
+
+def _has_class_token(module: nn.Module) -> bool:
+    return _has_tokens(module) and getattr(module, 'prefix', ())[:1] == ('class_token',)
+
+
+TAPS: dict[str, Tap] = {
+    'pooled': Tap('what the classifier of the reference sees', lambda features, prefix: features.pooled),
+    'stages': Tap('the mean over each stage, concatenated from the first to the last', _stages),
+    'class_token': Tap(
+        'the class token after the last normalisation',
+        lambda features, prefix: _tokens(features)[:, 0],
+        has=_has_class_token,
+    ),
+    'mean_tokens': Tap(
+        'the mean of the tokens of patches after the last normalisation',
+        lambda features, prefix: _tokens(features)[:, prefix:].mean(1, dtype=jnp.float32),
+        has=_has_tokens,
+    ),
+    'unpooled': Tap(
+        'the map of the last stage',
+        lambda features, prefix: features.stages[f'stage{len(features.stages)}'],
+        vector=False,
+    ),
+}
+
+
+def check(name: str, module: nn.Module, tap: str, vectors: bool = False) -> None:
+    """Whether a backbone has a tap.
+
+    Args:
+        name: of the backbone, for the message.
+        module: the backbone.
+        vectors: whether only a tap whose features are vectors will do.
+
+    Raises:
+        UserError: no such tap, or not of this backbone (those that it has are named), or none of vectors.
+    """
+    if tap not in TAPS:
+        raise unknown('tap', tap, TAPS)
+    offered = [each for each, row in TAPS.items() if row.has(module) and (row.vector or not vectors)]
+    if tap not in offered:
+        why = 'has no' if not TAPS[tap].has(module) else 'has no vectors for heads at the'
+        raise UserError(f'{name} {why} tap {tap!r}; it has {", ".join(map(repr, offered))} (config key tap)')
+
+
+def tapped(module: nn.Module, tap: str) -> Callable[[Any, Array], Array]:
+    """``apply(variables, images) → float32[batch, …]`` in inference mode."""
+    row, prefix = TAPS[tap], module.prefix_tokens() if _has_tokens(module) else 0
+
+    def apply(variables: Any, images: Array) -> Array:
+        features = cast(Features, module.apply(variables, images, train=False))
+        return row.take(features, prefix).astype(jnp.float32)
+
+    return apply
+
+
+def channels(module: nn.Module, tap: str, size: tuple[int, int]) -> int:
+    """Channels of a tap's features; nothing is computed."""
+    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    return jax.eval_shape(tapped(module, tap), variables, images).shape[-1]

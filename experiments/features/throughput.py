@@ -1,0 +1,103 @@
+"""Images per second under one stated procedure, so that one network has one figure in one table."""
+
+import contextlib
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.cli import atomic_files
+from experiments.features.frozen_pass import FrozenPass
+from experiments.features.identity import address
+from experiments.features.store import Store
+
+FILE = 'throughput.json'
+WARM_UP = 3
+BATCHES = 20
+SECONDS = 2.0
+_FEWEST = 5
+
+# For tables and documents that show the figure.
+PROCEDURE = (
+    f'images/s: forward passes of the frozen backbone alone, on inputs that lie on the device, at the batch size of '
+    f'the config; the median of {BATCHES} batches after {WARM_UP} warm-up calls (of at least {_FEWEST} where they '
+    f'take longer than {SECONDS:g} s); measured once per backbone, input size and type'
+)
+
+
+def measure(frozen: FrozenPass, variables: Any, size: tuple[int, int]) -> float:
+    """Images per second of all devices together, measured as ``PROCEDURE`` says.
+
+    Nothing else of this process may compute or read meanwhile.
+
+    Args:
+        frozen: the backbone's programs.
+        variables: laid over the mesh.
+        size: height and width of the model's input.
+    """
+    mesh, batch = frozen.device_mesh, frozen.batch_size
+    rows = mesh.rows(batch)
+    values = np.random.default_rng(0).standard_normal((1, *size, 3), np.float32)
+    images = mesh.batch_arrays({'image': np.broadcast_to(values, (len(rows), *size, 3))}, rows, batch)['image']
+    for _ in range(WARM_UP):
+        jax.block_until_ready(frozen.program(variables, images))
+    seconds: list[float] = []
+    while not _enough(seconds):
+        started = time.perf_counter()
+        jax.block_until_ready(frozen.program(variables, images))
+        seconds.append(time.perf_counter() - started)
+    return batch / statistics.median(seconds)
+
+
+def _enough(seconds: list[float]) -> bool:
+    # Several processes must call equally often, and their clocks differ.
+    early = jax.process_count() == 1 and len(seconds) >= _FEWEST and sum(seconds) >= SECONDS
+    return early or len(seconds) >= BATCHES
+
+
+class Throughputs:
+    """Figures that were measured, in a work directory and, for other work directories on this machine, in the store.
+
+    Args:
+        workdir: keeps ``throughput.json``: one table shows one figure, however often a run is resumed.
+        store: of features; it keeps figures as notes.
+    """
+
+    def __init__(self, workdir: Path, store: Store):
+        self._workdir = workdir / FILE
+        self._store = store
+
+    def get(self, document: dict, measured: Callable[[], float]) -> float:
+        """The figure of a network, measured if there is none yet.
+
+        Args:
+            document: what the figure depends on; the machine is added.
+        """
+        document = {**document, 'machine': platform.node(), 'processor': platform.machine()}
+        name = address(document)
+        mine, ours = _read(self._workdir), self._store.note('throughput', name)
+        if name not in mine:
+            found = _read(ours)
+            if not found:
+                found = {**document, 'images_per_second': measured()}
+            mine[name] = found
+            if jax.process_index() == 0:
+                with contextlib.suppress(OSError):  # a store that can only be read
+                    atomic_files.write_json(ours, found)
+                with atomic_files.os_errors_as_user_errors(lambda: 'the speed of a backbone could not be noted'):
+                    atomic_files.write_json(self._workdir, mine)
+        return mine[name]['images_per_second']
+
+
+def _read(file: Path) -> dict:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

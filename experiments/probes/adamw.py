@@ -1,0 +1,126 @@
+"""Linear heads by stochastic gradient descent: every head of a sweep in one compiled program.
+
+Not the default of ``linear``: after any fixed number of steps some features are further from the minimum than others.
+Multinomial logistic regression by AdamW with a cosine schedule on standardised features, from zero. The heads of all
+learning rates × weight decays × subsets (seeds × fractions) train together under ``vmap``; the features are gathered
+once per subset and step and shared by its learning rates and decays.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, select, standardisation
+
+# Values in all heads, their gradients and optimizer moments that train at the same time; more subsets take turns.
+_VALUES_AT_ONCE = 1 << 28
+
+
+def batch_orders(subset: Subset, steps: int, batch_size: int) -> Int[np.ndarray, 'steps batch_size']:
+    """Rows of every batch: epoch after epoch in a new order, a pure function of the subset's seed."""
+    generator = np.random.Generator(np.random.Philox(key=[subset.seed, 1]))
+    epochs = -(-steps * batch_size // len(subset.rows))
+    order = np.concatenate([generator.permutation(subset.rows) for _ in range(epochs)])
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+@functools.partial(jax.jit, static_argnames=('num_classes',))
+def train_heads(
+    features: Float[Array, 'examples channels'],
+    labels: Int[Array, ' examples'],
+    orders: Int[Array, 'subsets steps batch_size'],
+    means: Float[Array, 'subsets channels'],
+    factors: Float[Array, 'subsets channels'],
+    learning_rates: Float[Array, ' heads'],
+    weight_decays: Float[Array, ' heads'],
+    validation: Int[Array, ' validation'],
+    num_classes: int,
+) -> tuple[dict[str, Array], Float[Array, 'subsets heads'], Float[Array, 'subsets heads']]:
+    """Train ``subsets × heads`` linear classifiers.
+
+    Returns:
+        The heads' parameters (leading axes subsets and heads), and their validation accuracies and losses.
+    """
+    steps = orders.shape[1]
+    schedule = optax.cosine_decay_schedule(1.0, steps)
+
+    def loss_of(head: dict[str, Array], x: Array, y: Array) -> tuple[Array, Array]:
+        logits = x @ head['kernel'] + head['bias']
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), logits
+
+    def for_subset(order: Array, mean: Array, factor: Array):
+        def for_head(learning_rate: Array, weight_decay: Array):
+            optimizer = optax.adamw(
+                lambda step: learning_rate * schedule(step),
+                weight_decay=weight_decay,
+                mask={'kernel': True, 'bias': False},
+            )
+            head = {'kernel': jnp.zeros((features.shape[1], num_classes)), 'bias': jnp.zeros(num_classes)}
+
+            def step(carry, rows: Array):
+                head, state = carry
+                x = (features[rows] - mean) * factor
+                gradients, _ = jax.grad(loss_of, has_aux=True)(head, x, labels[rows])
+                updates, state = optimizer.update(gradients, state, head)
+                return (optax.apply_updates(head, updates), state), None
+
+            (head, _), _ = jax.lax.scan(step, (head, optimizer.init(head)), order)
+            x, y = (features[validation] - mean) * factor, labels[validation]
+            loss, logits = loss_of(head, x, y)
+            return head, (logits.argmax(-1) == y).mean(), loss
+
+        return jax.vmap(for_head)(learning_rates, weight_decays)
+
+    return jax.vmap(for_subset)(orders, means, factors)
+
+
+def run(
+    data: ProbeData, subsets: Sequence[Subset], config: ml_collections.ConfigDict, report: Callable[[str], None]
+) -> list[Outcome]:
+    """One outcome per subset: the head with the best validation accuracy, applied to the test examples.
+
+    Args:
+        config: of ``linear``; the learning rates and weight decays of the sweep, steps and batch size.
+        report: is told what is going on.
+    """
+    features, labels = jnp.asarray(data.features), jnp.asarray(data.labels)
+    grids = {'learning_rate': config.learning_rates, 'weight_decay': config.weight_decays}
+    choices = list(itertools.product(*grids.values()))
+    rates, decays = (jnp.asarray(values, jnp.float32) for values in zip(*choices, strict=True))
+    channels = features.shape[1]
+    per_subset = 4 * len(choices) * channels * data.num_classes
+    at_once = max(1, min(len(subsets), _VALUES_AT_ONCE // per_subset))
+    outcomes = []
+    for start in range(0, len(subsets), at_once):
+        chunk = subsets[start : start + at_once]
+        report(f'{len(chunk) * len(choices)} linear heads')
+        statistics = [standardisation(features, jnp.asarray(subset.rows)) for subset in chunk]
+        means, factors = (jnp.stack(values) for values in zip(*statistics, strict=True))
+        orders = np.stack([batch_orders(subset, config.steps, config.batch_size) for subset in chunk])
+        heads, accuracies, losses = train_heads(
+            features, labels, orders, means, factors, rates, decays, jnp.asarray(data.validation), data.num_classes
+        )
+        accuracies, losses = np.asarray(accuracies), np.asarray(losses)
+        for index in range(len(chunk)):
+            best = select(accuracies[index].tolist(), losses[index].tolist())
+            x = (features[data.test] - means[index]) * factors[index]
+            scores = x @ heads['kernel'][index, best] + heads['bias'][index, best]
+            selected = dict(zip(grids, choices[best], strict=True))
+            outcomes.append(
+                Outcome(
+                    selected=selected,
+                    validation_accuracy=float(accuracies[index, best]),
+                    test_scores=np.asarray(scores),
+                    trainable_parameters=(channels + 1) * data.num_classes,
+                    at_edge=at_edge(selected, grids),
+                    choices=len(choices),
+                )
+            )
+    return outcomes

@@ -1,0 +1,60 @@
+"""The axes that name a row of the results: data set, backbone with weights, regime, share of the labels, seed."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+RANDOM = 'random'
+PIXELS = 'pixels'
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Variant:
+    """A backbone with weights: a source, ``random``, or nothing for raw pixels."""
+
+    backbone: str
+    weights: str
+
+    @property
+    def label(self) -> str:
+        """Short text for tables."""
+        return f'{self.backbone} · {self.weights}' if self.weights else self.backbone
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Cell:
+    """One number of the table: one head or one training, selected on validation, tested once."""
+
+    dataset: str
+    variant: Variant
+    regime: str
+    fraction: float
+    seed: int
+
+    def as_json(self) -> dict[str, object]:
+        """As it stands in a row of the results."""
+        return {
+            'backbone': self.variant.backbone,
+            'weights': self.variant.weights,
+            'dataset': self.dataset,
+            'regime': self.regime,
+            'fraction': self.fraction,
+            'seed': self.seed,
+        }
+
+    @staticmethod
+    def from_json(cell: Mapping[str, Any]) -> 'Cell':
+        """The inverse of ``as_json``."""
+        variant = Variant(cell['backbone'], cell['weights'])
+        return Cell(cell['dataset'], variant, cell['regime'], cell['fraction'], cell['seed'])
+
+    def key(self) -> str:
+        """A short name for files: equal cells have equal keys."""
+        return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """Short text for messages."""
+        return f'{self.dataset} · {self.variant.label} · {self.regime} · fraction {self.fraction:g} · seed {self.seed}'

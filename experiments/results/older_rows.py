@@ -1,0 +1,136 @@
+"""Rows that older versions wrote, in the form of schema 2.
+
+Schema 1 (rows without a number) knew classification only, kept flat hyper-parameters and no grids of the trainings;
+what it left out is in ``config.json`` of its work directory, which then belonged to one config. Before schema 2,
+``experiments.train`` wrote ``result.json`` and no rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.results.axes import RANDOM
+
+_HEADS = ('linear', 'ridge', 'knn')  # that regimes on stored features were called in schema 1
+
+
+def from_schema_1(row: Mapping[str, Any], workdir_config: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of schema 1 as one of schema 2.
+
+    Args:
+        workdir_config: ``config.json`` of its work directory.
+    """
+    cell, metrics = row['cell'], row['metrics']
+    regime, selected = cell['regime'], metrics['selected']
+    values = dict(row['config'])
+    config = {'image_size': values.pop('image_size'), 'calibration_images': values.pop('calibration_images')}
+    # A key that its version did not have is absent here too: whoever reads it knows the default.
+    config |= {key: workdir_config[key] for key in ('fit', 'stored_size', 'batch_size') if key in workdir_config}
+    if regime in _HEADS:
+        config[regime] = values
+    else:
+        set_by_cell = {key: cell[key] for key in ('dataset', 'backbone', 'regime', 'fraction', 'seed')}
+        weights = '' if cell['weights'] == RANDOM else cell['weights']
+        config['training'] = {**values, **set_by_cell, **selected, 'weights': weights}
+        config['training_learning_rates'] = workdir_config.get('training_learning_rates', [])
+    data = dict(row['data'])
+    data['skipped'] = data.pop('skipped_files')
+    return {
+        'task': 'classification',
+        'primary': 'accuracy',
+        'cell': cell,
+        'metrics': {
+            'validation': {'accuracy': metrics['validation_accuracy']},
+            'test': {'accuracy': metrics['test_accuracy']},
+        },
+        'selected': selected,
+        'at_edge': at_edge(regime, config, selected),
+        'choices': choices(regime, config, data['train_examples']),
+        'depends_on_seed': regime not in ('ridge', 'knn') or cell['fraction'] < 1 or cell['weights'] == RANDOM,
+        'costs': {**row['costs'], 'flops_counted_in': 'compiled program'},
+        'data': data,
+        'predictions': row['predictions'],
+        'config': config,
+        'versions': row['versions'],
+    }
+
+
+def from_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """``result.json`` of a training as a row of schema 2.
+
+    It did not say the metrics on validation, how many examples it trained on, what the network costs, or the versions.
+    """
+    config = result['config']
+    return {
+        'task': 'classification',
+        'primary': 'accuracy',
+        'cell': {
+            'backbone': config['backbone'],
+            'weights': config['weights'] or RANDOM,
+            **{key: config[key] for key in ('dataset', 'regime', 'fraction', 'seed')},
+        },
+        'metrics': {
+            'validation': {},
+            'test': {'accuracy': result['test_accuracy'], 'loss': result['test_loss']},
+        },
+        'selected': {},
+        'at_edge': [],
+        'choices': None,
+        'depends_on_seed': True,
+        'costs': {
+            # Its ``parameters`` are those of the backbone and the head.
+            'parameters': None,
+            'trainable_parameters': result['trainable_parameters'],
+            'flops_per_image': None,
+            'flops_counted_in': None,
+            'images_per_second': None,
+        },
+        'data': {
+            **result['data'],
+            'train_examples': None,
+            'validation_examples': None,
+            'test_examples': result['test_examples'],
+            'skipped': None,
+        },
+        'predictions': 'predictions/test.npz',
+        'config': config,
+        'versions': {},
+    }
+
+
+def at_edge(regime: str, config: Mapping[str, Any], selected: Mapping[str, Any]) -> list[str]:
+    """The selected hyper-parameters that lie at an edge of their grid."""
+    values = config.get(regime, {})
+    grids: dict[str, Sequence[float]] = {}
+    if regime == 'linear':
+        grids = {'learning_rate': values['learning_rates'], 'weight_decay': values['weight_decays']}
+    elif regime == 'ridge':
+        edges = values['smallest_penalty'], values['largest_penalty']
+        # The grid is geometric: its ends are these but for rounding.
+        return [name for name, value in selected.items() if any(abs(value / edge - 1) < 1e-6 for edge in edges)]
+    elif regime == 'knn':
+        # Fewer than one neighbour cannot be asked, and counts above the number of examples were left out.
+        return [name for name, value in selected.items() if value > 1 and value == max(values['neighbours'])]
+    else:
+        grids = {'learning_rate': config['training_learning_rates']}
+    return [name for name, grid in grids.items() if is_edge(selected[name], grid)]
+
+
+def is_edge(value: float, grid: Sequence[float]) -> bool:
+    """Whether a value is the smallest or the largest of a grid; a grid of one value has no edge: nothing is chosen."""
+    return len(set(grid)) > 1 and value in (min(grid), max(grid))
+
+
+def choices(regime: str, config: Mapping[str, Any], examples: int) -> int:
+    """Number of settings that validation chose among.
+
+    Args:
+        examples: number of training examples, above which no number of neighbours is tried.
+    """
+    values = config.get(regime, {})
+    if regime == 'linear':
+        return len(values['learning_rates']) * len(values['weight_decays'])
+    if regime == 'ridge':
+        return values['penalties']
+    if regime == 'knn':
+        return sum(count <= examples for count in values['neighbours']) or 1
+    return len(config['training_learning_rates'])

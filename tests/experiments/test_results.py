@@ -1,0 +1,319 @@
+"""Rows, scores and tables, without a run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from backbones import UserError
+from experiments import report
+from experiments.cli import atomic_files
+from experiments.results import older_rows, plots, rows, scores, tables
+from experiments.results.axes import Cell, Variant
+from experiments.results.rows import Row
+from experiments.training.config import FREE_KEYS
+
+ROOT = Path(__file__).parents[2]
+IMPORTS = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    apart = ('jax.', 'experiments.training.', 'experiments.ablation.')
+    found = [each for each in sys.modules if f'{each}.'.startswith(apart)]
+    assert not found, f'{name} imports {found}'
+"""
+
+
+def test_neither_jax_nor_the_trainer_is_imported():
+    files = sorted((ROOT / 'experiments' / 'results').glob('*.py'))
+    names = [f'experiments.results.{file.stem}' for file in files if file.stem != '__init__']
+    assert len(names) >= 6
+    subprocess.run([sys.executable, '-c', IMPORTS, *names, 'experiments.report'], cwd=ROOT, check=True)
+
+
+def make_row(backbone='b', seed=0, score=0.5, **changes) -> Row:
+    values = {
+        'cell': Cell('digits', Variant(backbone, ''), 'linear', 1.0, seed),
+        'task': 'classification',
+        'primary': 'accuracy',
+        'config': {'image_size': 0, 'fit': 'crop', 'linear': {'steps': 3}},
+        'validation': {'accuracy': 0.5},
+        'test': {'accuracy': score, 'loss': 1.5},
+        'selected': {'learning_rate': 0.1},
+        'at_edge': (),
+        'choices': 12,
+        'depends_on_seed': True,
+        'costs': {
+            'parameters': 1000, 'trainable_parameters': 10, 'flops_per_image': 2e6,
+            'flops_counted_in': 'traced program', 'images_per_second': 100.0,
+        },
+        'data': {
+            'provenance': 'made up', 'fingerprint': 'abcdef0123', 'train_examples': 70, 'validation_examples': 10,
+            'test_examples': 40, 'skipped': 0,
+        },
+        'versions': {'python': '3'},
+        'predictions': f'predictions/{backbone}{seed}.npz',
+    }  # fmt: skip
+    return Row(**{**values, **changes})
+
+
+def write(workdir, *made: Row, ids=None) -> Path:
+    """A work directory whose scores agree with its rows."""
+    ids = ids or [f'{index:02d}' for index in range(40)]
+    for row in made:
+        logits = np.zeros((len(ids), 3), np.float32)
+        logits[np.arange(len(ids)), (np.arange(len(ids)) >= row.score * len(ids)).astype(int)] = 1
+        scores.write(workdir / row.predictions, ids, np.zeros(len(ids), np.int32), logits)
+    rows.write(workdir, made)
+    return workdir
+
+
+class TestRows:
+    def test_a_row_reads_back_as_it_was_written(self, tmp_path):
+        made = [make_row(), make_row('c', 1, at_edge=('learning_rate',), choices=None, depends_on_seed=False)]
+        rows.write(tmp_path, made)
+        assert rows.read(tmp_path) == made
+        assert made[0].score == 0.5
+
+    def test_no_file_has_no_rows(self, tmp_path):
+        assert rows.read(tmp_path) == []
+
+    def test_a_newer_schema_is_not_guessed_at(self, tmp_path):
+        atomic_files.write_jsonl(tmp_path / rows.RESULTS, [{**make_row().as_json(), 'schema': rows.SCHEMA + 1}])
+        with pytest.raises(UserError, match=r'line 1 of .*by a newer version \(schema 3; this one reads up to 2'):
+            rows.read(tmp_path)
+
+    @pytest.mark.parametrize('line', ['{"schema": 2', '[]', '{"schema": 2}', '{"cell": {}}', '3'])
+    def test_a_damaged_row_is_named(self, tmp_path, line):
+        rows.write(tmp_path, [make_row()])
+        with (tmp_path / rows.RESULTS).open('a') as stream:
+            stream.write(f'{line}\n')
+        with pytest.raises(UserError, match=r'line 2 of .*results.jsonl is no row of results'):
+            rows.read(tmp_path)
+
+    def test_a_damaged_result_is_named(self, tmp_path):
+        (tmp_path / rows.RESULT).write_text('{')
+        with pytest.raises(UserError, match=r'result\.json is no JSON file'):
+            rows.read(tmp_path)
+
+
+class TestOlderRows:
+    LINEAR = {'linear': {'learning_rates': [0.1, 0.2, 0.3], 'weight_decays': [1.0]}}  # noqa: RUF012
+    KNN = {'knn': {'neighbours': [1, 5, 10]}}  # noqa: RUF012
+    RIDGE = {'ridge': {'smallest_penalty': 1e-6, 'largest_penalty': 1e3, 'penalties': 37}}  # noqa: RUF012
+    TRAINING = {'training_learning_rates': [1e-3, 3e-3]}  # noqa: RUF012
+
+    @pytest.mark.parametrize(
+        ('regime', 'config', 'selected', 'expected'),
+        [
+            ('linear', LINEAR, {'learning_rate': 0.3, 'weight_decay': 1.0}, ['learning_rate']),
+            ('linear', LINEAR, {'learning_rate': 0.1, 'weight_decay': 1.0}, ['learning_rate']),
+            ('linear', LINEAR, {'learning_rate': 0.2, 'weight_decay': 1.0}, []),
+            ('knn', KNN, {'neighbours': 1}, []),
+            ('knn', KNN, {'neighbours': 5}, []),
+            ('knn', KNN, {'neighbours': 10}, ['neighbours']),
+            ('ridge', RIDGE, {'penalty': float(np.geomspace(1e-6, 1e3, 37)[-1])}, ['penalty']),
+            ('ridge', RIDGE, {'penalty': float(np.geomspace(1e-6, 1e3, 37)[1])}, []),
+            ('finetune', TRAINING, {'learning_rate': 3e-3}, ['learning_rate']),
+            ('finetune', {'training_learning_rates': [1e-3]}, {'learning_rate': 1e-3}, []),
+        ],
+    )
+    def test_edges(self, regime, config, selected, expected):
+        assert older_rows.at_edge(regime, config, selected) == expected
+
+    def test_sizes_of_sweeps(self):
+        assert older_rows.choices('linear', self.LINEAR, 100) == 3
+        assert older_rows.choices('knn', self.KNN, 100) == 3
+        assert older_rows.choices('knn', self.KNN, 7) == 2
+        assert older_rows.choices('ridge', self.RIDGE, 100) == 37
+        assert older_rows.choices('lora:8', self.TRAINING, 100) == 2
+
+    def test_a_training_of_an_ablation(self):
+        cell = Cell('digits', Variant('vit_micro', 'random'), 'scratch', 0.5, 3)
+        row = {
+            'cell': cell.as_json(),
+            'metrics': {'test_accuracy': 0.5, 'validation_accuracy': 0.25, 'selected': {'learning_rate': 3e-3}},
+            'costs': {'parameters': 9, 'trainable_parameters': 9, 'flops_per_image': 8.0, 'images_per_second': 7.0},
+            'data': {'train_examples': 70, 'skipped_files': 2},
+            'predictions': 'predictions/x.npz',
+            'config': {'epochs': 1.0, 'seed': 0, 'learning_rate': 1e-3, 'image_size': 16, 'calibration_images': 512},
+            'versions': {},
+        }
+        workdir_config = {'training_learning_rates': [1e-3, 3e-3], 'fit': 'squash'}
+        found = Row.from_json(older_rows.from_schema_1(row, workdir_config))
+        assert found.cell == cell
+        assert found.config['training'] == {
+            'epochs': 1.0, 'dataset': 'digits', 'backbone': 'vit_micro', 'weights': '', 'regime': 'scratch',
+            'fraction': 0.5, 'seed': 3, 'learning_rate': 3e-3,
+        }  # fmt: skip
+        assert found.config['training_learning_rates'] == [1e-3, 3e-3]
+        assert (found.config['image_size'], found.config['fit']) == (16, 'squash')
+        assert (found.at_edge, found.choices, found.depends_on_seed) == (('learning_rate',), 2, True)
+        assert (found.validation, found.test) == ({'accuracy': 0.25}, {'accuracy': 0.5})
+        assert found.data == {'train_examples': 70, 'skipped': 2}
+
+
+class TestScores:
+    @settings(max_examples=50, deadline=None)
+    @given(
+        logits=arrays.arrays(
+            np.float32,
+            st.tuples(st.integers(1, 5), st.sampled_from([2, 100, 101, 300])),
+            elements=st.floats(-(2.0**99), 2.0**99, width=32),
+        )
+    )
+    def test_what_is_kept(self, tmp_path_factory, logits):
+        file = tmp_path_factory.mktemp('scores') / 'x.npz'
+        ids, targets = [f'é{index}' for index in range(len(logits))], np.arange(len(logits), dtype=np.int32)
+        scores.write(file, ids, targets, logits)
+        kept = scores.read(file)
+        assert kept.ids.tolist() == ids
+        np.testing.assert_array_equal(kept.targets, targets)
+        np.testing.assert_array_equal(kept.predictions, logits.argmax(-1))
+        np.testing.assert_array_equal(kept.correct, logits.argmax(-1) == targets)
+        assert kept.logits.dtype == np.float16
+        assert np.isfinite(kept.logits).all()
+        expected = logits
+        if logits.shape[1] > scores.MANY_CLASSES:
+            assert kept.classes.shape == kept.logits.shape == (len(logits), scores.KEPT)
+            np.testing.assert_array_equal(kept.classes[:, 0], kept.predictions)
+            expected = np.take_along_axis(logits, kept.classes, -1)
+            np.testing.assert_array_equal(expected, -np.sort(-logits, -1)[:, : scores.KEPT])
+        else:
+            assert kept.classes is None
+        np.testing.assert_array_equal(kept.logits, np.clip(expected, -65504, 65504).astype(np.float16))
+
+    @pytest.mark.parametrize(
+        'damage', [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:99])]
+    )
+    def test_a_file_that_cannot_be_read_is_named(self, tmp_path, damage):
+        write(tmp_path, make_row())
+        damage(tmp_path / make_row().predictions)
+        with pytest.raises(UserError, match=r"the scores in '.*b0\.npz' cannot be read"):
+            tables.load(tmp_path)
+
+
+class TestTables:
+    def text(self, *workdirs) -> str:
+        entries = tables.load(*workdirs)
+        return '\n'.join(tables.markdown(tables.view(entries, name)) for name in tables.datasets(entries))
+
+    def test_seeds_are_repetitions(self, tmp_path):
+        text = self.text(write(tmp_path, make_row(score=0.5), make_row(seed=1, score=0.55)))
+        assert '| b | – | linear | 52.5 ± 31.8 | 1,000 | 10 | 0.002 | 100 |' in text
+        assert 'Test accuracy in per cent on 40 images: mean ± half width of the 95 % t interval over 2 seeds' in text
+        assert '10 validation images (linear among 12 settings)' in text
+        assert tables.AT_EDGE not in text
+
+    def test_no_interval_where_no_seed_changes_anything(self, tmp_path):
+        same = [make_row(seed=seed, depends_on_seed=False) for seed in range(3)]
+        entries = tables.load(write(tmp_path, *same, make_row('c', 0, 0.25), make_row('c', 1, 0.25)))
+        assert entries[0].text() == '50.0'
+        note = tables.view(entries, 'digits').note()
+        assert 'over 2 seeds' in note
+        assert 'without ± where no seed changes anything' in note
+        # Its interval over seeds has no width, so it can be the best of its column.
+        assert entries[0].best
+
+    def test_what_was_selected_at_an_edge_is_marked_everywhere(self, tmp_path):
+        edge = make_row('c', 0, 0.25, at_edge=('learning_rate',))
+        entries = tables.load(write(tmp_path, make_row(), edge, make_row('c', 1, 0.25)))
+        view = tables.view(entries, 'digits')
+        assert [entry.text().endswith(' †') for entry in entries] == [False, True]
+        assert 'learning_rate of linear in 1 of 3 cells' in view.note()
+        assert '†' in tables.markdown(view).split('\n\n')[1]
+        csv_rows = [line.split(',') for line in tables.csv_text(entries).splitlines()]
+        column = csv_rows[0].index('at_edge')
+        assert [row[column] for row in csv_rows[1:]] == ['', 'learning_rate:1']
+        figure = plots.score_against_cost(entries)
+        faces = [line.get_markerfacecolor() for line in figure.axes[0].lines if line.get_marker() == 'o']
+        assert 'none' in faces
+        assert 'at an edge of its grid' in [text.get_text() for text in figure.legends[0].get_texts()]
+
+    def test_the_axis_and_the_note_say_what_a_flop_is(self, tmp_path):
+        costs = {**make_row().costs, 'flops_counted_in': 'compiled program'}
+        entries = tables.load(write(tmp_path, make_row(), make_row('old', costs=costs)))
+        (axis,) = plots.score_against_cost(entries).axes
+        assert axis.get_xlabel() == 'GFLOP per image (a multiply-add is two, traced program)'
+        assert axis.get_ylabel() == 'test accuracy in %'
+        note = tables.view(entries, 'digits').note()
+        assert 'A multiply-add is two FLOP, counted in the traced program, and by an older version in' in note
+        assert 'compiled one (old)' in note
+
+    def test_names_that_look_like_markup_are_shown_as_they_are(self, tmp_path, capsys):
+        cell = Cell('folder:[bold]', Variant('b', '[red]x'), 'linear', 1.0, 0)
+        report.write([write(tmp_path, make_row(cell=cell))], tmp_path)
+        shown = capsys.readouterr().out
+        assert 'folder:[bold]' in shown
+        assert '[red]x' in shown
+
+
+class TestSeveralDirectories:
+    def test_seeds_in_several_directories_are_repetitions(self, tmp_path):
+        one = write(tmp_path / 'one', make_row())
+        # An older version did not have the key 'fit'.
+        other = write(tmp_path / 'other', make_row(seed=1, config={'image_size': 0, 'linear': {'steps': 3}}))
+        (entry,) = tables.load(one, other)
+        assert entry.scores == (0.5, 0.5)
+
+    def test_the_same_cell_counts_once(self, tmp_path):
+        (entry,) = tables.load(write(tmp_path / 'one', make_row()), write(tmp_path / 'other', make_row()))
+        assert entry.scores == (0.5,)
+
+    def test_another_config_is_a_row_of_its_own_named_after_its_directory(self, tmp_path):
+        one = write(tmp_path / 'one', make_row())
+        other = write(tmp_path / 'other', make_row(config={'image_size': 0, 'linear': {'steps': 4}}))
+        assert [entry.regime for entry in tables.load(one, other)] == ['linear (one)', 'linear (other)']
+
+    def test_a_training_is_not_a_repetition_of_a_head(self, tmp_path):
+        one = write(tmp_path / 'one', make_row())
+        training = {'backbone': 'b', 'image_size': 0, 'fit': 'crop', 'threads': 3, 'epochs': 1.0}
+        other = write(tmp_path / 'other', make_row(config=training))
+        third = write(tmp_path / 'third', make_row(seed=1, config={**training, 'threads': 4, 'seed': 1}))
+        entries = tables.load(one, other, third)
+        assert [(entry.regime, len(entry.scores)) for entry in entries] == [('linear (one)', 1), ('linear (other)', 2)]
+
+    def test_where_a_run_computes_decides_nothing(self):
+        assert {key.partition('.')[0] for key in FREE_KEYS} <= tables._NOT_DECISIVE
+
+    def test_other_data_of_one_name_are_another_data_set(self, tmp_path):
+        data = {**make_row().data, 'fingerprint': '9876543210'}
+        one = write(tmp_path / 'one', make_row())
+        entries = tables.load(one, write(tmp_path / 'other', make_row(data=data)))
+        assert tables.datasets(entries) == ['digits [abcdef]', 'digits [987654]']
+
+    def test_examples_are_paired_by_name(self, tmp_path):
+        one = write(tmp_path / 'one', make_row(), make_row(seed=1))
+        ids = [f'{index:02d}' for index in reversed(range(2, 40))]
+        other = write(tmp_path / 'other', make_row('c', 0, 0.5), make_row('c', 1, 0.5), ids=ids)
+        entries = tables.load(one, other)
+        mine, theirs = tables._paired(*entries)
+        assert mine.shape == theirs.shape == (2, 38)
+        # The first half of ``one`` is right, and as the order is reversed the other half of ``other``.
+        np.testing.assert_array_equal(mine[0], np.arange(2, 40) < 20)
+        np.testing.assert_array_equal(theirs[0], np.arange(2, 40) > 20)
+
+    def test_the_command_writes_one_table(self, tmp_path, capsys):
+        one, other = write(tmp_path / 'one', make_row()), write(tmp_path / 'other', make_row('c'))
+        report.main(['--workdir', str(one), '--workdir', str(other), '--output', str(tmp_path / 'both')])
+        assert len((tmp_path / 'both' / 'table.csv').read_text().splitlines()) == 3
+        assert not (one / 'table.csv').exists()
+        report.main(['--workdir', str(one), '--workdir', str(other)])
+        for name in report.FILES:
+            assert (one / name).exists()
+            assert not (other / name).exists()
+        assert 'score_vs_cost.png' in capsys.readouterr().out
+
+    def test_a_directory_without_results_is_named(self, tmp_path):
+        with pytest.raises(UserError, match=r"there are no results in '.*nothing'"):
+            tables.load(write(tmp_path / 'one', make_row()), tmp_path / 'nothing')
+
+
+def test_json_of_a_row_is_json():
+    assert json.loads(json.dumps(make_row().as_json()))['schema'] == rows.SCHEMA
