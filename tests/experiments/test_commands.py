@@ -16,6 +16,7 @@ import backbones
 from backbones import cost
 from experiments import ablate, report, train
 from experiments.cli import command_line
+from experiments.data import decoding, loading
 from experiments.results import rows, scores
 from experiments.results.axes import Cell, Variant
 
@@ -149,6 +150,33 @@ def test_folder_of_own_images_from_training_to_transfer(tmp_path, capsys):
     together = [word for name in ('first', 'second', 'third') for word in ('--workdir', str(tmp_path / name))]
     report.main([*together, '--output', str(tmp_path / 'all')])
     assert len((tmp_path / 'all' / 'table.csv').read_text().splitlines()) == 1 + 1 + 1 + 2
+
+
+@pytest.mark.parametrize('backbone', ['pixels', pytest.param('vit_micro@random', marks=pytest.mark.slow)])
+def test_an_ablation_of_records_that_cannot_be_decoded(capsys, tmp_path, monkeypatch, backbone):
+    """One of a set that is decoded when it is read turns out to be damaged."""
+    write_images(tmp_path / 'images', {'a': 30, 'b': 30})
+    monkeypatch.setattr(decoding, 'MEMORY_LIMIT', 0)
+    load = loading.load
+
+    def load_and_damage(*arguments):
+        dataset = load(*arguments)
+        example = dataset.ids[dataset.splits['train'][0]]
+        (tmp_path / 'images' / example).write_bytes(b'no image')
+        return dataset
+
+    monkeypatch.setattr(loading, 'load', load_and_damage)
+    config = f'{CHOOSE}:dataset=folder:{tmp_path}/images,backbones={backbone},regimes=knn'
+    small = ('--config.fractions=(1.0,)', '--config.seeds=(0,)', '--config.image_size=16')
+    arguments = (*small, '--cache_dir', tmp_path / 'cache', '--workdir', tmp_path / 'run')
+    line = fails(capsys, *ablation(*arguments, '--config.bad_files_limit=0', config=config))
+    assert 'cannot be read' in line
+    assert 'bad_files_limit' in line
+    write_images(tmp_path / 'images', {'a': 30, 'b': 30})
+    ablate.main(list(map(str, ('--config', config, *arguments))))
+    (row,) = rows.read(tmp_path / 'run')
+    assert row.data['skipped'] == 1
+    assert '1 unreadable examples left out' in row.data['provenance']
 
 
 # An ablation on a file system of its own, which refuses writing (by MAKE) from a moment on, and is repaired (UNDO).
