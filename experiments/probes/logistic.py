@@ -26,8 +26,9 @@ _SLOPE_SHARE = 0.5
 _LENGTHS_TRIED = 20
 # Logits are summed up over the steps; they are computed afresh at this interval so that rounding does not add up.
 _REFRESH = 32
-# Without a new smallest gradient norm for so many iterations, rounding has the better of it.
-_STAGNATION = 500
+# Without a new smallest gradient norm for so many iterations, rounding has the better of it. The start does not count:
+# from the minimum for another C, the norm first rises.
+_STAGNATION = 1000
 
 # The accelerators' default of fewer bits is not enough for small gradients.
 _product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -302,7 +303,7 @@ def solve(
             none[:, 0, 0],
             jnp.ones((), start.dtype),
             counted,
-            jnp.linalg.norm(gradient),
+            jnp.full((), jnp.inf, start.dtype),
             counted,
         ),
     )
