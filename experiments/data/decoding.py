@@ -88,6 +88,11 @@ class DecodedImages:
         return out
 
     @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules whose code says what the pixels are."""
+        return __name__, getattr(self._read, '__module__', None) or type(self._read).__module__
+
+    @property
     def fits_in_memory(self) -> bool:
         """Whether all images together take at most ``MEMORY_LIMIT`` bytes."""
         return fits_in_memory(self.shape)

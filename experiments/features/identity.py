@@ -18,7 +18,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from backbones.preprocessing import Preprocessing
-from experiments.data.dataset import Dataset
 from experiments.training.mesh import DeviceMesh
 
 
@@ -75,19 +74,14 @@ def code_version(module: nn.Module) -> str:
     docstrings and layout do not count.
     """
     package = type(module).__module__.partition('.')[0]
-    files = _imported(type(module).__module__, package) | _imported(Preprocessing.__module__, 'backbones')
-    return _source_digest(tuple(sorted(files.items())))
+    return _source_digest(
+        _imported(type(module).__module__, package) | _imported(Preprocessing.__module__, 'backbones')
+    )
 
 
-def decoding_version(dataset: Dataset) -> str | None:
-    """A hash of the code that decodes images when they are read; ``None`` for images in memory, whose pixels count."""
-    if isinstance(dataset.images, np.ndarray):
-        return None
-    names = {type(dataset.images).__module__}
-    if reader := getattr(dataset.images, '_read', None):
-        names.add(getattr(reader, '__module__', None) or type(reader).__module__)
-    files = {name: file for name in names if (file := _source_file(name)) is not None}
-    return _source_digest(tuple(sorted(files.items())))
+def source_version(*names: str) -> str:
+    """A hash of the source files of some modules, without what they import."""
+    return _source_digest({name: file for name in names if (file := _source_file(name)) is not None})
 
 
 def _imported(name: str, package: str) -> dict[str, Path]:
@@ -125,9 +119,9 @@ def _source_file(name: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith('.py') else None
 
 
-def _source_digest(files: tuple[tuple[str, Path], ...]) -> str:
+def _source_digest(files: Mapping[str, Path]) -> str:
     digest = hashlib.sha256()
-    for name, file in files:
+    for name, file in sorted(files.items()):
         tree = ast.parse(file.read_text())
         for node in ast.walk(tree):
             body = getattr(node, 'body', None)

@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
 
 import backbones
 from backbones.cost import count_flops
@@ -21,9 +20,6 @@ from experiments.features.calibration import calibrate_statistics
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.frozen_pass import FrozenPass
 from experiments.training.mesh import DeviceMesh
-
-# Raw pixels of larger images are brought down to this side.
-_RAW_PIXELS = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, size=32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +87,8 @@ class Network:
 
     def random_recipe(self, backbone: FrozenBackbone, dataset: Dataset, calibration_images: int) -> dict[str, Any]:
         """What random variables depend on: equal recipes give equal variables."""
-        recipe = {'init_seed': backbone.init_seed, **self.document, 'calibration': None}
+        code = identity.source_version(calibrate_statistics.__module__)
+        recipe = {'init_seed': backbone.init_seed, **self.document, 'calibration': None, 'calibration_code': code}
         if 'batch_stats' in self.shapes:
             chosen = calibration_examples(dataset, backbone.init_seed, calibration_images)
             recipe['calibration'] = {'data': data_document(dataset), 'examples': chosen.tolist()}
@@ -115,6 +112,7 @@ def make_network(
         'backbone': identity.module_document(model),
         'preprocessing': identity.preprocessing_document(preprocessing),
         'tap': tap,
+        'tap_code': identity.source_version(taps.__name__),
         'computation': identity.computation_document(device_mesh, batch_size, dtype),
     }
     features_shape = jax.eval_shape(apply, shapes, images).shape[1:]
@@ -122,40 +120,15 @@ def make_network(
     return Network(name, model, preprocessing, frozen, document, shapes, features_shape)
 
 
-def pixels_pass(
-    image_shape: tuple[int, ...], batch_size: int, device_mesh: DeviceMesh
-) -> tuple[FrozenPass, Any, dict[str, Any], tuple[int, ...]]:
-    """A pass whose features are the pixels from 0 to 1, in their stored size or brought down to a side of at most 32.
-
-    Returns:
-        The pass, its variables, its document and the shape of an image's features, as of a ``Network``.
-    """
-    height, width, channels = image_shape
-    large = max(height, width) > max(_RAW_PIXELS.size)
-
-    def prepare(images: UInt8[Array, 'batch height width channels']) -> Array:
-        return _RAW_PIXELS(images) if large else images
-
-    def apply(shades: Float[Array, '256'], images: Array) -> Array:
-        return (images if large else shades[images]).reshape(len(images), -1)
-
-    document = {
-        'backbone': 'pixels',
-        'preprocessing': identity.preprocessing_document(_RAW_PIXELS) if large else None,
-        'computation': identity.computation_document(device_mesh, batch_size, 'float32'),
-    }
-    values = 3 * _RAW_PIXELS.size[0] * _RAW_PIXELS.size[1] if large else height * width * channels
-    # Looked up: XLA makes a product of a division by a constant, whose last bits are others.
-    shades = device_mesh.device_put(np.arange(256, dtype=np.float32) / 255)
-    return FrozenPass(prepare, apply, batch_size, device_mesh), shades, document, (values,)
-
-
 def data_document(dataset: Dataset) -> dict[str, Any]:
     """What features depend on of a data set: its images, not its names, labels and splits."""
+    images = dataset.images
+    # The pixels count where they are in memory, and else the bytes of files or records and the code that decodes them.
+    modules = None if isinstance(images, np.ndarray) else getattr(images, 'modules', (type(images).__module__,))
     return {
         'images': dataset.content_digest(),
-        'shape': list(dataset.images.shape),
-        'decoding': identity.decoding_version(dataset),
+        'shape': list(images.shape),
+        'decoding': modules and identity.source_version(*modules),
     }
 
 

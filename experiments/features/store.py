@@ -218,7 +218,10 @@ class Store:
             stored = entry.open(records, lock)
             stack.pop_all()  # the lock now belongs to the features
         if self.limit is not None:
-            self.prune(limit=self.limit)
+            try:
+                self.prune(limit=self.limit)
+            except UserError as error:  # entries of somebody else, say
+                display.console.print(f'the store of features keeps its size: {error}', style='yellow', soft_wrap=True)
         return stored
 
     def find(self, identity: Mapping[str, Any], bounds: Bounds) -> StoredFeatures | None:

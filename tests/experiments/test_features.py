@@ -1,0 +1,482 @@
+"""Features of frozen backbones: what they are, what they depend on, and when no backbone runs."""
+
+import dataclasses
+import os
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_loading import write_array_record_dataset, write_images
+from tiny import make_config, make_dataset
+
+import backbones
+from backbones import UserError
+from backbones.cnn.resnet import BasicBlock
+from backbones.cost import count_flops
+from experiments.ablation import cells
+from experiments.ablation.engine import Engine
+from experiments.cli import atomic_files
+from experiments.data import decoding, loading
+from experiments.data.decoding import DecodedImages
+from experiments.features import extractor, identity, taps, throughput
+from experiments.features.calibration import calibrate_statistics
+from experiments.features.extractor import Extractor
+from experiments.features.frozen_backbone import FrozenBackbone
+from experiments.features.frozen_pass import FrozenPass
+from experiments.features.store import Store
+
+RESNET, VIT = FrozenBackbone('resnet_micro', 'random'), FrozenBackbone('vit_micro', 'random')
+
+
+class Calls:
+    """How often programs of backbones were called: forward passes, initialisations, calibrations."""
+
+    def __init__(self, monkeypatch):
+        self.count = 0
+        make = FrozenPass.__init__
+
+        def counted(frozen, *arguments):
+            make(frozen, *arguments)
+            frozen.program = self._counting(frozen.program)
+
+        monkeypatch.setattr(FrozenPass, '__init__', counted)
+        from experiments.features.network import Network
+
+        for name in ('_init', '_calibrate'):
+            program = getattr(Network, name).func
+            spied = property(lambda network, program=program: self._counting(program(network)))
+            monkeypatch.setattr(Network, name, spied)
+
+    def _counting(self, program):
+        def call(*arguments):
+            self.count += 1
+            return program(*arguments)
+
+        return call
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    return Calls(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def quick_measurement(monkeypatch):
+    monkeypatch.setattr(throughput, 'BATCHES', 2)
+
+
+def extract(backbone, dataset, directory, config=None, advance=lambda count: None):
+    config = config or make_config(image_size=8)
+    return Extractor(config, Store(directory / 'store'), directory)(backbone, dataset, advance)
+
+
+def lazy(dataset, bad=(), content=None):
+    """The same images, decoded one by one; some are damaged."""
+
+    def read(index):
+        if index in bad:
+            raise OSError('image file is truncated')
+        return dataset.images[index]
+
+    return dataclasses.replace(dataset, images=DecodedImages(read, dataset.images.shape, content))
+
+
+class TestValues:
+    @pytest.mark.parametrize('name', ['resnet_micro', 'vit_micro'])
+    def test_features_equal_the_backbone_applied_by_hand(self, tmp_path, name):
+        dataset = make_dataset('digits', examples=50)
+        extracted, costs = extract(FrozenBackbone(name, 'random', 3), dataset, tmp_path)
+        preprocessing = backbones.preprocess(name).replace(size=8, crop=1.0)
+        model = backbones.create(name)
+        images = preprocessing(jnp.asarray(dataset.images))
+        variables = model.init(jax.random.key(3), images[:1])
+        chosen = extractor_calibration(dataset, seed=3)
+        variables = calibrate_statistics(model, variables, images[chosen])
+        np.testing.assert_allclose(extracted.values, model.apply(variables, images).pooled, atol=1e-4)
+        assert costs.parameters == sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+        assert costs.flops_per_image == count_flops(model, 8)
+        assert costs.images_per_second > 0
+        assert extracted.dataset is dataset
+
+    def test_a_store_gives_the_same_bits(self, tmp_path, calls):
+        dataset = make_dataset('digits', examples=50)
+        done = []
+        first, costs = extract(VIT, dataset, tmp_path, advance=done.append)
+        assert sum(done) == 50
+        calls.count = 0
+        again, same = extract(VIT, lazy_copy(dataset), tmp_path, advance=done.append)
+        assert calls.count == 0
+        assert again.values.tobytes() == first.values.tobytes()
+        assert same == costs
+        assert sum(done) == 100
+
+    @pytest.mark.parametrize(('size', 'channels'), [(8, 1), (28, 3), (64, 3)])
+    def test_pixels(self, tmp_path, size, channels):
+        dataset = make_dataset('digits', examples=40, size=size, channels=channels)
+        extracted, costs = extract(FrozenBackbone('pixels'), dataset, tmp_path)
+        if size <= 32:
+            expected = dataset.images.astype(np.float32).reshape(40, -1) / 255
+            np.testing.assert_array_equal(extracted.values, expected)
+        else:
+            assert extracted.values.shape == (40, 32 * 32 * 3)
+            assert 0 <= extracted.values.min() <= extracted.values.max() <= 1
+        assert costs == extractor.Costs()
+
+    def test_a_batch_is_shared_evenly_by_the_devices(self, tmp_path):
+        config = make_config(image_size=8, batch_size=7)
+        assert Extractor(config, Store(tmp_path), tmp_path)._batch_size % jax.device_count() == 0
+
+
+def extractor_calibration(dataset, seed):
+    from experiments.features.network import calibration_examples
+
+    return calibration_examples(dataset, seed, make_config().calibration_images)
+
+
+def lazy_copy(dataset):
+    """Equal data under another name, with other labels and splits: the images are the same."""
+    splits = {'train': np.arange(20), 'validation': np.arange(20, 30), 'test': np.arange(30, len(dataset.targets))}
+    return dataclasses.replace(dataset, name='other', targets=dataset.targets[::-1].copy(), splits=splits)
+
+
+class TestTaps:
+    @pytest.fixture(scope='class')
+    def tiny(self):
+        """A CNN and a ViT of a few thousand parameters."""
+        cnn = backbones.create('resnet_micro', channels=(4, 6, 8, 10), stem_channels=4, block=BasicBlock)
+        vit = backbones.create('vit_micro', channels=12, prefix=('class_token', 'other'))
+        images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+        made = {}
+        for name, model in {'cnn': cnn, 'vit': vit}.items():
+            variables = model.init(jax.random.key(0), images)
+            made[name] = model, variables, images, model.apply(variables, images)
+        return made
+
+    @pytest.mark.parametrize('name', ['cnn', 'vit'])
+    def test_each_tap_of_each_family(self, tiny, name):
+        model, variables, images, features = tiny[name]
+        stages = list(features.stages.values())
+        expected = {
+            'pooled': features.pooled,
+            'stages': np.concatenate([np.mean(stage, (1, 2)) for stage in stages], -1),
+            'unpooled': stages[-1],
+        }
+        if name == 'vit':
+            expected |= {'class_token': features.tokens[:, 0], 'mean_tokens': features.tokens[:, 2:].mean(1)}
+        for tap, values in expected.items():
+            taps.check(name, model, tap)
+            taken = taps.tapped(model, tap)(variables, images)
+            assert taken.dtype == jnp.float32
+            np.testing.assert_allclose(taken, values, atol=1e-6)
+            assert taps.channels(model, tap, (32, 32)) == values.shape[-1]
+        for tap in taps.TAPS.keys() - expected.keys():
+            with pytest.raises(UserError, match=f"cnn has no tap '{tap}'; it has 'pooled', 'stages', 'unpooled'"):
+                taps.check(name, model, tap)
+
+    def test_every_registered_backbone_says_which_it_has(self):
+        offered = {
+            name: {tap for tap, row in taps.TAPS.items() if row.has(backbones.create(name))}
+            for name in backbones.names()
+        }
+        maps = {'pooled', 'stages', 'unpooled'}
+        assert all(offered[name] == maps for name in backbones.names('cnn'))
+        assert all(offered[name] >= maps | {'mean_tokens'} for name in backbones.names('vit'))
+        assert 'class_token' in offered['dinov2_small_reg']
+        assert 'class_token' not in offered['swin_tiny'] | offered['siglip_vit_base_patch16']
+
+    def test_a_tap_is_part_of_the_plan_and_of_the_rows(self, tmp_path):
+        with pytest.raises(UserError, match="unknown tap 'poled'; did you mean 'pooled'"):
+            cells.plan(make_config(tap='poled'))
+        with pytest.raises(UserError, match=r"resnet_micro has no tap 'class_token'; it has 'pooled', 'stages' \(conf"):
+            cells.plan(make_config(tap='class_token'))
+        with pytest.raises(UserError, match="has no vectors for heads at the tap 'unpooled'"):
+            cells.plan(make_config(tap='unpooled'))
+
+    def test_taps_have_entries_of_their_own(self, tmp_path):
+        dataset = make_dataset('digits', examples=20)
+        shapes = {
+            tap: extract(VIT, dataset, tmp_path, make_config(image_size=8, tap=tap))[0].values.shape
+            for tap in ('pooled', 'stages', 'unpooled')
+        }
+        assert shapes == {'pooled': (20, 96), 'stages': (20, 4 * 96), 'unpooled': (20, 2, 2, 96)}
+        assert len(Store(tmp_path / 'store').entries()) == 3
+
+
+class TestInterrupted:
+    def test_a_pass_goes_on_with_the_shards_that_are_missing(self, tmp_path, monkeypatch, calls):
+        monkeypatch.setattr(extractor, '_SHARD_EXAMPLES', 32)
+        dataset = make_dataset('digits')
+        config = make_config(image_size=8, batch_size=16)
+        whole, _ = extract(RESNET, dataset, tmp_path / 'whole', config)
+        seen = []
+
+        def interrupt(count):
+            seen.append(count)
+            if sum(seen) >= 96:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            extract(RESNET, dataset, tmp_path / 'cut', config, interrupt)
+        assert len(list((tmp_path / 'cut' / 'store').glob('*/*.npy'))) == 2
+        (tmp_path / 'cut' / throughput.FILE).write_bytes((tmp_path / 'whole' / throughput.FILE).read_bytes())
+        calls.count, seen[:] = 0, []
+        again, _ = extract(RESNET, dataset, tmp_path / 'cut', config, seen.append)
+        assert again.values.tobytes() == whole.values.tobytes()
+        assert calls.count == 1 + 1 + 6  # of ten batches; the weights are made again
+        assert sum(seen) == 160
+
+    def test_shards_of_maps_are_not_larger_than_memory_allows(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(extractor, '_SHARD_BYTES', 40 * 2 * 2 * 96 * 4)
+        dataset = make_dataset('digits')
+        config = make_config(image_size=8, batch_size=16, tap='unpooled')
+        whole, _ = extract(VIT, dataset, tmp_path, config)
+        files = sorted((tmp_path / 'store').glob('*/*.npy'))
+        assert [len(np.load(file, mmap_mode='r')) for file in files] == [32] * 5
+        np.testing.assert_array_equal(whole.values, np.concatenate([np.load(file) for file in files]))
+
+
+class TestUnreadable:
+    def test_they_are_named_counted_and_left_out(self, tmp_path, capsys):
+        dataset = make_dataset('digits', examples=100)
+        bad = {int(dataset.splits[name][1]) for name in dataset.splits}
+        extracted, _ = extract(VIT, lazy(dataset, bad), tmp_path)
+        whole, _ = extract(VIT, dataset, tmp_path / 'whole')
+        good = np.setdiff1d(np.arange(100), list(bad))
+        np.testing.assert_array_equal(extracted.values[good], whole.values[good])
+        assert not extracted.values[list(bad)].any()
+        seen = extracted.dataset
+        assert np.sort(np.concatenate(list(seen.splits.values()))).tolist() == good.tolist()
+        assert {name for name, _ in seen.skipped} == {dataset.ids[index] for index in bad}
+        assert seen.provenance.endswith('; 3 unreadable examples left out')
+        assert extracted.readable(np.arange(100)).tolist() == good.tolist()
+        assert "3 examples of 'digits' cannot be read" in capsys.readouterr().err
+
+    def test_too_many_end_in_one_line(self, tmp_path):
+        dataset = lazy(make_dataset('digits', examples=100), bad=range(10, 20))
+        with pytest.raises(UserError, match=r"examples of 'digits' cannot be read \(0010: image file is truncated.*at"):
+            extract(VIT, dataset, tmp_path, make_config(image_size=8, bad_files_limit=4))
+
+    def test_a_lower_limit_counts_what_is_stored(self, tmp_path):
+        dataset = lazy(make_dataset('digits', examples=100), bad=range(10, 15))
+        extract(VIT, dataset, tmp_path, make_config(image_size=8))
+        with pytest.raises(UserError, match=r"^5 examples of 'digits' cannot be read"):
+            extract(VIT, dataset, tmp_path, make_config(image_size=8, bad_files_limit=4))
+
+    def test_calibration_does_without_them(self, tmp_path):
+        dataset = make_dataset('digits', examples=100)
+        bad = int(extractor_calibration(dataset, 0)[0])
+        extracted, _ = extract(RESNET, lazy(dataset, [bad]), tmp_path)
+        assert extracted.unreadable.keys() == {bad}
+        assert np.isfinite(extracted.values).all()
+
+    def test_an_ablation_says_it_in_its_rows(self, tmp_path):
+        dataset = make_dataset('digits', examples=100)
+        bad = [int(dataset.splits['test'][0]), int(dataset.splits['train'][0])]
+        config = make_config(backbones=('pixels',), seeds=(0,), fractions=(1.0,), regimes=('knn',))
+        Engine(config, tmp_path, lambda name: lazy(dataset, bad), Store(tmp_path / 's')).run(cells.plan(config))
+        (row,) = atomic_files.read_jsonl(tmp_path / 'results.jsonl')
+        assert row['data']['test_examples'] == len(dataset.splits['test']) - 1
+        assert row['data']['train_examples'] == len(dataset.splits['train']) - 1
+        assert '2 unreadable examples left out' in row['data']['provenance']
+
+    def test_a_damaged_record_of_a_data_set_too_large_for_memory(self, tmp_path, monkeypatch):
+        write_array_record_dataset(tmp_path, {('train', 3): b'no image at all', ('test', 1): b''})
+        monkeypatch.setattr(decoding, 'MEMORY_LIMIT', 0)
+        dataset = loading.load('tfds:blobs', tmp_path)
+        assert isinstance(dataset.images, DecodedImages)
+        extracted, _ = extract(FrozenBackbone('pixels'), dataset, tmp_path)
+        assert {dataset.ids[index] for index in extracted.unreadable} == {'train/0000003', 'test/0000001'}
+        assert extracted.values[5, 0] == np.float32(5) / np.float32(255)
+
+
+class TestIdentity:
+    def digest(self, tmp_path, name='records', **broken):
+        (tmp_path / name).mkdir()
+        write_array_record_dataset(tmp_path / name, broken.get('broken'))
+        return loading.load('tfds:blobs', tmp_path / name)
+
+    def test_records_are_part_of_it_where_they_are_decoded_lazily(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(decoding, 'MEMORY_LIMIT', 0)
+        one, same = self.digest(tmp_path, 'one'), self.digest(tmp_path, 'same')
+        other = self.digest(tmp_path, 'other', broken={('train', 3): b'another image'})
+        assert one.content_digest() == same.content_digest() != other.content_digest()
+        assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+
+    def test_a_changed_file_of_the_same_name_size_and_time(self, tmp_path, monkeypatch, calls):
+        monkeypatch.setattr(decoding, 'MEMORY_LIMIT', 0)
+        write_images(tmp_path / 'own', {'a': 20, 'b': 20}, suffix='bmp')
+        file = tmp_path / 'own' / 'a' / '003.bmp'
+        name, status = f'folder:{tmp_path / "own"}', file.stat()
+        dataset = loading.load(name, stored_size=8)
+        first, _ = extract(VIT, dataset, tmp_path)
+        content = bytearray(file.read_bytes())
+        content[-60:] = bytes(60)
+        file.write_bytes(content)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert file.stat().st_size == status.st_size
+        calls.count = 0
+        changed = loading.load(name, stored_size=8)
+        assert changed.fingerprint() != dataset.fingerprint()
+        second, _ = extract(VIT, changed, tmp_path)
+        assert calls.count > 0
+        index = dataset.ids.index('a/003.bmp')
+        differing = np.flatnonzero((first.values != second.values).any(1))
+        assert differing.tolist() == [index]
+        # Who still holds the data set as it was reads no other pixels under its name.
+        with pytest.raises(UserError, match='has changed since the data set was loaded'):
+            dataset.images[np.array([index])]
+
+    def test_how_images_are_fitted_is_part_of_it(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(decoding, 'MEMORY_LIMIT', 0)
+        write_images(tmp_path / 'own', {'a': 10, 'b': 10}, size=(20, 16))
+        write_images(tmp_path / 'own', {'c': 10}, size=(16, 20))
+        name = f'folder:{tmp_path / "own"}'
+        digests = {
+            loading.load(name, stored_size=size, fit=fit).content_digest()
+            for size in (8, 12)
+            for fit in ('crop', 'squash')
+        }
+        assert len(digests) == 4
+
+    def test_images_without_a_digest_are_decoded_for_it(self):
+        dataset = make_dataset()
+        changed = dataset.images.copy()
+        changed[3, 2, 1] ^= 1
+        other = dataclasses.replace(dataset, images=changed)
+        assert lazy(dataset).content_digest() == lazy(dataset).content_digest() != lazy(other).content_digest()
+        assert lazy(dataset, [3]).content_digest() == lazy(other, [3]).content_digest()
+
+    def test_another_version_of_the_code_computes_again(self, tmp_path, monkeypatch, calls):
+        dataset = make_dataset('digits', examples=20)
+        extract(VIT, dataset, tmp_path)
+        monkeypatch.setattr(identity, 'code_version', lambda module: 'newer')
+        calls.count = 0
+        extract(VIT, dataset, tmp_path)
+        assert calls.count > 0
+        assert len(Store(tmp_path / 'store').entries()) == 2
+
+    @pytest.mark.parametrize(
+        ('old', 'new', 'same'),
+        [
+            ('return x + 1', 'return x + 2', False),
+            ("'''What it does.'''", "'''What it really does.'''", True),
+            ('# Why.', '# Because.', True),
+        ],
+    )
+    def test_the_code_counts_and_comments_do_not(self, tmp_path, monkeypatch, old, new, same):
+        package = tmp_path / 'family'
+        package.mkdir()
+        (package / '__init__.py').write_text('')
+        (package / 'layer.py').write_text("def step(x):\n    '''What it does.'''\n    # Why.\n    return x + 1\n")
+        (package / 'net.py').write_text('from family.layer import step\n')
+        monkeypatch.syspath_prepend(tmp_path)
+        module = type('Net', (nn.Module,), {'__module__': 'family.net'})()
+        before = identity.code_version(module)
+        text = (package / 'layer.py').read_text()
+        assert old in text
+        (package / 'layer.py').write_text(text.replace(old, new))
+        assert (identity.code_version(module) == before) == same
+
+    def test_code_of_one_family_is_not_that_of_another(self):
+        files = identity._imported('backbones.vit.vit', 'backbones')
+        assert {'backbones.vit.vit', 'backbones.layers.attention', 'backbones.features'} <= files.keys()
+        assert not [name for name in files if '.cnn.' in name or 'registry' in name or 'keymaps' in name]
+
+    def test_options_count_that_no_weight_shows(self):
+        one, other = backbones.create('vit_micro'), backbones.create('vit_micro', epsilon=1e-5)
+        assert identity.module_document(one) != identity.module_document(other)
+        assert identity.module_document(one) == identity.module_document(backbones.create('vit_micro'))
+
+    def test_every_value_of_the_weights_counts(self):
+        variables = {'params': {'a': np.zeros((2, 3), np.float32), 'b': np.zeros(3, np.float32)}}
+        digest = identity.variables_digest(variables)
+        changed = {'params': {**variables['params'], 'b': np.array([0, 0, 1e-30], np.float32)}}
+        swapped = {'params': {'a': np.zeros((3, 2), np.float32), 'b': np.zeros(3, np.float32)}}
+        assert len({digest, identity.variables_digest(changed), identity.variables_digest(swapped)}) == 3
+        assert identity.variables_digest(jax.tree.map(jnp.asarray, variables)) == digest
+
+
+class TestNoBackboneRuns:
+    def test_for_other_heads_seeds_or_regimes_on_the_same_images(self, tmp_path, calls):
+        store, dataset = Store(tmp_path / 'store'), make_dataset('digits')
+
+        def ablate(name, **changes):
+            config = make_config(image_size=8, fractions=(1.0,), **changes)
+            calls.count = 0
+            Engine(config, tmp_path / name, lambda name: dataset, store).run(cells.plan(config))
+            return calls.count
+
+        bundled = ('vit_micro@bundled:vit_micro', 'resnet_micro@random')
+        assert ablate('first', backbones=bundled, seeds=(0,), regimes=('knn',)) > 0
+        assert ablate('other regime', backbones=bundled, seeds=(0,), regimes=('ridge',)) == 0
+        assert ablate('other seeds', backbones=bundled[:1], seeds=(0, 1, 2), regimes=('knn',)) == 0
+        # Random weights are drawn from the seed, so another one is another backbone.
+        assert ablate('other weights', backbones=bundled[1:], seeds=(1,), regimes=('knn',)) > 0
+
+
+class TestThroughput:
+    def test_it_is_measured_once_per_work_directory(self, tmp_path, calls):
+        one = make_dataset('digits', examples=20)
+        other = make_dataset('mnist5k', examples=24, seed=1)
+        speeds = {extract(VIT, dataset, tmp_path)[1].images_per_second for dataset in (one, other)}
+        speeds |= {extract(FrozenBackbone('vit_micro', 'random', 1), one, tmp_path)[1].images_per_second}
+        assert len(speeds) == 1
+        (noted,) = atomic_files_json(tmp_path / throughput.FILE).values()
+        assert {noted['images_per_second']} == speeds
+
+    def test_it_is_the_median_after_warm_up_calls(self, monkeypatch):
+        times = iter([0.0, 4.0, 10.0, 11.0, 20.0, 22.0])  # batches of 4, 1 and 2 seconds
+        monkeypatch.setattr(throughput, 'BATCHES', 3)
+        monkeypatch.setattr(throughput.time, 'perf_counter', lambda: next(times))
+        from experiments.training import mesh
+
+        called = []
+
+        def program(variables, images):
+            called.append(images.shape)
+            return images
+
+        frozen = FrozenPass(lambda images: images, lambda variables, images: images, 8, mesh.make())
+        frozen.program = program
+        assert throughput.measure(frozen, {}, (4, 6)) == 8 / 2.0
+        assert called == [(8, 4, 6, 3)] * (throughput.WARM_UP + 3)
+
+    def test_slow_networks_are_not_measured_for_ever(self):
+        assert not throughput._enough([3.0])
+        assert throughput._enough([3.0] * throughput._FEWEST)
+        assert '20 batches after 3 warm-up calls' in throughput.PROCEDURE
+
+
+def atomic_files_json(file):
+    import json
+
+    return json.loads(file.read_text())
+
+
+class TestRandomControl:
+    def test_statistics_are_those_of_training_images(self):
+        model = backbones.create('resnet_micro')
+        images = jax.random.normal(jax.random.key(1), (16, 32, 32, 3)) * 3 + 1
+        variables = model.init(jax.random.key(0), images)
+        calibrated = calibrate_statistics(model, variables, images)
+        in_training_mode, _ = model.apply(variables, images, train=True, mutable=['batch_stats'])
+        in_inference_mode = model.apply(calibrated, images, train=False)
+        # Running variances are unbiased, the batch's own are not: 1/1023 apart at the deepest map (16 x 4 x 4 x 4).
+        np.testing.assert_allclose(in_inference_mode.pooled, in_training_mode.pooled, rtol=0.02, atol=0.02)
+        assert jax.tree.structure(calibrated['batch_stats']) == jax.tree.structure(variables['batch_stats'])
+
+    def test_a_network_with_dropout(self):
+        model = backbones.create('vgg16_bn', hidden_channels=8)
+        images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        calibrated = jax.eval_shape(partial(calibrate_statistics, model), variables, images)
+        assert jax.tree.structure(calibrated) == jax.tree.structure(variables)
+
+    def test_a_network_without_statistics_is_left_alone(self):
+        model = backbones.create('vit_micro')
+        images = jnp.zeros((2, 32, 32, 3))
+        variables = model.init(jax.random.key(0), images)
+        assert calibrate_statistics(model, variables, images) is variables
