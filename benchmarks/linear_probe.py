@@ -157,7 +157,7 @@ def main() -> None:
                 draw_shapes(Path(temporary) / 'shapes')
             dataset = loading.load(f'folder:{temporary}/shapes' if name == 'shapes' else name)
             for backbone in arguments.backbones.split(','):
-                labels = dataset.labels
+                labels = dataset.targets
                 splits = dataset.splits
                 features = features_of(dataset, backbone)
                 data = ProbeData(features, labels, len(dataset.classes), splits['validation'], splits['test'])
