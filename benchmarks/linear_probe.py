@@ -24,7 +24,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from experiments.ablation.extract import Extractor, Unit
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
@@ -34,6 +33,9 @@ from sklearn.linear_model import LogisticRegression
 from experiments.ablation import cells
 from experiments.data import loading
 from experiments.data.dataset import Dataset
+from experiments.features.extractor import Extractor
+from experiments.features.frozen_backbone import FrozenBackbone
+from experiments.features.store import Store
 from experiments.probes import linear
 from experiments.probes.common import Outcome, ProbeData, Subset, select, standardisation
 
@@ -60,9 +62,10 @@ class Measured:
 def features_of(dataset: Dataset, backbone: str) -> np.ndarray:
     """``float32[examples, channels]``: the only place that knows where features come from."""
     with tempfile.TemporaryDirectory() as cache:
-        extract = Extractor(cells.default_config(), Path(cache))
-        features, _ = extract(Unit(cells.parse_variant(backbone), 0), dataset, lambda count: None)
-    return features
+        variant = cells.parse_variant(backbone)
+        extract = Extractor(cells.default_config(), Store(Path(cache)), Path(cache))
+        extracted, _ = extract(FrozenBackbone(variant.backbone, variant.weights), dataset, lambda count: None)
+        return np.array(extracted.values).reshape(len(dataset.targets), -1)
 
 
 def draw_shapes(directory: Path, per_class: int = 400, side: int = 64) -> None:
