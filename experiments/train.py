@@ -5,6 +5,7 @@ status 75.
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 
 import jax
@@ -16,10 +17,11 @@ from experiments.cli import atomic_files, command_line, display, work_directorie
 from experiments.cli.versions import versions
 from experiments.data import loading
 from experiments.data.dataset import Dataset
+from experiments.planning import program_costs
 from experiments.results import rows, scores
 from experiments.results.axes import RANDOM, Cell, Variant
 from experiments.results.rows import Row
-from experiments.training import distributed, loop
+from experiments.training import distributed, introduction, loop
 from experiments.training.config import FREE_KEYS, default_config
 from experiments.training.evaluation import Evaluation
 from experiments.training.preemption import Interruption
@@ -39,12 +41,28 @@ def main(argv: list[str] | None) -> None:
     distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
         dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
-        metrics = loop.dry_run(Session(config, dataset, options.workdir))
+        metrics = dry_run(Session(config, dataset, options.workdir))
         shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
         display.console.print(f'dry run: {shown}; nothing was written')
         return
     with Interruption() as interruption:
         _train(config, options, interruption)
+
+
+def dry_run(session: Session) -> dict[str, float]:
+    """Build everything, take one step on one batch, and say what that takes; nothing is written.
+
+    Returns:
+        The metrics of the step.
+    """
+    introduction.show(session)
+    with contextlib.closing(session.batches(0, 1)) as reading:
+        batch = session.device_put(next(reading))
+    state, rate = session.initial_state(), session.learning_rate(0, 0)(0)
+    program = session.programs.train_step(0).lower(state, batch, rate).compile()
+    display.console.print(program_costs.table(program_costs.analyse(program)))
+    _, metrics = program(state, batch, rate)
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, interruption: Interruption) -> None:

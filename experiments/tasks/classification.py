@@ -16,8 +16,8 @@ from backbones.errors import UserError
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from experiments.data import sampling
+from experiments.data.augmentation import augment, mix
 from experiments.tasks.task import Batch
-from experiments.training.augmentation import augment, mix
 
 # Share of each auxiliary head's loss in the total (Szegedy et al. 2015, section 5).
 AUXILIARY_WEIGHT = 0.3

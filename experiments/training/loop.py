@@ -17,11 +17,10 @@ import ml_collections
 from backbones.errors import UserError
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
-from experiments.cli import atomic_files, display
+from experiments.cli import atomic_files
 from experiments.cli.exit_status import Preempted
 from experiments.data import pipeline
 from experiments.data.dataset import Dataset
-from experiments.planning import program_costs
 from experiments.training import introduction
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.evaluation import Evaluation, GivenUp
@@ -151,22 +150,6 @@ def run(
         unreadable=tuple(progress.bad),
         evaluate=functools.partial(session.evaluate, state.variables()),
     )
-
-
-def dry_run(session: Session) -> dict[str, float]:
-    """Build everything, take one step on one batch, and say what that takes; nothing is written.
-
-    Returns:
-        The metrics of the step.
-    """
-    introduction.show(session)
-    with contextlib.closing(session.batches(0, 1)) as reading:
-        batch = session.device_put(next(reading))
-    state, rate = session.initial_state(), session.learning_rate(0, 0)(0)
-    program = session.programs.train_step(0).lower(state, batch, rate).compile()
-    display.console.print(program_costs.table(program_costs.analyse(program)))
-    _, metrics = program(state, batch, rate)
-    return {name: float(value) for name, value in metrics.items()}
 
 
 def _last_good(checkpoints: Checkpoints) -> str:

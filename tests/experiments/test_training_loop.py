@@ -11,6 +11,7 @@ from tiny import make_dataset
 
 import backbones
 from backbones import UserError
+from experiments import train
 from experiments.cli import atomic_files
 from experiments.cli.exit_status import Preempted
 from experiments.training import loop, progress
@@ -256,7 +257,7 @@ def test_fewer_examples_than_a_batch(tmp_path):
 
 @pytest.mark.slow
 def test_a_dry_run_writes_nothing(tmp_path):
-    metrics = loop.dry_run(Session(make_config(), make_dataset(), tmp_path))
+    metrics = train.dry_run(Session(make_config(), make_dataset(), tmp_path))
     assert metrics['loss'] == pytest.approx(np.log(4), rel=1e-5)
     assert list(tmp_path.iterdir()) == []
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import backbones
 from backbones import UserError, freezing
 from backbones.preprocessing import Preprocessing
+from experiments.data.augmentation import mix, random_resized_crop
 from experiments.tasks.classification import Classification
 from experiments.training import optimizers
-from experiments.training.augmentation import mix, random_resized_crop
 from experiments.training.state import TrainState, create_state
 from experiments.training.step import Recipe, make_evaluation_step, make_train_step
 
