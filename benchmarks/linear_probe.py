@@ -6,8 +6,8 @@ Per data set and backbone, one row: test accuracy of the head that validation se
 see the same standardised features, splits and rule of selection.
 
 - ``solved``: the default of ``linear`` (L-BFGS in float32, a path of C that ends where validation does not improve).
-- ``scikit-learn``: ``LogisticRegression`` in float64, with its own tolerance, for every C of the same grid, each
-  started from the one before.
+- ``scikit-learn``: ``LogisticRegression`` in float64, with a tolerance of 1e-6, for every C of the same grid,
+  each started from the one before.
 - ``AdamW``: the other solver of ``linear``, with its default sweep.
 
 ``shapes`` is a folder of images that this script draws. Times are of one run, compilation included.
@@ -111,7 +111,7 @@ def by_scikit_learn(data: ProbeData, subset: Subset) -> Measured:
     grid = linear.grid_of_c(linear.default_config())
 
     def sweep() -> tuple[list[float], list[float], list[float]]:
-        head = LogisticRegression(max_iter=2000, warm_start=True)
+        head = LogisticRegression(tol=1e-6, max_iter=10_000, warm_start=True)
         accuracies, losses, tested = [], [], []
         for c in grid:
             head.set_params(C=c).fit(x[subset.rows], y[subset.rows])

@@ -30,7 +30,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.largest_c = 1e6
     config.values_of_c = 25
     config.patience_decades = 3.0  # of C without a better validation accuracy or loss, after which no larger C is tried
-    config.tolerance = 1e-5  # of the gradient's norm, relative to that of the gradient at zero
+    config.tolerance = 1e-5  # of the gradient's norm, relative to that at zero; less where classes can be separated
     config.iterations = 3000  # at most, for each C
     # adamw:
     config.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2)

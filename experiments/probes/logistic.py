@@ -24,6 +24,9 @@ _MEMORY = 10
 # A step length is accepted where the slope has fallen to this share of the slope at zero.
 _SLOPE_SHARE = 0.5
 _LENGTHS_TRIED = 20
+# At a minimum the gradients of loss and penalty cancel; what is left of them must be less than this share of either.
+# Where classes can be separated both become so small that a tolerance relative to zero weights says nothing.
+_BALANCE = 0.01
 # Logits are summed up over the steps; they are computed afresh at this interval so that rounding does not add up.
 _REFRESH = 32
 # Without a new smallest gradient norm for so many iterations, rounding has the better of it. The start does not count:
@@ -127,8 +130,10 @@ def _log_likelihood(logits: Float[Array, 'examples classes'], labels: Int[Array,
 
 def _gradient(problem: Problem, weights: Array, shares: Array, l2: Array) -> Float[Array, 'axes+1 classes']:
     """Of the objective, given the class probabilities."""
-    classes = jnp.arange(shares.shape[1])
-    residual = (shares - (problem.labels[:, None] == classes)) / len(problem.labels)
+    own = problem.labels[:, None] == jnp.arange(shares.shape[1])
+    # Not share - 1, which is all rounding where an example is sure of its class.
+    others = jnp.where(own, 0, shares)
+    residual = jnp.where(own, -others.sum(-1, keepdims=True), others) / len(problem.labels)
     # In this order, so that the wide matrix is read as it lies in memory.
     return _product(residual.T, problem.inputs).T + l2 * weights
 
@@ -179,7 +184,7 @@ def solve(
     Args:
         c: scikit-learn's C: the larger, the weaker the penalty.
         start: where to begin, for example the minimum for another C.
-        tolerance: norm of the gradient at which to stop.
+        tolerance: norm of the gradient at which to stop, or at less where the gradient of the penalty is small itself.
         iterations: at most; also stops where rounding keeps the gradient from becoming any smaller.
     """
     examples = len(problem.labels)
@@ -221,7 +226,8 @@ def solve(
         at_zero = jnp.vdot(state.gradient, step)
         # The part of the penalty that is linear and quadratic in the length.
         linear, quadratic = jnp.vdot(l2 * state.weights, step), jnp.vdot(l2 * step, step)
-        at_labels = jnp.take_along_axis(slopes, problem.labels[:, None], 1)[:, 0]
+        # Relative to the label's, whose own part is then zero and not a difference of nearly equal numbers.
+        slopes = slopes - jnp.take_along_axis(slopes, problem.labels[:, None], 1)
 
         def unfinished(found: _Search) -> Bool[Array, '']:
             return (jnp.abs(found.slope) > -_SLOPE_SHARE * at_zero) & (found.tried < _LENGTHS_TRIED)
@@ -237,7 +243,7 @@ def solve(
             length, low, high = jnp.where(first, 1, length), jnp.where(first, 0, low), jnp.where(first, jnp.inf, high)
             shares = jax.nn.softmax(state.logits + length * slopes)
             mean = (shares * slopes).sum(-1)
-            slope = (mean - at_labels).mean() + linear + length * quadratic
+            slope = mean.mean() + linear + length * quadratic
             curvature = ((shares * jnp.square(slopes)).sum(-1) - jnp.square(mean)).mean() + quadratic
             return _Search(length, low, high, slope, curvature, shares, found.tried + 1)
 
@@ -247,7 +253,12 @@ def solve(
 
     def unfinished(state: _State) -> Bool[Array, '']:
         stuck = state.iteration - state.smallest_at >= _STAGNATION
-        return (jnp.linalg.norm(state.gradient) > tolerance) & (state.iteration < iterations) & ~stuck
+        balance = _BALANCE * jnp.linalg.norm(l2 * state.weights)
+        return (
+            (jnp.linalg.norm(state.gradient) > jnp.minimum(tolerance, balance))
+            & (state.iteration < iterations)
+            & ~stuck
+        )
 
     def iterate(state: _State) -> _State:
         step = direction(state)
