@@ -91,7 +91,7 @@ def _write(
     backbones.save_weights(workdir / 'weights.safetensors', run.variables)
     predictions = Path('predictions') / 'test.npz'
     ids = [dataset.ids[index] for index in test.indices]
-    scores.write(workdir / predictions, ids, dataset.targets[test.indices], test.predictions['logits'])
+    scores.write(workdir / predictions, ids, dataset.targets[test.indices], test.predictions)
     parameters = run.variables['params']
     row = Row(
         cell=Cell(

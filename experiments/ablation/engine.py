@@ -195,7 +195,8 @@ class Engine:
         test, task = seen.splits['test'], tasks.TABLE[self._config.training.task]
         file = Path('predictions') / f'{cell.key()}.npz'
         ids = [dataset.ids[index] for index in test]
-        scores.write(self._workdir / file, ids, dataset.targets[test], outcome.test_scores)
+        predictions = {'logits': outcome.test_scores}
+        scores.write(self._workdir / file, ids, dataset.targets[test], predictions)
         config = self._config_of(cell, outcome)
         return Row(
             cell=cell,
@@ -203,7 +204,7 @@ class Engine:
             primary=task.primary,
             config=config,
             validation={task.primary: outcome.validation_accuracy},
-            test=task.score({'logits': outcome.test_scores}, dataset.targets[test]),
+            test=task.score(predictions, dataset.targets[test]),
             selected=outcome.selected,
             at_edge=outcome.at_edge,
             choices=outcome.choices,

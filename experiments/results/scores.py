@@ -3,7 +3,7 @@
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +45,35 @@ class Scores:
         return self.predictions == self.targets
 
 
-def write(
-    file: Path, ids: Sequence[str], targets: Int[np.ndarray, ' examples'], logits: Float[np.ndarray, 'examples classes']
-) -> None:
-    """Write the scores of a split, compressed.
+def write(file: Path, ids: Sequence[str], targets: np.ndarray, predictions: Mapping[str, np.ndarray]) -> None:
+    """Write what a task predicted for a split, compressed.
+
+    Args:
+        file: ``.npz``.
+        ids: name of each example.
+        targets: of each example.
+        predictions: as ``Task.predict`` names them, one row per example. ``'logits'`` are kept as ``Scores`` says, all
+            others as they are.
 
     Raises:
         OSError: the disk refuses.
     """
-    arrays: dict[str, Any] = {
-        'ids': np.array(ids),
-        'targets': np.asarray(targets),
-        # Kept beside the logits: in half precision the largest two may be equal.
-        'predictions': logits.argmax(-1).astype(np.int32),
-    }
+    arrays: dict[str, Any] = {'ids': np.array(ids), 'targets': np.asarray(targets), **predictions}
+    if 'logits' in predictions:
+        arrays |= _compact(predictions['logits'])
+    with atomic_files.atomic_write(file, 'wb') as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def _compact(logits: Float[np.ndarray, 'examples classes']) -> dict[str, np.ndarray]:
+    # The prediction beside the logits: in half precision the largest two may be equal.
+    arrays = {'predictions': logits.argmax(-1).astype(np.int32)}
     if logits.shape[1] > MANY_CLASSES:
         # Stable, so that the first of equal scores stays first, as for argmax.
         arrays['classes'] = np.argsort(-logits, axis=-1, kind='stable')[:, :KEPT].astype(np.int32)
         logits = np.take_along_axis(logits, arrays['classes'], -1)
     arrays['logits'] = np.clip(logits, -_LARGEST, _LARGEST).astype(np.float16)
-    with atomic_files.atomic_write(file, 'wb') as stream:
-        np.savez_compressed(stream, **arrays)
+    return arrays
 
 
 def read(file: Path) -> Scores:

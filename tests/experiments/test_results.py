@@ -69,7 +69,7 @@ def write(workdir, *made: Row, ids=None) -> Path:
     for row in made:
         logits = np.zeros((len(ids), 3), np.float32)
         logits[np.arange(len(ids)), (np.arange(len(ids)) >= row.score * len(ids)).astype(int)] = 1
-        scores.write(workdir / row.predictions, ids, np.zeros(len(ids), np.int32), logits)
+        scores.write(workdir / row.predictions, ids, np.zeros(len(ids), np.int32), {'logits': logits})
     rows.write(workdir, made)
     return workdir
 
@@ -171,7 +171,7 @@ class TestScores:
     def test_what_is_kept(self, tmp_path_factory, logits):
         file = tmp_path_factory.mktemp('scores') / 'x.npz'
         ids, targets = [f'é{index}' for index in range(len(logits))], np.arange(len(logits), dtype=np.int32)
-        scores.write(file, ids, targets, logits)
+        scores.write(file, ids, targets, {'logits': logits})
         kept = scores.read(file)
         assert kept.ids.tolist() == ids
         np.testing.assert_array_equal(kept.targets, targets)
