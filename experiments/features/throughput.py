@@ -85,7 +85,7 @@ class Throughputs:
         mine, ours = _read(self._workdir), self._store.note('throughput', name)
         if name not in mine:
             mine[name] = _read(ours)
-        known = of_main_process(str(mine[name].get('images_per_second', '')))
+        known = of_main_process(str(mine[name].get('images_per_second') or '') or None)
         if known is None:
             known = of_main_process(str(measured()))
             mine[name] = found = {**document, 'images_per_second': float(known or 0)}
