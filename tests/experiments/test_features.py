@@ -4,11 +4,7 @@ import dataclasses
 import functools
 import json
 import os
-import socket
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -38,7 +34,6 @@ SMALL = {
     'resnet_micro': {'depths': (1, 1), 'channels': (4, 6), 'stem_channels': 4},
     'vit_micro': {'channels': 12},
 }
-ROOT = Path(__file__).parents[2]
 RESNET = FrozenBackbone('resnet_micro', 'random')
 
 
@@ -512,62 +507,3 @@ class TestRandomControl:
         model = backbones.create('vit_micro')
         variables = random_variables(model)
         assert calibrate_statistics(model, variables, jnp.zeros((2, 8, 8, 3))) is variables
-
-
-SEVERAL = """
-import sys, json, hashlib
-from pathlib import Path
-import jax
-port, count, number, directory = sys.argv[1:]
-if int(count) > 1:
-    jax.distributed.initialize(f'localhost:{port}', int(count), int(number))
-sys.path.insert(0, 'tests/experiments')
-from test_features import RESNET, config_of, lazy
-from tiny import make_dataset
-from experiments.features import extractor
-from experiments.features.store import Store
-extractor._SHARD_EXAMPLES = 32
-dataset = lazy(make_dataset('digits'), bad=[5, 93])
-directory = Path(directory)
-config = config_of(batch_size=16)
-done = []
-for _ in range(2):
-    extract = extractor.Extractor(config, Store(directory / 'store'), directory / 'work')
-    extracted, costs = extract(RESNET, dataset, done.append)
-config.bad_files_limit = 1
-try:
-    config.tap = 'stages'
-    extractor.Extractor(config, Store(directory / 'store'), directory / 'work')(RESNET, dataset, done.append)
-except ValueError as error:
-    print(json.dumps([hashlib.sha256(extracted.values.tobytes()).hexdigest(), sorted(extracted.unreadable), sum(done),
-                      extracted.values[:90].round(2).tolist(), str(error)]))
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_of_two_devices_share_a_pass(tmp_path):
-    """Each reads its rows, process 0 writes, both have everything; and what is wrong ends both."""
-
-    def start(count, number, directory, devices):
-        environment = {**os.environ, 'PYTHONPATH': '.', 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices)}
-        with socket.socket() as free:
-            free.bind(('localhost', 0))
-            ports.append(free.getsockname()[1])
-        command = [sys.executable, '-c', SEVERAL, str(ports[0]), str(count), str(number), str(directory)]
-        pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
-        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
-
-    def ended(processes):
-        told = [process.communicate(timeout=100) for process in processes]
-        assert [process.returncode for process in processes] == [0] * len(processes), told
-        return [json.loads(out.splitlines()[-1]) for out, _ in told]
-
-    ports: list[int] = []
-    both = ended([start(2, number, tmp_path / 'two', 2) for number in range(2)])
-    (alone,) = ended([start(1, 0, tmp_path / 'one', 1)])
-    assert both[0] == both[1]
-    assert both[0][1:3] == alone[1:3]
-    assert alone[1] == [5, 93]
-    np.testing.assert_allclose(both[0][3], alone[3], atol=0.011)
-    assert all('cannot be read' in told[4] for told in (*both, alone))
-    assert len(Store(tmp_path / 'two' / 'store').entries()) == 2
