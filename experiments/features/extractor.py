@@ -153,7 +153,7 @@ class Extractor:
     ) -> StoredFeatures:
         document = {**network.document, 'data': data_document(dataset)}
         bounds = self._bounds(len(dataset.targets), network.features_shape)
-        noted = weights.noted_digest()
+        noted = collective_store.of_main_process(weights.noted_digest())
         if noted is not None:
             found = collective_store.find(self._store, {**document, 'weights': noted}, bounds)
             if found is not None:

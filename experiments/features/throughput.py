@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from experiments.cli import atomic_files
+from experiments.features.collective_store import of_main_process
 from experiments.features.frozen_pass import FrozenPass
 from experiments.features.identity import address
 from experiments.features.store import Store
@@ -83,16 +84,18 @@ class Throughputs:
         name = address(document)
         mine, ours = _read(self._workdir), self._store.note('throughput', name)
         if name not in mine:
-            found = _read(ours)
-            if not found:
-                found = {**document, 'images_per_second': measured()}
-            mine[name] = found
+            mine[name] = _read(ours)
+        known = of_main_process(str(mine[name].get('images_per_second') or '') or None)
+        if known is None:
+            known = of_main_process(str(measured()))
+            mine[name] = found = {**document, 'images_per_second': float(known or 0)}
             if jax.process_index() == 0:
                 with contextlib.suppress(OSError):  # a store that can only be read
                     atomic_files.write_json(ours, found)
-                with atomic_files.os_errors_as_user_errors(lambda: 'the speed of a backbone could not be noted'):
-                    atomic_files.write_json(self._workdir, mine)
-        return mine[name]['images_per_second']
+        if jax.process_index() == 0:
+            with atomic_files.os_errors_as_user_errors(lambda: 'the speed of a backbone could not be noted'):
+                atomic_files.write_json(self._workdir, mine)
+        return float(known or 0)
 
 
 def _read(file: Path) -> dict:
