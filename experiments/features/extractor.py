@@ -18,12 +18,13 @@ from experiments.data import unreadable
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
 from experiments.features import collective_store, frozen_pass, identity
-from experiments.features.frozen_backbone import PIXELS, RANDOM, FrozenBackbone
+from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.frozen_pass import FrozenPass
 from experiments.features.network import Network, data_document, make_network
 from experiments.features.pixels import pixels_pass
 from experiments.features.store import Bounds, Shard, Store, StoredFeatures
 from experiments.features.throughput import Throughputs, measure
+from experiments.results.axes import PIXELS, RANDOM
 from experiments.training import mesh
 
 # A shard is what an interruption can cost at most, and what is held in memory until it is written.

@@ -2,9 +2,7 @@
 
 import dataclasses
 
-# Sources of weights and of features that are no files.
-RANDOM = 'random'
-PIXELS = 'pixels'
+from experiments.results.axes import RANDOM
 
 
 @dataclasses.dataclass(frozen=True)

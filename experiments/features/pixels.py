@@ -7,8 +7,8 @@ from jaxtyping import Array, Float, UInt8
 
 from backbones.preprocessing import Preprocessing
 from experiments.features import identity
-from experiments.features.frozen_backbone import PIXELS
 from experiments.features.frozen_pass import FrozenPass
+from experiments.results.axes import PIXELS
 from experiments.training.mesh import DeviceMesh
 
 # Raw pixels of larger images are brought down to this side.
