@@ -6,18 +6,31 @@ import ml_collections
 
 import backbones
 from backbones.errors import UserError, unknown
+from backbones.preprocessing import FITS
 from experiments import probes
 from experiments.data import loading
 from experiments.features import taps
 from experiments.probes import knn, linear, ridge
 from experiments.results.axes import PIXELS, RANDOM, Cell, Variant
 from experiments.training import regimes
+from experiments.training.config import Check, not_negative, one_of, positive, seed
 from experiments.training.config import default_config as default_training_config
 
 __all__ = ['FROZEN_REGIMES', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'default_config', 'parse_variant', 'plan']
 
 # A head on features that are computed once; every other regime trains with the backbone in the loop.
 FROZEN_REGIMES = tuple(probes.TABLE)
+
+
+# Beside the axes, and what heads and trainings check themselves.
+_CHECKS: dict[str, Check] = {
+    'image_size': not_negative,
+    'batch_size': positive,
+    'calibration_images': positive,
+    'fit': one_of(*FITS),
+    'stored_size': positive,
+    'bad_files_limit': not_negative,
+}
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -74,6 +87,12 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     Raises:
         UserError: an unknown name or a value out of range on one of the axes.
     """
+    for key, check in _CHECKS.items():
+        check(key, config[key])
+    for count in config.knn.neighbours:
+        positive('knn.neighbours', count)
+    for value in _axis(config, 'seeds'):
+        seed('seeds', value)
     variants = [parse_variant(text) for text in _axis(config, 'backbones')]
     for name in dict.fromkeys(variant.backbone for variant in variants if variant.backbone != PIXELS):
         taps.check(name, backbones.create(name), config.tap, vectors=True)
@@ -88,8 +107,8 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     for name in _axis(config, 'datasets'):
         loading.check_name(name)
     cells = []
-    axes = (config.datasets, variants, config.regimes, config.fractions, _axis(config, 'seeds'))
-    for dataset, variant, regime, fraction, seed in itertools.product(*axes):
+    axes = (config.datasets, variants, config.regimes, config.fractions, config.seeds)
+    for dataset, variant, regime, fraction, drawn in itertools.product(*axes):
         if regime not in FROZEN_REGIMES:
             if variant.backbone == PIXELS:
                 continue
@@ -97,7 +116,7 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
                 variant = Variant(variant.backbone, RANDOM)
             elif variant.weights == RANDOM:
                 continue
-        cells.append(Cell(dataset, variant, regime, float(fraction), int(seed)))
+        cells.append(Cell(dataset, variant, regime, float(fraction), int(drawn)))
     cells = list(dict.fromkeys(cells))
     if not cells:
         raise UserError(f'the axes span no cell: regimes {config.regimes} do not apply to {config.backbones}')

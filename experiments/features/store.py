@@ -366,8 +366,11 @@ class _Directory:
         records = {}
         for number in range(len(self.bounds)):
             candidates = [record for record in (manifest.get('shards') or [])[number : number + 1] if record]
-            with contextlib.suppress(OSError, ValueError):
-                candidates.append(json.loads(self._file(number, 'json').read_text()))
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                record = json.loads(self._file(number, 'json').read_text())
+                own = record.pop('record_sha256')
+                # Without its bounds it stands for a damaged one.
+                candidates.append(record if own == _own_digest(record) else {})
             if not candidates and not self._file(number, 'npy').exists():
                 continue
             problems = [self._problem(number, record) for record in candidates] or ['has no checksum']
@@ -420,7 +423,7 @@ class _Directory:
             'sha256': hashlib.sha256(content).hexdigest(),
             'unreadable': {str(index): reason for index, reason in shard.unreadable.items()},
         }
-        atomic_files.write_json(self._file(shard.number, 'json'), record)
+        atomic_files.write_json(self._file(shard.number, 'json'), {**record, 'record_sha256': _own_digest(record)})
         return record
 
     def finish(self, records: Mapping[int, dict]) -> None:

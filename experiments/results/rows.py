@@ -6,7 +6,7 @@ read as if they had been written now (``older_rows``).
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ SCHEMA = 2
 RESULTS = 'results.jsonl'
 # Of ``experiments.train``; versions before schema 2 wrote nothing else.
 RESULT = 'result.json'
+_NUMBER = int | float
+_COSTS = ('parameters', 'trainable_parameters', 'flops_per_image', 'images_per_second')
+_COUNTS = ('train_examples', 'validation_examples', 'test_examples', 'skipped')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,11 +123,15 @@ def read(workdir: Path) -> list[Row]:
     """
     file = workdir / RESULTS
     if file.exists():
-        lines = [(number, line) for number, line in enumerate(file.read_text().splitlines(), 1) if line]
+        # A damaged byte makes one line unreadable, not the file.
+        text = file.read_text(errors='replace')
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line]
         config = _json(workdir / 'config.json')
         return [_row(f'line {number} of {file}', line, config) for number, line in lines]
+    if not (workdir / RESULT).exists():
+        return []
     result = _json(workdir / RESULT)
-    return [Row.from_json(older_rows.from_result(result))] if result else []
+    return [_checked(str(workdir / RESULT), lambda: Row.from_json(older_rows.from_result(result)))]
 
 
 def write(workdir: Path, rows: Sequence[Row]) -> None:
@@ -137,7 +144,7 @@ def write(workdir: Path, rows: Sequence[Row]) -> None:
 
 
 def _row(where: str, line: str, config: Mapping[str, Any]) -> Row:
-    try:
+    def parsed() -> Row:
         content = json.loads(line)
         schema = content.get('schema', 1)
         if schema > SCHEMA:
@@ -146,12 +153,34 @@ def _row(where: str, line: str, config: Mapping[str, Any]) -> Row:
                 'or choose another --workdir'
             )
         return Row.from_json(content if schema == SCHEMA else older_rows.from_schema_1(content, config))
+
+    return _checked(where, parsed)
+
+
+def _checked(where: str, make: Callable[[], Row]) -> Row:
+    """A row whose values are what tables take them for.
+
+    Raises:
+        UserError: they are not.
+    """
+    try:
+        row = make()
+        wrong = [name for name, value in (*row.test.items(), *row.validation.items()) if not isinstance(value, _NUMBER)]
+        wrong += [name for name in _COSTS if not isinstance(row.costs[name], _NUMBER | None)]
+        wrong += [name for name in ('provenance', 'fingerprint') if not isinstance(row.data[name], str)]
+        wrong += [name for name in _COUNTS if not isinstance(row.data[name], int | None)]
+        if not isinstance(row.cell.seed, int):
+            wrong.append('seed')
+        if wrong:
+            raise ValueError(f'{wrong[0]} is of another type')
+        row.score  # noqa: B018 the primary metric must be there
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f'{where} is no row of results ({type(error).__name__}: {error}); remove the line, and its cell runs again'
+            f'{where} is no row of results ({type(error).__name__}: {error}); remove it, and its cell runs again'
         ) from None
+    return row
 
 
 def _json(file: Path) -> dict[str, Any]:

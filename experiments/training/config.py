@@ -13,14 +13,22 @@ from experiments.training import regimes
 Check = Callable[[str, Any], None]
 
 
-def _positive(key: str, value: float) -> None:
+def positive(key: str, value: float) -> None:
+    """Refuse 0 and less."""
     if value <= 0:
         raise UserError(f'config key {key!r} must be positive, not {value}')
 
 
-def _not_negative(key: str, value: float) -> None:
+def not_negative(key: str, value: float) -> None:
+    """Refuse what is less than 0."""
     if value < 0:
         raise UserError(f'config key {key!r} must not be negative, but is {value}')
+
+
+def seed(key: str, value: int) -> None:
+    """Refuse what generators of random numbers cannot start from."""
+    if not 0 <= value < 2**32:
+        raise UserError(f'config key {key!r} must lie between 0 and 4294967295, not {value}')
 
 
 def _share(key: str, value: float) -> None:
@@ -43,7 +51,9 @@ def _all_or_positive(key: str, value: int) -> None:
         raise UserError(f'config key {key!r} must be positive or -1 (all devices), not {value}')
 
 
-def _one_of(*choices: str) -> Check:
+def one_of(*choices: str) -> Check:
+    """Refuse what is not among the choices."""
+
     def check(key: str, value: str) -> None:
         if value not in choices:
             raise unknown(key, value, choices)
@@ -77,14 +87,14 @@ class ConfigKey:
 # Checked elsewhere, where the names are known: backbone, dataset, weights, optimizer, sampler, class_weights.
 KEYS: Mapping[str, ConfigKey] = {
     'task': ConfigKey('classification', 'what is learned: a row of experiments.tasks.TABLE'),
-    'seed': ConfigKey(0, 'of the random weights, the order of the examples, augmentation and dropout'),
+    'seed': ConfigKey(0, 'of the random weights, the order of the examples, augmentation and dropout', seed),
     'backbone': ConfigKey('resnet_micro', 'a registered name', compiled=True),
     'weights': ConfigKey('', 'source of pretrained weights; empty: random initialisation'),
     'dataset': ConfigKey('tfds:cifar10', 'a name as experiments.data.loading takes it'),
-    'stored_size': ConfigKey(256, 'side to which images of several sizes are brought when they are decoded', _positive),
-    'image_size': ConfigKey(0, "side of the model's input; 0: what the preprocessing says", _not_negative),
+    'stored_size': ConfigKey(256, 'side to which images of several sizes are brought when they are decoded', positive),
+    'image_size': ConfigKey(0, "side of the model's input; 0: what the preprocessing says", not_negative),
     'fit': ConfigKey(
-        'crop', "how an image of other proportions is brought to a square: or 'squash', 'letterbox'", _one_of(*FITS)
+        'crop', "how an image of other proportions is brought to a square: or 'squash', 'letterbox'", one_of(*FITS)
     ),
     'fraction': ConfigKey(1.0, 'share of the training labels that is used'),
     # What trains.
@@ -95,69 +105,69 @@ KEYS: Mapping[str, ConfigKey] = {
         1.0, 'factor on the learning rate per block away from the head', _decay, compiled=True
     ),
     'lora_alpha': ConfigKey(
-        0.0, 'an adapter is scaled by lora_alpha / rank; 0: by 1', _not_negative, compiled=True
+        0.0, 'an adapter is scaled by lora_alpha / rank; 0: by 1', not_negative, compiled=True
     ),
-    'probe_epochs': ConfigKey(5.0, "of lpft's first phase", _positive),
-    'probe_learning_rate': ConfigKey(3e-3, "of lpft's first phase", _positive),
+    'probe_epochs': ConfigKey(5.0, "of lpft's first phase", positive),
+    'probe_learning_rate': ConfigKey(3e-3, "of lpft's first phase", positive),
     # The batch and the loss.
-    'epochs': ConfigKey(10.0, 'of the last phase', _positive),
-    'batch_size': ConfigKey(128, 'of all devices and processes together', _positive),
+    'epochs': ConfigKey(10.0, 'of the last phase', positive),
+    'batch_size': ConfigKey(128, 'of all devices and processes together', positive),
     'accumulation': ConfigKey(
-        1, 'micro-batches that a batch is cut into, one after the other; the update is the whole batch\'s', _positive,
+        1, 'micro-batches that a batch is cut into, one after the other; the update is the whole batch\'s', positive,
         compiled=True,
     ),
     'sampler': ConfigKey('shuffle', "or 'balanced': every class equally often"),
     'class_weights': ConfigKey('none', "or 'balanced': the loss counts rare classes for more"),
     # The optimizer.
     'optimizer': ConfigKey('adamw', "or 'sgd', 'lamb'", compiled=True),
-    'learning_rate': ConfigKey(1e-3, 'of the last phase, after the warm-up', _positive),
-    'warmup_epochs': ConfigKey(1.0, 'epochs in which the learning rate rises from 0', _not_negative),
-    'weight_decay': ConfigKey(0.05, 'of kernels', _not_negative, compiled=True),
-    'clip_norm': ConfigKey(0.0, 'largest norm of the gradient; 0: no clipping', _not_negative, compiled=True),
+    'learning_rate': ConfigKey(1e-3, 'of the last phase, after the warm-up', positive),
+    'warmup_epochs': ConfigKey(1.0, 'epochs in which the learning rate rises from 0', not_negative),
+    'weight_decay': ConfigKey(0.05, 'of kernels', not_negative, compiled=True),
+    'clip_norm': ConfigKey(0.0, 'largest norm of the gradient; 0: no clipping', not_negative, compiled=True),
     'ema_decay': ConfigKey(
         0.0, 'of the moving average of the parameters, which is then evaluated; 0: none', _share, compiled=True
     ),
     'early_stopping_epochs': ConfigKey(
-        0, 'patience: epochs without a better validation score that end a phase; 0: never', _not_negative
+        0, 'patience: epochs without a better validation score that end a phase; 0: never', not_negative
     ),
     # Augmentation and regularisation.
     'label_smoothing': ConfigKey(0.0, 'share of the target that is spread over all classes', _share),
     'dropout': ConfigKey(0.0, 'share of the pooled features dropped while training', _share, compiled=True),
-    'mixup': ConfigKey(0.0, 'parameter of the beta distribution of the shares; 0: off', _not_negative),
-    'cutmix': ConfigKey(0.0, 'parameter of the beta distribution of the shares; 0: off', _not_negative),
+    'mixup': ConfigKey(0.0, 'parameter of the beta distribution of the shares; 0: off', not_negative),
+    'cutmix': ConfigKey(0.0, 'parameter of the beta distribution of the shares; 0: off', not_negative),
     'flip': ConfigKey(True, 'mirror half of the images left to right'),
-    'shift': ConfigKey(0, 'random shifts of up to this many stored pixels', _not_negative),
+    'shift': ConfigKey(0, 'random shifts of up to this many stored pixels', not_negative),
     'crop_scale': ConfigKey(0.0, 'random resized crops of at least this share of the area; 0: none', _share),
-    'rand_augment_layers': ConfigKey(0, 'random operations per image; 0: none', _not_negative),
+    'rand_augment_layers': ConfigKey(0, 'random operations per image; 0: none', not_negative),
     'rand_augment_magnitude': ConfigKey(9.0, 'from 0 to 30', _magnitude),
     # Devices and memory.
     'dtype': ConfigKey(
         'float32', "of the computation, or 'bfloat16'; parameters are always float32",
-        _one_of('float32', 'bfloat16'), compiled=True,
+        one_of('float32', 'bfloat16'), compiled=True,
     ),
     'gradient_checkpointing': ConfigKey(
         False, 'blocks are computed again in the backward pass: less memory, more time', compiled=True
     ),
     'mesh.data': ConfigKey(-1, 'devices that share the batch; -1: all that are left', _all_or_positive, free=True),
-    'mesh.fsdp': ConfigKey(1, 'devices that share the batch and the parameters', _positive, free=True),
+    'mesh.fsdp': ConfigKey(1, 'devices that share the batch and the parameters', positive, free=True),
     # Reading.
-    'threads': ConfigKey(0, 'that read the data; 0: one per core', _not_negative, free=True),
+    'threads': ConfigKey(0, 'that read the data; 0: one per core', not_negative, free=True),
     'processes': ConfigKey(
-        0, 'that read the data, each with its threads; 0: only threads', _not_negative, free=True
+        0, 'that read the data, each with its threads; 0: only threads', not_negative, free=True
     ),
-    'prefetch': ConfigKey(4, 'batches read ahead', _positive, free=True),
-    'bad_files_limit': ConfigKey(10, 'more unreadable examples than this end the run', _not_negative),
+    'prefetch': ConfigKey(4, 'batches read ahead', positive, free=True),
+    'bad_files_limit': ConfigKey(10, 'more unreadable examples than this end the run', not_negative),
     # What is told and kept.
     'non_finite': ConfigKey(
         'stop', "at a loss or gradient that is not finite; or 'skip': leave this step's update out",
-        _one_of('stop', 'skip'), free=True,
+        one_of('stop', 'skip'), free=True,
     ),
-    'evaluate_epochs': ConfigKey(1, 'epochs between evaluations on the validation split', _positive),
-    'log_steps': ConfigKey(0, "steps between rows in metrics.jsonl; 0: only the epochs' rows", _not_negative),
+    'evaluate_epochs': ConfigKey(1, 'epochs between evaluations on the validation split', positive),
+    'log_steps': ConfigKey(0, "steps between rows in metrics.jsonl; 0: only the epochs' rows", not_negative),
     'tensorboard': ConfigKey(False, 'write TensorBoard files too', free=True),
     'wandb_project': ConfigKey('', 'project of Weights & Biases; empty: none', free=True),
-    'checkpoint_epochs': ConfigKey(1.0, 'epochs between checkpoints', _positive, free=True),
-    'keep_checkpoints': ConfigKey(2, 'how many of the newest checkpoints stay', _positive, free=True),
+    'checkpoint_epochs': ConfigKey(1.0, 'epochs between checkpoints', positive, free=True),
+    'keep_checkpoints': ConfigKey(2, 'how many of the newest checkpoints stay', positive, free=True),
     'keep_best': ConfigKey(False, 'the result is the epoch with the best validation score, not the last one'),
 }  # fmt: skip
 

@@ -66,6 +66,11 @@ class TestPlan:
             ({'fractions': (0.0,)}, r'label fractions lie in \(0, 1\], not 0.0'),
             ({'fractions': (1.5,)}, r'label fractions lie in \(0, 1\], not 1.5'),
             ({'seeds': ()}, "'seeds' is empty"),
+            ({'seeds': (0, -1)}, "'seeds' must lie between 0 and 4294967295, not -1"),
+            ({'seeds': (1 << 70,)}, "'seeds' must lie between 0 and 4294967295"),
+            ({'batch_size': 0}, "'batch_size' must be positive, not 0"),
+            ({'stored_size': 0}, "'stored_size' must be positive, not 0"),
+            ({'fit': 'nonsense'}, "unknown fit 'nonsense'"),
             ({'backbones': ('pixels',), 'regimes': ('scratch',)}, 'the axes span no cell'),
         ],
     )

@@ -110,6 +110,23 @@ def test_a_flipped_byte_costs_its_shard_and_is_said(tmp_path, capsys, place):
     assert capsys.readouterr().err == ''
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [('"3"', '"4"'), ('"unreadable"', '"unreadablf"'), ('"examples"', '"examplez"')]
+)
+    ('old', 'new'), [('"3"', '"4"'), ('"unreadable"', '"unreadablf"'), ('"examples"', '"examplez"')]
+)
+def test_a_changed_record_of_an_unfinished_pass(tmp_path, capsys, old, new):
+    """It says which examples could not be read: another one would become features of zeros."""
+    with pytest.raises(UserError, match='no more'):
+        fetch(tmp_path, Computing(lambda number: _raise(UserError('no more')) if number == 2 else None, [3]))
+    record = entry_of(tmp_path) / '00000.json'
+    assert old in record.read_text()
+    record.write_text(record.read_text().replace(old, new))
+    assert fetch(tmp_path, Computing(unreadable=[3])) == [0, 2]
+    assert '00000.npy' in capsys.readouterr().err
+    assert Store(tmp_path).find(IDENTITY, BOUNDS).unreadable == {3: 'damaged'}
+
+
 def test_a_flipped_byte_in_an_unfinished_pass(tmp_path, capsys):
     with pytest.raises(UserError, match='no more'):
         fetch(tmp_path, Computing(lambda number: _raise(UserError('no more')) if number == 2 else None))

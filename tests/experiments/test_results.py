@@ -97,6 +97,36 @@ class TestRows:
         with pytest.raises(UserError, match=r'line 2 of .*results.jsonl is no row of results'):
             rows.read(tmp_path)
 
+    @pytest.mark.parametrize(
+        'damage',
+        [
+            lambda row: row['metrics']['test'].update(accuracy='abc'),
+            lambda row: row['metrics']['test'].clear(),
+            lambda row: row.update(costs=[]),
+            lambda row: row['data'].clear(),
+            lambda row: row['cell'].update(seed='x'),
+        ],
+    )
+    def test_a_row_whose_values_are_of_other_types_is_named(self, tmp_path, damage):
+        content = make_row().as_json()
+        damage(content)
+        atomic_files.write_jsonl(tmp_path / rows.RESULTS, [content])
+        with pytest.raises(UserError, match=r'line 1 of .*results.jsonl is no row of results'):
+            rows.read(tmp_path)
+
+    def test_a_byte_that_is_no_text_damages_its_line_only(self, tmp_path):
+        rows.write(tmp_path, [make_row()])
+        with (tmp_path / rows.RESULTS).open('ab') as stream:
+            stream.write(b'\xff{}\n')
+        with pytest.raises(UserError, match=r'line 2 of .*results.jsonl is no row of results'):
+            rows.read(tmp_path)
+
+    @pytest.mark.parametrize('content', ['[]', '{}', '{"config": {}}'])
+    def test_a_result_of_a_training_without_its_values_is_named(self, tmp_path, content):
+        (tmp_path / rows.RESULT).write_text(content)
+        with pytest.raises(UserError, match=r'result\.json is no row of results'):
+            rows.read(tmp_path)
+
     def test_a_damaged_result_is_named(self, tmp_path):
         (tmp_path / rows.RESULT).write_text('{')
         with pytest.raises(UserError, match=r'result\.json is no JSON file'):
