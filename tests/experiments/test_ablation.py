@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,18 +24,48 @@ from experiments.cli import atomic_files, versions
 from experiments.cli.exit_status import Preempted
 from experiments.data import loading
 from experiments.features.extractor import Extractor
+from experiments.features.store import Store
 from experiments.results import tables
 
 
-def run(config, workdir, dataset=None) -> Engine:
-    made = dataset or make_dataset('digits')
-    runner = Engine(config, workdir, lambda name: made)
+def run(config, workdir, store=None) -> Engine:
+    made = make_dataset('digits')
+    runner = Engine(config, workdir, lambda name: made, store)
     runner.run(cells.plan(config))
     return runner
 
 
 def metrics(workdir) -> list:
     return [(row['cell'], row['metrics']) for row in atomic_files.read_jsonl(workdir / 'results.jsonl')]
+
+
+# Two fractions and two seeds of each frozen regime.
+FINISHED = make_config(regimes=('linear', 'knn', 'ridge'))
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory) -> tuple[Path, list]:
+    """The work directory of ``FINISHED``, and which backbones were asked for their features on the way."""
+    workdir, passes = tmp_path_factory.mktemp('finished'), []
+    with pytest.MonkeyPatch.context() as patched:
+        spied = _spy(Extractor.__call__, lambda backbone, dataset: passes.append(backbone))
+        patched.setattr(Extractor, '__call__', spied)
+        run(FINISHED, workdir)
+    return workdir, passes
+
+
+# One fraction of every regime, training included.
+ALL_REGIMES = make_config(
+    backbones=('vit_micro@random', 'pixels'), regimes=('linear', 'knn', 'ridge', 'scratch'), fractions=(1.0,)
+)
+
+
+@pytest.fixture(scope='module')
+def all_regimes(tmp_path_factory) -> Path:
+    """The work directory of ``ALL_REGIMES``."""
+    workdir = tmp_path_factory.mktemp('regimes')
+    run(ALL_REGIMES, workdir)
+    return workdir
 
 
 class TestPlan:
@@ -88,17 +119,12 @@ class TestPlan:
 
 
 class TestRun:
-    def test_all_regimes_end_in_results_predictions_and_report(self, tmp_path, capsys):
-        config = make_config(
-            backbones=('vit_micro@random', 'pixels'),
-            regimes=('linear', 'knn', 'ridge', 'scratch'),
-            fractions=(1.0,),
-        )
-        run(config, tmp_path)
-        rows = atomic_files.read_jsonl(tmp_path / 'results.jsonl')
+    def test_all_regimes_end_in_results_predictions_and_report(self, all_regimes, tmp_path, capsys):
+        config = ALL_REGIMES
+        rows = atomic_files.read_jsonl(all_regimes / 'results.jsonl')
         assert {Cell.from_json(row['cell']) for row in rows} == set(cells.plan(config))
         for row in rows:
-            with np.load(tmp_path / row['predictions']) as predictions:
+            with np.load(all_regimes / row['predictions']) as predictions:
                 right = predictions['predictions'] == predictions['targets']
                 assert right.mean() == row['metrics']['test']['accuracy']
                 assert predictions['ids'].tolist() == sorted(predictions['ids'].tolist())
@@ -120,28 +146,34 @@ class TestRun:
         assert by_regime['pixels', 'knn']['depends_on_seed'] is False
         assert by_regime['vit_micro', 'knn']['depends_on_seed'] is True
         assert by_regime['vit_micro', 'scratch']['config']['training']['learning_rate'] == 1e-3
-        assert not (tmp_path / 'features').exists()
+        assert not (all_regimes / 'features').exists()
 
-        report.write([tmp_path], tmp_path)
+        report.write([all_regimes], tmp_path)
         assert 'vit_micro' in capsys.readouterr().out
         assert all((tmp_path / name).stat().st_size > 100 for name in report.FILES)
 
-    @pytest.mark.parametrize(
-        'changes',
-        [{'backbones': ('vit_micro@random',), 'seeds': (0,)}, pytest.param({}, marks=pytest.mark.slow)],
-        ids=['one cell a regime', 'all'],
-    )
-    def test_same_config_and_seed_give_identical_metrics(self, tmp_path, changes):
-        config = make_config(regimes=('linear', 'knn', 'ridge', 'scratch'), fractions=(1.0,), **changes)
-        run(config, tmp_path / 'one')
-        run(config, tmp_path / 'other')
+    def test_same_config_and_seed_give_identical_metrics(self, all_regimes, tmp_path):
+        """A cell of each regime."""
+        config = make_config(backbones=('vit_micro@random',), regimes=ALL_REGIMES.regimes, fractions=(1.0,), seeds=(0,))
+        run(config, tmp_path)
+        again = metrics(tmp_path)
+        assert len(again) == 4
+        assert all(each in metrics(all_regimes) for each in again)
+
+    @pytest.mark.slow
+    def test_same_config_and_seed_give_identical_metrics_whatever_is_stored(self, tmp_path):
+        config = make_config(regimes=ALL_REGIMES.regimes, fractions=(1.0,))
+        for name in ('one', 'other'):
+            run(config, tmp_path / name, store=Store(tmp_path / f'store of {name}'))
         assert metrics(tmp_path / 'one') == metrics(tmp_path / 'other')
 
-    def test_finished_cells_are_not_run_again(self, tmp_path, monkeypatch):
-        config = make_config()
-        runner = run(config, tmp_path)
+    def test_finished_cells_are_not_run_again(self, finished, tmp_path):
+        config = FINISHED
+        shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+        runner = Engine(config, tmp_path, lambda name: make_dataset('digits'))
         assert runner.pending(cells.plan(config)) == []
         before = (tmp_path / 'results.jsonl').read_bytes()
+        assert len(before.splitlines()) == len(cells.plan(config))
 
         def fail(*_):
             raise AssertionError('a finished ablation reads no data')
@@ -149,11 +181,8 @@ class TestRun:
         Engine(config, tmp_path, fail).run(cells.plan(config))
         assert (tmp_path / 'results.jsonl').read_bytes() == before
 
-    def test_each_frozen_backbone_runs_once_per_data_set(self, tmp_path, monkeypatch):
-        passes = []
-        spied = _spy(Extractor.__call__, lambda backbone, dataset: passes.append(backbone))
-        monkeypatch.setattr(Extractor, '__call__', spied)
-        run(make_config(regimes=('linear', 'knn', 'ridge')), tmp_path)
+    def test_each_frozen_backbone_runs_once_per_data_set(self, finished):
+        _, passes = finished
         # Random weights are drawn anew for each seed; pixels are one pass.
         assert len(passes) == len(set(passes)) == 2 + 2 + 1
 
@@ -193,18 +222,14 @@ def _spy(function, tell):
 
 
 class TestTables:
-    def entries(self, tmp_path):
-        run(make_config(), tmp_path)
-        return tables.load(tmp_path)
-
-    def test_text_csv_and_markdown_agree(self, tmp_path):
-        entries = self.entries(tmp_path)
+    def test_text_csv_and_markdown_agree(self, finished):
+        entries = tables.load(finished[0])
         view = tables.view(entries, 'digits')
         lines = tables.markdown(view).splitlines()
         rows = [line for line in lines if line.startswith('| ')][1:]
-        assert len(rows) == 3 * 2
+        assert len(rows) == 3 * 3
         csv_rows = tables.csv_text(entries).splitlines()
-        assert len(csv_rows) == 1 + 3 * 2 * 2
+        assert len(csv_rows) == 1 + 3 * 3 * 2
         for entry in entries:
             mean = np.mean(entry.scores)
             assert any(f',{mean}' in row for row in csv_rows)

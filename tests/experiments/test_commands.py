@@ -230,18 +230,33 @@ def test_an_ablation_on_a_disk_that_refuses_and_is_repaired(tmp_path, make, undo
     assert done.stdout.rstrip().endswith('15')
 
 
-def test_exit_status_and_help_of_the_real_process(tmp_path):
+def test_an_argument_is_missing(capsys):
+    assert '--workdir' in fails(capsys, ablate.main, '--config', QUICKSTART)
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as exit:
+        command_line.run(lambda _: train.main(['--help']))
+    assert not exit.value.code
+    assert '--data_dir' in capsys.readouterr().out
+
+
+def launch(*arguments) -> subprocess.CompletedProcess:
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '100'}
+    command = [sys.executable, '-m', *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
-    def launch(*arguments):
-        command = [sys.executable, '-m', *arguments]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
+def test_exit_status_of_the_real_process(tmp_path):
     bad = launch(
         'experiments.ablate', '--config', QUICKSTART, '--workdir', str(tmp_path), "--config.backbones=('vit_mikro',)"
     )
     assert bad.returncode == 2
     assert bad.stderr == "error: unknown backbone 'vit_mikro'; did you mean 'vit_micro' or 'resnet_micro'?\n"
+
+
+@pytest.mark.slow
+def test_exit_status_and_help_of_other_real_processes():
     missing = launch('experiments.ablate', '--config', QUICKSTART)
     assert missing.returncode == 2
     assert '--workdir' in missing.stderr

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -16,6 +17,7 @@ from backbones.preprocessing import Preprocessing
 from experiments import tasks
 from experiments.tasks import classification
 from experiments.training import config as configuration
+from experiments.training import programs
 from experiments.training.session import Session
 
 PREPROCESSING = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, size=8)
@@ -39,7 +41,16 @@ def test_a_batch_is_what_the_task_says_it_is(tmp_path):
     assert jax.eval_shape(lambda: session.device_put(host)).keys() == session.programs.abstract_batch().keys()
 
 
-def test_a_sweep_compiles_once(tmp_path):
+@pytest.fixture
+def unbuilt(monkeypatch) -> Iterator[None]:
+    """Programs that are not there yet are not built either, only told apart."""
+    monkeypatch.setattr(programs, 'Programs', lambda *_: object())
+    programs.programs.cache_clear()
+    yield
+    programs.programs.cache_clear()
+
+
+def test_a_sweep_compiles_once(tmp_path, unbuilt):
     """Rates, seeds, lengths and what is written do not enter a program; what does makes another one."""
     first = make_session(tmp_path)
     for changes in ({'learning_rate': 0.1}, {'seed': 3}, {'epochs': 7.0}, {'warmup_epochs': 0.0}, {'log_steps': 1}):
