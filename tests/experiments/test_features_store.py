@@ -111,8 +111,6 @@ def test_a_flipped_byte_costs_its_shard_and_is_said(tmp_path, capsys, place):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [('"3"', '"4"'), ('"unreadable"', '"unreadablf"'), ('"examples"', '"examplez"')]
-)
     ('old', 'new'), [('"3"', '"4"'), ('"unreadable"', '"unreadablf"'), ('"examples"', '"examplez"')]
 )
 def test_a_changed_record_of_an_unfinished_pass(tmp_path, capsys, old, new):
