@@ -325,7 +325,7 @@ def test_checkpoint_of_a_training(tmp_path: Path):
     import optax
 
     from experiments.training.checkpoints import Checkpoints
-    from experiments.training.step import create_state
+    from experiments.training.state import create_state
 
     images = np.zeros((1, 32, 32, 3), np.float32)
     variables = backbones.create_classifier('resnet_micro', 3).init(jax.random.key(0), images)
@@ -345,7 +345,7 @@ def unfinished(directory: Path, variables: dict, mask: dict, **fields) -> None:
     import optax
 
     from experiments.training.checkpoints import Checkpoints
-    from experiments.training.step import create_state
+    from experiments.training.state import create_state
 
     averaged = 'average' in fields
     state = create_state(variables, mask, optax.sgd(0.1), jax.random.key(1), averaged)

@@ -195,7 +195,7 @@ class TestTaps:
         for tap, values in expected.items():
             taps.check(name, model, tap)
             assert taken[tap].dtype == jnp.float32
-            np.testing.assert_allclose(taken[tap], values, atol=1e-6)
+            np.testing.assert_allclose(taken[tap], values, rtol=1e-6, atol=1e-6)
             assert taps.channels(model, tap, (8, 8)) == values.shape[-1]
         for tap in taps.TAPS.keys() - expected.keys():
             with pytest.raises(UserError, match=f"{name} has no tap '{tap}'; it has 'pooled', 'stages', 'unpooled'"):

@@ -34,7 +34,7 @@ def test_a_quiet_one_writes_nothing(tmp_path, capsys):
     with make_monitor(tmp_path, is_main_process=False, tensorboard=True) as monitor:
         monitor.row(1, {'loss': 1.0}, now=True)
         monitor.event('resumed', 'resumed after step 0')
-        monitor.advance(monitor.task('training', 10), completed=1, note='loss 1')
+        monitor.advance(monitor.bar('training', 10), completed=1, note='loss 1')
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ('', '')
 

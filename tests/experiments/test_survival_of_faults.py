@@ -228,7 +228,7 @@ def test_images_that_break_while_a_training_runs(tmp_path, monkeypatch):
     assert isinstance(dataset.images, decoding.DecodedImages)
     broken = [tmp_path / 'data' / 'train' / name for name in ('a/03.png', 'b/05.png', 'b/07.png')]
     names = [str(path.relative_to(tmp_path / 'data')) for path in broken]
-    content = broken[2].read_bytes()
+    contents = [path.read_bytes() for path in broken]
 
     with Accident(2, lambda: [path.write_bytes(b'') for path in broken[:2]]) as accident:
         trained = loop.run(Session(config, dataset, tmp_path / 'run'), interruption=accident)
@@ -240,7 +240,7 @@ def test_images_that_break_while_a_training_runs(tmp_path, monkeypatch):
     assert trained.steps == 18
 
     # One more than the limit, from the second epoch on.
-    for path in broken:
+    for path, content in zip(broken, contents, strict=True):
         path.write_bytes(content)
     accident = Accident(9, lambda: [path.write_bytes(b'') for path in broken])
     with accident, pytest.raises(UserError, match='at most 2 are skipped') as caught:
@@ -248,7 +248,7 @@ def test_images_that_break_while_a_training_runs(tmp_path, monkeypatch):
     assert all(name in str(caught.value) for name in names)
     with Checkpoints(tmp_path / 'other' / 'checkpoints') as checkpoints:
         assert 6 in checkpoints.steps()
-    for path in broken:
+    for path, content in zip(broken, contents, strict=True):
         path.write_bytes(content)
     assert loop.fit(config, dataset, tmp_path / 'other').steps == 18
 
