@@ -333,9 +333,7 @@ class View:
         sizes: dict[str, set[int]] = {}
         for entry in self.entries:
             sizes.setdefault(entry.regime, set()).update(entry.choices)
-        counts = [
-            f'{regime} among {" or ".join(map(str, sorted(found)))}' for regime, found in sorted(sizes.items()) if found
-        ]
+        counts = [f'{regime} among {_several(sorted(found))}' for regime, found in sorted(sizes.items()) if found]
         validation = next((e.data['validation_examples'] for e in self.entries if e.data['validation_examples']), None)
         where = f' on {validation:,} validation images' if validation else ''
         return f'Hyper-parameters were selected{where}' + (f' ({", ".join(counts)} settings).' if counts else '.')
@@ -380,6 +378,10 @@ def view(entries: Sequence[Entry], dataset: str) -> View:
     rows = [tuple(found.get(fraction) for fraction in fractions) for found in by_row.values()]
     rows.sort(key=lambda row: [-(entry.interval[0] if entry else 0) for entry in reversed(row)])
     return View(dataset, fractions, tuple(rows))
+
+
+def _several(numbers: Sequence[int]) -> str:
+    return ' or '.join(map(str, numbers)) if len(numbers) < 3 else f'{numbers[0]} to {numbers[-1]}'
 
 
 def rich_table(shown: View) -> Table:
