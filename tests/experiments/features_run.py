@@ -2,7 +2,7 @@
 
     python features_run.py SETTINGS
 
-SETTINGS is a JSON object: ``directory`` of all processes, their ``count``, the ``number`` of this one, and the ``port``.
+SETTINGS is a JSON object: ``directory`` of all processes, their ``count``, ``number`` of this one, and ``port``.
 """
 
 import hashlib
