@@ -1,6 +1,6 @@
 """Vision backbones as pure-function Flax modules, interchangeable behind one contract.
 
-Names are imported when they are first used, so that what only needs ``backbones.errors`` does not wait for JAX.
+Names are imported on first use, so that code that needs only ``backbones.errors`` does not wait for JAX.
 """
 
 import importlib
@@ -32,7 +32,7 @@ __all__ = [
     'save_weights',
 ]
 
-# The module of each name; what is not here is a module itself.
+# The module that defines each name; a name that is not here is itself a module.
 _MODULES = {
     'BackboneInfo': 'features',
     'Features': 'features',
@@ -57,7 +57,7 @@ def __getattr__(name: str) -> Any:
         value = importlib.import_module(f'{__name__}.{name}')
     else:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    globals()[name] = value  # the next access does not come here
+    globals()[name] = value  # so that the next access bypasses this function
     return value
 
 

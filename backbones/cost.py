@@ -1,8 +1,8 @@
-"""What a forward pass costs, in floating-point operations: the one definition, for every table, plot and card.
+"""What a forward pass costs, in floating-point operations: the one definition, for every table, plot and model card.
 
-FLOPs are those of the matrix products and convolutions of the traced program, before any compiler changes it, so they
-are the same on every platform. A multiply-add is two; many papers and tables count it as one, so their number is half
-of ours. Everything else (activations, normalisations, softmax, resizing) is left out, as papers leave it out.
+FLOPs are those of the matrix products and convolutions in the traced program, before any compiler changes it, so they
+are the same on every platform. A multiply-add counts as two; many papers and tables count it as one, so their numbers
+are half of ours. Everything else (activations, normalisations, softmax, resizing) is left out, as it is in papers.
 """
 
 import math
@@ -21,9 +21,9 @@ def count_flops(module: nn.Module, image_size: int | tuple[int, int], channels: 
     """FLOPs of one image through the module in inference mode; nothing is computed.
 
     Args:
-        module: takes images and ``train``.
+        module: a module called with images and ``train``.
         image_size: height and width of the image in pixels; a number stands for a square.
-        channels: of the image.
+        channels: number of channels of the image.
     """
     images = jax.ShapeDtypeStruct((1, *as_size(image_size), channels), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
@@ -33,8 +33,8 @@ def count_flops(module: nn.Module, image_size: int | tuple[int, int], channels: 
 def forward_flops(apply: Callable[..., Any], *arguments: Any) -> int:
     """FLOPs of one call of any function; nothing is computed.
 
-    The steps of a ``scan`` all count, and of a ``cond`` the dearest branch. The body of a ``while`` counts once, as no
-    one can tell how often it will run.
+    Every step of a ``scan`` counts, and of a ``cond`` only the most expensive branch. The body of a ``while`` counts
+    once, as nobody can tell how often it will run.
 
     Args:
         apply: a function that jax can trace, such as ``(variables, images) → outputs``.
@@ -55,7 +55,8 @@ def _count(jaxpr: Any) -> int:
             features = equation.invars[1].aval.shape[equation.params['dimension_numbers'].rhs_spec[0]]
             total += 2 * _size(equation.outvars[0]) * _size(equation.invars[1]) // features
         elif equation.primitive.name == 'cond':
-            # One lowering per platform; those without a convolution spell it out as multiplications and additions.
+            # The branches may be the lowerings for several platforms; one without a convolution multiplies and adds
+            # elementwise, which does not count.
             total += max(_count(branch.jaxpr) for branch in equation.params['branches'])
         else:
             times = equation.params['length'] if equation.primitive.name == 'scan' else 1
@@ -75,7 +76,7 @@ def _jaxpr_of(parameter: object) -> Any:
     return parameter if isinstance(parameter, core.Jaxpr) else None
 
 
-# At the size of images that ``info`` gives; a test compares each with ``count_flops``.
+# At the image size that ``info`` gives; a test compares each value with ``count_flops``.
 GFLOPS: dict[str, float] = {
     'vgg16': 30.93,
     'vgg16_bn': 30.93,

@@ -1,7 +1,7 @@
-"""How deep in a model each parameter lies, found by watching a forward pass; no table per family.
+"""How deep in a model each parameter lies, found by observing a forward pass; no table per family.
 
-Parameter trees are those of ``create_classifier``. What is assumed of a backbone is what all of them share: a stage is
-a direct child named ``stageN``, and where a stage names its blocks, it names them ``blockM``.
+Parameter trees are those of ``create_classifier``. The only assumption about a backbone is what all of them share: a
+stage is a direct child named ``stageN``, and where a stage names its blocks, it names them ``blockM``.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from backbones.errors import UserError, unknown
 KINDS = ('stage', 'block')
 Kind = Literal['stage', 'block']
 
-# Path of a module such as 'backbone/stage1/block1' → its position among all that inference runs.
+# Path of a module such as 'backbone/stage1/block1' → its position among all modules that inference runs.
 Order = Mapping[str, int]
 
 T = TypeVar('T')
@@ -32,7 +32,7 @@ class Unit:
 
     Attributes:
         name: ``'input'``, a stage (``'stage2'``) or a block (``'stage2/block1'``), ``'output'`` or ``'head'``.
-        paths: of its parameters, such as ``'backbone/stage2/block1/conv1/kernel'``, in the order of execution.
+        paths: paths of its parameters, such as ``'backbone/stage2/block1/conv1/kernel'``, in the order of execution.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Unit:
 def visit(
     model: nn.Module, variables: dict, images_shape: tuple[int, ...], look: Callable[[nn.Module], T]
 ) -> dict[str, T]:
-    """What ``look`` says of each module that inference runs, by path, in the order of their first calls.
+    """What ``look`` returns for each module that inference runs, by path, in the order of first calls.
 
-    Nothing is computed. A module that only runs in training, such as an auxiliary head, is left out.
+    Nothing is computed. A module that runs only in training, such as an auxiliary head, is left out.
 
     Args:
-        model: takes images and ``train``.
-        variables: of the model, arrays or their shapes.
+        model: a module called with images and ``train``.
+        variables: the model's variables, arrays or their shapes.
         images_shape: ``(batch, height, width, channels)``, a size that the model accepts.
-        look: is given the module while it is bound; it must keep no reference to it.
+        look: called with each module while it is bound; it must not keep a reference to it.
     """
     images = jax.ShapeDtypeStruct(images_shape, jnp.float32)
     seen: dict[str, T] = {}
@@ -74,7 +74,7 @@ def execution_order(model: nn.Module, variables: dict, images_shape: tuple[int, 
 
     Args:
         model: a ``Model``.
-        variables: of the model, arrays or their shapes.
+        variables: the model's variables, arrays or their shapes.
         images_shape: ``(batch, height, width, channels)``, a size that the model accepts.
     """
     return {path: position for position, path in enumerate(visit(model, variables, images_shape, lambda module: None))}
@@ -83,21 +83,21 @@ def execution_order(model: nn.Module, variables: dict, images_shape: tuple[int, 
 def units(params: dict, order: Order, kind: Kind) -> list[Unit]:
     """All parameters by depth: ``input``, each stage or block in order of execution, ``output``, ``head``.
 
-    ``input`` is what runs before the first stage (stem, embedding, tokens, positions), and may be empty, and so may
-    ``output``, what runs after the last one (final normalisation, hidden layers). Whatever inference does not run
-    belongs to the head: an auxiliary head only serves the loss. A stage without parameters is no unit.
+    ``input`` is what runs before the first stage (stem, embedding, tokens, positions), ``output`` what runs after the
+    last one (final normalisation, hidden layers); either may be empty. Whatever inference does not run belongs to the
+    head: an auxiliary head serves only the loss. A stage without parameters is not a unit.
 
     The blocks of a stage are its children ``blockM`` or, in a stage that has none, every child with a kernel (the
-    convolutions of VGG, the layers of YOLO). What else a stage has belongs to the block that it runs after (a
+    convolutions of VGG, the layers of YOLO). Anything else in a stage belongs to the block that it runs after (a
     transition, a normalisation), or to the first one (downsampling).
 
     Args:
-        params: of a ``Model``, arrays or their shapes; adapters beside a kernel may be among them.
-        order: of the same model, by ``execution_order``.
+        params: parameters of a ``Model``, arrays or their shapes; adapters beside a kernel may be among them.
+        order: that of the same model, from ``execution_order``.
         kind: ``'stage'`` or ``'block'``.
 
     Raises:
-        UserError: another kind, or parameters of no classifier with stages.
+        UserError: an unknown kind, or parameters that are not those of a classifier with stages.
     """
     if kind not in KINDS:
         raise unknown('kind of unit', kind, KINDS)
@@ -120,7 +120,7 @@ def units(params: dict, order: Order, kind: Kind) -> list[Unit]:
 
 
 def _blocks(stage: str, paths: list[str], leaves: Mapping) -> list[Unit]:
-    """The parameters of one stage, which are in the order of execution, by block."""
+    """The parameters of one stage, given in the order of execution, by block."""
     children: dict[str, list[str]] = {}
     for path in paths:
         children.setdefault(path.split('/')[2], []).append(path)

@@ -9,7 +9,7 @@ class UserError(ValueError):
 
 
 def unknown(kind: str, value: object, choices: Iterable[str]) -> UserError:
-    """An error for a name that is not among ``choices``, which offers the nearest ones."""
+    """An error for a name that is not among ``choices``; it suggests the nearest ones."""
     choices = sorted(choices)
     near = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
     hint = f'did you mean {" or ".join(map(repr, near))}?' if near else f'valid choices: {", ".join(choices)}'
@@ -17,7 +17,7 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> UserError:
 
 
 def check_image_size(shape: tuple[int, ...], least: int) -> None:
-    """Refuse images ``[batch, height, width, channels]`` of which a network's pools would leave nothing.
+    """Refuse images ``[batch, height, width, channels]`` that a network's pools would reduce to nothing.
 
     Raises:
         UserError: a side is shorter than ``least`` pixels.

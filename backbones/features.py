@@ -13,9 +13,9 @@ class Features:
     """What a backbone returns.
 
     Attributes:
-        stages: ``'stage1'`` to ``'stageN'``, maps in NHWC layout for CNN and ViT alike, shallow to deep.
+        stages: feature maps ``'stage1'`` to ``'stageN'``, NHWC for CNN and ViT alike, from shallow to deep.
         pooled: what the reference's classifier sees, after the final normalisation and the pooling.
-        tokens: prefix tokens (class token first) and then patches after the final normalisation; ``None`` for a CNN.
+        tokens: prefix tokens (class token first), then patches, after the final normalisation; ``None`` for a CNN.
     """
 
     stages: dict[str, Float[Array, 'batch height width channels']]
@@ -34,13 +34,13 @@ class StageInfo:
 
 @dataclasses.dataclass(frozen=True)
 class BackboneInfo:
-    """Static facts of a registered backbone.
+    """Static facts about a registered backbone.
 
     Attributes:
         name: the registered name.
         family: ``'cnn'`` or ``'vit'``.
         params: number of parameters without a classifier.
-        stages: one entry per stage, shallow to deep.
+        stages: one entry per stage, from shallow to deep.
         pooled: channels of ``Features.pooled``.
         image_size: side in pixels of the square images it is meant for.
         preprocessing: what its published weights expect.

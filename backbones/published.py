@@ -1,7 +1,7 @@
-"""Where published weights of each backbone are, in the form that ``load_weights`` takes; the first is the usual one.
+"""Sources of published weights for each backbone, in the form that ``load_weights`` takes; the first is the usual one.
 
-What lies on the hub brings its own configuration, and its preprocessing with it. Torchvision's files have no hub; they
-are loaded from a path.
+Weights on the hub bring their own configuration, and their preprocessing with it. Torchvision's files are on no hub;
+they are loaded from a path.
 """
 
 

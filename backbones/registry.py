@@ -1,7 +1,7 @@
-"""Every backbone by name: one explicit table, nothing is registered by an import.
+"""Every backbone by name: one explicit table; nothing is registered by an import.
 
 A row says how the module is built and what is known about it without building it. To add a backbone, write its module
-and add a row; ``tests/backbones/test_registry.py`` then asks for its parameter count.
+and add a row; ``tests/backbones/test_registry.py`` then checks its parameter count.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ def _resnet(block, depths, params, **widths) -> Entry:
     )
 
 
-# Torchvision's BatchNorms from B5 on, which are TensorFlow's.
+# From B5 on, torchvision's BatchNorms have TensorFlow's constants.
 _TENSORFLOW_NORM = {'epsilon': 1e-3, 'momentum': 0.99}
 
 
@@ -77,7 +77,7 @@ def _timm_efficientnet(size, crop, **constants) -> Preprocessing:
 
 
 def _efficientnet(width, depth, params, dropout, size, resized, timm, original=None, **options) -> Entry:
-    """``size`` is cut from images of ``resized`` pixels by torchvision; the authors' own weights see ``original``."""
+    """Torchvision crops ``size`` from images of ``resized`` pixels; the authors' own weights expect ``original``."""
     usual = preprocessing.EFFICIENTNET
     whole = usual.replace(size=original or size, crop=1.0)
     return Entry(
@@ -86,7 +86,7 @@ def _efficientnet(width, depth, params, dropout, size, resized, timm, original=N
         params,
         usual.replace(size=size, crop=size / resized),
         dropout=dropout,
-        # What is published for transformers was evaluated on images resized without interpolation.
+        # The weights published for transformers were evaluated on images resized without interpolation.
         layout_preprocessing={
             'timm': timm,
             'lukemelas': whole,
@@ -111,7 +111,7 @@ def _cspnet(block, depths, channels, params, **options) -> Entry:
     return Entry(partial(CSPNet, block, depths, channels, **options), 'cnn', params, preprocessing.CSPNET)
 
 
-# Depth, width and limit of the channels per size, and whether every C3k2 is nested: the same for YOLO11 and YOLO26.
+# Depth, width and channel limit per size, and whether every C3k2 is nested: the same for YOLO11 and YOLO26.
 _YOLO_SIZES = {
     'n': (0.5, 0.25, 1024, False),
     's': (0.5, 0.5, 1024, False),
@@ -360,7 +360,7 @@ def entry(name: str) -> Entry:
 
 
 def info(name: str) -> BackboneInfo:
-    """Static facts of a backbone; no parameters are made."""
+    """Static facts about a backbone; no parameters are created."""
     row = entry(name)
     module = row.constructor()
     stages = tuple(
@@ -383,7 +383,7 @@ def info(name: str) -> BackboneInfo:
 
 
 def preprocessing_of(name: str, layout: str) -> Preprocessing:
-    """What the weights of a layout expect of images, where no configuration comes with them."""
+    """The preprocessing that the weights of a layout expect where no configuration comes with them."""
     row = entry(name)
     return row.layout_preprocessing.get(layout, row.preprocessing)
 

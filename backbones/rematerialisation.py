@@ -1,4 +1,4 @@
-"""Gradient checkpointing: blocks keep their inputs only, and are run again when their gradient is needed.
+"""Gradient checkpointing: blocks keep only their inputs, and are run again when their gradient is needed.
 
 Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
 """
@@ -12,19 +12,19 @@ from backbones.layers.attention import Dense
 from backbones.layers.convolution import Conv
 
 # For ``jax.jit(…, compiler_options=…)`` around a checkpointed step. XLA's CPU compiler drops the barriers that keep the
-# second run after the forward pass. With its default order of operations checkpointing then saves no memory at all;
-# with this one it does for transformers, but still not for networks of convolutions.
+# second run after the forward pass. With its default order of operations, checkpointing then saves no memory at all;
+# with this one it does for transformers, but still not for convolutional networks.
 COMPILER_OPTIONS = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
 
-# The children of stages: the blocks, and what else a stage has beside them.
+# The children of stages: the blocks, and whatever else a stage has beside them.
 BLOCKS = r'(backbone/)?stage\d+/[^/]+'
 
 
 def checkpointed(pattern: str = BLOCKS):
     """A context in which every module whose path matches runs under ``nn.remat``.
 
-    Wrap the ``apply`` that trains, and nothing else about it changes: loss, gradients, statistics and random bits are
-    those of the same call outside. It acts while the function is traced::
+    Wrap the training ``apply`` in it; nothing else changes: loss, gradients, statistics and random bits are those of
+    the same call outside. It acts while the function is traced::
 
         with rematerialisation.checkpointed():
             logits, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])
@@ -37,12 +37,12 @@ def checkpointed(pattern: str = BLOCKS):
         pattern: a regular expression that must match a whole path such as ``backbone/stage3/block2``.
 
     Raises:
-        UserError: the pattern is no regular expression.
+        UserError: the pattern is not a valid regular expression.
     """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UserError(f'the checkpointing pattern {pattern!r} is no regular expression: {error}') from None
+        raise UserError(f'the checkpointing pattern {pattern!r} is not a valid regular expression: {error}') from None
     running: set[tuple[str, ...]] = set()
 
     def interceptor(call, args, kwargs, context):
@@ -56,7 +56,7 @@ def checkpointed(pattern: str = BLOCKS):
         ):
             return call(*args, **kwargs)
 
-        # The lifted module is called by its class: that passes the interceptors once more, which ``running`` stops.
+        # The lifted module is called through its class, which passes the interceptors once more; ``running`` ends that.
         def run(lifted, *args):
             running.add(module.path)
             try:

@@ -18,7 +18,7 @@ class DistilledHead(Dense):
 
 
 class ClassificationHead(nn.Module):
-    """``kernel`` and ``bias``, for every family alike but for DeiT's distilled models, which have two heads.
+    """A linear head, ``kernel`` and ``bias``, for every family; only DeiT's distilled models have two.
 
     Attributes:
         num_classes: number of logits.
@@ -35,7 +35,7 @@ class ClassificationHead(nn.Module):
     @nn.compact
     def __call__(self, features: Features, train: bool = False) -> Float[Array, 'batch num_classes']:
         seen = features.tokens[:, :2] if self.distilled else features.pooled  # ty: ignore[not-subscriptable]
-        # The random stream follows a module's path: as a child of the model it drops what it always dropped.
+        # The random stream depends on a module's path: as a child of the model, it drops what it has always dropped.
         owner = self.parent if isinstance(self.parent, nn.Module) else self
         seen = nn.Dropout(self.dropout, name='Dropout_0', parent=owner)(seen, deterministic=not train)
         linear = (DistilledHead if self.distilled else Dense)(self.num_classes, nn.initializers.zeros, self.dtype)

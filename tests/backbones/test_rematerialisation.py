@@ -143,7 +143,7 @@ def test_what_matches_runs_under_remat_and_nothing_else():
 
 
 def test_a_pattern_that_is_no_regular_expression():
-    with pytest.raises(UserError, match=r"pattern '\(' is no regular expression"):
+    with pytest.raises(UserError, match=r"pattern '\(' is not a valid regular expression"):
         checkpointed('(')
 
 
