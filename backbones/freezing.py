@@ -105,7 +105,7 @@ def join(trainable: dict, frozen: dict) -> dict:
 
 
 def table(params: dict, rules: Sequence[Rule]) -> list[Row]:
-    """What each rule decided, in the order of the rules; a rule with zero leaves matched nothing that earlier rules had left."""
+    """What each rule decided, in the order of the rules; a rule with zero leaves found none left to match."""
     decisions = _decide(params, rules)
     leaves = flatten_dict(params, sep='/')
     rows = []

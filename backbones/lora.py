@@ -91,8 +91,9 @@ def add(params: dict, targets: Sequence[str], rank: int, key: Key[Array, '']) ->
 def applied(scale: float = 1.0):
     """A context in which every adapted module adds ``scale * (x @ lora_a) @ lora_b`` to its output.
 
-    Wrap every ``apply`` with adapted parameters in it, in training and inference. It acts while the function is traced. The
-    product is never added to the kernel, so a frozen kernel costs no gradient. It is computed in the module's dtype.
+    Wrap every ``apply`` with adapted parameters in it, in training and inference. It acts while the function is traced.
+    The product is never added to the kernel, so a frozen kernel costs no gradient. It is computed in the module's
+    dtype.
 
     Args:
         scale: the factor, from ``scale``.

@@ -149,8 +149,8 @@ def _resize(pixels: Array, shape: tuple[int, int], interpolation: str) -> Array:
     method, antialias = _RESIZE_METHODS[interpolation]
     batch, height, _, channels = pixels.shape
     whole = (batch, *shape, channels)
-    # Pillow 12 resizes rows first and hands 8-bit pixels on: after each pass, values are rounded and overshoots clipped.
-    # OpenCV rounds once, after both passes.
+    # Pillow 12 resizes rows first and hands 8-bit pixels on: after each pass, values are rounded and clipped. OpenCV
+    # rounds once, after both passes.
     for target in ((batch, height, shape[1], channels), whole) if antialias else (whole,):
         if target != pixels.shape:
             pixels = jax.image.resize(pixels, target, method, antialias=antialias)

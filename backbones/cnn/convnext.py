@@ -43,7 +43,7 @@ class Stage(nn.Module):
     """A chain of blocks at one resolution; a normalisation and a 2x2 convolution of stride 2 may come before it.
 
     Attributes:
-        channels: of every block.
+        channels: channels of every block.
         downsample: whether the resolution is halved first.
         stochastic_depth: rate of each block; their number is the stage's depth.
         activation, epsilon, layer_scale, dtype: as for the whole network.
@@ -71,16 +71,16 @@ class Stage(nn.Module):
 class ConvNeXt(nn.Module):
     """Four stages (strides 4 to 32) after a 4x4 convolution of stride 4; ``pooled`` is the normalised average.
 
-    Rows and columns that fill no patch of 4 (or no pair, later) are left out, as torch's convolutions leave them out.
+    Last rows and columns that do not fill a patch of 4 (or, later, a pair) are left out, as torch's convolutions do.
 
     Attributes:
-        channels: of each stage.
+        channels: channels of each stage.
         depths: blocks per stage.
         stochastic_depth: rate of the last block while training; rates grow linearly from 0 at the first.
         layer_scale: initial factor of every residual branch.
         activation: a name of ``layers.activations``.
-        epsilon: of every normalisation but the last.
-        head_epsilon: of the last normalisation, for which transformers' configurations say 1e-12.
+        epsilon: constant that every normalisation but the last adds to the variance.
+        head_epsilon: that of the last normalisation, 1e-12 in transformers' configurations.
         dtype: type of the computation.
 
     Raises:
@@ -114,8 +114,8 @@ class ConvNeXt(nn.Module):
         smallest = self.stage_strides()[-1]
         if min(height, width) < smallest:
             raise UserError(
-                f'images of {height}x{width} pixels leave nothing of the last stage of a ConvNeXt; '
-                f'the nearest size that does is {max(height, smallest)}x{max(width, smallest)}'
+                f'images of {height}x{width} pixels leave nothing for the last stage of a ConvNeXt; '
+                f'the nearest size that suffices is {max(height, smallest)}x{max(width, smallest)}'
             )
         x = _Conv(self.channels[0], 4, 4, padding=0, dtype=self.dtype, name='stem_conv')(images)
         x = LayerNorm(self.epsilon, self.dtype, name='stem_norm')(x)

@@ -17,7 +17,7 @@ from backbones.layers.regularisation import StochasticDepth
 
 
 def _conv(module, features: int, kernel_size: int, stride: int = 1, **options) -> ConvNormActivation:
-    """A convolution with the normalisation and the activation of the module that it is part of."""
+    """A convolution with the normalisation and activation of the module that it is part of."""
     options = {'activation': module.activation, **options}
     return ConvNormActivation(
         features, kernel_size, stride, epsilon=module.epsilon, momentum=module.momentum, dtype=module.dtype, **options
@@ -112,9 +112,9 @@ class CSPNet(nn.Module):
         stem_pool: a 3x3 max-pool of stride 2 after the stem, instead of a strided convolution in the stage after it.
         downsample_grows: whether a stage's strided convolution already has the stage's channels, or still those of the
             stage before.
-        expand_activation: name of what follows the expansion; ``'none'`` for a linear one.
-        activation: name of what follows every other convolution.
-        epsilon, momentum: of every BatchNorm.
+        expand_activation: name of the activation after the expansion; ``'none'`` for a linear one.
+        activation: name of the activation after every other convolution.
+        epsilon, momentum: those of every BatchNorm.
         stochastic_depth: share of residual branches dropped while training, rising linearly from 0 at the first block.
         dtype: type of the computation.
 

@@ -3,8 +3,8 @@
 Source: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling"; torchvision/models/efficientnet.py; tensorflow/tpu
 ``efficientnet/lite``, which leaves out squeeze-and-excitation, uses ReLU6 and does not scale the stem and the head.
 
-Weights that were trained in TensorFlow (lukemelas, transformers, timm's ``tf_*``) have the same shapes but want
-``padding='same'`` and ``epsilon=1e-3``; timm's own of B5 want ``epsilon=1e-5``. No file says so: pass it as an option.
+Weights that were trained in TensorFlow (lukemelas, transformers, timm's ``tf_*``) have the same shapes but need
+``padding='same'`` and ``epsilon=1e-3``; timm's own of B5 need ``epsilon=1e-5``. No file says so: pass the options.
 """
 
 import itertools
@@ -30,7 +30,7 @@ from backbones.layers.inverted_residual import (
 from backbones.layers.normalisation import BatchNorm
 from backbones.layers.pooling import global_average_pool
 
-# (expansion, channels, blocks, stride, kernel) of the seven groups of blocks of B0.
+# (expansion, channels, blocks, stride, kernel) of B0's seven groups of blocks.
 _GROUPS = (
     (1, 16, 1, 1, 3),
     (6, 24, 2, 2, 3),
@@ -48,12 +48,12 @@ class EfficientNet(nn.Module):
     Attributes:
         width: factor on all channels.
         depth: factor on the number of blocks.
-        activation: everywhere, also inside squeeze-and-excitation.
+        activation: name of the activation used everywhere, including in squeeze-and-excitation.
         squeeze_excitation: whether blocks have it; it narrows to a quarter of the block's input.
-        fixed_ends: ``width`` leaves the stem and the head alone, ``depth`` the first and the last group of blocks.
+        fixed_ends: whether ``width`` spares the stem and the head, and ``depth`` the first and last group of blocks.
         padding: ``None`` for torch's symmetric padding, ``'same'`` for TensorFlow's.
-        epsilon: of every BatchNorm.
-        momentum: of every BatchNorm, the share of the old statistics that is kept.
+        epsilon: constant that every BatchNorm adds to the variance.
+        momentum: share of the old statistics that every BatchNorm keeps.
         stochastic_depth: rate at which the last block is skipped while training; it rises linearly from 0.
         dtype: type of the computation.
     """
@@ -71,7 +71,7 @@ class EfficientNet(nn.Module):
 
     @nn.nowrap
     def groups(self) -> list[list[BlockConfig]]:
-        """The blocks by the rows of the paper's table 1, as most references count them."""
+        """The blocks grouped by the rows of the paper's table 1, as most references count them."""
         scaled = [math.ceil(blocks * self.depth) for _, _, blocks, _, _ in _GROUPS]
         if self.fixed_ends:
             scaled[0], scaled[-1] = _GROUPS[0][2], _GROUPS[-1][2]

@@ -17,20 +17,20 @@ from backbones.layers.attention import Dense
 from backbones.layers.blocks import ConvNormActivation
 from backbones.layers.pooling import adaptive_average_pool, global_average_pool, max_pool
 
-# Torchvision's is truncated, at 200 deviations.
+# Torchvision's is truncated, but only at 200 standard deviations.
 _init = nn.initializers.normal(0.01)
 _Convolution = partial(ConvNormActivation, kernel_init=_init)
 
 
 class Inception(nn.Module):
-    """Four branches side by side: a 1x1 convolution, twice a reduction and a 3x3, and a max-pool with a projection.
+    """Four branches side by side: a 1x1 convolution, two reductions with a 3x3 each, and a max-pool with a projection.
 
-    The third branch is 5x5 in the paper. It is 3x3 in torchvision, and so are the published weights.
+    The third branch is 5x5 in the paper, but 3x3 in torchvision and hence in the published weights.
 
     Attributes:
-        channels: of each branch.
+        channels: output channels of each branch.
         reduced: channels that the second and the third branch are reduced to.
-        activation, epsilon: of every convolution and its BatchNorm.
+        activation, epsilon: those of every convolution and its BatchNorm.
         dtype: type of the computation.
     """
 
@@ -104,7 +104,7 @@ class Stage(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier of a map inside the network: average pool to 4x4, 1x1 convolution, two fully connected layers.
+    """A classifier on a map inside the network: average pool to 4x4, 1x1 convolution, two fully connected layers.
 
     With ``train=True`` its float32 logits are sown as ``logits`` into the collection ``auxiliary_logits``.
     """
@@ -130,15 +130,15 @@ class GoogLeNet(nn.Module):
     """Five stages (strides 2 to 32): torchvision's ``conv1``, ``conv3``, ``inception3b``, ``inception4e`` and
     ``inception5b``, each before the max-pool that follows.
 
-    The published weights want images normalised with a mean and a deviation of 0.5 (torchvision's ``transform_input``).
-    Their auxiliary heads are untrained.
+    The published weights expect images normalised with a mean and a standard deviation of 0.5 (torchvision's
+    ``transform_input``). Their auxiliary heads are untrained.
 
     Attributes:
         auxiliary_classes: number of classes of the two auxiliary heads, which help the shallow stages to train; they
-            look at the first and the fourth block of ``stage4`` and are only computed with ``train=True``, when their
-            logits are sown into the collection ``auxiliary_logits``. 0 stands for no such heads.
+            see the first and the fourth block of ``stage4`` and are computed only with ``train=True``, when their
+            logits are sown into the collection ``auxiliary_logits``; 0 for no such heads.
         auxiliary_dropout: share of their hidden features dropped while training.
-        activation, epsilon: of every convolution and its BatchNorm.
+        activation, epsilon: those of every convolution and its BatchNorm.
         dtype: type of the computation.
 
     Raises:

@@ -2,8 +2,8 @@
 
 Source: Howard et al. 2019, "Searching for MobileNetV3"; torchvision/models/mobilenetv3.py.
 
-Timm's own weights have the same shapes but want ``epsilon=1e-5``; its ``tf_*`` ones want ``padding='same'`` and the
-epsilon of 1e-3 that is the default here. No file says so: pass it as an option.
+Timm's own weights have the same shapes but need ``epsilon=1e-5``; its ``tf_*`` ones need ``padding='same'`` and the
+epsilon of 1e-3 that is the default here. No file says so: pass the options.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from backbones.layers.inverted_residual import (
 from backbones.layers.normalisation import BatchNorm
 from backbones.layers.pooling import global_average_pool
 
-# Of each block: expanded channels, output channels, kernel, stride, whether it has squeeze-and-excitation, activation.
+# Per block: expanded channels, output channels, kernel, stride, whether it has squeeze-and-excitation, activation.
 Row = tuple[int, int, int, int, bool, str]
 _STEM_CHANNELS = 16
 LARGE: tuple[Row, ...] = (
@@ -70,10 +70,10 @@ class MobileNetV3(nn.Module):
     Attributes:
         rows: ``LARGE`` or ``SMALL``.
         hidden: width of the layer between the pooling and the classifier.
-        activation: of the stem, the head and the hidden layer.
+        activation: name of the activation in the stem, the head and the hidden layer.
         padding: ``None`` for torch's symmetric padding, ``'same'`` for TensorFlow's.
-        epsilon: of every BatchNorm.
-        momentum: of every BatchNorm, the share of the old statistics that is kept.
+        epsilon: constant that every BatchNorm adds to the variance.
+        momentum: share of the old statistics that every BatchNorm keeps.
         dtype: type of the computation.
     """
 

@@ -17,7 +17,7 @@ from backbones.layers.pooling import global_average_pool, max_pool
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around an identity, or a strided 1x1 convolution where the shape changes.
+    """Two 3x3 convolutions beside the identity, or beside a strided 1x1 convolution where the shape changes.
 
     Raises:
         UserError: ``groups`` or ``base_width``, which only a bottleneck can vary, are not the usual 1 and 64.
@@ -84,7 +84,7 @@ def _shortcut(block: BasicBlock | Bottleneck, x: Array, channels: int, train: bo
 
 
 class Stage(nn.Module):
-    """A chain of blocks at one resolution; the first one strides."""
+    """A chain of blocks at one resolution; the first one has the stride."""
 
     block: type[BasicBlock] | type[Bottleneck]
     depth: int

@@ -20,7 +20,7 @@ _CHANNELS = (64, 128, 256, 512, 512)
 
 
 class Stage(nn.Module):
-    """3x3 convolutions at one resolution, biased even where a BatchNorm follows."""
+    """3x3 convolutions at one resolution, with a bias even where a BatchNorm follows."""
 
     depth: int
     channels: int
@@ -61,8 +61,8 @@ class VGG(nn.Module):
     and what the last pool makes of them (stride 32, without parameters).
 
     ``pooled`` is what the last linear layer sees: the last stage averaged to 7x7 bins, after the hidden fully
-    connected layers. Where the last stage is larger than 7x7, timm's network answers differently: it slides the first
-    of these layers over the map and averages the results.
+    connected layers. Where the last stage is larger than 7x7, timm's network differs: it slides the first of these
+    layers over the map and averages the results.
 
     Attributes:
         depths: convolutions per stage.
@@ -70,7 +70,7 @@ class VGG(nn.Module):
         hidden_channels: channels of each of the two hidden fully connected layers.
         hidden_dropout: share dropped between them while training.
         activation: name of the activation after each convolution and each hidden layer.
-        epsilon: of the BatchNorms.
+        epsilon: constant that every BatchNorm adds to the variance.
         dtype: type of the computation.
 
     Raises:

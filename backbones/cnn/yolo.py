@@ -21,7 +21,7 @@ from backbones.layers.attention import dot_product_attention
 from backbones.layers.blocks import ConvNormActivation
 from backbones.layers.pooling import global_average_pool, max_pool
 
-# Of stages 2 to 5, before scaling: channels of the strided convolution and of the output, the share of these in each
+# For stages 2 to 5, before scaling: channels of the strided convolution and of the output, the share of these in each
 # branch of the C3k2, and whether its blocks are C3ks at every scale.
 _STAGES = (
     (128, 256, 0.25, False),
@@ -65,7 +65,7 @@ class C3k(nn.Module):
 
 
 class C3k2(nn.Module):
-    """Two branches, a chain of blocks after the second, and everything on the way joined by a 1x1 convolution."""
+    """Two branches and a chain of blocks on the second; all maps on the way are joined by a 1x1 convolution."""
 
     channels: int
     branch: int
@@ -102,7 +102,7 @@ class SPPF(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of all positions; keys half as wide as values, and a 3x3 depthwise term for the positions.
+    """Self-attention among all positions; keys half as wide as values, and a 3x3 depthwise term for the positions.
 
     The packed projection holds query, key and value of the first head, then those of the second, and so on.
     """
@@ -184,19 +184,19 @@ class YOLO(nn.Module):
     """Five stages (strides 2 to 32); ``stage1`` is the first convolution, ``stage5`` comes after C2PSA.
 
     The reference has no classifier after these layers: ``pooled`` is the global average of ``stage5``. Ultralytics'
-    classification models (``yolo11n-cls``) have another backbone, without SPPF.
+    classification models (``yolo11n-cls``) have a different backbone, without SPPF.
 
     Attributes:
         depth: factor on the two blocks of each C3k2 and of C2PSA.
         width: factor on all channels.
-        max_channels: limit of the channels before that factor.
-        nested: whether the blocks of the first two C3k2s are C3ks too, as ultralytics has it from size m on.
-        sppf_activation: name of what follows the first convolution of SPPF; ``'none'`` in YOLO26.
+        max_channels: limit on the channels before that factor.
+        nested: whether the blocks of the first two C3k2s are C3ks too, as in ultralytics from size m on.
+        sppf_activation: name of the activation after the first convolution of SPPF; ``'none'`` in YOLO26.
         sppf_shortcut: whether SPPF adds its input to its output, as in YOLO26.
         sppf_window, sppf_pools: side of SPPF's max-pools in pixels, and how many are chained.
-        head_channels: channels per attention head, by which the number of heads is chosen.
-        activation: name of what follows every convolution that is not linear.
-        epsilon, momentum: of every BatchNorm.
+        head_channels: channels per attention head, from which the number of heads follows.
+        activation: name of the activation after every convolution that is not linear.
+        epsilon, momentum: those of every BatchNorm.
         dtype: type of the computation.
 
     Raises:

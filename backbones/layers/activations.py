@@ -22,7 +22,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def activation(name: str) -> Callable[[Array], Array]:
-    """The function of a name.
+    """The activation function with this name.
 
     Raises:
         UserError: no such activation.

@@ -1,4 +1,4 @@
-"""Multi-head attention, over all tokens or inside windows, pooling by attention, and the feed-forward block."""
+"""Multi-head attention, over all tokens or inside windows, attention pooling, and the feed-forward block."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ truncated_normal = nn.initializers.truncated_normal(0.02)
 
 
 class Dense(nn.Module):
-    """Affine map of the last axis, float32 parameters."""
+    """Affine map of the last axis, with float32 parameters."""
 
     features: int
     kernel_init: nn.initializers.Initializer = truncated_normal
@@ -35,7 +35,7 @@ def dot_product_attention(
     value: Float[Array, '*batch heads tokens value_width'],
     bias: Float[Array, '... heads queries tokens'] | float = 0.0,
 ) -> Float[Array, '*batch heads queries value_width']:
-    """Values mixed by the softmax of the scaled products of queries and keys; the softmax is float32.
+    """Scaled dot-product attention; the softmax is computed in float32.
 
     Heads come before tokens: both products are then plain batched matrix products, the fastest layout on the CPU.
     ``bias`` is added to the scores before the softmax.
@@ -89,12 +89,12 @@ def relative_position_index(window: int) -> np.ndarray:
 
 
 def shift_mask(windows: tuple[int, int], window: int, shift: tuple[int, int]) -> np.ndarray:
-    """Keeps apart what a cyclic shift brings into one window from opposite borders of a map.
+    """A mask that keeps apart what a cyclic shift brings into one window from opposite borders of a map.
 
     Args:
-        windows: how many there are along each side.
+        windows: number of windows along each side.
         window: side of a window.
-        shift: by how much each side was rolled towards the first row or column.
+        shift: number of positions that each side was rolled towards the first row or column.
 
     Returns:
         ``float32[windows, window**2, window**2]``: -100 between positions of different origin, 0 elsewhere.
@@ -111,8 +111,8 @@ def shift_mask(windows: tuple[int, int], window: int, shift: tuple[int, int]) ->
 class WindowAttention(nn.Module):
     """Self-attention inside the square windows of a map, with a learned bias for each offset between two positions.
 
-    The map is padded to whole windows with zeros on the right and the bottom. A shifted one is rolled first, so that
-    windows cover what were the borders between windows; a side that a single window covers is not shifted.
+    The map is padded to whole windows with zeros on the right and at the bottom. To shift the windows it is rolled, so
+    that they span the borders between unshifted ones; a side that a single window covers is not shifted.
 
     Source: Liu et al. 2021, "Swin Transformer"; torchvision/models/swin_transformer.py, shifted_window_attention.
 
@@ -186,7 +186,7 @@ class QueryKeyValue(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """All tokens as one: a learned query attends to them, and a residual feed-forward block follows.
+    """All tokens pooled into one: a learned query attends to them, and a residual feed-forward block follows.
 
     Source: ``MAPHead`` of google-research/big_vision ``models/vit.py``, after Lee et al. 2019, "Set Transformer".
     """

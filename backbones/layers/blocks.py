@@ -1,4 +1,4 @@
-"""Combinations that several families share."""
+"""Combinations of layers that several families share."""
 
 from typing import Literal
 
@@ -49,7 +49,7 @@ class ConvNormActivation(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels weighted by a gate that looks at their means (Hu et al. 2018); parameters ``reduce`` and ``expand``."""
+    """Channels weighted by a gate computed from their means (Hu et al. 2018); parameters ``reduce`` and ``expand``."""
 
     squeezed: int
     activation: str = 'silu'

@@ -103,7 +103,7 @@ class Conv(nn.Module):
         dtype: type of the computation; parameters stay float32.
 
     Raises:
-        UserError: another text than ``'same'`` as the padding.
+        UserError: a padding that is a string other than ``'same'``.
     """
 
     features: int
@@ -138,9 +138,9 @@ def patch_embedding(
     images: Float[Array, 'batch height width channels'],
     kernel: Float[Array, 'patch patch channels features'],
 ) -> Float[Array, 'batch rows columns features']:
-    """A convolution whose stride equals its kernel, as a reshape and one matrix product.
+    """A convolution whose stride equals its kernel size, as a reshape and one matrix product.
 
-    Rows and columns at the end that fill no patch are left out, as a convolution leaves them out.
+    Last rows and columns that do not fill a patch are left out, as a convolution leaves them out.
     """
     batch, height, width, channels = images.shape
     patch, _, _, features = kernel.shape

@@ -1,4 +1,4 @@
-"""The inverted residual block of EfficientNet and MobileNetV3, and what describes one.
+"""The inverted residual block of EfficientNet and MobileNetV3, and its configuration.
 
 Source: Sandler et al. 2018, "MobileNetV2"; with squeeze-and-excitation as in Howard et al. 2019 and Tan and Le 2019.
 """
@@ -25,16 +25,16 @@ def round_channels(channels: float, divisor: int = 8) -> int:
 
 
 class BlockConfig(NamedTuple):
-    """What tells one block of a network from the others.
+    """What distinguishes one block of a network from the others.
 
     Attributes:
         inputs: channels of its input.
-        expanded: channels inside; there is no expansion where they are those of the input.
+        expanded: channels inside; there is no expansion where they equal those of the input.
         channels: channels of its output.
         kernel: side of the depthwise kernel.
         stride: step of the depthwise kernel.
         squeezed: channels inside the squeeze-and-excitation; 0 leaves it out.
-        activation: after the expansion and after the depthwise convolution.
+        activation: name of the activation after the expansion and after the depthwise convolution.
         drop_rate: share of the examples that skip the block while training.
     """
 
@@ -49,7 +49,7 @@ class BlockConfig(NamedTuple):
 
 
 def into_stages(blocks: Iterable[BlockConfig]) -> list[list[BlockConfig]]:
-    """The blocks of each resolution: every stride begins a stage."""
+    """The blocks of each resolution: every strided block begins a stage."""
     stages: list[list[BlockConfig]] = []
     for block in blocks:
         if block.stride > 1 or not stages:
@@ -68,9 +68,9 @@ class InvertedResidual(nn.Module):
 
     Attributes:
         block: its channels, kernel, stride and activation.
-        squeeze_activation: inside the squeeze-and-excitation.
-        gate: what ends the squeeze-and-excitation.
-        padding: of the depthwise convolution, as ``Conv`` takes it.
+        squeeze_activation: name of the activation inside the squeeze-and-excitation.
+        gate: last activation of the squeeze-and-excitation.
+        padding: that of the depthwise convolution, as ``Conv`` takes it.
         epsilon, momentum: as ``BatchNorm`` takes them.
         dtype: type of the computation.
     """
@@ -105,7 +105,7 @@ class InvertedResidual(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of one resolution; ``layer`` makes the module of a block."""
+    """The blocks of one resolution; ``layer`` builds the module of a block."""
 
     blocks: tuple[BlockConfig, ...]
     layer: Callable[..., InvertedResidual]

@@ -52,7 +52,7 @@ class BatchNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis, statistics in float32."""
+    """Layer normalisation over the last axis, with statistics in float32."""
 
     epsilon: float = 1e-6
     dtype: jnp.dtype = jnp.float32

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 
 def _ceil_padding(size: int, window: int, stride: int, padding: int) -> int:
-    """What torch's ``ceil_mode`` adds on the right or the bottom so that the last, incomplete window counts."""
+    """Padding that torch's ``ceil_mode`` adds at the right or bottom so that the last, incomplete window counts."""
     steps = -(-(size + 2 * padding - window) // stride)
     # A window that would start in the right-hand padding is left out.
     if steps * stride >= size + padding:
@@ -21,7 +21,7 @@ def max_pool(
     """Maximum over square windows, padded with minus infinity.
 
     Args:
-        window, stride, padding: in pixels.
+        window, stride, padding: sizes in pixels.
         ceil: round the output's size up (torch's ``ceil_mode``) rather than down.
     """
     sides = [(padding, padding)] * 2
@@ -32,7 +32,7 @@ def max_pool(
 
 
 def _bins(size: int, count: int) -> np.ndarray:
-    """``[count, size]``: the mean over each of ``count`` bins, bounded as torch bounds them."""
+    """A matrix ``[count, size]`` that averages over each of ``count`` bins, bounded as in torch."""
     matrix = np.zeros((count, size))
     for index in range(count):
         first, last = index * size // count, -(-(index + 1) * size // count)

@@ -27,9 +27,9 @@ def bicubic_matrix(old: int, new: int, *, antialias: bool, scale: float | None =
     """Torch's bicubic interpolation of one axis (``align_corners=False``) as a matrix ``[new, old]``.
 
     Args:
-        old, new: sizes.
-        antialias: with it, torch widens the kernel when it shrinks, uses a = -0.5 and leaves out what lies outside;
-            without it, a = -0.75 and the border is repeated.
+        old, new: sizes of the axis.
+        antialias: with it, torch widens the kernel when it shrinks the axis, uses a = -0.5 and leaves out what lies
+            outside; without it, a = -0.75 and the border is repeated.
         scale: new pixels per old pixel where the caller of ``interpolate`` passes a ``scale_factor``; by default
             ``new / old``.
     """
@@ -55,7 +55,7 @@ METHODS: dict[str, Callable[[int, int], np.ndarray]] = {
     'transformers': partial(bicubic_matrix, antialias=False),
     # dinov2/models/vision_transformer.py with interpolate_offset=0.1, the first release's
     'dinov2': lambda old, new: bicubic_matrix(old, new, antialias=False, scale=(new + 0.1) / old),
-    # there, with registers: interpolate_offset=0, antialiased
+    # the same file, with registers: interpolate_offset=0, antialiased
     'dinov2_registers': partial(bicubic_matrix, antialias=True),
 }
 
@@ -65,7 +65,7 @@ def resample_positions(
 ) -> Float[Array, '1 new_tokens channels']:
     """Resample a table of learned positions from its square grid to another grid.
 
-    A table of as many positions as the grid wanted has, but of no square grid, is that grid's and is left as it is.
+    A table with as many positions as the wanted grid, but not those of a square one, is left as it is.
 
     Args:
         table: prefix tokens first, which are kept as they are.
@@ -98,7 +98,7 @@ def resample_positions(
 def _geometric_matrix(old: int, new: int) -> np.ndarray:
     """Linear interpolation ``[new, old]`` of one axis of offsets, between points whose distances grow geometrically.
 
-    The old offsets are laid out around zero so that the outermost one comes to where the outermost new one is: offsets
+    The old offsets are laid out around zero so that the outermost one coincides with the outermost new one: offsets
     near zero stay as fine as they were trained, far ones are stretched. The ratio is found by bisection, with the
     bounds and the precision of the reference.
     """

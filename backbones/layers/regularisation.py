@@ -1,4 +1,4 @@
-"""What only acts while a model trains."""
+"""Layers on residual branches: stochastic depth and LayerScale."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 
 class StochasticDepth(nn.Module):
-    """Drops the residual branch of whole examples with probability ``rate`` and scales up the others' (Huang 2016).
+    """Drops the residual branch of whole examples with probability ``rate`` and scales up the rest (Huang 2016).
 
     It has no parameters; the random bits come from the ``'dropout'`` stream.
     """

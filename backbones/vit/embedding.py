@@ -15,11 +15,11 @@ class PatchEmbedding(nn.Module):
         patch: side of a patch in pixels.
         channels: width of the transformer.
         use_bias: whether a bias is added.
-        pad: fill images up with zeros on the right and at the bottom (timm's ``dynamic_img_pad``).
+        pad: whether images are padded with zeros on the right and at the bottom (timm's ``dynamic_img_pad``).
         dtype: type of the computation.
 
     Raises:
-        UserError: the image is no multiple of the patch, and ``pad`` is not set.
+        UserError: the image is not a multiple of the patch, and ``pad`` is not set.
     """
 
     patch: int

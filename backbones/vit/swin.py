@@ -20,7 +20,7 @@ from backbones.layers.regularisation import StochasticDepth, stochastic_depth_ra
 
 
 class Block(nn.Module):
-    """Attention inside windows and feed-forward, each normalised first and added to its input."""
+    """Pre-norm attention inside windows and feed-forward, each added to its input."""
 
     heads: int
     window: int
@@ -47,10 +47,10 @@ def merge_patches(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 4*c']:
 
 
 class Stage(nn.Module):
-    """A chain of blocks at one resolution, every second one shifted; neighbours may be merged before it.
+    """A chain of blocks at one resolution, every second one shifted; neighbouring patches may be merged first.
 
     Attributes:
-        channels: of every block.
+        channels: channels of every block.
         heads: attention heads of every block.
         downsample: whether the resolution is halved first.
         stochastic_depth: rate of each block; their number is the stage's depth.
@@ -90,23 +90,23 @@ class Stage(nn.Module):
 class SwinTransformer(nn.Module):
     """Four stages (strides 4 to 32) of attention inside windows; ``pooled`` is the mean of the normalised tokens.
 
-    Maps are padded to whole windows, so every image that divides into patches can be given, and no parameter depends
-    on its size.
+    Maps are padded to whole windows, so any image that divides into patches is accepted, and no parameter depends on
+    its size.
 
     Attributes:
-        channels: of the first stage; each further one has twice as many.
+        channels: channels of the first stage; each further one has twice as many.
         depths: blocks per stage.
         heads: attention heads per stage.
         stochastic_depth: rate of the last block while training; rates grow linearly from 0 at the first.
         patch: side of a patch in pixels.
-        window: side of a window in patches; another one than a file's resamples its relative positions as timm does.
-        pad: whether an image that is no multiple of the patch is padded with zeros on the right and the bottom.
+        window: side of a window in patches; where a file has another, its relative positions are resampled as in timm.
+        pad: whether an image that is not a multiple of the patch is padded with zeros on the right and at the bottom.
         activation: a name of ``layers.activations``.
-        epsilon: of every normalisation.
+        epsilon: constant that every normalisation adds to the variance.
         dtype: type of the computation.
 
     Raises:
-        UserError: the image is no multiple of the patch and is not to be padded, the window is less than 1, or the
+        UserError: the image is not a multiple of the patch and ``pad`` is not set, the window is less than 1, or the
             activation is unknown.
     """
 

@@ -24,7 +24,7 @@ from backbones.layers.positions import resample_positions
 from backbones.layers.regularisation import LayerScale, StochasticDepth
 from backbones.vit.embedding import PatchEmbedding
 
-# Way to pool → the tokens that must come first for it.
+# Way to pool → the tokens that must come first.
 POOLINGS = {
     'token': ('class_token',),
     'distillation': ('class_token', 'distillation_token'),
@@ -34,12 +34,12 @@ POOLINGS = {
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each normalised first and added to its input.
+    """Pre-norm attention and feed-forward, each added to its input.
 
     Attributes:
         heads: attention heads.
-        epsilon: of the normalisations.
-        activation: of the feed-forward layers.
+        epsilon: constant that the normalisations add to the variance.
+        activation: name of the activation in the feed-forward layers.
         layer_scale: initial value of a factor per channel on both branches; ``None`` for no factors.
         stochastic_depth: rate at which either branch is dropped while training.
         dtype: type of the computation.
@@ -82,9 +82,9 @@ class Stage(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches, tokens in front of them, learned positions, blocks, a final normalisation, and a way to pool.
+    """Patches with tokens in front of them, learned positions, blocks, a final normalisation, and pooling.
 
-    The table of positions is resampled inside the call where the images are of another size than it was made for.
+    The table of positions is resampled in the forward pass where images have another size than it was made for.
 
     Attributes:
         patch: side of a patch in pixels.
@@ -92,17 +92,17 @@ class VisionTransformer(nn.Module):
         depth: number of blocks; a multiple of four, so that every stage is a quarter.
         heads: attention heads.
         prefix: names of the learned tokens in front of the patches; each has a position of its own.
-        registers: number of further tokens, between those and the patches, which have no position.
-        masked_pretraining: keep the token that stands for a masked patch in DINOv2's pretraining; nothing else uses it.
+        registers: number of further tokens, without positions, between those and the patches.
+        masked_pretraining: whether to keep the mask token of DINOv2's pretraining, which nothing else uses.
         patch_bias: whether the patch embedding has a bias.
-        pad: fill images up to whole patches with zeros on the right and at the bottom.
-        pre_norm: normalise before the first block too (CLIP).
+        pad: whether images are padded to whole patches with zeros on the right and at the bottom.
+        pre_norm: whether there is a normalisation before the first block too (CLIP).
         layer_scale: initial value of the factors on the residual branches; ``None`` for no factors.
-        activation: of the feed-forward layers, a name of ``layers.activations``.
-        epsilon: of every normalisation.
+        activation: that of the feed-forward layers, a name of ``layers.activations``.
+        epsilon: constant that every normalisation adds to the variance.
         pooling: ``'token'`` (the class token), ``'distillation'`` (the mean of the class and the distillation token),
             ``'average'`` (the mean of the patches) or ``'attention'`` (a learned query over the patches).
-        projected_channels: what the pooled features are mapped to, without a bias; ``None`` leaves them as they are.
+        projected_channels: channels that pooled features are projected to, without a bias; ``None`` for no projection.
         position_method: how positions are resampled, a name of ``layers.positions.METHODS``.
         position_grid: side of the table of positions, in patches; ``None`` takes the grid of the images that the
             parameters are made or loaded for.
@@ -110,9 +110,9 @@ class VisionTransformer(nn.Module):
         dtype: type of the computation.
 
     Raises:
-        UserError: an image that is no multiple of the patch (without ``pad``) or that the positions cannot be resampled
-            to, a depth that is no multiple of four, a way to pool that does not exist or lacks its tokens, an unknown
-            activation or way to resample.
+        UserError: an image that is not a multiple of the patch (without ``pad``) or to which positions cannot be
+            resampled, a depth that is not a multiple of four, a way to pool that does not exist or lacks its tokens, an
+            unknown activation or way to resample.
     """
 
     patch: int
@@ -156,7 +156,7 @@ class VisionTransformer(nn.Module):
     ) -> np.ndarray | None:
         """The position table for images of another height and width, resampled; ``None`` for anything else.
 
-        A table whose count is a square is taken for one of a square grid by the call, so it cannot be of another.
+        The forward pass takes any square number of positions for a square grid, so the table cannot be of another.
         """
         if path != 'position_embedding' or array.shape[2] != shape[2] or self.position_grid is not None:
             return None
@@ -217,7 +217,7 @@ class VisionTransformer(nn.Module):
         """The table of positions for a grid, whatever grid the stored one was made for."""
         prefix = len(self.prefix)
         if self.has_variable('params', 'position_embedding'):
-            # Read as it is stored: ``param`` would insist on the shape that these images make.
+            # Read as it is stored: ``param`` would insist on the shape that these images imply.
             table = self.get_variable('params', 'position_embedding')
         else:
             rows, columns = (self.position_grid,) * 2 if self.position_grid else grid

@@ -33,7 +33,7 @@ def random_variables(model) -> dict:
 @pytest.mark.parametrize(('size', 'nearest'), [((31, 40), '32x40'), ((64, 3), '64x32'), ((8, 8), '32x32')])
 def test_a_convnext_rejects_an_image_of_which_nothing_would_be_left(size, nearest):
     model = backbones.create('convnext_tiny', **SMALL_CONVNEXT)
-    message = f'images of {size[0]}x{size[1]} pixels leave nothing .* the nearest size that does is {nearest}'
+    message = f'images of {size[0]}x{size[1]} pixels leave nothing .* the nearest size that suffices is {nearest}'
     with pytest.raises(backbones.UserError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), images(*size))
 

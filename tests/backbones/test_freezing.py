@@ -157,7 +157,8 @@ def test_an_unknown_state_offers_the_nearest(function):
 
 @pytest.mark.parametrize('function', [freezing.mask, freezing.table])
 def test_a_bad_regular_expression_is_named(function):
-    with pytest.raises(UserError, match=re.escape("the freezing pattern 'backbone/(' is not a valid regular expression: ")):
+    message = "the freezing pattern 'backbone/(' is not a valid regular expression: "
+    with pytest.raises(UserError, match=re.escape(message)):
         function(PARAMS, [('.*', 'frozen'), ('backbone/(', 'frozen')])
 
 
