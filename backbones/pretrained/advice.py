@@ -1,4 +1,4 @@
-"""Where a file does not fit a backbone, what would: another registered name, or an option."""
+"""Advice where a file does not fit a backbone: another registered name, or an option, that would."""
 
 import dataclasses
 import math
@@ -17,12 +17,12 @@ from backbones.pretrained.keymaps.rules import KeyMap, Rule
 from backbones.pretrained.merge import Report
 from backbones.vit.vit import VisionTransformer
 
-# How positions are resampled tells no file from another.
+# The way positions are resampled does not tell one file from another.
 _NOT_COMPARED = {*HARMLESS, 'position_method', 'position_grid'}
 
 
 def nearest(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """The registered backbones whose key map knows every key and whose parameters are as many as the file's."""
+    """The registered backbones whose key map knows every key and whose number of parameters is the file's."""
     names = []
     for name, row in registry.TABLE.items():
         keymaps_of_name = [native_keymap(arrays), *map(KeyMap, keymaps.layouts(row.constructor()).values())]
@@ -45,7 +45,7 @@ def _size(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> int | None:
 
 
 def suggestion(arrays: Mapping[str, np.ndarray], name: str) -> str:
-    """``'; it fits resnet50'``, or nothing."""
+    """``'; it fits resnet50'``, or an empty string."""
     names = [each for each in nearest(arrays) if each != name]
     return f'; it fits {" or ".join(names[:3])}' if names else ''
 
@@ -55,9 +55,9 @@ def remedies(module: nn.Module, report: Report, arrays: Mapping[str, np.ndarray]
 
     Args:
         module: the backbone that was to take the file.
-        report: of the attempt.
-        arrays: by the file's own keys.
-        input_channels: of the images that the module was to take.
+        report: report of the attempt.
+        arrays: the file's arrays, by its own keys.
+        input_channels: number of channels of the images that the module was to take.
     """
     found = [*_of_shapes(module, report, input_channels)]
     if isinstance(module, VisionTransformer):
@@ -80,7 +80,7 @@ def _of_shapes(module: nn.Module, report: Report, input_channels: int) -> Iterat
         elif re.fullmatch(r'.*/auxiliary\d/dense2/kernel', path):
             yield f'pass auxiliary_classes={file[-1]}, or 0 for no auxiliary heads'
         elif len(file) == len(ours) == 4 and ours[2] == input_channels and file == (*ours[:2], file[2], ours[3]):
-            # Kernels of so few channels are the first.
+            # Only a first convolution takes so few channels.
             yield f'it is for images of {file[2]} channels: pass input_channels={file[2]}'
 
 
@@ -120,7 +120,7 @@ def _either(names: Collection[str], options: str) -> str:
 
 
 def _siblings(module: nn.Module, **changes: Any) -> list[str]:
-    """The registered backbones that are this one but for the changes."""
+    """The registered backbones that differ from this one only in the changes."""
     kept = [field.name for field in dataclasses.fields(module) if field.name not in _NOT_COMPARED]  # ty: ignore[invalid-argument-type]
     wanted = {name: getattr(module, name) for name in kept} | changes
     others = ((name, row.constructor()) for name, row in registry.TABLE.items())

@@ -55,7 +55,7 @@ def find_damage(directory: Path) -> str | None:
         intact = text == _rendered(files)
     except (ValueError, KeyError, TypeError):
         intact, files = False, {}
-    # Otherwise a changed byte in here would accuse the file that the line is about.
+    # Otherwise a changed byte in ``checksums.json`` would be blamed on the file that its line describes.
     if not intact:
         return f'{CHECKSUMS} is not as it was written'
     for name, expected in files.items():

@@ -1,7 +1,7 @@
 """Whether the model that a published configuration describes is the backbone that is to take its weights.
 
 Two checkpoints may have the same keys and shapes and still be different functions: another activation, epsilon, padding
-or number of heads. What a ``config.json`` of timm or of transformers says of these is compared with ours.
+or number of heads. What a ``config.json`` of timm or of transformers says about these is compared with ours.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ _TIMM: list[tuple[str, str, dict[str, Any]]] = [
     (r'(swin_base)_patch4_window12_384', r'\1', {'window': 12}),
 ]
 
-# timm's ``model_args``: our option and their values in our words; ``None`` for what changes no output in inference.
+# timm's ``model_args``: our option and their values in our terms; ``None`` for what changes no output in inference.
 _TIMM_ARGUMENTS: dict[str, tuple[str, Mapping[Any, Any]] | None] = {
     'global_pool': ('pooling', {'token': 'token', 'avg': 'average', 'map': 'attention'}),
     'act_layer': ('activation', {'gelu': 'gelu', 'quick_gelu': 'quick_gelu', 'gelu_tanh': 'gelu_tanh', 'silu': 'silu'}),
@@ -73,10 +73,10 @@ class Fact:
 
     Attributes:
         key: its name there.
-        default: what transformers takes where the file leaves it out.
-        option: our option of the same meaning; ``''`` where ours can only be ``value``.
-        value: see ``option``.
-        words: their values in our words.
+        default: what transformers assumes where the file leaves it out.
+        option: our option with the same meaning; ``''`` where ours can only be ``value``.
+        value: the only value that ours can have, where there is no ``option``.
+        words: their values in our terms.
     """
 
     key: str
@@ -134,25 +134,25 @@ _TRANSFORMERS: dict[str, tuple[Fact, ...]] = {
         Fact('use_absolute_embeddings', False, value=False),
     ),
 }
-# Models of two towers keep the visual one's configuration inside.
+# Models with two towers nest the configuration of the visual one.
 _INSIDE = {'clip': ('vision_config', 'clip_vision_model'), 'siglip': ('vision_config', 'siglip_vision_model')}
 
-# Options of ours that change no output in inference, or say only how parameters begin.
+# Options of ours that change no output in inference, or only say how parameters are initialised.
 HARMLESS = {'name', 'parent', 'dtype', 'stochastic_depth', 'dropout', 'momentum', 'auxiliary_classes', 'pad'}
 
 
 def differences(
     configuration: Mapping[str, Any] | None, layout: str, name: str, module: nn.Module, given: Collection[str] = ()
 ) -> list[str]:
-    """What the weights were trained with that is not so in our module, each with the option that would make it so.
+    """What the weights were trained with that differs in our module, each with the option that would match it.
 
     Args:
         configuration: the content of a ``config.json``, or ``None`` where none comes with the weights.
-        layout: of the weights' keys; some imply options by themselves.
+        layout: layout of the weights' keys; some imply options by themselves.
         name: the registered name of the module.
         module: the backbone that is to take the weights.
         given: options of the module that the user chose. Where no configuration says otherwise, they are not
-            questioned, although they may be the defaults.
+            questioned, even where they are the defaults.
     """
     possible = writers(module, layout)
     if configuration is None:
@@ -180,9 +180,9 @@ def image_size(configuration: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _asked(possible: Sequence[Writer], layout: str, module: nn.Module, given: Collection[str]) -> list[str]:
-    """What to ask of a file that does not say whose it is: nothing where the module is what one of the writers had."""
+    """What to ask about a file that does not say whose it is: nothing where the module matches one of the writers."""
     chosen = {option: getattr(module, option) for option in given}
-    # Whoever chose other options than a writer's does not have that writer's file.
+    # A user who chose options other than a writer's does not have that writer's file.
     possible = [
         writer
         for writer in possible
@@ -198,7 +198,7 @@ def _asked(possible: Sequence[Writer], layout: str, module: nn.Module, given: Co
         for writer in possible
     )
     return [
-        f'weights in the {layout} layout have other options than ours ({ours}), and the file does not say which: '
+        f'weights in the {layout} layout have options other than ours ({ours}), and the file does not say which: '
         f'pass {theirs}'
     ]
 
@@ -210,10 +210,10 @@ def _from_timm(configuration: Mapping[str, Any], name: str, module: nn.Module) -
         ((found.expand(template), options) for found, template, options in matches if found), ('', {})
     )
     if not theirs:
-        return [f'its configuration is of {architecture!r}, which is none of the architectures known here']
+        return [f'its configuration is for {architecture!r}, which is not an architecture known here']
     described = registry.create(theirs, **options)
     if type(described) is not type(module):
-        return [f'its configuration is of {architecture!r}, which is {theirs} here, not {name}']
+        return [f'its configuration is for {architecture!r}, which is {theirs} here, not {name}']
     stated = {
         field.name: getattr(described, field.name)
         for field in dataclasses.fields(described)  # ty: ignore[invalid-argument-type]
@@ -225,10 +225,10 @@ def _from_timm(configuration: Mapping[str, Any], name: str, module: nn.Module) -
         arguments.setdefault('global_pool', configuration['global_pool'])
     for key, value in arguments.items():
         if key not in _TIMM_ARGUMENTS:
-            lines.append(f'its configuration sets {key}={value!r}, of which nothing is known here')
+            lines.append(f'its configuration sets {key}={value!r}, which is not known here')
         elif (known := _TIMM_ARGUMENTS[key]) is not None and hasattr(module, known[0]):
             option, words = known
-            # A distilled model pools two tokens, which timm calls by the same word.
+            # A distilled model pools two tokens, which timm calls by the same name.
             if (stated.get(option), value) != ('distillation', 'token'):
                 stated[option] = words.get(value, value)
     return lines + _compared(stated, module)
@@ -251,7 +251,7 @@ def _from_transformers(configuration: Mapping[str, Any], implied: Mapping[str, A
         inside, kind = _INSIDE[kind]
         configuration = configuration.get(inside) or {}
     if kind not in _TRANSFORMERS:
-        return [f'its configuration is of a {kind!r}, which is no kind of model known here']
+        return [f'its configuration is for {kind!r}, which is not a kind of model known here']
     stated, lines = dict(implied), []
     for fact in _TRANSFORMERS[kind]:
         value = configuration.get(fact.key, fact.default)

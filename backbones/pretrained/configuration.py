@@ -11,7 +11,7 @@ from typing import Any
 from backbones.errors import UserError, unknown
 from backbones.preprocessing import Preprocessing, as_size
 
-# PIL's numbers of its filters, as transformers stores them.
+# PIL's filter numbers, as transformers stores them.
 _PIL_FILTERS = {0: 'nearest', 1: 'lanczos', 2: 'bilinear', 3: 'bicubic'}
 _INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'lanczos')
 
@@ -22,7 +22,7 @@ def preprocessing(
     """The preprocessing that a hub's directory states, or ``None`` if it states none.
 
     Raises:
-        UserError: it states something that cannot be done here, which is named.
+        UserError: it states something that cannot be done here; the message names it.
     """
     try:
         if preprocessor is not None:
@@ -75,7 +75,7 @@ def _of_open_clip(config: Mapping[str, Any]) -> Preprocessing:
 
 
 def _of_transformers(config: Mapping[str, Any]) -> Preprocessing:
-    """transformers' image processors: ``size`` is a shorter side, or both sides (then the image is squashed)."""
+    """transformers' image processors: ``size`` is the shorter side, or both sides (then the image is squashed)."""
     if config.get('do_rescale', True) and abs(config.get('rescale_factor', 1 / 255) * 255 - 1) > 1e-6:
         raise UserError(f'rescale_factor is {config["rescale_factor"]}; only 1/255 is known here')
     if config.get('rescale_offset'):
@@ -89,7 +89,7 @@ def _of_transformers(config: Mapping[str, Any]) -> Preprocessing:
         size = _sides(stated) if squash else _sides(stated['shortest_edge'])
     else:
         size = _sides(stated)
-        # These resize both sides to a bare number.
+        # These processors resize both sides to a bare number.
         squash = config.get('image_processor_type', config.get('feature_extractor_type', '')).startswith(
             ('ViT', 'Siglip')
         )
@@ -100,9 +100,9 @@ def _of_transformers(config: Mapping[str, Any]) -> Preprocessing:
         if squash and side[1] * size[0] != side[0] * size[1]:
             raise UserError(f'crop_size {_times(side)} has other proportions than size {_times(size)}')
         if not squash and side[0] != side[1]:
-            # The shorter side is resized, whichever it is, and a crop of these proportions is not ours of any share.
-            raise UserError(f'crop_size {_times(side)} is not square, but size is a shorter side')
-    elif config.get('crop_pct') is not None and min(size) < 384:  # ConvNeXt's: the crop is a share below 384 pixels …
+            # The shorter side is resized, whichever it is; no share of ours gives a crop of these proportions.
+            raise UserError(f'crop_size {_times(side)} is not square, but size is the shorter side')
+    elif config.get('crop_pct') is not None and min(size) < 384:  # ConvNeXt's: below 384 pixels the crop is a share …
         crop = config['crop_pct']
     elif config.get('crop_pct') is not None:  # … and from there on both sides are resized
         squash = True

@@ -19,7 +19,7 @@ from backbones.pretrained.torch_file import read_torch_file
 
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.npz')
 
-# The reader for numpy that safetensors brings knows no bfloat16, in which many files are published.
+# Safetensors' own numpy reader does not know bfloat16, in which many files are published.
 _SAFETENSORS_TYPES = {
     'F64': np.float64,
     'F32': np.float32,
@@ -45,7 +45,7 @@ _DAMAGE = (
 )
 
 
-# Of a training state; what comes later takes the place of what comes before.
+# Parts of a training state; a later one takes precedence over an earlier one.
 _PARAMETERS = ('frozen', 'trainable', 'average')
 
 
@@ -59,7 +59,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _recovered(array: np.ndarray) -> np.ndarray:
-    """Numpy stores bfloat16, in which big_vision publishes, as two bytes without a meaning."""
+    """Restore bfloat16, in which big_vision publishes, from the two untyped bytes that numpy stores."""
     return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype('V2') else array
 
 
@@ -81,22 +81,22 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except UserError:
         raise
     except _DAMAGE as error:
-        raise UserError(f'{path} is truncated, damaged or no {path.suffix} file: {error}') from None
+        raise UserError(f'{path} is truncated, damaged or not a {path.suffix} file: {error}') from None
     raise unknown('kind of weight file', path.suffix, SUFFIXES)
 
 
 def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:
     """Parameters and statistics in a checkpoint that ``experiments.train`` wrote, by our own paths.
 
-    They are what a finished run would leave: the moving average of the parameters where the run keeps one, and
+    They are what a finished run would save: the moving average of the parameters where the run keeps one, and
     low-rank adapters merged into their kernels.
 
     Args:
-        directory: the arrays of one checkpoint, ``WORKDIR/checkpoints/STEP/default``.
+        directory: directory with the arrays of one checkpoint, ``WORKDIR/checkpoints/STEP/default``.
 
     Raises:
         UserError: it cannot be read, holds no training state, or a file differs from ``checksums.json`` beside it; or
-            it holds adapters, and the configuration of the run, which says how they are scaled, is not there.
+            it holds adapters, and the configuration of the run, which says how they are scaled, is missing.
     """
     import orbax.checkpoint as ocp
 
@@ -106,12 +106,12 @@ def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             tree = checkpointer.metadata(directory.resolve()).item_metadata.tree
-            # Into numpy: the devices on which the arrays lay may not be here.
+            # Into numpy: the devices that held the arrays may not exist here.
             arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
             state = checkpointer.restore(directory.resolve(), restore_args=arguments)
     # Orbax raises whatever the storage below it raises.
     except Exception as error:
-        raise UserError(f'{directory} is damaged or no checkpoint: {error}') from None
+        raise UserError(f'{directory} is damaged or not a checkpoint: {error}') from None
     if not isinstance(state, dict) or not {'trainable', 'frozen', 'batch_stats'} <= state.keys():
         raise UserError(f'{directory} holds no training state')
     flat = {name: flatten_dict(state.get(name) or {}, sep='/') for name in (*_PARAMETERS, 'batch_stats')}
@@ -130,8 +130,8 @@ def _adapter_scale(step: Path, params: Mapping[str, np.ndarray]) -> float:
         alpha = json.loads(file.read_text()).get('lora_alpha')
     except (OSError, ValueError, AttributeError):
         raise UserError(
-            f'{step} holds low-rank adapters, whose scale is in the config.json of their run, and there is none that '
-            f'can be read at {file}; bring the checkpoint back to its work directory (WORKDIR/checkpoints/STEP)'
+            f'{step} holds low-rank adapters, whose scale is in the config.json of their run, but none can be '
+            f'read at {file}; bring the checkpoint back to its work directory (WORKDIR/checkpoints/STEP)'
         ) from None
     rank = next(leaf.shape[-1] for path, leaf in params.items() if path.endswith('lora_a'))
     return lora.scale(rank, alpha or None)

@@ -1,4 +1,4 @@
-"""Weights of the Hugging Face hub, through its own library: its cache, its tokens and its offline mode apply."""
+"""Weights from the Hugging Face Hub, through its own library: its cache, its tokens and its offline mode apply."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def download(name: str) -> Path:
         except LocalEntryNotFoundError:
             raise UserError(
                 f'hf:{name} is not in the cache, and the hub is out of reach (no network, or HF_HUB_OFFLINE is set); '
-                'fetch it where there is a network and bring the cache (HF_HOME), or give the path of its directory'
+                'fetch it where there is a network and copy the cache (HF_HOME) here, or give the path of its directory'
             ) from None
         except (HfHubHTTPError, OSError) as error:
             raise UserError(f'hf:{name} could not be fetched: {error}') from None

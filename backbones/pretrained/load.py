@@ -19,12 +19,12 @@ from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Transla
 from backbones.pretrained.merge import Report, Shape, merge
 from backbones.published import WEIGHTS
 
-# What wrappers of torch put before every key: DataParallel, DistributedDataParallel; torch.compile.
+# Prefixes that torch's wrappers put before every key: DataParallel, DistributedDataParallel; torch.compile.
 _WRAPPERS = ('module.', '_orig_mod.')
 
 
 def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
-    """What weights expect of images: a callable ``uint8[batch, height, width, 1 or 3] → float[batch, h, w, 3]``.
+    """Preprocessing that weights expect: a callable ``uint8[batch, height, width, 1 or 3] → float[batch, h, w, 3]``.
 
     Args:
         name_or_weights: a registered name (its usual weights), or a source as ``load_weights`` takes it.
@@ -48,7 +48,9 @@ def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
             if stated is not None:
                 return stated
         if name is None:
-            raise UserError(f'{name_or_weights} does not say what its weights expect; say whose they are: name=…')
+            raise UserError(
+                f'{name_or_weights} does not say what its weights expect; pass the backbone they are for: name=…'
+            )
         arrays = without_wrapper(sources.read(name_or_weights).arrays)
         layout, _ = recognise(registry.create(name), arrays, name, name_or_weights)
         return registry.preprocessing_of(name, layout)
@@ -66,7 +68,7 @@ def load_weights(
     parts: Sequence[str] = ('backbone',),
     **overrides,
 ) -> tuple[dict, Report]:
-    """Read published or own weights into the variables of a registered backbone, or of a model with such a backbone.
+    """Read published weights or our own into the variables of a registered backbone, or of a model that has one.
 
     Args:
         name: a registered name.
@@ -78,16 +80,16 @@ def load_weights(
             resampled to it.
         strict: whether anything missing, unexpected or misfitting is an error; if not, it is a warning, and what is
             missing is left out of the variables.
-        input_channels: of the images; a first convolution trained on RGB is summed over its three channels for one,
-            and repeated and scaled by ``3 / input_channels`` for more.
-        parts: what is wanted of ``'backbone'``, ``'neck'`` and ``'head'``. The shapes of a linear head and of a
+        input_channels: number of channels of the images; a first convolution trained on RGB is summed over its three
+            channels for one, and repeated and scaled by ``3 / input_channels`` for more.
+        parts: which of ``'backbone'``, ``'neck'`` and ``'head'`` are wanted. The shapes of a linear head and of a
             backbone are checked; a neck, and any other head, is taken as the file holds it.
         **overrides: options of the backbone, as ``create`` takes them. Where a layout was trained in several ways and
             the file does not tell which, an option that is passed is not questioned.
 
     Returns:
         The variables (float32 arrays of numpy) and the report. The variables are those of the backbone if that is all
-        that is wanted, and else those of a ``Model`` with the parts wanted.
+        that is wanted, and otherwise those of a ``Model`` with the parts wanted.
 
     Raises:
         UserError: no such name, source or part, a part that the source does not hold, an unreadable file, a layout of
@@ -132,14 +134,14 @@ def load_weights(
         warnings.warn(message, stacklevel=2)
     for path, array in fitting.items():
         if not np.isfinite(array).all():
-            warnings.warn(f'{source}: {path} holds values that are not finite', stacklevel=2)
+            warnings.warn(f'{source}: {path} holds non-finite values', stacklevel=2)
     if wanted == ('backbone',):
         fitting = {path.replace('/backbone/', '/', 1): array for path, array in fitting.items()}
     return unflatten_dict({tuple(path.split('/')): array for path, array in fitting.items()}), report
 
 
 def _wanted(parts: Sequence[str], classifier: bool) -> tuple[str, ...]:
-    """The parts in the order of a model.
+    """The wanted parts, in the order of a model.
 
     Raises:
         UserError: an unknown part, none at all, or ``classifier`` beside other parts.
@@ -162,7 +164,7 @@ def _wanted(parts: Sequence[str], classifier: bool) -> tuple[str, ...]:
 def _expected(
     name: str, translation: Translation, wanted: Sequence[str], images: Shape, overrides: Mapping
 ) -> dict[str, Shape]:
-    """Path → shape of what is wanted; what no table of ours describes is expected as the file holds it."""
+    """Path → shape of what is wanted; what no table of ours describes is expected to be as the file holds it."""
     kernel = translation.arrays.get('params/head/kernel')
     linear = kernel is not None and 'head' in wanted
     classes = (kernel.shape[-1] if kernel.ndim else 1) if linear else None
@@ -210,6 +212,6 @@ def expected_shapes(name: str, num_classes: int | None, images: Shape, overrides
 
 
 def _resize(module: nn.Module, size: tuple[int, int], path: str, array: np.ndarray, shape: Shape) -> np.ndarray | None:
-    """Let the family resample an array that depends on the size of the images, if it has one at this path."""
+    """Let the family resample the array at this path, if it depends on the size of the images."""
     resize = getattr(module, 'resize_parameter', None)
     return None if resize is None else resize(path.removeprefix('params/backbone/'), array, shape, size)

@@ -30,7 +30,7 @@ class Report:
         reshaped: ``path, shape in the file, shape in the model`` of arrays that were resampled.
         misfit: ``path, shape in the file, shape in the model`` of arrays that do not fit.
         converted: ``path, what was done`` for every array that is not stored as we store it.
-        differences: what the file's configuration says of its model that is not so in ours.
+        differences: in what the model that the file's configuration describes differs from ours.
     """
 
     source: str
@@ -48,12 +48,12 @@ class Report:
     differences: tuple[str, ...] = ()
 
     def problems(self) -> list[str]:
-        """What keeps the file from being the model's, its configuration and shapes first; empty if it fits."""
+        """What keeps the file from fitting the model, configuration and shapes first; empty if it fits."""
         lines = list(self.differences)
         lines += [
             f'{path} is {list(file)} in the file and {list(model)} in the model' for path, file, model in self.misfit
         ]
-        lines += [f'{path} is missing in the file' for path in self.missing]
+        lines += [f'{path} is missing from the file' for path in self.missing]
         lines += [f'{key} in the file has no place in the model' for key in self.unexpected]
         return lines
 
@@ -69,10 +69,10 @@ def adapt_input_channels(path: str, kernel: np.ndarray, shape: Shape) -> np.ndar
     """A first convolution trained on RGB for another number of input channels, as timm's ``adapt_input_conv`` does.
 
     One channel gets the sum over the three; ``n`` channels get the three in turn, scaled by ``3 / n``. For one channel
-    and for multiples of three, an image whose channels are equal then gives what it gave before.
+    and for multiples of three, an image whose channels are equal then gives the same result as before.
 
     Returns:
-        The new kernel ``[height, width, channels, out]``, or ``None`` if it is no such kernel.
+        The new kernel ``[height, width, channels, out]``, or ``None`` if it is not such a kernel.
     """
     if not path.endswith('/kernel') or kernel.ndim != 4 or kernel.shape[2] != 3:
         return None
@@ -91,7 +91,7 @@ def merge(
 
     Args:
         expected: path → shape.
-        translation: the file's arrays in our axes, and what is known of its keys.
+        translation: the file's arrays in our axes, and what is known about its keys.
         report: source, layout and preprocessing.
         resize: ``(path, array, shape)`` → the array resampled to the shape, or ``None`` if it cannot be.
 

@@ -22,7 +22,7 @@ def save_weights(
 
     Args:
         path: a file name ending in ``.safetensors``.
-        variables: of a model, of some of its parts, or of a backbone alone.
+        variables: those of a model, of some of its parts, or of a backbone alone.
         layout: ``'native'`` (our own paths, which ``load_weights`` reads back bit by bit), or the layout of a reference
             implementation (``'torchvision'``, ``'timm'``, …), which loads the file with ``strict=True``.
         name: the registered backbone that the variables belong to; found by their shapes if it is not given. Our own
@@ -41,7 +41,7 @@ def save_weights(
     if layout != NATIVE:
         arrays = to_layout(arrays, layout, name or identify(arrays), overrides)
     partial = path.with_name(f'.{path.name}.partial')
-    # Safetensors writes the memory as it lies, whatever the strides say.
+    # Safetensors writes the memory as it is laid out and ignores the strides.
     contiguous = {key: np.asarray(array, order='C') for key, array in arrays.items()}
     save_file(contiguous, partial, metadata={'format': 'pt'} if layout != NATIVE else None)
     partial.chmod(0o644)
@@ -81,6 +81,6 @@ def identify(arrays: Mapping[str, np.ndarray]) -> str:
             if leaves == {} or all(expected.get(path) == array.shape for path, array in leaves.items()):
                 return name
     raise UserError(
-        f'no registered backbone has these {len(leaves)} parameters of {size:,} values; '
+        f'no registered backbone has these {len(leaves)} parameters with {size:,} values; '
         'name the one they belong to: save_weights(path, variables, layout, name=…)'
     )

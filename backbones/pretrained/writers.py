@@ -1,14 +1,14 @@
-"""Under which options the weights of a layout were trained, where no key of the file tells.
+"""The options under which the weights of a layout were trained, where no key of the file tells.
 
 Weights of one layout may come from several writers. Where one of them trained with our defaults, a file without a
 configuration is taken to be theirs; where none did, the user is asked (``compatibility``).
 
-Every pair of a kind of module and a layout in ``keymaps.TABLE`` was looked at. Those that are not here have a writer
+Every pair of a kind of module and a layout in ``keymaps.TABLE`` was checked. Those that are not listed have a writer
 who trained with our defaults:
 
 - torchvision's, timm's and the authors' own ResNet, VGG, GoogLeNet, CSPNet, ConvNeXt and Swin agree on every epsilon
-  and activation; a Swin of another window is resampled, which its report says;
-- ultralytics sets its epsilon after building, the same for all models;
+  and activation; a Swin with another window is resampled, which its report says;
+- ultralytics sets its epsilon after building a model, to the same value for all;
 - CLIP is OpenAI's own with quick GELU, also in timm's layout and in its authors'; open_clip's need
   ``activation='gelu'``, which their configuration says;
 - DINOv2's authors and timm resample positions differently, but agree at the size of the weights;
@@ -33,9 +33,9 @@ class Writer:
     """Who trained weights of a layout.
 
     Attributes:
-        name: of the writer, for messages.
-        options: of our module, under which it is the function that was trained.
-        kind: options that a module has if this writer's weights can be for it at all.
+        name: name of the writer, for messages.
+        options: options of our module under which it is the function that was trained.
+        kind: options that a module must have for this writer's weights to be for it at all.
     """
 
     name: str
@@ -55,7 +55,7 @@ TRAINED_WITH: dict[type[nn.Module], dict[str, tuple[Writer, ...]]] = {
         'transformers': (Writer('transformers', _TENSORFLOW),),
     },
     MobileNetV3: {'timm': _TIMM},
-    # Its configurations leave the last normalisation an epsilon that the others do not have.
+    # Its configurations leave the last normalisation an epsilon that differs from the others'.
     ConvNeXt: {'transformers': (Writer('transformers', {'head_epsilon': 1e-12}),)},
     VisionTransformer: {
         # Timm runs SigLIP with the exact GELU; its authors, and transformers, with the tanh form.
@@ -69,7 +69,7 @@ TRAINED_WITH: dict[type[nn.Module], dict[str, tuple[Writer, ...]]] = {
 
 
 def writers(module: nn.Module, layout: str) -> list[Writer]:
-    """Those whose weights in this layout can be for the module; none where there is nothing to ask."""
+    """The writers whose weights in this layout can be for the module; none where there is nothing to ask."""
     return [
         writer
         for writer in TRAINED_WITH.get(type(module), {}).get(layout, ())

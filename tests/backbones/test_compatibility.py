@@ -200,7 +200,7 @@ def test_timm_of_another_depth():
 
 def test_timm_of_another_family():
     assert differences('resnet50', {'architecture': 'vit_tiny_patch16_224'}) == [
-        "its configuration is of 'vit_tiny_patch16_224', which is vit_tiny_patch16 here, not resnet50"
+        "its configuration is for 'vit_tiny_patch16_224', which is vit_tiny_patch16 here, not resnet50"
     ]
 
 
@@ -239,7 +239,7 @@ def test_transformers(change: dict, expected: list[str]):
 
 def test_transformers_of_a_model_that_is_not_known():
     assert differences('resnet50', {'model_type': 'bit'}) == [
-        "its configuration is of a 'bit', which is no kind of model known here"
+        "its configuration is for 'bit', which is not a kind of model known here"
     ]
 
 

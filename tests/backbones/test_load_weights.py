@@ -202,7 +202,7 @@ def test_npz_files_in_bfloat16(tmp_path: Path, published):
 
 def test_missing_arrays_are_named(tmp_path: Path, published):
     path = write(tmp_path, {key: array for key, array in published.items() if key != 'layer3.1.bn2.running_var'})
-    with pytest.raises(UserError, match='batch_stats/backbone/stage3/block2/norm2/var is missing in the file'):
+    with pytest.raises(UserError, match='batch_stats/backbone/stage3/block2/norm2/var is missing from the file'):
         backbones.load_weights('resnet18', path)
 
 
@@ -280,7 +280,7 @@ def test_not_strict_warns_and_leaves_out_what_does_not_fit(tmp_path: Path, publi
 def test_values_that_are_not_finite_are_named(tmp_path: Path, published, value: float):
     bias = published['layer3.0.bn1.bias'].copy()
     bias[17] = value
-    with pytest.warns(UserWarning, match='params/backbone/stage3/block1/norm1/bias holds values that are not finite'):
+    with pytest.warns(UserWarning, match='params/backbone/stage3/block1/norm1/bias holds non-finite values'):
         backbones.load_weights('resnet18', write(tmp_path, published | {'layer3.0.bn1.bias': bias}))
 
 

@@ -215,7 +215,7 @@ def test_an_incomplete_linear_head_is_named(tmp_path: Path):
     variables = filled(backbones.create_classifier('resnet_micro', 7))
     del variables['params']['head']['bias']
     backbones.save_weights(path, variables)
-    with pytest.raises(UserError, match='params/head/bias is missing in the file'):
+    with pytest.raises(UserError, match='params/head/bias is missing from the file'):
         backbones.load_weights('resnet_micro', path, parts=('head',))
 
 

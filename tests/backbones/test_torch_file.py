@@ -401,7 +401,7 @@ def test_big_endian_is_refused(tmp_path: Path):
 def test_not_a_torch_file(tmp_path: Path, content: bytes):
     path = tmp_path / 'other.pth'
     path.write_bytes(content)
-    with pytest.raises(UserError, match='no torch file'):
+    with pytest.raises(UserError, match='not a torch file'):
         read_torch_file(path)
 
 

@@ -1,4 +1,4 @@
-"""Which foreign layouts each kind of module can be loaded from and saved to: one explicit table."""
+"""The foreign layouts that each kind of module can be loaded from and saved to: one explicit table."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +31,7 @@ from backbones.pretrained.keymaps.rules import Line
 from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 
-# Kind of module → layout → its key map. Where two layouts are one, the first is the one that is reported.
+# Kind of module → layout → its key map. Where two layouts are identical, the first is reported.
 TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
     VGG: {'torchvision': vgg.torchvision, 'timm': vgg.timm},
     GoogLeNet: {'torchvision': googlenet.torchvision},
@@ -72,7 +72,7 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
 def layouts(module: nn.Module) -> dict[str, list[Line]]:
     """Layout → key map, for a backbone module; our own layout, ``'native'``, needs none and is not among them.
 
-    A key map without lines says that the variant does not exist in that layout.
+    A key map without lines means that the variant does not exist in that layout.
     """
     maps = {name: keymap(module) for name, keymap in TABLE.get(type(module), {}).items()}
     return {name: lines for name, lines in maps.items() if lines}

@@ -25,12 +25,12 @@ class _Names:
     """Their keys, and the functions that make a key from the number of one of our stages (1 to 4).
 
     Attributes:
-        stem_conv, stem_norm, norm, head: of the layers outside the stages.
+        stem_conv, stem_norm, norm, head: keys of the layers outside the stages.
         downsample: prefix of a normalisation ``.0`` and a convolution ``.1`` before a stage.
         block: prefix of a block, its number left as the field ``{b}``.
-        block_layers: depthwise convolution, normalisation, and the two dense layers.
+        block_layers: keys of the depthwise convolution, the normalisation and the two dense layers of a block.
         layer_scale: key inside a block.
-        layer_scale_transform: from their axes to ours.
+        layer_scale_transform: transform from their axes to ours.
     """
 
     stem_conv: str

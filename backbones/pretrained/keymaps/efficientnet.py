@@ -11,7 +11,7 @@ from backbones.pretrained.keymaps.rules import Line, batch_norm_rules, convoluti
 
 
 def _ends(stem: tuple[str, str], head: tuple[str, str], classifier: str) -> list[Line]:
-    """Rules around the blocks: keys of a convolution and its normalisation, twice, and of the classifier."""
+    """Rules around the blocks: for a convolution and its normalisation at either end, and for the classifier."""
     return [
         *convolution_rules(stem[0], 'backbone/stem_conv'),
         *batch_norm_rules(stem[1], 'backbone/stem_norm'),

@@ -9,7 +9,7 @@ from backbones.pretrained.keymaps.rules import Line, batch_norm_rules, convoluti
 
 
 def layers_of(block: BlockConfig) -> list[str]:
-    """Our names of the parts that a block has, in their order."""
+    """Our names of the parts that a block has, in order."""
     expand = ['expand'] * (block.expanded != block.inputs)
     squeeze = ['squeeze_excitation'] * (block.squeezed > 0)
     return [*expand, 'depthwise', *squeeze, 'project']
@@ -31,8 +31,8 @@ def block_rules(path: str, block: BlockConfig, keys: Mapping[str, tuple[str, str
     """The rules of one block.
 
     Args:
-        path: ours.
-        block: what is in it.
+        path: our path of the block.
+        block: configuration of the block.
         keys: our name of a part → their keys of its convolution and its normalisation, or of the two convolutions
             inside the squeeze-and-excitation.
     """
@@ -49,7 +49,7 @@ def block_rules(path: str, block: BlockConfig, keys: Mapping[str, tuple[str, str
 
 
 def torchvision_block_rules(key: str, path: str, block: BlockConfig) -> list[Line]:
-    """One block, whose parts are counted: ``block.1.0`` is the second part's convolution, ``block.1.1`` its norm."""
+    """One block, whose parts are numbered: ``block.1.0`` is the second part's convolution, ``block.1.1`` its norm."""
     keys = {}
     for number, layer in enumerate(layers_of(block)):
         first, second = ('fc1', 'fc2') if layer == 'squeeze_excitation' else ('0', '1')

@@ -23,9 +23,9 @@ def in_a_model(path: str) -> str:
 
 
 def native_keymap(keys: Iterable[str]) -> KeyMap:
-    """The key map of a file of ours, of a model or of some of its parts; its stages tell it from another file of flax.
+    """The key map of one of our files, a model or some of its parts; its stages tell it from other files of flax.
 
-    A key map without lines says that the file is not ours.
+    A key map without lines means that the file is not ours.
     """
     paths = [(key, in_a_model(key)) for key in keys if key.partition('/')[0] in _COLLECTIONS and '/' in key]
     if not any('/stage1/' in key for key, _ in paths) and any(part_of(path) == 'backbone' for _, path in paths):

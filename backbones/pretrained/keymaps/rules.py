@@ -4,7 +4,7 @@ A map is a list of lines:
 
 - ``Rule``: a key of theirs and a path of ours, both as templates, and how the array changes on the way;
 - ``Made``: a key that holds nothing of ours (a counter, an index): dropped on import, made anew on export;
-- ``Absent``: a path of ours that this layout never has, and the value it then stands for;
+- ``Absent``: a path of ours that this layout never has, and the value to fill it with;
 - ``Ignored``: keys of parts we do not have (the neck of a detector, the text tower of CLIP);
 - ``Foreign``: keys that only another model's file has, although all the rest would fit.
 
@@ -38,7 +38,7 @@ TRANSPOSE = Transform('transposed', lambda array: array.T, lambda array: array.T
 
 
 def flattened(side: int) -> Transform:
-    """Of a linear layer after a flattened map of ``side`` by ``side``: channels come first there and last here."""
+    """Transform of a linear layer after a flattened map of ``side`` by ``side``: channels first there, last here."""
 
     def forward(array: np.ndarray) -> np.ndarray:
         return array.reshape(len(array), -1, side, side).transpose(2, 3, 1, 0).reshape(-1, len(array))
@@ -52,15 +52,15 @@ def flattened(side: int) -> Transform:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One array of theirs is one of ours, or a part of it.
+    """One of their arrays, which is one of ours or a part of it.
 
     Attributes:
         key: template of their key.
         path: template of our path.
-        transform: from their axes to ours.
+        transform: how to get from their axes to ours.
         part: ``(index, count)`` where ours is ``count`` of theirs side by side along the last axis (queries, keys and
             values packed into one kernel).
-        span: how many of the parts theirs is, from ``index`` on.
+        span: number of parts that theirs holds, from ``index`` on.
         optional: a model without this path leaves the array unused; anything else is an error.
         alias: an older name of the same array, which is read but never written.
     """
@@ -93,7 +93,7 @@ class Absent:
 
 @dataclasses.dataclass(frozen=True)
 class Ignored:
-    """Keys that belong to something else than the backbone and its classifier, as a regular expression."""
+    """Keys that belong to something other than the backbone and its classifier, as a regular expression."""
 
     pattern: str
 
@@ -170,7 +170,7 @@ def _compiled(template: str) -> tuple[re.Pattern[str], dict[str, int]]:
 
 
 def match(template: str, text: str) -> dict[str, int] | None:
-    """The values of the template's fields if the text is of its form."""
+    """The values of the template's fields if the text matches it."""
     pattern, shifts = _compiled(template)
     found = pattern.fullmatch(text)
     return None if found is None else {name: int(value) - shifts[name] for name, value in found.groupdict().items()}
@@ -187,7 +187,7 @@ def fill(template: str, fields: Mapping[str, int]) -> str:
 
 
 class KeyMap:
-    """The lines of a layout, arranged for finding the one that knows a key."""
+    """The lines of a layout, arranged to find the one that knows a key."""
 
     def __init__(self, lines: Sequence[Line]):
         self.lines = lines
@@ -222,7 +222,7 @@ class KeyMap:
                     raise ForeignFileError(f'{key} {line.message}')
 
     def known(self, keys: Iterable[str]) -> int:
-        """How many of these keys are of this layout; parts that are only ignored do not speak for it."""
+        """How many of these keys belong to this layout; those that are only ignored do not speak for it."""
         found = [self.find(key) for key in keys]
         return sum(each is not None and not isinstance(each[0], Ignored) for each in found)
 

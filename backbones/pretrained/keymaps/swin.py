@@ -76,7 +76,7 @@ def microsoft(module: SwinTransformer) -> list[Line]:
 
 
 def transformers(module: SwinTransformer) -> list[Line]:
-    """The keys of its files, which every version reads: merging ends a stage; queries, keys and values are apart."""
+    """The keys of its files, which every version reads: merging ends a stage; queries, keys and values are separate."""
     lines = _outside_the_stages(
         '[swin.]embeddings.patch_embeddings.projection', '[swin.]embeddings.norm', '[swin.]layernorm', 'classifier'
     )
@@ -140,7 +140,7 @@ def _index(table: np.ndarray) -> np.ndarray:
 
 
 def _mask(windows: int) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes, of a table, the mask of a shifted map with so many windows along each side."""
+    """A function that makes, from a table, the mask of a shifted map with so many windows along each side."""
 
     def make(table: np.ndarray) -> np.ndarray:
         window = _window(table)

@@ -1,4 +1,4 @@
-"""VGG as torchvision and timm store it; the convolutions have the same keys, the fully connected layers have not."""
+"""VGG as torchvision and timm store it; the convolutions have the same keys, the fully connected layers do not."""
 
 from backbones.cnn.vgg import VGG
 from backbones.pretrained.keymaps.rules import (
@@ -14,7 +14,7 @@ from backbones.pretrained.keymaps.rules import (
 
 
 def _sliding(side: int) -> Transform:
-    """A convolution of that many pixels a side as a matrix."""
+    """A convolution with a kernel of that many pixels a side, as a matrix."""
     return Transform(
         'OIHW to a matrix',
         lambda kernel: CONVOLUTION.forward(kernel).reshape(-1, len(kernel)),
@@ -23,7 +23,7 @@ def _sliding(side: int) -> Transform:
 
 
 def _convolutions(module: VGG) -> list[Line]:
-    """Layers are numbered through there, activations and pools included: ``features.5`` is ``stage2/conv1``."""
+    """Layers are numbered consecutively, activations and pools included: ``features.5`` is ``stage2/conv1``."""
     rules: list[Line] = []
     number = 0
     for stage, depth in enumerate(module.depths, start=1):

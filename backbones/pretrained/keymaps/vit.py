@@ -36,10 +36,10 @@ class BlockKeys:
     """What a layout calls the parts of a block.
 
     Attributes:
-        block: of which number.
-        norms: before the attention and before the feed-forward layers.
-        qkv: one packed projection, or three; ``weight`` or ``bias`` follows at once.
-        projection: after the attention.
+        block: prefix of a block, with a field for its number.
+        norms: normalisations before the attention and before the feed-forward layers.
+        qkv: one packed projection, or three; ``weight`` or ``bias`` follows directly.
+        projection: the layer after the attention.
         dense: the feed-forward layers.
         scales: the factors on both branches.
     """
@@ -75,7 +75,7 @@ def blocks(module: VisionTransformer) -> Iterator[tuple[int, str]]:
 
 
 def packed_rules(keys: Sequence[str], path: str) -> list[Line]:
-    """Queries, keys and values in one projection of theirs, or in one each."""
+    """Queries, keys and values in one projection of theirs, or in one projection each."""
     rules: list[Line] = []
     for index, key in enumerate(keys):
         part = index, len(keys)
@@ -118,7 +118,7 @@ def token_rules(module: VisionTransformer, **keys: str) -> list[Line]:
 
 
 def is_plain(module: VisionTransformer) -> bool:
-    """Whether it is the vision transformer of Dosovitskiy et al. 2021, of which torchvision and big_vision know."""
+    """Whether it is the vision transformer of Dosovitskiy et al. 2021, which torchvision and big_vision know."""
     extras = module.registers, module.masked_pretraining, module.pre_norm, module.layer_scale, module.projected_channels
     return module.prefix == ('class_token',) and module.patch_bias and module.pooling == 'token' and not any(extras)
 
@@ -201,7 +201,7 @@ def dinov2(module: VisionTransformer) -> list[Line]:
 
 
 def clip(module: VisionTransformer) -> list[Line]:
-    """OpenAI's and open_clip's, both towers in a file: ``visual.transformer.resblocks.7.attn.in_proj_weight``."""
+    """OpenAI's and open_clip's, both towers in one file: ``visual.transformer.resblocks.7.attn.in_proj_weight``."""
     text = r'(transformer|token_embedding|ln_final|text)\..*|positional_embedding|text_projection'
     others = r'logit_scale|logit_bias|input_resolution|context_length|vocab_size'
     return [*_clip_tower(module, 'visual.'), Ignored(f'{text}|{others}')] if module.pre_norm else []

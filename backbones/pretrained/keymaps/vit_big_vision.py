@@ -1,6 +1,6 @@
 """Vision transformers as big_vision stores them in ``.npz`` files: augreg's ViT, and SigLIP's image tower.
 
-Arrays have the axes of flax, which are ours, but for the heads of an attention, which have an axis of their own.
+Arrays have the axes of flax, as ours do, except that attention heads have an axis of their own.
 """
 
 from backbones.pretrained.keymaps.rules import Ignored, Line, Rule, Transform
@@ -16,7 +16,7 @@ def big_vision(module: VisionTransformer) -> list[Line]:
     elif is_plain(module):
         named = [('', True), ('opt/target/', True), ('params/', False), ('', False)]
         towers = [_tower(module, prefix, older) for prefix, older in named]
-        # The hidden layer of a classifier in pretraining, which later weights do without.
+        # The hidden layer of the classifier in pretraining, which later weights lack.
         ignored = r'(.*/)?pre_logits/.*|opt/state/.*'
     else:
         return []

@@ -1,6 +1,6 @@
 """Vision transformers as transformers stores them: ViT, DeiT, DINOv2, and the image towers of CLIP and SigLIP.
 
-What is written is what published files hold, which every version reads; the names that the fifth version gives the
+The keys that are written are those of published files, which every version reads; the names that version 5 gives the
 same arrays in memory are read too.
 """
 
@@ -63,7 +63,7 @@ def transformers(module: VisionTransformer) -> list[Line]:
         return [*rules, Ignored(rest)]
     if module.masked_pretraining:
         rules = _named(_encoder, module, ('', 'dinov2.', 'dinov2_with_registers.'), (_DINOV2, _DINOV2_IN_MEMORY))
-        # Its classifier sees the mean of the patches too.
+        # Its classifier also takes the mean of the patches.
         return [*rules, Ignored(r'classifier\..*')]
     name = 'deit.' if 'distillation_token' in module.prefix else 'vit.'
     rules = _named(_encoder, module, (name, ''), (_VIT, _VIT_IN_MEMORY))

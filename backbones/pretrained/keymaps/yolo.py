@@ -27,7 +27,7 @@ def ultralytics(module: YOLO) -> list[Line]:
     """``model.4.m.0.cv1.conv.weight`` is ``backbone/stage3/c3k2/block1/conv1/conv/kernel``.
 
     A detector's neck and head (``model.11`` and up) are dropped. They also tell a whole YOLO11 from a whole YOLO26,
-    which are refused in each other's place; files of layers 0 to 10 alone are the same keys and shapes in both.
+    which are refused in each other's place; files of layers 0 to 10 alone have the same keys and shapes in both.
 
     A .pt file of ultralytics is a pickled model, which is refused; its state dictionary is what is read
     (``torch.save(YOLO('yolo11n.pt').model.state_dict(), 'yolo11n.pth')``).
