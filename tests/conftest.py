@@ -32,17 +32,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Leave LLVM's expensive passes out, as JAX's own tests do: most of the time of these tests is compilation.
-
-    The slow tests are compiled as users compile.
-    """
+    """Leave LLVM's expensive passes out, as JAX's own tests do: most of the time of these tests is compilation."""
     config.stash[ENDING] = []
     # Not the user's own store of features; tests that count what is computed have one of their own.
     os.environ['VISION_BACKBONES_CACHE'] = tempfile.mkdtemp(prefix='features-')
     config.add_cleanup(lambda: shutil.rmtree(os.environ['VISION_BACKBONES_CACHE'], ignore_errors=True))
+    # Read when jax is imported, here and in processes that tests start.
+    os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
     if 'not slow' in config.getoption('markexpr'):
-        # Read when jax is imported, here and in processes that tests start.
-        os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
         # The older of XLA's two code generators takes half the time to compile a step.
         os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'.strip()
 
@@ -74,6 +71,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.getoption('fifth_of') is not None:
         chosen = [item.nodeid for item in session.items if item.get_closest_marker('exhaustive')]
         session.config.stash[ENDING].append(f'exhaustive tests of this fifth: {", ".join(chosen) or "none"}')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def optimisations(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile the slow tests of the modules that say ``AS_USERS_COMPILE`` with every optimisation."""
+    if 'not slow' in request.config.getoption('markexpr') or not getattr(request.module, 'AS_USERS_COMPILE', False):
+        yield
+        return
+    import jax
+
+    jax.config.update('jax_disable_most_optimizations', False)
+    yield
+    jax.config.update('jax_disable_most_optimizations', True)
 
 
 @pytest.fixture(scope='module', autouse=True)

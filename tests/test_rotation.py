@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,6 +71,7 @@ def selected(directory: Path, *options: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 def test_five_commits_of_different_fifths_run_everything_once(tmp_path):
     (tmp_path / 'test_repetition.py').write_text(TESTS)
     (tmp_path / 'pytest.ini').write_text('[pytest]\nmarkers = exhaustive\n')

@@ -104,6 +104,7 @@ def test_new_adapters_change_nothing(name, options):
         assert not b.any()
 
 
+@pytest.mark.slow
 def test_only_adapters_have_a_gradient_whatever_else_is_in_force():
     name = 'vit_micro'
     model, _, params = with_adapters(name, {})

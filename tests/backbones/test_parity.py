@@ -21,6 +21,7 @@ from tests.parity import weights
 # Largest deviation allowed, as a share of the reference's largest magnitude. Float32 alone makes less than 1e-6; the
 # smallest mistake known, a GELU by its tanh formula, makes 1.2e-4.
 TOLERANCE = 2e-5
+AS_USERS_COMPILE = True
 
 
 def load(case: weights.Case, file: Path, classifier: bool) -> tuple[dict, backbones.Report]:

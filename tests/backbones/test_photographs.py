@@ -48,6 +48,7 @@ def count_right(ranks: list[int]) -> tuple[int, int]:
     return sum(rank == 0 for rank in ranks), sum(rank < 5 for rank in ranks)
 
 
+@pytest.mark.slow
 def test_lite0_knows_the_photographs():
     assert len(photographs()) == 20
     first, among_five = count_right(ranks_of_the_labels('efficientnet_lite0', 'pip:efficientnet-lite0'))

@@ -17,6 +17,8 @@ from experiments.training.checkpoints import Checkpoints, Restored
 from experiments.training.session import Session
 
 ROOT = Path(__file__).parents[2]
+# For processes that tests start: what they compile is not what is tested.
+COMPILED_QUICKLY = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1', 'XLA_FLAGS': '--xla_cpu_use_fusion_emitters=false'}
 PATIENCE = 300.0  # seconds until a run that does not do what is waited for counts as stuck
 
 
@@ -49,6 +51,7 @@ class Runs:
             env={
                 **os.environ,
                 'JAX_PLATFORMS': 'cpu',
+                **COMPILED_QUICKLY,
                 'JAX_NUM_CPU_DEVICES': str(devices),
                 'JAX_COMPILATION_CACHE_DIR': str(self._cache),
                 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_runs import COMPILED_QUICKLY
 from tiny import make_config, make_dataset
 
 import backbones
@@ -26,6 +27,9 @@ from experiments.data import loading
 from experiments.features.extractor import Extractor
 from experiments.features.store import Store
 from experiments.results import tables
+
+# The module's fixtures are whole ablations: one process makes them.
+pytestmark = pytest.mark.xdist_group('ablation')
 
 
 def run(config, workdir, store=None) -> Engine:
@@ -275,7 +279,7 @@ class TestKill:
             "--config.datasets=('digits',)", '--config.seeds=(0, 1)', '--config.linear.steps=50',
             "--config.backbones=('resnet_micro@random', 'vit_micro@random', 'pixels')",
         ]  # fmt: skip
-        environment = {**os.environ, 'PYTHONPATH': str(root)}
+        environment = {**os.environ, **COMPILED_QUICKLY, 'PYTHONPATH': str(root)}
 
         def launch(workdir, timeout):
             try:

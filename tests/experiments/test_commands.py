@@ -43,6 +43,10 @@ def fails(capsys, main, *arguments) -> str:
     return errors[0]
 
 
+# The smallest data set: the whole quickstart takes seconds to load.
+DIGITS = ("--config.datasets=('digits',)",)
+
+
 def ablation(*arguments, config=QUICKSTART):
     return (ablate.main, '--config', config, *arguments)
 
@@ -62,7 +66,7 @@ def ablation(*arguments, config=QUICKSTART):
             ["--config.datasets=('digits',)", '--config.fractions=(0.0001, 1.0)'],
             'label fraction 0.0001 leaves 10 of 10 classes without a training example',
         ),
-        (["--config.backbones=('resnet18@nothing.pth',)"], "there are no weights at 'nothing.pth'"),
+        ([*DIGITS, "--config.backbones=('resnet18@nothing.pth',)"], "there are no weights at 'nothing.pth'"),
     ],
 )
 def test_bad_arguments(capsys, tmp_path, arguments, message):
@@ -78,7 +82,8 @@ def test_unknown_config_file_and_argument(capsys, tmp_path):
 
 def test_work_directory_that_cannot_be_written(capsys, tmp_path):
     (tmp_path / 'file').write_text('in the way')
-    assert 'cannot write to the work directory' in fails(capsys, *ablation('--workdir', tmp_path / 'file' / 'w'))
+    line = fails(capsys, *ablation('--workdir', tmp_path / 'file' / 'w', *DIGITS))
+    assert 'cannot write to the work directory' in line
 
 
 def test_work_directory_of_another_config(capsys, tmp_path):
@@ -107,12 +112,12 @@ def test_malicious_weights(capsys, tmp_path):
     with zipfile.ZipFile(tmp_path / 'evil.pth', 'w') as archive:
         archive.writestr('evil/data.pkl', f'cos\nsystem\n(S"touch {marker}"\ntR.'.encode())
     backbones = f'--config.backbones=("resnet18@{tmp_path}/evil.pth",)'
-    line = fails(capsys, *ablation('--workdir', tmp_path / 'w', backbones))
+    line = fails(capsys, *ablation('--workdir', tmp_path / 'w', backbones, *DIGITS))
     assert 'was refused: its pickle asks for os.system' in line
     assert not marker.exists()
     (tmp_path / 'cut.pth').write_bytes((tmp_path / 'evil.pth').read_bytes()[:40])
     backbones = f'--config.backbones=("resnet18@{tmp_path}/cut.pth",)'
-    assert 'truncated' in fails(capsys, *ablation('--workdir', tmp_path / 'v', backbones))
+    assert 'truncated' in fails(capsys, *ablation('--workdir', tmp_path / 'v', backbones, *DIGITS))
 
 
 def test_report_without_results(capsys, tmp_path):

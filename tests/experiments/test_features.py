@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_runs import COMPILED_QUICKLY
 from test_loading import write_array_record_dataset, write_images
 from tiny import make_config, make_dataset
 
@@ -524,7 +525,7 @@ def test_two_processes_of_two_devices_share_a_pass(tmp_path):
         settings = {'port': port, 'count': count, 'number': number, 'directory': str(tmp_path / str(count))}
         return subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name('features_run.py')), json.dumps(settings)],
-            env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices), 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
+            env={**os.environ, **COMPILED_QUICKLY, 'JAX_NUM_CPU_DEVICES': str(devices)},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_runs import COMPILED_QUICKLY
 
 import backbones
 from experiments.training.mesh import AXES, DeviceMesh
@@ -22,7 +23,7 @@ SPLITS = ('test', 'three', 'few more')
 def start(action: str, **settings) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), action, json.dumps(settings)],
-        env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+        env={**os.environ, 'JAX_PLATFORMS': 'cpu', **COMPILED_QUICKLY},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -113,9 +114,14 @@ def test_any_mesh_computes_the_same(alone, backbone, devices, fsdp):
     assert got['bytes_per_device'] <= {1: 1.0, 2: 1.1, 4: 1.2, 8: 1.5}[fsdp] * got['bytes'] / fsdp
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('fsdp', [1, 2, 4])
-@pytest.mark.parametrize('backbone', ['vit_micro', 'resnet_micro'])
+@pytest.mark.parametrize(
+    ('backbone', 'fsdp'),
+    [pytest.param(*case, marks=pytest.mark.slow) for case in (('vit_micro', 2), ('resnet_micro', 1))]
+    + [
+        pytest.param(*case, marks=pytest.mark.exhaustive)
+        for case in (('vit_micro', 1), ('vit_micro', 4), ('resnet_micro', 2), ('resnet_micro', 4))
+    ],
+)
 def test_two_processes_compute_the_same(alone, backbone, fsdp):
     """Of 258 examples the last batch holds two, and the second process none of them."""
     for got in run_processes('train', 2, backbone=backbone, devices=2, fsdp=fsdp):

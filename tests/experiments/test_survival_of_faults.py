@@ -216,6 +216,7 @@ def make_folder(directory: Path) -> None:
                 Image.fromarray(pixels).save(directory / split / name / f'{number:02d}.png')
 
 
+@pytest.mark.slow
 def test_images_that_break_while_a_training_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, 'MEMORY_LIMIT', 0)
     make_folder(tmp_path / 'data')

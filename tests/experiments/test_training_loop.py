@@ -54,6 +54,7 @@ def whole(tmp_path_factory) -> tuple[Path, loop.Trained]:
     return directory, loop.fit(make_config(), make_dataset(), directory)
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path):
     dataset = make_dataset()
     # The class is a quadrant, which a mirror image would change.
@@ -119,6 +120,7 @@ class Soon(Interruption):
         return self._left == 0
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_saves_the_step_it_is_at(tmp_path):
     """In the middle of an epoch, whose metrics are then the means of both parts; before and in an evaluation."""
     dataset = make_dataset()
@@ -155,6 +157,7 @@ def test_asked_to_stop_it_saves_the_step_it_is_at(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killed_between_a_repeated_evaluation_and_its_checkpoint(tmp_path, monkeypatch):
     """Its row is in the file already, and is there once only."""
     dataset, config = make_dataset(), make_config(log_steps=7)

@@ -120,6 +120,7 @@ def test_a_frozen_step_costs_a_forward_pass(name):
     assert scratch(name).program.cost_analysis()['flops'] > 2 * inference
 
 
+@pytest.mark.slow
 def test_frozen_auxiliary_heads_cost_nothing():
     """They are not even traced: as many operations as without them, and more where they train alone."""
 
