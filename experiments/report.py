@@ -1,12 +1,14 @@
 """Write the report of work directories, finished or not: python -m experiments.report --workdir DIR [--workdir DIR …]
 
 Reads what experiments.ablate and experiments.train wrote and makes one table of all of it; computes nothing again.
-Writes table.md, table.csv and score_vs_cost.png into the first work directory, or where --output says.
+Writes table.md, table.csv and score_vs_cost.png into the work directory, or where --output says; several work
+directories need --output, so that each keeps a report of its own.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from backbones.errors import UserError
 from experiments.cli import atomic_files, command_line, display, work_directories
 from experiments.results import plots, tables
 
@@ -50,8 +52,14 @@ def main(argv: list[str] | None) -> None:
         type=Path,
         help='work directory of experiments.ablate or experiments.train; several make one table',
     )
-    arguments.add_argument('--output', type=Path, help='directory for the files (default: the first work directory)')
+    arguments.add_argument(
+        '--output', type=Path, help='directory for the files (default: the work directory, if there is one)'
+    )
     options = arguments.parse_args(argv)
+    if options.output is None and len(set(options.workdir)) > 1:
+        raise UserError(
+            f'{len(options.workdir)} work directories need --output DIR for their common report; each keeps its own'
+        )
     write(options.workdir, options.output or options.workdir[0])
 
 

@@ -4,6 +4,7 @@ A directory of the store holds one entry per address (``identity.address``)::
 
     ADDRESS/00000.npy …    shards, memory-mapped when they are read
     ADDRESS/00000.json …   checksum of each shard that is finished, until all are
+    ADDRESS/about.json     what the entry holds, for people, until all are
     ADDRESS/manifest.json  written last: identity, checksums, examples that could not be read
     ADDRESS.lock           shared by whoever uses the entry; its time is that of the last use
     ADDRESS.build          held by the one process that computes what is missing
@@ -39,6 +40,7 @@ CACHE_VARIABLE = 'VISION_BACKBONES_CACHE'
 DEFAULT_LIMIT = '20GB'
 _APPLICATION = 'vision-backbones'
 _MANIFEST = 'manifest.json'
+_ABOUT = 'about.json'
 _VERSION = 1
 _NOTES = ('weights', 'throughput')
 
@@ -100,7 +102,7 @@ class Entry:
 
     Attributes:
         address: its name in the store.
-        about: ``'backbone'``, ``'data'``, ``'tap'``, …, for people; empty where the manifest is missing or damaged.
+        about: ``'backbone'``, ``'data'``, ``'tap'``, …, for people; empty where it is missing or damaged.
         size: bytes on the disk.
         last_use: seconds since 1970.
         complete: whether all shards are there.
@@ -279,7 +281,7 @@ class Store:
         in_use = lock.exists() and os.access(lock, os.W_OK) and alone is None
         if alone is not None:
             alone.close()
-        about = manifest.get('about', {})
+        about = manifest.get('about') or _read_about(path)
         return Entry(path.name, about, sum(each.st_size for each in files), max(times, default=0.0), complete, in_use)
 
     def prune(self, limit: int | None = None, unused_since: float | None = None) -> tuple[list[Entry], list[Entry]]:
@@ -415,6 +417,8 @@ class _Directory:
         stream = io.BytesIO()
         np.save(stream, np.ascontiguousarray(shard.values))
         content = stream.getvalue()
+        if not (self.path / _ABOUT).exists():
+            atomic_files.write_json(self.path / _ABOUT, dict(self.about))
         with atomic_files.atomic_write(self._file(shard.number, 'npy'), 'wb') as file:
             file.write(content)
         record = {
@@ -439,6 +443,7 @@ class _Directory:
         flush(self.path)
         for number in range(len(self.bounds)):
             self._file(number, 'json').unlink(missing_ok=True)
+        (self.path / _ABOUT).unlink(missing_ok=True)
 
     def open(self, records: Mapping[int, dict], lock: Lock | None) -> StoredFeatures:
         """Map the shards."""
@@ -466,6 +471,14 @@ def _read_manifest(path: Path) -> tuple[dict, bool]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, False
     return (manifest, True) if intact else ({}, False)
+
+
+def _read_about(path: Path) -> dict[str, str]:
+    try:
+        about = json.loads((path / _ABOUT).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(key): str(value) for key, value in about.items()} if isinstance(about, dict) else {}
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:

@@ -92,52 +92,54 @@ def load(*workdirs: Path) -> list[Entry]:
             )
         found += [(workdir, row) for row in rows]
     labels = _dataset_labels([row for _, row in found])
-    groups: dict[tuple, list[_Group]] = {}
+    # A line of the table, and its experiments: with one config all its fractions, so that a directory has one line.
+    lines: dict[tuple[str, Variant, str], list[_Experiment]] = {}
+    repetitions: dict[tuple, dict[int, tuple[Path, Row]]] = {}
     for workdir, row in found:
         cell = row.cell
-        identity = (labels[_data_identity(row)], cell.fraction, cell.variant, cell.regime)
-        alike = groups.setdefault(identity, [])
-        group = next((group for group in alike if group.takes(workdir, row)), None)
-        if group is None:
-            group = _Group(workdir)
-            alike.append(group)
-        group.by_seed.setdefault(cell.seed, (workdir, row))
+        line = (labels[_data_identity(row)], cell.variant, cell.regime)
+        experiments = lines.setdefault(line, [])
+        experiment = next((each for each in experiments if each.takes(workdir, row)), None)
+        if experiment is None:
+            experiment = _Experiment(workdir, row)
+            experiments.append(experiment)
+        seeds = repetitions.setdefault((line, cell.fraction, experiments.index(experiment)), {})
+        seeds.setdefault(cell.seed, (workdir, row))
     entries = []
-    for (dataset, fraction, variant, regime), alike in groups.items():
-        for group in alike:
-            name = f'{regime} ({group.workdir.name})' if len(alike) > 1 else regime
-            entries.append(_entry(list(group.by_seed.values()), variant, name, dataset, fraction))
+    for (line, fraction, number), seeds in repetitions.items():
+        dataset, variant, regime = line
+        name = f'{regime} ({lines[line][number].workdir.name})' if len(lines[line]) > 1 else regime
+        entries.append(_entry(list(seeds.values()), variant, name, dataset, fraction))
     return [dataclasses.replace(entry, best=_is_best(entry, entries)) for entry in entries]
 
 
-# How and where a run computes; two rows that differ in nothing else are repetitions of one experiment.
+# How and where a run computes, and on which share of the labels; rows that differ in nothing else are one experiment.
 _NOT_DECISIVE = frozenset(
     {
-        'seed', 'mesh', 'threads', 'processes', 'prefetch', 'checkpoint_epochs', 'keep_checkpoints', 'non_finite',
-        'tensorboard', 'wandb_project', 'bad_files_limit', 'log_steps',
+        'seed', 'fraction', 'mesh', 'threads', 'processes', 'prefetch', 'checkpoint_epochs', 'keep_checkpoints',
+        'non_finite', 'tensorboard', 'wandb_project', 'bad_files_limit', 'log_steps',
     }
 )  # fmt: skip
 
 
 @dataclasses.dataclass
-class _Group:
-    """Repetitions of one experiment with different seeds.
+class _Experiment:
+    """Rows of one config, with different seeds and fractions.
 
     Attributes:
-        workdir: of the first of them.
-        by_seed: where they are, and what they are.
+        workdir: where the first of them is.
+        first: what it is.
     """
 
     workdir: Path
-    by_seed: dict[int, tuple[Path, Row]] = dataclasses.field(default_factory=dict)
+    first: Row
 
     def takes(self, workdir: Path, row: Row) -> bool:
-        """Whether a row is another repetition: of one work directory, or no value that both rows have differs."""
+        """Whether a row belongs to it: of one work directory, or no value that both rows have differs."""
         if workdir == self.workdir:
             return True  # cells of one ablation differ in nothing that decides: ``ablation.growth`` sees to it
-        _, first = next(iter(self.by_seed.values()))
-        kinds = [('training' in each.config, row.cell.regime in each.config) for each in (first, row)]
-        mine, theirs = _decisive(first), _decisive(row)
+        kinds = [('training' in each.config, row.cell.regime in each.config) for each in (self.first, row)]
+        mine, theirs = _decisive(self.first), _decisive(row)
         return kinds[0] == kinds[1] and all(mine[key] == theirs[key] for key in {*mine} & {*theirs})
 
 

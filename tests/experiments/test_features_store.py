@@ -94,7 +94,9 @@ def test_an_interrupted_pass_goes_on_with_what_is_missing(tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         fetch(tmp_path, Computing(interrupt))
     assert Store(tmp_path).find(IDENTITY, BOUNDS) is None
-    assert not Store(tmp_path).entries()[0].complete
+    (entry,) = Store(tmp_path).entries()
+    assert not entry.complete
+    assert entry.about == ABOUT
     assert fetch(tmp_path) == [2]
     assert capsys.readouterr().err == ''
 
@@ -176,7 +178,7 @@ def test_a_full_disk_ends_in_one_line_and_keeps_what_is_finished(tmp_path, monke
 
     def full(descriptor):
         calls.append(descriptor)
-        if len(calls) == 5:  # a shard and its checksum are two files
+        if len(calls) == 6:  # what the entry holds, then a shard and its checksum, twice
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(atomic_files.os, 'fsync', full)

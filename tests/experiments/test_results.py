@@ -37,9 +37,9 @@ def test_neither_jax_nor_the_trainer_is_imported():
     subprocess.run([sys.executable, '-c', IMPORTS, *names, 'experiments.report'], cwd=ROOT, check=True)
 
 
-def make_row(backbone='b', seed=0, score=0.5, **changes) -> Row:
+def make_row(backbone='b', seed=0, score=0.5, fraction=1.0, **changes) -> Row:
     values = {
-        'cell': Cell('digits', Variant(backbone, ''), 'linear', 1.0, seed),
+        'cell': Cell('digits', Variant(backbone, ''), 'linear', fraction, seed),
         'task': 'classification',
         'primary': 'accuracy',
         'config': {'image_size': 0, 'fit': 'crop', 'linear': {'steps': 3}},
@@ -58,7 +58,7 @@ def make_row(backbone='b', seed=0, score=0.5, **changes) -> Row:
             'test_examples': 40, 'skipped': 0,
         },
         'versions': {'python': '3'},
-        'predictions': f'predictions/{backbone}{seed}.npz',
+        'predictions': f'predictions/{backbone}{fraction}{seed}.npz',
     }  # fmt: skip
     return Row(**{**values, **changes})
 
@@ -225,7 +225,7 @@ class TestScores:
     def test_a_file_that_cannot_be_read_is_named(self, tmp_path, damage):
         write(tmp_path, make_row())
         damage(tmp_path / make_row().predictions)
-        with pytest.raises(UserError, match=r"the scores in '.*b0\.npz' cannot be read"):
+        with pytest.raises(UserError, match=r"the scores in '.*b1\.00\.npz' cannot be read"):
             tables.load(tmp_path)
 
 
@@ -333,12 +333,28 @@ class TestSeveralDirectories:
         one, other = write(tmp_path / 'one', make_row()), write(tmp_path / 'other', make_row('c'))
         report.main(['--workdir', str(one), '--workdir', str(other), '--output', str(tmp_path / 'both')])
         assert len((tmp_path / 'both' / 'table.csv').read_text().splitlines()) == 3
-        assert not (one / 'table.csv').exists()
-        report.main(['--workdir', str(one), '--workdir', str(other)])
         for name in report.FILES:
-            assert (one / name).exists()
+            assert (tmp_path / 'both' / name).exists()
+            assert not (one / name).exists()
             assert not (other / name).exists()
         assert 'score_vs_cost.png' in capsys.readouterr().out
+        report.main(['--workdir', str(one), '--workdir', str(one)])
+        assert len((one / 'table.csv').read_text().splitlines()) == 2
+
+    def test_no_directory_loses_its_report_to_that_of_several(self, tmp_path):
+        one, other = write(tmp_path / 'one', make_row()), write(tmp_path / 'other', make_row('c'))
+        with pytest.raises(UserError, match='2 work directories need --output DIR'):
+            report.main(['--workdir', str(one), '--workdir', str(other)])
+        assert not (one / 'table.csv').exists()
+
+    def test_a_directory_has_one_line_also_where_only_some_fractions_differ(self, tmp_path):
+        changed = {'image_size': 0, 'linear': {'steps': 4}}
+        one = write(tmp_path / 'one', make_row(), make_row(fraction=0.5))
+        other = write(tmp_path / 'other', make_row(config=changed), make_row(fraction=0.1, config=changed))
+        entries = tables.load(one, other)
+        assert [(entry.regime, entry.fraction) for entry in entries] == [
+            ('linear (one)', 1.0), ('linear (one)', 0.5), ('linear (other)', 1.0), ('linear (other)', 0.1),
+        ]  # fmt: skip
 
     def test_a_directory_without_results_is_named(self, tmp_path):
         with pytest.raises(UserError, match=r"there are no results in '.*nothing'"):
