@@ -19,6 +19,8 @@ gc.set_threshold(100_000, 20, 20)
 
 # Lines for the end of the run, from this process and from those of pytest-xdist.
 ENDING = pytest.StashKey[list[str]]()
+# MiB from which on compiled programs are forgotten; a worker may need 2,048.
+LARGE = 1200.0
 # The module of tests that needed most memory.
 LARGEST = pytest.StashKey[Path]()
 
@@ -96,12 +98,29 @@ def programs(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if peak_memory(resource.RUSAGE_SELF) > before:
         stash[LARGEST] = request.path.relative_to(request.config.rootpath)
+    forget_programs()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Forget compiled programs between the tests of a module that has compiled many large ones."""
+    if resident_memory() > LARGE:
+        forget_programs()
+
+
+def forget_programs() -> None:
     if 'jax' in sys.modules:
         sys.modules['jax'].clear_caches()
         gc.collect()
         if sys.platform == 'linux':
             # Of glibc; another C library has no need of it.
             getattr(ctypes.CDLL(None), 'malloc_trim', int)(0)
+
+
+def resident_memory() -> float:
+    """MiB that this process has in memory now; 0 where the system does not say."""
+    file = Path('/proc/self/statm')
+    return int(file.read_text().split()[1]) * resource.getpagesize() / 2**20 if file.exists() else 0.0
 
 
 def peak_memory(who: int) -> float:

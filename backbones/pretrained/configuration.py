@@ -1,9 +1,4 @@
-"""What a published configuration says: the preprocessing of its weights, and whether its model is ours.
-
-Two checkpoints may have the same keys and shapes and still be different functions: another activation, another epsilon,
-another padding. Where a configuration comes with the weights (``config.json`` of timm or of transformers), all of
-that is compared with the backbone that is to take them.
-"""
+"""The preprocessing that a published configuration states; ``compatibility`` compares the model it describes."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -113,6 +114,13 @@ class Runs:
         files = [self.directory / name / 'predictions' / 'test.npz' for name in (one, other)]
         with np.load(files[0]) as predictions, np.load(files[1]) as others:
             assert all((predictions[name] == others[name]).all() for name in predictions)
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        return free.getsockname()[1]
 
 
 def ended(process: subprocess.Popen, expected: int) -> str:

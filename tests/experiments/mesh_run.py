@@ -1,4 +1,4 @@
-"""A training on a given mesh, as JSON on standard output; run by test_meshes.py.
+"""A training or a frozen pass on a given mesh, as JSON on standard output; run by test_meshes.py.
 
     python mesh_run.py ACTION SETTINGS
 
@@ -135,6 +135,38 @@ def fit(directory: str, asked_in_evaluation: bool = False) -> dict:
     return {'variables': [hashlib.sha256(leaf.tobytes()).hexdigest() for leaf in jax.tree.leaves(trained.variables)]}
 
 
+def extract(directory: str, damaged: list[int]) -> dict:
+    """Features twice, the second time from the store; then with fewer bad files allowed than there are."""
+    from tiny import lazy, make_config, make_dataset
+
+    from backbones.errors import UserError
+    from experiments.features import extractor
+    from experiments.features.frozen_backbone import FrozenBackbone
+    from experiments.features.store import Store
+
+    extractor._SHARD_EXAMPLES = 32
+    backbone = FrozenBackbone('resnet_micro', 'random')
+    dataset, config, place = lazy(make_dataset(), damaged), make_config(image_size=8, batch_size=16), Path(directory)
+    done: list[int] = []
+    for _ in range(2):
+        pass_over = extractor.Extractor(config, Store(place / 'store'), place / 'work')
+        extracted, _ = pass_over(backbone, dataset, done.append)
+    if jax.process_index() == 0:
+        np.save(place / 'values.npy', extracted.values)
+    result = {
+        'devices': jax.device_count(),
+        'sha256': hashlib.sha256(extracted.values.tobytes()).hexdigest(),
+        'unreadable': sorted(extracted.unreadable),
+        'done': sum(done),
+    }
+    config.bad_files_limit = len(damaged) - 1
+    try:
+        extractor.Extractor(config, Store(place / 'another'), place / 'work')(backbone, dataset, done.append)
+    except UserError as error:
+        result['refused'] = str(error)
+    return result
+
+
 def digests(session, state) -> dict[str, str]:
     """Path → hash of the bytes of each array of a state."""
     state = dataclasses.replace(state, key=jax.random.key_data(state.key))
@@ -188,7 +220,8 @@ def main(action: str, settings: str) -> dict:
     if processes[0]:
         jax.distributed.initialize(f'localhost:{processes[0]}', *processes[1:])
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-    return {'train': train, 'restore': restore, 'fit': fit, 'linear_costs': linear_costs}[action](**arguments)
+    actions = {'train': train, 'restore': restore, 'fit': fit, 'extract': extract, 'linear_costs': linear_costs}
+    return actions[action](**arguments)
 
 
 if __name__ == '__main__':

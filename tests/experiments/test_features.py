@@ -4,20 +4,15 @@ import dataclasses
 import functools
 import json
 import os
-import socket
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_runs import COMPILED_QUICKLY
 from test_loading import write_array_record_dataset, write_images
-from tiny import make_config, make_dataset
+from tiny import lazy, make_config, make_dataset
 
 import backbones
 from backbones import UserError, registry
@@ -108,17 +103,6 @@ def config_of(**changes):
 def extract(backbone, dataset, directory, config=None, advance=lambda count: None):
     config = config or config_of()
     return Extractor(config, Store(directory / 'store'), directory)(backbone, dataset, advance)
-
-
-def lazy(dataset, bad=(), content=None):
-    """The same images, decoded one by one; some are damaged."""
-
-    def read(index):
-        if index in bad:
-            raise OSError('image file is truncated')
-        return dataset.images[index]
-
-    return dataclasses.replace(dataset, images=DecodedImages(read, dataset.images.shape, content))
 
 
 class TestValues:
@@ -512,43 +496,3 @@ class TestRandomControl:
         model = backbones.create('vit_micro')
         variables = random_variables(model)
         assert calibrate_statistics(model, variables, jnp.zeros((2, 8, 8, 3))) is variables
-
-
-@pytest.mark.slow
-def test_two_processes_of_two_devices_share_a_pass(tmp_path):
-    """Each reads its rows, process 0 writes, both have everything; and what is wrong ends both."""
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
-
-    def start(count: int, number: int, devices: int) -> subprocess.Popen:
-        settings = {'port': port, 'count': count, 'number': number, 'directory': str(tmp_path / str(count))}
-        return subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name('features_run.py')), json.dumps(settings)],
-            env={**os.environ, **COMPILED_QUICKLY, 'JAX_NUM_CPU_DEVICES': str(devices)},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def ended(processes: list[subprocess.Popen]) -> list[dict]:
-        try:
-            told = [process.communicate(timeout=300) for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-        assert [process.returncode for process in processes] == [0] * len(processes), told
-        return [json.loads(output.splitlines()[-1]) for output, _ in told]
-
-    both = ended([start(2, number, devices=2) for number in range(2)])
-    (alone,) = ended([start(1, 0, devices=1)])
-    assert both[0]['sha256'] == both[1]['sha256']
-    for each in (*both, alone):
-        assert each['devices'] == each['expected_devices']
-        assert each['unreadable'] == [5, 93]
-        assert each['done'] == 2 * 160
-        assert "2 examples of 'digits' cannot be read (0005: " in each['error']
-        assert 'image file is truncated' in each['error']
-    values = [np.load(tmp_path / count / 'values.npy') for count in '12']
-    np.testing.assert_allclose(values[0], values[1], rtol=1e-4, atol=1e-5)
-    assert len(Store(tmp_path / '2' / 'store').entries()) == 1

@@ -1,8 +1,7 @@
-"""One training on every mesh: the same losses, predictions and counts, and what each device holds and exchanges."""
+"""One training and one frozen pass on every mesh: the same numbers, and what each device holds and exchanges."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_runs import COMPILED_QUICKLY
+from command_runs import COMPILED_QUICKLY, free_port
 
 import backbones
+from experiments.features.store import Store
 from experiments.training.mesh import AXES, DeviceMesh
 
 SCRIPT = Path(__file__).with_name('mesh_run.py')
@@ -44,9 +44,7 @@ def run(action: str, **settings) -> dict:
 
 
 def run_processes(action: str, count: int, **settings) -> list[dict]:
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [
         start(action, port=port, num_processes=count, process_id=number, **settings) for number in range(count)
     ]
@@ -127,6 +125,24 @@ def test_two_processes_compute_the_same(alone, backbone, fsdp):
     for got in run_processes('train', 2, backbone=backbone, devices=2, fsdp=fsdp):
         assert got['devices'] == 4
         assert_same(got, alone(backbone))
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_frozen_pass(tmp_path):
+    """Each reads its rows, process 0 writes, both have everything; and what is wrong ends both."""
+    both = run_processes('extract', 2, devices=2, directory=str(tmp_path / 'both'), damaged=[5, 93])
+    one = run('extract', directory=str(tmp_path / 'one'), damaged=[5, 93])
+    assert both[0]['sha256'] == both[1]['sha256']
+    assert [each['devices'] for each in (*both, one)] == [4, 4, 1]
+    for each in (*both, one):
+        assert each['unreadable'] == [5, 93]
+        assert each['done'] == 2 * 160
+        assert "2 examples of 'tiny' cannot be read (0005: " in each['refused']
+        # A process knows the reason of those that it read itself.
+        assert 'image file is truncated' in each['refused']
+    values = [np.load(tmp_path / name / 'values.npy') for name in ('both', 'one')]
+    np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5)
+    assert len(Store(tmp_path / 'both' / 'store').entries()) == 1
 
 
 @pytest.mark.slow

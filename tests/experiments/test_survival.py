@@ -4,12 +4,11 @@ import math
 import random
 import shutil
 import signal
-import socket
 import time
 from pathlib import Path
 
 import pytest
-from command_runs import Runs, ended, wait_for
+from command_runs import Runs, ended, free_port, wait_for
 
 STEPS = 3 * 78
 # BatchNorm, a moving average, two phases, and randomness of every kind.
@@ -118,9 +117,7 @@ def test_several_processes_are_asked_to_stop_and_one_continues(tmp_path):
         weights='bundled:vit_micro', regime='finetune', optimizer='sgd', learning_rate=0.05, clip_norm=1.0,
     )  # fmt: skip
     runs.run('whole')
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        address = f'localhost:{free.getsockname()[1]}'
+    address = f'localhost:{free_port()}'
     both = [
         runs.start('cut', f'--coordinator_address={address}', '--num_processes=2', f'--process_id={number}', devices=2)
         for number in range(2)

@@ -1,9 +1,12 @@
 """A small data set that is quick to learn, and configs that are quick to run."""
 
+import dataclasses
+
 import numpy as np
 
 from experiments.ablation import cells
 from experiments.data.dataset import Dataset, split_by_hash
+from experiments.data.decoding import DecodedImages
 
 
 def make_dataset(name='tiny', examples=160, classes=4, size=8, channels=1, seed=0) -> Dataset:
@@ -40,3 +43,14 @@ def make_config(**changes):
     for key, value in changes.items():
         config[key] = value
     return config
+
+
+def lazy(dataset, bad=(), content=None):
+    """The same images, decoded one by one; some are damaged."""
+
+    def read(index):
+        if index in bad:
+            raise OSError('image file is truncated')
+        return dataset.images[index]
+
+    return dataclasses.replace(dataset, images=DecodedImages(read, dataset.images.shape, content))
