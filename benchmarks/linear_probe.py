@@ -22,7 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 from rich.console import Console
@@ -105,8 +104,8 @@ def by_our_solver(data: ProbeData, subset: Subset, solver: str) -> Measured:
 
 def by_scikit_learn(data: ProbeData, subset: Subset) -> Measured:
     """The best C of the grid of ``linear``, with nothing of this project but the standardisation and the rule."""
-    mean, factor = standardisation(jnp.asarray(data.features), jnp.asarray(subset.rows))
-    x = (data.features.astype(np.float64) - np.asarray(mean)) * np.asarray(factor)
+    mean, factor = standardisation(data.features, subset.rows)
+    x = (data.features.astype(np.float64) - mean) * factor
     y, validation, test = data.labels, data.validation, data.test
     grid = linear.grid_of_c(linear.default_config())
 

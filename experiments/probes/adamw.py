@@ -101,8 +101,8 @@ def run(
     for start in range(0, len(subsets), at_once):
         chunk = subsets[start : start + at_once]
         report(f'{len(chunk) * len(choices)} linear heads')
-        statistics = [standardisation(features, jnp.asarray(subset.rows)) for subset in chunk]
-        means, factors = (jnp.stack(values) for values in zip(*statistics, strict=True))
+        statistics = [standardisation(data.features, subset.rows) for subset in chunk]
+        means, factors = (np.stack(values) for values in zip(*statistics, strict=True))
         orders = np.stack([batch_orders(subset, config.steps, config.batch_size) for subset in chunk])
         heads, accuracies, losses = train_heads(
             features, labels, orders, means, factors, rates, decays, jnp.asarray(data.validation), data.num_classes

@@ -3,10 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,17 +68,19 @@ class Outcome:
 
 
 def standardisation(
-    features: Float[Array, 'examples channels'], rows: Int[Array, ' chosen']
-) -> tuple[Float[Array, ' channels'], Float[Array, ' channels']]:
+    features: Float[np.ndarray, 'examples channels'], rows: Int[np.ndarray, ' chosen']
+) -> tuple[Float[np.ndarray, ' channels'], Float[np.ndarray, ' channels']]:
     """``(mean, factor)`` of the training subset, so that ``(x - mean) * factor`` has unit deviation per channel.
 
     The same for every backbone, so that one sweep of learning rates fits features of any scale. A channel that hardly
     varies next to the others is not blown up: 1 % of the mean variance is added to each.
     """
     chosen = features[rows]
-    mean = chosen.mean(0)
-    variance = jnp.square(chosen - mean).mean(0)
-    return mean, jax.lax.rsqrt(variance + 0.01 * variance.mean() + 1e-12)
+    # Sums over the first axis of an array are not pairwise: in float32 they would lose digits.
+    mean = chosen.mean(0, dtype=np.float64)
+    variance = np.square(chosen - mean.astype(np.float32)).mean(0, dtype=np.float64)
+    factor = 1 / np.sqrt(variance + 0.01 * variance.mean() + 1e-12)
+    return mean.astype(np.float32), factor.astype(np.float32)
 
 
 def select(accuracies: Sequence[float], losses: Sequence[float]) -> int:

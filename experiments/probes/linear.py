@@ -7,10 +7,10 @@ and the penalty, not of an optimizer's steps. ``adamw.py`` is the other solver.
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
-import jax.numpy as jnp
+import jax
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from backbones.errors import UserError, unknown
 from experiments.probes import adamw, logistic
@@ -98,17 +98,11 @@ def run(
     settings = with_defaults(config)
     if settings.solver == 'adamw':
         return adamw.run(data, subsets, settings, report)
-    features, labels = jnp.asarray(data.features), jnp.asarray(data.labels)
-    return deterministic(lambda subset: _selected(data, features, labels, subset, settings, report), subsets)
+    return deterministic(lambda subset: _selected(data, subset, settings, report), subsets)
 
 
 def _selected(
-    data: ProbeData,
-    features: Float[Array, 'examples channels'],
-    labels: Int[Array, ' examples'],
-    subset: Subset,
-    config: ml_collections.ConfigDict,
-    report: Callable[[str], None],
+    data: ProbeData, subset: Subset, config: ml_collections.ConfigDict, report: Callable[[str], None]
 ) -> Outcome:
     """The minimum for the C that validation selects.
 
@@ -118,19 +112,18 @@ def _selected(
         largest_c: the largest C that was tried.
         iterations: of all heads together.
     """
-    problem, frame = logistic.prepare(features, labels, jnp.asarray(subset.rows))
-    validation = logistic.apply_frame(frame, features[data.validation])
+    problem, frame = logistic.prepare(data.features, data.labels, subset.rows)
+    validation = frame.apply(data.features[data.validation])
     grid = grid_of_c(config)
-    path = solve_path(problem, validation, labels[data.validation], data.num_classes, grid, config, report)
+    path = solve_path(problem, validation, data.labels[data.validation], data.num_classes, grid, config, report)
     accuracies, losses = [point.accuracy for point in path], [point.loss for point in path]
     best = path[select(accuracies, losses)]
-    scores = logistic.scores(best.weights, logistic.apply_frame(frame, features[data.test]))
     selected = {'C': best.c}
     return Outcome(
         selected=selected,
         validation_accuracy=best.accuracy,
-        test_scores=np.asarray(scores),
-        trainable_parameters=(features.shape[1] + 1) * data.num_classes,
+        test_scores=frame.apply(data.features[data.test]) @ best.weights,
+        trainable_parameters=(data.features.shape[1] + 1) * data.num_classes,
         at_edge=at_edge(selected, {'C': grid}),
         choices=len(path),
         diagnostics={
@@ -153,7 +146,7 @@ class Point:
     """
 
     c: float
-    weights: Float[Array, 'axes+1 classes']
+    weights: Float[np.ndarray, 'axes+1 classes']
     accuracy: float
     loss: float
     gradient_norm: float
@@ -162,8 +155,8 @@ class Point:
 
 def solve_path(
     problem: logistic.Problem,
-    validation: Float[Array, 'validation axes+1'],
-    labels: Int[Array, ' validation'],
+    validation: Float[np.ndarray, 'validation axes+1'],
+    labels: Int[np.ndarray, ' validation'],
     num_classes: int,
     grid: Sequence[float],
     config: ml_collections.ConfigDict,
@@ -176,15 +169,17 @@ def solve_path(
     """
     at_zero = logistic.gradient_norm_at_zero(problem, num_classes)
     tolerance = config.tolerance * at_zero
-    weights = jnp.zeros((problem.inputs.shape[1], num_classes), problem.inputs.dtype)
+    # The features are moved to the device once, not for every C.
+    on_device = jax.device_put(problem)
+    weights = np.zeros((problem.inputs.shape[1], num_classes), np.float32)
     path: list[Point] = []
     best_accuracy, best_loss, improved_at = -1.0, float('inf'), grid[0]
     for c in grid:
         report(f'logistic regression of {len(problem.labels):,}, C = {c:g}')
-        solution = logistic.solve(problem, c, weights, tolerance, config.iterations)
-        weights = solution.weights
-        accuracy, loss = (float(value) for value in logistic.evaluate(weights, validation, labels))
-        norm = float(solution.gradient_norm) / max(float(at_zero), 1e-30)
+        solution = logistic.solve(on_device, c, weights, tolerance, config.iterations)
+        weights = np.asarray(solution.weights)
+        accuracy, loss = logistic.evaluate(weights, validation, labels)
+        norm = float(solution.gradient_norm) / max(at_zero, 1e-30)
         path.append(Point(c, weights, accuracy, loss, norm, int(solution.iterations)))
         if accuracy > best_accuracy or loss < best_loss:
             improved_at = c

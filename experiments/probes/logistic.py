@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from experiments.probes.common import standardisation
@@ -46,9 +47,9 @@ class Problem(NamedTuple):
         curvature: mean square of each column.
     """
 
-    inputs: Float[Array, 'examples axes+1']
-    labels: Int[Array, ' examples']
-    curvature: Float[Array, ' axes+1']
+    inputs: Float[np.ndarray | Array, 'examples axes+1']
+    labels: Int[np.ndarray | Array, ' examples']
+    curvature: Float[np.ndarray | Array, ' axes+1']
 
 
 class Frame(NamedTuple):
@@ -59,9 +60,14 @@ class Frame(NamedTuple):
         axes: orthonormal columns; fewer than channels where there are fewer examples.
     """
 
-    mean: Float[Array, ' channels']
-    factor: Float[Array, ' channels']
-    axes: Float[Array, 'channels axes']
+    mean: Float[np.ndarray, ' channels']
+    factor: Float[np.ndarray, ' channels']
+    axes: Float[np.ndarray, 'channels axes']
+
+    def apply(self, features: Float[np.ndarray, 'examples channels']) -> Float[np.ndarray, 'examples axes+1']:
+        """Raw features → the columns that weights multiply."""
+        rotated = ((features - self.mean) * self.factor) @ self.axes
+        return np.concatenate([rotated, np.ones((len(rotated), 1), rotated.dtype)], axis=1)
 
 
 class Solution(NamedTuple):
@@ -80,51 +86,46 @@ class Solution(NamedTuple):
     iterations: Int[Array, '']
 
 
-@jax.jit
 def prepare(
-    features: Float[Array, 'examples channels'], labels: Int[Array, ' examples'], rows: Int[Array, ' chosen']
+    features: Float[np.ndarray, 'examples channels'],
+    labels: Int[np.ndarray, ' examples'],
+    rows: Int[np.ndarray, ' chosen'],
 ) -> tuple[Problem, Frame]:
     """Gather, standardise and rotate a training subset.
 
-    With fewer examples than channels, the minimum lies in the span of the examples: only that is kept.
+    Plain NumPy, as everything that is done once per subset: it would take longer to compile than to compute. With
+    fewer examples than channels, the minimum lies in the span of the examples: only that is kept.
     """
     mean, factor = standardisation(features, rows)
     x = (features[rows] - mean) * factor
     examples, channels = x.shape
-    span = jnp.linalg.qr(x.T)[0] if examples < channels else None
-    reduced = x if span is None else _product(x, span)
-    axes = jnp.linalg.eigh(_product(reduced.T, reduced))[1]
-    axes = axes if span is None else _product(span, axes)
-    frame = Frame(mean, factor, axes)
-    inputs = apply_frame(frame, features[rows])
-    return Problem(inputs, labels[rows], jnp.square(inputs).mean(0)), frame
+    span = np.linalg.qr(x.T)[0] if examples < channels else None
+    reduced = x if span is None else x @ span
+    axes = np.linalg.eigh(reduced.T @ reduced)[1]
+    frame = Frame(mean, factor, axes if span is None else span @ axes)
+    inputs = frame.apply(features[rows])
+    return Problem(inputs, labels[rows], np.square(inputs).mean(0)), frame
 
 
-@jax.jit
-def apply_frame(frame: Frame, features: Float[Array, 'examples channels']) -> Float[Array, 'examples axes+1']:
-    """Raw features → the columns that weights multiply."""
-    rotated = _product((features - frame.mean) * frame.factor, frame.axes)
-    return jnp.concatenate([rotated, jnp.ones((len(rotated), 1), rotated.dtype)], axis=1)
-
-
-@jax.jit
-def scores(
-    weights: Float[Array, 'axes+1 classes'], inputs: Float[Array, 'examples axes+1']
-) -> Float[Array, 'examples classes']:
-    """Logits."""
-    return _product(inputs, weights)
-
-
-@jax.jit
 def evaluate(
-    weights: Float[Array, 'axes+1 classes'], inputs: Float[Array, 'examples axes+1'], labels: Int[Array, ' examples']
-) -> tuple[Float[Array, ''], Float[Array, '']]:
+    weights: Float[np.ndarray, 'axes+1 classes'],
+    inputs: Float[np.ndarray, 'examples axes+1'],
+    labels: Int[np.ndarray, ' examples'],
+) -> tuple[float, float]:
     """Accuracy and mean loss."""
-    logits = _product(inputs, weights)
-    return (logits.argmax(-1) == labels).mean(), -_log_likelihood(logits, labels).mean()
+    logits = inputs @ weights
+    own = np.take_along_axis(logits, labels[:, None], 1)[:, 0]
+    return float((logits.argmax(-1) == labels).mean()), float((np.logaddexp.reduce(logits, axis=-1) - own).mean())
 
 
-def _log_likelihood(logits: Float[Array, 'examples classes'], labels: Int[Array, ' examples']) -> Array:
+def gradient_norm_at_zero(problem: Problem, num_classes: int) -> float:
+    """The norm that tolerances are relative to; it does not depend on the penalty."""
+    residual = np.full((len(problem.labels), num_classes), 1 / num_classes, np.float32)
+    residual[np.arange(len(residual)), problem.labels] -= 1
+    return float(np.linalg.norm(problem.inputs.T @ residual) / len(residual))
+
+
+def _log_likelihood(logits: Float[Array, 'examples classes'], labels: Int[np.ndarray | Array, ' examples']) -> Array:
     return jnp.take_along_axis(logits, labels[:, None], 1)[:, 0] - jax.nn.logsumexp(logits, -1)
 
 
@@ -136,14 +137,6 @@ def _gradient(problem: Problem, weights: Array, shares: Array, l2: Array) -> Flo
     residual = jnp.where(own, -others.sum(-1, keepdims=True), others) / len(problem.labels)
     # In this order, so that the wide matrix is read as it lies in memory.
     return _product(residual.T, problem.inputs).T + l2 * weights
-
-
-@functools.partial(jax.jit, static_argnames='num_classes')
-def gradient_norm_at_zero(problem: Problem, num_classes: int) -> Float[Array, '']:
-    """The norm that tolerances are relative to; it does not depend on the penalty."""
-    weights = jnp.zeros((problem.inputs.shape[1], num_classes), problem.inputs.dtype)
-    shares = jnp.full((len(problem.inputs), num_classes), 1 / num_classes, weights.dtype)
-    return jnp.linalg.norm(_gradient(problem, weights, shares, jnp.zeros((), weights.dtype)))
 
 
 class _Search(NamedTuple):

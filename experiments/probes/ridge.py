@@ -56,26 +56,26 @@ def run(
     data: ProbeData, subsets: Sequence[Subset], config: ml_collections.ConfigDict, report: Callable[[str], None]
 ) -> list[Outcome]:
     """One outcome per subset: the penalty with the best validation accuracy, applied to the test examples."""
-    features, labels = jnp.asarray(data.features), jnp.asarray(data.labels)
+    features, labels = data.features, data.labels
     grid = np.geomspace(config.smallest_penalty, config.largest_penalty, config.penalties)
 
     def outcome_of(subset: Subset) -> Outcome:
         report(f'ridge, {len(grid)} penalties')
-        rows = jnp.asarray(subset.rows)
+        rows = subset.rows
         mean, factor = standardisation(features, rows)
-        targets = jax.nn.one_hot(labels[rows], data.num_classes)
+        targets = np.eye(data.num_classes, dtype=np.float32)[labels[rows]]
         offset = targets.mean(0)
         weights = solve((features[rows] - mean) * factor, targets - offset, jnp.asarray(grid, jnp.float32))
         accuracies, errors = _validate(
             weights, (features[data.validation] - mean) * factor, offset, labels[data.validation]
         )
         best = select(np.asarray(accuracies).tolist(), np.asarray(errors).tolist())
-        scores = ((features[data.test] - mean) * factor) @ weights[best] + offset
+        scores = ((features[data.test] - mean) * factor) @ np.asarray(weights[best]) + offset
         selected = {'penalty': float(grid[best])}
         return Outcome(
             selected=selected,
             validation_accuracy=float(accuracies[best]),
-            test_scores=np.asarray(scores),
+            test_scores=scores,
             trainable_parameters=(features.shape[1] + 1) * data.num_classes,
             at_edge=at_edge(selected, {'penalty': grid.tolist()}),
             choices=len(grid),

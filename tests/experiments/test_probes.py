@@ -85,7 +85,7 @@ def test_same_seed_same_bits(regime):
 
 def test_standardisation_uses_the_subset_only():
     features = np.random.default_rng(0).normal(3, 5, (40, 4)).astype(np.float32)
-    mean, factor = standardisation(jnp.asarray(features), jnp.arange(20))
+    mean, factor = standardisation(features, np.arange(20))
     np.testing.assert_allclose(mean, features[:20].mean(0), rtol=1e-5)
     variance = features[:20].var(0)
     np.testing.assert_allclose(factor, 1 / np.sqrt(variance + 0.01 * variance.mean()), rtol=1e-5)
@@ -97,8 +97,8 @@ def test_select_breaks_ties_by_loss_and_then_by_order():
 
 
 def standardised(data: ProbeData, subset: Subset) -> np.ndarray:
-    mean, factor = standardisation(jnp.asarray(data.features), jnp.asarray(subset.rows))
-    return np.asarray((data.features - np.asarray(mean)) * np.asarray(factor), np.float64)
+    mean, factor = standardisation(data.features, subset.rows)
+    return np.asarray((data.features - mean) * factor, np.float64)
 
 
 def in_channels(weights, frame) -> np.ndarray:
@@ -111,9 +111,7 @@ class TestLinear:
     def test_weights_equal_scikit_learn_in_float64(self, c):
         data = make_data(noise=2.0)
         subset = make_subsets(data)[1]
-        problem, frame = logistic.prepare(
-            jnp.asarray(data.features), jnp.asarray(data.labels), jnp.asarray(subset.rows)
-        )
+        problem, frame = logistic.prepare(data.features, data.labels, subset.rows)
         at_zero = logistic.gradient_norm_at_zero(problem, 3)
         found = logistic.solve(problem, c, jnp.zeros((13, 3)), 1e-6 * at_zero, 3000)
         assert found.gradient_norm <= 2e-6 * at_zero
@@ -132,7 +130,7 @@ class TestLinear:
         """By automatic differentiation of the objective as it is written down, at a point that is no minimum."""
         data = make_data()
         subset = make_subsets(data)[1]
-        problem, _ = logistic.prepare(jnp.asarray(data.features), jnp.asarray(data.labels), jnp.asarray(subset.rows))
+        problem, _ = logistic.prepare(data.features, data.labels, subset.rows)
         start = jnp.asarray(np.random.default_rng(0).normal(size=(13, 3)), jnp.float32)
 
         def objective(weights):
@@ -274,7 +272,7 @@ class TestAdamW:
         data, steps, rate, decay = make_data(), 25, 0.01, 0.1
         subset = make_subsets(data)[0]
         orders = adamw.batch_orders(subset, steps, 16)
-        mean, factor = standardisation(jnp.asarray(data.features), jnp.asarray(subset.rows))
+        mean, factor = standardisation(data.features, subset.rows)
         heads, accuracies, losses = adamw.train_heads(
             jnp.asarray(data.features),
             jnp.asarray(data.labels),
@@ -291,7 +289,7 @@ class TestAdamW:
         )
         head = {'kernel': jnp.zeros((12, 3)), 'bias': jnp.zeros(3)}
         state = optimizer.init(head)
-        x, y = (data.features - mean) * factor, jnp.asarray(data.labels)
+        x, y = jnp.asarray((data.features - mean) * factor), jnp.asarray(data.labels)
 
         def loss_of(head, rows):
             logits = x[rows] @ head['kernel'] + head['bias']
