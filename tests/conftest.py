@@ -70,6 +70,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Take everything that was imported out of future collections, and note the exhaustive tests that are to run."""
     gc.collect()
     gc.freeze()
+    grouped = [item for item in session.items if item.get_closest_marker('xdist_group')]
+    if session.config.getoption('loadgroup', False) and not all('@' in item.nodeid for item in grouped):
+        raise pytest.UsageError('this pytest and this pytest-xdist do not keep groups of tests together')
     if session.config.getoption('fifth_of') is not None:
         chosen = [item.nodeid for item in session.items if item.get_closest_marker('exhaustive')]
         session.config.stash[ENDING].append(f'exhaustive tests of this fifth: {", ".join(chosen) or "none"}')
