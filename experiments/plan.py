@@ -1,7 +1,7 @@
-"""Compile a training's step for devices that are not there: python -m experiments.plan --config FILE[:NAME=VALUE,…] --topology v5e:16x16
+"""Compile a train step for devices that are not attached: python -m experiments.plan --config FILE[:NAME=VALUE,…] --topology v5e:16x16
 
-Says what the step takes on each device (memory, arithmetic, communication) and whether it fits. No TPU is needed, no
-weights, and with --classes and --stored_size no data.
+Prints what the step costs on each device (memory, arithmetic, communication) and whether it fits. It needs no TPU and
+no weights, and with --classes and --stored_size no data.
 """  # noqa: E501
 
 import dataclasses
@@ -22,28 +22,34 @@ from experiments.training.programs import Programs
 
 
 def main(argv: list[str] | None) -> None:
-    """Compile every phase, print a table for each."""
+    """Compile every phase and print a table for each."""
     arguments = command_line.parser(__doc__, workdir=False)
     command_line.add_data_directory(arguments)
     arguments.add_argument(
-        '--topology', default='local', help='v5e:16x16 and the like, cpu:N (emulated), or local, those here (default)'
+        '--topology',
+        default='local',
+        help='such as v5e:16x16, cpu:N (emulated), or local: the attached devices (default)',
     )
-    arguments.add_argument('--classes', type=int, help='number of classes; without it, the data set is loaded')
-    arguments.add_argument('--stored_size', metavar='HxW[xC]', help='of the stored images, likewise')
-    arguments.add_argument('--phase', help='only this phase of a regime that has several')
-    arguments.add_argument('--batch_per_device', type=int, help='in place of the config value batch_size')
     arguments.add_argument(
-        '--find_batch', '--find-batch', action='store_true', help='look for the largest batch per device that fits'
+        '--classes', type=int, help='number of classes (default: that of the data set, which is then loaded)'
     )
-    arguments.add_argument('--memory_gib', type=float, help='memory of a device, where it is not known or to be less')
-    arguments.add_argument('--json', type=Path, metavar='FILE', help='write the numbers to this file too')
+    arguments.add_argument(
+        '--stored_size', metavar='HxW[xC]', help='size of the stored images (default: as for --classes)'
+    )
+    arguments.add_argument('--phase', help='only this phase of a regime that has several')
+    arguments.add_argument('--batch_per_device', type=int, help='overrides batch_size of the config')
+    arguments.add_argument(
+        '--find_batch', '--find-batch', action='store_true', help='search for the largest batch per device that fits'
+    )
+    arguments.add_argument('--memory_gib', type=float, help='memory of a device, if it is unknown or should be less')
+    arguments.add_argument('--json', type=Path, metavar='FILE', help='also write the numbers to this file')
     options, config = command_line.parse(arguments, argv)
     for name in ('classes', 'batch_per_device', 'memory_gib'):
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UserError(f'--{name} must be positive, not {value}')
     if options.json and not options.json.parent.is_dir():
-        # Before the compiling, not after it.
+        # Before compiling, not after it.
         raise UserError(f'--json {options.json}: there is no directory {str(options.json.parent)!r}')
     shape = ahead_of_time.stored_shape(options.stored_size) if options.stored_size else None
     devices, limit = absent_devices.devices(options.topology)

@@ -1,8 +1,8 @@
 """Write the report of work directories, finished or not: python -m experiments.report --workdir DIR [--workdir DIR …]
 
-Reads what experiments.ablate and experiments.train wrote and makes one table of all of it; computes nothing again.
-Writes table.md, table.csv and score_vs_cost.png into the work directory, or where --output says; several work
-directories need --output, so that each keeps a report of its own.
+Reads what experiments.ablate and experiments.train wrote and combines it into one table; nothing is recomputed.
+Writes table.md, table.csv and score_vs_cost.png into the work directory or into --output, which several work
+directories need, so that each keeps its own report.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
     """Print the tables of some work directories to standard output and write the report's files.
 
     Args:
-        workdirs: what to report on.
-        output: directory to write into.
+        workdirs: the work directories to report on.
+        output: the directory to write to.
 
     Raises:
         UserError: there are no results, or the files cannot be written.

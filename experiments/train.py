@@ -1,7 +1,6 @@
 """Train one model: python -m experiments.train --config FILE[:NAME=VALUE,…] --workdir DIR
 
-The same command continues a run that was interrupted. Asked to stop (SIGTERM), it saves its state and ends with exit
-status 75.
+The same command resumes an interrupted run. When asked to stop (SIGTERM), it saves its state and exits with status 75.
 """
 
 import argparse
@@ -33,7 +32,7 @@ def main(argv: list[str] | None) -> None:
     arguments = command_line.parser(__doc__)
     command_line.add_data_directory(arguments)
     arguments.add_argument(
-        '--dry_run', action='store_true', help='build everything, take one step, print the tables, write nothing'
+        '--dry_run', action='store_true', help='build everything, take one step, print the tables and write nothing'
     )
     arguments.add_argument('--profile', action='store_true', help='trace a few steps to DIR/profile')
     command_line.add_processes(arguments)
@@ -50,7 +49,7 @@ def main(argv: list[str] | None) -> None:
 
 
 def dry_run(session: Session) -> dict[str, float]:
-    """Build everything, take one step on one batch, and say what that takes; nothing is written.
+    """Build everything, take one step on one batch and print its costs; nothing is written.
 
     Returns:
         The metrics of the step.
@@ -72,7 +71,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
     session = Session(config, dataset, workdir)
     if is_main_process:
-        # Not before everything fits: a mistake must not claim a directory.
+        # Only once everything fits: a mistake must not claim a directory.
         work_directories.claim(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
     run = loop.run(session, options.profile, interruption)
     test = run.evaluate('test')
@@ -115,7 +114,7 @@ def _write(
             'trainable_parameters': run.trainable,
             'flops_per_image': cost.count_flops(backbones.create(config.backbone), run.preprocessing.size),
             'flops_counted_in': 'traced program',
-            # Of inference, as an ablation measures it; a training's own throughput is in ``result.json``.
+            # The column is inference speed, which only an ablation measures; training throughput is in ``result.json``.
             'images_per_second': None,
         },
         data={

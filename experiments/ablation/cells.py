@@ -1,4 +1,4 @@
-"""What an ablation consists of: its axes, and the cells that they span."""
+"""The axes of an ablation and the cells that they span."""
 
 import itertools
 
@@ -18,11 +18,11 @@ from experiments.training.config import default_config as default_training_confi
 
 __all__ = ['FROZEN_REGIMES', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'default_config', 'parse_variant', 'plan']
 
-# A head on features that are computed once; every other regime trains with the backbone in the loop.
+# These fit a head on features that are computed once; all other regimes train with the backbone in the loop.
 FROZEN_REGIMES = tuple(probes.TABLE)
 
 
-# Beside the axes, and what heads and trainings check themselves.
+# The axes, heads and trainings have checks of their own.
 _CHECKS: dict[str, Check] = {
     'image_size': not_negative,
     'batch_size': positive,
@@ -34,7 +34,7 @@ _CHECKS: dict[str, Check] = {
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """Every value that an ablation reads; config files change some of them."""
+    """The default of every value that an ablation reads; config files change some of them."""
     config = ml_collections.ConfigDict()
     # NAME@WEIGHTS: a source as load_weights takes it, or 'random'; NAME alone: its published weights; or 'pixels'.
     config.backbones = ('resnet_micro', 'vit_micro', PIXELS)
@@ -42,11 +42,11 @@ def default_config() -> ml_collections.ConfigDict:
     config.regimes = ('linear', 'knn')
     config.fractions = (1.0,)
     config.seeds = (0, 1, 2)
-    config.image_size = 0  # side of every model's input; 0: what the preprocessing of its weights says
+    config.image_size = 0  # side of every model's input in pixels; 0: as the weights' preprocessing says
     config.batch_size = 32  # of the frozen passes
     config.calibration_images = 512  # training images for the BatchNorm statistics of random weights
-    config.tap = 'pooled'  # where heads on frozen backbones take their features: see experiments.features.taps
-    config.fit = 'crop'  # how an image of other proportions is brought to a square: or 'squash', 'letterbox'
+    config.tap = 'pooled'  # which features the heads on frozen backbones see: experiments.features.taps
+    config.fit = 'crop'  # how a non-square image becomes square; or 'squash', 'letterbox'
     config.stored_size = 256
     config.bad_files_limit = 10
     config.linear = linear.default_config()
@@ -81,8 +81,8 @@ def parse_variant(text: str) -> Variant:
 def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     """All cells of a config, grouped by data set and variant.
 
-    ``scratch`` starts from random weights whatever the variant, so it is one cell per backbone; the other regimes that
-    train the backbone need pretrained ones; raw pixels have frozen regimes only.
+    ``scratch`` starts from random weights whatever the variant, so it is one cell per backbone. The other regimes that
+    train the backbone need pretrained weights. Raw pixels have frozen regimes only.
 
     Raises:
         UserError: an unknown name or a value out of range on one of the axes.

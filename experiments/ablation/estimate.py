@@ -1,4 +1,4 @@
-"""What an ablation will cost, estimated before it starts: the plan that a person sees."""
+"""The plan of an ablation with its estimated cost, shown before it starts."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from experiments.data.model_input import input_preprocessing
 from experiments.features import taps
 from experiments.probes import linear
 
-# Shares of the speed of a large matrix product that the parts of an ablation reach, roughly.
+# The share of a large matrix product's speed that each part of an ablation roughly reaches.
 _FORWARD_EFFICIENCY = 0.5
 _TRAINING_EFFICIENCY = 0.4
 _HEADS_EFFICIENCY = 0.2
@@ -25,7 +25,7 @@ _SECONDS_TO_COMPILE = 3.0
 
 
 def flops_per_image(variant: Variant, image_size: int) -> float:
-    """Of a forward pass of the backbone, as ``backbones.cost`` counts them."""
+    """FLOPs of the backbone's forward pass for one image, as ``backbones.cost`` counts them."""
     if variant.backbone == PIXELS:
         return 0.0
     return float(count_flops(backbones.create(variant.backbone), _input_size(variant, image_size)))
@@ -36,7 +36,7 @@ def _input_size(variant: Variant, image_size: int) -> tuple[int, int]:
 
 
 def measured_speed() -> float:
-    """FLOP per second of a large matrix product on this machine."""
+    """Measure the FLOP/s of a large matrix product on this machine."""
     side, repeats = 1024, 8
     matrix = jnp.ones((side, side))
     product = jax.jit(lambda x: x @ x).lower(matrix).compile()
@@ -50,7 +50,7 @@ def measured_speed() -> float:
 def table(
     pending: Sequence[Cell], planned: int, config: ml_collections.ConfigDict, load: Callable[[str], Dataset]
 ) -> Table:
-    """One row per data set and variant: passes, images, heads, trainings, and the time they may take."""
+    """One row per data set and variant: passes, images, heads, trainings and estimated time."""
     speed = measured_speed()
     result = Table(title=f'plan: {len(pending)} of {planned} cells to run', title_justify='left')
     for column in ('data set', 'backbone · weights', 'regimes'):
@@ -73,7 +73,7 @@ def table(
         train = len(dataset.splits['train'])
         heads, examples_seen = linear.workload(
             [
-                # Seeds share what they are given where weights are not drawn and no label is left out.
+                # Seeds share their input unless they draw the weights or choose the labels.
                 (round(cell.fraction * train), cell.seed if variant.weights == RANDOM or cell.fraction < 1 else None)
                 for cell in frozen
                 if cell.regime == 'linear'
@@ -101,7 +101,10 @@ def table(
             f'{trainings}',
             _duration(seconds),
         )
-    result.caption = f'about {_duration(total)} at the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches now'
+    result.caption = (
+        f'about {_duration(total)} at the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches now; '
+        'less where features are stored'
+    )
     return result
 
 

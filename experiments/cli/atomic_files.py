@@ -1,4 +1,4 @@
-"""Files that a reader never sees half of: written to a temporary name, then renamed."""
+"""Files that are never seen half written: they are written under a temporary name, then renamed."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from backbones.errors import UserError
 
 @contextmanager
 def atomic_write(path: Path, mode: str = 'w') -> Generator[IO]:
-    """Open a file for writing that appears under its name only when everything is written."""
+    """Open a file for writing; it appears under its name only once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
@@ -26,19 +26,19 @@ def atomic_write(path: Path, mode: str = 'w') -> Generator[IO]:
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = str(path)  # a full disk does not say where
+            error.filename = str(path)  # the error of a full disk names no file
         raise
 
 
 @contextmanager
 def os_errors_as_user_errors(context: Callable[[], str]) -> Generator[None]:
-    """Errors of the operating system (no space left, no permission, ...) become one line for the user.
+    """Turn errors of the operating system (no space left, no permission, …) into one line for the user.
 
     Args:
-        context: what to add: what they mean for the work that is done.
+        context: gives the rest of the line: what the error means for finished work.
 
     Raises:
-        UserError: instead of ``OSError``; names the file where that is known, and the reason.
+        UserError: instead of ``OSError``; names the reason, and the file if it is known.
     """
     try:
         yield
@@ -57,7 +57,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """The rows of a JSON-lines file; none if there is no such file."""
+    """Rows of a JSON-lines file; none if the file does not exist."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines() if line]

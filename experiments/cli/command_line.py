@@ -1,6 +1,6 @@
-"""What every command shares: its arguments, its config, and how it ends.
+"""Shared by all commands: arguments, config and exit status.
 
-Bad input ends with one line on standard error and exit status 2; whatever was computed before is on disk already.
+Bad input ends in one line on standard error and exit status 2; whatever was computed before is already on disk.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from experiments.cli.exit_status import EXIT_STATUS, Preempted
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line, as all others; ``--help`` shows the usage."""
+    """A parser whose errors are one line, as all others are; ``--help`` shows the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f'error: {message} (see --help)\n')
@@ -44,7 +44,7 @@ def parser(description: str, config: bool = True, workdir: bool = True) -> argpa
             help='a config file, with arguments for its get_config() after a colon',
         )
     if workdir:
-        result.add_argument('--workdir', required=True, type=Path, help='directory for everything this run writes')
+        result.add_argument('--workdir', required=True, type=Path, help='directory for everything that this run writes')
     return result
 
 
@@ -53,21 +53,21 @@ def add_data_directory(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument(
         '--data_dir',
         type=Path,
-        help='where prepared TFDS data sets lie (default: TFDS_DATA_DIR, ~/tensorflow_datasets)',
+        help='directory of prepared TFDS data sets (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)',
     )
 
 
 def add_processes(arguments: argparse.ArgumentParser) -> None:
-    """How several processes find each other, for commands that run on several machines."""
+    """``--distributed`` and its details, for commands that run on several machines."""
     group = arguments.add_argument_group('several processes')
     group.add_argument(
         '--distributed',
         action='store_true',
-        help='this is one of several processes; SLURM, Cloud TPU, GKE and Open MPI say which',
+        help='run as one of several processes (detected on SLURM, Cloud TPU, GKE and Open MPI)',
     )
-    group.add_argument('--coordinator_address', metavar='HOST:PORT', help='of process 0, where no cluster says it')
-    group.add_argument('--num_processes', type=int, help='how many there are')
-    group.add_argument('--process_id', type=int, help='which of them this is, from 0')
+    group.add_argument('--coordinator_address', metavar='HOST:PORT', help='address of process 0, if it is not detected')
+    group.add_argument('--num_processes', type=int, help='number of processes')
+    group.add_argument('--process_id', type=int, help='number of this process, from 0')
 
 
 def parse(
@@ -76,7 +76,7 @@ def parse(
     """Parse the command line and load the config with its overrides.
 
     Raises:
-        UserError: the config cannot be loaded, or an override names no value of it or has the wrong type.
+        UserError: the config cannot be loaded, or an override names an unknown key or has the wrong type.
     """
     options, rest = arguments.parse_known_args(argv)
     overrides = []
@@ -97,13 +97,13 @@ def parse(
 
 
 def load_config(spec: str) -> ml_collections.ConfigDict:
-    """``FILE`` or ``FILE:name=value,name=value``: the ``get_config`` of a Python file, called with the arguments.
+    """Call the ``get_config`` of a Python file with arguments: ``FILE`` or ``FILE:name=value,name=value``.
 
     A piece without ``=`` continues the value before it, so ``backbones=resnet50,vit_small_patch16`` is one argument.
-    An argument that ``get_config`` annotates with ``int``, ``float`` or ``bool`` is given as one.
+    An argument that ``get_config`` annotates with ``int``, ``float`` or ``bool`` is converted.
 
     Raises:
-        UserError: no such file, no ``get_config`` in it, an argument that it does not take, or one of another type.
+        UserError: no such file, no ``get_config`` in it, or an argument that it does not take or that has another type.
     """
     file, _, text = spec.partition(':')
     path = Path(file)
@@ -136,7 +136,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
 
 
 def _typed(name: str, text: str, kind: type) -> object:
-    """An argument as its annotation says; a text without one."""
+    """Convert an argument to its annotated type; without one it stays text."""
     try:
         if kind is bool:
             return {'true': True, 'false': False}[text.lower()]
@@ -147,7 +147,7 @@ def _typed(name: str, text: str, kind: type) -> object:
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
-    """Change one value of a config, in place; the type of the value stays what it was.
+    """Change one value of a config in place; its type stays the same.
 
     Raises:
         UserError: there is no such key, or the text does not fit the type of the value.
@@ -172,7 +172,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     try:
         if isinstance(present, tuple):
             value = _tuple_like(present, value, text)
-        # The config itself takes None for anything and True for a number.
+        # ConfigDict itself would accept None for anything and True for a number.
         if present is not None and (value is None or isinstance(value, bool) != isinstance(present, bool)):
             raise TypeError
         node[last] = value
@@ -183,7 +183,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
 
 
 def _tuple_like(present: tuple, value: object, text: str) -> tuple:
-    """The value as a tuple whose items have the type of those that are there."""
+    """Convert a value to a tuple whose items have the type of the present ones."""
     kinds = {type(item) for item in present}
     if isinstance(value, str):
         items = tuple(value.split(','))

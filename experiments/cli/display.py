@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress, and the table of what trains."""
+"""Terminal output: progress bars, and the table of trainable and frozen parameters."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # it imports JAX, which the commands that only read results d
 
 
 def make_console(stderr: bool) -> Console:
-    """A console as wide as the terminal; a file or a pipe has no width of its own and gets a wide one."""
+    """A console as wide as the terminal, or 160 columns for a file or a pipe."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=160)
 
@@ -22,7 +22,7 @@ console = make_console(stderr=True)
 
 
 def progress() -> Progress:
-    """A progress bar on standard error with counts, times and a free text."""
+    """A progress bar on standard error with counts, times and a note."""
     return Progress(
         TextColumn('{task.description}'),
         BarColumn(bar_width=24),
@@ -36,7 +36,7 @@ def progress() -> Progress:
 
 
 def freeze_table(title: str, rows: 'Sequence[Row]') -> Table:
-    """Pattern → leaves, parameters and state, with the sum of what trains."""
+    """One row per pattern: state, leaves and parameters, with the trainable total below."""
     table = Table(title=title, title_justify='left')
     table.add_column('pattern')
     table.add_column('state')

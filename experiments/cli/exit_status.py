@@ -1,14 +1,14 @@
-"""How a run ends that was asked to stop."""
+"""The end of a run that was asked to stop."""
 
-# EX_TEMPFAIL of sysexits.h: a temporary failure, start me again.
+# EX_TEMPFAIL of sysexits.h: a temporary failure, to be retried.
 EXIT_STATUS = 75
 
 
 class Preempted(Exception):
-    """The process was asked to stop, and what is worth keeping is saved.
+    """The process was asked to stop, and its state is saved.
 
     Args:
-        step: number of finished steps in the checkpoint that was made for it; ``None`` if there was nothing to save.
+        step: number of finished steps in the checkpoint; ``None`` if there was nothing to save.
     """
 
     def __init__(self, step: int | None = None):

@@ -1,4 +1,4 @@
-"""A work directory: made, checked, and claimed by one config."""
+"""Work directories: each is created, checked and claimed by one config."""
 
 import json
 import tempfile
@@ -13,10 +13,10 @@ CONFIG = 'config.json'
 
 
 def make(path: Path) -> Path:
-    """Create the work directory if need be and make sure that it can be written.
+    """Create a work directory if it does not exist, and check that it can be written.
 
     Raises:
-        UserError: it can't be made or written.
+        UserError: it cannot be created or written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def make(path: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
-    """The config that a work directory belongs to; ``None`` where it belongs to none.
+    """The config that a work directory belongs to, or ``None``.
 
     Raises:
         UserError: ``config.json`` is damaged.
@@ -43,23 +43,22 @@ def read_config(path: Path) -> dict[str, Any] | None:
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
-    """Make a work directory this config's, whatever it was before.
+    """Record a config as the work directory's, replacing any earlier one.
 
     Raises:
-        OSError: the disk refuses; the config that was there is still there.
+        OSError: the write fails; the earlier config is intact.
     """
     write_json(path / CONFIG, as_read_back(config))
 
 
 def check(path: Path, config: dict, free: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> None:
-    """Whether a work directory is free or already this config's; nothing is written.
+    """Check that a work directory is unclaimed or already belongs to this config; nothing is written.
 
     Args:
         path: the directory; it need not exist.
-        config: what a run in it does.
+        config: the config of a run in it.
         free: keys such as ``mesh.fsdp`` whose values may differ from those of earlier runs in it.
-        defaults: a config whose values stand for keys that the directory's config does not have: those that came with
-            a later version.
+        defaults: values for keys that the directory's config lacks because a later version introduced them.
 
     Raises:
         UserError: it belongs to another config (the differing keys are named).
@@ -88,16 +87,14 @@ def check(path: Path, config: dict, free: Collection[str] = (), defaults: Mappin
 
 
 def claim(path: Path, config: dict, free: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> Path:
-    """Make the work directory this config's, or check that it already is.
+    """Claim a work directory for this config, or check that it already belongs to it.
 
     Args:
         path: the directory.
-        config: what a run in it does.
-        free: see ``check``.
-        defaults: see ``check``.
+        config, free, defaults: see ``check``.
 
     Raises:
-        UserError: it can't be written, or belongs to another config (the differing keys are named).
+        UserError: it cannot be written, or belongs to another config (the differing keys are named).
     """
     make(path)
     check(path, config, free, defaults)
@@ -107,7 +104,7 @@ def claim(path: Path, config: dict, free: Collection[str] = (), defaults: Mappin
 
 
 def as_read_back(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as it comes back from ``config.json``: tuples become lists."""
+    """A config as ``config.json`` returns it: tuples become lists."""
     return json.loads(json.dumps(config))
 
 
