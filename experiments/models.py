@@ -29,13 +29,13 @@ SORTS = {
 def select(
     patterns: list[str], family: str | None, max_params: float | None, max_gflops: float | None, sort: str
 ) -> list[backbones.BackboneInfo]:
-    """The backbones that meet all conditions.
+    """Backbones that meet all conditions.
 
     Args:
         patterns: names, or patterns with ``*`` and ``?``; none means all.
 
     Raises:
-        UserError: a name or a pattern that fits nothing, or conditions that nothing meets.
+        UserError: a name or pattern matches nothing, or no backbone meets the conditions.
     """
     names = backbones.names(family)
     for pattern in patterns:
@@ -79,7 +79,7 @@ def listing(infos: list[backbones.BackboneInfo]) -> Table:
 
 
 def description(info: backbones.BackboneInfo) -> Table:
-    """Everything that is known about one backbone."""
+    """A table of everything known about one backbone."""
     table = Table(title=info.name, title_justify='left', show_header=False)
     module = backbones.create(info.name)
     preprocessing = info.preprocessing
@@ -120,12 +120,12 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def main(argv: list[str] | None) -> None:
-    """Print a table, or a description of each name that was given in full."""
+    """Print a table, or a description of each backbone if all names are given in full."""
     parser = command_line.parser(__doc__, config=False, workdir=False)
     parser.add_argument('names', nargs='*', metavar='NAME', help='a name, or a pattern with * and ?')
     parser.add_argument('--family', choices=('cnn', 'vit'))
-    parser.add_argument('--max_params', type=float, metavar='COUNT', help='at most so many parameters, such as 5e6')
-    parser.add_argument('--max_gflops', type=float, metavar='GFLOPS', help='at most so many GFLOPs')
+    parser.add_argument('--max_params', type=float, metavar='COUNT', help='largest number of parameters, such as 5e6')
+    parser.add_argument('--max_gflops', type=float, metavar='GFLOPS', help='largest number of GFLOPs')
     parser.add_argument('--sort', choices=tuple(SORTS), default='name')
     options = parser.parse_args(argv)
     infos = select(options.names, options.family, options.max_params, options.max_gflops, options.sort)

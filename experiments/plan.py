@@ -100,7 +100,7 @@ def _compile(compiled: Programs, phase: int, limit: int) -> ahead_of_time.Probe:
 def _search(
     programs: Callable[[int], Programs], phase: int, first: int, limit: int, config: ml_collections.ConfigDict
 ) -> list[ahead_of_time.Probe]:
-    """Every probe in the order of the search; the largest that fits last, if one does."""
+    """All probes in the order of the search, except that the largest that fits comes last."""
     probes: dict[int, ahead_of_time.Probe] = {}
 
     def fits(batch: int) -> bool:
@@ -133,7 +133,7 @@ def _show(
     devices: str,
     probes: list[ahead_of_time.Probe],
 ) -> dict:
-    """Print the table of a phase, for the last probe; returns the same numbers."""
+    """Print the table of a phase for the last probe; returns the same numbers."""
     last, sizes = probes[-1], ahead_of_time.sizes(compiled, phase)
     batch = last.batch_per_device
     verdict = 'unknown: --memory_gib says how much there is'

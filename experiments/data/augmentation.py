@@ -1,6 +1,6 @@
-"""Random changes of training images on the device, from an explicit key.
+"""Random augmentation of training images on the device, from an explicit key.
 
-What moves whole pixels or mixes images is cheap there; RandAugment's chain of image operations runs on the host
+Moving whole pixels and mixing images are cheap there; RandAugment's chain of image operations runs on the host
 (``experiments.data.random_augment``).
 """
 
@@ -25,7 +25,7 @@ def random_flip(
 def random_shift(
     key: Key[Array, ''], images: UInt8[Array, 'batch height width channels'], pixels: int
 ) -> UInt8[Array, 'batch height width channels']:
-    """Pad with zeros and cut the original size out at a random place: shifts of up to ``pixels`` either way."""
+    """Pad with zeros and crop the original size at a random place: shifts of up to ``pixels`` in each direction."""
     padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
     offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pixels + 1)
 
@@ -42,14 +42,14 @@ def random_resized_crop(
     smallest: float,
     ratios: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> UInt8[Array, 'batch size size channels']:
-    """Cut a random part out of each image and bring it to a square, bilinear and anti-aliased.
+    """Crop a random part of each image and resize it to a square, bilinear and anti-aliased.
 
-    Source: Szegedy et al. 2015, section 6; torchvision's ``RandomResizedCrop``, but a part that does not fit is
-    shortened to the image's side instead of being drawn again.
+    Source: Szegedy et al. 2015, section 6; torchvision's ``RandomResizedCrop``, but a crop that does not fit is
+    clipped to the image's side instead of being drawn again.
 
     Args:
         size: side of the result in pixels.
-        smallest: smallest share of the area that a part covers; the largest is 1.
+        smallest: smallest share of the area that a crop covers; the largest is 1.
         ratios: smallest and largest width as a multiple of the height, drawn evenly on a logarithmic scale.
     """
     batch, height, width, channels = images.shape
@@ -78,7 +78,7 @@ def augment(
     crop_scale: float = 0.0,
     size: int = 0,
 ) -> UInt8[Array, 'batch new_height new_width channels']:
-    """Flip, shift and crop, each if asked for.
+    """Flip, shift and crop, each if enabled.
 
     Args:
         crop_scale: smallest share of the area of a random resized crop; 0: none.
@@ -95,7 +95,7 @@ def augment(
 
 
 def _swap_neighbours(x: Array) -> Array:
-    """Examples 0 and 1 change places, 2 and 3 …: partners stay on their device where devices hold whole pairs."""
+    """Swap examples 0 and 1, 2 and 3, …: partners stay on one device if devices hold whole pairs."""
     return x.reshape(x.shape[0] // 2, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
@@ -106,7 +106,7 @@ def mix(
     mixup: float,
     cutmix: float,
 ) -> tuple[Float[Array, 'batch height width channels'], Float[Array, 'batch classes']]:
-    """Mix each example with its neighbour in the batch, which is in random order anyway.
+    """Mix each example with its neighbour in the batch, whose order is random anyway.
 
     Sources: Zhang et al. 2018, "mixup"; Yun et al. 2019, "CutMix". With both, each pair gets one or the other at even
     odds, as timm does per batch.

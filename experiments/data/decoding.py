@@ -1,4 +1,4 @@
-"""Decoding image files to uint8 RGB, in threads (PIL releases Python's lock while it decodes)."""
+"""Decode images to uint8 RGB in threads (PIL releases Python's lock while decoding)."""
 
 import hashlib
 import math
@@ -13,17 +13,17 @@ from PIL import Image, ImageOps
 
 from backbones.preprocessing import LETTERBOX_GREY
 
-# Data sets up to this many bytes are decoded once and kept; larger ones are decoded whenever they are read.
+# Data sets of up to this many bytes are decoded once and kept; larger ones are decoded on every access.
 MEMORY_LIMIT = 2 << 30
 
 
 def worker_count() -> int:
-    """One decoding thread per core this process may use."""
+    """One decoding thread per core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def fit_to_square(image: Image.Image, size: int, fit: str = 'crop') -> UInt8[np.ndarray, 'size size 3']:
-    """RGB brought to a square (bicubic); the orientation tag of cameras is applied.
+    """Convert to RGB and to a square (bicubic); a camera's orientation tag is applied.
 
     Args:
         fit: ``'crop'`` (the centre), ``'squash'`` or ``'letterbox'`` (grey borders), as ``Preprocessing`` has it.
@@ -38,12 +38,12 @@ def fit_to_square(image: Image.Image, size: int, fit: str = 'crop') -> UInt8[np.
 
 
 def fits_in_memory(shape: tuple[int, ...]) -> bool:
-    """Whether images of this shape are decoded once and kept: at most ``MEMORY_LIMIT`` bytes."""
+    """True if images of this shape take at most ``MEMORY_LIMIT`` bytes."""
     return math.prod(shape) <= MEMORY_LIMIT
 
 
 def content_digest(encoded: Iterable[str | bytes], **decoding: object) -> str:
-    """A digest of images that are decoded when they are read, without decoding them.
+    """A digest of images that are decoded on access, computed without decoding them.
 
     Args:
         encoded: a digest of the bytes of each file or record, in the order of the examples.
@@ -60,8 +60,8 @@ class DecodedImages:
     """Images that are decoded when they are indexed.
 
     Attributes:
-        shape: ``(examples, height, width, channels)`` of everything that can be read.
-        content: a digest of the encoded images and of how they are decoded; ``None`` where nobody made one.
+        shape: ``(examples, height, width, channels)`` of all readable images.
+        content: ``content_digest`` of the images, or ``None``.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class DecodedImages:
         def fill(slot: int) -> None:
             out[slot] = self._read(int(indices[slot]))
 
-        if len(indices) == 1:  # whoever reads one by one has threads of their own
+        if len(indices) == 1:  # a caller that reads one by one has its own threads
             fill(0)
             return out
         with ThreadPoolExecutor(worker_count()) as pool:
@@ -89,20 +89,20 @@ class DecodedImages:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Names of the modules whose code says what the pixels are."""
+        """Names of the modules whose code determines the pixels."""
         return __name__, getattr(self._read, '__module__', None) or type(self._read).__module__
 
     @property
     def fits_in_memory(self) -> bool:
-        """Whether all images together take at most ``MEMORY_LIMIT`` bytes."""
+        """True if all images together take at most ``MEMORY_LIMIT`` bytes."""
         return fits_in_memory(self.shape)
 
     def in_memory_if_small(self) -> 'DecodedImages | UInt8[np.ndarray, "examples height width channels"]':
-        """All images as one array where they fit into ``MEMORY_LIMIT`` bytes."""
+        """All images as one array if they fit into ``MEMORY_LIMIT`` bytes, else unchanged."""
         return self[np.arange(self.shape[0])] if self.fits_in_memory else self
 
     def decode_all(self) -> tuple[UInt8[np.ndarray, 'examples height width channels'], dict[int, Exception]]:
-        """All images as one array, and the error of each one that cannot be read (its pixels are anything)."""
+        """All images as one array, and the error of each unreadable one (its pixels are undefined)."""
         out, errors = np.empty(self.shape, np.uint8), {}
 
         def fill(index: int) -> None:

@@ -20,7 +20,7 @@ TRANSLATION = 150 / 331  # of the side: 150 pixels of the 331 that AutoAugment's
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """One way to change an image.
+    """An operation on an image.
 
     Attributes:
         apply: image and strength → image. The strength is ``magnitude / 30``, with a sign if ``signed``.
@@ -56,7 +56,7 @@ def _rotate(image: Image.Image, strength: float) -> Image.Image:
 
 
 def _enhance(enhancer: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
-    """Away from, or towards, what ``enhancer`` takes for an image without the property."""
+    """Change the image towards or away from ``enhancer``'s image without the property."""
     return Operation(lambda image, strength: enhancer(image).enhance(1 + 0.9 * strength), signed=True)
 
 

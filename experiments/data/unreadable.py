@@ -1,4 +1,4 @@
-"""Files and records that cannot be read: named, counted, skipped up to a limit."""
+"""Unreadable files and records: named, counted, and skipped up to a limit."""
 
 import re
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ BadRecords = Sequence[tuple[str, str]]
 
 
 def reason(error: Exception, name: str = '') -> str:
-    """One line on why reading failed, without the file's ``name``, which stands beside it, or a stream's address."""
+    """Why reading failed, in one line, without the file's ``name`` (shown next to it) or a stream's address."""
     text = re.sub('<[^<>]* object at 0x[0-9a-f]+>', 'record', ' '.join(str(error).split()))
     return (text.replace(name, 'file') if name else text) or type(error).__name__
 
 
 def sentence(bad: BadRecords, what: str) -> str:
-    """How many are bad, and the first few of them.
+    """The number of bad records and the first few of them, as a sentence.
 
     Args:
         bad: ``(name, reason)`` of each.
-        what: of how many and where, such as ``"of 20 files in 'flowers'"``.
+        what: their total and location, such as ``"of 20 files in 'flowers'"``.
     """
     shown = '; '.join(f'{name}: {why}' for name, why in bad[:5])
     more = f'; and {len(bad) - 5} more' if len(bad) > 5 else ''
@@ -31,14 +31,14 @@ def check_limit(bad: BadRecords, what: str, limit: int) -> None:
     """Refuse more bad records than the limit.
 
     Raises:
-        UserError: there are more; the first few are named.
+        UserError: the limit is exceeded; the first few are named.
     """
     if len(bad) > limit:
         raise UserError(f'{sentence(bad, what)}; at most {limit} are skipped (config key bad_files_limit)')
 
 
 def report(bad: BadRecords, what: str, limit: int) -> None:
-    """Say on the console what is skipped.
+    """Print what is skipped.
 
     Raises:
         UserError: more than ``limit``.

@@ -1,4 +1,4 @@
-"""Devices by name, there or not: ``local``, ``cpu:8``, ``v5e:16x16``."""
+"""Devices by name, attached or not: ``local``, ``cpu:8``, ``v5e:16x16``."""
 
 import importlib.util
 import os
@@ -11,22 +11,22 @@ from backbones.errors import UserError, unknown
 
 # GiB of high-bandwidth memory that a program may use, per device: a chip's (v5e 16, v4 and v6e 32, v5p 95: the tables
 # "System architecture" at cloud.google.com/tpu/docs), less what the runtime keeps. From the messages of libtpu 0.0.42
-# about a program that is too large: "exceeds available HBM (15.75G)". tpu7x chips are two devices each.
+# for a program that is too large: "exceeds available HBM (15.75G)". tpu7x chips are two devices each.
 MEMORY_GIB = {'v2': 7.48, 'v3': 15.48, 'v4': 30.75, 'v5e': 15.75, 'v5p': 95.74, 'v6e': 31.25, 'tpu7x': 94.75}
 
 _EXAMPLES = ('v4:2x2x2', 'v5e:1x1', 'v5e:2x4', 'v5e:16x16', 'v5p:2x2x2', 'v6e:4x4', 'tpu7x:2x2x1', 'cpu:8', 'local')
 # A v4 chip's two cores work as one device.
 _OPTIONS = {'v4': {'chip_config_name': 'megacore'}}
-# One v5e chip is a topology of its own; all others come in hosts of four.
+# A single v5e chip is a topology; all others come in hosts of four.
 _BOUNDS = {'1x1': {'chips_per_host_bounds': (1, 1, 1)}}
 
 
 def devices(name: str) -> tuple[list[jax.Device], int]:
-    """Devices that programs can be compiled for, and each one's memory.
+    """Devices that programs can be compiled for, and the memory of each.
 
     Args:
-        name: ``'local'``: those that are here. ``'cpu:N'``: N emulated ones on this machine's processor; must come
-            before JAX is used for anything else. ``'GENERATION:SHAPE'``: a TPU slice of that many chips along each
+        name: ``'local'``: the attached ones. ``'cpu:N'``: N emulated on this machine's processor; this must come
+            before any other use of JAX. ``'GENERATION:SHAPE'``: a TPU slice of that many chips along each
             axis, which needs ``libtpu`` but no TPU.
 
     Returns:
@@ -54,7 +54,7 @@ def _emulated(count: int) -> list[jax.Device]:
         jax.config.update('jax_platforms', 'cpu')
         jax.config.update('jax_num_cpu_devices', count)
     except RuntimeError:
-        # JAX has started already; that is fine if it has as many.
+        # JAX has already started, which is fine if it has as many.
         pass
     found = jax.devices('cpu')
     if len(found) != count:
@@ -68,17 +68,17 @@ def _emulated(count: int) -> list[jax.Device]:
 def _tpus(name: str, kind: str, shape: str) -> list[jax.Device]:
     if importlib.util.find_spec('libtpu') is None:
         raise UserError(f'compiling for {name} needs the TPU compiler, which is not installed: pip install libtpu')
-    # No TPU, so nobody to ask what it looks like; and no claim on one, so several plans can run at once.
+    # There is no TPU to query, and none to claim: several plans can run at once.
     for variable, value in {
         'TPU_SKIP_MDS_QUERY': '1',
         'TPU_WORKER_HOSTNAMES': 'localhost',
         'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
         'TPU_LOG_DIR': 'disabled',
-        # Without one there is a warning; what it says does not matter, the name of the topology decides.
+        # Only avoids a warning: the name of the topology decides.
         'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
     }.items():
         os.environ.setdefault(variable, value)
-    # The little that runs, runs here.
+    # The little that is executed runs on the CPU.
     jax.config.update('jax_platforms', 'cpu')
     options = {**_OPTIONS.get(kind, {}), **_BOUNDS.get(shape, {})}
     try:

@@ -1,4 +1,4 @@
-"""The training step compiled ahead of time, for devices that are not there, and what it takes on them."""
+"""The train step compiled ahead of time for devices that are not attached, and its cost on them."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from experiments.training import config as configuration
 from experiments.training.mesh import DeviceMesh
 from experiments.training.programs import Programs, programs
 
-# Batches of the search; 8 examples are one tile of a TPU's registers.
+# Step of the batch search; 8 examples are one tile of a TPU's registers.
 UNIT = 8
 _MOST = 2**16
 
@@ -31,10 +31,10 @@ def planned(
     batch_size: int,
     device_mesh: DeviceMesh,
 ) -> Programs:
-    """The programs of a training whose data and weights need not be there.
+    """The programs of a training run, built without its data and weights.
 
-    The weights' constants of preprocessing do not change what a step costs, and the side of the input is that of the
-    backbone's published weights unless the config says another one. Class weights are all 1, which compiles alike.
+    The mean and std of the preprocessing do not affect the cost of a step. The input size is that of the backbone's
+    published weights unless the config overrides it. Class weights are all 1, which compiles the same way.
 
     Raises:
         UserError: a value of the config does not fit.
@@ -47,15 +47,15 @@ def planned(
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """The step of a phase, compiled for one size of the batch.
+    """The step of a phase, compiled for one batch size.
 
     Attributes:
-        batch_per_device: examples per step.
+        batch_per_device: examples per step and device.
         fits: whether the memory of a device suffices.
-        needed_bytes: of a device's memory; 0 if the compiler gave up without saying.
-        limit_bytes: what there is; 0: unknown, and then everything fits.
-        seconds: that the compilation took.
-        analysis: of the program; none if the compiler gave up.
+        needed_bytes: memory needed on a device; 0 if the compiler gave up without saying.
+        limit_bytes: memory of a device; 0: unknown, so that everything fits.
+        seconds: time of the compilation.
+        analysis: the program's costs; ``None`` if the compiler gave up.
     """
 
     batch_per_device: int
@@ -70,8 +70,8 @@ def probe(compiled: Programs, phase: int, limit_bytes: int = 0) -> Probe:
     """Compile the step of a phase.
 
     Args:
-        compiled: on the devices that it is for.
-        phase: its number.
+        compiled: programs on the target devices.
+        phase: number of the phase.
         limit_bytes: memory of a device; 0: unknown.
     """
     lowered = compiled.lowered(phase)
@@ -91,9 +91,9 @@ def probe(compiled: Programs, phase: int, limit_bytes: int = 0) -> Probe:
 
 
 def needed_bytes(message: str) -> int | None:
-    """What a compiler that ran out of memory says it needed; 0 if it does not say, ``None`` if that is not the matter.
+    """Memory needed, from a compiler's out-of-memory message: 0 if it does not say, ``None`` for another error.
 
-    It says ``Used 18.07G of 15.75G hbm`` or ``the total memory required for … (480.00G) exceeds available HBM``.
+    Messages: ``Used 18.07G of 15.75G hbm`` or ``the total memory required for … (480.00G) exceeds available HBM``.
     """
     if 'RESOURCE_EXHAUSTED' not in message:
         return None
@@ -127,7 +127,7 @@ def find_batch(fits: Callable[[int], bool], first: int = UNIT, unit: int = UNIT)
 
 
 def batch_unit(accumulation: int) -> int:
-    """The multiple in which ``find_batch`` searches: every part of an accumulated batch has whole examples."""
+    """The step of ``find_batch``: every micro-batch has whole examples."""
     return math.lcm(UNIT, accumulation)
 
 
@@ -136,7 +136,7 @@ class Sizes:
     """Counts and bytes of a phase's state.
 
     Attributes:
-        parameters, trainable: numbers of values.
+        parameters, trainable: number of values.
         parameter_bytes, optimizer_bytes: on one device.
     """
 
@@ -168,12 +168,12 @@ def _bytes_per_device(tree: object) -> int:
 
 
 def forward_flops(compiled: Programs) -> int:
-    """Of one image through the model."""
+    """FLOPs of the model's forward pass for one image."""
     return cost.count_flops(compiled.model, compiled.task.preprocessing.size)
 
 
 def stored_shape(text: str) -> tuple[int, int, int]:
-    """``'256x256'`` or ``'32x32x1'`` → height, width, channels (3 unless it says 1).
+    """``'256x256'`` or ``'32x32x1'`` → height, width, channels (3 by default).
 
     Raises:
         UserError: another form, or a length of 0.

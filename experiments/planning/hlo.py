@@ -1,4 +1,4 @@
-"""Reading the text of a program that XLA has compiled: its collectives and how often its loops run.
+"""Read the text of a program compiled by XLA: its collectives, arithmetic and loop counts.
 
 The grammar is that of ``HloModule`` text (openxla.org/xla/operation_semantics): computations that hold instructions
 ``%name = shape opcode(operands), attributes``.
@@ -26,12 +26,12 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """The collectives of one kind that one run of a program executes.
+    """All collectives of one kind in one run of a program.
 
     Attributes:
-        count: how many; one in a loop counts once per iteration.
-        bytes: on one device, the whole array that the collective is about: for ``all-reduce``, ``reduce-scatter``,
-            ``all-to-all`` and ``collective-permute`` what goes in, for ``all-gather`` what comes out. Over n devices in
+        count: number of executions; one in a loop counts once per iteration.
+        bytes: size of the whole array on one device: the input of ``all-reduce``, ``reduce-scatter``,
+            ``all-to-all`` and ``collective-permute``, the output of ``all-gather``. Over n devices in
             a ring, an all-reduce of b bytes sends 2 b (n - 1) / n, an all-gather or reduce-scatter half of that.
     """
 
@@ -41,13 +41,13 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What a program's text says.
+    """The content of a program.
 
     Attributes:
-        collectives: kind → how often, how many bytes.
-        flops: of matrix products and convolutions, all iterations of loops counted.
-        repeated_flops: the part of them that is not in a loop's first iteration.
-        uncounted_loops: loops that hold some of this and do not say how often they run.
+        collectives: kind → number and bytes.
+        flops: FLOPs of matrix products and convolutions, counting all iterations of loops.
+        repeated_flops: the part of them after the first iteration of each loop.
+        uncounted_loops: loops that contain collectives or products but whose trip count is unknown.
     """
 
     collectives: Mapping[str, Collective]
@@ -78,8 +78,8 @@ class _Computation:
 def read(text: str) -> Content:
     """Read the text of a compiled program.
 
-    Conditionals count with all of their branches. A loop runs as often as the compiler says (``known_trip_count``) or
-    as its condition does, ``i < constant`` with an ``i`` from 0 in steps of 1, as all loops of ``lax.scan`` are.
+    All branches of a conditional count. The trip count of a loop is the compiler's (``known_trip_count``) or that of
+    its condition, ``i < constant`` with ``i`` from 0 in steps of 1, as in all loops of ``lax.scan``.
     """
     return _Reader(_parse(text)).content()
 
@@ -100,7 +100,7 @@ def _parse(text: str) -> tuple[dict[str, _Computation], str]:
 
 
 def _operands(rest: str) -> tuple[str, str]:
-    """What is between the parentheses that ``rest`` closes, and what follows."""
+    """Split ``rest`` at the parenthesis that closes the operands."""
     depth = 1
     for index, character in enumerate(rest):
         depth += (character == '(') - (character == ')')
@@ -110,13 +110,13 @@ def _operands(rest: str) -> tuple[str, str]:
 
 
 def _dimensions(shape: str) -> tuple[int, ...]:
-    """Of the first array in a shape."""
+    """Dimensions of the first array in a shape."""
     match = _SHAPE.search(shape)
     return tuple(int(length.lstrip('<=')) for length in match[3].split(',') if length) if match else ()
 
 
 def _bytes(shape: str) -> int:
-    """Of all arrays in a shape, without padding."""
+    """Bytes of all arrays in a shape, without padding."""
     total = 0
     for kind, bits, lengths in _SHAPE.findall(shape):
         width = int(bits) if bits else 8 * (kind == 'pred')
@@ -125,7 +125,7 @@ def _bytes(shape: str) -> int:
 
 
 class _Reader:
-    """Walks the computations from the entry, as the program does."""
+    """Walks the computations from the entry in execution order."""
 
     def __init__(self, parsed: tuple[dict[str, _Computation], str]):
         self._computations, self._entry = parsed
@@ -143,10 +143,10 @@ class _Reader:
         """Count a computation that runs ``times`` times.
 
         Args:
-            name: of the computation.
-            times: how often it runs.
-            channels: of the collectives in fusions around here.
-            fusion: name of the fused computation that this is or is called by.
+            name: the computation.
+            times: its number of executions.
+            channels: channels of the collectives seen in the enclosing fusions.
+            fusion: the fused computation that this is or is called by.
         """
         computation = self._computations[name]
         for instruction in computation.instructions.values():
@@ -184,7 +184,7 @@ class _Reader:
             # TPU compilers write a reduce-scatter as an all-reduce with a slice of its result; all on one channel.
             kind = 'reduce-scatter'
         elif fusion and channel:
-            # They cut a collective in several fusions that compute something else meanwhile; each holds a copy with the
+            # They split a collective into several fusions that overlap it with computation; each holds a copy with the
             # same channel.
             if channel[1] in channels:
                 return
@@ -223,9 +223,9 @@ class _Reader:
             return int(limits[0].operands[0])
         return None
 
-    @functools.cache  # noqa: B019 - as long-lived as the text
+    @functools.cache  # noqa: B019 - lives as long as the text
     def _matters(self, name: str) -> bool:
-        """Whether a computation holds a collective, a product or a convolution."""
+        """True if a computation contains a collective, a product or a convolution."""
         for instruction in self._computations[name].instructions.values():
             if instruction.opcode.removesuffix('-start') in (*KINDS, 'dot', 'convolution'):
                 return True
@@ -273,7 +273,7 @@ _PARTS = {'stride': 'stride', 'pad': 'pad', 'lhs_dilate': 'dilation', 'rhs_dilat
 
 
 def _window(attributes: str) -> dict[str, list[int]]:
-    """Stride, leading padding and dilations of every axis, where the text says them."""
+    """Stride, leading padding and dilations of every axis, as far as the text has them."""
     match = re.search(r'window=\{([^}]*)\}', attributes)
     parts = dict(part.split('=') for part in match[1].split()) if match else {}
     return {
@@ -286,6 +286,6 @@ def _window(attributes: str) -> dict[str, list[int]]:
 def _overlaps(
     length: int, kernel: int, result: int, stride: int = 1, pad: int = 0, dilation: int = 1, kernel_dilation: int = 1
 ) -> int:
-    """Along one axis, how many pairs of an output and a kernel element meet an element of the input."""
+    """The number of (output, kernel) pairs along one axis that meet an element of the input."""
     places = np.arange(result)[:, None] * stride + np.arange(kernel) * kernel_dilation - pad
     return int(((places >= 0) & (places <= (length - 1) * dilation) & (places % dilation == 0)).sum())

@@ -1,6 +1,6 @@
 """Linear heads by stochastic gradient descent: every head of a sweep in one compiled program.
 
-Not the default of ``linear``: after any fixed number of steps some features are further from the minimum than others.
+Not the default of ``linear``: how close it gets to the minimum in a fixed number of steps depends on the features.
 Multinomial logistic regression by AdamW with a cosine schedule on standardised features, from zero. The heads of all
 learning rates × weight decays × subsets (seeds × fractions) train together under ``vmap``; the features are gathered
 once per subset and step and shared by its learning rates and decays.
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, select, standardisation
 
-# Values in all heads, their gradients and optimizer moments that train at the same time; more subsets take turns.
+# Values of the heads that train at the same time; further subsets are trained after them.
 _VALUES_AT_ONCE = 1 << 28
 
 
@@ -87,8 +87,8 @@ def run(
     """One outcome per subset: the head with the best validation accuracy, applied to the test examples.
 
     Args:
-        config: of ``linear``; the learning rates and weight decays of the sweep, steps and batch size.
-        report: is told what is going on.
+        config: that of ``linear``: learning rates and weight decays of the sweep, steps and batch size.
+        report: called with a short progress text.
     """
     features, labels = jnp.asarray(data.features), jnp.asarray(data.labels)
     grids = {'learning_rate': config.learning_rates, 'weight_decay': config.weight_decays}

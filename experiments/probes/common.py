@@ -1,4 +1,4 @@
-"""What all probes share: their input, their outcome, and the standardisation of features."""
+"""Shared by all probes: their input, their outcome, and the standardisation of features."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -9,13 +9,13 @@ from jaxtyping import Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class ProbeData:
-    """Frozen features of one data set and who may see what.
+    """Frozen features of one data set, with labels and splits.
 
     Attributes:
         features: ``float32[examples, channels]`` of all examples.
         labels: ``int32[examples]``.
         num_classes: number of classes.
-        validation, test: row indices.
+        validation, test: row indices of these splits.
     """
 
     features: Float[np.ndarray, 'examples channels']
@@ -30,7 +30,7 @@ class Subset:
     """The labelled examples that one group of heads trains on.
 
     Attributes:
-        seed: seed of the group: it drew the subset and orders its batches.
+        seed: draws the subset and the order of its batches.
         fraction: share of the training labels.
         rows: row indices of the training examples.
     """
@@ -46,15 +46,15 @@ class Outcome:
 
     Attributes:
         selected: its hyper-parameters.
-        validation_accuracy: the accuracy that it was selected by.
+        validation_accuracy: its accuracy on validation, by which it was selected.
         test_scores: one score per test example and class; the largest is the prediction.
-        trainable_parameters: number of values the head learned.
-        at_edge: names of those hyper-parameters in ``selected`` whose value lies at an end of its grid (``at_edge``):
-            a wider grid might have selected another.
-        depends_on_seed: whether another seed could give another outcome. False where a deterministic method was given
-            all training labels: there is no interval over seeds.
-        choices: number of settings that validation chose among.
-        diagnostics: what else a method has to say about the selected head, by name; each documents its own.
+        trainable_parameters: number of learned values.
+        at_edge: hyper-parameters in ``selected`` whose value lies at an end of its grid (``at_edge``): a wider grid
+            might have selected another.
+        depends_on_seed: whether another seed could give another outcome. It is false for a deterministic method on
+            all training labels, which has no interval over seeds.
+        choices: number of settings that validation chose from.
+        diagnostics: further numbers on the selected head, by name; each method documents its own.
     """
 
     selected: dict[str, float]
@@ -72,11 +72,11 @@ def standardisation(
 ) -> tuple[Float[np.ndarray, ' channels'], Float[np.ndarray, ' channels']]:
     """``(mean, factor)`` of the training subset, so that ``(x - mean) * factor`` has unit deviation per channel.
 
-    The same for every backbone, so that one sweep of learning rates fits features of any scale. A channel that hardly
-    varies next to the others is not blown up: 1 % of the mean variance is added to each.
+    It makes one sweep of hyper-parameters fit features of any scale. Adding 1 % of the mean variance to each channel
+    keeps those that hardly vary from being amplified.
     """
     chosen = features[rows]
-    # Sums over the first axis of an array are not pairwise: in float32 they would lose digits.
+    # NumPy does not sum pairwise over the first axis, so float32 would lose digits.
     mean = chosen.mean(0, dtype=np.float64)
     variance = np.square(chosen - mean.astype(np.float32)).mean(0, dtype=np.float64)
     factor = 1 / np.sqrt(variance + 0.01 * variance.mean() + 1e-12)
@@ -84,7 +84,7 @@ def standardisation(
 
 
 def select(accuracies: Sequence[float], losses: Sequence[float]) -> int:
-    """Index of the highest accuracy; the lower loss decides between equals."""
+    """Index of the highest accuracy; ties are broken by the lower loss."""
     return min(range(len(accuracies)), key=lambda index: (-accuracies[index], losses[index], index))
 
 
@@ -96,7 +96,7 @@ def at_edge(
     A grid of one value offers no choice and has no edge.
 
     Args:
-        natural: by name, values beyond which there is nothing to select, such as a single neighbour.
+        natural: by name, values beyond which there is nothing to try, such as a single neighbour.
     """
     return tuple(
         name
@@ -108,7 +108,7 @@ def at_edge(
 
 
 def deterministic(outcome_of: Callable[[Subset], Outcome], subsets: Sequence[Subset]) -> list[Outcome]:
-    """One outcome per subset of a method that depends on the subset's examples only, neither on seed nor on order.
+    """One outcome per subset, for a method that depends only on the subset's examples, not on their order or a seed.
 
     Equal subsets, such as all training labels under several seeds, are computed once.
     """

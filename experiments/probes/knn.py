@@ -15,12 +15,12 @@ from jaxtyping import Array, Float, Int
 
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select
 
-# Values in the ballots that are counted at the same time.
+# Values of the ballots that are counted at once.
 _BALLOTS_AT_ONCE = 1 << 24
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """Numbers of neighbours to choose from (those larger than a subset are left out) and the temperature."""
+    """Candidate numbers of neighbours (those larger than a subset are left out), and the temperature."""
     config = ml_collections.ConfigDict()
     config.neighbours = (1, 5, 10, 20, 100, 200)
     config.temperature = 0.07
@@ -28,11 +28,11 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def normalise(features: Float[Array, 'examples channels']) -> Float[Array, 'examples channels']:
-    """Unit length per example."""
+    """Scale every example to unit length."""
     return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
-# A program of its own: where anything else follows in the same one, the CPU compiler sorts all keys instead.
+# A separate program: if anything follows in the same one, the CPU compiler sorts all keys instead.
 @functools.partial(jax.jit, static_argnames='count')
 def nearest(
     queries: Float[Array, 'queries channels'], keys: Float[Array, 'keys channels'], count: int
@@ -53,7 +53,7 @@ def votes(
     # Relative to the nearest neighbour, so that exp never underflows to all zeros.
     weights = jnp.exp((similarity - similarity[:, :1]) / temperature)
     ballots = jax.nn.one_hot(labels, num_classes) * weights[..., None]
-    # One product with a triangle of ones: a cumulative sum costs the square of its length on the CPU.
+    # One product with a triangle of ones: a cumulative sum takes quadratic time on the CPU.
     counted = (jnp.arange(similarity.shape[1]) < jnp.asarray(neighbours)[:, None]).astype(ballots.dtype)
     totals = jnp.einsum('nk,qkc->nqc', counted, ballots)
     return totals / totals.sum(-1, keepdims=True)

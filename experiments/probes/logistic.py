@@ -130,12 +130,12 @@ def _log_likelihood(logits: Float[Array, 'examples classes'], labels: Int[np.nda
 
 
 def _gradient(problem: Problem, weights: Array, shares: Array, l2: Array) -> Float[Array, 'axes+1 classes']:
-    """Of the objective, given the class probabilities."""
+    """Gradient of the objective, given the class probabilities."""
     own = problem.labels[:, None] == jnp.arange(shares.shape[1])
-    # Not share - 1, which is all rounding where an example is sure of its class.
+    # Not share - 1, which is all rounding error where the share is close to 1.
     others = jnp.where(own, 0, shares)
     residual = jnp.where(own, -others.sum(-1, keepdims=True), others) / len(problem.labels)
-    # In this order, so that the wide matrix is read as it lies in memory.
+    # In this order, the wide matrix is read in its memory layout.
     return _product(residual.T, problem.inputs).T + l2 * weights
 
 
@@ -176,12 +176,12 @@ def solve(
 
     Args:
         c: scikit-learn's C: the larger, the weaker the penalty.
-        start: where to begin, for example the minimum for another C.
-        tolerance: norm of the gradient at which to stop, or at less where the gradient of the penalty is small itself.
-        iterations: at most; also stops where rounding keeps the gradient from becoming any smaller.
+        start: initial weights, for example the minimum for another C.
+        tolerance: gradient norm at which to stop; smaller where the gradient of the penalty is itself small.
+        iterations: largest number; it also stops once rounding keeps the gradient from shrinking further.
     """
     examples = len(problem.labels)
-    # Nothing is penalised in the last row, the intercept.
+    # The last row, the intercept, is not penalised.
     l2 = jnp.ones_like(start).at[-1].set(0) / (c * examples)
 
     def inverse_hessian(logits: Array) -> Float[Array, 'axes+1 classes']:
@@ -193,7 +193,7 @@ def solve(
     gradient = _gradient(problem, start, jax.nn.softmax(initial_logits), l2)
 
     def direction(state: _State) -> Float[Array, 'axes+1 classes']:
-        """Minus the approximate inverse Hessian times the gradient: the two loops over what is remembered."""
+        """Minus the approximate inverse Hessian times the gradient, by the two-loop recursion."""
         newest_first = (state.iteration - 1 - jnp.arange(_MEMORY)) % _MEMORY
 
         def backward(vector: Array, slot: Array):
@@ -214,12 +214,12 @@ def solve(
         """A length along ``step`` where the slope is small: Newton's method on the slope, kept in its bracket.
 
         Args:
-            slopes: the logits' change per unit of length.
+            slopes: change of the logits per unit of length.
         """
         at_zero = jnp.vdot(state.gradient, step)
         # The part of the penalty that is linear and quadratic in the length.
         linear, quadratic = jnp.vdot(l2 * state.weights, step), jnp.vdot(l2 * step, step)
-        # Relative to the label's, whose own part is then zero and not a difference of nearly equal numbers.
+        # Relative to the label's slope, whose own part is then exactly zero, not a difference of near-equal numbers.
         slopes = slopes - jnp.take_along_axis(slopes, problem.labels[:, None], 1)
 
         def unfinished(found: _Search) -> Bool[Array, '']:
@@ -255,7 +255,7 @@ def solve(
 
     def iterate(state: _State) -> _State:
         step = direction(state)
-        # Rounding can turn a direction around close to the minimum: there, what is remembered is forgotten.
+        # Close to the minimum, rounding can turn a direction uphill: the memory is then cleared.
         descends = jnp.vdot(step, state.gradient) < 0
         step = jnp.where(descends, step, -inverse * state.gradient)
         inverses = jnp.where(descends, state.inverses, 0)
@@ -311,7 +311,7 @@ def solve(
             counted,
         ),
     )
-    # What is stated is measured at the weights themselves, not at logits that were summed up.
+    # The reported values are computed from the weights themselves, not from accumulated logits.
     logits = _product(problem.inputs, state.weights)
     gradient = _gradient(problem, state.weights, jax.nn.softmax(logits), l2)
     objective = -_log_likelihood(logits, problem.labels).mean() + 0.5 * jnp.vdot(l2 * state.weights, state.weights)
