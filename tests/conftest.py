@@ -1,4 +1,4 @@
-"""What makes the tests faster and smaller without changing what they test, and which of the exhaustive ones run."""
+"""Settings that make the tests faster and smaller without changing what they test; the choice of exhaustive tests."""
 
 import ctypes
 import gc
@@ -14,14 +14,14 @@ import pytest
 
 from tests.rotation import FIFTHS, fifth_of_commit, fifth_of_test
 
-# Every collection has XLA look for garbage of its own, and there are hundreds of thousands of long-lived objects.
+# Each collection also makes XLA collect garbage, and there are hundreds of thousands of long-lived objects.
 gc.set_threshold(100_000, 20, 20)
 
-# Lines for the end of the run, from this process and from those of pytest-xdist.
+# Lines to print at the end of the run, from this process and from the workers of pytest-xdist.
 ENDING = pytest.StashKey[list[str]]()
-# MiB from which on compiled programs are forgotten; a worker may need 2,048.
+# MiB above which compiled programs are dropped; a worker may need 2,048.
 LARGE = 1200.0
-# The module of tests that needed most memory.
+# The test module that needed the most memory.
 LARGEST = pytest.StashKey[Path]()
 
 
@@ -29,27 +29,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         '--fifth-of',
         metavar='COMMIT',
-        help=f'of the tests marked exhaustive, run only those of one fifth in {FIFTHS}, which the commit chooses',
+        help=f'of the tests marked exhaustive, run one part in {FIFTHS}, chosen by the commit',
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Leave LLVM's expensive passes out, as JAX's own tests do: most of the time of these tests is compilation."""
+    """Skip LLVM's expensive passes, as JAX's own tests do: these tests mostly spend their time compiling."""
     config.stash[ENDING] = []
-    # Not the user's own store of features; tests that count what is computed have one of their own.
+    # Keeps the user's feature store untouched; tests that count frozen passes have stores of their own.
     os.environ['VISION_BACKBONES_CACHE'] = tempfile.mkdtemp(prefix='features-')
     config.add_cleanup(lambda: shutil.rmtree(os.environ['VISION_BACKBONES_CACHE'], ignore_errors=True))
-    # Read when jax is imported, here and in processes that tests start.
+    # Read when jax is imported, here and in the processes that tests start.
     os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
     if 'not slow' in config.getoption('markexpr'):
-        # The older of XLA's two code generators takes half the time to compile a step.
+        # The older of XLA's two code generators compiles a step in half the time.
         os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'.strip()
 
 
-# Before pytest-xdist adds the group to a test's name.
+# Must run before pytest-xdist adds the group to a test's name.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take out the exhaustive tests of the other fifths."""
+    """Deselect the exhaustive tests of the other fifths."""
     commit = config.getoption('fifth_of')
     if commit is None:
         return
@@ -67,7 +67,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Take everything that was imported out of future collections, and note the exhaustive tests that are to run."""
+    """Exclude imported objects from future collections, and note which exhaustive tests run."""
     gc.collect()
     gc.freeze()
     grouped = [item for item in session.items if item.get_closest_marker('xdist_group')]
@@ -80,7 +80,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope='module', autouse=True)
 def optimisations(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile the slow tests of the modules that say ``AS_USERS_COMPILE`` with every optimisation."""
+    """Compile with all optimisations for the slow tests of modules that set ``AS_USERS_COMPILE``."""
     if 'not slow' in request.config.getoption('markexpr') or not getattr(request.module, 'AS_USERS_COMPILE', False):
         yield
         return
@@ -93,9 +93,9 @@ def optimisations(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope='module', autouse=True)
 def programs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Forget a module's compiled programs after its tests: JAX keeps several gigabytes of them alive.
+    """Drop a module's compiled programs after its tests: JAX would keep several gigabytes of them alive.
 
-    The C library then has the memory of many small objects to give back. Notes the module that needed most so far.
+    Also notes the module that has needed the most memory so far.
     """
     stash, before = request.config.stash, peak_memory(resource.RUSAGE_SELF)
     yield
@@ -106,7 +106,7 @@ def programs(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
-    """Forget compiled programs between the tests of a module that has compiled many large ones."""
+    """Drop compiled programs between the tests of a module that compiles many large ones."""
     if resident_memory() > LARGE:
         forget_programs()
 
@@ -116,23 +116,23 @@ def forget_programs() -> None:
         sys.modules['jax'].clear_caches()
         gc.collect()
         if sys.platform == 'linux':
-            # Of glibc; another C library has no need of it.
+            # glibc keeps freed memory otherwise; other C libraries have no such function.
             getattr(ctypes.CDLL(None), 'malloc_trim', int)(0)
 
 
 def resident_memory() -> float:
-    """MiB that this process has in memory now; 0 where the system does not say."""
+    """Resident memory of this process in MiB; 0 if the system does not report it."""
     file = Path('/proc/self/statm')
     return int(file.read_text().split()[1]) * resource.getpagesize() / 2**20 if file.exists() else 0.0
 
 
 def peak_memory(who: int) -> float:
-    """MiB that a process had in memory at most."""
+    """Peak resident memory in MiB."""
     return resource.getrusage(who).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Note the memory, and hand the lines to the process that prints."""
+    """Note the peak memory, and pass the lines to the process that prints."""
     lines = session.config.stash[ENDING]
     own, started = peak_memory(resource.RUSAGE_SELF), peak_memory(resource.RUSAGE_CHILDREN)
     worker = os.environ.get('PYTEST_XDIST_WORKER')
@@ -147,7 +147,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error) -> None:
-    """Take the lines of a process of pytest-xdist; all of them chose the same tests."""
+    """Collect the lines of a worker; lines that several workers share are printed once."""
     ending = node.config.stash[ENDING]
     ending += [line for line in getattr(node, 'workeroutput', {}).get('ending', ()) if line not in ending]
 

@@ -1,7 +1,7 @@
 """Linear classification of frozen features: multinomial logistic regression on standardised features.
 
-The problem is convex, so by default it is solved (``logistic.py``): a head is a property of the features, the labels
-and the penalty, not of an optimizer's steps. ``adamw.py`` is the other solver.
+The problem is convex, so by default it is solved (``logistic.py``): the head then depends on the features, the labels
+and the penalty, not on an optimizer's steps. ``adamw.py`` is the other solver.
 """
 
 import dataclasses
@@ -17,21 +17,21 @@ from experiments.probes import adamw, logistic
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select
 
 SOLVERS = ('lbfgs', 'adamw')
-# Iterations for one value of C, on average, on features of thousands of images; for estimates of time.
+# Average iterations per value of C on the features of thousands of images, for estimates of time.
 _USUAL_ITERATIONS = 60
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """The sweep, the same for every backbone."""
+    """The sweep, which is the same for every backbone."""
     config = ml_collections.ConfigDict()
     config.solver = 'lbfgs'  # or 'adamw'
-    # lbfgs: scikit-learn's C, in equal ratios.
+    # lbfgs: scikit-learn's C, evenly spaced on a logarithmic scale.
     config.smallest_c = 1e-6
     config.largest_c = 1e6
     config.values_of_c = 25
-    config.patience_decades = 3.0  # of C without a better validation accuracy or loss, after which no larger C is tried
-    config.tolerance = 1e-5  # of the gradient's norm, relative to that at zero; less where classes can be separated
-    config.iterations = 3000  # at most, for each C
+    config.patience_decades = 3.0  # stop after this many of C without a better validation accuracy or loss
+    config.tolerance = 1e-5  # of the gradient norm, relative to that at zero; less for separable classes
+    config.iterations = 3000  # limit for each C
     # adamw:
     config.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2)
     config.weight_decays = (1e-3, 1e-1, 1.0)
@@ -41,7 +41,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def with_defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config with a default for every key that it lacks.
+    """Fill in the default of every key that a config lacks.
 
     Raises:
         UserError: an unknown solver.
@@ -57,7 +57,7 @@ def grid_of_c(config: ml_collections.ConfigDict) -> list[float]:
     """All values of C, smallest first.
 
     Raises:
-        UserError: they are not positive and in order.
+        UserError: the bounds are not positive or not in order.
     """
     smallest, largest, count = config.smallest_c, config.largest_c, config.values_of_c
     if not 0 < smallest <= largest or count < 1:
@@ -70,10 +70,10 @@ def grid_of_c(config: ml_collections.ConfigDict) -> list[float]:
 
 
 def workload(subsets: Iterable[tuple[int, int | None]], config: ml_collections.ConfigDict) -> tuple[int, int]:
-    """``(heads, examples seen)`` by the sweeps of some subsets, at most: a path of C may end sooner.
+    """Upper bound of ``(heads, examples seen)`` for the sweeps of some subsets; a path of C may end sooner.
 
     Args:
-        subsets: number of examples of each, and its seed or None; ``lbfgs`` solves equal ones once.
+        subsets: size and seed (or ``None``) of each; ``lbfgs`` solves equal ones once.
     """
     settings = with_defaults(config)
     if settings.solver == 'adamw':
@@ -89,8 +89,8 @@ def run(
     """One outcome per subset: the head with the best validation accuracy, applied to the test examples.
 
     Args:
-        config: as ``default_config`` has it; keys that are absent have their defaults.
-        report: is told what is going on.
+        config: see ``default_config``; missing keys have their defaults.
+        report: called with a short progress text.
 
     Raises:
         UserError: an unknown solver, or a grid without values.
@@ -107,10 +107,10 @@ def _selected(
     """The minimum for the C that validation selects.
 
     ``diagnostics`` of the outcome:
-        gradient_norm: of the selected head, relative to the gradient at zero.
-        largest_gradient_norm: of all heads that it was selected from.
+        gradient_norm: that of the selected head, relative to the one at zero.
+        largest_gradient_norm: the largest among all candidate heads.
         largest_c: the largest C that was tried.
-        iterations: of all heads together.
+        iterations: the sum over all heads.
     """
     problem, frame = logistic.prepare(data.features, data.labels, subset.rows)
     validation = frame.apply(data.features[data.validation])
@@ -141,7 +141,7 @@ class Point:
 
     Attributes:
         weights: in the coordinates of the problem.
-        accuracy, loss: on validation.
+        accuracy, loss: on the validation split.
         gradient_norm: relative to the gradient at zero.
     """
 
@@ -164,12 +164,12 @@ def solve_path(
 ) -> list[Point]:
     """Minima from the smallest C upwards, each started from the one before.
 
-    The larger C, the longer a minimum takes, up to weights without bound where classes can be separated. So the path
-    ends when validation accuracy and loss have both been no better than before for ``patience_decades``.
+    The larger C is, the longer a minimum takes; for separable classes the weights grow without bound. So the path ends
+    once neither validation accuracy nor loss has improved for ``patience_decades``.
     """
     at_zero = logistic.gradient_norm_at_zero(problem, num_classes)
     tolerance = config.tolerance * at_zero
-    # The features are moved to the device once, not for every C.
+    # Moves the features to the device once, not for every C.
     on_device = jax.device_put(problem)
     weights = np.zeros((problem.inputs.shape[1], num_classes), np.float32)
     path: list[Point] = []
@@ -184,6 +184,6 @@ def solve_path(
         if accuracy > best_accuracy or loss < best_loss:
             improved_at = c
         best_accuracy, best_loss = max(best_accuracy, accuracy), min(best_loss, loss)
-        if c >= improved_at * 10**config.patience_decades * 0.99:  # of a grid that was rounded
+        if c >= improved_at * 10**config.patience_decades * 0.99:  # the grid is rounded
             break
     return path

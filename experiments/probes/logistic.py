@@ -3,11 +3,11 @@
 The objective is scikit-learn's, ``0.5 |w|² + C Σ_i loss_i`` with an intercept that is not penalised, divided by ``C n``
 so that it is a mean loss. L-BFGS (Liu & Nocedal 1989) with two changes that a linear model allows:
 
-- The features are rotated to their principal axes (the penalty does not notice) and a diagonal first guess of the
-  inverse Hessian, exact up to a factor for equal class probabilities, takes the place of a multiple of the identity.
-  Raw pixels and features that hardly vary, with condition numbers of 1e6, then converge in float32.
+- The features are rotated to their principal axes, which leaves the penalty unchanged, and the initial inverse Hessian
+  is diagonal instead of a multiple of the identity; it is exact up to a factor for equal class probabilities. Raw
+  pixels and features that hardly vary, with condition numbers of 1e6, then converge in float32.
 - Logits are linear in the step length, so a line search needs no product with the features: an iteration costs two
-  products, however many lengths are tried.
+  products, however many step lengths are tried.
 """
 
 import functools
@@ -22,24 +22,24 @@ from experiments.probes.common import standardisation
 
 # Pairs of steps and gradient differences that approximate the Hessian.
 _MEMORY = 10
-# A step length is accepted where the slope has fallen to this share of the slope at zero.
+# A step length is accepted once the slope has fallen to this share of the slope at zero.
 _SLOPE_SHARE = 0.5
 _LENGTHS_TRIED = 20
-# At a minimum the gradients of loss and penalty cancel; what is left of them must be less than this share of either.
-# Where classes can be separated both become so small that a tolerance relative to zero weights says nothing.
+# At a minimum the gradients of loss and penalty cancel; the remainder must be less than this share of either. For
+# separable classes both become so small that a tolerance relative to the gradient at zero would be meaningless.
 _BALANCE = 0.01
-# Logits are summed up over the steps; they are computed afresh at this interval so that rounding does not add up.
+# Logits are updated step by step, and recomputed at this interval to stop rounding errors from accumulating.
 _REFRESH = 32
-# Without a new smallest gradient norm for so many iterations, rounding has the better of it. The start does not count:
-# from the minimum for another C, the norm first rises.
+# Iterations without a new smallest gradient norm after which rounding is taken to prevent progress. The start does not
+# count: from the minimum for another C, the norm first rises.
 _STAGNATION = 1000
 
-# The accelerators' default of fewer bits is not enough for small gradients.
+# The reduced precision that accelerators default to is not enough for small gradients.
 _product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Problem(NamedTuple):
-    """Training examples in the coordinates that the solver works in.
+    """Training examples in the coordinates of the solver.
 
     Attributes:
         inputs: standardised features on their principal axes, and a last column of ones for the intercept.
@@ -56,8 +56,8 @@ class Frame(NamedTuple):
     """The map from raw features to the columns of ``Problem.inputs``.
 
     Attributes:
-        mean, factor: of the standardisation.
-        axes: orthonormal columns; fewer than channels where there are fewer examples.
+        mean, factor: the standardisation.
+        axes: orthonormal columns; fewer than channels if there are fewer examples.
     """
 
     mean: Float[np.ndarray, ' channels']
@@ -65,19 +65,19 @@ class Frame(NamedTuple):
     axes: Float[np.ndarray, 'channels axes']
 
     def apply(self, features: Float[np.ndarray, 'examples channels']) -> Float[np.ndarray, 'examples axes+1']:
-        """Raw features → the columns that weights multiply."""
+        """Map raw features to the columns that the weights multiply."""
         rotated = ((features - self.mean) * self.factor) @ self.axes
         return np.concatenate([rotated, np.ones((len(rotated), 1), rotated.dtype)], axis=1)
 
 
 class Solution(NamedTuple):
-    """A minimum, and how close to it the solver came.
+    """A minimum, and how closely the solver approached it.
 
     Attributes:
         weights: the last row is the intercept.
-        objective: mean loss and penalty.
-        gradient_norm: of the objective.
-        iterations: that it took.
+        objective: mean loss plus penalty.
+        gradient_norm: norm of the objective's gradient.
+        iterations: number of iterations.
     """
 
     weights: Float[Array, 'axes+1 classes']
@@ -93,8 +93,8 @@ def prepare(
 ) -> tuple[Problem, Frame]:
     """Gather, standardise and rotate a training subset.
 
-    Plain NumPy, as everything that is done once per subset: it would take longer to compile than to compute. With
-    fewer examples than channels, the minimum lies in the span of the examples: only that is kept.
+    Everything done once per subset is plain NumPy, because compiling it would take longer than running it. With fewer
+    examples than channels, the minimum lies in the span of the examples, so only that is kept.
     """
     mean, factor = standardisation(features, rows)
     x = (features[rows] - mean) * factor
@@ -119,7 +119,7 @@ def evaluate(
 
 
 def gradient_norm_at_zero(problem: Problem, num_classes: int) -> float:
-    """The norm that tolerances are relative to; it does not depend on the penalty."""
+    """The gradient norm that tolerances are relative to; it does not depend on the penalty."""
     residual = np.full((len(problem.labels), num_classes), 1 / num_classes, np.float32)
     residual[np.arange(len(residual)), problem.labels] -= 1
     return float(np.linalg.norm(problem.inputs.T @ residual) / len(residual))
