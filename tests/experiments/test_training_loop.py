@@ -237,7 +237,7 @@ def test_a_loss_that_is_no_number(tmp_path, found):
     """A learning rate that overflows in the second step; the warm-up makes the first one harmless."""
     dataset, config = make_dataset(), make_config(learning_rate=1e30, non_finite=found, epochs=1.0)
     if found == 'stop':
-        message = r'not a finite number at step \d: loss .*; the batch was \d{4}, .*there is no checkpoint yet'
+        message = r'non-finite loss or gradient at step \d: loss .*; the batch was \d{4}, .*there is no checkpoint yet'
         with pytest.raises(UserError, match=message):
             loop.fit(config, dataset, tmp_path)
         (row,) = [row for row in atomic_files.read_jsonl(tmp_path / 'events.jsonl') if row['event'] == 'not finite']
