@@ -303,7 +303,7 @@ def test_a_profile_is_written(tmp_path):
         ({'epochs': 0.0}, "'epochs' must be positive, not 0.0"),
         ({'batch_size': 0}, "'batch_size' must be positive, not 0"),
         ({'ema_decay': 1.0}, r"'ema_decay' must lie in \[0, 1\), not 1.0"),
-        ({'accumulation': 3}, 'a batch of 16 cannot be shared evenly by 1 device in 3 parts; take 15 or 18'),
+        ({'accumulation': 3}, 'a batch of 16 cannot be shared evenly by 1 device in 3 micro-batches; use 15 or 18'),
         ({'backbone': 'resnet5'}, "unknown backbone 'resnet5'; did you mean 'resnet50'"),
     ],
 )
