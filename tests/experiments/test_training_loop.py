@@ -293,7 +293,7 @@ def test_a_profile_is_written(tmp_path):
         ({'weights': 'bundled:vit_micro'}, "the regime 'scratch' starts from random weights"),
         (
             {'regime': 'partial:9', 'weights': 'bundled:vit_micro'},
-            "trains the last 9 stages and the backbone has 4 .* 'partial:4'",
+            "trains the last 9 stages, but the backbone has 4 .* 'partial:4'",
         ),
         ({'regime': 'partial:0', 'weights': 'bundled:vit_micro'}, "'partial:0' needs a positive whole number"),
         ({'dtype': 'float23'}, "unknown dtype 'float23'; did you mean 'float32'"),
