@@ -62,7 +62,7 @@ class Task(Protocol):
         """What is kept of each example, from which any metric can be computed; shapes are static and padded."""
         ...
 
-    # Equal for all tasks of a kind, so that no model is needed for it.
+    # The same for all instances of a task, so that it needs no model.
     def score(self, predictions: Mapping[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
         """Compute every metric of the task, including ``primary``, on the host."""
         ...
