@@ -202,7 +202,7 @@ def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(locks.os, 'open', refuse)
     monkeypatch.setattr(store.os, 'utime', refuse)
     assert fetch(tmp_path) == []  # reading needs no more than reading
-    with pytest.raises(UserError, match=r'Read-only file system .*0 of 3 parts .* are kept .*--cache_dir'):
+    with pytest.raises(UserError, match=r'Read-only file system .*0 of 3 shards .* are kept .*--cache_dir'):
         fetch(tmp_path, identity={'weights': 'other'})
 
 
