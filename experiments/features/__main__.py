@@ -1,11 +1,11 @@
-"""Look at the store of features, or make room in it: python -m experiments.features list|prune
+"""List the feature store, or make room in it: python -m experiments.features list|prune
 
-    python -m experiments.features list                  what is stored, what was used last comes first
-    python -m experiments.features prune --size 5GB      what was used least recently goes, until 5 GB are left
-    python -m experiments.features prune --days 30       what was not used for 30 days goes
-    python -m experiments.features prune --all           everything goes
+    python -m experiments.features list                  list what is stored, most recently used first
+    python -m experiments.features prune --size 5GB      remove the least recently used entries until 5 GB are left
+    python -m experiments.features prune --days 30       remove what was not used for 30 days
+    python -m experiments.features prune --all           remove everything
 
-What a running program uses is never removed. Features that are removed are computed again when they are needed.
+Entries in use by a running program are never removed. Removed features are recomputed when they are needed.
 """
 
 import argparse
@@ -59,13 +59,13 @@ def main(argv: list[str] | None) -> None:
         '--cache_dir', type=Path, help=f'the store (default: {CACHE_VARIABLE}, {default_directory()})'
     )
     rule = arguments.add_argument_group('what prune removes (one of them)').add_mutually_exclusive_group()
-    rule.add_argument('--size', metavar='SIZE', help='what was used least recently, until SIZE (such as 5GB) is left')
+    rule.add_argument('--size', metavar='SIZE', help='least recently used entries, until SIZE (such as 5GB) is left')
     rule.add_argument('--days', type=float, metavar='N', help='what was not used for N days')
     rule.add_argument('--all', action='store_true', help='everything')
     options = arguments.parse_args(argv)
     store = Store(options.cache_dir)
     if options.cache_dir is not None and not options.cache_dir.is_dir():
-        raise UserError(f'there is no directory {str(options.cache_dir)!r}; --cache_dir names a store of features')
+        raise UserError(f'there is no directory {str(options.cache_dir)!r}; --cache_dir names a feature store')
     if options.action == 'list':
         if options.size is not None or options.days is not None or options.all:
             raise UserError('--size, --days and --all say what prune removes; list takes none of them')
@@ -78,7 +78,7 @@ def _prune(store: Store, options: argparse.Namespace) -> None:
     if options.size is None and options.days is None and not options.all:
         raise UserError('prune needs one of --size, --days and --all (see --help)')
     if options.days is not None and not 0 <= options.days < math.inf:
-        raise UserError(f'--days takes a number of days from 0, not {options.days:g}')
+        raise UserError(f'--days takes a number of days of at least 0, not {options.days:g}')
     since = math.inf if options.all else None if options.days is None else time.time() - 86400 * options.days
     removed, kept = store.prune(None if options.size is None else parse_size(options.size), since)
     if options.all:
@@ -86,7 +86,7 @@ def _prune(store: Store, options: argparse.Namespace) -> None:
     console = display.make_console(stderr=False)
     console.print(f'{len(removed)} entries removed ({format_size(sum(entry.size for entry in removed))})')
     if kept:
-        console.print(f'{len(kept)} entries are in use and stay')
+        console.print(f'{len(kept)} entries kept because they are in use')
 
 
 if __name__ == '__main__':

@@ -6,9 +6,9 @@ from jaxtyping import Array, Float
 
 
 def calibrate_statistics(model: nn.Module, variables: dict, images: Float[Array, 'batch height width 3']) -> dict:
-    """Set every running statistic to that of the given images, as they are in training mode.
+    """Set every running statistic to that of the given images, as computed in training mode.
 
-    Without it a randomly initialised network with BatchNorm would be judged with the statistics of no data at all.
+    Without it, a randomly initialised network with BatchNorm would be evaluated with statistics of no data at all.
     """
     if 'batch_stats' not in variables:
         return variables

@@ -1,4 +1,4 @@
-"""The store in several processes: the main one looks, locks and writes, and all take part in what is computed."""
+"""The store in several processes: the main process reads, locks and writes, and all take part in the computation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def find(store: Store, identity: Mapping[str, Any], bounds: Bounds) -> StoredFea
     """``Store.find`` with the same answer in every process.
 
     Raises:
-        UserError: this process does not see what the main one has stored.
+        UserError: this process does not see what the main process has stored.
     """
     found = store.find(identity, bounds) if jax.process_index() == 0 else None
     if jax.process_count() == 1:
@@ -36,10 +36,10 @@ def fetch(
     compute: Compute,
     announce: Announce,
 ) -> StoredFeatures:
-    """``Store.fetch``, called by every process; ``compute`` runs in all of them, and the main one writes.
+    """``Store.fetch``, called by every process; ``compute`` runs in all of them, and the main process writes.
 
     Raises:
-        UserError: in all processes, if the main one cannot write.
+        UserError: the main process cannot write; raised in all processes.
     """
     if jax.process_count() == 1:
         return store.fetch(identity, about, bounds, compute, announce)
@@ -62,7 +62,7 @@ def fetch(
 
 
 def of_main_process(text: str | None) -> str | None:
-    """A short text of the main process, in every process: files may appear between one process's look and another's."""
+    """Broadcast a short text of the main process, since a file may appear between two processes' look-ups."""
     if jax.process_count() == 1:
         return text
     encoded = np.zeros(256, np.uint8)
@@ -72,7 +72,7 @@ def of_main_process(text: str | None) -> str | None:
 
 
 class _Main:
-    """The main process, which tells the others what is stored, and after each shard whether it was written."""
+    """The main process: it tells the others what is stored and, after each shard, whether it was written."""
 
     def __init__(self, bounds: int):
         self._bounds = bounds
@@ -111,19 +111,19 @@ class _Main:
             try:
                 yield shard
                 written = True
-            finally:  # closed here, if the store could not write it
+            finally:  # the generator is closed here if the store could not write the shard
                 self._told_failure = not written
                 _from_main([written])
 
 
 def _from_main(values: Sequence[bool]) -> list[bool]:
-    """What the main process gave, in every process."""
+    """Broadcast the values of the main process."""
     return np.asarray(multihost_utils.broadcast_one_to_all(np.array(values))).tolist()
 
 
 def _check(good: bool) -> None:
     if not good:
-        raise UserError('process 0 could not store the features; it says why')
+        raise UserError('process 0 could not store the features; see its error')
 
 
 def _of_main(store: Store, identity: Mapping[str, Any], bounds: Bounds) -> StoredFeatures:

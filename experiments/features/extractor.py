@@ -1,4 +1,4 @@
-"""Features of frozen backbones for an ablation: from the store, or from one pass that goes into it."""
+"""Features of frozen backbones for an ablation: from the store, or from one pass that is then stored."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ from experiments.features.throughput import Throughputs, measure
 from experiments.results.axes import PIXELS, RANDOM
 from experiments.training import mesh
 
-# A shard is what an interruption can cost at most, and what is held in memory until it is written.
+# A shard is the most that an interruption can lose; it is held in memory until it is written.
 _SHARD_EXAMPLES = 2048
 _SHARD_BYTES = 64 << 20
 
@@ -36,12 +36,12 @@ Advance = Callable[[int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """What a forward pass of a backbone costs.
+    """The costs of a backbone's forward pass.
 
     Attributes:
-        parameters: values in the backbone.
-        flops_per_image: as ``backbones.cost`` counts them.
-        images_per_second: as ``throughput.PROCEDURE`` says.
+        parameters: number of parameters of the backbone.
+        flops_per_image: FLOPs as counted by ``backbones.cost``.
+        images_per_second: speed as measured by ``throughput.PROCEDURE``.
     """
 
     parameters: int = 0
@@ -55,7 +55,7 @@ class Extracted:
 
     Attributes:
         values: one row per example of the data set; zero where it could not be read.
-        dataset: as heads may see it: unreadable examples are in no split, and it says so.
+        dataset: the data set for the heads; no split contains unreadable examples, and its provenance says so.
         unreadable: index → reason.
     """
 
@@ -64,7 +64,7 @@ class Extracted:
     unreadable: Mapping[int, str]
 
     def readable(self, rows: Int[np.ndarray, ' rows']) -> Int[np.ndarray, ' readable']:
-        """Those of some examples that could be read."""
+        """The examples among ``rows`` that could be read."""
         return rows[~np.isin(rows, list(self.unreadable))] if self.unreadable else rows
 
 
@@ -72,11 +72,11 @@ class Extractor:
     """Features by backbone and data set; a program is compiled once per backbone, input size and tap.
 
     Args:
-        config: of the ablation.
-        store: of features that are computed already; in several processes all must see it, and process 0 writes.
+        config: the config of the ablation.
+        store: the feature store; with several processes, all must see it, and process 0 writes.
         workdir: where measured speeds are kept.
         device_mesh: all devices of all processes by default.
-        dtype: type that backbones compute in.
+        dtype: type in which backbones compute.
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class Extractor:
         self._networks: dict[tuple[str, Preprocessing], Network] = {}
 
     def __call__(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> tuple[Extracted, Costs]:
-        """Features of every example that can be read, and what a forward pass costs.
+        """Get the features of every readable example, and the costs of a forward pass.
 
         Args:
-            advance: is told the number of examples that were done.
+            advance: called with the number of examples that were finished.
 
         Raises:
             UserError: the weights do not fit, the backbone has no such tap, too many examples cannot be read, or the
-                store cannot be written; what is finished is kept.
+                store cannot be written; finished shards are kept.
         """
         stored, costs = self.stored(backbone, dataset, advance)
         return Extracted(stored.array(), dataset.without(stored.unreadable), stored.unreadable), costs
@@ -112,10 +112,10 @@ class Extractor:
     def stored(
         self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance = lambda count: None
     ) -> tuple[StoredFeatures, Costs]:
-        """The same with the features left on the disk, mapped into memory.
+        """Do the same as a call, but leave the features on disk, memory-mapped.
 
         Raises:
-            UserError: as above.
+            UserError: see ``__call__``.
         """
         if backbone.name == PIXELS:
             stored, costs = self._pixels(backbone, dataset, advance), Costs()
@@ -195,7 +195,7 @@ class Extractor:
         return collective_store.fetch(self._store, document, about, bounds, compute, announce)
 
     def _bounds(self, examples: int, shape: tuple[int, ...]) -> Bounds:
-        """Shards of whole batches."""
+        """Bounds of the shards, each of whole batches."""
         fitting = min(_SHARD_EXAMPLES, _SHARD_BYTES // max(4 * int(np.prod(shape)), 1))
         step = max(fitting // self._batch_size, 1) * self._batch_size
         return [(start, min(start + step, examples)) for start in range(0, examples, step)]
@@ -208,7 +208,7 @@ class Extractor:
         parts: Sequence[tuple[int, int, int]],
         advance: Advance,
     ) -> Iterator[Shard]:
-        """One pass over all examples of some shards: reading goes on ahead from one to the next."""
+        """Run one pass over all examples of some shards, so that reading ahead continues from one shard to the next."""
         indices = np.concatenate([np.arange(start, stop) for _, start, stop in parts])
         bad: dict[int, str] = {}
         with contextlib.closing(frozen.run(variables, dataset, indices)) as batches:
@@ -227,7 +227,7 @@ class Extractor:
 
 
 class _Weights:
-    """The variables of a backbone, read or made when they are needed."""
+    """The variables of a backbone, loaded or initialised when needed."""
 
     def __init__(self, extractor: Extractor, network: Network, backbone: FrozenBackbone, dataset: Dataset):
         self._config, self._mesh = extractor._config, extractor._mesh
@@ -237,7 +237,7 @@ class _Weights:
         self._on_devices: Any = None
 
     def noted_digest(self) -> str | None:
-        """The digest of random variables that were made before from the same recipe, so that they need not be made."""
+        """The noted digest of random variables from the same recipe, so that they need not be initialised again."""
         if self._backbone.weights != RANDOM:
             return None
         try:
@@ -246,7 +246,7 @@ class _Weights:
             return None
 
     def digest(self) -> str:
-        """Of the variables themselves."""
+        """The digest of the variables themselves."""
         digest = identity.variables_digest(self._host())
         if self._backbone.weights == RANDOM and jax.process_index() == 0:
             with contextlib.suppress(OSError):  # a note only saves time
@@ -254,7 +254,7 @@ class _Weights:
         return digest
 
     def on_devices(self) -> Any:
-        """The variables, replicated over the mesh."""
+        """The variables, on the mesh."""
         if self._on_devices is None:
             self._on_devices = self._mesh.device_put(self._host())
         return self._on_devices

@@ -1,4 +1,4 @@
-"""What a frozen pass runs: a backbone with weights, or no backbone at all."""
+"""The subject of a frozen pass: a backbone with weights, or no backbone at all."""
 
 import dataclasses
 
@@ -11,8 +11,8 @@ class FrozenBackbone:
 
     Attributes:
         name: a registered name, or ``'pixels'`` for the images themselves.
-        weights: their source, ``'random'``, or nothing for pixels.
-        init_seed: what random weights are drawn from; 0 for others.
+        weights: their source, ``'random'``, or empty for pixels.
+        init_seed: seed of random weights; 0 for others.
     """
 
     name: str
@@ -21,6 +21,6 @@ class FrozenBackbone:
 
     @property
     def label(self) -> str:
-        """Short text for people."""
+        """A short label for tables and messages."""
         text = f'{self.name} · {self.weights}' if self.weights else self.name
         return f'{text} (seed {self.init_seed})' if self.weights == RANDOM else text

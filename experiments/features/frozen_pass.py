@@ -1,4 +1,4 @@
-"""One pass of a frozen backbone over the examples of a data set, on the input pipeline and on all devices."""
+"""One pass of a frozen backbone over the examples of a data set, with the input pipeline and on all devices."""
 
 import collections
 import contextlib
@@ -14,18 +14,18 @@ from experiments.data import pipeline, unreadable
 from experiments.data.dataset import Dataset
 from experiments.training.mesh import DeviceMesh
 
-# Batches whose results are on their way to the host while the next ones are computed.
+# Number of batches whose results are transferred to the host while the next ones are computed.
 _IN_FLIGHT = 2
-# The pass counts for all processes together, so no process gives up alone.
+# Unreadable examples are counted over all processes, so no process gives up alone.
 _NO_LIMIT = 2**62
 
 
 @dataclasses.dataclass(frozen=True)
 class PassedBatch:
-    """What a pass returns for one batch, the same in every process.
+    """The result of a pass for one batch, the same in every process.
 
     Attributes:
-        indices: of the examples in the data set.
+        indices: indices of the examples in the data set.
         values: one row per example; zero where it could not be read.
         unreadable: index → reason.
     """
@@ -43,8 +43,8 @@ class FrozenPass:
     Args:
         prepare: stored images → model input.
         apply: variables and model input → one row of features per image.
-        batch_size: examples per call on all devices together; it must be a multiple of their number.
-        device_mesh: each device takes its share of a batch.
+        batch_size: examples per call on all devices together; must be a multiple of their number.
+        device_mesh: the devices; each takes its share of a batch.
 
     Attributes:
         program: the compiled ``apply``.
@@ -59,7 +59,7 @@ class FrozenPass:
     ):
         self.batch_size = batch_size
         self.device_mesh = device_mesh
-        # Another process's rows are only readable where they are gathered.
+        # A process can read the rows of other processes only after an all-gather.
         gathered = device_mesh.replicated if jax.process_count() > 1 else device_mesh.batch
         self._prepare = jax.jit(prepare, out_shardings=device_mesh.batch)
         self.program = jax.jit(apply, out_shardings=gathered)
@@ -68,10 +68,10 @@ class FrozenPass:
     def run(
         self, variables: Any, dataset: Dataset, indices: Int[np.ndarray, ' examples'], **reading: int
     ) -> Generator[PassedBatch]:
-        """The features of some examples, batch by batch in their order. Close the iterator to stop early.
+        """Compute the features of some examples, batch by batch, in order. Close the iterator to stop early.
 
         Args:
-            variables: laid over the mesh.
+            variables: arrays on the mesh.
             **reading: ``threads`` and ``prefetch`` of the input pipeline.
         """
         rows = self.device_mesh.rows(self.batch_size)
@@ -104,10 +104,10 @@ def _passed(
 
 
 def check_limit(dataset: Dataset, bad: dict[int, str], limit: int) -> None:
-    """Whether few enough examples could not be read.
+    """Check that no more examples than the limit could not be read.
 
     Raises:
-        UserError: more than ``limit``; the first few are named.
+        UserError: there are more than ``limit``; the first few are named.
     """
     records = [(dataset.ids[index], reason) for index, reason in sorted(bad.items())]
     unreadable.check_limit(records, f'examples of {dataset.name!r}', limit)

@@ -1,4 +1,4 @@
-"""What stored features depend on, as a document that people can read and whose hash is their address."""
+"""Everything that stored features depend on, as a readable document whose hash is their address."""
 
 import ast
 import dataclasses
@@ -37,12 +37,12 @@ def variables_digest(variables: Mapping) -> str:
 
 
 def preprocessing_document(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Every constant of the preprocessing."""
+    """All constants of the preprocessing."""
     return json.loads(json.dumps(dataclasses.asdict(preprocessing)))
 
 
 def module_document(module: nn.Module) -> dict[str, Any]:
-    """A backbone as it was built: its class, every option, and the version of the code that defines it."""
+    """A backbone as built: its class, all options, and the version of the code that defines it."""
     options = {
         field.name: _readable(getattr(module, field.name))
         for field in dataclasses.fields(module)  # ty: ignore[invalid-argument-type]
@@ -69,9 +69,9 @@ def _readable(value: Any) -> Any:
 def code_version(module: nn.Module) -> str:
     """A hash of the source files that define a backbone and its preprocessing.
 
-    They are the file of its class and, of the same package, every module that it imports, directly or not (layers and
-    blocks, but not the registry or the keymaps: what these decide stands in the options and the weights). Comments,
-    docstrings and layout do not count.
+    They are the file of its class and all modules of the same package that it imports, directly or indirectly (layers
+    and blocks, but not the registry or the keymaps, whose effect is in the options and the weights). Comments,
+    docstrings and formatting do not count.
     """
     package = type(module).__module__.partition('.')[0]
     return _source_digest(
@@ -80,12 +80,12 @@ def code_version(module: nn.Module) -> str:
 
 
 def source_version(*names: str) -> str:
-    """A hash of the source files of some modules, without what they import."""
+    """A hash of the source files of some modules, excluding their imports."""
     return _source_digest({name: file for name in names if (file := _source_file(name)) is not None})
 
 
 def _imported(name: str, package: str) -> dict[str, Path]:
-    """Module → source file of a module and of all that it imports from the package."""
+    """Module → source file, for a module and everything that it imports from the package."""
     found: dict[str, Path] = {}
     waiting = [name]
     while waiting:
@@ -95,7 +95,7 @@ def _imported(name: str, package: str) -> dict[str, Path]:
             continue
         found[current] = file
         waiting += [each for each in _imports(file) if each.partition('.')[0] == package]
-    # What only ties a package together defines no backbone.
+    # An __init__.py only ties a package together; it defines no backbone.
     return {each: file for each, file in found.items() if file.name != '__init__.py'}
 
 
@@ -104,7 +104,7 @@ def _imports(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (each.name for each in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # A name may be a module itself, or be defined in a module.
+            # An imported name may be a module, or be defined in one.
             yield from (f'{node.module}.{each.name}' for each in node.names)
             source = _source_file(node.module)
             if source is not None and source.name != '__init__.py':
@@ -136,7 +136,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def computation_document(device_mesh: DeviceMesh, batch_size: int, dtype: str) -> dict[str, Any]:
-    """What the last bits depend on: features are only taken from the store where they would be computed the same."""
+    """Everything that the last bits depend on: stored features are used only if recomputing gives the same bits."""
     kinds = sorted({device.device_kind for device in device_mesh.mesh.devices.flat})
     return {
         'dtype': dtype,

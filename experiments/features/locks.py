@@ -1,4 +1,4 @@
-"""Advisory locks on files (``flock``): released by the operating system, however their holder ends."""
+"""Advisory file locks (``flock``), which the operating system releases however their holder ends."""
 
 import fcntl
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Lock:
-    """A lock that is held until it is closed, or nobody refers to it any more."""
+    """A lock that is held until it is closed or garbage-collected."""
 
     def __init__(self, descriptor: int):
         self.close = weakref.finalize(self, os.close, descriptor)
@@ -20,15 +20,15 @@ class Lock:
 
 
 def acquire(path: Path, shared: bool, wait: bool) -> Lock | None:
-    """Lock a file, which is made if need be.
+    """Lock a file, creating it if necessary.
 
     Args:
-        path: of the lock; whoever holds it alone may delete it.
-        shared: several may hold it at once.
-        wait: for others to release it; ``None`` is returned otherwise.
+        path: the lock file; a process that holds it exclusively may delete it.
+        shared: whether several processes may hold it at once.
+        wait: whether to wait for others to release it; if not, ``None`` is returned while they hold it.
 
     Raises:
-        OSError: the file can't be made.
+        OSError: the file cannot be created.
     """
     operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     while True:
@@ -39,7 +39,7 @@ def acquire(path: Path, shared: bool, wait: bool) -> Lock | None:
         except BlockingIOError:
             lock.close()
             return None
-        # The one who held it may have deleted it: then the lock is on a file that nobody else will find.
+        # The previous holder may have deleted the file; nobody else would find the lock on a deleted file.
         if _same(os.fstat(descriptor), path):
             return lock
         lock.close()

@@ -1,4 +1,4 @@
-"""A backbone ready for its frozen pass: its programs, its weights, and what features of it depend on."""
+"""A backbone ready for its frozen pass: its programs, its weights, and the identity of its features."""
 
 import dataclasses
 import functools
@@ -27,13 +27,13 @@ class Network:
     """One backbone at one input size and tap.
 
     Attributes:
-        name: as it is registered.
+        name: its registered name.
         model: the backbone.
-        preprocessing: from stored images to its input.
+        preprocessing: turns stored images into its input.
         frozen: its pass.
-        document: of the identity of features, all but the weights and the data.
-        shapes: of its variables.
-        features_shape: of one image.
+        document: the identity of its features, except for the weights and the data.
+        shapes: shapes of its variables.
+        features_shape: shape of one image's features.
     """
 
     name: str
@@ -46,12 +46,12 @@ class Network:
 
     @functools.cached_property
     def parameters(self) -> int:
-        """Values in the backbone."""
+        """Number of parameters of the backbone."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.shapes['params']))
 
     @functools.cached_property
     def flops_per_image(self) -> int:
-        """Of the whole backbone, whatever the tap."""
+        """FLOPs of the whole backbone, whatever the tap."""
         return count_flops(self.model, self.preprocessing.size)
 
     @functools.cached_property
@@ -66,15 +66,15 @@ class Network:
         )
 
     def load(self, weights: str) -> dict:
-        """The variables that a source holds.
+        """Load the variables from a source.
 
         Raises:
-            UserError: it can't be read, or does not fit.
+            UserError: it cannot be read, or does not fit.
         """
         return backbones.load_weights(self.name, weights, image_size=self.preprocessing.size)[0]
 
     def initialise(self, seed: int, dataset: Dataset, calibration_images: int, bad_files_limit: int) -> dict:
-        """Random variables, with statistics calibrated on training images where there are any.
+        """Create random variables; if there are statistics, they are calibrated on training images.
 
         Raises:
             UserError: more of these images than the limit cannot be read.
@@ -86,7 +86,7 @@ class Network:
         return self._calibrate(variables, _readable_images(dataset, chosen, bad_files_limit))
 
     def random_recipe(self, backbone: FrozenBackbone, dataset: Dataset, calibration_images: int) -> dict[str, Any]:
-        """What random variables depend on: equal recipes give equal variables."""
+        """Everything that random variables depend on: equal recipes give equal variables."""
         code = identity.source_version(calibrate_statistics.__module__)
         recipe = {'init_seed': backbone.init_seed, **self.document, 'calibration': None, 'calibration_code': code}
         if 'batch_stats' in self.shapes:
@@ -101,7 +101,7 @@ def make_network(
     """Prepare a backbone; nothing is computed or compiled yet.
 
     Raises:
-        UserError: no such backbone, or it has no such tap.
+        UserError: there is no such backbone, or it has no such tap.
     """
     model = backbones.create(name, **({} if dtype == 'float32' else {'dtype': jnp.dtype(dtype).type}))
     taps.check(name, model, tap)
@@ -121,9 +121,9 @@ def make_network(
 
 
 def data_document(dataset: Dataset) -> dict[str, Any]:
-    """What features depend on of a data set: its images, not its names, labels and splits."""
+    """What features depend on in a data set: its images, but not its names, labels and splits."""
     images = dataset.images
-    # The pixels count where they are in memory, and else the bytes of files or records and the code that decodes them.
+    # For images in memory the pixels count; for others, the bytes of files or records and the code that decodes them.
     modules = None if isinstance(images, np.ndarray) else getattr(images, 'modules', (type(images).__module__,))
     return {
         'images': dataset.content_digest(),
@@ -133,7 +133,7 @@ def data_document(dataset: Dataset) -> dict[str, Any]:
 
 
 def calibration_examples(dataset: Dataset, seed: int, count: int) -> np.ndarray:
-    """The training examples whose statistics random weights get."""
+    """The training examples on which the statistics of random weights are calibrated."""
     train = dataset.splits['train']
     order = hash_order(tuple(dataset.ids[index] for index in train), seed)
     return train[order[:count]]

@@ -1,4 +1,4 @@
-"""Pixels as features: what heads make of the images alone."""
+"""Pixels as features, the baseline for heads without a backbone."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ from experiments.features.frozen_pass import FrozenPass
 from experiments.results.axes import PIXELS
 from experiments.training.mesh import DeviceMesh
 
-# Raw pixels of larger images are brought down to this side.
+# Larger images are downscaled to this side.
 _RAW_PIXELS = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, size=32)
 
 
 def pixels_pass(
     image_shape: tuple[int, ...], batch_size: int, device_mesh: DeviceMesh
 ) -> tuple[FrozenPass, Any, dict[str, Any], tuple[int, ...]]:
-    """A pass whose features are the pixels from 0 to 1, in their stored size or brought down to a side of at most 32.
+    """A pass whose features are the pixels from 0 to 1, in stored size or downscaled to a side of 32.
 
     Returns:
-        The pass, its variables, its document and the shape of an image's features, as of a ``Network``.
+        The pass, its variables, its document and the shape of an image's features, as in a ``Network``.
     """
     height, width, channels = image_shape
     large = max(height, width) > max(_RAW_PIXELS.size)
@@ -39,6 +39,6 @@ def pixels_pass(
         'computation': identity.computation_document(device_mesh, batch_size, 'float32'),
     }
     values = 3 * _RAW_PIXELS.size[0] * _RAW_PIXELS.size[1] if large else height * width * channels
-    # Looked up: XLA makes a product of a division by a constant, whose last bits are others.
+    # A look-up table, because XLA turns a division by a constant into a product, whose last bits differ.
     shades = device_mesh.device_put(np.arange(256, dtype=np.float32) / 255)
     return FrozenPass(prepare, apply, batch_size, device_mesh), shades, document, (values,)

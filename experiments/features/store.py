@@ -1,16 +1,16 @@
-"""A store of features that outlives a run, addressed by what the features depend on.
+"""A persistent store of features, addressed by what the features depend on.
 
-A directory of the store holds one entry per address (``identity.address``)::
+The store's directory holds one entry per address (``identity.address``)::
 
-    ADDRESS/00000.npy …    shards, memory-mapped when they are read
-    ADDRESS/00000.json …   checksum of each shard that is finished, until all are
-    ADDRESS/about.json     what the entry holds, for people, until all are
+    ADDRESS/00000.npy …    shards, memory-mapped when read
+    ADDRESS/00000.json …   checksum of each finished shard, until all are finished
+    ADDRESS/about.json     description of the entry, until all shards are finished
     ADDRESS/manifest.json  written last: identity, checksums, examples that could not be read
-    ADDRESS.lock           shared by whoever uses the entry; its time is that of the last use
+    ADDRESS.lock           shared lock of all users of the entry; its modification time is the last use
     ADDRESS.build          held by the one process that computes what is missing
 
-Every file is written to a temporary name and renamed. What is finished is kept when a pass is interrupted, and each
-shard is compared with its checksum before it is used: a damaged one is computed again, and that is said.
+Every file is written under a temporary name and renamed. Finished shards are kept when a pass is interrupted. Each
+shard is compared with its checksum before use; a damaged one is reported and recomputed.
 """
 
 import contextlib
@@ -44,18 +44,18 @@ _ABOUT = 'about.json'
 _VERSION = 1
 _NOTES = ('weights', 'throughput')
 
-# Shard → first example and the one after the last.
+# Shard → first example and one past the last.
 Bounds = Sequence[tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A part of the features that has been computed.
+    """A computed part of the features.
 
     Attributes:
-        number: its place among the bounds.
+        number: its index among the bounds.
         values: one row per example.
-        unreadable: index of the example in the data set → why it could not be read; its row is zero.
+        unreadable: index of an example in the data set → why it could not be read; its row is zero.
     """
 
     number: int
@@ -64,7 +64,7 @@ class Shard:
 
 
 class StoredFeatures:
-    """Features of all examples, mapped from the store; the entry is in use for as long as this object lives.
+    """Features of all examples, memory-mapped from the store; the entry stays in use while this object exists.
 
     Attributes:
         unreadable: index → why the example could not be read; its features are zero.
@@ -78,11 +78,11 @@ class StoredFeatures:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Examples first."""
+        """Shape of the features, examples first."""
         return int(self._starts[-1]), *self._shards[0].shape[1:]
 
     def __getitem__(self, indices: Int[np.ndarray, ' count']) -> Float[np.ndarray, 'count *rest']:
-        """The features of some examples; only what is asked for is read from the disk."""
+        """The features of some examples; only these are read from disk."""
         indices = np.asarray(indices)
         out = np.empty((len(indices), *self.shape[1:]), self._shards[0].dtype)
         places = np.searchsorted(self._starts, indices, side='right') - 1
@@ -92,7 +92,7 @@ class StoredFeatures:
         return out
 
     def array(self) -> Float[np.ndarray, 'examples *rest']:
-        """All of them in memory."""
+        """All features, in memory."""
         return np.concatenate(self._shards)
 
 
@@ -102,11 +102,11 @@ class Entry:
 
     Attributes:
         address: its name in the store.
-        about: ``'backbone'``, ``'data'``, ``'tap'``, …, for people; empty where it is missing or damaged.
-        size: bytes on the disk.
+        about: a description: ``'backbone'``, ``'data'``, ``'tap'``, …; empty if it is missing or damaged.
+        size: bytes on disk.
         last_use: seconds since 1970.
-        complete: whether all shards are there.
-        in_use: whether a process uses it now.
+        complete: whether all shards are present.
+        in_use: whether a process is using it.
     """
 
     address: str
@@ -118,16 +118,16 @@ class Entry:
 
 
 def default_directory() -> Path:
-    """``VISION_BACKBONES_CACHE``, or the platform's directory for what can be computed again."""
+    """``VISION_BACKBONES_CACHE``, or the platform's cache directory."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir(_APPLICATION)) / 'features'
 
 
 def parse_size(text: str) -> int:
-    """``'20GB'``, ``'500MB'``, ``'1TB'`` or a number of bytes.
+    """Parse ``'20GB'``, ``'500MB'``, ``'1TB'`` or a number of bytes.
 
     Raises:
-        UserError: no size.
+        UserError: the text is not a size.
     """
     units = {'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'TB': 10**12, 'B': 1}
     stripped = text.strip().upper()
@@ -137,12 +137,12 @@ def parse_size(text: str) -> int:
         if not 0 <= size < float('inf'):
             raise ValueError
     except ValueError:
-        raise UserError(f'{text!r} is no size; expected a number with B, KB, MB, GB or TB, such as 20GB') from None
+        raise UserError(f'{text!r} is not a size; expected a number with B, KB, MB, GB or TB, such as 20GB') from None
     return int(size)
 
 
 def format_size(size: float) -> str:
-    """For people, as ``parse_size`` reads it."""
+    """Format a size so that ``parse_size`` can read it."""
     for unit in ('B', 'KB', 'MB', 'GB'):
         if size < 1000:
             return f'{size:.0f}{unit}' if unit == 'B' else f'{size:.1f}{unit}'
@@ -154,9 +154,9 @@ class Store:
     """Entries by address in one directory, which processes and machines may share.
 
     Args:
-        directory: made when the first entry is written; the default one if ``None``.
-        limit: bytes; after a new entry, those that were used least recently are removed down to it, but never one
-            that is in use. ``None``: no limit.
+        directory: created when the first entry is written; ``None``: the default directory.
+        limit: size in bytes to which the store is pruned after a new entry, least recently used entries first, but
+            never an entry in use. ``None``: no limit.
     """
 
     def __init__(self, directory: Path | None = None, limit: int | None = None):
@@ -171,19 +171,19 @@ class Store:
         compute: Callable[[Sequence[int]], Iterator[Shard]],
         announce: Callable[[Sequence[int]], None] = lambda found: None,
     ) -> StoredFeatures:
-        """Features from the store; what is missing or damaged is computed and stored.
+        """Get features from the store; missing or damaged shards are computed and stored.
 
-        A second process that wants the same entry at the same time waits for the first.
+        A second process that wants the same entry at the same time waits for the first one.
 
         Args:
             identity: everything that the features depend on.
-            about: for people.
-            bounds: of the shards.
-            compute: yields the shards of the given numbers, in their order.
-            announce: is told the numbers of the shards that need not be computed.
+            about: a description for the user.
+            bounds: the bounds of the shards.
+            compute: yields the shards with the given numbers, in the given order.
+            announce: called with the numbers of the shards that need not be computed.
 
         Raises:
-            UserError: the directory can't be written, or the disk is full; what is finished is kept.
+            UserError: the directory cannot be written, or the disk is full; finished shards are kept.
         """
         stored = self.find(identity, bounds)
         name = address(identity)
@@ -195,8 +195,8 @@ class Store:
         def kept() -> str:
             done = len(entry.finished_files())
             return (
-                f'{done} of {len(bounds)} parts of the features of {entry.what} are kept in {self.directory}, and the '
-                'same command continues. Name another place with --cache_dir, or make room: '
+                f'{done} of {len(bounds)} shards of the features of {entry.what} are kept in {self.directory}, and the '
+                'same command continues. Choose another directory with --cache_dir, or make room: '
                 'python -m experiments.features prune --size SIZE'
             )
 
@@ -218,19 +218,19 @@ class Store:
                     entry.finish(records)
             _touch(self.directory / f'{name}.lock')
             stored = entry.open(records, lock)
-            stack.pop_all()  # the lock now belongs to the features
+            stack.pop_all()  # the features own the lock now
         if self.limit is not None:
             try:
                 self.prune(limit=self.limit)
-            except UserError as error:  # entries of somebody else, say
-                display.console.print(f'the store of features keeps its size: {error}', style='yellow', soft_wrap=True)
+            except UserError as error:  # for example, entries of another user
+                display.console.print(f'the feature store was not pruned: {error}', style='yellow', soft_wrap=True)
         return stored
 
     def find(self, identity: Mapping[str, Any], bounds: Bounds) -> StoredFeatures | None:
-        """Features that are complete and undamaged, also of a store that can only be read; ``None`` if there are none.
+        """Get complete and undamaged features, even from a read-only store; ``None`` if there are none.
 
         Args:
-            identity, bounds: as ``fetch`` takes them.
+            identity, bounds: see ``fetch``.
         """
         name = address(identity)
         entry = _Directory(self.directory / name, identity, {}, bounds)
@@ -252,23 +252,23 @@ class Store:
         path = self.directory / f'{name}.build'
         stream = locks.acquire(path, shared=False, wait=False)
         if stream is None:
-            display.console.print(f'another process computes the features of {what}: waiting for it', soft_wrap=True)
+            display.console.print(f'another process is computing the features of {what}; waiting', soft_wrap=True)
             stream = locks.acquire(path, shared=False, wait=True)
         assert stream is not None, 'whoever waits gets the lock'
         with stream:
             yield
-            # Whoever waits for it finds that it is gone, and looks again.
+            # A waiting process finds that the file is gone, and opens it again.
             path.unlink(missing_ok=True)
 
     def entries(self) -> list[Entry]:
-        """All entries, the one used last first.
+        """All entries, most recently used first.
 
         Raises:
-            UserError: the directory can't be read.
+            UserError: the directory cannot be read.
         """
         if not self.directory.is_dir():
             return []
-        with atomic_files.os_errors_as_user_errors(lambda: 'the store of features cannot be read'):
+        with atomic_files.os_errors_as_user_errors(lambda: 'the feature store cannot be read'):
             found = [self._entry(path) for path in self.directory.iterdir() if path.is_dir() and _is_address(path.name)]
         return sorted(found, key=lambda entry: -entry.last_use)
 
@@ -288,14 +288,14 @@ class Store:
         """Remove entries that no process uses.
 
         Args:
-            limit: bytes that may stay; what was used least recently goes first.
-            unused_since: seconds since 1970; what was not used after it goes.
+            limit: bytes that may stay; the least recently used entries are removed first.
+            unused_since: seconds since 1970; entries that were not used after it are removed.
 
         Returns:
-            What was removed, and what should have been but is in use.
+            The removed entries, and those that were not removed because they are in use.
 
         Raises:
-            UserError: something can't be removed.
+            UserError: an entry cannot be removed.
         """
         entries = self.entries()
         doomed = [entry for entry in entries if unused_since is not None and entry.last_use <= unused_since]
@@ -314,7 +314,7 @@ class Store:
         return removed, kept
 
     def note(self, kind: str, name: str) -> Path:
-        """The file of something small that is kept beside the entries, only to save time.
+        """The file of a note: something small, kept next to the entries only to save time.
 
         Args:
             kind: ``'weights'`` or ``'throughput'``.
@@ -332,7 +332,7 @@ class Store:
         if lock is None:
             return False
         with lock:
-            # First of all what says that it is complete: half an entry is an interrupted one.
+            # The manifest first, so that a half-removed entry counts as an interrupted one.
             (self.directory / name / _MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(self.directory / name)
             for suffix in ('build', 'lock'):
@@ -355,10 +355,10 @@ class _Directory:
         return sorted(self.path.glob('*.npy')) if self.path.is_dir() else []
 
     def verified(self, say: bool) -> dict[int, dict]:
-        """Shard → its record, of all shards whose file is what the record says.
+        """Shard → its record, for all shards whose file matches the record.
 
         Args:
-            say: name on the console what is damaged, which is then computed again.
+            say: whether to print what is damaged and will be recomputed.
         """
         manifest, self.complete = _read_manifest(self.path)
         if manifest and manifest.get('identity') != json.loads(json.dumps(self.identity)):
@@ -371,7 +371,7 @@ class _Directory:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
                 record = json.loads(self._file(number, 'json').read_text())
                 own = record.pop('record_sha256')
-                # Without its bounds it stands for a damaged one.
+                # An empty record has no bounds, so it counts as damaged.
                 candidates.append(record if own == _own_digest(record) else {})
             if not candidates and not self._file(number, 'npy').exists():
                 continue
@@ -384,11 +384,11 @@ class _Directory:
         return records
 
     def _say(self, problem: str) -> None:
-        text = f'stored features of {self.what}: {problem}; it is computed again'
+        text = f'stored features of {self.what}: {problem}; recomputing it'
         display.console.print(text, style='yellow', soft_wrap=True)
 
     def _problem(self, number: int, record: Any) -> str | None:
-        """Why a shard can't be used; ``None`` if it can."""
+        """Why a shard cannot be used; ``None`` if it can."""
         file = self._file(number, 'npy')
         try:
             if tuple(record['examples']) != tuple(self.bounds[number]):
@@ -407,13 +407,13 @@ class _Directory:
             return 'has a damaged checksum'
 
     def remove_temporary_files(self) -> None:
-        """Remove what a killed process was writing; only whoever builds the entry may."""
+        """Remove what a killed process was writing. Only the process that builds the entry may call it."""
         if self.path.is_dir():
             for file in self.path.glob('.*'):
                 file.unlink(missing_ok=True)
 
     def write(self, shard: Shard) -> dict:
-        """Write a finished shard; its record."""
+        """Write a finished shard and return its record."""
         stream = io.BytesIO()
         np.save(stream, np.ascontiguousarray(shard.values))
         content = stream.getvalue()
@@ -431,7 +431,7 @@ class _Directory:
         return record
 
     def finish(self, records: Mapping[int, dict]) -> None:
-        """Write the manifest, and remove what it takes the place of."""
+        """Write the manifest, and remove the files that it replaces."""
         manifest = {
             'version': _VERSION,
             'identity': self.identity,
@@ -446,7 +446,7 @@ class _Directory:
         (self.path / _ABOUT).unlink(missing_ok=True)
 
     def open(self, records: Mapping[int, dict], lock: Lock | None) -> StoredFeatures:
-        """Map the shards."""
+        """Memory-map the shards."""
         shards = [np.load(self._file(number, 'npy'), mmap_mode='r') for number in range(len(self.bounds))]
         unreadable = {
             int(index): reason for record in records.values() for index, reason in record['unreadable'].items()
@@ -458,12 +458,12 @@ class _Directory:
 
 
 def _generator(shards: Iterator[Shard]) -> Generator[Shard]:
-    """Something to close, whatever ``compute`` returned."""
+    """Wrap an iterator in a generator, which can be closed."""
     yield from shards
 
 
 def _read_manifest(path: Path) -> tuple[dict, bool]:
-    """The manifest, and whether there is one as it was written."""
+    """The manifest, and whether it is intact."""
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
         own = manifest.pop('sha256')
@@ -490,6 +490,6 @@ def _is_address(name: str) -> bool:
 
 
 def _touch(lock: Path) -> None:
-    """Note the use; a store that can only be read notes none."""
+    """Record the use of an entry, except in a read-only store."""
     with contextlib.suppress(OSError):
         os.utime(lock)

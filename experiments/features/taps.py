@@ -1,7 +1,7 @@
-"""Where features are taken from a frozen backbone: one explicit table.
+"""Table of the places where features are taken from a frozen backbone.
 
-Each tap returns one array per image, in float32 whatever the backbone computes in. All but ``unpooled`` are vectors,
-which the heads of ``experiments.probes`` take.
+Each tap returns one array per image, in float32 whatever type the backbone computes in. All but ``unpooled`` return
+vectors, which the heads of ``experiments.probes`` take.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ class Tap:
     """One way to take features.
 
     Attributes:
-        meaning: a few words.
-        take: of what the backbone returned; the number of tokens before the patches comes second.
-        vector: whether an image's features are a vector; else they are a map.
-        has: whether a backbone has it.
+        meaning: a short description.
+        take: takes the features from the backbone's output, given the number of tokens before those of the patches.
+        vector: whether an image's features are a vector; otherwise they are a map.
+        has: whether a given backbone has the tap.
     """
 
     meaning: str
@@ -74,15 +74,17 @@ TAPS: dict[str, Tap] = {
 
 
 def check(name: str, module: nn.Module, tap: str, vectors: bool = False) -> None:
-    """Whether a backbone has a tap.
+    """Check that a backbone has a tap.
 
     Args:
-        name: of the backbone, for the message.
+        name: name of the backbone, for the message.
         module: the backbone.
-        vectors: whether only a tap whose features are vectors will do.
+        tap: name of the tap.
+        vectors: whether the features must be vectors.
 
     Raises:
-        UserError: no such tap, or not of this backbone (those that it has are named), or none of vectors.
+        UserError: there is no such tap, the backbone does not have it (those that it has are named), or its features
+            are not vectors.
     """
     if tap not in TAPS:
         raise unknown('tap', tap, TAPS)
@@ -104,7 +106,7 @@ def tapped(module: nn.Module, tap: str) -> Callable[[Any, Array], Array]:
 
 
 def channels(module: nn.Module, tap: str, size: tuple[int, int]) -> int:
-    """Channels of a tap's features; nothing is computed."""
+    """Number of channels of a tap's features; nothing is computed."""
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
     return jax.eval_shape(tapped(module, tap), variables, images).shape[-1]

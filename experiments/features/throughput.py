@@ -1,4 +1,4 @@
-"""Images per second under one stated procedure, so that one network has one figure in one table."""
+"""Images per second under one stated procedure, so that each network has a single figure in a table."""
 
 import contextlib
 import json
@@ -26,20 +26,20 @@ _FEWEST = 5
 
 # For tables and documents that show the figure.
 PROCEDURE = (
-    f'images/s: forward passes of the frozen backbone alone, on inputs that lie on the device, at the batch size of '
-    f'the config; the median of {BATCHES} batches after {WARM_UP} warm-up calls (of at least {_FEWEST} where they '
-    f'take longer than {SECONDS:g} s); measured once per backbone, input size and type'
+    f'images/s: forward passes of the frozen backbone alone, on inputs already on the device, at the batch size of '
+    f'the config; the median of {BATCHES} batches after {WARM_UP} warm-up calls (fewer, but at least {_FEWEST}, if '
+    f'they take longer than {SECONDS:g} s); measured once per backbone, input size and type'
 )
 
 
 def measure(frozen: FrozenPass, variables: Any, size: tuple[int, int]) -> float:
-    """Images per second of all devices together, measured as ``PROCEDURE`` says.
+    """Measure the images per second of all devices together, as ``PROCEDURE`` says.
 
-    Nothing else of this process may compute or read meanwhile.
+    This process must not compute or read anything else meanwhile.
 
     Args:
         frozen: the backbone's programs.
-        variables: laid over the mesh.
+        variables: arrays on the mesh.
         size: height and width of the model's input.
     """
     mesh, batch = frozen.device_mesh, frozen.batch_size
@@ -57,17 +57,17 @@ def measure(frozen: FrozenPass, variables: Any, size: tuple[int, int]) -> float:
 
 
 def _enough(seconds: list[float]) -> bool:
-    # Several processes must call equally often, and their clocks differ.
+    # All processes must call the program equally often, but their clocks differ.
     early = jax.process_count() == 1 and len(seconds) >= _FEWEST and sum(seconds) >= SECONDS
     return early or len(seconds) >= BATCHES
 
 
 class Throughputs:
-    """Figures that were measured, in a work directory and, for other work directories on this machine, in the store.
+    """Measured figures, in a work directory and, for other work directories on this machine, in the store.
 
     Args:
         workdir: keeps ``throughput.json``: one table shows one figure, however often a run is resumed.
-        store: of features; it keeps figures as notes.
+        store: the feature store; it keeps figures as notes.
     """
 
     def __init__(self, workdir: Path, store: Store):
@@ -75,10 +75,11 @@ class Throughputs:
         self._store = store
 
     def get(self, document: dict, measured: Callable[[], float]) -> float:
-        """The figure of a network, measured if there is none yet.
+        """The figure of a network; it is measured if there is none yet.
 
         Args:
-            document: what the figure depends on; the machine is added.
+            document: everything that the figure depends on; the machine is added.
+            measured: measures the figure.
         """
         document = {**document, 'machine': platform.node(), 'processor': platform.machine()}
         name = address(document)
@@ -90,10 +91,10 @@ class Throughputs:
             known = of_main_process(str(measured()))
             mine[name] = found = {**document, 'images_per_second': float(known or 0)}
             if jax.process_index() == 0:
-                with contextlib.suppress(OSError):  # a store that can only be read
+                with contextlib.suppress(OSError):  # the store may be read-only
                     atomic_files.write_json(ours, found)
         if jax.process_index() == 0:
-            with atomic_files.os_errors_as_user_errors(lambda: 'the speed of a backbone could not be noted'):
+            with atomic_files.os_errors_as_user_errors(lambda: 'the speed of a backbone could not be saved'):
                 atomic_files.write_json(self._workdir, mine)
         return float(known or 0)
 

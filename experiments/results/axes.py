@@ -1,4 +1,4 @@
-"""The axes that name a row of the results: data set, backbone with weights, regime, share of the labels, seed."""
+"""The axes that identify a row of the results: data set, backbone with weights, regime, label fraction, seed."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ PIXELS = 'pixels'
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Variant:
-    """A backbone with weights: a source, ``random``, or nothing for raw pixels."""
+    """A backbone and its weights: a source, ``random``, or empty for raw pixels."""
 
     backbone: str
     weights: str
@@ -25,7 +25,7 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Cell:
-    """One number of the table: one head or one training, selected on validation, tested once."""
+    """One number of a table: one head or one training run, selected on validation and tested once."""
 
     dataset: str
     variant: Variant
@@ -34,7 +34,7 @@ class Cell:
     seed: int
 
     def as_json(self) -> dict[str, object]:
-        """As it stands in a row of the results."""
+        """The cell as a row of the results contains it."""
         return {
             'backbone': self.variant.backbone,
             'weights': self.variant.weights,
@@ -51,7 +51,7 @@ class Cell:
         return Cell(cell['dataset'], variant, cell['regime'], cell['fraction'], cell['seed'])
 
     def key(self) -> str:
-        """A short name for files: equal cells have equal keys."""
+        """A short name for files; equal cells have equal keys."""
         return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     @property

@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and half width of its 95 % t interval; ``None`` for a single value."""
+    """Mean and half-width of its 95 % t interval; the half-width is ``None`` for a single value."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, None
@@ -31,8 +31,8 @@ def paired_difference_is_significant(
 ) -> bool:
     """Whether two systems differ on the same test images by more than a 95 % interval over images.
 
-    Each image counts with its share of correct seeds, so the interval is about other images of the same kind, which
-    an interval over seeds says nothing about.
+    Each image counts by its share of correct seeds, so the interval covers other images of the same kind. An interval
+    over seeds does not.
     """
     difference = correct_a.mean(0) - correct_b.mean(0)
     if len(difference) < 2:

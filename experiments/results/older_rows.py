@@ -1,8 +1,8 @@
-"""Rows that older versions wrote, in the form of schema 2.
+"""Conversion of older rows to schema 2.
 
-Schema 1 (rows without a number) knew classification only, kept flat hyper-parameters and no grids of the trainings;
-what it left out is in ``config.json`` of its work directory, which then belonged to one config. Before schema 2,
-``experiments.train`` wrote ``result.json`` and no rows.
+Schema 1 (rows without a schema number) supported only classification. It kept flat hyper-parameters and no grids of
+the training runs; what it omitted is in ``config.json`` of the work directory, which then belonged to one config.
+Before schema 2, ``experiments.train`` wrote ``result.json`` and no rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,21 @@ from typing import Any
 
 from experiments.results.axes import RANDOM
 
-_HEADS = ('linear', 'ridge', 'knn')  # that regimes on stored features were called in schema 1
+_HEADS = ('linear', 'ridge', 'knn')  # the regimes on stored features in schema 1
 
 
 def from_schema_1(row: Mapping[str, Any], workdir_config: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of schema 1 as one of schema 2.
+    """Convert a row of schema 1 to schema 2.
 
     Args:
+        row: the row.
         workdir_config: ``config.json`` of its work directory.
     """
     cell, metrics = row['cell'], row['metrics']
     regime, selected = cell['regime'], metrics['selected']
     values = dict(row['config'])
     config = {'image_size': values.pop('image_size'), 'calibration_images': values.pop('calibration_images')}
-    # A key that its version did not have is absent here too: whoever reads it knows the default.
+    # A key that its version did not have is absent here too: the reader knows the default.
     config |= {key: workdir_config[key] for key in ('fit', 'stored_size', 'batch_size') if key in workdir_config}
     if regime in _HEADS:
         config[regime] = values
@@ -55,9 +56,9 @@ def from_schema_1(row: Mapping[str, Any], workdir_config: Mapping[str, Any]) -> 
 
 
 def from_result(result: Mapping[str, Any]) -> dict[str, Any]:
-    """``result.json`` of a training as a row of schema 2.
+    """Convert ``result.json`` of a training run to a row of schema 2.
 
-    It did not say the metrics on validation, how many examples it trained on, what the network costs, or the versions.
+    It did not contain the validation metrics, the number of training examples, the costs or the versions.
     """
     config = result['config']
     return {
@@ -105,10 +106,10 @@ def at_edge(regime: str, config: Mapping[str, Any], selected: Mapping[str, Any])
         grids = {'learning_rate': values['learning_rates'], 'weight_decay': values['weight_decays']}
     elif regime == 'ridge':
         edges = values['smallest_penalty'], values['largest_penalty']
-        # The grid is geometric: its ends are these but for rounding.
+        # The grid is geometric, so its ends equal these up to rounding.
         return [name for name, value in selected.items() if any(abs(value / edge - 1) < 1e-6 for edge in edges)]
     elif regime == 'knn':
-        # Fewer than one neighbour cannot be asked, and counts above the number of examples were left out.
+        # Fewer than one neighbour is impossible, and counts above the number of examples were not tried.
         return [name for name, value in selected.items() if value > 1 and value == max(values['neighbours'])]
     else:
         grids = {'learning_rate': config['training_learning_rates']}
@@ -116,7 +117,7 @@ def at_edge(regime: str, config: Mapping[str, Any], selected: Mapping[str, Any])
 
 
 def is_edge(value: float, grid: Sequence[float]) -> bool:
-    """Whether a value is the smallest or the largest of a grid; a grid of one value has no edge: nothing is chosen."""
+    """Whether a value is the smallest or largest of a grid; a grid of one value offers no choice, hence no edge."""
     return len(set(grid)) > 1 and value in (min(grid), max(grid))
 
 
@@ -124,7 +125,7 @@ def choices(regime: str, config: Mapping[str, Any], examples: int) -> int:
     """Number of settings that validation chose among.
 
     Args:
-        examples: number of training examples, above which no number of neighbours is tried.
+        examples: number of training examples; no larger number of neighbours is tried.
     """
     values = config.get(regime, {})
     if regime == 'linear':

@@ -12,7 +12,7 @@ _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*', 'p', 'h')
 
 
 def _scale_decently(axis: Axes, gigaflops: Sequence[float]) -> None:
-    """At least a decade of costs, so that equal ones look equal, and ticks that are read without exponents."""
+    """Show at least a decade of costs, so that equal ones look equal, and ticks without exponents."""
     positive = [value for value in gigaflops if value > 0] or [1.0]
     low, high = min(positive), max(positive)
     margin = max(1.5, (10 * low / high) ** 0.5)
@@ -24,16 +24,16 @@ def _scale_decently(axis: Axes, gigaflops: Sequence[float]) -> None:
 
 
 def _short(text: str, most: int = 40) -> str:
-    """A path that is too long for a plot without its beginning."""
+    """A text, without its beginning if it is too long for a plot."""
     return text if len(text) <= most else f'…{text[1 - most :]}'
 
 
 def score_against_cost(entries: Sequence[Entry]) -> Figure:
-    """One panel per data set: test scores with all training labels against GFLOP per image.
+    """Plot test scores with all training labels against GFLOP per image, one panel per data set.
 
-    A variant has one colour, a regime one marker; bars are 95 % intervals over seeds, and a hollow marker says that a
-    selected hyper-parameter lies at an edge of its grid. What costs no FLOPs (raw pixels) is a dashed line at its
-    score; what has an unknown cost (trainings of older versions) is left out.
+    Each variant has a colour and each regime a marker. Bars are 95 % intervals over seeds. A hollow marker means that
+    a selected hyper-parameter lies at an edge of its grid. Raw pixels, which cost no FLOPs, are a dashed line at their
+    score. Entries of unknown cost (training runs of older versions) are omitted.
     """
     names = datasets(entries)
     variants = list(dict.fromkeys(entry.variant for entry in entries))

@@ -1,7 +1,7 @@
-"""The rows of ``results.jsonl``: one per finished cell of an ablation, and one per training of ``experiments.train``.
+"""The rows of ``results.jsonl``: one per finished cell of an ablation or run of ``experiments.train``.
 
-This is the only place that writes and reads them. A row carries the number of its schema; rows of older versions are
-read as if they had been written now (``older_rows``).
+Only this module writes and reads them. A row contains its schema number; rows of older versions are converted when
+they are read (``older_rows``).
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from experiments.results.axes import Cell
 # Changes when an older reader would misread a row; a new key that has a default does not change it.
 SCHEMA = 2
 RESULTS = 'results.jsonl'
-# Of ``experiments.train``; versions before schema 2 wrote nothing else.
+# Written by ``experiments.train``; versions before schema 2 wrote nothing else.
 RESULT = 'result.json'
 _NUMBER = int | float
 _COSTS = ('parameters', 'trainable_parameters', 'flops_per_image', 'images_per_second')
@@ -27,29 +27,31 @@ _COUNTS = ('train_examples', 'validation_examples', 'test_examples', 'skipped')
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One finished cell or training.
+    """One finished cell or training run.
 
     Attributes:
-        cell: what it is.
+        cell: its axes.
         task: name of the task, such as ``classification``.
-        primary: the metric that selected, such as ``accuracy``; a key of ``validation`` and ``test``.
-        config: every value that it was run with. Of an ablation: ``image_size``, ``fit``, … and, of a head on stored
-            features, the regime's own values under its name (``linear``), or else ``training_learning_rates`` and
-            ``training``, all values of the selected training. Of ``experiments.train``: its config.
-        validation: every metric on the validation split, as shares of 1 where they are shares.
+        primary: the metric used for selection, such as ``accuracy``; a key of ``validation`` and ``test``.
+        config: every value that it was run with. For ``experiments.train``: its config. For an ablation:
+            ``image_size``, ``fit``, … and, for a head on stored features, the regime's own values under its name
+            (``linear``); for a training run, ``training_learning_rates`` and all values of the selected run under
+            ``training``.
+        validation: every metric on the validation split; shares as fractions of 1.
         test: every metric on the test split.
-        selected: the hyper-parameters that validation chose; none where there was no choice.
-        at_edge: names of those of them that lie at an edge of their grid.
-        choices: number of settings that validation chose among; ``None`` of ``experiments.train``, which chooses none.
+        selected: the hyper-parameters selected on validation; empty if there was no choice.
+        at_edge: names of the selected hyper-parameters that lie at an edge of their grid.
+        choices: number of settings that validation chose among; ``None`` for ``experiments.train``, which makes no
+            choice.
         depends_on_seed: whether another seed could have given another value.
         costs: ``parameters`` (of the backbone), ``trainable_parameters``, ``flops_per_image`` (of the backbone's
-            forward pass, a multiply-add is two), ``flops_counted_in`` (``'traced program'``, or of older versions
-            ``'compiled program'``) and ``images_per_second``; ``None`` for what is not known.
+            forward pass, a multiply-add is two), ``flops_counted_in`` (``'traced program'``, or ``'compiled program'``
+            for older versions) and ``images_per_second``; ``None`` if unknown.
         data: ``provenance``, ``fingerprint``, ``train_examples``, ``validation_examples``, ``test_examples`` and
             ``skipped`` (number of files or records that could not be read).
-        versions: of the packages, and the device.
+        versions: versions of the packages, and the device.
         predictions: file with the scores of the test examples, relative to the work directory.
-        weights_digest: SHA-256 of the file of pretrained weights, where there is one on this machine.
+        weights_digest: SHA-256 of the file of pretrained weights, if there is one on this machine.
     """
 
     cell: Cell
@@ -74,7 +76,7 @@ class Row:
         return self.test[self.primary]
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in the file."""
+        """The row as the file contains it."""
         return {
             'schema': SCHEMA,
             'task': self.task,
@@ -95,7 +97,7 @@ class Row:
 
     @staticmethod
     def from_json(row: Mapping[str, Any]) -> 'Row':
-        """The inverse of ``as_json``, of a row of this schema."""
+        """The inverse of ``as_json``, for a row of the current schema."""
         return Row(
             cell=Cell.from_json(row['cell']),
             task=row['task'],
@@ -116,14 +118,14 @@ class Row:
 
 
 def read(workdir: Path) -> list[Row]:
-    """The rows of a work directory of ``experiments.ablate`` or ``experiments.train``; none where nothing is finished.
+    """The finished rows in a work directory of ``experiments.ablate`` or ``experiments.train``.
 
     Raises:
         UserError: a file is damaged, or a newer version wrote it.
     """
     file = workdir / RESULTS
     if file.exists():
-        # A damaged byte makes one line unreadable, not the file.
+        # A damaged byte makes only its line unreadable, not the file.
         text = file.read_text(errors='replace')
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line]
         config = _json(workdir / 'config.json')
@@ -138,7 +140,7 @@ def write(workdir: Path, rows: Sequence[Row]) -> None:
     """Write all rows of a work directory.
 
     Raises:
-        OSError: the disk refuses; the rows that were there are still there.
+        OSError: writing fails; the previous rows are kept.
     """
     atomic_files.write_jsonl(workdir / RESULTS, [row.as_json() for row in rows])
 
@@ -158,10 +160,10 @@ def _row(where: str, line: str, config: Mapping[str, Any]) -> Row:
 
 
 def _checked(where: str, make: Callable[[], Row]) -> Row:
-    """A row whose values are what tables take them for.
+    """Make a row and check that its values have the types that tables expect.
 
     Raises:
-        UserError: they are not.
+        UserError: it cannot be made, or a type is wrong.
     """
     try:
         row = make()
@@ -172,13 +174,13 @@ def _checked(where: str, make: Callable[[], Row]) -> Row:
         if not isinstance(row.cell.seed, int):
             wrong.append('seed')
         if wrong:
-            raise ValueError(f'{wrong[0]} is of another type')
+            raise ValueError(f'{wrong[0]} has the wrong type')
         row.score  # noqa: B018 the primary metric must be there
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f'{where} is no row of results ({type(error).__name__}: {error}); remove it, and its cell runs again'
+            f'{where} is not a row of results ({type(error).__name__}: {error}); remove it, and its cell runs again'
         ) from None
     return row
 

@@ -1,4 +1,4 @@
-"""The scores of the test examples that every row keeps, so that any metric can be computed later without a rerun."""
+"""The test scores kept for every row, so that any metric can be computed later without a rerun."""
 
 import dataclasses
 import zipfile
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float16, Int
 from backbones.errors import UserError
 from experiments.cli import atomic_files
 
-# Of more classes than this, only the largest scores are kept.
+# With more classes than this, only the ``KEPT`` largest scores are kept.
 MANY_CLASSES = 100
 KEPT = 20
 _LARGEST = float(np.finfo(np.float16).max)
@@ -21,16 +21,16 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a model said of each test example.
+    """A model's scores for each test example.
 
     Attributes:
         ids: name of each example.
         targets: its class.
         predictions: the class with the largest score before rounding.
-        logits: the scores, or where there are many classes the ``KEPT`` largest, the largest first; ``None`` in files
-            of older versions. Logits of linear heads and trainings, predicted targets of ``ridge``, and shares of the
-            votes of ``knn``.
-        classes: the class of each of ``logits``; ``None`` where they are all there, in their order.
+        logits: the scores, or with many classes the ``KEPT`` largest ones in descending order; ``None`` in files of
+            older versions. They are logits for linear heads and training runs, predicted targets for ``ridge``, and
+            vote shares for ``knn``.
+        classes: the class of each of the ``logits``; ``None`` if the logits of all classes are kept, in class order.
     """
 
     ids: np.ndarray
@@ -46,17 +46,17 @@ class Scores:
 
 
 def write(file: Path, ids: Sequence[str], targets: np.ndarray, predictions: Mapping[str, np.ndarray]) -> None:
-    """Write what a task predicted for a split, compressed.
+    """Write the task's predictions for a split to a compressed file.
 
     Args:
         file: ``.npz``.
         ids: name of each example.
-        targets: of each example.
-        predictions: as ``Task.predict`` names them, one row per example. ``'logits'`` are kept as ``Scores`` says, all
-            others as they are.
+        targets: target of each example.
+        predictions: named as by ``Task.predict``, one row per example. ``'logits'`` are reduced as described in
+            ``Scores``; all others are kept unchanged.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: writing fails.
     """
     arrays: dict[str, Any] = {'ids': np.array(ids), 'targets': np.asarray(targets), **predictions}
     if 'logits' in predictions:
@@ -66,10 +66,10 @@ def write(file: Path, ids: Sequence[str], targets: np.ndarray, predictions: Mapp
 
 
 def _compact(logits: Float[np.ndarray, 'examples classes']) -> dict[str, np.ndarray]:
-    # The prediction beside the logits: in half precision the largest two may be equal.
+    # The prediction is kept as well: in half precision the two largest logits may be equal.
     arrays = {'predictions': logits.argmax(-1).astype(np.int32)}
     if logits.shape[1] > MANY_CLASSES:
-        # Stable, so that the first of equal scores stays first, as for argmax.
+        # Stable, so that the first of several equal scores stays first, as in argmax.
         arrays['classes'] = np.argsort(-logits, axis=-1, kind='stable')[:, :KEPT].astype(np.int32)
         logits = np.take_along_axis(logits, arrays['classes'], -1)
     arrays['logits'] = np.clip(logits, -_LARGEST, _LARGEST).astype(np.float16)
@@ -77,10 +77,10 @@ def _compact(logits: Float[np.ndarray, 'examples classes']) -> dict[str, np.ndar
 
 
 def read(file: Path) -> Scores:
-    """Read what ``write`` wrote, or a version before it, which kept the predicted classes only.
+    """Read a file from ``write``, or from an older version that kept only the predicted classes.
 
     Raises:
-        UserError: the file is not there or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         with file.open('rb') as stream, np.load(stream) as arrays:

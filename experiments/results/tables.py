@@ -1,4 +1,4 @@
-"""From rows of results to the tables that people read."""
+"""Tables made from the rows of results."""
 
 import csv
 import dataclasses
@@ -20,7 +20,7 @@ from experiments.results.intervals import apart, mean_interval, paired_differenc
 from experiments.results.rows import Row
 
 AT_EDGE = '†'
-_LABELS = 3  # columns with text before those with numbers
+_LABELS = 3  # number of text columns before the numeric ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,19 +29,19 @@ class Entry:
 
     Attributes:
         variant: backbone and weights.
-        regime: how it was trained, with the name of its work directory where several differ in their configs.
-        dataset: its name, with the beginning of its fingerprint where the data behind one name differ.
+        regime: how it was trained, followed by its work directory's name if several differ in their configs.
+        dataset: its name, followed by the start of its fingerprint if data of the same name differ.
         fraction: share of the training labels.
         metric: the primary metric of the task.
         scores: this metric on the test split, per seed.
-        correct: per seed and test example, whether it is right.
+        correct: whether the prediction is right, per seed and test example.
         examples: names of the test examples.
-        costs: as they stand in the rows; images/s is the median.
-        data: as it stands in the rows.
+        costs: the costs in the rows; images/s is the median.
+        data: the data in the rows.
         at_edge: hyper-parameter → number of seeds for which validation selected an edge of its grid.
-        choices: numbers of settings that validation chose among (that of each seed).
+        choices: numbers of settings that validation chose among, over all seeds.
         depends_on_seed: whether another seed could have given another score.
-        best: whether it is better than every other entry of its column beyond the intervals.
+        best: whether it is better than every other entry of its column by more than the intervals.
     """
 
     variant: Variant
@@ -61,7 +61,7 @@ class Entry:
 
     @property
     def interval(self) -> tuple[float, float | None]:
-        """Mean and half width over seeds; ``None`` for a single seed, or where no seed changes anything."""
+        """Mean and half-width over seeds; the latter is ``None`` for a single seed or if the seed changes nothing."""
         if not self.depends_on_seed:
             return self.scores[0], None
         return mean_interval(self.scores)
@@ -76,8 +76,8 @@ class Entry:
 def load(*workdirs: Path) -> list[Entry]:
     """Read the finished rows of work directories of ``ablate`` and ``train`` and mark the best of each column.
 
-    All rows that are there count, also those that the present config of a work directory no longer asks for. A cell
-    that several directories have with the same config and data counts once.
+    All rows count, including those that the current config of a work directory no longer asks for. A cell that several
+    directories have with the same config and data counts once.
 
     Raises:
         UserError: a directory has no results, or they cannot be read.
@@ -87,12 +87,12 @@ def load(*workdirs: Path) -> list[Entry]:
         rows = result_rows.read(workdir)
         if not rows:
             raise UserError(
-                f'there are no results in {str(workdir)!r}; expected {result_rows.RESULTS} of a run of '
+                f'there are no results in {str(workdir)!r}; expected {result_rows.RESULTS} from a run of '
                 'experiments.ablate or experiments.train'
             )
         found += [(workdir, row) for row in rows]
     labels = _dataset_labels([row for _, row in found])
-    # A line of the table, and its experiments: with one config all its fractions, so that a directory has one line.
+    # Line of the table → its experiments. An experiment has all fractions of one config, so a directory has one line.
     lines: dict[tuple[str, Variant, str], list[_Experiment]] = {}
     repetitions: dict[tuple, dict[int, tuple[Path, Row]]] = {}
     for workdir, row in found:
@@ -113,7 +113,7 @@ def load(*workdirs: Path) -> list[Entry]:
     return [dataclasses.replace(entry, best=_is_best(entry, entries)) for entry in entries]
 
 
-# How and where a run computes, and on which share of the labels; rows that differ in nothing else are one experiment.
+# How and where a run computes, and on which label fraction; rows that differ only in these are one experiment.
 _NOT_DECISIVE = frozenset(
     {
         'seed', 'fraction', 'mesh', 'threads', 'processes', 'prefetch', 'checkpoint_epochs', 'keep_checkpoints',
@@ -127,17 +127,17 @@ class _Experiment:
     """Rows of one config, with different seeds and fractions.
 
     Attributes:
-        workdir: where the first of them is.
-        first: what it is.
+        workdir: the work directory of the first row.
+        first: the first row.
     """
 
     workdir: Path
     first: Row
 
     def takes(self, workdir: Path, row: Row) -> bool:
-        """Whether a row belongs to it: of one work directory, or no value that both rows have differs."""
+        """Whether a row belongs to it: same work directory, or equal values for all keys that both rows have."""
         if workdir == self.workdir:
-            return True  # cells of one ablation differ in nothing that decides: ``ablation.growth`` sees to it
+            return True  # ``ablation.growth`` ensures that cells of one ablation differ in nothing decisive
         kinds = [('training' in each.config, row.cell.regime in each.config) for each in (self.first, row)]
         mine, theirs = _decisive(self.first), _decisive(row)
         return kinds[0] == kinds[1] and all(mine[key] == theirs[key] for key in {*mine} & {*theirs})
@@ -153,7 +153,7 @@ def _data_identity(row: Row) -> tuple[str, str, str]:
 
 
 def _dataset_labels(rows: Sequence[Row]) -> dict[tuple[str, str, str], str]:
-    """A name for each of the data behind the rows: the data set's own, unless that would be one name for two."""
+    """A label for each data identity: the data set's name, extended if it would be ambiguous."""
     identities = list(dict.fromkeys(map(_data_identity, rows)))
     prints = {name: {other[1] for other in identities if other[0] == name} for name, _, _ in identities}
     metrics = {name: {other[2] for other in identities if other[0] == name} for name, _, _ in identities}
@@ -170,7 +170,7 @@ def _dataset_labels(rows: Sequence[Row]) -> dict[tuple[str, str, str], str]:
 def _entry(members: Sequence[tuple[Path, Row]], variant: Variant, regime: str, dataset: str, fraction: float) -> Entry:
     rows = [row for _, row in members]
     kept = [kept_scores.read(workdir / row.predictions) for workdir, row in members]
-    # A training leaves out what it could not read: each seed counts on the examples that all of them have.
+    # A training run omits unreadable examples, so seeds are compared on the examples that all of them have.
     examples = kept[0].ids
     for other in kept[1:]:
         if not np.array_equal(other.ids, examples):
@@ -186,7 +186,7 @@ def _entry(members: Sequence[tuple[Path, Row]], variant: Variant, regime: str, d
         scores=tuple(row.score for row in rows),
         correct=correct,
         examples=examples,
-        # An older version counted FLOPs otherwise: the newest row says it best.
+        # An older version counted FLOPs differently, so the newest row is used.
         costs={**rows[-1].costs, 'images_per_second': float(np.median(speeds)) if speeds else None},
         data=rows[-1].data,
         at_edge=Counter(name for row in rows for name in row.at_edge),
@@ -196,7 +196,7 @@ def _entry(members: Sequence[tuple[Path, Row]], variant: Variant, regime: str, d
 
 
 def _of_examples(values: np.ndarray, ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The values of some examples (the last axis), in their order."""
+    """The values of the wanted examples along the last axis, in the wanted order."""
     if np.array_equal(ids, wanted):
         return values
     order = np.argsort(ids)
@@ -218,13 +218,13 @@ def _is_best(entry: Entry, entries: Sequence[Entry]) -> bool:
 
 
 def _known(entry: Entry) -> tuple[float, float | None]:
-    """The interval over seeds, of no width where no seed changes anything."""
+    """The interval over seeds, of width 0 if the seed changes nothing."""
     mean, half = entry.interval
     return (mean, half) if entry.depends_on_seed else (mean, 0.0)
 
 
 def _paired(one: Entry, other: Entry) -> tuple[np.ndarray, np.ndarray]:
-    """What both say of the examples that both have."""
+    """Whether each is right, on the examples that both have."""
     if np.array_equal(one.examples, other.examples):
         return one.correct, other.correct
     shared = np.intersect1d(one.examples, other.examples)
@@ -252,7 +252,7 @@ class View:
 
     @property
     def entries(self) -> list[Entry]:
-        """All that are there."""
+        """All entries that are present."""
         return [entry for row in self.rows for entry in row if entry]
 
     @property
@@ -268,7 +268,7 @@ class View:
         return ['backbone', 'weights', 'regime', *scores, 'parameters', 'trainable', 'GFLOP/image', 'images/s']
 
     def cells(self, row: tuple[Entry | None, ...]) -> list[str]:
-        """The texts of one row, without the mark of the best."""
+        """The texts of one row, without marking the best entry."""
         known = next(entry for entry in reversed(row) if entry)
         costs = known.costs
 
@@ -287,7 +287,7 @@ class View:
         ]
 
     def note(self) -> str:
-        """What the numbers mean."""
+        """The note that explains the numbers."""
         data, metric = self.entries[0].data, self.entries[0].metric
         sentences = [
             f'Test {metric} in per cent on {data["test_examples"]:,} images'
@@ -312,7 +312,7 @@ class View:
         return 196 * np.sqrt(0.9 * 0.1 / self.entries[0].data['test_examples'])
 
     def _seeds(self) -> str:
-        """Over what the intervals are, and where there is none."""
+        """What the intervals are taken over, and where there is none."""
         several = sorted({len(entry.scores) for entry in self.entries if entry.interval[1] is not None})
         if not several:
             return ', without an interval over seeds'
@@ -331,7 +331,7 @@ class View:
         return text + (f', without ± where {" or where ".join(without)}' if without else '')
 
     def _selection(self) -> str:
-        """Where and among how many settings hyper-parameters were selected."""
+        """On what and among how many settings hyper-parameters were selected."""
         sizes: dict[str, set[int]] = {}
         for entry in self.entries:
             sizes.setdefault(entry.regime, set()).update(entry.choices)
@@ -387,7 +387,7 @@ def _several(numbers: Sequence[int]) -> str:
 
 
 def rich_table(shown: View) -> Table:
-    """For the terminal."""
+    """Format a table for the terminal."""
     table = Table(
         title=escape(shown.dataset), title_justify='left', caption=escape(shown.note()), caption_justify='left'
     )
@@ -403,7 +403,7 @@ def rich_table(shown: View) -> Table:
 
 
 def markdown(shown: View) -> str:
-    """For ``table.md``."""
+    """Format a table for ``table.md``."""
     header = shown.header
     numbers = len(header) - _LABELS
     lines = [
@@ -429,7 +429,7 @@ _CSV_COLUMNS = (
 
 
 def csv_text(entries: Sequence[Entry]) -> str:
-    """For ``table.csv``: one line per variant, regime, data set and fraction, unrounded; empty where not known."""
+    """Format ``table.csv``: a line per variant, regime, data set and fraction, unrounded; unknown values are empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator='\n')
     writer.writerow(_CSV_COLUMNS)

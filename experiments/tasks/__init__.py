@@ -1,4 +1,4 @@
-"""Tasks: one file each, the only places that know what a target is. A new task is one file and one row here."""
+"""Tasks, one file each; only they know what a target is. To add a task, add a file and a row here."""
 
 from experiments.tasks.classification import Classification
 from experiments.tasks.task import Task

@@ -1,4 +1,4 @@
-"""One label per image: cross-entropy, accuracy."""
+"""Classification with one label per image: cross-entropy and accuracy."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ class Classification:
 
     Attributes:
         num_classes: number of classes; targets are ``int32``, from 0 to ``num_classes - 1``.
-        preprocessing: what the model's input needs.
+        preprocessing: the preprocessing of the model's input.
         flip, shift, crop_scale: see ``augmentation.augment``.
         mixup, cutmix: see ``augmentation.mix``.
         label_smoothing: share of the target that is spread over all classes.
-        class_weights: what an example of each class counts in the loss; empty: all the same.
+        class_weights: weight in the loss of an example of each class; empty: all equal.
     """
 
     num_classes: int
@@ -58,19 +58,21 @@ class Classification:
         preprocessing: Preprocessing,
         training_targets: Int[np.ndarray, ' training'] | None = None,
     ) -> 'Classification':
-        """The task of a training, from its config.
+        """Create the task from a config.
 
         Args:
             config: see ``training.config``.
-            num_classes: of the data set.
-            preprocessing: what the model's input needs.
-            training_targets: that class weights are counted on; without them they are all 1, which compiles alike.
+            num_classes: number of classes in the data set.
+            preprocessing: the preprocessing of the model's input.
+            training_targets: targets from which class weights are computed; without them all weights are 1, which
+                does not change compilation.
 
         Raises:
-            UserError: fewer than two classes, unknown class weights, or a class without an example to be balanced.
+            UserError: there are fewer than two classes, ``class_weights`` is unknown, or a class to be balanced has no
+                examples.
         """
         if num_classes < 2:
-            raise UserError(f'classification needs at least 2 classes, and the data set has {num_classes}')
+            raise UserError(f'classification needs at least 2 classes, but the data set has {num_classes}')
         weights = ()
         if config.class_weights != 'none':
             counted = np.ones(num_classes)
@@ -91,17 +93,17 @@ class Classification:
         )
 
     def model(self, backbone: str, options: Mapping[str, Any]) -> Model:
-        """A linear classifier on the pooled features."""
+        """Create a linear classifier on the pooled features."""
         dtype = jnp.dtype(options['dtype'])
         return backbones.create_classifier(backbone, self.num_classes, dtype=dtype, dropout=options['dropout'])
 
     def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
-        """An image, a class, and a weight."""
+        """The spec of a batch: image, class and weight."""
         shapes = {'image': (stored_shape, jnp.uint8), 'target': ((), jnp.int32), 'weight': ((), jnp.float32)}
         return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
 
     def prepare(self, key: Key[Array, ''] | None, batch: Batch, train: bool) -> Batch:
-        """Model inputs; while training also ``'distribution'``, the targets as ``float32[batch, classes]``."""
+        """Prepare model inputs; in training also ``'distribution'``, the targets as ``float32[batch, classes]``."""
         target = batch['target']
         weight = valid = batch['weight'] if 'weight' in batch else jnp.ones(target.shape)
         if not train:
@@ -120,16 +122,16 @@ class Classification:
     def loss(
         self, outputs: Float[Array, 'batch classes'], batch: Batch, sown: Mapping[str, Any]
     ) -> tuple[Float[Array, ' batch'], dict[str, Float[Array, ' batch']]]:
-        """Cross-entropy, with that of auxiliary heads at ``AUXILIARY_WEIGHT`` each, and whether an example is right.
+        """Cross-entropy plus ``AUXILIARY_WEIGHT`` times that of each auxiliary head, and whether each example is right.
 
         Raises:
-            UserError: the auxiliary heads have another number of classes.
+            UserError: the auxiliary heads have a different number of classes.
         """
         losses = _cross_entropy(outputs, batch)
         for auxiliary in jax.tree.leaves(sown.get('auxiliary_logits', {})):
             if auxiliary.shape != outputs.shape:
                 raise UserError(
-                    f'the auxiliary heads have {auxiliary.shape[-1]} classes and the classifier has '
+                    f'the auxiliary heads have {auxiliary.shape[-1]} classes, but the classifier has '
                     f'{outputs.shape[-1]}; create it with auxiliary_classes={outputs.shape[-1]}'
                 )
             losses += AUXILIARY_WEIGHT * _cross_entropy(auxiliary, batch)
@@ -141,7 +143,7 @@ class Classification:
 
     @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Int[np.ndarray, ' examples']) -> dict[str, float]:
-        """The share of the examples whose largest logit is their class's."""
+        """Accuracy: the share of examples whose largest logit is that of their class."""
         correct = int((predictions['logits'].argmax(-1) == targets).sum())
         return {'accuracy': correct / max(len(targets), 1)}
 

@@ -1,4 +1,4 @@
-"""What a task says to the step, the evaluation, the checkpoints and the tables, none of which ask which one it is."""
+"""The interface of tasks; the step, evaluation, checkpoints and tables use only this, whatever the task."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,20 +10,20 @@ from jaxtyping import Array, Float, Key
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 
-# Arrays whose first axis runs over the examples. As it is read: 'image', 'target', and 'weight', 0 for what is no
-# example. As ``prepare`` returns it: 'image' is the model's input, 'valid' is 'weight' as it was read, and 'weight'
-# is what an example counts in the loss.
+# Arrays whose first axis runs over the examples. As read: 'image', 'target', and 'weight', which is 0 for rows that are
+# not examples. As returned by ``prepare``: 'image' is the model's input, 'valid' is the 'weight' that was read, and
+# 'weight' is the example's weight in the loss.
 Batch = dict[str, Array]
 
 
 class Task(Protocol):
-    """Frozen and hashable: equal tasks share compiled programs.
+    """A task. It must be frozen and hashable, since equal tasks share compiled programs.
 
     Attributes:
         name: its row in ``tasks.TABLE``.
-        primary: the metric that selects; the higher, the better.
-        preprocessing: what the model's input needs.
-        collections: what its models sow while they train, for ``loss``.
+        primary: the metric used for selection; higher is better.
+        preprocessing: the preprocessing of the model's input.
+        collections: collections that its models sow in training, for ``loss``.
     """
 
     @property
@@ -36,32 +36,33 @@ class Task(Protocol):
     def collections(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def model(self, backbone: str, options: Mapping[str, Any]) -> Model:
-        """The model of a backbone.
+        """Create the model for a backbone.
 
         Args:
-            options: ``dtype`` and ``dropout`` among them.
+            backbone: its registered name.
+            options: options of the run, including ``dtype`` and ``dropout``.
         """
         ...
 
     def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
-        """Name → shape, without the batch's axis, and type of each array of a batch as it is read."""
+        """Name → shape (without the batch axis) and type of each array in a batch as read."""
         ...
 
     def prepare(self, key: Key[Array, ''] | None, batch: Batch, train: bool) -> Batch:
-        """On the device: augmentation (only while training) and preprocessing of images and targets together."""
+        """Augment (in training only) and preprocess images and targets together, on the device."""
         ...
 
     def loss(
         self, outputs: Any, batch: Batch, sown: Mapping[str, Any]
     ) -> tuple[Float[Array, ' batch'], dict[str, Float[Array, ' batch']]]:
-        """The loss of each example, and metrics of each, whose means are shown while a model trains."""
+        """The loss of each example, and its metrics, whose means are shown during training."""
         ...
 
     def predict(self, outputs: Any, batch: Batch) -> dict[str, Array]:
-        """What is kept of each example to compute any metric from: static shapes, padded."""
+        """What is kept of each example, from which any metric can be computed; shapes are static and padded."""
         ...
 
-    # Of all tasks of a kind alike, so that no model is needed for it.
+    # The same for all instances of a task, so that it needs no model.
     def score(self, predictions: Mapping[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
-        """Every metric of the task, on the host, ``primary`` among them."""
+        """Compute every metric of the task, including ``primary``, on the host."""
         ...

@@ -1,4 +1,4 @@
 """Training: one pure step, and the loop around it.
 
-``config`` says what can be set, ``loop.fit`` runs it.
+``config`` lists what can be set, and ``loop.fit`` runs it.
 """

@@ -1,13 +1,13 @@
-"""Checkpoints by orbax, behind the few calls that training needs.
+"""Checkpoints written by orbax, reduced to the few calls that training needs.
 
-A checkpoint is one directory, named by its step, that appears under that name only when all of it is on disk::
+A checkpoint is a directory named by its step. It appears under that name only once all of it is on disk::
 
     <step>/default/         the arrays, a tree of orbax
-    <step>/metadata.json    what training wants to know besides (position in the data, sums of the epoch, ...)
+    <step>/metadata.json    what else training needs (position in the data, sums over the epoch, ...)
     <step>/checksums.json   size and SHA-256 of every file above
 
-Names with a suffix are no checkpoints: ``<step>.unfinished`` is being written or deleted, ``<step>.replaced`` gives way
-to another one of its step, ``<step>.damaged`` failed its checksums and was moved aside.
+Names with a suffix are not checkpoints: ``<step>.unfinished`` is being written or deleted, ``<step>.replaced`` is being
+replaced by a new save of the same step, and ``<step>.damaged`` failed its checksums and was moved aside.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ METADATA = 'metadata.json'
 T = TypeVar('T')
 
 _REPLACED = '.replaced'
-_LEFTOVER = re.compile(r'\d+\.(unfinished|replaced|orbax-checkpoint-tmp.*)')  # the last of earlier versions
+_LEFTOVER = re.compile(r'\d+\.(unfinished|replaced|orbax-checkpoint-tmp.*)')  # the last one is left by earlier versions
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Restored:
 
     Attributes:
         step: the step under which it was saved.
-        state: shaped and placed as the abstract state asked for.
+        state: arrays with the shapes and shardings of the abstract state.
         metadata: what was saved with it.
-        warnings: one text for each newer checkpoint that was damaged; each names the file.
+        warnings: one message per newer checkpoint that was damaged; it names the file.
     """
 
     step: int
@@ -59,17 +59,17 @@ class Restored:
 
 
 class Checkpoints:
-    """The checkpoints of one training; saving runs in the background.
+    """The checkpoints of one training run; saving happens in the background.
 
-    A context manager: leaving it waits for the last save. If it is left by an exception, that one is raised, and a
-    save that failed becomes a note on it. In a run of several processes all of them make the same calls, on a
-    directory that they share. Only one training may use a directory at a time: what looks like the leftovers of a
-    killed one is removed when the object is made.
+    Use it as a context manager: leaving it waits for the last save. If an exception leaves it, that exception is
+    raised, and a failed save becomes a note on it. In a run of several processes, all of them must make the same calls
+    on a shared directory. Only one training run may use a directory at a time: the constructor removes what looks like
+    the leftovers of a killed one.
 
     Args:
-        directory: where the steps lie; made by the first save.
-        keep: how many of the newest checkpoints stay; never fewer than 2, so that there is one to fall back to.
-        keep_best: the checkpoint with the highest score stays as well, of equal ones the first.
+        directory: where the checkpoints are; created by the first save.
+        keep: how many of the newest checkpoints to keep; never fewer than 2, so that there is one to fall back to.
+        keep_best: whether to keep the checkpoint with the highest score as well (the first one, in case of a tie).
     """
 
     def __init__(self, directory: Path, keep: int = 2, keep_best: bool = False):
@@ -80,7 +80,7 @@ class Checkpoints:
         self._description = ''
         self._failure: str | None = None
         self._contexts = contextlib.ExitStack()
-        # One that makes directories in the background waits five minutes for those that cannot be made.
+        # If directories are created in the background, orbax waits five minutes for any that cannot be created.
         options = AsyncOptions(create_directories_asynchronously=False)
         self._handler = ocp.StandardCheckpointHandler()
         self._orbax = ocp.AsyncCheckpointer(
@@ -90,12 +90,12 @@ class Checkpoints:
             self._clean_up()
 
     def _clean_up(self) -> None:
-        """Remove what a killed training left; a step that it was about to replace becomes that step again."""
+        """Remove what a killed training run left; a step that it was about to replace gets its name back."""
         for path in list(self._directory.iterdir()):
             if not _LEFTOVER.fullmatch(path.name):
                 continue
             if path.suffix == _REPLACED and not path.with_suffix('').exists():
-                # Where nothing may be renamed, nothing can be saved either, and saving says so.
+                # If renaming is not permitted, saving fails as well and reports it.
                 with contextlib.suppress(OSError):
                     path.rename(path.with_suffix(''))
             else:
@@ -111,30 +111,30 @@ class Checkpoints:
                 self.wait()
                 return
             try:
-                # Not wait(): the other processes may not be leaving.
+                # Not wait(): the other processes may not be leaving the context.
                 self._settle(alone=True)
             except UserError as failure:
                 error.add_note(str(failure))
         finally:
-            # What became of the saves is known by now; orbax would say it again in its own words.
+            # Failed saves have been reported; orbax would report them again.
             with contextlib.suppress(Exception):
                 self._orbax.close()
             self._contexts.close()
 
     def save(self, step: int, state: PyTree, metadata: dict, score: float | None = None) -> None:
-        """Start saving; a step that is saved already is replaced.
+        """Start saving; a checkpoint of the same step is replaced.
 
-        What is saved is what ``state`` and ``metadata`` are now: they may be changed or donated afterwards.
+        ``state`` and ``metadata`` are saved as they are now and may be changed or donated afterwards.
 
         Args:
             step: number of the training step.
-            state: a tree with at least one array, none of them empty; random keys may be among them.
-            metadata: anything that fits into JSON.
-            score: the higher, the better; for ``keep_best``.
+            state: a tree of at least one array, none of them empty; typed random keys are allowed.
+            metadata: anything that JSON can represent.
+            score: for ``keep_best``; higher is better.
 
         Raises:
-            UserError: the checkpoint, or the one before, cannot be written (no space, no permission, ...).
-            TypeError: ``metadata`` does not fit into JSON.
+            UserError: this checkpoint or the previous one cannot be written (no space, no permission, ...).
+            TypeError: JSON cannot represent ``metadata``.
             ValueError: ``state`` cannot be stored.
         """
         self._settle()
@@ -153,10 +153,10 @@ class Checkpoints:
         self._saving = step
 
     def wait(self) -> None:
-        """Return when the last save is on disk, visible to all processes.
+        """Wait until the last save is on disk and visible to all processes.
 
         Raises:
-            UserError: it failed.
+            UserError: the save failed.
         """
         self._settle()
         if jax.process_count() > 1:
@@ -172,15 +172,16 @@ class Checkpoints:
         """The newest intact checkpoint; ``None`` if nothing was ever saved.
 
         Every file is compared with its checksum first. A damaged checkpoint is renamed to ``<step>.damaged``, so that
-        its step can be saved again, and the next older one is taken.
+        its step can be saved again, and the next older one is used.
 
         Args:
-            abstract_of: from the metadata to the tree of ``jax.ShapeDtypeStruct`` to restore into. Arrays are placed
-                by its shardings, whatever they had when they were saved; without one, on the first local device.
+            abstract_of: maps the metadata to the tree of ``jax.ShapeDtypeStruct`` to restore into. Its shardings place
+                the arrays, whatever shardings they were saved with; without one, an array goes to the first local
+                device.
 
         Raises:
             UserError: there are checkpoints but none is intact (the files are named), or the intact one does not fit
-                the abstract tree (the first leaf that differs is named): it is another config's.
+                the abstract tree because it is another config's (the first leaf that differs is named).
         """
         self._settle()
         found = _from_first_process(self._find_intact)
@@ -199,10 +200,10 @@ class Checkpoints:
         return Restored(step, state, metadata, tuple(warnings))
 
     def restore_best(self, abstract_of: Callable[[dict], PyTree]) -> Restored | None:
-        """The checkpoint with the highest score, of equal ones the first; ``None`` if none has a score.
+        """The checkpoint with the highest score (the first one, in case of a tie); ``None`` if none has a score.
 
         Raises:
-            UserError: it is damaged (the file is named), or does not fit the abstract tree.
+            UserError: it is damaged (the file is named) or does not fit the abstract tree.
         """
         self._settle()
         found = _from_first_process(self._find_best)
@@ -222,7 +223,7 @@ class Checkpoints:
 
     def _best(self) -> int | None:
         scores = {step: score for step in self.steps() if (score := self._score(step)) is not None}
-        # The first of equal ones; a score that is not a number is none.
+        # The first one, in case of a tie.
         return min(scores, key=lambda step: (-scores[step], step), default=None)
 
     def _path(self, step: int) -> Path:
@@ -232,7 +233,7 @@ class Checkpoints:
         return self._directory / f'{step}.unfinished'
 
     def _finish(self, state: Path) -> None:
-        """Called in the background of process 0 when orbax has written the arrays."""
+        """Complete a checkpoint; called in the background of process 0 once orbax has written the arrays."""
         unfinished = state.parent
         try:
             (unfinished / METADATA).write_text(self._description)
@@ -243,18 +244,18 @@ class Checkpoints:
             unfinished.rename(final)
             flush(self._directory)
             shutil.rmtree(final.with_suffix(_REPLACED), ignore_errors=True)
-        # Raised in here, it would leave the other processes waiting for this one.
+        # If it were raised here, the other processes would wait for this one forever.
         except OSError as error:
             self._failure = orbax_storage.reason(error)
 
     def _settle(self, alone: bool = False) -> None:
-        """Wait for the save in the background; then there may be one checkpoint too many."""
+        """Wait for the background save, then delete checkpoints that need not be kept."""
         if self._saving is None:
             return
         step = self._saving
         try:
             self._orbax.wait_until_finished()
-        # The storage below orbax raises its own types: "no space left" is a ValueError.
+        # Tensorstore, which orbax uses, raises its own types: "no space left" is a ValueError.
         except Exception as error:
             raise self._failed(step, orbax_storage.reason(error)) from error
         finally:
@@ -278,12 +279,12 @@ class Checkpoints:
             kept.update(step for step in (self._best(),) if step is not None)
         for step in steps:
             if step not in kept:
-                # What cannot be deleted does no harm; the next save tries again.
+                # A checkpoint that cannot be deleted does no harm; the next save tries again.
                 with contextlib.suppress(OSError):
                     self._delete(step)
 
     def _delete(self, step: int) -> None:
-        # Under its own name a directory is whole at any moment.
+        # Renamed first, so that a directory is complete whenever it has its own name.
         shutil.rmtree(self._unfinished(step), ignore_errors=True)
         self._path(step).rename(self._unfinished(step))
         shutil.rmtree(self._unfinished(step), ignore_errors=True)
@@ -296,7 +297,7 @@ class Checkpoints:
         return score if isinstance(score, float) and not np.isnan(score) else None
 
     def _find_intact(self) -> dict:
-        """Step and metadata of the newest intact checkpoint, and what is wrong with the newer ones."""
+        """Step and metadata of the newest intact checkpoint, and the problems of the newer ones."""
         damaged = []
         for step in reversed(self.steps()):
             problem = find_damage(self._path(step))
@@ -336,12 +337,12 @@ class Checkpoints:
             if there.get(name) != here.get(name):
                 raise UserError(
                     f'{path} is the checkpoint of another config: {name} is {there.get(name, "absent")} there and '
-                    f'{here.get(name, "absent")} here; take the config that it was saved with, or another directory'
+                    f'{here.get(name, "absent")} here; use the config that it was saved with, or another directory'
                 )
 
 
 def _from_first_process(make: Callable[[], T]) -> T:
-    """What ``make`` returns in process 0, the only one to call it; it must fit into JSON."""
+    """Call ``make`` in process 0 only, and return its result, which JSON must represent, in every process."""
     if jax.process_count() == 1:
         return make()
     text = json.dumps(make()).encode() if jax.process_index() == 0 else b''

@@ -1,4 +1,4 @@
-"""The one table of every value that a training reads."""
+"""The single table of every value that a training run reads."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,19 +14,19 @@ Check = Callable[[str, Any], None]
 
 
 def positive(key: str, value: float) -> None:
-    """Refuse 0 and less."""
+    """Reject 0 and negative values."""
     if value <= 0:
         raise UserError(f'config key {key!r} must be positive, not {value}')
 
 
 def not_negative(key: str, value: float) -> None:
-    """Refuse what is less than 0."""
+    """Reject negative values."""
     if value < 0:
         raise UserError(f'config key {key!r} must not be negative, but is {value}')
 
 
 def seed(key: str, value: int) -> None:
-    """Refuse what generators of random numbers cannot start from."""
+    """Reject values that cannot seed the random number generators."""
     if not 0 <= value < 2**32:
         raise UserError(f'config key {key!r} must lie between 0 and 4294967295, not {value}')
 
@@ -52,7 +52,7 @@ def _all_or_positive(key: str, value: int) -> None:
 
 
 def one_of(*choices: str) -> Check:
-    """Refuse what is not among the choices."""
+    """Reject values that are not among the choices."""
 
     def check(key: str, value: str) -> None:
         if value not in choices:
@@ -70,11 +70,12 @@ class ConfigKey:
     """One row of the table.
 
     Attributes:
-        default: the value where none is given, also in work directories that are older than the key.
-        meaning: for people.
-        check: raises a ``UserError`` at a value that cannot be meant; needs neither data nor devices.
-        free: where and how a run computes, but not what: it may differ between the runs of a work directory.
-        compiled: whether it enters the compiled step; trainings that differ in no such key share their programs.
+        default: the value if none is given, also for work directories that are older than the key.
+        meaning: a description for the reader.
+        check: raises a ``UserError`` for an invalid value; needs neither data nor devices.
+        free: whether it only affects where and how a run computes, so that it may differ between the runs of a work
+            directory.
+        compiled: whether it enters the compiled step; runs that differ in no such key share their programs.
     """
 
     default: Any
@@ -86,17 +87,17 @@ class ConfigKey:
 
 # Checked elsewhere, where the names are known: backbone, dataset, weights, optimizer, sampler, class_weights.
 KEYS: Mapping[str, ConfigKey] = {
-    'task': ConfigKey('classification', 'what is learned: a row of experiments.tasks.TABLE'),
-    'seed': ConfigKey(0, 'of the random weights, the order of the examples, augmentation and dropout', seed),
+    'task': ConfigKey('classification', 'what is learned: a key of experiments.tasks.TABLE'),
+    'seed': ConfigKey(0, 'seed of the random weights, the order of the examples, augmentation and dropout', seed),
     'backbone': ConfigKey('resnet_micro', 'a registered name', compiled=True),
     'weights': ConfigKey('', 'source of pretrained weights; empty: random initialisation'),
     'dataset': ConfigKey('tfds:cifar10', 'a name as experiments.data.loading takes it'),
-    'stored_size': ConfigKey(256, 'side to which images of several sizes are brought when they are decoded', positive),
+    'stored_size': ConfigKey(256, 'side to which images of several sizes are resized when decoded', positive),
     'image_size': ConfigKey(0, "side of the model's input; 0: what the preprocessing says", not_negative),
     'fit': ConfigKey(
-        'crop', "how an image of other proportions is brought to a square: or 'squash', 'letterbox'", one_of(*FITS)
+        'crop', "how an image of another aspect ratio is made square; or 'squash', 'letterbox'", one_of(*FITS)
     ),
-    'fraction': ConfigKey(1.0, 'share of the training labels that is used'),
+    'fraction': ConfigKey(1.0, 'share of the training labels to use'),
     # What trains.
     'regime': ConfigKey(
         'scratch', 'linear, partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch', compiled=True
@@ -105,69 +106,69 @@ KEYS: Mapping[str, ConfigKey] = {
         1.0, 'factor on the learning rate per block away from the head', _decay, compiled=True
     ),
     'lora_alpha': ConfigKey(
-        0.0, 'an adapter is scaled by lora_alpha / rank; 0: by 1', not_negative, compiled=True
+        0.0, 'adapters are scaled by lora_alpha / rank; 0: by 1', not_negative, compiled=True
     ),
-    'probe_epochs': ConfigKey(5.0, "of lpft's first phase", positive),
-    'probe_learning_rate': ConfigKey(3e-3, "of lpft's first phase", positive),
+    'probe_epochs': ConfigKey(5.0, "epochs of lpft's first phase", positive),
+    'probe_learning_rate': ConfigKey(3e-3, "learning rate of lpft's first phase", positive),
     # The batch and the loss.
-    'epochs': ConfigKey(10.0, 'of the last phase', positive),
-    'batch_size': ConfigKey(128, 'of all devices and processes together', positive),
+    'epochs': ConfigKey(10.0, 'epochs of the last phase', positive),
+    'batch_size': ConfigKey(128, 'batch size of all devices and processes together', positive),
     'accumulation': ConfigKey(
-        1, 'micro-batches that a batch is cut into, one after the other; the update is the whole batch\'s', positive,
+        1, 'micro-batches that a batch is split into; they are processed in sequence, for one update', positive,
         compiled=True,
     ),
     'sampler': ConfigKey('shuffle', "or 'balanced': every class equally often"),
-    'class_weights': ConfigKey('none', "or 'balanced': the loss counts rare classes for more"),
+    'class_weights': ConfigKey('none', "or 'balanced': rare classes count more in the loss"),
     # The optimizer.
     'optimizer': ConfigKey('adamw', "or 'sgd', 'lamb'", compiled=True),
-    'learning_rate': ConfigKey(1e-3, 'of the last phase, after the warm-up', positive),
-    'warmup_epochs': ConfigKey(1.0, 'epochs in which the learning rate rises from 0', not_negative),
-    'weight_decay': ConfigKey(0.05, 'of kernels', not_negative, compiled=True),
-    'clip_norm': ConfigKey(0.0, 'largest norm of the gradient; 0: no clipping', not_negative, compiled=True),
+    'learning_rate': ConfigKey(1e-3, 'learning rate of the last phase, after the warm-up', positive),
+    'warmup_epochs': ConfigKey(1.0, 'epochs over which the learning rate rises from 0', not_negative),
+    'weight_decay': ConfigKey(0.05, 'weight decay of kernels', not_negative, compiled=True),
+    'clip_norm': ConfigKey(0.0, 'largest gradient norm; 0: no clipping', not_negative, compiled=True),
     'ema_decay': ConfigKey(
-        0.0, 'of the moving average of the parameters, which is then evaluated; 0: none', _share, compiled=True
+        0.0, 'decay of the moving average of the parameters, which is then evaluated; 0: none', _share, compiled=True
     ),
     'early_stopping_epochs': ConfigKey(
         0, 'patience: epochs without a better validation score that end a phase; 0: never', not_negative
     ),
     # Augmentation and regularisation.
     'label_smoothing': ConfigKey(0.0, 'share of the target that is spread over all classes', _share),
-    'dropout': ConfigKey(0.0, 'share of the pooled features dropped while training', _share, compiled=True),
-    'mixup': ConfigKey(0.0, 'parameter of the beta distribution of the shares; 0: off', not_negative),
-    'cutmix': ConfigKey(0.0, 'parameter of the beta distribution of the shares; 0: off', not_negative),
+    'dropout': ConfigKey(0.0, 'share of the pooled features that is dropped in training', _share, compiled=True),
+    'mixup': ConfigKey(0.0, 'parameter of the beta distribution of mixing ratios; 0: off', not_negative),
+    'cutmix': ConfigKey(0.0, 'parameter of the beta distribution of mixing ratios; 0: off', not_negative),
     'flip': ConfigKey(True, 'mirror half of the images left to right'),
     'shift': ConfigKey(0, 'random shifts of up to this many stored pixels', not_negative),
     'crop_scale': ConfigKey(0.0, 'random resized crops of at least this share of the area; 0: none', _share),
     'rand_augment_layers': ConfigKey(0, 'random operations per image; 0: none', not_negative),
-    'rand_augment_magnitude': ConfigKey(9.0, 'from 0 to 30', _magnitude),
+    'rand_augment_magnitude': ConfigKey(9.0, 'strength of these operations, from 0 to 30', _magnitude),
     # Devices and memory.
     'dtype': ConfigKey(
-        'float32', "of the computation, or 'bfloat16'; parameters are always float32",
+        'float32', "type of the computation; or 'bfloat16'; parameters are always float32",
         one_of('float32', 'bfloat16'), compiled=True,
     ),
     'gradient_checkpointing': ConfigKey(
-        False, 'blocks are computed again in the backward pass: less memory, more time', compiled=True
+        False, 'recompute blocks in the backward pass: less memory, more time', compiled=True
     ),
     'mesh.data': ConfigKey(-1, 'devices that share the batch; -1: all that are left', _all_or_positive, free=True),
     'mesh.fsdp': ConfigKey(1, 'devices that share the batch and the parameters', positive, free=True),
     # Reading.
-    'threads': ConfigKey(0, 'that read the data; 0: one per core', not_negative, free=True),
+    'threads': ConfigKey(0, 'threads that read the data; 0: one per core', not_negative, free=True),
     'processes': ConfigKey(
-        0, 'that read the data, each with its threads; 0: only threads', not_negative, free=True
+        0, 'processes that read the data, each with its own threads; 0: only threads', not_negative, free=True
     ),
     'prefetch': ConfigKey(4, 'batches read ahead', positive, free=True),
-    'bad_files_limit': ConfigKey(10, 'more unreadable examples than this end the run', not_negative),
-    # What is told and kept.
+    'bad_files_limit': ConfigKey(10, 'the run ends if more examples than this are unreadable', not_negative),
+    # What is reported and kept.
     'non_finite': ConfigKey(
-        'stop', "at a loss or gradient that is not finite; or 'skip': leave this step's update out",
+        'stop', "action at a non-finite loss or gradient; or 'skip': skip this step's update",
         one_of('stop', 'skip'), free=True,
     ),
     'evaluate_epochs': ConfigKey(1, 'epochs between evaluations on the validation split', positive),
     'log_steps': ConfigKey(0, "steps between rows in metrics.jsonl; 0: only the epochs' rows", not_negative),
-    'tensorboard': ConfigKey(False, 'write TensorBoard files too', free=True),
-    'wandb_project': ConfigKey('', 'project of Weights & Biases; empty: none', free=True),
+    'tensorboard': ConfigKey(False, 'also write TensorBoard files', free=True),
+    'wandb_project': ConfigKey('', 'Weights & Biases project; empty: none', free=True),
     'checkpoint_epochs': ConfigKey(1.0, 'epochs between checkpoints', positive, free=True),
-    'keep_checkpoints': ConfigKey(2, 'how many of the newest checkpoints stay', positive, free=True),
+    'keep_checkpoints': ConfigKey(2, 'how many of the newest checkpoints to keep', positive, free=True),
     'keep_best': ConfigKey(False, 'the result is the epoch with the best validation score, not the last one'),
 }  # fmt: skip
 
@@ -176,7 +177,7 @@ _COMPILED_KEYS = tuple(key for key, row in KEYS.items() if row.compiled)
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """Every value that a training reads; config files change some of them."""
+    """Every value that a training run reads; config files change some of them."""
     config = ml_collections.ConfigDict()
     for key, row in KEYS.items():
         group, dot, name = key.partition('.')
@@ -187,28 +188,28 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def compiled_values(config: ml_collections.ConfigDict) -> tuple[tuple[str, Any], ...]:
-    """Key and value of what enters a compiled step, beside the task and the devices; hashable."""
+    """Keys and values that enter the compiled steps, besides the task and the devices; hashable."""
     return tuple((key, _value(config, key)) for key in _COMPILED_KEYS)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Ranges, choices and combinations that need neither data nor devices.
+    """Check ranges, choices and combinations, as far as this needs neither data nor devices.
 
     Raises:
-        UserError: a value that cannot be meant; names the key.
+        UserError: a value is invalid; the key is named.
     """
     for key, row in KEYS.items():
         row.check(key, _value(config, key))
     regime, weights = regimes.parse(config.regime), config.weights
     if regime.pretrained and not weights:
         raise UserError(
-            f'the regime {config.regime!r} starts from pretrained weights and config key weights is empty; '
-            f"name a source, or take the regime 'scratch'"
+            f'the regime {config.regime!r} starts from pretrained weights, but config key weights is empty; '
+            f"name a source, or use the regime 'scratch'"
         )
     if not regime.pretrained and weights:
         raise UserError(
             f'the regime {config.regime!r} starts from random weights, but config key weights is {weights!r}; '
-            f"leave it empty, or take the regime 'finetune'"
+            f"leave it empty, or use the regime 'finetune'"
         )
 
 

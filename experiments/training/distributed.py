@@ -1,4 +1,4 @@
-"""Several processes that compute as one: each joins before it touches a device."""
+"""Several processes that compute as one; each joins before it uses a device."""
 
 import jax
 
@@ -14,13 +14,14 @@ def join(
     """Join the other processes, if there are any.
 
     Args:
-        detect: ask the cluster (SLURM, Cloud TPU, GKE, Open MPI; see ``jax.distributed.initialize``).
+        detect: whether to ask the cluster (SLURM, Cloud TPU, GKE, Open MPI; see ``jax.distributed.initialize``).
         coordinator_address: ``HOST:PORT`` of process 0.
-        num_processes: how many there are.
-        process_id: which this is.
+        num_processes: number of processes.
+        process_id: number of this process.
 
     Raises:
-        UserError: only some of the last three are given, no cluster was found, or the others cannot be reached.
+        UserError: only some of the last three are given, no cluster was found, or the other processes cannot be
+            reached.
     """
     given = (coordinator_address, num_processes, process_id)
     if given == (None, None, None) and not detect:

@@ -17,18 +17,18 @@ _BATCH_SIZE = 256
 
 
 class GivenUp(Exception):
-    """An evaluation was asked to end before its end."""
+    """An evaluation was asked to stop before it had finished."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Of some examples, read and predicted.
+    """The predictions and metrics for some examples.
 
     Attributes:
         indices: the examples that could be read, in the order of the predictions.
-        predictions: of each of them, what the task keeps: name → array.
+        predictions: name → array, what the task keeps of each example.
         metrics: ``loss`` (the mean over the examples) and every metric of the task.
-        primary: the one that selects.
+        primary: the metric used for selection.
         bad: id and reason of each example that could not be read.
     """
 
@@ -45,12 +45,12 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """The metric that selects."""
+        """The primary metric."""
         return self.metrics[self.primary]
 
 
 def batch_size(examples: int, devices: int) -> int:
-    """Examples per call of the compiled program: no more than need be, as the last batch is filled up."""
+    """Examples per call of the compiled program; no more than necessary, because the last batch is padded."""
     return min(-(-_BATCH_SIZE // devices), -(-examples // devices)) * devices
 
 
@@ -66,22 +66,22 @@ def evaluate(
     """Evaluate a split; every process takes part and gets the whole result.
 
     Args:
-        programs: of the training.
-        variables: laid over the devices.
-        dataset: with the split.
+        programs: the programs of the run.
+        variables: arrays on the mesh.
+        dataset: contains the split.
         split: its name.
-        config: of the training (how data are read).
-        advance: is told the number of examples after each batch.
-        stops: is asked after each batch whether to give up; all processes must get the same answer.
+        config: the config of the run (how data are read).
+        advance: called after each batch with its number of examples.
+        stops: called after each batch; whether to give up. It must return the same in all processes.
 
     Raises:
-        GivenUp: ``stops`` said so.
+        GivenUp: ``stops`` returned ``True``.
         UserError: the split is empty, or more examples than the limit cannot be read.
     """
     indices, device_mesh = dataset.splits[split], programs.device_mesh
     size = batch_size(len(indices), device_mesh.devices)
     rows = device_mesh.rows(size)
-    # A float64 sum, whatever the number of batches.
+    # Summed in float64, so that the number of batches does not matter.
     loss, count = 0.0, 0
     predictions, seen, bad = [], [], []
     reading = pipeline.evaluation_batches(

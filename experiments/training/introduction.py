@@ -1,4 +1,4 @@
-"""What trains and where, as a person sees it before the first step, and as ``parameters.json``."""
+"""What trains and where: shown before the first step, and written to ``parameters.json``."""
 
 import dataclasses
 

@@ -1,7 +1,7 @@
-"""One training run: phases of steps, evaluations, checkpoints; interrupted anywhere, it continues bit by bit.
+"""One training run: phases of steps, evaluations and checkpoints; it resumes bit for bit after any interruption.
 
-Everything that decides the next step is in the checkpoint: the state on the devices, and ``progress.Progress`` beside
-it. The examples of a step, its random numbers and its learning rate are functions of the number of the step.
+A checkpoint holds everything that decides the next step: the state on the devices and ``progress.Progress``. The
+examples, random numbers and learning rate of a step are functions of the step number.
 """
 
 import collections
@@ -34,20 +34,20 @@ from experiments.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a training leaves.
+    """The result of a training run.
 
     Attributes:
-        model: the model of the task.
-        variables: its parameters and statistics, whole, adapters merged, averaged if the config asks for it.
-        preprocessing: what its input needs.
+        model: the task's model.
+        variables: its parameters and statistics, unsharded, with adapters merged, averaged if the config says so.
+        preprocessing: the preprocessing that its input needs.
         steps: number of steps taken.
         examples: number of training examples.
-        trainable: number of parameters that trained (in the last phase).
+        trainable: number of trainable parameters (in the last phase).
         validation_score: the primary metric of these variables.
-        images_per_second: training throughput without the first step of this process.
-        skipped: steps whose update was left out as it was not finite.
+        images_per_second: training throughput, excluding the first step of this process.
+        skipped: steps whose update was skipped because it was non-finite.
         unreadable: training examples that could not be read.
-        evaluate: evaluates a split, on all processes; ask for the test split once.
+        evaluate: evaluates a split on all processes; call it only once for the test split.
     """
 
     model: Model
@@ -64,28 +64,28 @@ class Trained:
 
 
 def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, tables: bool = True) -> Trained:
-    """``run`` a new session with a config and a data set, whose test split is not touched."""
+    """``run`` a new session for a config and a data set; the test split is not touched."""
     return run(Session(config, dataset, directory), tables=tables)
 
 
 def run(
     session: Session, profile: bool = False, interruption: Interruption | None = None, tables: bool = True
 ) -> Trained:
-    """Train to the end, from the newest intact checkpoint in the session's directory if there is one.
+    """Train to the end, starting from the newest intact checkpoint in the session's directory if there is one.
 
-    Writes ``metrics.jsonl`` (a row per evaluation: metrics of training and validation), ``parameters.json`` (what
-    trains), ``events.jsonl`` (what happened to the run) and ``checkpoints/``.
+    Writes ``metrics.jsonl`` (one row per evaluation: training and validation metrics), ``parameters.json`` (which
+    parameters train), ``events.jsonl`` (what happened to the run) and ``checkpoints/``.
 
     Args:
         session: config, data and devices.
-        profile: whether a few steps are traced, to ``profile/``.
-        interruption: the command's, entered; without one, SIGTERM is noticed by a new one.
-        tables: whether the tables of what trains are shown (they are always saved).
+        profile: whether to trace a few steps into ``profile/``.
+        interruption: the command's, already entered; if ``None``, a new one handles SIGTERM.
+        tables: whether to print the tables of what trains (they are always saved).
 
     Raises:
-        UserError: a value of the config that does not fit, a loss that is not finite (unless the config skips such
-            steps), too many unreadable examples, a checkpoint that cannot be written or none that is intact. What was
-            saved before is good in each case.
+        UserError: a config value does not fit, the loss is non-finite (unless the config skips such steps), too many
+            examples are unreadable, a checkpoint cannot be written, or none is intact. Whatever was saved before
+            stays valid.
         Preempted: the process was asked to stop; its state is saved.
     """
     config, directory = session.config, session.directory
@@ -105,7 +105,6 @@ def run(
                 lambda: f'the run had finished step {progress.step:,}, {_last_good(checkpoints)}'
             )
         )
-        # From the newest checkpoint, or from the beginning.
         restored = checkpoints.restore_latest(abstract)
         progress = Progress.from_metadata(restored.metadata) if restored else Progress()
         monitor = contexts.enter_context(
@@ -122,7 +121,7 @@ def run(
                 if tables:
                     introduction.show(session)
             state = session.initial_state()
-        # Phase by phase; all regimes but lpft have one.
+        # Every regime but lpft has a single phase.
         while True:
             if not progress.over:
                 state = _Phase(session, progress, checkpoints, monitor, interruption).run(state, profile)
@@ -136,7 +135,7 @@ def run(
             best = checkpoints.restore_best(abstract)
             if best is not None:
                 state = best.state
-                monitor.event('best', f'the best epoch ended with step {best.step:,}', step=best.step)
+                monitor.event('best', f'the best epoch ended at step {best.step:,}', step=best.step)
     return Trained(
         model=session.programs.model,
         variables=session.host_variables(state),
@@ -158,9 +157,9 @@ def _last_good(checkpoints: Checkpoints) -> str:
 
 
 class _Phase:
-    """The steps of one phase; ``progress`` follows them.
+    """The steps of one phase; it keeps ``progress`` up to date.
 
-    The devices are one step ahead: the metrics of a step are looked at while the next one is computed.
+    The devices run one step ahead: the metrics of a step are read while the next one is computed.
     """
 
     def __init__(
@@ -184,7 +183,7 @@ class _Phase:
         self._bar = monitor.bar(f'{config.backbone} {self._name}', self._end, progress.step)
 
     def run(self, state: TrainState, profile: bool) -> TrainState:
-        """Take the steps that are left.
+        """Take the remaining steps.
 
         Raises:
             UserError: see ``loop.run``.
@@ -229,17 +228,17 @@ class _Phase:
         return state
 
     def _pause(self, state: TrainState, stops: bool, saves: bool) -> None:
-        """Between two steps: evaluate if it is due, save if there is a reason to, and stop if asked to.
+        """Evaluate if it is due, save if there is a reason to, and stop if asked to.
 
         Raises:
-            Preempted: the state is saved.
+            Preempted: the process was asked to stop; the state is saved.
         """
         session, progress, monitor = self._session, self._progress, self._monitor
         evaluated = progress.evaluation_due and not stops and self._evaluate(state)
         stops = stops or progress.evaluation_due
         best_yet = evaluated and session.keeps_best and self._is_last and progress.stale == 0
         if saves or stops or best_yet or progress.over:
-            # Who resumes from here computes no row before it again.
+            # A run that resumes from here does not recompute earlier rows.
             monitor.flush()
             score = progress.last_score if evaluated and self._is_last else None
             self._checkpoints.save(progress.step, state, dataclasses.asdict(progress), score)
@@ -250,7 +249,7 @@ class _Phase:
             raise Preempted(progress.step)
 
     def _settle(self) -> None:
-        """Look at the oldest step that nobody has looked at yet; waits until the devices have done it."""
+        """Read the metrics of the oldest pending step, waiting until the devices have finished it."""
         session, progress, monitor = self._session, self._progress, self._monitor
         step, metrics, ids = self._pending.popleft()
         values = {name: float(value) for name, value in metrics.items()}
@@ -266,7 +265,7 @@ class _Phase:
         monitor.advance(self._bar, completed=step, note=', '.join([*shown, f'{speed:,.0f} images/s']))
 
     def _not_finite(self, step: int, values: dict[str, float], ids: tuple[str, ...]) -> None:
-        """The state was left as it was before this step; say so, and stop unless the config wants to go on."""
+        """Report a step that left the state unchanged, and stop unless the config skips such steps."""
         session, progress = self._session, self._progress
         what = f'step {step:,}: loss {values["loss"]}, gradient norm {values["gradient_norm"]}'
         shown = ', '.join(ids[:8]) + (f' and {len(ids) - 8} more' if len(ids) > 8 else '')
@@ -276,10 +275,10 @@ class _Phase:
         if session.config.non_finite == 'skip':
             progress.skipped.append(step)
             return
-        self._checkpoints.wait()  # one may be on its way
+        self._checkpoints.wait()  # a save may still be running
         raise UserError(
-            f'not a finite number at {what}; the batch was {shown} (all in {EVENTS}); '
-            f'{_last_good(self._checkpoints)}. Lower learning_rate, set clip_norm, or leave such steps out with '
+            f'non-finite loss or gradient at {what}; the batch was {shown} (all in {EVENTS}); '
+            f'{_last_good(self._checkpoints)}. Lower learning_rate, set clip_norm, or skip such steps with '
             '--config.non_finite=skip'
         )
 
@@ -291,10 +290,10 @@ class _Phase:
                 self._monitor.event('unreadable', f'left out: {example} cannot be read ({reason})', example=example)
 
     def _evaluate(self, state: TrainState) -> bool:
-        """Evaluate on the validation split, write the row, and see whether the phase is over.
+        """Evaluate on the validation split, write the row, and decide whether the phase is over.
 
         Returns:
-            Whether it came to its end, and was not given up as the process was asked to stop.
+            Whether the evaluation finished; if not, it was given up because the process was asked to stop.
         """
         session, progress, config = self._session, self._progress, self._session.config
         try:
@@ -316,7 +315,7 @@ class _Phase:
         progress.over = patience_exhausted or progress.step == self._end
         if patience_exhausted and progress.step < self._end:
             text = (
-                f'no better validation {evaluation.primary} than {progress.best_score:.4f} for {patience} epochs: '
+                f'no validation {evaluation.primary} above {progress.best_score:.4f} for {patience} epochs: '
                 'the phase ends'
             )
             self._monitor.event('early stopping', text, step=progress.step)

@@ -1,8 +1,8 @@
-"""Devices as one mesh, and how batches and states are laid over it.
+"""Devices as one mesh, and how batches and states are sharded over it.
 
 The mesh has two axes. ``data`` devices share the batch. ``fsdp`` devices share the batch *and* the parameters (fully
-sharded data parallelism: Rajbhandari et al. 2020, "ZeRO"): every array of the state lies in pieces on them and is
-gathered for the computation. On one device both axes have length 1 and nothing of this costs anything.
+sharded data parallelism: Rajbhandari et al. 2020, "ZeRO"): every array of the state is sharded over them and
+all-gathered for the computation. On one device both axes have length 1, and none of this costs anything.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from jaxtyping import Int
 from backbones.errors import UserError
 
 AXES = ('data', 'fsdp')
-# Smaller arrays are not worth a message of their own: they lie whole on every device.
+# Smaller arrays are not worth a message of their own, so they are replicated.
 SMALLEST_SHARDED = 1024
 
 
@@ -26,7 +26,7 @@ class DeviceMesh:
     """A mesh and the layouts on it.
 
     Attributes:
-        mesh: of the axes ``data`` and ``fsdp``.
+        mesh: a mesh with the axes ``data`` and ``fsdp``.
     """
 
     mesh: Mesh
@@ -43,21 +43,21 @@ class DeviceMesh:
 
     @property
     def sharded(self) -> bool:
-        """Whether parameters lie in pieces."""
+        """Whether parameters are sharded."""
         return self.mesh.shape['fsdp'] > 1
 
     @property
     def replicated(self) -> NamedSharding:
-        """Whole on every device."""
+        """The sharding that replicates an array."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def batch(self) -> NamedSharding:
-        """The first axis cut into as many pieces as there are devices."""
+        """The sharding that splits the first axis over all devices."""
         return NamedSharding(self.mesh, PartitionSpec(AXES))
 
     def layout(self, tree: Any) -> Any:
-        """The sharding of every array: the longest axis that the ``fsdp`` devices can share evenly is cut."""
+        """The sharding of every array: it splits the longest axis that the ``fsdp`` devices can share evenly."""
         return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._cut(leaf)), tree)
 
     def _cut(self, leaf: Any) -> PartitionSpec:
@@ -67,26 +67,26 @@ class DeviceMesh:
         fitting = [axis for axis, length in enumerate(leaf.shape) if length % pieces == 0]
         if not fitting:
             return PartitionSpec()
-        # The last of equally long ones: output channels, whose pieces are contiguous in the product's result.
+        # In case of a tie the last axis: output channels, whose shards are contiguous in the product.
         longest = max(fitting, key=lambda axis: (leaf.shape[axis], axis))
         return PartitionSpec(*(None,) * longest, 'fsdp')
 
     def gather(self, tree: Any) -> Any:
-        """Inside a compiled function: the whole arrays on every device."""
+        """All-gather arrays, inside a compiled function."""
         return jax.lax.with_sharding_constraint(tree, self.replicated) if self.sharded else tree
 
     def scatter(self, tree: Any) -> Any:
-        """Inside a compiled function: only each device's pieces."""
+        """Keep each device's shards only, inside a compiled function."""
         return jax.lax.with_sharding_constraint(tree, self.layout(tree)) if self.sharded else tree
 
     def shard_batch(self, tree: Any, axis: int) -> Any:
-        """Inside a compiled function: arrays whose given axis runs over the examples."""
+        """Shard arrays along the axis of the examples, inside a compiled function."""
         if self.devices == 1:
             return tree
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, PartitionSpec(*(None,) * axis, AXES)))
 
     def device_put(self, tree: Any) -> Any:
-        """Lay a tree of arrays that every process has in full over the mesh.
+        """Put a tree of arrays, which every process has in full, on the mesh.
 
         Every array is copied: a donated state must not share memory with its source.
         """
@@ -101,26 +101,26 @@ class DeviceMesh:
         return jax.tree.map(put, tree, self.layout(tree))
 
     def reshard(self, tree: Any) -> Any:
-        """Lay a tree of arrays over the mesh as ``layout`` says, wherever they are."""
+        """Reshard a tree of arrays to ``layout``, wherever they are."""
         return jax.jit(_identity, out_shardings=self.layout(tree))(tree)
 
     def to_host(self, tree: Any) -> Any:
-        """The arrays in full, on every process's host."""
+        """Copy the unsharded arrays to the host of every process."""
         gathered = jax.jit(_identity, out_shardings=self.replicated)(tree)
         return jax.tree.map(np.asarray, gathered)
 
     def rows(self, batch_size: int) -> Int[np.ndarray, ' local']:
-        """Which rows of a batch this process's devices work on, in order."""
+        """The rows of a batch that this process's devices hold, in order."""
         pieces = self.batch.addressable_devices_indices_map((batch_size,)).values()
         return np.unique(np.concatenate([np.arange(batch_size)[piece] for piece in pieces if piece is not None]))
 
     def batch_arrays(self, arrays: Mapping[str, np.ndarray], rows: Int[np.ndarray, ' local'], batch_size: int) -> dict:
-        """One global batch from what each process has read.
+        """Assemble a global batch from the rows that each process has read.
 
         Args:
             arrays: this process's rows of every array.
-            rows: their numbers, as ``rows`` gave them.
-            batch_size: of the whole batch.
+            rows: their numbers, as returned by ``rows``.
+            batch_size: number of rows of the global batch.
         """
 
         def assemble(local: np.ndarray) -> jax.Array:
@@ -134,7 +134,7 @@ class DeviceMesh:
         return {name: assemble(local) for name, local in arrays.items()}
 
     def describe(self) -> str:
-        """One line for people."""
+        """A one-line description."""
         kinds = sorted({device.device_kind for device in self.mesh.devices.flat})
         processes = len({device.process_index for device in self.mesh.devices.flat})
         shape = ' x '.join(f'{name} {size}' for name, size in self.mesh.shape.items())
@@ -146,7 +146,7 @@ def _identity(tree: Any) -> Any:
 
 
 def make(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> DeviceMesh:
-    """The mesh that a config describes.
+    """Create the mesh that a config describes.
 
     Args:
         data: length of the data axis; -1: all devices that ``fsdp`` leaves.
@@ -154,7 +154,7 @@ def make(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = N
         devices: all devices of all processes by default.
 
     Raises:
-        UserError: the axes do not multiply to the number of devices.
+        UserError: the product of the axes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
@@ -169,10 +169,10 @@ def make(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = N
 
 
 def check_batch(batch_size: int, devices: int, accumulation: int) -> None:
-    """Whether a batch can be shared evenly.
+    """Check that a batch can be shared evenly.
 
     Raises:
-        UserError: it cannot be; the nearest sizes that can are named.
+        UserError: it cannot; the nearest sizes that can are named.
     """
     unit = devices * accumulation
     if batch_size % unit:
@@ -180,5 +180,5 @@ def check_batch(batch_size: int, devices: int, accumulation: int) -> None:
         near = f'{below} or {below + unit}' if below else f'{unit}'
         raise UserError(
             f'a batch of {batch_size} cannot be shared evenly by {devices} device{"s" * (devices > 1)} '
-            f'in {accumulation} part{"s" * (accumulation > 1)}; take {near}'
+            f'in {accumulation} micro-batch{"es" * (accumulation > 1)}; use {near}'
         )

@@ -1,6 +1,6 @@
-"""What a running training tells: a progress bar, ``metrics.jsonl``, and TensorBoard or Weights & Biases if asked.
+"""Output of a training run: a progress bar, ``metrics.jsonl``, and TensorBoard or Weights & Biases if enabled.
 
-Metrics hold no times, so a run that was interrupted leaves the same file as one that was not. What happened to the run
+Metrics contain no times, so an interrupted run leaves the same file as an uninterrupted one. What happens to the run
 itself goes to ``events.jsonl``.
 """
 
@@ -22,7 +22,7 @@ _SECONDS_BETWEEN_WRITES = 10.0
 
 
 class Meter:
-    """Steps per second between laps; the time before the first lap (compilation) and of pauses does not count."""
+    """Steps per second between laps, excluding pauses and the time before the first lap (compilation)."""
 
     def __init__(self):
         self._steps, self._seconds = 0, 0.0
@@ -30,7 +30,7 @@ class Meter:
         self._paused = False
 
     def lap(self, step: int) -> None:
-        """All steps up to this one are done."""
+        """Note that all steps up to this one are done."""
         now = time.perf_counter()
         if self._last and not self._paused:
             self._steps += step - self._last[0]
@@ -38,7 +38,7 @@ class Meter:
         self._last, self._paused = (step, now), False
 
     def pause(self) -> None:
-        """What happens until the next lap is not only training."""
+        """Exclude the time until the next lap, which is not only training."""
         self._paused = True
 
     @property
@@ -48,14 +48,14 @@ class Meter:
 
 
 class Monitor:
-    """The voice of one training; use it as a context manager. Only the main process writes and shows anything.
+    """The output of one training run, as a context manager. Only the main process writes or shows anything.
 
     Args:
         directory: where files go.
-        config: of the training.
-        first: rows of an earlier run after this step are forgotten: they will be computed again.
-        evaluation_due: whether the row of an evaluation after this very step is forgotten as well.
-        is_main_process: whether this is the process that writes and shows.
+        config: the config of the run.
+        first: rows of an earlier run after this step are dropped, because they will be recomputed.
+        evaluation_due: whether the row of an evaluation at this step is dropped as well.
+        is_main_process: whether this process writes and shows output.
     """
 
     def __init__(
@@ -96,24 +96,24 @@ class Monitor:
                 raise
 
     def bar(self, description: str, total: int, completed: int = 0) -> Any:
-        """A bar of its own."""
+        """Add a progress bar."""
         return self._bar.add_task(description, total=total, completed=completed, note='')
 
     def advance(self, task: Any, completed: int | None = None, by: int | None = None, note: str | None = None) -> None:
-        """Move a bar."""
+        """Update a progress bar."""
         self._bar.update(task, completed=completed, advance=by)
         if note is not None:
             self._bar.update(task, note=note)
 
     def done(self, task: Any) -> None:
-        """Take a bar away."""
+        """Remove a progress bar."""
         self._bar.remove_task(task)
 
     def row(self, step: int, values: Mapping[str, float | str], now: bool = False) -> None:
-        """A row of metrics.
+        """Add a row of metrics.
 
         Args:
-            now: whether it must be in the file before anything else happens.
+            now: whether to write it to the file at once.
         """
         if not self._is_main_process:
             return
@@ -124,13 +124,13 @@ class Monitor:
             self.flush()
 
     def flush(self) -> None:
-        """Bring all rows into the file."""
+        """Write all rows to the file."""
         if self._is_main_process and self._rows:
             atomic_files.write_jsonl(self._directory / METRICS, self._rows)
             self._written = time.monotonic()
 
     def event(self, kind: str, text: str, **facts: Any) -> None:
-        """Something that a person should know, now and later."""
+        """Record something that the user should know, and print it."""
         if not self._is_main_process:
             return
         self._events.append({'time': datetime.datetime.now().astimezone().isoformat(), 'event': kind, **facts})
@@ -156,7 +156,7 @@ class _TensorBoard:
 
 
 class _WeightsAndBiases:
-    """The run's id is made of its directory, so a run that resumes goes on in the same one."""
+    """Weights & Biases. The run's directory keeps the id, so a resumed run continues under the same one."""
 
     def __init__(self, directory: Path, config: ml_collections.ConfigDict):
         try:

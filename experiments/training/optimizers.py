@@ -1,8 +1,8 @@
-"""Optimizers by name, and the learning rate of every step.
+"""Optimizers by name, and the learning-rate schedule.
 
 Optimizers have a learning rate of 1; the step multiplies their updates by the schedule's rate and by each leaf's own
-factor. So one number says how fast a run learns at any moment, whatever the optimizer, and a resumed run or a second
-phase needs no counter inside the optimizer's state to know it.
+factor. So one number gives the learning rate at any step for every optimizer, and a resumed run or a second phase does
+not need a counter in the optimizer state to find it.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ Path = tuple[str, ...]
 
 
 def decay_mask(params: dict) -> dict:
-    """Weight decay acts on kernels, not on biases, scales, positions, tokens and adapters."""
+    """Mask for weight decay: kernels, but not biases, scales, positions, tokens or adapters."""
     return unflatten_dict({path: path[-1] == 'kernel' for path in flatten_dict(params)})
 
 
@@ -45,12 +45,12 @@ OPTIMIZERS: Mapping[str, Callable[[float], optax.GradientTransformation]] = {
 def make_optimizer(
     name: str, weight_decay: float, clip_norm: float = 0.0, kept: frozenset[Path] = frozenset()
 ) -> optax.GradientTransformation:
-    """An optax optimizer by name with a learning rate of 1, after gradient clipping if ``clip_norm`` is positive.
+    """Create an optimizer with a learning rate of 1, preceded by gradient clipping if ``clip_norm`` is positive.
 
     Args:
         kept: paths of the leaves that an earlier phase of the run trained. They get an optimizer of their own, which
-            goes on from that phase's state (``carry_over``), while the other leaves start with a fresh one: Adam
-            corrects its moments by the number of steps it has seen, which is one number per optimizer.
+            continues from that phase's state (``carry_over``), while the other leaves start with a fresh one: Adam
+            corrects its moments by its number of steps, which is one counter per optimizer.
 
     Raises:
         UserError: no such optimizer.
@@ -68,23 +68,23 @@ def make_optimizer(
 
 
 def make_schedule(learning_rate: float, warmup: int, steps: int, first: int = 0) -> optax.Schedule:
-    """A linear rise from 0, then half a cosine to 0, over the ``steps`` steps from step ``first`` on.
+    """A linear warm-up from 0, then a half cosine to 0, over ``steps`` steps starting at step ``first``.
 
-    The rise takes ``warmup`` steps, but at most half of all.
+    The warm-up takes ``warmup`` steps, but at most half of ``steps``.
     """
     inner = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(warmup, steps // 2), steps)
     return lambda step: inner(step - first)
 
 
 def carry_over(old: Any, new: Any) -> tuple[Any, int]:
-    """What an optimizer knows of the leaves that it goes on training.
+    """Carry over the optimizer state of the leaves that continue to train.
 
     Args:
-        old: the state at the end of a phase, of an optimizer without kept leaves.
-        new: the fresh state of the next phase's, made with ``kept``.
+        old: the state at the end of a phase, from an optimizer without kept leaves.
+        new: the fresh state of the next phase's optimizer, which was made with ``kept``.
 
     Returns:
-        The new state with the old arrays of the kept leaves, and how many arrays those are.
+        The new state with the old arrays of the kept leaves, and the number of these arrays.
     """
     clip, partition = new
     before = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(old[1])}

@@ -1,4 +1,4 @@
-"""The ways of orbax and of the storage below it, which the rest of the code need not know."""
+"""Details of orbax and of the storage that it uses, hidden from the rest of the code."""
 
 import contextlib
 import logging
@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 
 
 def then(finish: Callable[[Path], None]) -> type[ocp.path.atomicity.AtomicRenameTemporaryPath]:
-    """Orbax's way of writing a directory, followed by ``finish``; nothing of orbax touches the directory after that."""
+    """Orbax's way of writing a directory, followed by ``finish``; after that, orbax does not touch the directory."""
 
     class Followed(ocp.path.atomicity.AtomicRenameTemporaryPath):
         async def finalize(self) -> None:
@@ -28,10 +28,10 @@ def then(finish: Callable[[Path], None]) -> type[ocp.path.atomicity.AtomicRename
 
 @contextlib.contextmanager
 def quiet() -> Generator[None]:
-    """A context in which orbax does not complain on the screen: what became of a save is told in our words.
+    """A context that silences orbax on the console: failed saves are reported in our own words.
 
-    Orbax stops waiting at the first array that cannot be written; tensorstore complains about each other, and asyncio
-    too, when they are collected, which may be after the end of the context. Filters of logs therefore stay.
+    Orbax stops waiting at the first array that cannot be written. Tensorstore and asyncio complain about every other
+    one when it is garbage-collected, which may be after the context has ended. The log filters therefore stay.
     """
     hook = sys.unraisablehook
 
@@ -49,16 +49,16 @@ def quiet() -> Generator[None]:
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-    """Orbax's threads log the traceback of what they raise, and asyncio those of the arrays nobody waits for."""
-    forgotten = 'exception was never retrieved' in record.getMessage()  # of a task, or of several gathered
+    """Filter the tracebacks that orbax's threads log, and those that asyncio logs for arrays nobody waits for."""
+    forgotten = 'exception was never retrieved' in record.getMessage()  # for one task or for several gathered ones
     return not (forgotten or (record.exc_info and 'orbax' in record.pathname))
 
 
 def reason(error: Exception) -> str:
-    """In the words of the operating system if it was the one to refuse."""
+    """Why a save failed, in the words of the operating system if it raised the error."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    code = re.search(r"os_error_code='(\d+)'", str(error))  # tensorstore's
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # tensorstore's format
     return os.strerror(int(code.group(1))) if code else str(error) or type(error).__name__
 
 
@@ -67,10 +67,10 @@ def _is_key(leaf: Any) -> bool:
 
 
 def check_storable(state: PyTree) -> None:
-    """Whether orbax can store a tree; it notices some of these late, and mixes up arrays of the same name unnoticed.
+    """Check that orbax can store a tree. It notices some problems late, and mixes up arrays of the same name silently.
 
     Raises:
-        ValueError: an array of no elements or no array at all, or two that would lie in the same directory.
+        ValueError: an array has no elements, there is no array at all, or two arrays would share a directory.
     """
     leaves = ocp.tree.to_flat_dict(state)
     if not leaves or () in leaves:
@@ -79,7 +79,7 @@ def check_storable(state: PyTree) -> None:
     for path, leaf in leaves.items():
         if np.size(leaf) == 0:
             raise ValueError(f'orbax cannot store {"/".join(map(str, path))}: it has no elements')
-        # What orbax calls it, which is a directory of tensorstore.
+        # The name that orbax gives to the array, which becomes a tensorstore directory.
         name = re.sub('/+', '/', '.'.join(map(str, path))).rstrip('/')
         if name in names:
             raise ValueError(f'orbax has the same name for {names[name]} and {path}')
@@ -91,31 +91,34 @@ def check_storable(state: PyTree) -> None:
 
 
 def storable(leaf: Any) -> Any:
-    """A leaf as orbax takes it: no typed random keys, and no array of numpy's that it may read after ``save``."""
+    """A leaf in a form that orbax can store: key data for a random key, and a copy of a NumPy array.
+
+    Orbax may still read a NumPy array after ``save`` has returned.
+    """
     if not isinstance(leaf, jax.Array):
         return np.array(leaf)
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """What ``storable`` makes of such a leaf, on a device of this process if nothing else is asked for."""
+    """The abstract form of what ``storable`` returns; without a sharding, on a local device of this process."""
     stored = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
     sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(stored.shape, stored.dtype, sharding=sharding)
 
 
 def usable(leaf: jax.ShapeDtypeStruct, array: jax.Array) -> jax.Array:
-    """What was stored, as it was before ``storable``."""
+    """The inverse of ``storable``."""
     if not _is_key(leaf):
         return array
     names: list[str] = []
-    # A traced key tells its implementation, an abstract one does not.
+    # A traced key reveals its implementation; an abstract one does not.
     jax.eval_shape(lambda key: names.append(str(jax.random.key_impl(key))), leaf)
     return jax.random.wrap_key_data(array, impl=names[0])
 
 
 def described(tree: PyTree) -> dict[str, str]:
-    """Path → type and shape, of arrays as of orbax's descriptions of them."""
+    """Path → type and shape, for a tree of arrays or of orbax's metadata."""
     return {
         '/'.join(map(str, path)): f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
         for path, leaf in ocp.tree.to_flat_dict(tree).items()

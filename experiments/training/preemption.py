@@ -1,8 +1,8 @@
-"""Notice that the process is to end soon: SIGTERM, which clusters send before they take a machine away.
+"""Handling of preemption: clusters send SIGTERM before they take a machine away.
 
-A training saves its state after the step at hand, or gives the evaluation at hand up, and ends with
-``stopping.EXIT_STATUS``, which says: start me again. With several processes JAX's coordination service receives the
-signal, whichever process gets it, and names the same moment to all.
+A training run saves its state after the current step, or gives up the current evaluation. It ends with
+``exit_status.EXIT_STATUS``, which asks to be started again. With several processes, JAX's coordination service receives
+the signal, whichever process gets it, and makes all processes stop at the same step.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from experiments.cli.exit_status import Preempted
 
 
 class Interruption:
-    """A context in which SIGTERM raises ``Preempted`` or, where there is something to save, is only noted."""
+    """A context in which SIGTERM raises ``Preempted`` or, while deferred, is only noted."""
 
     def __init__(self):
         self._deferred = False
@@ -27,7 +27,7 @@ class Interruption:
         self._before = None
 
     def __enter__(self) -> 'Interruption':
-        # With several processes the signal belongs to JAX; Python only sets handlers in its main thread.
+        # With several processes JAX handles the signal; Python can set handlers only in its main thread.
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._receive)
         return self
@@ -53,7 +53,7 @@ class Interruption:
             raise Preempted
 
     def asked(self) -> bool:
-        """Whether to save and stop now; the same answer on every process, which must all ask equally often."""
+        """Whether to save and stop now. All processes must call it equally often, and get the same answer."""
         self._calls += 1
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(self._calls)

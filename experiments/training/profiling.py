@@ -6,11 +6,11 @@ import jax
 
 
 class Profile:
-    """A context in which a few steps are traced; the first ones of a run compile and fill caches.
+    """A context that traces a few steps, but not the first ones, which compile and fill caches.
 
     Args:
-        directory: of the run; ``None``: nothing is traced.
-        first: finished steps when the run began.
+        directory: the directory of the run; ``None``: nothing is traced.
+        first: number of steps that were finished when this process began.
     """
 
     def __init__(self, directory: Path | None, first: int):
@@ -26,7 +26,7 @@ class Profile:
             jax.profiler.stop_trace()
 
     def before(self, step: int) -> None:
-        """Begin, if the trace begins with this step."""
+        """Start the trace if it begins with this step."""
         if self._target and step == self._steps[0]:
             jax.profiler.start_trace(self._target)
             self._tracing = True
@@ -36,7 +36,7 @@ class Profile:
         return self._tracing and step == self._steps[1]
 
     def after(self, step: int) -> None:
-        """End, if the trace ends with this step, which the devices have done."""
+        """Stop the trace if it ends with this step, which the devices must have finished."""
         if self.last(step):
             jax.profiler.stop_trace()
             self._tracing = False

@@ -1,6 +1,6 @@
-"""The model of a training and its compiled programs: everything that depends on neither the data nor the seed.
+"""The model of a training run and its compiled programs: everything that depends on neither the data nor the seed.
 
-``experiments.plan`` compiles the same steps for devices that are not there.
+``experiments.plan`` compiles the same steps for devices that are not present.
 """
 
 import functools
@@ -32,7 +32,7 @@ def programs(
     batch_size: int,
     device_mesh: DeviceMesh,
 ) -> 'Programs':
-    """The programs of a training; calls with equal arguments share them, such as the seeds and rates of a sweep."""
+    """The programs of a run; calls with equal arguments share them, such as the seeds and rates of a sweep."""
     return Programs(task, compiled, stored_shape, batch_size, device_mesh)
 
 
@@ -47,7 +47,7 @@ class Programs:
         device_mesh: the devices.
 
     Raises:
-        UserError: an unknown backbone or optimizer, a regime that the backbone has no parameters for, or a batch that
+        UserError: the backbone or optimizer is unknown, the backbone has no parameters for the regime, or the batch
             cannot be shared evenly.
     """
 
@@ -91,19 +91,19 @@ class Programs:
         return variables
 
     def _optimizer(self, phase: int) -> optax.GradientTransformation:
-        """What the phase before trained goes on with its state."""
+        """The optimizer of a phase; leaves that the previous phase trained keep their optimizer state."""
         before = flatten_dict(self.masks[phase - 1]) if phase else {}
         kept = frozenset(path for path, trains in before.items() if trains)
         options = self.options
         return optimizers.make_optimizer(options['optimizer'], options['weight_decay'], options['clip_norm'], kept)
 
     def state(self, phase: int, variables: dict, key: Key[Array, '']) -> TrainState:
-        """The state of a phase before its first step."""
+        """The state before the first step of a phase."""
         averaged = bool(self.options['ema_decay'])
         return create_state(variables, self.masks[phase], self._optimizers[phase], key, averaged)
 
     def abstract_state(self, phase: int) -> TrainState:
-        """Shapes, types and layout of the state in a phase."""
+        """Shapes, types and shardings of the state in a phase."""
         key = jax.eval_shape(lambda: jax.random.key(0))
         shapes = jax.eval_shape(functools.partial(self.state, phase), self.abstract_variables, key)
         return jax.tree.map(
@@ -113,20 +113,20 @@ class Programs:
         )
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes, types and layout of a batch."""
+        """Shapes, types and shardings of a batch."""
         return {
             name: jax.ShapeDtypeStruct((self.batch_size, *leaf.shape), leaf.dtype, sharding=self.device_mesh.batch)
             for name, leaf in self.task.batch_spec(self.stored_shape).items()
         }
 
     def train_step(self, phase: int) -> jax.stages.Wrapped:
-        """The jitted ``train_step(state, batch, learning_rate)`` of a phase; it takes over the state's memory."""
+        """The jitted ``train_step(state, batch, learning_rate)`` of a phase; it donates the state."""
         if phase not in self._train_steps:
             self._train_steps[phase] = self._jitted_train_step(phase)
         return self._train_steps[phase]
 
     def lowered(self, phase: int) -> jax.stages.Lowered:
-        """The step of a phase, traced for the shapes of its arguments."""
+        """The training step of a phase, lowered for the shapes of its arguments."""
         rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=self.device_mesh.replicated)
         return self.train_step(phase).lower(self.abstract_state(phase), self.abstract_batch(), rate)
 
@@ -159,6 +159,6 @@ class Programs:
 
     @cached_property
     def evaluation_step(self) -> jax.stages.Wrapped:
-        """The jitted evaluation of a batch; every process gets all of the outputs."""
+        """The jitted evaluation step; every process gets all outputs."""
         step = make_evaluation_step(self.model, self.task, self.adapter_scale, self.device_mesh)
         return jax.jit(step, out_shardings=self.device_mesh.replicated)

@@ -1,29 +1,29 @@
-"""Where a run is: the bookkeeping beside the state on the devices that a resumed run needs."""
+"""Progress of a run: what a resumed run needs besides the state on the devices."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-# What earlier versions called these, in the checkpoints that they wrote.
+# Names in checkpoints of earlier versions.
 _EARLIER_NAMES = {'last_accuracy': 'last_score', 'best': 'best_score'}
 
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run is; saved with the state, as JSON.
+    """Progress of a run, saved as JSON with the state.
 
     Attributes:
-        step: finished steps of all phases.
-        phase: number of the present phase.
-        phase_start: finished steps when it began.
+        step: number of finished steps in all phases.
+        phase: number of the current phase.
+        phase_start: number of finished steps when it began.
         over: whether it has ended.
-        evaluation_due: whether this step ends with an evaluation that is not done yet.
-        sums: of the metrics of the steps since the last evaluation.
+        evaluation_due: whether an evaluation is due at this step and not yet done.
+        sums: sums of the metrics over the steps since the last evaluation.
         counted: number of those steps.
-        last_score: the primary metric of the newest evaluation of this phase; -1 before the first.
-        best_score: the highest of them.
-        stale: evaluations since then.
-        skipped: steps whose update was left out.
+        last_score: the primary metric in the newest evaluation of this phase; -1 before the first.
+        best_score: the highest score of this phase.
+        stale: number of evaluations since the best one.
+        skipped: steps whose update was skipped.
         bad: training examples that could not be read.
     """
 
@@ -42,16 +42,16 @@ class Progress:
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, Any]) -> 'Progress':
-        """As a checkpoint holds it, also one of an earlier version."""
+        """Read it from the metadata of a checkpoint, including checkpoints of earlier versions."""
         return Progress(**{_EARLIER_NAMES.get(name, name): value for name, value in metadata.items()})
 
     def add(self, metrics: Mapping[str, float]) -> None:
-        """Count a finite step in."""
+        """Add the metrics of a finite step."""
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in metrics.items()}
         self.counted += 1
 
     def evaluated(self, score: float) -> dict[str, float]:
-        """Note a validation score; returns the means of the metrics of the steps before it."""
+        """Record a validation score; returns the mean metrics over the steps since the last one."""
         means = {name: total / self.counted for name, total in self.sums.items()}
         self.sums, self.counted = {}, 0
         self.stale = 0 if score > self.best_score else self.stale + 1
@@ -59,5 +59,5 @@ class Progress:
         return means
 
     def next_phase(self) -> 'Progress':
-        """At the beginning of the phase after this one."""
+        """The progress at the beginning of the next phase."""
         return Progress(self.step, self.phase + 1, self.step, skipped=self.skipped, bad=self.bad)

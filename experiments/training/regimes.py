@@ -1,4 +1,4 @@
-"""Which parameters train: a regime's name becomes freezing rules, and depth becomes learning rates.
+"""Which parameters train: freezing rules from a regime's name, and learning-rate factors from depth.
 
 ====================  ==============================================================================================
 ``linear``            the head only
@@ -11,7 +11,7 @@
 ``scratch``           everything, from random weights
 ====================  ==============================================================================================
 
-The head always trains, and with it the auxiliary heads of a backbone that has some.
+The head always trains, and so do the auxiliary heads of a backbone that has any.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ DEFAULT_RANK = 8
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A part of a training in which the same parameters train.
+    """A part of a training run in which the same parameters train.
 
     Attributes:
         name: a regime of one phase.
-        last: how many units train in ``partial``.
-        kind: what ``partial`` counts.
-        rank: of the adapters of ``lora``; 0 for all others.
+        last: number of units that ``partial`` trains.
+        kind: the unit that ``partial`` counts.
+        rank: rank of the adapters of ``lora``; 0 for all other regimes.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Regime:
     """How a classifier is trained.
 
     Attributes:
-        name: as it is written, with its default filled in.
-        phases: in order; one, but for ``lpft``.
+        name: its name, with the default filled in.
+        phases: in order; one for every regime but ``lpft``.
         pretrained: whether it starts from pretrained weights.
     """
 
@@ -60,10 +60,10 @@ class Regime:
 
 
 def parse(text: str) -> Regime:
-    """The regime of a name such as ``'finetune'``, ``'partial:2'``, ``'partial:3blocks'`` or ``'lora:16'``.
+    """Parse a name such as ``'finetune'``, ``'partial:2'``, ``'partial:3blocks'`` or ``'lora:16'``.
 
     Raises:
-        UserError: no such regime, a number where none belongs, none where one does, or one that is not positive.
+        UserError: there is no such regime, it takes no number, or its number is missing or not positive.
     """
     name, colon, argument = text.partition(':')
     if name not in NAMES:
@@ -91,13 +91,13 @@ def rules(phase: Phase, params: dict, order: Order) -> tuple[freezing.Rule, ...]
     """Freezing rules of a phase, for ``freezing.mask`` and ``freezing.table``.
 
     Args:
-        phase: of a regime.
-        params: of a classifier, arrays or their shapes, with their adapters in the phase ``lora``.
-        order: of the same model, by ``depth.execution_order``.
+        phase: a phase of a regime.
+        params: parameters of a classifier, or their shapes; with adapters in the phase ``lora``.
+        order: the same model's ``depth.execution_order``.
 
     Raises:
         UserError: ``partial`` counts more stages or blocks than the backbone has.
-        ValueError: the phase ``lora`` and parameters without adapters.
+        ValueError: the parameters have no adapters in the phase ``lora``.
     """
     if phase.name in ('finetune', 'scratch'):
         return freezing.TRAIN_EVERYTHING
@@ -110,7 +110,7 @@ def rules(phase: Phase, params: dict, order: Order) -> tuple[freezing.Rule, ...]
         counted = groups[1:-2]
         if phase.last > len(counted):
             raise UserError(
-                f'a regime trains the last {phase.last} {phase.kind}s and the backbone has {len(counted)} with '
+                f'a regime trains the last {phase.last} {phase.kind}s, but the backbone has {len(counted)} with '
                 f"parameters; the most is 'partial:{len(counted)}{'blocks' if phase.kind == 'block' else ''}'"
             )
         trained += [path for unit in (*counted[-phase.last :], output) for path in unit.paths]
@@ -118,7 +118,7 @@ def rules(phase: Phase, params: dict, order: Order) -> tuple[freezing.Rule, ...]
         leading = [('backbone/(.*/)?bias', 'trainable')]
     elif phase.name == 'lora':
         if not any(path.endswith(lora.LEAVES) for path in leaves):
-            raise ValueError('the parameters have no adapters: lora.add comes before the rules of the regime lora')
+            raise ValueError('the parameters have no adapters: call lora.add before making the rules of regime lora')
         leading = [('backbone/.*/lora_[ab]', 'trainable')]
     if trained:
         leading.append((_pattern(trained, leaves), 'trainable'))
@@ -126,7 +126,7 @@ def rules(phase: Phase, params: dict, order: Order) -> tuple[freezing.Rule, ...]
 
 
 def _pattern(trained: list[str], leaves: dict) -> str:
-    """A pattern of exactly these parameters of the backbone: its largest modules that hold nothing else."""
+    """A pattern that matches exactly these backbone parameters, by the largest modules that hold nothing else."""
     frozen = leaves.keys() - set(trained)
     mixed = {'/'.join(parts[:depth]) for parts in (path.split('/') for path in frozen) for depth in range(len(parts))}
     whole: dict[str, None] = {}
@@ -141,26 +141,26 @@ def _pattern(trained: list[str], leaves: dict) -> str:
 
 
 def layer_scales(params: dict, order: Order, decay: float) -> dict:
-    """Layer-wise learning-rate decay: a factor of the learning rate for each parameter, smaller the shallower it lies.
+    """Layer-wise learning-rate decay: a learning-rate factor for each parameter, smaller for shallower ones.
 
-    With n blocks, what comes before the first has ``decay ** (n + 1)``, block i (from 1) has ``decay ** (n + 1 - i)``,
-    and what comes after the last, with the head, has 1. For a vision transformer these are MAE's numbers.
+    With n blocks, everything before the first has ``decay ** (n + 1)``, block i (from 1) has ``decay ** (n + 1 - i)``,
+    and everything after the last, including the head, has 1. For a vision transformer these are MAE's factors.
 
     Source: Clark et al. 2020, "ELECTRA"; Bao et al. 2022, "BEiT"; facebookresearch/mae ``util/lr_decay.py``.
 
     Args:
-        params: of a classifier, arrays or their shapes.
-        order: of the same model, by ``depth.execution_order``.
-        decay: factor from one block to the one before it; 1 leaves every rate as it is.
+        params: parameters of a classifier, or their shapes.
+        order: the same model's ``depth.execution_order``.
+        decay: factor from one block to the previous one; 1 leaves all rates unchanged.
 
     Returns:
-        A tree shaped like ``params`` of Python floats.
+        A tree of Python floats, structured like ``params``.
 
     Raises:
-        UserError: a decay that is not in (0, 1].
+        UserError: the decay is not in (0, 1].
     """
     if not 0 < decay <= 1:
-        raise UserError(f'the layer-wise decay of the learning rate must be above 0 and at most 1, not {decay}')
+        raise UserError(f'the layer-wise learning-rate decay must be above 0 and at most 1, not {decay}')
     *layers, output, head = units(params, order, 'block')
     scales = {path: 1.0 for unit in (output, head) for path in unit.paths}
     for below, unit in enumerate(reversed(layers), start=1):

@@ -1,4 +1,4 @@
-"""A training with its data and devices: what ``loop.run`` needs to take its steps."""
+"""A training run with its data and devices: everything that ``loop.run`` needs to take steps."""
 
 import functools
 from collections.abc import Callable
@@ -25,21 +25,21 @@ from experiments.training.state import TrainState
 
 
 class Session:
-    """A training with its data; ``loop.run`` runs it.
+    """A training run with its data, executed by ``loop.run``.
 
     Args:
         config: see ``config.KEYS``.
-        dataset: what to train on.
+        dataset: the data to train on.
         directory: for checkpoints and metrics.
         devices: all by default.
 
     Attributes:
-        indices: the training examples.
-        steps_per_epoch: number of steps.
+        indices: indices of the training examples.
+        steps_per_epoch: number of steps per epoch.
         programs: the model and its compiled steps.
 
     Raises:
-        UserError: a value of the config does not fit.
+        UserError: a config value does not fit.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, devices=None):
@@ -63,13 +63,15 @@ class Session:
         self.is_main_process = jax.process_index() == 0
 
     def _batch_size(self, devices: int) -> int:
-        """What the config says, or all examples where those are fewer, in equal shares."""
+        """The config's batch size; with fewer examples, as many of them as can be shared evenly."""
         examples = len(self.indices)
         if examples >= self.config.batch_size:
             return self.config.batch_size
         unit = devices * self.config.accumulation
         if examples < unit:
-            raise UserError(f'{examples} training examples are too few for batches of {unit}: one per device and part')
+            raise UserError(
+                f'{examples} training examples are too few for batches of {unit}: one per device and micro-batch'
+            )
         return examples // unit * unit
 
     @property
@@ -81,21 +83,21 @@ class Session:
 
     @property
     def phase_names(self) -> list[str]:
-        """As the regime calls them; the only phase has the regime's own name, numbers included."""
+        """The regime's phase names; a single phase takes the regime's full name, numbers included."""
         regime = self.programs.regime
         return [phase.name for phase in regime.phases] if len(regime.phases) > 1 else [regime.name]
 
     def phase_steps(self, phase: int) -> int:
-        """How many steps a phase takes, unless it is stopped early."""
+        """Number of steps that a phase takes unless early stopping ends it."""
         epochs = self.config.epochs if self.is_last(phase) else self.config.probe_epochs
         return max(1, -int(-epochs * self.steps_per_epoch // 1))
 
     def is_last(self, phase: int) -> bool:
-        """Whether no phase follows."""
+        """Whether a phase is the last one."""
         return phase == len(self.programs.regime.phases) - 1
 
     def learning_rate(self, phase: int, first: int) -> Callable[[int], np.float32]:
-        """From a step to its learning rate, in a phase that begins at step ``first``."""
+        """A function from step to learning rate, for a phase that begins at step ``first``."""
         highest = self.config.learning_rate if self.is_last(phase) else self.config.probe_learning_rate
         warmup = round(self.config.warmup_epochs * self.steps_per_epoch)
         schedule = jax.jit(optimizers.make_schedule(highest, warmup, self.phase_steps(phase), first))
@@ -104,7 +106,7 @@ class Session:
     # --- Data. --------------------------------------------------------------------------------------------------------
 
     def batches(self, first: int, end: int) -> pipeline.Batches:
-        """This process's rows of the batches of steps ``first`` to ``end``."""
+        """This process's rows of the batches for steps ``first`` to ``end``."""
         config = self.config
         transform = None
         if config.rand_augment_layers:
@@ -126,7 +128,7 @@ class Session:
         )
 
     def device_put(self, host: pipeline.HostBatch) -> dict:
-        """A batch on the devices."""
+        """Put a batch on the devices."""
         return self.programs.device_mesh.batch_arrays(host.arrays, self._rows, self.batch_size)
 
     def evaluate(
@@ -136,7 +138,7 @@ class Session:
         monitor: Monitor | None = None,
         stops: Callable[[], bool] = lambda: False,
     ) -> evaluation.Evaluation:
-        """Evaluate a split with variables that lie on the devices (``TrainState.variables``).
+        """Evaluate a split with variables that are on the devices (``TrainState.variables``).
 
         Raises:
             GivenUp: see ``evaluation.evaluate``.
@@ -153,18 +155,18 @@ class Session:
     # --- States. ------------------------------------------------------------------------------------------------------
 
     def initial_state(self) -> TrainState:
-        """The state before the first step, laid over the devices."""
+        """The state before the first step, sharded over the mesh."""
         key = jax.random.key(self.config.seed ^ 0x5EED)
         return self.programs.device_mesh.device_put(self.programs.state(0, self._initial_variables(), key))
 
     def _initial_variables(self) -> dict:
-        """Random ones from the seed, the backbone's replaced by the pretrained weights if the config names some."""
+        """Random variables from the seed; pretrained weights replace the backbone's if the config names any."""
         config = self.config
         variables = self.programs.init(jax.random.key(config.seed))
         if config.weights:
             size = self.programs.task.preprocessing.size
             pretrained, _ = backbones.load_weights(config.backbone, config.weights, image_size=size)
-            # Adapters stay beside the kernels that they were made for.
+            # Pretrained weights have no adapters, so the initialised ones are kept.
             made = flatten_dict(variables['params']['backbone'])
             adapters = {path: leaf for path, leaf in made.items() if path[-1] in lora.LEAVES}
             if adapters:
@@ -174,12 +176,12 @@ class Session:
         return variables
 
     def next_phase_state(self, last: TrainState, phase: int) -> tuple[TrainState, str]:
-        """The state at the beginning of a phase, laid over the devices; and what became of that of the phase before."""
+        """The state at the beginning of a phase, sharded over the mesh, and a summary of what was carried over."""
         fresh, told = state.next_phase(last, functools.partial(self.programs.state, phase))
         return self.programs.device_mesh.reshard(fresh), told
 
     def host_variables(self, last: TrainState) -> dict:
-        """Parameters and statistics in full on the host, averaged if there is an average, adapters merged."""
+        """Unsharded parameters and statistics on the host, averaged if there is an average, with adapters merged."""
         variables = self.programs.device_mesh.to_host(last.variables())
         merged = lora.merge(variables['params'], self.programs.adapter_scale)
         return {**variables, 'params': jax.tree.map(np.asarray, merged)}

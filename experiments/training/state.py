@@ -1,4 +1,4 @@
-"""Everything that a training step reads and writes, and how one phase hands it over to the next."""
+"""The state that a training step reads and writes, and its transfer from one phase to the next."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from experiments.training import optimizers
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step reads and writes.
+    """The state that a step reads and writes.
 
     Attributes:
         step: number of finished steps.
         trainable, frozen: the parameters, split by the freezing mask.
         batch_stats: running statistics of every BatchNorm, frozen ones included.
-        optimizer_state: optax's state, of the trainable leaves only.
+        optimizer_state: optax's state for the trainable leaves only.
         average: exponential moving average of the trainable leaves; empty if there is none.
-        key: root of all randomness; a step derives its own from it and never changes it.
+        key: root of all randomness; a step derives its own keys from it and never changes it.
     """
 
     step: Int[Array, '']
@@ -37,7 +37,7 @@ class TrainState:
     key: Key[Array, '']
 
     def variables(self) -> dict:
-        """``{'params': …, 'batch_stats': …}``, as ``apply`` takes them; averaged where there is an average."""
+        """``{'params': …, 'batch_stats': …}``, as ``apply`` takes them; averaged if there is an average."""
         params = freezing.join(self.average or self.trainable, self.frozen)
         return {'params': params, 'batch_stats': self.batch_stats}
 
@@ -63,14 +63,14 @@ def create_state(
 
 
 def next_phase(state: TrainState, start: Callable[[dict, Any], TrainState]) -> tuple[TrainState, str]:
-    """The state at the beginning of a phase, from that at the end of the phase before.
+    """Derive the state at the beginning of a phase from the one at the end of the previous phase.
 
     Args:
-        state: at the end of the phase before.
-        start: from variables and a random key to a fresh state of the phase that begins.
+        state: the state at the end of the previous phase.
+        start: creates a fresh state of the new phase from variables and a random key.
 
     Returns:
-        The state, and one sentence on what was carried over, what is new and what was reset.
+        The state, and a sentence that says what was carried over, what is new and what was reset.
     """
     variables = {'params': freezing.join(state.trainable, state.frozen), 'batch_stats': state.batch_stats}
     fresh = start(variables, state.key)

@@ -1,7 +1,7 @@
 """The training step: a pure function of state and batch, whatever trains and wherever it runs.
 
-Only the trainable leaves are differentiated. Frozen leaves have no gradient, no optimizer state, no moving average and
-no share in the gradient norm or in what devices exchange; frozen modules run in inference mode.
+Only the trainable leaves are differentiated. Frozen leaves have no gradient, no optimizer state and no moving average.
+They do not enter the gradient norm, nor the gradients that devices exchange. Frozen modules run in inference mode.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ Metrics = dict[str, Array]
 
 
 class Layout(Protocol):
-    """Where the step tells the compiler how arrays lie over devices (``mesh.DeviceMesh``)."""
+    """Sharding constraints that the step gives to the compiler (``mesh.DeviceMesh``)."""
 
     def gather(self, tree: Any) -> Any: ...  # noqa: D102
     def scatter(self, tree: Any) -> Any: ...  # noqa: D102
@@ -33,7 +33,7 @@ class Layout(Protocol):
 
 
 class OneDevice:
-    """The layout that says nothing."""
+    """The layout without any constraint."""
 
     def gather(self, tree: Any) -> Any:  # noqa: D102
         return tree
@@ -47,15 +47,15 @@ class OneDevice:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a step learns, whatever the task.
+    """How a step learns, independent of the task.
 
     Attributes:
-        accumulation: micro-batches that a batch is cut into, one after the other. Without BatchNorm and dropout the
-            update is that of the whole batch; BatchNorm sees the micro-batches one after the other.
-        ema_decay: of the moving average of the parameters; 0: none.
-        adapter_scale: factor of low-rank adapters.
-        gradient_checkpointing: whether blocks are computed again in the backward pass.
-        unrolled: whether the micro-batches are written out one after the other instead of as a loop.
+        accumulation: number of micro-batches that a batch is split into. They are processed in sequence. Without
+            BatchNorm and dropout the update is that of the whole batch; BatchNorm sees one micro-batch at a time.
+        ema_decay: decay of the moving average of the parameters; 0: none.
+        adapter_scale: scale of the low-rank adapters.
+        gradient_checkpointing: whether blocks are recomputed in the backward pass.
+        unrolled: whether the loop over the micro-batches is unrolled.
     """
 
     accumulation: int = 1
@@ -77,21 +77,21 @@ def make_train_step(
     """Build ``train_step(state, batch, learning_rate) → (state, metrics)``; jit it with ``donate_argnums=0``.
 
     Args:
-        model: of the task.
-        task: prepares the batch and says what the loss is.
+        model: the task's model.
+        task: prepares the batch and computes the loss.
         mask: which parameters train (``freezing.mask``).
-        optimizer: with a learning rate of 1 (``optimizers.make_optimizer``).
-        recipe: how it learns.
-        scales: a factor on the learning rate for every parameter, in a tree like theirs; none: 1.
-        layout: how arrays lie over the devices.
+        optimizer: has a learning rate of 1 (``optimizers.make_optimizer``).
+        recipe: how the step learns.
+        scales: a learning-rate factor for every parameter, in a tree like theirs; ``None``: 1.
+        layout: how arrays are sharded over the devices.
 
-    The metrics are ``loss`` (the mean over the examples by weight), the means of the task's metrics over the examples,
-    ``gradient_norm``, ``learning_rate`` and ``finite``. A step whose loss or gradient is not finite changes nothing but
+    The metrics are ``loss`` (the weighted mean over the examples), the means of the task's metrics over the examples,
+    ``gradient_norm``, ``learning_rate`` and ``finite``. A step with a non-finite loss or gradient changes nothing but
     the step number.
 
     Raises:
-        UserError: when the step is traced, a batch that cannot be cut into equal micro-batches, or what the task has
-            against the model.
+        UserError: while the step is traced, if a batch cannot be split into equal micro-batches or the task rejects
+            the model.
     """
     recipe = recipe or Recipe()
     laid: Layout = layout or OneDevice()
@@ -120,7 +120,7 @@ def make_train_step(
         """Model inputs and targets, with weights that sum to one."""
         batch = task.prepare(key, batch, train=True)
         weight, valid = batch['weight'], batch['valid']
-        # A batch of nothing but unreadable examples has weights of zero.
+        # If every example of a batch is unreadable, all weights are zero.
         return {
             **batch,
             'weight': weight / jnp.maximum(weight.sum(), 1e-12),
@@ -136,8 +136,8 @@ def make_train_step(
         parts = recipe.accumulation
         size = batch['weight'].shape[0]
         if size % parts:
-            raise UserError(f'a batch of {size} cannot be cut into {parts} equal parts (accumulation)')
-        # Every micro-batch takes examples from all over the batch, so each device keeps its own.
+            raise UserError(f'a batch of {size} cannot be split into {parts} equal micro-batches (accumulation)')
+        # Each micro-batch takes examples at regular intervals, so no example moves to another device.
         batch = {
             name: laid.shard_batch(jnp.moveaxis(array.reshape(size // parts, parts, *array.shape[1:]), 1, 0), 1)
             for name, array in batch.items()
@@ -198,7 +198,7 @@ def make_train_step(
 
 
 def _choose(condition: Bool[Array, ''], new: TrainState, old: TrainState) -> TrainState:
-    """All of one state or all of the other; frozen leaves are the same in both."""
+    """Select one state as a whole; frozen leaves are the same in both."""
     fields = ('trainable', 'batch_stats', 'optimizer_state', 'average')
     chosen = jax.tree.map(
         lambda left, right: jnp.where(condition, left, right),
@@ -210,10 +210,10 @@ def _choose(condition: Bool[Array, ''], new: TrainState, old: TrainState) -> Tra
 def make_evaluation_step(
     model: nn.Module, task: Task, adapter_scale: float = 1.0, layout: Layout | None = None
 ) -> Callable[[dict, Batch], dict[str, Any]]:
-    """Build ``evaluate(variables, batch)``: what the task predicts for each row, and the sum of the losses.
+    """Build ``evaluate(variables, batch)``, which returns the task's predictions for each row and the summed loss.
 
-    ``valid`` says which rows are examples; ``loss`` is the sum over them and ``count`` their number: added over batches
-    and divided once, they are exact for any number of examples and devices.
+    ``valid`` marks the rows that are examples. ``loss`` is the sum over them and ``count`` is their number: added over
+    all batches and divided once, they give the exact mean for any number of examples and devices.
     """
     layout = layout or OneDevice()
 

@@ -155,7 +155,7 @@ def test_other_damage_is_mended(tmp_path, capsys, damage, computed):
     fetch(tmp_path)
     damage(entry_of(tmp_path))
     assert fetch(tmp_path) == computed
-    assert 'computed again' in capsys.readouterr().err
+    assert 'recomputing it' in capsys.readouterr().err
     assert fetch(tmp_path) == []
 
 
@@ -186,7 +186,7 @@ def test_a_full_disk_ends_in_one_line_and_keeps_what_is_finished(tmp_path, monke
         fetch(tmp_path)
     message = str(caught.value)
     assert '\n' not in message
-    assert re.search(r'No space left on device \(.*00002\.npy\); 2 of 3 parts of the features of resnet_micro', message)
+    assert re.search(r'No space left on device \(.*00002\.npy\); 2 of 3 shards of the features of resnet', message)
     assert '--cache_dir' in message
     monkeypatch.undo()
     assert not list(tmp_path.rglob('.*'))
@@ -202,7 +202,7 @@ def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(locks.os, 'open', refuse)
     monkeypatch.setattr(store.os, 'utime', refuse)
     assert fetch(tmp_path) == []  # reading needs no more than reading
-    with pytest.raises(UserError, match=r'Read-only file system .*0 of 3 parts .* are kept .*--cache_dir'):
+    with pytest.raises(UserError, match=r'Read-only file system .*0 of 3 shards .* are kept .*--cache_dir'):
         fetch(tmp_path, identity={'weights': 'other'})
 
 
@@ -268,7 +268,7 @@ def test_a_second_writer_waits_for_the_first_and_computes_nothing(tmp_path, caps
         threading.Timer(0.2, go_on.set).start()
         assert fetch(tmp_path) == []
         assert first.result() == [0, 1, 2]
-    assert 'another process computes the features of resnet_micro on digits' in capsys.readouterr().err
+    assert 'another process is computing the features of resnet_micro on digits' in capsys.readouterr().err
 
 
 def test_a_lock_that_was_deleted_protects_nobody(tmp_path):
@@ -354,9 +354,9 @@ class TestPrune:
         ('arguments', 'told'),
         [
             (['prune'], 'prune needs one of --size, --days and --all'),
-            (['prune', '--size', '5 apples'], "'5 apples' is no size; expected a number with B, KB, MB, GB or TB"),
-            (['prune', '--size=-1GB'], "'-1GB' is no size"),
-            (['prune', '--days', '-1'], '--days takes a number of days from 0, not -1'),
+            (['prune', '--size', '5 apples'], "'5 apples' is not a size; expected a number with B, KB, MB, GB or TB"),
+            (['prune', '--size=-1GB'], "'-1GB' is not a size"),
+            (['prune', '--days', '-1'], '--days takes a number of days of at least 0, not -1'),
             (['list', '--all'], 'list takes none of them'),
         ],
     )

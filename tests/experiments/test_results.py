@@ -94,7 +94,7 @@ class TestRows:
         rows.write(tmp_path, [make_row()])
         with (tmp_path / rows.RESULTS).open('a') as stream:
             stream.write(f'{line}\n')
-        with pytest.raises(UserError, match=r'line 2 of .*results.jsonl is no row of results'):
+        with pytest.raises(UserError, match=r'line 2 of .*results.jsonl is not a row of results'):
             rows.read(tmp_path)
 
     @pytest.mark.parametrize(
@@ -111,20 +111,20 @@ class TestRows:
         content = make_row().as_json()
         damage(content)
         atomic_files.write_jsonl(tmp_path / rows.RESULTS, [content])
-        with pytest.raises(UserError, match=r'line 1 of .*results.jsonl is no row of results'):
+        with pytest.raises(UserError, match=r'line 1 of .*results.jsonl is not a row of results'):
             rows.read(tmp_path)
 
     def test_a_byte_that_is_no_text_damages_its_line_only(self, tmp_path):
         rows.write(tmp_path, [make_row()])
         with (tmp_path / rows.RESULTS).open('ab') as stream:
             stream.write(b'\xff{}\n')
-        with pytest.raises(UserError, match=r'line 2 of .*results.jsonl is no row of results'):
+        with pytest.raises(UserError, match=r'line 2 of .*results.jsonl is not a row of results'):
             rows.read(tmp_path)
 
     @pytest.mark.parametrize('content', ['[]', '{}', '{"config": {}}'])
     def test_a_result_of_a_training_without_its_values_is_named(self, tmp_path, content):
         (tmp_path / rows.RESULT).write_text(content)
-        with pytest.raises(UserError, match=r'result\.json is no row of results'):
+        with pytest.raises(UserError, match=r'result\.json is not a row of results'):
             rows.read(tmp_path)
 
     def test_a_damaged_result_is_named(self, tmp_path):

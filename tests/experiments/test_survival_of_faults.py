@@ -186,7 +186,7 @@ def test_a_loss_that_is_no_number(tmp_path):
     assert 1 < step < STEPS_PER_EPOCH
     session = runs.session('cut')
     assert ids == [session.dataset.ids[index] for index in session.sampler.batch(step - 1)]
-    assert f'not a finite number at step {step}: loss nan' in error
+    assert f'non-finite loss or gradient at step {step}: loss nan' in error
     assert all(name in error for name in ids[:8])
     assert f'the last good checkpoint is step {step - 1}' in error
     restored = runs.restored('cut')

@@ -79,7 +79,7 @@ def test_a_task_that_does_not_exist(tmp_path):
 
 
 def test_one_class_is_too_few():
-    with pytest.raises(UserError, match='classification needs at least 2 classes, and the data set has 1'):
+    with pytest.raises(UserError, match='classification needs at least 2 classes, but the data set has 1'):
         classification.Classification.create(configuration.default_config(), 1, PREPROCESSING)
 
 

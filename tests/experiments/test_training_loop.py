@@ -240,7 +240,7 @@ def test_a_loss_that_is_no_number(tmp_path, found):
     """A learning rate that overflows in the second step; the warm-up makes the first one harmless."""
     dataset, config = make_dataset(), make_config(learning_rate=1e30, non_finite=found, epochs=1.0)
     if found == 'stop':
-        message = r'not a finite number at step \d: loss .*; the batch was \d{4}, .*there is no checkpoint yet'
+        message = r'non-finite loss or gradient at step \d: loss .*; the batch was \d{4}, .*there is no checkpoint yet'
         with pytest.raises(UserError, match=message):
             loop.fit(config, dataset, tmp_path)
         (row,) = [row for row in atomic_files.read_jsonl(tmp_path / 'events.jsonl') if row['event'] == 'not finite']
@@ -296,7 +296,7 @@ def test_a_profile_is_written(tmp_path):
         ({'weights': 'bundled:vit_micro'}, "the regime 'scratch' starts from random weights"),
         (
             {'regime': 'partial:9', 'weights': 'bundled:vit_micro'},
-            "trains the last 9 stages and the backbone has 4 .* 'partial:4'",
+            "trains the last 9 stages, but the backbone has 4 .* 'partial:4'",
         ),
         ({'regime': 'partial:0', 'weights': 'bundled:vit_micro'}, "'partial:0' needs a positive whole number"),
         ({'dtype': 'float23'}, "unknown dtype 'float23'; did you mean 'float32'"),
@@ -306,7 +306,7 @@ def test_a_profile_is_written(tmp_path):
         ({'epochs': 0.0}, "'epochs' must be positive, not 0.0"),
         ({'batch_size': 0}, "'batch_size' must be positive, not 0"),
         ({'ema_decay': 1.0}, r"'ema_decay' must lie in \[0, 1\), not 1.0"),
-        ({'accumulation': 3}, 'a batch of 16 cannot be shared evenly by 1 device in 3 parts; take 15 or 18'),
+        ({'accumulation': 3}, 'a batch of 16 cannot be shared evenly by 1 device in 3 micro-batches; use 15 or 18'),
         ({'backbone': 'resnet5'}, "unknown backbone 'resnet5'; did you mean 'resnet50'"),
     ],
 )

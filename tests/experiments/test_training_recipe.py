@@ -93,7 +93,7 @@ def test_four_parts_of_32_equal_one_batch_of_128(changes, backbone):
 
 
 def test_parts_must_be_equal():
-    with pytest.raises(UserError, match='a batch of 10 cannot be cut into 4 equal parts'):
+    with pytest.raises(UserError, match='a batch of 10 cannot be split into 4 equal micro-batches'):
         Run(Recipe(accumulation=4))(batch(10))
 
 
