@@ -39,7 +39,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
-        raise UserError(f'{file} is no JSON file; choose another --workdir') from None
+        raise UserError(f'{file} is not a JSON file; choose another --workdir') from None
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:

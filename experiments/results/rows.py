@@ -191,4 +191,4 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text())
     except ValueError:
-        raise UserError(f'{file} is no JSON file; choose another --workdir') from None
+        raise UserError(f'{file} is not a JSON file; choose another --workdir') from None

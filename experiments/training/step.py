@@ -94,7 +94,7 @@ def make_train_step(
             the model.
     """
     recipe = recipe or Recipe()
-    laid: Layout = layout or OneDevice()
+    placement: Layout = layout or OneDevice()
 
     def forward(params: dict, batch_stats: dict, images: Array, key: Key[Array, '']):
         with ExitStack() as contexts:
@@ -131,7 +131,7 @@ def make_train_step(
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         if recipe.accumulation == 1:
             (loss, (sums, batch_stats)), gradients = gradient(trainable, frozen, batch_stats, batch, key)
-            return loss, sums, batch_stats, laid.scatter(gradients)
+            return loss, sums, batch_stats, placement.scatter(gradients)
 
         parts = recipe.accumulation
         size = batch['weight'].shape[0]
@@ -139,7 +139,7 @@ def make_train_step(
             raise UserError(f'a batch of {size} cannot be split into {parts} equal micro-batches (accumulation)')
         # Each micro-batch takes examples at regular intervals, so no example moves to another device.
         batch = {
-            name: laid.shard_batch(jnp.moveaxis(array.reshape(size // parts, parts, *array.shape[1:]), 1, 0), 1)
+            name: placement.shard_batch(jnp.moveaxis(array.reshape(size // parts, parts, *array.shape[1:]), 1, 0), 1)
             for name, array in batch.items()
         }
 
@@ -147,10 +147,10 @@ def make_train_step(
             loss, batch_stats, total = carry
             part, part_key = part_and_key
             (more, (sums, batch_stats)), gradients = gradient(trainable, frozen, batch_stats, part, part_key)
-            total = jax.tree.map(jnp.add, total, laid.scatter(gradients))
+            total = jax.tree.map(jnp.add, total, placement.scatter(gradients))
             return (loss + more, batch_stats, total), sums
 
-        zeros = laid.scatter(jax.tree.map(jnp.zeros_like, trainable))
+        zeros = placement.scatter(jax.tree.map(jnp.zeros_like, trainable))
         (loss, batch_stats, gradients), sums = lax.scan(
             add, (jnp.zeros(()), batch_stats, zeros), (batch, jax.random.split(key, parts)), unroll=recipe.unrolled
         )
@@ -158,7 +158,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch, learning_rate: Float[Array, '']) -> tuple[TrainState, Metrics]:
         example_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        whole = laid.gather((state.trainable, state.frozen))
+        whole = placement.gather((state.trainable, state.frozen))
         loss, means, batch_stats, gradients = gradients_of(
             *whole, state.batch_stats, prepared(batch, example_key), dropout_key
         )

@@ -129,7 +129,7 @@ class TestRows:
 
     def test_a_damaged_result_is_named(self, tmp_path):
         (tmp_path / rows.RESULT).write_text('{')
-        with pytest.raises(UserError, match=r'result\.json is no JSON file'):
+        with pytest.raises(UserError, match=r'result\.json is not a JSON file'):
             rows.read(tmp_path)
 
 
