@@ -11,6 +11,7 @@ from pathlib import Path
 from backbones.errors import UserError
 from experiments.cli import atomic_files, command_line, display, work_directories
 from experiments.results import plots, tables
+from experiments.results.aggregates import datasets, load
 
 FILES = ('table.md', 'table.csv', 'score_vs_cost.png')
 
@@ -25,8 +26,8 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
     Raises:
         UserError: there are no results, or the files cannot be written.
     """
-    entries = tables.load(*workdirs)
-    views = [tables.view(entries, name) for name in tables.datasets(entries)]
+    aggregates = load(*workdirs)
+    views = [tables.view(aggregates, name) for name in datasets(aggregates)]
     console = display.make_console(stderr=False)
     for view in views:
         console.print(tables.rich_table(view))
@@ -36,9 +37,9 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
         with atomic_files.atomic_write(output / 'table.md') as stream:
             stream.write('\n'.join(map(tables.markdown, views)))
         with atomic_files.atomic_write(output / 'table.csv') as stream:
-            stream.write(tables.csv_text(entries))
+            stream.write(tables.csv_text(aggregates))
         with atomic_files.atomic_write(output / 'score_vs_cost.png', 'wb') as stream:
-            plots.score_against_cost(entries).savefig(stream, format='png', dpi=120)
+            plots.score_against_cost(aggregates).savefig(stream, format='png', dpi=120)
     console.print(f'written: {", ".join(str(output / name) for name in FILES)}', soft_wrap=True)
 
 

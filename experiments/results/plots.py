@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.results.tables import Entry, datasets
+from experiments.results.aggregates import Aggregate, datasets
 
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*', 'p', 'h')
 
@@ -28,44 +28,44 @@ def _short(text: str, most: int = 40) -> str:
     return text if len(text) <= most else f'…{text[1 - most :]}'
 
 
-def score_against_cost(entries: Sequence[Entry]) -> Figure:
+def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
     """Plot test scores with all training labels against GFLOP per image, one panel per data set.
 
     Each variant has a colour and each regime a marker. Bars are 95 % intervals over seeds. A hollow marker means that
     a selected hyper-parameter lies at an edge of its grid. Raw pixels, which cost no FLOPs, are a dashed line at their
     score. Entries of unknown cost (training runs of older versions) are omitted.
     """
-    names = datasets(entries)
-    variants = list(dict.fromkeys(entry.variant for entry in entries))
-    regimes = list(dict.fromkeys(entry.regime for entry in entries))
+    names = datasets(aggregates)
+    variants = list(dict.fromkeys(aggregate.variant for aggregate in aggregates))
+    regimes = list(dict.fromkeys(aggregate.regime for aggregate in aggregates))
     figure = Figure(figsize=(4.6 * len(names) + 2.6, 4.0), layout='constrained')
     axes = figure.subplots(1, len(names), squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):
-        mine = [entry for entry in entries if entry.dataset == name]
-        largest = max(entry.fraction for entry in mine)
-        for entry in mine:
-            if entry.fraction != largest:
+        mine = [aggregate for aggregate in aggregates if aggregate.dataset == name]
+        largest = max(aggregate.fraction for aggregate in mine)
+        for aggregate in mine:
+            if aggregate.fraction != largest:
                 continue
-            colour = f'C{variants.index(entry.variant) % 10}'
-            mean, half = (100 * (value or 0) for value in entry.interval)
-            if entry.costs['flops_per_image'] is None:
+            colour = f'C{variants.index(aggregate.variant) % 10}'
+            mean, half = (100 * (value or 0) for value in aggregate.interval)
+            if aggregate.costs['flops_per_image'] is None:
                 continue
-            gigaflops = entry.costs['flops_per_image'] / 1e9
+            gigaflops = aggregate.costs['flops_per_image'] / 1e9
             if gigaflops == 0:
-                style = '--' if regimes.index(entry.regime) == 0 else ':'
+                style = '--' if regimes.index(aggregate.regime) == 0 else ':'
                 axis.axhline(mean, color=colour, linestyle=style, linewidth=1)
                 continue
             # Regimes of one variant cost the same: a small shift keeps their bars apart on the logarithmic axis.
-            place = gigaflops * 1.06 ** (regimes.index(entry.regime) - (len(regimes) - 1) / 2)
-            marker = _MARKERS[regimes.index(entry.regime) % len(_MARKERS)]
-            face = 'none' if entry.at_edge else colour
+            place = gigaflops * 1.06 ** (regimes.index(aggregate.regime) - (len(regimes) - 1) / 2)
+            marker = _MARKERS[regimes.index(aggregate.regime) % len(_MARKERS)]
+            face = 'none' if aggregate.at_edge else colour
             axis.errorbar(place, mean, half, fmt=marker, color=colour, markerfacecolor=face, capsize=3, markersize=6)
         axis.set_xscale('log')
-        _scale_decently(axis, [(entry.costs['flops_per_image'] or 0) / 1e9 for entry in mine])
+        _scale_decently(axis, [(aggregate.costs['flops_per_image'] or 0) / 1e9 for aggregate in mine])
         axis.set_xlabel('GFLOP per image (a multiply-add is two, traced program)')
         axis.set_title(f'{_short(name)}, {100 * largest:g} % of the training labels')
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel(f'test {" or ".join(dict.fromkeys(entry.metric for entry in entries))} in %')
+    axes[0].set_ylabel(f'test {" or ".join(dict.fromkeys(aggregate.metric for aggregate in aggregates))} in %')
     handles = [
         axes[0].plot([], [], color=f'C{index % 10}', linewidth=4, label=_short(variant.label))[0]
         for index, variant in enumerate(variants)
@@ -74,7 +74,7 @@ def score_against_cost(entries: Sequence[Entry]) -> Figure:
         axes[0].plot([], [], _MARKERS[index % len(_MARKERS)], color='0.4', label=regime)[0]
         for index, regime in enumerate(regimes)
     ]
-    if any(entry.at_edge for entry in entries):
+    if any(aggregate.at_edge for aggregate in aggregates):
         hollow = {'color': '0.4', 'markerfacecolor': 'none', 'label': 'at an edge of its grid'}
         handles.append(axes[0].plot([], [], 'o', **hollow)[0])
     figure.legend(handles=handles, loc='outside right center', frameon=False)

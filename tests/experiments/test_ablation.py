@@ -26,7 +26,7 @@ from experiments.cli.exit_status import Preempted
 from experiments.data import loading
 from experiments.features.extractor import Extractor
 from experiments.features.store import Store
-from experiments.results import tables
+from experiments.results import aggregates, tables
 
 # The module's fixtures are whole ablations: one process makes them.
 pytestmark = pytest.mark.xdist_group('ablation')
@@ -227,7 +227,7 @@ def _spy(function, tell):
 
 class TestTables:
     def test_text_csv_and_markdown_agree(self, finished):
-        entries = tables.load(finished[0])
+        entries = aggregates.load(finished[0])
         view = tables.view(entries, 'digits')
         lines = tables.markdown(view).splitlines()
         rows = [line for line in lines if line.startswith('| ')][1:]
@@ -244,7 +244,7 @@ class TestTables:
     def test_best_needs_both_kinds_of_interval(self):
         def entry(name, accuracies, correct):
             examples = np.arange(400)
-            return tables.Entry(
+            return aggregates.Aggregate(
                 Variant(name, ''), 'linear', 'd', 1.0, 'accuracy', accuracies, correct, examples, {}, {}
             )
 
@@ -254,19 +254,19 @@ class TestTables:
         close = test.copy()
         close[:, :358] = True
         poor_entry = entry('b', (0.5, 0.501, 0.499), poor)
-        assert tables._is_best(entry('a', (0.90, 0.901, 0.899), good), [poor_entry])
-        assert not tables._is_best(poor_entry, [entry('a', (0.90, 0.901, 0.899), good)])
+        assert aggregates._is_best(entry('a', (0.90, 0.901, 0.899), good), [poor_entry])
+        assert not aggregates._is_best(poor_entry, [entry('a', (0.90, 0.901, 0.899), good)])
         # The intervals over seeds overlap:
-        assert not tables._is_best(entry('a', (0.90, 0.7, 0.99), good), [entry('b', (0.5, 0.9, 0.499), poor)])
+        assert not aggregates._is_best(entry('a', (0.90, 0.7, 0.99), good), [entry('b', (0.5, 0.9, 0.499), poor)])
         # Those over seeds do not, but two of 400 images decide:
         close[:, 20:60], close[:, 360:398] = False, True
-        assert not tables._is_best(entry('a', (0.9, 0.9, 0.9), good), [entry('b', (0.895, 0.895, 0.895), close)])
+        assert not aggregates._is_best(entry('a', (0.9, 0.9, 0.9), good), [entry('b', (0.895, 0.895, 0.895), close)])
         # One seed has no interval:
-        assert not tables._is_best(entry('a', (0.9,), good[:1]), [entry('b', (0.5,), poor[:1])])
+        assert not aggregates._is_best(entry('a', (0.9,), good[:1]), [entry('b', (0.5,), poor[:1])])
 
     def test_no_results_is_one_line(self, tmp_path):
         with pytest.raises(UserError, match='there are no results in'):
-            tables.load(tmp_path)
+            aggregates.load(tmp_path)
 
 
 class TestKill:

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from backbones import UserError
 from experiments import report
 from experiments.cli import atomic_files
-from experiments.results import older_rows, plots, rows, scores, tables
+from experiments.results import aggregates, older_rows, plots, rows, scores, tables
 from experiments.results.axes import Cell, Variant
 from experiments.results.rows import Row
 from experiments.training.config import FREE_KEYS
@@ -226,24 +226,24 @@ class TestScores:
         write(tmp_path, make_row())
         damage(tmp_path / make_row().predictions)
         with pytest.raises(UserError, match=r"the scores in '.*b1\.00\.npz' cannot be read"):
-            tables.load(tmp_path)
+            aggregates.load(tmp_path)
 
 
 class TestTables:
     def text(self, *workdirs) -> str:
-        entries = tables.load(*workdirs)
-        return '\n'.join(tables.markdown(tables.view(entries, name)) for name in tables.datasets(entries))
+        entries = aggregates.load(*workdirs)
+        return '\n'.join(tables.markdown(tables.view(entries, name)) for name in aggregates.datasets(entries))
 
     def test_seeds_are_repetitions(self, tmp_path):
         text = self.text(write(tmp_path, make_row(score=0.5), make_row(seed=1, score=0.55)))
         assert '| b | – | linear | 52.5 ± 31.8 | 1,000 | 10 | 0.002 | 100 |' in text
         assert 'Test accuracy in per cent on 40 images: mean ± half width of the 95 % t interval over 2 seeds' in text
         assert '10 validation images (linear among 12 settings)' in text
-        assert tables.AT_EDGE not in text
+        assert aggregates.AT_EDGE not in text
 
     def test_no_interval_where_no_seed_changes_anything(self, tmp_path):
         same = [make_row(seed=seed, depends_on_seed=False) for seed in range(3)]
-        entries = tables.load(write(tmp_path, *same, make_row('c', 0, 0.25), make_row('c', 1, 0.25)))
+        entries = aggregates.load(write(tmp_path, *same, make_row('c', 0, 0.25), make_row('c', 1, 0.25)))
         assert entries[0].text() == '50.0'
         note = tables.view(entries, 'digits').note()
         assert 'over 2 seeds' in note
@@ -253,7 +253,7 @@ class TestTables:
 
     def test_what_was_selected_at_an_edge_is_marked_everywhere(self, tmp_path):
         edge = make_row('c', 0, 0.25, at_edge=('learning_rate',))
-        entries = tables.load(write(tmp_path, make_row(), edge, make_row('c', 1, 0.25)))
+        entries = aggregates.load(write(tmp_path, make_row(), edge, make_row('c', 1, 0.25)))
         view = tables.view(entries, 'digits')
         assert [entry.text().endswith(' †') for entry in entries] == [False, True]
         assert 'learning_rate of linear in 1 of 3 cells' in view.note()
@@ -268,7 +268,7 @@ class TestTables:
 
     def test_the_axis_and_the_note_say_what_a_flop_is(self, tmp_path):
         costs = {**make_row().costs, 'flops_counted_in': 'compiled program'}
-        entries = tables.load(write(tmp_path, make_row(), make_row('old', costs=costs)))
+        entries = aggregates.load(write(tmp_path, make_row(), make_row('old', costs=costs)))
         (axis,) = plots.score_against_cost(entries).axes
         assert axis.get_xlabel() == 'GFLOP per image (a multiply-add is two, traced program)'
         assert axis.get_ylabel() == 'test accuracy in %'
@@ -289,41 +289,41 @@ class TestSeveralDirectories:
         one = write(tmp_path / 'one', make_row())
         # An older version did not have the key 'fit'.
         other = write(tmp_path / 'other', make_row(seed=1, config={'image_size': 0, 'linear': {'steps': 3}}))
-        (entry,) = tables.load(one, other)
+        (entry,) = aggregates.load(one, other)
         assert entry.scores == (0.5, 0.5)
 
     def test_the_same_cell_counts_once(self, tmp_path):
-        (entry,) = tables.load(write(tmp_path / 'one', make_row()), write(tmp_path / 'other', make_row()))
+        (entry,) = aggregates.load(write(tmp_path / 'one', make_row()), write(tmp_path / 'other', make_row()))
         assert entry.scores == (0.5,)
 
     def test_another_config_is_a_row_of_its_own_named_after_its_directory(self, tmp_path):
         one = write(tmp_path / 'one', make_row())
         other = write(tmp_path / 'other', make_row(config={'image_size': 0, 'linear': {'steps': 4}}))
-        assert [entry.regime for entry in tables.load(one, other)] == ['linear (one)', 'linear (other)']
+        assert [entry.regime for entry in aggregates.load(one, other)] == ['linear (one)', 'linear (other)']
 
     def test_a_training_is_not_a_repetition_of_a_head(self, tmp_path):
         one = write(tmp_path / 'one', make_row())
         training = {'backbone': 'b', 'image_size': 0, 'fit': 'crop', 'threads': 3, 'epochs': 1.0}
         other = write(tmp_path / 'other', make_row(config=training))
         third = write(tmp_path / 'third', make_row(seed=1, config={**training, 'threads': 4, 'seed': 1}))
-        entries = tables.load(one, other, third)
+        entries = aggregates.load(one, other, third)
         assert [(entry.regime, len(entry.scores)) for entry in entries] == [('linear (one)', 1), ('linear (other)', 2)]
 
     def test_where_a_run_computes_decides_nothing(self):
-        assert {key.partition('.')[0] for key in FREE_KEYS} <= tables._NOT_DECISIVE
+        assert {key.partition('.')[0] for key in FREE_KEYS} <= aggregates._NOT_DECISIVE
 
     def test_other_data_of_one_name_are_another_data_set(self, tmp_path):
         data = {**make_row().data, 'fingerprint': '9876543210'}
         one = write(tmp_path / 'one', make_row())
-        entries = tables.load(one, write(tmp_path / 'other', make_row(data=data)))
-        assert tables.datasets(entries) == ['digits [abcdef]', 'digits [987654]']
+        entries = aggregates.load(one, write(tmp_path / 'other', make_row(data=data)))
+        assert aggregates.datasets(entries) == ['digits [abcdef]', 'digits [987654]']
 
     def test_examples_are_paired_by_name(self, tmp_path):
         one = write(tmp_path / 'one', make_row(), make_row(seed=1))
         ids = [f'{index:02d}' for index in reversed(range(2, 40))]
         other = write(tmp_path / 'other', make_row('c', 0, 0.5), make_row('c', 1, 0.5), ids=ids)
-        entries = tables.load(one, other)
-        mine, theirs = tables._paired(*entries)
+        entries = aggregates.load(one, other)
+        mine, theirs = aggregates._paired(*entries)
         assert mine.shape == theirs.shape == (2, 38)
         # The first half of ``one`` is right, and as the order is reversed the other half of ``other``.
         np.testing.assert_array_equal(mine[0], np.arange(2, 40) < 20)
@@ -351,14 +351,14 @@ class TestSeveralDirectories:
         changed = {'image_size': 0, 'linear': {'steps': 4}}
         one = write(tmp_path / 'one', make_row(), make_row(fraction=0.5))
         other = write(tmp_path / 'other', make_row(config=changed), make_row(fraction=0.1, config=changed))
-        entries = tables.load(one, other)
+        entries = aggregates.load(one, other)
         assert [(entry.regime, entry.fraction) for entry in entries] == [
             ('linear (one)', 1.0), ('linear (one)', 0.5), ('linear (other)', 1.0), ('linear (other)', 0.1),
         ]  # fmt: skip
 
     def test_a_directory_without_results_is_named(self, tmp_path):
         with pytest.raises(UserError, match=r"there are no results in '.*nothing'"):
-            tables.load(write(tmp_path / 'one', make_row()), tmp_path / 'nothing')
+            aggregates.load(write(tmp_path / 'one', make_row()), tmp_path / 'nothing')
 
 
 def test_json_of_a_row_is_json():

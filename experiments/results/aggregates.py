@@ -1,0 +1,233 @@
+"""The results of one line and column of a table: rows of all seeds together, and which of them is best."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from backbones.errors import UserError
+from experiments.results import rows as result_rows
+from experiments.results import scores as kept_scores
+from experiments.results.axes import Variant
+from experiments.results.intervals import apart, mean_interval, paired_difference_is_significant
+from experiments.results.rows import Row
+
+AT_EDGE = '†'
+
+
+@dataclasses.dataclass(frozen=True)
+class Aggregate:
+    """All seeds of one variant, regime, data set and fraction.
+
+    Attributes:
+        variant: backbone and weights.
+        regime: how it was trained, followed by its work directory's name if several differ in their configs.
+        dataset: its name, followed by the start of its fingerprint if data of the same name differ.
+        fraction: share of the training labels.
+        metric: the primary metric of the task.
+        scores: this metric on the test split, per seed.
+        correct: whether the prediction is right, per seed and test example.
+        examples: names of the test examples.
+        costs: the costs in the rows; images/s is the median.
+        data: the data in the rows.
+        at_edge: hyper-parameter → number of seeds for which validation selected an edge of its grid.
+        choices: numbers of settings that validation chose among, over all seeds.
+        depends_on_seed: whether another seed could have given another score.
+        best: whether it is better than every other aggregate of its column by more than the intervals.
+    """
+
+    variant: Variant
+    regime: str
+    dataset: str
+    fraction: float
+    metric: str
+    scores: tuple[float, ...]
+    correct: Bool[np.ndarray, 'seeds test']
+    examples: np.ndarray
+    costs: Mapping
+    data: Mapping
+    at_edge: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    choices: frozenset[int] = frozenset()
+    depends_on_seed: bool = True
+    best: bool = False
+
+    @property
+    def interval(self) -> tuple[float, float | None]:
+        """Mean and half-width over seeds; the latter is ``None`` for a single seed or if the seed changes nothing."""
+        if not self.depends_on_seed:
+            return self.scores[0], None
+        return mean_interval(self.scores)
+
+    def text(self) -> str:
+        """Score in per cent."""
+        mean, half = self.interval
+        text = f'{100 * mean:.1f}' if half is None else f'{100 * mean:.1f} ± {100 * half:.1f}'
+        return f'{text} {AT_EDGE}' if self.at_edge else text
+
+
+def load(*workdirs: Path) -> list[Aggregate]:
+    """Read the finished rows of work directories of ``ablate`` and ``train`` and mark the best of each column.
+
+    All rows count, including those that the current config of a work directory no longer asks for. A cell that several
+    directories have with the same config and data counts once.
+
+    Raises:
+        UserError: a directory has no results, or they cannot be read.
+    """
+    found: list[tuple[Path, Row]] = []
+    for workdir in workdirs:
+        rows = result_rows.read(workdir)
+        if not rows:
+            raise UserError(
+                f'there are no results in {str(workdir)!r}; expected {result_rows.RESULTS} from a run of '
+                'experiments.ablate or experiments.train'
+            )
+        found += [(workdir, row) for row in rows]
+    labels = _dataset_labels([row for _, row in found])
+    # Line of the table → its experiments. An experiment has all fractions of one config, so a directory has one line.
+    lines: dict[tuple[str, Variant, str], list[_Experiment]] = {}
+    repetitions: dict[tuple, dict[int, tuple[Path, Row]]] = {}
+    for workdir, row in found:
+        cell = row.cell
+        line = (labels[_data_identity(row)], cell.variant, cell.regime)
+        experiments = lines.setdefault(line, [])
+        experiment = next((each for each in experiments if each.takes(workdir, row)), None)
+        if experiment is None:
+            experiment = _Experiment(workdir, row)
+            experiments.append(experiment)
+        seeds = repetitions.setdefault((line, cell.fraction, experiments.index(experiment)), {})
+        seeds.setdefault(cell.seed, (workdir, row))
+    aggregates = []
+    for (line, fraction, number), seeds in repetitions.items():
+        dataset, variant, regime = line
+        name = f'{regime} ({lines[line][number].workdir.name})' if len(lines[line]) > 1 else regime
+        aggregates.append(_aggregate(list(seeds.values()), variant, name, dataset, fraction))
+    return [dataclasses.replace(aggregate, best=_is_best(aggregate, aggregates)) for aggregate in aggregates]
+
+
+# How and where a run computes, and on which label fraction; rows that differ only in these are one experiment.
+_NOT_DECISIVE = frozenset(
+    {
+        'seed', 'fraction', 'mesh', 'threads', 'processes', 'prefetch', 'checkpoint_epochs', 'keep_checkpoints',
+        'non_finite', 'tensorboard', 'wandb_project', 'bad_files_limit', 'log_steps',
+    }
+)  # fmt: skip
+
+
+@dataclasses.dataclass
+class _Experiment:
+    """Rows of one config, with different seeds and fractions.
+
+    Attributes:
+        workdir: the work directory of the first row.
+        first: the first row.
+    """
+
+    workdir: Path
+    first: Row
+
+    def takes(self, workdir: Path, row: Row) -> bool:
+        """Whether a row belongs to it: same work directory, or equal values for all keys that both rows have."""
+        if workdir == self.workdir:
+            return True  # ``ablation.growth`` ensures that cells of one ablation differ in nothing decisive
+        kinds = [('training' in each.config, row.cell.regime in each.config) for each in (self.first, row)]
+        mine, theirs = _decisive(self.first), _decisive(row)
+        return kinds[0] == kinds[1] and all(mine[key] == theirs[key] for key in {*mine} & {*theirs})
+
+
+def _decisive(row: Row) -> dict[str, object]:
+    config = {**row.config, **row.config.get('training', {})}
+    return {key: value for key, value in config.items() if key not in {*_NOT_DECISIVE, *row.selected}}
+
+
+def _data_identity(row: Row) -> tuple[str, str, str]:
+    return row.cell.dataset, row.data['fingerprint'], row.primary
+
+
+def _dataset_labels(rows: Sequence[Row]) -> dict[tuple[str, str, str], str]:
+    """A label for each data identity: the data set's name, extended if it would be ambiguous."""
+    identities = list(dict.fromkeys(map(_data_identity, rows)))
+    prints = {name: {other[1] for other in identities if other[0] == name} for name, _, _ in identities}
+    metrics = {name: {other[2] for other in identities if other[0] == name} for name, _, _ in identities}
+    return {
+        (name, fingerprint, metric): ' '.join(
+            [name]
+            + ([f'[{fingerprint[:6]}]'] if len(prints[name]) > 1 else [])
+            + ([f'({metric})'] if len(metrics[name]) > 1 else [])
+        )
+        for name, fingerprint, metric in identities
+    }
+
+
+def _aggregate(
+    members: Sequence[tuple[Path, Row]], variant: Variant, regime: str, dataset: str, fraction: float
+) -> Aggregate:
+    rows = [row for _, row in members]
+    kept = [kept_scores.read(workdir / row.predictions) for workdir, row in members]
+    # A training run omits unreadable examples, so seeds are compared on the examples that all of them have.
+    examples = kept[0].ids
+    for other in kept[1:]:
+        if not np.array_equal(other.ids, examples):
+            examples = np.intersect1d(examples, other.ids)
+    correct = np.stack([_of_examples(each.correct, each.ids, examples) for each in kept])
+    speeds = [row.costs['images_per_second'] for row in rows if row.costs['images_per_second']]
+    return Aggregate(
+        variant=variant,
+        regime=regime,
+        dataset=dataset,
+        fraction=fraction,
+        metric=rows[0].primary,
+        scores=tuple(row.score for row in rows),
+        correct=correct,
+        examples=examples,
+        # An older version counted FLOPs differently, so the newest row is used.
+        costs={**rows[-1].costs, 'images_per_second': float(np.median(speeds)) if speeds else None},
+        data=rows[-1].data,
+        at_edge=Counter(name for row in rows for name in row.at_edge),
+        choices=frozenset(row.choices for row in rows if row.choices),
+        depends_on_seed=any(row.depends_on_seed for row in rows),
+    )
+
+
+def _of_examples(values: np.ndarray, ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The values of the wanted examples along the last axis, in the wanted order."""
+    if np.array_equal(ids, wanted):
+        return values
+    order = np.argsort(ids)
+    return values[..., order[np.searchsorted(ids, wanted, sorter=order)]]
+
+
+def _is_best(aggregate: Aggregate, aggregates: Sequence[Aggregate]) -> bool:
+    rivals = [
+        other
+        for other in aggregates
+        if other is not aggregate and (other.dataset, other.fraction) == (aggregate.dataset, aggregate.fraction)
+    ]
+    return bool(rivals) and all(
+        aggregate.interval[0] > other.interval[0]
+        and apart(_known(aggregate), _known(other))
+        and paired_difference_is_significant(*_paired(aggregate, other))
+        for other in rivals
+    )
+
+
+def _known(aggregate: Aggregate) -> tuple[float, float | None]:
+    """The interval over seeds, of width 0 if the seed changes nothing."""
+    mean, half = aggregate.interval
+    return (mean, half) if aggregate.depends_on_seed else (mean, 0.0)
+
+
+def _paired(one: Aggregate, other: Aggregate) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each is right, on the examples that both have."""
+    if np.array_equal(one.examples, other.examples):
+        return one.correct, other.correct
+    shared = np.intersect1d(one.examples, other.examples)
+    return _of_examples(one.correct, one.examples, shared), _of_examples(other.correct, other.examples, shared)
+
+
+def datasets(aggregates: Sequence[Aggregate]) -> list[str]:
+    """Data sets in the order of the results."""
+    return list(dict.fromkeys(aggregate.dataset for aggregate in aggregates))
