@@ -21,15 +21,15 @@ from backbones.errors import UserError
 from experiments.cli import command_line, display
 from experiments.features.store import (
     CACHE_VARIABLE,
-    Entry,
     Store,
+    StoredEntry,
     default_directory,
     format_size,
     parse_size,
 )
 
 
-def listing(entries: Sequence[Entry], directory: Path) -> Table:
+def listing(entries: Sequence[StoredEntry], directory: Path) -> Table:
     """One row per entry."""
     total = format_size(sum(entry.size for entry in entries))
     table = Table(title=f'{len(entries)} entries, {total}, in {escape(str(directory))}', title_justify='left')

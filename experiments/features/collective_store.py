@@ -8,7 +8,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from backbones.errors import UserError
-from experiments.features.store import Bounds, Shard, Store, StoredFeatures
+from experiments.features.entry_files import Bounds, Shard, StoredFeatures
+from experiments.features.store import Store
 
 Compute = Callable[[Sequence[int]], Iterator[Shard]]
 Announce = Callable[[Sequence[int]], None]

@@ -18,11 +18,12 @@ from experiments.data import unreadable
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
 from experiments.features import collective_store, frozen_pass, identity
+from experiments.features.entry_files import Bounds, Shard, StoredFeatures
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.frozen_pass import FrozenPass
 from experiments.features.network import Network, data_document, make_network
 from experiments.features.pixels import pixels_pass
-from experiments.features.store import Bounds, Shard, Store, StoredFeatures
+from experiments.features.store import Store
 from experiments.features.throughput import Throughputs, measure
 from experiments.results.axes import PIXELS, RANDOM
 from experiments.training import mesh

@@ -18,7 +18,8 @@ from backbones import UserError
 from experiments.cli import atomic_files
 from experiments.features import __main__ as command
 from experiments.features import locks, store
-from experiments.features.store import Shard, Store, parse_size
+from experiments.features.entry_files import Shard
+from experiments.features.store import Store, parse_size
 
 ROOT = Path(__file__).parents[2]
 IDENTITY = {'weights': 'abc', 'tap': 'pooled'}
