@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import ml_collections
+import numpy as np
 
 import backbones
 from backbones import cost
@@ -128,6 +129,7 @@ class Engine:
                     len(seen.classes),
                     seen.splits['validation'],
                     seen.splits['test'],
+                    self._score,
                 )
                 for regime in dict.fromkeys(cell.regime for cell in cells):
                     chosen = [cell for cell in cells if cell.regime == regime]
@@ -142,6 +144,11 @@ class Engine:
                         for cell, outcome in zip(chosen, outcomes, strict=True)
                     ]
                     self._append(finished)
+
+    def _score(self, scores: np.ndarray, labels: np.ndarray) -> float:
+        """The task's primary metric of a probe's scores."""
+        task = tasks.TABLE[self._config.training.task]
+        return task.score({'logits': scores}, labels)[task.primary]
 
     def _run_training(self, dataset: Dataset, cell: Cell) -> None:
         """Train once per learning rate, select on validation, and evaluate only the selected one on the test split."""
@@ -159,7 +166,7 @@ class Engine:
         test = trained.evaluate('test')
         outcome = Outcome(
             selected={'learning_rate': rate},
-            validation_accuracy=trained.validation_score,
+            validation_score=trained.validation_score,
             test_scores=test.predictions['logits'],
             trainable_parameters=trained.trainable,
             at_edge=at_edge({'learning_rate': rate}, {'learning_rate': rates}),
@@ -203,7 +210,7 @@ class Engine:
             task=task.name,
             primary=task.primary,
             config=config,
-            validation={task.primary: outcome.validation_accuracy},
+            validation={task.primary: outcome.validation_score},
             test=task.score(predictions, dataset.targets[test]),
             selected=outcome.selected,
             at_edge=outcome.at_edge,

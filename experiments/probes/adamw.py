@@ -42,11 +42,11 @@ def train_heads(
     weight_decays: Float[Array, ' heads'],
     validation: Int[Array, ' validation'],
     num_classes: int,
-) -> tuple[dict[str, Array], Float[Array, 'subsets heads'], Float[Array, 'subsets heads']]:
+) -> tuple[dict[str, Array], Float[Array, 'subsets heads validation classes'], Float[Array, 'subsets heads']]:
     """Train ``subsets × heads`` linear classifiers.
 
     Returns:
-        The heads' parameters (leading axes subsets and heads), and their validation accuracies and losses.
+        The heads' parameters (leading axes subsets and heads), and their validation logits and losses.
     """
     steps = orders.shape[1]
     schedule = optax.cosine_decay_schedule(1.0, steps)
@@ -74,7 +74,7 @@ def train_heads(
             (head, _), _ = jax.lax.scan(step, (head, optimizer.init(head)), order)
             x, y = (features[validation] - mean) * factor, labels[validation]
             loss, logits = loss_of(head, x, y)
-            return head, (logits.argmax(-1) == y).mean(), loss
+            return head, logits, loss
 
         return jax.vmap(for_head)(learning_rates, weight_decays)
 
@@ -84,7 +84,7 @@ def train_heads(
 def run(
     data: ProbeData, subsets: Sequence[Subset], config: ml_collections.ConfigDict, report: Callable[[str], None]
 ) -> list[Outcome]:
-    """One outcome per subset: the head with the best validation accuracy, applied to the test examples.
+    """One outcome per subset: the head with the best validation score, applied to the test examples.
 
     Args:
         config: that of ``linear``: learning rates and weight decays of the sweep, steps and batch size.
@@ -95,7 +95,7 @@ def run(
     choices = list(itertools.product(*grids.values()))
     rates, decays = (jnp.asarray(values, jnp.float32) for values in zip(*choices, strict=True))
     channels = features.shape[1]
-    per_subset = 4 * len(choices) * channels * data.num_classes
+    per_subset = (4 * channels + len(data.validation)) * len(choices) * data.num_classes
     at_once = max(1, min(len(subsets), _VALUES_AT_ONCE // per_subset))
     outcomes = []
     for start in range(0, len(subsets), at_once):
@@ -104,19 +104,20 @@ def run(
         statistics = [standardisation(data.features, subset.rows) for subset in chunk]
         means, factors = (np.stack(values) for values in zip(*statistics, strict=True))
         orders = np.stack([batch_orders(subset, config.steps, config.batch_size) for subset in chunk])
-        heads, accuracies, losses = train_heads(
+        heads, logits, losses = train_heads(
             features, labels, orders, means, factors, rates, decays, jnp.asarray(data.validation), data.num_classes
         )
-        accuracies, losses = np.asarray(accuracies), np.asarray(losses)
+        logits, losses = np.asarray(logits), np.asarray(losses)
         for index in range(len(chunk)):
-            best = select(accuracies[index].tolist(), losses[index].tolist())
+            validated = [data.score(each, data.labels[data.validation]) for each in logits[index]]
+            best = select(validated, losses[index].tolist())
             x = (features[data.test] - means[index]) * factors[index]
             scores = x @ heads['kernel'][index, best] + heads['bias'][index, best]
             selected = dict(zip(grids, choices[best], strict=True))
             outcomes.append(
                 Outcome(
                     selected=selected,
-                    validation_accuracy=float(accuracies[index, best]),
+                    validation_score=validated[best],
                     test_scores=np.asarray(scores),
                     trainable_parameters=(channels + 1) * data.num_classes,
                     at_edge=at_edge(selected, grids),

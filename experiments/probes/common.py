@@ -16,6 +16,7 @@ class ProbeData:
         labels: ``int32[examples]``.
         num_classes: number of classes.
         validation, test: row indices of these splits.
+        score: the task's primary metric of some examples' scores (one per class) and labels; higher is better.
     """
 
     features: Float[np.ndarray, 'examples channels']
@@ -23,6 +24,7 @@ class ProbeData:
     num_classes: int
     validation: Int[np.ndarray, ' validation']
     test: Int[np.ndarray, ' test']
+    score: Callable[[Float[np.ndarray, 'examples classes'], Int[np.ndarray, ' examples']], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Outcome:
 
     Attributes:
         selected: its hyper-parameters.
-        validation_accuracy: its accuracy on validation, by which it was selected.
+        validation_score: the task's primary metric on validation, by which it was selected.
         test_scores: one score per test example and class; the largest is the prediction.
         trainable_parameters: number of learned values.
         at_edge: hyper-parameters in ``selected`` whose value lies at an end of its grid (``at_edge``): a wider grid
@@ -58,7 +60,7 @@ class Outcome:
     """
 
     selected: dict[str, float]
-    validation_accuracy: float
+    validation_score: float
     test_scores: Float[np.ndarray, 'test classes']
     trainable_parameters: int
     at_edge: tuple[str, ...] = ()
@@ -83,9 +85,9 @@ def standardisation(
     return mean.astype(np.float32), factor.astype(np.float32)
 
 
-def select(accuracies: Sequence[float], losses: Sequence[float]) -> int:
-    """Index of the highest accuracy; ties are broken by the lower loss."""
-    return min(range(len(accuracies)), key=lambda index: (-accuracies[index], losses[index], index))
+def select(scores: Sequence[float], losses: Sequence[float]) -> int:
+    """Index of the highest score; ties are broken by the lower loss."""
+    return min(range(len(scores)), key=lambda index: (-scores[index], losses[index], index))
 
 
 def at_edge(

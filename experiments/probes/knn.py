@@ -77,7 +77,7 @@ def _all_votes(
 def run(
     data: ProbeData, subsets: Sequence[Subset], config: ml_collections.ConfigDict, report: Callable[[str], None]
 ) -> list[Outcome]:
-    """One outcome per subset: the number of neighbours with the best validation accuracy, applied to the test set."""
+    """One outcome per subset: the number of neighbours with the best validation score, applied to the test set."""
     features = normalise(jnp.asarray(data.features))
 
     def outcome_of(subset: Subset) -> Outcome:
@@ -87,13 +87,13 @@ def run(
         arguments = (keys, key_labels, neighbours, data.num_classes, config.temperature)
         shares = _all_votes(features[data.validation], *arguments)
         labels = data.labels[data.validation]
-        accuracies = (shares.argmax(-1) == labels).mean(-1)
+        validated = [data.score(each, labels) for each in shares]
         likelihood = shares[:, np.arange(len(labels)), labels]
-        best = select(accuracies.tolist(), (-likelihood.mean(-1)).tolist())
+        best = select(validated, (-likelihood.mean(-1)).tolist())
         selected = {'neighbours': neighbours[best]}
         return Outcome(
             selected=selected,
-            validation_accuracy=float(accuracies[best]),
+            validation_score=validated[best],
             test_scores=_all_votes(features[data.test], *arguments)[best],
             trainable_parameters=0,
             # There is no fewer than one neighbour, and no more than all examples.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import ml_collections
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from backbones.errors import UserError, unknown
 from experiments.probes import adamw, logistic
@@ -29,7 +29,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.smallest_c = 1e-6
     config.largest_c = 1e6
     config.values_of_c = 25
-    config.patience_decades = 3.0  # stop after this many of C without a better validation accuracy or loss
+    config.patience_decades = 3.0  # stop after this many of C without a better validation score or loss
     config.tolerance = 1e-5  # of the gradient norm, relative to that at zero; less for separable classes
     config.iterations = 3000  # limit for each C
     # adamw:
@@ -86,7 +86,7 @@ def workload(subsets: Iterable[tuple[int, int | None]], config: ml_collections.C
 def run(
     data: ProbeData, subsets: Sequence[Subset], config: ml_collections.ConfigDict, report: Callable[[str], None]
 ) -> list[Outcome]:
-    """One outcome per subset: the head with the best validation accuracy, applied to the test examples.
+    """One outcome per subset: the head with the best validation score, applied to the test examples.
 
     Args:
         config: see ``default_config``; missing keys have their defaults.
@@ -115,13 +115,12 @@ def _selected(
     problem, frame = logistic.prepare(data.features, data.labels, subset.rows)
     validation = frame.apply(data.features[data.validation])
     grid = grid_of_c(config)
-    path = solve_path(problem, validation, data.labels[data.validation], data.num_classes, grid, config, report)
-    accuracies, losses = [point.accuracy for point in path], [point.loss for point in path]
-    best = path[select(accuracies, losses)]
+    path = solve_path(problem, validation, data, grid, config, report)
+    best = path[select([point.score for point in path], [point.loss for point in path])]
     selected = {'C': best.c}
     return Outcome(
         selected=selected,
-        validation_accuracy=best.accuracy,
+        validation_score=best.score,
         test_scores=frame.apply(data.features[data.test]) @ best.weights,
         trainable_parameters=(data.features.shape[1] + 1) * data.num_classes,
         at_edge=at_edge(selected, {'C': grid}),
@@ -141,13 +140,13 @@ class Point:
 
     Attributes:
         weights: in the coordinates of the problem.
-        accuracy, loss: on the validation split.
+        score, loss: on the validation split.
         gradient_norm: relative to the gradient at zero.
     """
 
     c: float
     weights: Float[np.ndarray, 'axes+1 classes']
-    accuracy: float
+    score: float
     loss: float
     gradient_norm: float
     iterations: int
@@ -156,8 +155,7 @@ class Point:
 def solve_path(
     problem: logistic.Problem,
     validation: Float[np.ndarray, 'validation axes+1'],
-    labels: Int[np.ndarray, ' validation'],
-    num_classes: int,
+    data: ProbeData,
     grid: Sequence[float],
     config: ml_collections.ConfigDict,
     report: Callable[[str], None],
@@ -165,25 +163,27 @@ def solve_path(
     """Minima from the smallest C upwards, each started from the one before.
 
     The larger C is, the longer a minimum takes; for separable classes the weights grow without bound. So the path ends
-    once neither validation accuracy nor loss has improved for ``patience_decades``.
+    once neither validation score nor loss has improved for ``patience_decades``.
     """
-    at_zero = logistic.gradient_norm_at_zero(problem, num_classes)
+    at_zero = logistic.gradient_norm_at_zero(problem, data.num_classes)
     tolerance = config.tolerance * at_zero
     # Moves the features to the device once, not for every C.
     on_device = jax.device_put(problem)
-    weights = np.zeros((problem.inputs.shape[1], num_classes), np.float32)
+    labels = data.labels[data.validation]
+    weights = np.zeros((problem.inputs.shape[1], data.num_classes), np.float32)
     path: list[Point] = []
-    best_accuracy, best_loss, improved_at = -1.0, float('inf'), grid[0]
+    best_score, best_loss, improved_at = -1.0, float('inf'), grid[0]
     for c in grid:
         report(f'logistic regression of {len(problem.labels):,}, C = {c:g}')
         solution = logistic.solve(on_device, c, weights, tolerance, config.iterations)
         weights = np.asarray(solution.weights)
-        accuracy, loss = logistic.evaluate(weights, validation, labels)
+        logits, loss = logistic.evaluate(weights, validation, labels)
+        score = data.score(logits, labels)
         norm = float(solution.gradient_norm) / max(at_zero, 1e-30)
-        path.append(Point(c, weights, accuracy, loss, norm, int(solution.iterations)))
-        if accuracy > best_accuracy or loss < best_loss:
+        path.append(Point(c, weights, score, loss, norm, int(solution.iterations)))
+        if score > best_score or loss < best_loss:
             improved_at = c
-        best_accuracy, best_loss = max(best_accuracy, accuracy), min(best_loss, loss)
+        best_score, best_loss = max(best_score, score), min(best_loss, loss)
         if c >= improved_at * 10**config.patience_decades * 0.99:  # the grid is rounded
             break
     return path

@@ -111,11 +111,11 @@ def evaluate(
     weights: Float[np.ndarray, 'axes+1 classes'],
     inputs: Float[np.ndarray, 'examples axes+1'],
     labels: Int[np.ndarray, ' examples'],
-) -> tuple[float, float]:
-    """Accuracy and mean loss."""
+) -> tuple[Float[np.ndarray, 'examples classes'], float]:
+    """Logits and mean loss."""
     logits = inputs @ weights
     own = np.take_along_axis(logits, labels[:, None], 1)[:, 0]
-    return float((logits.argmax(-1) == labels).mean()), float((np.logaddexp.reduce(logits, axis=-1) - own).mean())
+    return logits, float((np.logaddexp.reduce(logits, axis=-1) - own).mean())
 
 
 def gradient_norm_at_zero(problem: Problem, num_classes: int) -> float:

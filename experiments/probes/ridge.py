@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select, standardisation
 
@@ -40,22 +40,10 @@ def solve(
     return weights if primal else jnp.einsum('nc,pnk->pck', x, weights)
 
 
-@jax.jit
-def _validate(
-    weights: Float[Array, 'penalties channels classes'],
-    x: Float[Array, 'validation channels'],
-    offset: Float[Array, ' classes'],
-    labels: Int[Array, ' validation'],
-) -> tuple[Float[Array, ' penalties'], Float[Array, ' penalties']]:
-    scores = jnp.einsum('nc,pck->pnk', x, weights) + offset
-    errors = jnp.square(scores - jax.nn.one_hot(labels, scores.shape[-1])).mean((1, 2))
-    return (scores.argmax(-1) == labels).mean(-1), errors
-
-
 def run(
     data: ProbeData, subsets: Sequence[Subset], config: ml_collections.ConfigDict, report: Callable[[str], None]
 ) -> list[Outcome]:
-    """One outcome per subset: the penalty with the best validation accuracy, applied to the test examples."""
+    """One outcome per subset: the penalty with the best validation score, applied to the test examples."""
     features, labels = data.features, data.labels
     grid = np.geomspace(config.smallest_penalty, config.largest_penalty, config.penalties)
 
@@ -65,16 +53,19 @@ def run(
         mean, factor = standardisation(features, rows)
         targets = np.eye(data.num_classes, dtype=np.float32)[labels[rows]]
         offset = targets.mean(0)
-        weights = solve((features[rows] - mean) * factor, targets - offset, jnp.asarray(grid, jnp.float32))
-        accuracies, errors = _validate(
-            weights, (features[data.validation] - mean) * factor, offset, labels[data.validation]
-        )
-        best = select(np.asarray(accuracies).tolist(), np.asarray(errors).tolist())
-        scores = ((features[data.test] - mean) * factor) @ np.asarray(weights[best]) + offset
+        weights = np.asarray(solve((features[rows] - mean) * factor, targets - offset, jnp.asarray(grid, jnp.float32)))
+        x, wanted = (features[data.validation] - mean) * factor, labels[data.validation]
+        validated, errors = [], []
+        for each in weights:
+            scores = x @ each + offset
+            validated.append(data.score(scores, wanted))
+            errors.append(float(np.square(scores - np.eye(data.num_classes, dtype=np.float32)[wanted]).mean()))
+        best = select(validated, errors)
+        scores = ((features[data.test] - mean) * factor) @ weights[best] + offset
         selected = {'penalty': float(grid[best])}
         return Outcome(
             selected=selected,
-            validation_accuracy=float(accuracies[best]),
+            validation_score=validated[best],
             test_scores=scores,
             trainable_parameters=(features.shape[1] + 1) * data.num_classes,
             at_edge=at_edge(selected, {'penalty': grid.tolist()}),
