@@ -1,9 +1,9 @@
 """Run an ablation: python -m experiments.ablate --config FILE[:NAME=VALUE,…] --workdir DIR
 
-Plans the cells that the config's axes span, runs what is not finished in the work directory, and writes the table of
-everything that is. A config may grow: another backbone, data set, regime, label fraction or seed runs its new cells
-only; a value that finished cells depend on cannot change.
-Asked to stop (SIGTERM), it ends with exit status 75, and the same command goes on with what is not finished.
+Plans the cells that the config's axes span, runs the unfinished ones and writes a table of all finished ones. A config
+may grow: a new backbone, data set, regime, label fraction or seed runs only its new cells. A value that finished cells
+depend on cannot change.
+On SIGTERM, it exits with status 75, and the same command continues with the unfinished cells.
 """
 
 import argparse
@@ -27,13 +27,13 @@ def main(argv: list[str] | None) -> None:
     arguments.add_argument(
         '--cache_dir',
         type=Path,
-        help=f'store of features that outlives a run (default: {CACHE_VARIABLE}, {default_directory()})',
+        help=f'feature store, kept between runs (default: {CACHE_VARIABLE}, {default_directory()})',
     )
     arguments.add_argument(
         '--cache_size',
         default=DEFAULT_LIMIT,
         metavar='SIZE',
-        help='size to which the store is cut down after new features, those used last stay (default: %(default)s)',
+        help='size limit of the feature store; the least recently used features go first (default: %(default)s)',
     )
     arguments.add_argument('--plan', action='store_true', help='print the plan with its estimated cost and stop')
     options, config = command_line.parse(arguments, argv)
@@ -56,12 +56,12 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
     store = Store(options.cache_dir, parse_size(options.cache_size))
     engine = Engine(config, workdir, load, store)
     pending = engine.pending(planned)
-    with atomic_files.os_errors_as_user_errors(lambda: 'finished cells are kept, the same command continues'):
+    with atomic_files.os_errors_as_user_errors(lambda: 'finished cells are kept, and the same command continues'):
         if pending:
             display.console.print(estimate.table(pending, len(planned), config, engine.load))
             if options.plan:
                 return
-            # Not before the plan fits the data: a mistake must not claim a directory.
+            # Only after the plan has been checked against the data: a mistake must not claim a directory.
             engine.claim(planned)
             engine.run(planned)
         else:

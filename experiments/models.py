@@ -1,12 +1,12 @@
 """List, filter and describe the backbones: python -m experiments.models [NAME …]
 
     python -m experiments.models                                   all of them
-    python -m experiments.models --family vit --max_params 30e6    what fits
+    python -m experiments.models --family vit --max_params 30e6    those within limits
     python -m experiments.models 'resnet*' --sort gflops
     python -m experiments.models resnet50                          everything about one
 
-Parameters are those of the backbone, without a classifier. GFLOPs are those of one image of the given size, a
-multiply-add counted as two; many papers count it as one.
+Parameters exclude the classifier. GFLOPs are for one image of the given size and count a multiply-add as two; many
+papers count it as one.
 """
 
 import fnmatch
@@ -35,7 +35,7 @@ def select(
         patterns: names, or patterns with ``*`` and ``?``; none means all.
 
     Raises:
-        UserError: a name or a pattern that fits nothing, or conditions that nothing meets.
+        UserError: a name or pattern matches no backbone, or no backbone meets the conditions.
     """
     names = backbones.names(family)
     for pattern in patterns:
@@ -79,7 +79,7 @@ def listing(infos: list[backbones.BackboneInfo]) -> Table:
 
 
 def description(info: backbones.BackboneInfo) -> Table:
-    """Everything that is known about one backbone."""
+    """Everything known about one backbone."""
     table = Table(title=info.name, title_justify='left', show_header=False)
     module = backbones.create(info.name)
     preprocessing = info.preprocessing
@@ -101,7 +101,7 @@ def description(info: backbones.BackboneInfo) -> Table:
         ),
         'pooled': f'{info.pooled} channels',
         'layouts': ', '.join(['native', *layouts(module)]) + ' (load_weights reads them, save_weights writes them)',
-        'known weights': '\n'.join(info.weights) or 'a file of one of these layouts',
+        'known weights': '\n'.join(info.weights) or 'a file in one of these layouts',
         'preprocessing': f'{steps} ({preprocessing.interpolation}){crop}, '
         f'mean {_numbers(preprocessing.mean)}, std {_numbers(preprocessing.std)}',
         'options': ', '.join(
@@ -120,12 +120,12 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def main(argv: list[str] | None) -> None:
-    """Print a table, or a description of each name that was given in full."""
+    """Print a table, or a description of each backbone that is named in full."""
     parser = command_line.parser(__doc__, config=False, workdir=False)
     parser.add_argument('names', nargs='*', metavar='NAME', help='a name, or a pattern with * and ?')
     parser.add_argument('--family', choices=('cnn', 'vit'))
-    parser.add_argument('--max_params', type=float, metavar='COUNT', help='at most so many parameters, such as 5e6')
-    parser.add_argument('--max_gflops', type=float, metavar='GFLOPS', help='at most so many GFLOPs')
+    parser.add_argument('--max_params', type=float, metavar='COUNT', help='maximum number of parameters, such as 5e6')
+    parser.add_argument('--max_gflops', type=float, metavar='GFLOPS', help='maximum GFLOPs')
     parser.add_argument('--sort', choices=tuple(SORTS), default='name')
     options = parser.parse_args(argv)
     infos = select(options.names, options.family, options.max_params, options.max_gflops, options.sort)

@@ -1,7 +1,7 @@
-"""Compile a training's step for devices that are not there: python -m experiments.plan --config FILE[:NAME=VALUE,…] --topology v5e:16x16
+"""Compile the training step for absent devices: python -m experiments.plan --config FILE[:NAME=VALUE,…] --topology v5e:16x16
 
-Says what the step takes on each device (memory, arithmetic, communication) and whether it fits. No TPU is needed, no
-weights, and with --classes and --stored_size no data.
+Prints what the step costs on each device (memory, arithmetic, communication) and whether it fits. Needs no TPU, no
+weights and, with --classes and --stored_size, no data.
 """  # noqa: E501
 
 import dataclasses
@@ -22,35 +22,35 @@ from experiments.training.programs import Programs
 
 
 def main(argv: list[str] | None) -> None:
-    """Compile every phase, print a table for each."""
+    """Compile every phase and print a table for each."""
     arguments = command_line.parser(__doc__, workdir=False)
     command_line.add_data_directory(arguments)
     arguments.add_argument(
-        '--topology', default='local', help='v5e:16x16 and the like, cpu:N (emulated), or local, those here (default)'
+        '--topology', default='local', help='such as v5e:16x16, cpu:N (emulated), or local: the devices here (default)'
     )
     arguments.add_argument('--classes', type=int, help='number of classes; without it, the data set is loaded')
-    arguments.add_argument('--stored_size', metavar='HxW[xC]', help='of the stored images, likewise')
+    arguments.add_argument('--stored_size', metavar='HxW[xC]', help='size of the stored images, likewise')
     arguments.add_argument('--phase', help='only this phase of a regime that has several')
-    arguments.add_argument('--batch_per_device', type=int, help='in place of the config value batch_size')
+    arguments.add_argument('--batch_per_device', type=int, help='examples per device, instead of batch_size')
     arguments.add_argument(
         '--find_batch', '--find-batch', action='store_true', help='look for the largest batch per device that fits'
     )
-    arguments.add_argument('--memory_gib', type=float, help='memory of a device, where it is not known or to be less')
-    arguments.add_argument('--json', type=Path, metavar='FILE', help='write the numbers to this file too')
+    arguments.add_argument('--memory_gib', type=float, help='memory of a device, if unknown or to override it')
+    arguments.add_argument('--json', type=Path, metavar='FILE', help='also write the numbers to this file')
     options, config = command_line.parse(arguments, argv)
     for name in ('classes', 'batch_per_device', 'memory_gib'):
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UserError(f'--{name} must be positive, not {value}')
     if options.json and not options.json.parent.is_dir():
-        # Before the compiling, not after it.
+        # Fail before the compilation, not after it.
         raise UserError(f'--json {options.json}: there is no directory {str(options.json.parent)!r}')
     shape = ahead_of_time.stored_shape(options.stored_size) if options.stored_size else None
     devices, limit = absent_devices.devices(options.topology)
     if options.memory_gib:
         limit = round(options.memory_gib * 2**30)
     if options.find_batch and not limit:
-        raise UserError(f'--find_batch needs to know the memory of a device of {options.topology}: --memory_gib')
+        raise UserError(f'--find_batch needs the memory of a device of {options.topology}; set --memory_gib')
     device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
     classes = options.classes
     if classes is None or shape is None:
@@ -94,7 +94,7 @@ def _compile(compiled: Programs, phase: int, limit: int) -> ahead_of_time.Probe:
 def _search(
     programs: Callable[[int], Programs], phase: int, first: int, limit: int, config: ml_collections.ConfigDict
 ) -> list[ahead_of_time.Probe]:
-    """Every probe in the order of the search; the largest that fits last, if one does."""
+    """All probes in search order, with the largest that fits, if any, at the end."""
     probes: dict[int, ahead_of_time.Probe] = {}
 
     def fits(batch: int) -> bool:
@@ -106,7 +106,7 @@ def _search(
 
 
 def _tried(probe: ahead_of_time.Probe, forward: int) -> str:
-    """Close to its limit a compiler computes things twice instead of keeping them, so arithmetic belongs here."""
+    """The verdict on a batch and its arithmetic: close to the memory limit, the compiler recomputes values."""
     verdict = f'{"fits" if probe.fits else "does not fit"}: {_memory(probe)}'
     if probe.analysis is None:
         return verdict
@@ -127,10 +127,10 @@ def _show(
     devices: str,
     probes: list[ahead_of_time.Probe],
 ) -> dict:
-    """Print the table of a phase, for the last probe; returns the same numbers."""
+    """Print the table of a phase's last probe and return its numbers."""
     last, sizes = probes[-1], ahead_of_time.sizes(compiled, phase)
     batch = last.batch_per_device
-    verdict = 'unknown: --memory_gib says how much there is'
+    verdict = 'unknown without --memory_gib'
     if last.limit_bytes:
         verdict = f'{"yes" if last.fits else "no"}: {_memory(last)}'
     leading = [

@@ -1,8 +1,8 @@
 """Write the report of work directories, finished or not: python -m experiments.report --workdir DIR [--workdir DIR …]
 
-Reads what experiments.ablate and experiments.train wrote and makes one table of all of it; computes nothing again.
-Writes table.md, table.csv and score_vs_cost.png into the work directory, or where --output says; several work
-directories need --output, so that each keeps a report of its own.
+Makes one table of everything that experiments.ablate and experiments.train wrote; nothing is computed again. Writes
+table.md, table.csv and score_vs_cost.png into the work directory or into --output. Several work directories need
+--output, so that each keeps its own report.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ FILES = ('table.md', 'table.csv', 'score_vs_cost.png')
 
 
 def write(workdirs: Sequence[Path], output: Path) -> None:
-    """Print the tables of some work directories to standard output and write the report's files.
+    """Print the tables of the work directories to standard output and write the report's files.
 
     Args:
-        workdirs: what to report on.
+        workdirs: directories to report on.
         output: directory to write into.
 
     Raises:
@@ -32,7 +32,7 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
         console.print(tables.rich_table(view))
         console.print()
     work_directories.make(output)
-    with atomic_files.os_errors_as_user_errors(lambda: 'the results are complete, the report is not'):
+    with atomic_files.os_errors_as_user_errors(lambda: 'the results are complete, but the report is not'):
         with atomic_files.atomic_write(output / 'table.md') as stream:
             stream.write('\n'.join(map(tables.markdown, views)))
         with atomic_files.atomic_write(output / 'table.csv') as stream:
@@ -50,10 +50,10 @@ def main(argv: list[str] | None) -> None:
         required=True,
         action='append',
         type=Path,
-        help='work directory of experiments.ablate or experiments.train; several make one table',
+        help='work directory of experiments.ablate or experiments.train; repeat it to make one table of several',
     )
     arguments.add_argument(
-        '--output', type=Path, help='directory for the files (default: the work directory, if there is one)'
+        '--output', type=Path, help='directory for the files (default: the work directory, if there is only one)'
     )
     options = arguments.parse_args(argv)
     if options.output is None and len(set(options.workdir)) > 1:

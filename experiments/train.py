@@ -1,7 +1,6 @@
 """Train one model: python -m experiments.train --config FILE[:NAME=VALUE,…] --workdir DIR
 
-The same command continues a run that was interrupted. Asked to stop (SIGTERM), it saves its state and ends with exit
-status 75.
+The same command continues an interrupted run. On SIGTERM, a run saves its state and exits with status 75.
 """
 
 import argparse
@@ -50,7 +49,7 @@ def main(argv: list[str] | None) -> None:
 
 
 def dry_run(session: Session) -> dict[str, float]:
-    """Build everything, take one step on one batch, and say what that takes; nothing is written.
+    """Build everything, take one step on one batch and print what it costs; nothing is written.
 
     Returns:
         The metrics of the step.
@@ -72,14 +71,14 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
     session = Session(config, dataset, workdir)
     if is_main_process:
-        # Not before everything fits: a mistake must not claim a directory.
+        # Only after all checks: a mistake must not claim a directory.
         work_directories.claim(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
     run = loop.run(session, options.profile, interruption)
     test = run.evaluate('test')
     if not is_main_process:
         return
     with atomic_files.os_errors_as_user_errors(
-        lambda: 'the training is finished and saved, the same command writes the results'
+        lambda: 'the training is finished and saved, and the same command writes the results'
     ):
         _write(config, dataset, workdir, run, test)
     display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')
@@ -115,7 +114,7 @@ def _write(
             'trainable_parameters': run.trainable,
             'flops_per_image': cost.count_flops(backbones.create(config.backbone), run.preprocessing.size),
             'flops_counted_in': 'traced program',
-            # Of inference, as an ablation measures it; a training's own throughput is in ``result.json``.
+            # Inference throughput, which only an ablation measures; training throughput is in ``result.json``.
             'images_per_second': None,
         },
         data={

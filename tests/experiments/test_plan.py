@@ -155,7 +155,7 @@ def test_a_missing_compiler(monkeypatch):
         (['--classes', '0'], '--classes must be positive, not 0'),
         (['--memory_gib', 'nan'], '--memory_gib must be positive, not nan'),
         (['--json', 'no/such/place.json'], "there is no directory 'no/such'"),
-        ([*SIZES, '--find-batch'], '--find_batch needs to know the memory'),
+        ([*SIZES, '--find-batch'], '--find_batch needs the memory'),
         ([*SIZES, '--phase', 'finetun'], "unknown phase of the regime 'linear' 'finetun'"),
         ([*SIZES, '--config.mesh.fsdp=3'], 'a mesh of data=-1 and fsdp=3 does not fit'),
     ],
