@@ -1,4 +1,4 @@
-"""What an ablation consists of: its axes, and the cells that they span."""
+"""The axes of an ablation and the cells that they span."""
 
 import itertools
 
@@ -22,7 +22,7 @@ __all__ = ['FROZEN_REGIMES', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'default_con
 FROZEN_REGIMES = tuple(probes.TABLE)
 
 
-# Beside the axes, and what heads and trainings check themselves.
+# Keys other than the axes and those that heads and trainings check themselves.
 _CHECKS: dict[str, Check] = {
     'image_size': not_negative,
     'batch_size': positive,
@@ -42,17 +42,17 @@ def default_config() -> ml_collections.ConfigDict:
     config.regimes = ('linear', 'knn')
     config.fractions = (1.0,)
     config.seeds = (0, 1, 2)
-    config.image_size = 0  # side of every model's input; 0: what the preprocessing of its weights says
-    config.batch_size = 32  # of the frozen passes
+    config.image_size = 0  # side of every model's input; 0: as the preprocessing of its weights says
+    config.batch_size = 32  # for frozen passes
     config.calibration_images = 512  # training images for the BatchNorm statistics of random weights
     config.tap = 'pooled'  # where heads on frozen backbones take their features: see experiments.features.taps
-    config.fit = 'crop'  # how an image of other proportions is brought to a square: or 'squash', 'letterbox'
+    config.fit = 'crop'  # how images are made square; or 'squash', 'letterbox'
     config.stored_size = 256
     config.bad_files_limit = 10
     config.linear = linear.default_config()
     config.ridge = ridge.default_config()
     config.knn = knn.default_config()
-    config.training = default_training_config()  # of regimes that train the backbone
+    config.training = default_training_config()  # for regimes that train the backbone
     config.training_learning_rates = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
     return config
 
@@ -81,8 +81,8 @@ def parse_variant(text: str) -> Variant:
 def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     """All cells of a config, grouped by data set and variant.
 
-    ``scratch`` starts from random weights whatever the variant, so it is one cell per backbone; the other regimes that
-    train the backbone need pretrained ones; raw pixels have frozen regimes only.
+    ``scratch`` starts from random weights whatever the variant, so it is one cell per backbone. The other regimes that
+    train the backbone need pretrained weights. Raw pixels have frozen regimes only.
 
     Raises:
         UserError: an unknown name or a value out of range on one of the axes.

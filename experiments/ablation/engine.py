@@ -1,4 +1,4 @@
-"""Running the cells of an ablation that are not finished yet."""
+"""The ablation engine: runs the cells that are not finished yet."""
 
 import dataclasses
 import functools
@@ -31,13 +31,13 @@ class Engine:
     """Runs cells and appends each finished one to ``results.jsonl``.
 
     Args:
-        config: of the ablation (``cells.default_config``).
-        workdir: where results, predictions and unfinished work are kept.
-        load: data set by name; each is loaded only if a cell needs it.
-        store: of features that are computed already; the default one if ``None``.
+        config: the ablation's config (``cells.default_config``).
+        workdir: directory for results, predictions and unfinished work.
+        load: loads a data set by name; called only for those that a cell needs.
+        store: the feature store; the default one if ``None``.
 
     Raises:
-        UserError: the work directory is not an ablation's, or its finished cells depend on other values of the config.
+        UserError: the work directory is not an ablation's, or its finished cells depend on other config values.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Engine:
         return dataset
 
     def claim(self, cells: Sequence[Cell]) -> None:
-        """Make the work directory this config's, from now on (``growth.claim``).
+        """Assign the work directory to this config (``growth.claim``).
 
         Raises:
             UserError: weights have changed since cells of the same variant were finished.
@@ -79,10 +79,10 @@ class Engine:
         return [cell for cell in cells if cell not in finished]
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Run what is pending, data set by data set and pass by pass.
+        """Run the pending cells, grouped by data set and backbone pass.
 
         Raises:
-            UserError: a data set, a weight file or a label fraction does not work out; what is finished is kept.
+            UserError: a data set, a weight file or a label fraction cannot be used; finished cells are kept.
         """
         pending = self.pending(cells)
         for name in dict.fromkeys(cell.dataset for cell in pending):
@@ -101,7 +101,7 @@ class Engine:
                     self._run_training(dataset, cell)
 
     def _subsets(self, dataset: Dataset, cells: Sequence[Cell]) -> dict[tuple[float, int], Subset]:
-        """Every training subset, made before anything is computed, so that an impossible fraction is found at once."""
+        """Every training subset, drawn before anything is computed so that an impossible fraction fails at once."""
         return {
             (fraction, seed): Subset(seed, fraction, dataset.fraction(fraction, seed))
             for fraction, seed in dict.fromkeys((cell.fraction, cell.seed) for cell in cells)
@@ -116,7 +116,7 @@ class Engine:
                 label = backbone.label
                 bar.update(task, note=label)
                 extracted, costs = self._extract(backbone, dataset, lambda count: bar.advance(task, count))
-                # Without the examples that could not be read.
+                # Without unreadable examples.
                 seen = extracted.dataset
                 readable = {
                     key: dataclasses.replace(subset, rows=extracted.readable(subset.rows))
@@ -144,7 +144,7 @@ class Engine:
                     self._append(finished)
 
     def _run_training(self, dataset: Dataset, cell: Cell) -> None:
-        """Train once per learning rate, select on validation, and read the test split for the selected one only."""
+        """Train once per learning rate, select on validation, and read the test split only for the selected one."""
         best: tuple | None = None
         begun = growth.begin_trainings(self._workdir, cell, dataset)
         rates = self._config.training_learning_rates
@@ -187,7 +187,7 @@ class Engine:
         return config
 
     def _row(self, dataset: Dataset, seen: Dataset, cell: Cell, outcome: Outcome, costs: Costs, examples: int) -> Row:
-        """The result of one cell; its scores are written first, so a row never points to nothing.
+        """The result of one cell; its scores are written first, so a row never points to a missing file.
 
         Args:
             seen: the data set without the examples that could not be read.
@@ -208,7 +208,7 @@ class Engine:
             selected=outcome.selected,
             at_edge=outcome.at_edge,
             choices=outcome.choices,
-            # The seed draws random weights too, whatever the head makes of them.
+            # The seed also draws random weights, so the result depends on it even where the head does not.
             depends_on_seed=cell.variant.weights == RANDOM or outcome.depends_on_seed,
             costs={
                 'parameters': costs.parameters,
@@ -231,7 +231,7 @@ class Engine:
         )
 
     def _config_of(self, cell: Cell, outcome: Outcome) -> dict:
-        """Every value that a cell was run with."""
+        """All config values that a cell was run with."""
         config = self._config.to_dict()
         apart = {'backbones', 'datasets', 'regimes', 'fractions', 'seeds', 'training', 'training_learning_rates'}
         chosen = {key: value for key, value in config.items() if key not in {*apart, *FROZEN_REGIMES}}

@@ -1,4 +1,4 @@
-"""What an ablation will cost, estimated before it starts: the plan that a person sees."""
+"""The plan of an ablation with its estimated cost."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from experiments.data.model_input import input_preprocessing
 from experiments.features import taps
 from experiments.probes import linear
 
-# Shares of the speed of a large matrix product that the parts of an ablation reach, roughly.
+# Rough speed of each part of an ablation, relative to a large matrix product.
 _FORWARD_EFFICIENCY = 0.5
 _TRAINING_EFFICIENCY = 0.4
 _HEADS_EFFICIENCY = 0.2
@@ -25,7 +25,7 @@ _SECONDS_TO_COMPILE = 3.0
 
 
 def flops_per_image(variant: Variant, image_size: int) -> float:
-    """Of a forward pass of the backbone, as ``backbones.cost`` counts them."""
+    """FLOPs of the backbone's forward pass, as ``backbones.cost`` counts them."""
     if variant.backbone == PIXELS:
         return 0.0
     return float(count_flops(backbones.create(variant.backbone), _input_size(variant, image_size)))
@@ -50,7 +50,7 @@ def measured_speed() -> float:
 def table(
     pending: Sequence[Cell], planned: int, config: ml_collections.ConfigDict, load: Callable[[str], Dataset]
 ) -> Table:
-    """One row per data set and variant: passes, images, heads, trainings, and the time they may take."""
+    """One row per data set and variant: passes, images, heads, trainings and their estimated time."""
     speed = measured_speed()
     result = Table(title=f'plan: {len(pending)} of {planned} cells to run', title_justify='left')
     for column in ('data set', 'backbone · weights', 'regimes'):
@@ -73,7 +73,7 @@ def table(
         train = len(dataset.splits['train'])
         heads, examples_seen = linear.workload(
             [
-                # Seeds share what they are given where weights are not drawn and no label is left out.
+                # Seeds share one subset and its features unless they draw the weights or the labels.
                 (round(cell.fraction * train), cell.seed if variant.weights == RANDOM or cell.fraction < 1 else None)
                 for cell in frozen
                 if cell.regime == 'linear'

@@ -1,8 +1,8 @@
 """How an ablation grows in its work directory: what each finished cell depends on, and what may therefore change.
 
-The axes of a config (backbones, datasets, regimes, fractions, seeds) may change at will: cells that are finished are
-not run again, and those that the config no longer asks for stay in the results. Every other value may change as long
-as no finished cell depends on it.
+The axes of a config (backbones, datasets, regimes, fractions, seeds) may change freely: finished cells are not run
+again, and those that the config no longer asks for stay in the results. Any other value may change as long as no
+finished cell depends on it.
 """
 
 import dataclasses
@@ -24,27 +24,27 @@ from experiments.results import rows as result_rows
 from experiments.results.rows import Row
 from experiments.training.config import FREE_KEYS
 
-# Of ``config.training``, what a cell or the ablation sets itself, and what only says how the data are read; the data
-# themselves are known by their fingerprint.
+# Keys of ``config.training`` that the cell or the ablation sets, and keys that only say how data are read: the data
+# themselves are identified by their fingerprint.
 _SET_BY_CELL = (
     'dataset', 'backbone', 'weights', 'regime', 'fraction', 'seed', 'learning_rate', 'image_size', 'fit',
 )  # fmt: skip
 _READING = ('stored_size', 'bad_files_limit')
 _NOT_OF_TRAINING = frozenset(f'training.{key}' for key in (*FREE_KEYS, *_SET_BY_CELL, *_READING))
 
-# What a key stood for in versions that did not have it, where that is not its default.
+# The effective value of a key in versions that did not have it, if that is not its default.
 VALUES_BEFORE: Mapping[str, Any] = {'linear.solver': 'adamw'}
 
 
 def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Key → value of everything in a config that the number of a cell depends on.
+    """The config keys that a cell's result depends on → their values.
 
-    The batch size of frozen passes is left out: it says how a pass is computed. ``stored_size`` and what is skipped
-    are in the fingerprint of the data.
+    The batch size of frozen passes is left out: it only says how a pass is computed. ``stored_size`` and skipped files
+    are covered by the fingerprint of the data.
 
     Args:
-        cell: beside the config, its number depends on itself, on its data and on its weights.
-        config: of the ablation, nested.
+        cell: its result also depends on its own axes, its data and its weights.
+        config: the ablation's config, nested.
     """
     flat = work_directories.flatten(config)
     frozen = cell.regime in FROZEN_REGIMES
@@ -64,15 +64,15 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """Whether an ablation may go on in a work directory; nothing is written.
+    """Check that an ablation may continue in a work directory; nothing is written.
 
     Args:
-        workdir: it need not exist.
-        config: what the ablation is now.
-        rows: what is finished in it.
+        workdir: the directory; it need not exist.
+        config: the ablation's current config.
+        rows: the results of its finished cells.
 
     Raises:
-        UserError: it is not an ablation's, or a value differs that finished cells depend on (both are named).
+        UserError: it is not an ablation's, or a value that finished cells depend on differs (both are named).
     """
     earlier = work_directories.read_config(workdir)
     if earlier is not None and 'backbones' not in earlier:
@@ -94,16 +94,16 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     depend = 'depends' if len(found) == 1 else 'depend'
     raise UserError(
         f'{_count(found)} in {str(workdir)!r} {depend} on {key}, which is {_shown(before)} there and {_shown(after)} '
-        f'here{more}: {_named(each for each, _, _ in found)}; give it its earlier value, choose another --workdir, or '
-        f'remove the rows of these cells from {result_rows.RESULTS} to have them run again'
+        f'here{more}: {_named(each for each, _, _ in found)}; restore its earlier value, choose another --workdir, or '
+        f'remove the rows of these cells from {result_rows.RESULTS} to run them again'
     )
 
 
 def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row]) -> list[Row]:
-    """Whether the finished cells of a data set were computed from the data that are there now.
+    """Check that the finished cells of a data set were computed from its current data.
 
     Returns:
-        The rows, those of versions whose fingerprint left the images out with the one that they have now.
+        The rows; those of versions whose fingerprint left the images out get the current fingerprint.
 
     Raises:
         UserError: their fingerprint differs; the cells are named.
@@ -116,10 +116,10 @@ def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row]) -> list[Row
     changed = [row for row in differing if row.data['fingerprint'] != earlier]
     if changed:
         raise UserError(
-            f'the data of {dataset.name!r} have changed since they gave {_count(changed)} in {str(workdir)!r} '
+            f'the data of {dataset.name!r} have changed since they produced {_count(changed)} in {str(workdir)!r} '
             f'(fingerprint {changed[0].data["fingerprint"]} then, {fingerprint} now): '
-            f'{_named(row.cell for row in changed)}; bring the data back, choose another --workdir, or remove the rows '
-            f'of these cells from {result_rows.RESULTS} to have them run again'
+            f'{_named(row.cell for row in changed)}; restore the data, choose another --workdir, or remove the rows '
+            f'of these cells from {result_rows.RESULTS} to run them again'
         )
     return [
         dataclasses.replace(row, data={**row.data, 'fingerprint': fingerprint}) if row in differing else row
@@ -128,25 +128,25 @@ def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row]) -> list[Row
 
 
 def check_weights(workdir: Path, variants: Iterable[Variant], rows: Sequence[Row]) -> None:
-    """Whether the finished cells of some variants were computed from the weights that are there now.
+    """Check that the finished cells of some variants were computed from their current weights.
 
     Raises:
-        UserError: the file has changed; the cells are named.
+        UserError: a weight file has changed; the cells are named.
     """
     for variant in variants:
         digest = weights_digest(variant)
         changed = [row for row in rows if row.cell.variant == variant and row.weights_digest not in (None, digest)]
         if digest and changed:
             raise UserError(
-                f'the weights {variant.weights!r} have changed since they gave {_count(changed)} in {str(workdir)!r}: '
-                f'{_named(row.cell for row in changed)}; bring them back, give the new ones another name, '
-                f'choose another --workdir, or remove the rows of these cells from {result_rows.RESULTS} to have them '
-                'run again'
+                f'the weights {variant.weights!r} have changed since they produced {_count(changed)} in '
+                f'{str(workdir)!r}: {_named(row.cell for row in changed)}; restore them, give the new ones another '
+                f'name, choose another --workdir, or remove the rows of these cells from {result_rows.RESULTS} to run '
+                'them again'
             )
 
 
 def weights_digest(variant: Variant) -> str | None:
-    """SHA-256 of a variant's file of weights; ``None`` where it has none on this machine, or several."""
+    """SHA-256 of a variant's weight file; ``None`` unless it is one file on this machine."""
     if variant.backbone == PIXELS or variant.weights == RANDOM or variant.weights.startswith('hf:'):
         return None  # a hub is asked once, when the weights are loaded
     path = sources.resolve(variant.weights)
@@ -159,26 +159,26 @@ def weights_digest(variant: Variant) -> str | None:
 
 
 def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], rows: Sequence[Row]) -> None:
-    """Make a work directory this config's, from now on.
+    """Assign a work directory to this config.
 
-    Trainings that were begun with values that have changed since begin again.
+    Unfinished trainings start over if values that they depend on have changed.
 
     Args:
         workdir: the directory.
-        config: what the ablation is now; ``check`` had nothing against it.
+        config: the ablation's current config, which ``check`` has accepted.
         planned: its cells.
-        rows: what is finished in the directory.
+        rows: the results of the directory's finished cells.
 
     Raises:
-        UserError: the directory cannot be made or written.
-        OSError: the disk refuses later.
+        UserError: the directory cannot be created or written to.
+        OSError: a later write fails.
     """
     work_directories.make(workdir)
     earlier, now = work_directories.read_config(workdir), work_directories.as_read_back(config)
     if earlier == now:
         return
     if earlier is not None:
-        # Rows of older versions lean on config.json: they are written out in full before it changes.
+        # Rows of older versions rely on config.json, so they are written out in full before it changes.
         if rows:
             result_rows.write(workdir, rows)
         finished = {row.cell for row in rows}
@@ -187,33 +187,33 @@ def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], row
         for path in begun:
             shutil.rmtree(path)
         if begun:
-            display.console.print(f'{len(begun)} unfinished trainings begin again: their values changed')
+            display.console.print(f'{len(begun)} unfinished trainings start over: their values changed')
     work_directories.write_config(workdir, now)
 
 
 def trainings(workdir: Path, cell: Cell) -> Path:
-    """Where the trainings of a cell, one per learning rate, have their checkpoints."""
+    """The checkpoint directory of a cell's trainings, one per learning rate."""
     return workdir / 'trainings' / cell.key()
 
 
 def begin_trainings(workdir: Path, cell: Cell, dataset: Dataset) -> Path:
-    """``trainings``, without what was begun on other data of the same name.
+    """Prepare ``trainings``, discarding anything trained on other data of the same name.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the directory cannot be written.
     """
     directory = trainings(workdir, cell)
     file, data = directory / 'data.json', {'fingerprint': dataset.fingerprint()}
-    # Versions before this file did not write it: theirs go on.
+    # Earlier versions did not write this file; their trainings continue.
     if file.exists() and json.loads(file.read_text()) != data:
         shutil.rmtree(directory)
-        display.console.print(f'{cell.label} begins again: its data changed')
+        display.console.print(f'{cell.label} starts over: its data changed')
     atomic_files.write_json(file, data)
     return directory
 
 
 def _differences(cell: Cell, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Key → values of what a cell depends on and that differs; a key that one side does not have has its default."""
+    """The keys that a cell depends on and that differ → both values; a key missing on one side has its default."""
     defaults = dependencies(cell, _default_config())
     before, after = dependencies(cell, earlier), dependencies(cell, now)
     absent = object()
@@ -223,7 +223,7 @@ def _differences(cell: Cell, earlier: Mapping[str, Any], now: Mapping[str, Any])
             before.get(key, VALUES_BEFORE.get(key, defaults.get(key, absent))),
             after.get(key, defaults.get(key, absent)),
         )
-        # A value that only one side has, and that has no default, is one that this version no longer knows.
+        # A key on one side only and without a default is one that this version no longer knows.
         if absent not in values and values[0] != values[1]:
             found[key] = values
     return found

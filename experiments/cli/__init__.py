@@ -1,1 +1,1 @@
-"""What the commands share: arguments, config files, work directories, what a person sees."""
+"""Code shared by the commands: arguments, config files, work directories, terminal output."""

@@ -1,4 +1,4 @@
-"""Files that a reader never sees half of: written to a temporary name, then renamed."""
+"""Files that are never seen half written: written under a temporary name, then renamed."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from backbones.errors import UserError
 
 @contextmanager
 def atomic_write(path: Path, mode: str = 'w') -> Generator[IO]:
-    """Open a file for writing that appears under its name only when everything is written."""
+    """Open a file for writing; it appears under its name only once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
@@ -26,19 +26,19 @@ def atomic_write(path: Path, mode: str = 'w') -> Generator[IO]:
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = str(path)  # a full disk does not say where
+            error.filename = str(path)  # the error of a full disk names no file
         raise
 
 
 @contextmanager
 def os_errors_as_user_errors(context: Callable[[], str]) -> Generator[None]:
-    """Errors of the operating system (no space left, no permission, ...) become one line for the user.
+    """Turn operating-system errors (no space left, no permission, …) into one line for the user.
 
     Args:
-        context: what to add: what they mean for the work that is done.
+        context: says what the error means for the work done so far.
 
     Raises:
-        UserError: instead of ``OSError``; names the file where that is known, and the reason.
+        UserError: instead of ``OSError``; names the file, if known, and the reason.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""What every command shares: its arguments, its config, and how it ends.
+"""Arguments, config and exit status, common to all commands.
 
-Bad input ends with one line on standard error and exit status 2; whatever was computed before is on disk already.
+Bad input ends with one line on standard error and exit status 2; everything computed before is already on disk.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from experiments.cli.exit_status import EXIT_STATUS, Preempted
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line, as all others; ``--help`` shows the usage."""
+    """A parser whose errors are one line, like all others; ``--help`` shows the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f'error: {message} (see --help)\n')
 
 
 def parser(description: str, config: bool = True, workdir: bool = True) -> argparse.ArgumentParser:
-    """The arguments that all commands take."""
+    """A parser with the arguments that all commands take."""
     result = _Parser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -49,25 +49,25 @@ def parser(description: str, config: bool = True, workdir: bool = True) -> argpa
 
 
 def add_data_directory(arguments: argparse.ArgumentParser) -> None:
-    """``--data_dir``, for commands that read data sets."""
+    """Add ``--data_dir``, for commands that read data sets."""
     arguments.add_argument(
         '--data_dir',
         type=Path,
-        help='where prepared TFDS data sets lie (default: TFDS_DATA_DIR, ~/tensorflow_datasets)',
+        help='directory of prepared TFDS data sets (default: TFDS_DATA_DIR, ~/tensorflow_datasets)',
     )
 
 
 def add_processes(arguments: argparse.ArgumentParser) -> None:
-    """How several processes find each other, for commands that run on several machines."""
+    """Add the arguments by which processes find each other, for commands that run on several machines."""
     group = arguments.add_argument_group('several processes')
     group.add_argument(
         '--distributed',
         action='store_true',
-        help='this is one of several processes; SLURM, Cloud TPU, GKE and Open MPI say which',
+        help='this is one of several processes; SLURM, Cloud TPU, GKE and Open MPI provide the details',
     )
-    group.add_argument('--coordinator_address', metavar='HOST:PORT', help='of process 0, where no cluster says it')
-    group.add_argument('--num_processes', type=int, help='how many there are')
-    group.add_argument('--process_id', type=int, help='which of them this is, from 0')
+    group.add_argument('--coordinator_address', metavar='HOST:PORT', help='address of process 0, if no cluster provides it')
+    group.add_argument('--num_processes', type=int, help='number of processes')
+    group.add_argument('--process_id', type=int, help='index of this process, from 0')
 
 
 def parse(
@@ -76,7 +76,7 @@ def parse(
     """Parse the command line and load the config with its overrides.
 
     Raises:
-        UserError: the config cannot be loaded, or an override names no value of it or has the wrong type.
+        UserError: the config cannot be loaded, or an override names an unknown key or has the wrong type.
     """
     options, rest = arguments.parse_known_args(argv)
     overrides = []
@@ -100,10 +100,10 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     """``FILE`` or ``FILE:name=value,name=value``: the ``get_config`` of a Python file, called with the arguments.
 
     A piece without ``=`` continues the value before it, so ``backbones=resnet50,vit_small_patch16`` is one argument.
-    An argument that ``get_config`` annotates with ``int``, ``float`` or ``bool`` is given as one.
+    An argument that ``get_config`` annotates with ``int``, ``float`` or ``bool`` is converted to that type.
 
     Raises:
-        UserError: no such file, no ``get_config`` in it, an argument that it does not take, or one of another type.
+        UserError: no such file, no ``get_config`` in it, an argument that it does not take, or one of the wrong type.
     """
     file, _, text = spec.partition(':')
     path = Path(file)
@@ -136,7 +136,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
 
 
 def _typed(name: str, text: str, kind: type) -> object:
-    """An argument as its annotation says; a text without one."""
+    """An argument converted to its annotated type; without an annotation, it stays text."""
     try:
         if kind is bool:
             return {'true': True, 'false': False}[text.lower()]
@@ -147,7 +147,7 @@ def _typed(name: str, text: str, kind: type) -> object:
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
-    """Change one value of a config, in place; the type of the value stays what it was.
+    """Change one value of a config in place; its type stays the same.
 
     Raises:
         UserError: there is no such key, or the text does not fit the type of the value.
@@ -172,7 +172,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     try:
         if isinstance(present, tuple):
             value = _tuple_like(present, value, text)
-        # The config itself takes None for anything and True for a number.
+        # ConfigDict itself accepts None for anything and True for a number.
         if present is not None and (value is None or isinstance(value, bool) != isinstance(present, bool)):
             raise TypeError
         node[last] = value
@@ -183,7 +183,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
 
 
 def _tuple_like(present: tuple, value: object, text: str) -> tuple:
-    """The value as a tuple whose items have the type of those that are there."""
+    """The value as a tuple whose items have the type of the present ones."""
     kinds = {type(item) for item in present}
     if isinstance(value, str):
         items = tuple(value.split(','))

@@ -166,8 +166,8 @@ class TestData:
         run(pixels(), tmp_path)
         other = make_dataset('digits', seed=1)
         message = (
-            rf"the data of 'digits' have changed since they gave 1 finished cell in .* \(fingerprint \w+ then, "
-            rf'{other.fingerprint()} now\): digits · pixels · knn · fraction 1 · seed 0; bring the data back'
+            rf"the data of 'digits' have changed since they produced 1 finished cell in .* \(fingerprint \w+ then, "
+            rf'{other.fingerprint()} now\): digits · pixels · knn · fraction 1 · seed 0; restore the data'
         )
         with pytest.raises(UserError, match=message):
             run(pixels(seeds=(0, 1)), tmp_path, other)
@@ -186,7 +186,7 @@ class TestData:
         assert first == dataclasses.replace(row, data={**row.data, 'fingerprint': dataset.fingerprint()})
         assert second == other
         named = dataclasses.replace(row, data={**row.data, 'fingerprint': 'another'})
-        with pytest.raises(UserError, match='have changed since they gave 1 finished cell'):
+        with pytest.raises(UserError, match='have changed since they produced 1 finished cell'):
             growth.check_data(tmp_path, dataset, [row, named])
 
     def test_other_data_sets_do_not_matter(self, tmp_path):
@@ -217,7 +217,7 @@ class TestWeights:
         row = make_row(cell=Cell('digits', variant, 'linear', 1.0, 0), weights_digest=growth.weights_digest(variant))
         growth.check_weights(tmp_path, {variant}, [row])
         file.write_bytes(b'two')
-        with pytest.raises(UserError, match=r'the weights .* have changed since they gave 1 finished cell .*: digits'):
+        with pytest.raises(UserError, match=r'the weights .* have changed since they produced 1 finished cell .*: digits'):
             growth.check_weights(tmp_path, {variant}, [row])
         growth.check_weights(tmp_path, {variant}, [dataclasses.replace(row, weights_digest=None)])
         growth.check_weights(tmp_path, {Variant('vit_micro', 'random')}, [row])
