@@ -77,8 +77,8 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     earlier = work_directories.read_config(workdir)
     if earlier is not None and 'backbones' not in earlier:
         raise UserError(
-            f"the work directory {str(workdir)!r} belongs to another config (without the key 'backbones', so not of "
-            'an ablation); choose another --workdir'
+            f"the work directory {str(workdir)!r} belongs to another config (without the key 'backbones', so not "
+            "an ablation's); choose another --workdir"
         )
     now = work_directories.as_read_back(config)
     differing: dict[str, list[tuple[Cell, Any, Any]]] = {}

@@ -65,7 +65,9 @@ def add_processes(arguments: argparse.ArgumentParser) -> None:
         action='store_true',
         help='this is one of several processes; SLURM, Cloud TPU, GKE and Open MPI provide the details',
     )
-    group.add_argument('--coordinator_address', metavar='HOST:PORT', help='address of process 0, if no cluster provides it')
+    group.add_argument(
+        '--coordinator_address', metavar='HOST:PORT', help='address of process 0, if no cluster provides it'
+    )
     group.add_argument('--num_processes', type=int, help='number of processes')
     group.add_argument('--process_id', type=int, help='index of this process, from 0')
 

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress, and the table of what trains."""
+"""Terminal output: progress bars and the table of what trains."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-if TYPE_CHECKING:  # it imports JAX, which the commands that only read results do without
+if TYPE_CHECKING:  # it imports JAX, which commands that only read results do not need
     from backbones.freezing import Row
 
 
@@ -22,7 +22,7 @@ console = make_console(stderr=True)
 
 
 def progress() -> Progress:
-    """A progress bar on standard error with counts, times and a free text."""
+    """A progress bar on standard error with counts, times and a note."""
     return Progress(
         TextColumn('{task.description}'),
         BarColumn(bar_width=24),
@@ -36,7 +36,7 @@ def progress() -> Progress:
 
 
 def freeze_table(title: str, rows: 'Sequence[Row]') -> Table:
-    """Pattern → leaves, parameters and state, with the sum of what trains."""
+    """A table of every pattern's state, leaves and parameters, with the number that train."""
     table = Table(title=title, title_justify='left')
     table.add_column('pattern')
     table.add_column('state')

@@ -1,4 +1,4 @@
-"""What the numbers of a run may depend on beside its config."""
+"""Versions that a run's numbers may depend on besides its config."""
 
 import importlib.metadata
 import platform
@@ -9,7 +9,7 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
 def versions() -> dict[str, str]:
-    """Releases of Python and the packages, and the devices, as they stand in every row of the results."""
+    """Versions of Python and the packages, and the devices, as recorded in every result row."""
     return {
         'python': platform.python_version(),
         **{package: importlib.metadata.version(package) for package in _PACKAGES},

@@ -1,4 +1,4 @@
-"""A work directory: made, checked, and claimed by one config."""
+"""Work directories: each belongs to one config."""
 
 import json
 import tempfile
@@ -13,10 +13,10 @@ CONFIG = 'config.json'
 
 
 def make(path: Path) -> Path:
-    """Create the work directory if need be and make sure that it can be written.
+    """Create the work directory if necessary and check that it is writable.
 
     Raises:
-        UserError: it can't be made or written.
+        UserError: it cannot be created or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def make(path: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
-    """The config that a work directory belongs to; ``None`` where it belongs to none.
+    """The config that a work directory belongs to; ``None`` if it belongs to none.
 
     Raises:
         UserError: ``config.json`` is damaged.
@@ -39,27 +39,26 @@ def read_config(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
-        raise UserError(f'{file} is no JSON file; choose another --workdir') from None
+        raise UserError(f'{file} is not a JSON file; choose another --workdir') from None
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
-    """Make a work directory this config's, whatever it was before.
+    """Assign a work directory to this config, whatever it belonged to before.
 
     Raises:
-        OSError: the disk refuses; the config that was there is still there.
+        OSError: it cannot be written; the earlier config is kept.
     """
     write_json(path / CONFIG, as_read_back(config))
 
 
 def check(path: Path, config: dict, free: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> None:
-    """Whether a work directory is free or already this config's; nothing is written.
+    """Check that a work directory is free or already belongs to this config; nothing is written.
 
     Args:
         path: the directory; it need not exist.
-        config: what a run in it does.
+        config: the config of the run.
         free: keys such as ``mesh.fsdp`` whose values may differ from those of earlier runs in it.
-        defaults: a config whose values stand for keys that the directory's config does not have: those that came with
-            a later version.
+        defaults: values of the keys that the directory's config lacks because a later version added them.
 
     Raises:
         UserError: it belongs to another config (the differing keys are named).
@@ -88,16 +87,16 @@ def check(path: Path, config: dict, free: Collection[str] = (), defaults: Mappin
 
 
 def claim(path: Path, config: dict, free: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> Path:
-    """Make the work directory this config's, or check that it already is.
+    """Assign the work directory to this config, or check that it already belongs to it.
 
     Args:
         path: the directory.
-        config: what a run in it does.
+        config: the config of the run.
         free: see ``check``.
         defaults: see ``check``.
 
     Raises:
-        UserError: it can't be written, or belongs to another config (the differing keys are named).
+        UserError: it cannot be written to, or belongs to another config (the differing keys are named).
     """
     make(path)
     check(path, config, free, defaults)

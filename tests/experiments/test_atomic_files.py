@@ -175,7 +175,7 @@ def test_configs_share_a_work_directory_exactly_if_they_are_equal(tmp_path_facto
 
 def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / 'config.json').write_text('{"seed": ')
-    with pytest.raises(UserError, match=r'config\.json is no JSON file; choose another --workdir'):
+    with pytest.raises(UserError, match=r'config\.json is not a JSON file; choose another --workdir'):
         work_directories.claim(tmp_path, CONFIG)
 
 

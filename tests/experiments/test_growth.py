@@ -217,7 +217,9 @@ class TestWeights:
         row = make_row(cell=Cell('digits', variant, 'linear', 1.0, 0), weights_digest=growth.weights_digest(variant))
         growth.check_weights(tmp_path, {variant}, [row])
         file.write_bytes(b'two')
-        with pytest.raises(UserError, match=r'the weights .* have changed since they produced 1 finished cell .*: digits'):
+        with pytest.raises(
+            UserError, match=r'the weights .* have changed since they produced 1 finished cell .*: digits'
+        ):
             growth.check_weights(tmp_path, {variant}, [row])
         growth.check_weights(tmp_path, {variant}, [dataclasses.replace(row, weights_digest=None)])
         growth.check_weights(tmp_path, {Variant('vit_micro', 'random')}, [row])
