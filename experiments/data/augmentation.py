@@ -1,6 +1,6 @@
-"""Random changes of training images on the device, from an explicit key.
+"""Random augmentation of training images on the device, from an explicit key.
 
-What moves whole pixels or mixes images is cheap there; RandAugment's chain of image operations runs on the host
+Moving whole pixels and mixing images are cheap there; RandAugment's chain of image operations runs on the host
 (``experiments.data.random_augment``).
 """
 
@@ -25,7 +25,7 @@ def random_flip(
 def random_shift(
     key: Key[Array, ''], images: UInt8[Array, 'batch height width channels'], pixels: int
 ) -> UInt8[Array, 'batch height width channels']:
-    """Pad with zeros and cut the original size out at a random place: shifts of up to ``pixels`` either way."""
+    """Pad with zeros and crop to the original size at a random position: shifts of up to ``pixels`` either way."""
     padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
     offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pixels + 1)
 
@@ -42,15 +42,15 @@ def random_resized_crop(
     smallest: float,
     ratios: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> UInt8[Array, 'batch size size channels']:
-    """Cut a random part out of each image and bring it to a square, bilinear and anti-aliased.
+    """Crop a random part of each image and resize it to a square, bilinear and anti-aliased.
 
-    Source: Szegedy et al. 2015, section 6; torchvision's ``RandomResizedCrop``, but a part that does not fit is
+    Source: Szegedy et al. 2015, section 6; torchvision's ``RandomResizedCrop``, but a crop that does not fit is
     shortened to the image's side instead of being drawn again.
 
     Args:
         size: side of the result in pixels.
-        smallest: smallest share of the area that a part covers; the largest is 1.
-        ratios: smallest and largest width as a multiple of the height, drawn evenly on a logarithmic scale.
+        smallest: smallest share of the image area that a crop covers; the largest is 1.
+        ratios: smallest and largest ratio of width to height, drawn uniformly on a logarithmic scale.
     """
     batch, height, width, channels = images.shape
     area_key, ratio_key, place_key = jax.random.split(key, 3)
@@ -78,10 +78,10 @@ def augment(
     crop_scale: float = 0.0,
     size: int = 0,
 ) -> UInt8[Array, 'batch new_height new_width channels']:
-    """Flip, shift and crop, each if asked for.
+    """Flip, shift and crop, each if enabled.
 
     Args:
-        crop_scale: smallest share of the area of a random resized crop; 0: none.
+        crop_scale: smallest share of the image area that a random resized crop covers; 0: no crop.
         size: side of the cropped images in pixels.
     """
     flip_key, shift_key = jax.random.split(key)
@@ -95,7 +95,7 @@ def augment(
 
 
 def _swap_neighbours(x: Array) -> Array:
-    """Examples 0 and 1 change places, 2 and 3 …: partners stay on their device where devices hold whole pairs."""
+    """Swap examples 0 and 1, 2 and 3, …; nothing moves between devices that hold whole pairs."""
     return x.reshape(x.shape[0] // 2, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 

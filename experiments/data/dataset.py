@@ -17,7 +17,7 @@ TEST_SHARE = 0.2
 
 
 class Images(Protocol):
-    """Pixels that are read by index: an array in memory, or files decoded when they are asked for."""
+    """Pixels that are read by index: an array in memory, or files decoded on demand."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...  # noqa: D102
@@ -29,18 +29,18 @@ class Images(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images with what is to be predicted of them, and how they are split.
+    """Images, their targets and their splits.
 
     Attributes:
-        name: as it was asked for, such as ``tfds:cifar10``.
+        name: as requested, such as ``tfds:cifar10``.
         images: ``uint8[examples, height, width, 1 or 3]``, read by an array of indices.
-        targets: what a task predicts; of classification ``int32[examples]``, from 0 to ``len(classes) - 1``.
+        targets: what a task predicts; for classification ``int32[examples]``, from 0 to ``len(classes) - 1``.
         ids: one stable name per example; it never depends on the order of reading.
         classes: one name per class.
-        splits: ``'train'``, ``'validation'`` and ``'test'`` → sorted indices; disjoint, together all examples.
+        splits: ``'train'``, ``'validation'`` and ``'test'`` → sorted indices; disjoint, covering all readable examples.
         provenance: one sentence on where the examples and the splits come from; it goes into every result.
         skipped: ``(name, reason)`` of every file or record that could not be read.
-        groups: ``int32[examples]``, from 0: what label fractions are stratified by where it is not the targets.
+        groups: ``int32[examples]``, from 0: what label fractions are stratified by, if not the targets.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Dataset:
                 )
 
     def fraction(self, fraction: float, seed: int) -> Int[np.ndarray, ' chosen']:
-        """A random share of the training split, stratified by the groups or else by the classes.
+        """A random share of the training split, stratified by groups or, without them, by classes.
 
         Raises:
             UserError: see ``stratified_fraction``.
@@ -77,19 +77,19 @@ class Dataset:
         return stratified_fraction(self.groups, self.splits['train'], fraction, seed, int(self.groups.max()) + 1)
 
     def fingerprint(self) -> str:
-        """A hash of what is in the data set and how it is split: equal data give equal text.
+        """A hash of the data set's content and splits: equal data give an equal hash.
 
-        Nothing is decoded for it: pixels count where they are in memory, and of images that are decoded when they are
-        read, the bytes of their files or records.
+        Nothing is decoded for it: images in memory are hashed by their pixels, images decoded on demand by the bytes
+        of their files or records.
         """
         return self._fingerprint
 
     def earlier_fingerprint(self) -> str:
-        """``fingerprint`` as it was before it covered images that are decoded when they are read: without them."""
+        """``fingerprint`` of earlier versions, which did not cover images decoded on demand."""
         return self._hashed(b'')
 
     def content_digest(self) -> str:
-        """SHA-256 of the images alone, in their order: whatever names, labels and splits they have."""
+        """SHA-256 of the images alone, in order, whatever their names, labels and splits."""
         return self._content_digest
 
     @functools.cached_property
@@ -109,10 +109,10 @@ class Dataset:
         return digest.hexdigest()
 
     def without(self, unreadable: Mapping[int, str]) -> 'Dataset':
-        """The same with some examples in no split, because they could not be read; indices stay what they are.
+        """The same data set with its unreadable examples in no split; indices do not change.
 
         Args:
-            unreadable: index → reason; it is added to ``skipped``, and to the provenance as a number.
+            unreadable: index → reason; added to ``skipped``, and their number to the provenance.
 
         Raises:
             UserError: a split is left without examples.
@@ -133,7 +133,7 @@ class Dataset:
         return self._hashed(b'' if content is None else content.encode())
 
     def _hashed(self, content: bytes) -> str:
-        """A hash of names, targets, splits and pixels in memory, or of the content of others."""
+        """A hash of names, targets, splits and the pixels in memory, or else ``content``."""
         digest = hashlib.sha256()
         digest.update('\n'.join(self.ids).encode())
         digest.update(self.targets.astype(np.int32).tobytes())
@@ -149,7 +149,7 @@ class Dataset:
 
 
 def hash_order(ids: tuple[str, ...], seed: int) -> Int[np.ndarray, ' examples']:
-    """Indices ordered by a hash of seed and id: an order that a new or a missing example hardly disturbs."""
+    """Indices ordered by a hash of seed and id: an order that a new or missing example hardly disturbs."""
     keys = [hashlib.sha256(f'{seed}:{example}'.encode()).digest() for example in ids]
     return np.array(sorted(range(len(ids)), key=keys.__getitem__), np.int64)
 
@@ -157,11 +157,11 @@ def hash_order(ids: tuple[str, ...], seed: int) -> Int[np.ndarray, ' examples']:
 def stratified_shares(
     labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], shares: Mapping[str, float], rest: str, seed: int
 ) -> dict[str, Int[np.ndarray, ' subset']]:
-    """Deal the examples of every class out by the order of their hash.
+    """Divide the examples of every class in the order of their hash.
 
     Args:
         shares: name → share of each class, rounded to whole examples; every class keeps at least one for ``rest``.
-        rest: name of what is left.
+        rest: name of the part that gets the remaining examples.
         seed: part of the hash.
     """
     order = hash_order(ids, seed)
@@ -180,7 +180,7 @@ def stratified_shares(
 def split_by_hash(
     labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], seed: int = 0
 ) -> tuple[dict[str, Int[np.ndarray, ' subset']], str]:
-    """Train, validation and test for data without an official test split, and the sentence that says so."""
+    """Train, validation and test splits for data without an official test split, and a description of them."""
     shares = {'test': TEST_SHARE, 'validation': VALIDATION_SHARE}
     how = f'split by a hash of the example id, stratified: {TEST_SHARE:.0%} test, {VALIDATION_SHARE:.0%} validation'
     return stratified_shares(labels, ids, shares, 'train', seed), how
@@ -189,10 +189,10 @@ def split_by_hash(
 def split_off_validation(
     labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], test: np.ndarray, seed: int = 0
 ) -> tuple[dict[str, Int[np.ndarray, ' subset']], str]:
-    """Validation taken from the training examples of data with an official test split.
+    """A validation split from the training examples of data with an official test split.
 
     Args:
-        test: ``bool[examples]``, which ones are the official test split.
+        test: ``bool[examples]``, true for the official test split.
     """
     training = np.flatnonzero(~test)
     parts = stratified_shares(
@@ -206,10 +206,10 @@ def split_off_validation(
 def official_splits(
     labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], names: np.ndarray, seed: int = 0
 ) -> tuple[dict[str, Int[np.ndarray, ' subset']], str]:
-    """The splits that the data come with, completed where they lack one.
+    """The data's own splits, with missing ones added.
 
-    A validation split without a test split serves as the test split, as is usual for data whose test labels are kept
-    back; the validation split is then taken from the training examples.
+    A validation split without a test split serves as the test split, as is usual for data whose test labels are
+    withheld; the validation split is then taken from the training examples.
 
     Args:
         names: ``str[examples]``: ``'train'``, ``'validation'`` or ``'test'`` of each example.
@@ -244,7 +244,7 @@ def stratified_fraction(
     if empty:
         label, available = min(empty, key=lambda each: each[1])
         if available:
-            # Exactly half an example is rounded down to none: the next number of two digits above it.
+            # Exactly half an example rounds down to none, so take the next two-digit number above it.
             digits = decimal.Context(prec=2, rounding=decimal.ROUND_DOWN)
             smallest = digits.next_plus(digits.divide(decimal.Decimal('0.5'), available))
             needed = f'the smallest fraction that works is {smallest}'

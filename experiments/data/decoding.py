@@ -1,4 +1,4 @@
-"""Decoding image files to uint8 RGB, in threads (PIL releases Python's lock while it decodes)."""
+"""Decoding image files to uint8 RGB, in threads (PIL releases the GIL while it decodes)."""
 
 import hashlib
 import math
@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from backbones.preprocessing import LETTERBOX_GREY
 
-# Data sets up to this many bytes are decoded once and kept; larger ones are decoded whenever they are read.
+# Data sets up to this many bytes are decoded once and kept; larger ones are decoded on every read.
 MEMORY_LIMIT = 2 << 30
 
 
@@ -23,10 +23,10 @@ def worker_count() -> int:
 
 
 def fit_to_square(image: Image.Image, size: int, fit: str = 'crop') -> UInt8[np.ndarray, 'size size 3']:
-    """RGB brought to a square (bicubic); the orientation tag of cameras is applied.
+    """Convert an image to RGB, apply its orientation tag and make it square (bicubic).
 
     Args:
-        fit: ``'crop'`` (the centre), ``'squash'`` or ``'letterbox'`` (grey borders), as ``Preprocessing`` has it.
+        fit: ``'crop'`` (the centre), ``'squash'`` or ``'letterbox'`` (grey borders), as in ``Preprocessing``.
     """
     image = ImageOps.exif_transpose(image).convert('RGB')
     square, method = (size, size), Image.Resampling.BICUBIC
@@ -43,7 +43,7 @@ def fits_in_memory(shape: tuple[int, ...]) -> bool:
 
 
 def content_digest(encoded: Iterable[str | bytes], **decoding: object) -> str:
-    """A digest of images that are decoded when they are read, without decoding them.
+    """A digest of images that are decoded on demand, without decoding them.
 
     Args:
         encoded: a digest of the bytes of each file or record, in the order of the examples.
@@ -61,7 +61,7 @@ class DecodedImages:
 
     Attributes:
         shape: ``(examples, height, width, channels)`` of everything that can be read.
-        content: a digest of the encoded images and of how they are decoded; ``None`` where nobody made one.
+        content: a digest of the encoded images and of how they are decoded; ``None`` if there is none.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class DecodedImages:
         def fill(slot: int) -> None:
             out[slot] = self._read(int(indices[slot]))
 
-        if len(indices) == 1:  # whoever reads one by one has threads of their own
+        if len(indices) == 1:  # callers that read one at a time have their own threads
             fill(0)
             return out
         with ThreadPoolExecutor(worker_count()) as pool:
@@ -89,7 +89,7 @@ class DecodedImages:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Names of the modules whose code says what the pixels are."""
+        """Names of the modules whose code determines the pixels."""
         return __name__, getattr(self._read, '__module__', None) or type(self._read).__module__
 
     @property
@@ -98,11 +98,11 @@ class DecodedImages:
         return fits_in_memory(self.shape)
 
     def in_memory_if_small(self) -> 'DecodedImages | UInt8[np.ndarray, "examples height width channels"]':
-        """All images as one array where they fit into ``MEMORY_LIMIT`` bytes."""
+        """All images as one array, if they fit into ``MEMORY_LIMIT`` bytes."""
         return self[np.arange(self.shape[0])] if self.fits_in_memory else self
 
     def decode_all(self) -> tuple[UInt8[np.ndarray, 'examples height width channels'], dict[int, Exception]]:
-        """All images as one array, and the error of each one that cannot be read (its pixels are anything)."""
+        """All images as one array, and the error of each one that cannot be read (its pixels are undefined)."""
         out, errors = np.empty(self.shape, np.uint8), {}
 
         def fill(index: int) -> None:

@@ -1,7 +1,7 @@
-"""``folder:PATH``: one's own images, a folder per class.
+"""``folder:PATH``: the user's own images, one folder per class.
 
-Either ``PATH/train/CLASS/*`` beside ``PATH/test/CLASS/*`` and ``PATH/validation/CLASS/*`` (or ``val``; what is not
-there is split off), or just ``PATH/CLASS/*``, which is split by a hash of the file's path below ``PATH``.
+Either ``PATH/train/CLASS/*`` with ``PATH/test/CLASS/*`` and ``PATH/validation/CLASS/*`` (or ``val``; missing splits
+are split off), or just ``PATH/CLASS/*``, which is split by a hash of the file's path below ``PATH``.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ _TURNED = (-1, -1)  # stands for the size of an image with a camera's orientatio
 def load(path: str, image_size: int, bad_files_limit: int, fit: str = 'crop') -> Dataset:
     """Read a folder of images.
 
-    Images that all have one size keep it; others are brought to squares of ``image_size`` pixels.
+    Images that all have one size keep it; otherwise all become squares of ``image_size`` pixels.
 
     Args:
         path: the folder.
         image_size: side in pixels of the stored squares.
         bad_files_limit: unreadable files are named, counted and skipped up to this number.
-        fit: how images of several sizes are brought to one (``decoding.fit_to_square``).
+        fit: how images of several sizes are made square (``decoding.fit_to_square``).
 
     Raises:
         UserError: no such folder, no images in it, fewer than two classes, a class of the test images that has no
@@ -79,7 +79,7 @@ def load(path: str, image_size: int, bad_files_limit: int, fit: str = 'crop') ->
     def read(index: int) -> np.ndarray:
         file = files[index][2]
         known, content = checked[file], file.read_bytes()
-        # The stamp is cheap, and a file that was copied back has another one.
+        # The stamp is cheap to compare, but a restored copy has another one.
         if _stamp(file) != known.stamp and hashlib.sha256(content).digest() != known.digest:
             raise UserError('the file has changed since the data set was loaded; start again')
         with Image.open(io.BytesIO(content)) as image:
@@ -93,7 +93,7 @@ def load(path: str, image_size: int, bad_files_limit: int, fit: str = 'crop') ->
 
 
 def _list_images(root: Path) -> list[tuple[str, str, Path]]:
-    """``(split, class, file)`` of every image, sorted; the split is empty where the folders name none."""
+    """``(split, class, file)`` of every image, sorted; the split is empty if the folders name none."""
     tops = {each.name for each in root.iterdir() if each.is_dir() and not each.name.startswith('.')}
     prefixes = [(split, root / name) for name, split in SPLIT_FOLDERS.items() if name in tops]
     if 'train' not in tops:
@@ -112,7 +112,7 @@ def _list_images(root: Path) -> list[tuple[str, str, Path]]:
 
 
 class _Checked(NamedTuple):
-    """A good file: the size of its image, the digest of its bytes, and what would change with them."""
+    """A readable file: the size of its image, the digest of its bytes, and a stamp that changes with them."""
 
     size: tuple[int, int]
     digest: bytes
@@ -125,7 +125,7 @@ def _stamp(file: Path) -> tuple[int, ...]:
 
 
 def _check_all(files: list[Path]) -> tuple[dict[Path, _Checked], dict[Path, str]]:
-    """Decode every file once: what is known of the good ones, the reasons against the bad ones."""
+    """Decode every file once: what is known of the readable ones, and why the others cannot be read."""
     good, bad = {}, {}
     with ThreadPoolExecutor(worker_count()) as pool, display.progress() as bar:
         task = bar.add_task('checking images', total=len(files), note='')
@@ -150,7 +150,7 @@ def _check(file: Path) -> _Checked | str:
             with Image.open(io.BytesIO(content)) as image:
                 turned = image.getexif().get(0x0112, 1) > 1
                 image.convert('RGB')
-                # Only fit_to_square applies the tag, so such an image must not be stored in its own size.
+                # Only fit_to_square applies the tag, so such an image must not be stored at its own size.
                 return _Checked(_TURNED if turned else image.size, digest, stamp)
     except Exception as error:  # decoders raise all kinds of errors on damaged files
         return unreadable.reason(error, str(file))

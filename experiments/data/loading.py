@@ -14,10 +14,10 @@ EMBEDDED: dict[str, Callable[[], Dataset]] = {
 
 
 def check_name(name: str) -> None:
-    """Whether there can be such a data set, before anything is read.
+    """Check the name of a data set before anything is read.
 
     Raises:
-        UserError: no such name; the nearest ones are offered.
+        UserError: no such name; the nearest ones are suggested.
     """
     kind, colon, rest = name.partition(':')
     if name not in EMBEDDED and not (colon and kind in ('tfds', 'folder') and rest):
@@ -35,13 +35,13 @@ def load(
 
     Args:
         name: one of the embedded ones, ``tfds:NAME`` or ``folder:PATH``.
-        data_directory: where prepared TFDS data sets lie; ``None``: TFDS's own default.
-        stored_size: side to which images are brought where they have several sizes.
+        data_directory: directory of prepared TFDS data sets; ``None``: TFDS's own default.
+        stored_size: side in pixels of the squares that images of several sizes become.
         bad_files_limit: unreadable files or records are named, counted and skipped up to this number.
-        fit: how they are brought to it: ``'crop'``, ``'squash'`` or ``'letterbox'``.
+        fit: how they become squares: ``'crop'``, ``'squash'`` or ``'letterbox'``.
 
     Raises:
-        UserError: no such data set (the nearest names are offered), it can't be read, or too much of it can't.
+        UserError: no such data set (the nearest names are suggested), or it or too many of its files cannot be read.
     """
     check_name(name)
     if name in EMBEDDED:

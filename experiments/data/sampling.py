@@ -1,4 +1,4 @@
-"""Which examples each step sees: a pure function of seed and step, so a run that resumes sees what it would have."""
+"""Which examples each step sees: a pure function of seed and step, so a resumed run sees the same ones."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,14 +14,14 @@ Order = Callable[[np.random.Generator, Int[np.ndarray, ' subset'], Groups, int],
 def _shuffle(
     generator: np.random.Generator, indices: Int[np.ndarray, ' subset'], groups: Groups, length: int
 ) -> Int[np.ndarray, ' length']:
-    """A permutation; the examples that fill no batch are left to the next epoch."""
+    """A permutation, without the examples that do not fill a batch."""
     return generator.permutation(indices)[:length]
 
 
 def _balanced(
     generator: np.random.Generator, indices: Int[np.ndarray, ' subset'], groups: Groups, length: int
 ) -> Int[np.ndarray, ' length']:
-    """All classes in a random order, again and again; each gives its examples in the cycle of a permutation."""
+    """All classes in a new random order each round; each class cycles through a permutation of its examples."""
     rounds = -(-length // len(groups))
     classes = generator.permuted(np.tile(np.arange(len(groups)), (rounds, 1)), axis=1).ravel()[:length]
     places = np.split(np.argsort(classes, kind='stable'), np.cumsum(np.bincount(classes, minlength=len(groups)))[:-1])
@@ -37,14 +37,14 @@ SAMPLERS: dict[str, Order] = {'shuffle': _shuffle, 'balanced': _balanced}
 class Sampler:
     """The examples of every step, by random access.
 
-    ``'shuffle'`` takes every example once per epoch. ``'balanced'`` takes every class equally often (up to one example
-    per epoch): those of a rare class repeat, but none before all others of its class were taken in that epoch.
+    ``'shuffle'`` takes every example once per epoch. ``'balanced'`` takes every class equally often (to within one
+    example per epoch): examples of a rare class repeat, but only after all others of their class in that epoch.
 
     Args:
         kind: a name in ``SAMPLERS``.
         seed: not negative.
         indices: the examples to take from.
-        labels: of all examples of the data set.
+        labels: one per example of the data set.
         batch_size: examples per step.
 
     Attributes:
@@ -76,8 +76,8 @@ class Sampler:
         self._order, self._seed, self._indices = SAMPLERS[kind], seed, indices
         own = labels[indices]
         self._groups = [indices[own == label] for label in np.unique(own)]
-        # Replaced as a whole, never changed, so threads need no lock (which could not be sent to another process);
-        # two epochs, because threads that read ahead are on both sides of the border.
+        # Replaced as a whole, never mutated, so threads need no lock (which could not be pickled). Two epochs, because
+        # threads that read ahead are on both sides of the boundary.
         self._cache: tuple[tuple[int, Int[np.ndarray, ' length']], ...] = ()
 
     def epoch(self, epoch: int) -> Int[np.ndarray, ' length']:
@@ -126,7 +126,7 @@ def class_weights(
 
     Args:
         kind: ``'none'`` (all 1) or ``'balanced'`` (``n / (classes · count)``: every class has the same total).
-        labels: of all examples of the data set.
+        labels: one per example of the data set.
         indices: the training examples, which are counted.
         classes: number of classes.
 
@@ -134,7 +134,7 @@ def class_weights(
         ``float32[classes]``.
 
     Raises:
-        UserError: unknown kind, or a class without an example to be balanced.
+        UserError: unknown kind, or, with ``'balanced'``, a class without an example.
     """
     if kind not in CLASS_WEIGHTS:
         raise unknown('kind of class weights', kind, CLASS_WEIGHTS)

@@ -1,7 +1,7 @@
 """``tfds:NAME``: prepared TensorFlow Datasets, read without TensorFlow.
 
-Reading needs the ``array_record`` format. A data set that is not prepared yet is prepared by TensorFlow in a process
-of its own where TensorFlow is installed; elsewhere the error says what to install or run.
+Reading needs the ``array_record`` format. If TensorFlow is installed, it prepares missing data sets in a separate
+process; otherwise the error says what to install or run.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _CHUNK = 4096
 
 
 def default_directory() -> Path:
-    """Where TFDS looks when nothing is said."""
+    """The directory where TFDS looks by default."""
     return Path(os.environ.get('TFDS_DATA_DIR') or Path.home() / 'tensorflow_datasets')
 
 
@@ -40,14 +40,14 @@ def load(name: str, directory: Path, image_size: int, bad_files_limit: int, fit:
     Args:
         name: TFDS's name, such as ``cifar10``, with an optional ``/config``.
         directory: the folder that holds prepared data sets.
-        image_size: side to which images are brought where the data set has images of several sizes.
+        image_size: side in pixels of the squares that images of several sizes become.
         bad_files_limit: unreadable records are named, counted and skipped up to this number; pixels are checked only
             where all of them fit into memory.
-        fit: how images of several sizes are brought to one (``decoding.fit_to_square``).
+        fit: how images of several sizes are made square (``decoding.fit_to_square``).
 
     Raises:
-        UserError: no such data set, not prepared and not preparable here, not made of images with one label, or
-            too many unreadable records (named).
+        UserError: no such data set, or it is not prepared and cannot be prepared here, is not made of images with one
+            label, or has too many unreadable records (named).
     """
     import tensorflow_datasets as tfds  # imported late: a run on other data need not wait for it
 
@@ -71,7 +71,7 @@ def load(name: str, directory: Path, image_size: int, bad_files_limit: int, fit:
     shape = features[image_key].shape
     uniform = None not in shape
     stored = shape if uniform else (image_size, image_size, 3)
-    # Pixels in memory are their own content; of others, the records are hashed while their labels are read.
+    # Pixels in memory are hashed themselves; otherwise the records are hashed while their labels are read.
     hashed = None if fits_in_memory((total, *stored)) else image_key
     labels, records, skipped, digests = [], [], [], []
     for split, source in sources.items():
@@ -113,7 +113,7 @@ def _id(split: str, position: int) -> str:
 
 
 def _labels(source: Any, key: str, hashed: str | None) -> Iterator[tuple[int, bytes] | Exception]:
-    """The label of every record in order and a digest of its ``hashed``, or the error that its reading raised."""
+    """The label of every record in order, with a digest of its ``hashed`` feature, or the error from reading it."""
 
     def read(record: Any) -> tuple[int, bytes]:
         return record[key], hashlib.sha256(record[hashed]).digest() if hashed else b''

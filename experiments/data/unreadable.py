@@ -10,7 +10,7 @@ BadRecords = Sequence[tuple[str, str]]
 
 
 def reason(error: Exception, name: str = '') -> str:
-    """One line on why reading failed, without the file's ``name``, which stands beside it, or a stream's address."""
+    """One line on why reading failed, without the file's ``name``, which is shown beside it, or a stream's address."""
     text = re.sub('<[^<>]* object at 0x[0-9a-f]+>', 'record', ' '.join(str(error).split()))
     return (text.replace(name, 'file') if name else text) or type(error).__name__
 
@@ -20,7 +20,7 @@ def sentence(bad: BadRecords, what: str) -> str:
 
     Args:
         bad: ``(name, reason)`` of each.
-        what: of how many and where, such as ``"of 20 files in 'flowers'"``.
+        what: out of how many and where, such as ``"of 20 files in 'flowers'"``.
     """
     shown = '; '.join(f'{name}: {why}' for name, why in bad[:5])
     more = f'; and {len(bad) - 5} more' if len(bad) > 5 else ''
@@ -38,10 +38,10 @@ def check_limit(bad: BadRecords, what: str, limit: int) -> None:
 
 
 def report(bad: BadRecords, what: str, limit: int) -> None:
-    """Say on the console what is skipped.
+    """Print what is skipped.
 
     Raises:
-        UserError: more than ``limit``.
+        UserError: there are more than ``limit``.
     """
     check_limit(bad, what, limit)
     if bad:
