@@ -1,7 +1,7 @@
 """Batches for training and evaluation, read ahead by grain in threads or processes.
 
-Element number i is the whole batch of step i, so the position in the stream *is* the step: a run that resumes starts at
-another step, and neither threads nor processes nor the rows that a process asks for change what a step sees.
+Element i is the whole batch of step i, so the position in the stream *is* the step. A resumed run starts at a later
+step, and neither threads nor processes nor the rows that a process requests change what a step sees.
 """
 
 import contextlib
@@ -29,21 +29,21 @@ Transform = Callable[[np.random.Generator, UInt8[np.ndarray, 'h w c']], UInt8[np
 
 # A second batch starts while the slowest images of the first are still being decoded.
 _BATCHES_AT_ONCE = 2
-# Keeps the random numbers of transforms apart from those of samplers, which have the number of an epoch here.
+# Separates the random numbers of transforms from those of samplers, whose key has the epoch in this place.
 _TRANSFORM_KEY = int.from_bytes(b'augment!')
 
 
 @dataclasses.dataclass(frozen=True)
 class HostBatch:
-    """One step's examples, or those rows of them that this process asked for.
+    """One step's examples, or the rows of them that this process requested.
 
     Attributes:
-        step: its number; of an evaluation, the number of the batch.
+        step: number of the step; in an evaluation, of the batch.
         arrays: ``'image'``: ``uint8[rows, height, width, channels]``, ``'target'``: as in the data set,
-            ``'weight'``: ``float32[rows]``, 1 for an example and 0 for what only fills a row: a copy of the first good
-            example of these rows, or zeros where there is none.
-        ids: of the example that belongs into each row; empty where an evaluation has none left.
-        bad: ``(id, reason)`` of each of them that could not be read.
+            ``'weight'``: ``float32[rows]``, 1 for an example and 0 for padding: a copy of the first good example of
+            these rows, or zeros if there is none.
+        ids: id of the example that belongs in each row; empty where an evaluation has none left.
+        bad: ``(id, reason)`` of each example that could not be read.
     """
 
     step: int
@@ -52,26 +52,26 @@ class HostBatch:
     bad: tuple[tuple[str, str], ...]
 
 
-# Close it when not all of it is read.
+# Close it unless it is read to the end.
 Batches = Generator[HostBatch]
 
 
 class _Rows(NamedTuple):
-    """The rows of one batch that are wanted: their places in the global batch, and the examples (-1: none)."""
+    """The requested rows of one batch: their places in the global batch, and the examples (-1: none)."""
 
     places: Int[np.ndarray, ' rows']
     examples: Int[np.ndarray, ' rows']
 
 
 class _Read(NamedTuple):
-    """What is sent from a worker: pixels, and the rows that could not be read. (Grain looks into tuples for arrays.)"""
+    """What a worker sends: pixels, and the rows that could not be read. (Grain looks for arrays in tuples.)"""
 
     image: UInt8[np.ndarray, 'rows height width channels']
     bad: dict[int, str]
 
 
 class _Reading(NamedTuple):
-    """How batches are read, whichever they are; see ``training_batches``."""
+    """How batches of either kind are read; see ``training_batches``."""
 
     threads: int
     processes: int
@@ -112,7 +112,7 @@ class _EvaluationPlan:
 
 
 class _Source:
-    """Grain's random access to whole batches. It is sent to workers, so it starts its threads when it is first read."""
+    """Grain's random access to whole batches. It is pickled for workers, so its threads start at the first read."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class _Source:
                     bad[row] = unreadable.reason(error)
                     return
             if self._transform is not None:
-                # The upper words of the counter: no two examples' numbers overlap.
+                # Row and step are the upper words of the counter, so no two examples' random numbers overlap.
                 key, counter = [self._seed, _TRANSFORM_KEY], [0, 0, int(rows.places[row]), step]
                 generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
                 image[row] = _checked(self._transform(generator, image[row].copy()), image[row])
@@ -169,7 +169,7 @@ class _Source:
         return _Read(image, dict(sorted(bad.items())))
 
     def _threads_of_process(self) -> ThreadPoolExecutor:
-        """One pool for all batches that are read at once, so that there are never more threads than asked for."""
+        """One pool for all batches that are read at once, so that there are never more threads than requested."""
         assert self._lock is not None
         with self._lock:
             if self._pool is None:
@@ -187,7 +187,7 @@ def _checked(changed: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 class _Mapped:
-    """An array in a file, which all workers share; sent to them is only its name."""
+    """An array in a file that all workers share; only its name is sent to them."""
 
     def __init__(self, file: Path, array: np.ndarray):
         np.save(file, array)
@@ -218,19 +218,19 @@ def training_batches(
 ) -> Batches:
     """The batches of the steps from ``first_step`` up to, but not including, ``last_step``.
 
-    The iterator is a generator: ``close()`` it, or use ``contextlib.closing``, to stop its threads and processes early.
+    To stop its threads and processes early, close the generator, for example with ``contextlib.closing``.
 
     Args:
         rows: the rows of every batch that this process needs; only these are read.
-        transform: changes each image and keeps its shape; its generator depends on ``seed``, the step and the row of
-            the global batch only. It must be safe to call from several threads, and be picklable for ``processes``.
-        threads: that decode and transform, in each process; 0: the cores of this machine, divided among ``processes``.
-        processes: data workers, for transforms that hold Python's lock; 0: this process's threads suffice.
-        prefetch: batches that are read ahead; every one of ``processes`` holds a few more on their way.
+        transform: changes each image and keeps its shape; its generator depends only on ``seed``, the step and the row
+            of the global batch. It must be thread-safe and, for ``processes``, picklable.
+        threads: decode and transform in each process; 0: the cores of this machine, divided among ``processes``.
+        processes: data workers, for transforms that hold the GIL; 0: only the threads of this process.
+        prefetch: batches that are read ahead; each of ``processes`` holds a few more in flight.
         bad_files_limit: an example that cannot be read gets weight 0, up to this number of different examples.
 
     Raises:
-        UserError: a value outside its range, more unreadable examples than the limit (named), or a data worker died.
+        UserError: a value is out of range, more examples than the limit are unreadable (named), or a data worker died.
     """
     if not 0 <= first_step <= last_step:
         raise UserError(f'the first step must lie between 0 and the last, {last_step}, not {first_step}')
@@ -249,7 +249,7 @@ def evaluation_batches(
     prefetch: int = 4,
     bad_files_limit: int = 10,
 ) -> Batches:
-    """Every example once, in order; the last batch is filled up with rows of weight 0, so all have one size.
+    """Every example once, in order; the last batch is padded with rows of weight 0, so all have one size.
 
     Every process gets the same number of batches, even where none of its rows holds an example.
 
@@ -258,7 +258,7 @@ def evaluation_batches(
         rows, threads, prefetch, bad_files_limit: as for ``training_batches``.
 
     Raises:
-        UserError: a value outside its range, or more unreadable examples than the limit (named).
+        UserError: a value is out of range, or more examples than the limit are unreadable (named).
     """
     if batch_size < 1:
         raise UserError(f'batch_size must be positive, not {batch_size}')
@@ -275,7 +275,7 @@ def _batches(
     seed: int,
     reading: _Reading,
 ) -> Batches:
-    """Checks at once what the generator would only check at its first batch."""
+    """Check now what the generator would check only at its first batch."""
     for name in ('threads', 'processes', 'prefetch'):
         value = getattr(reading, name)
         if value < 0:
@@ -313,11 +313,11 @@ def _generate(
 def _host_batch(dataset: Dataset, step: int, rows: _Rows, read: _Read) -> HostBatch:
     good = rows.examples >= 0
     good[list(read.bad)] = False
-    # What only fills a row has the target of the first good example, as it has its pixels.
+    # Padding has the target of the first good example, as it has its pixels.
     examples = np.where(good, rows.examples, rows.examples[good.argmax()])
     target = dataset.targets[examples] if good.any() else np.zeros_like(dataset.targets[:1]).repeat(len(good), 0)
     ids = tuple(dataset.ids[index] if index >= 0 else '' for index in rows.examples)
-    # Grain unlinks the shared memory of a worker's array when that is deleted, and JAX may keep the memory only.
+    # Grain unlinks the shared memory of a worker's array when the array is deleted, and JAX may keep only the memory.
     image = read.image if type(read.image) is np.ndarray else np.array(read.image)
     arrays = {'image': image, 'target': target, 'weight': good.astype(np.float32)}
     return HostBatch(step, arrays, ids, tuple((ids[row], why) for row, why in read.bad.items()))
@@ -329,7 +329,7 @@ def _read_ahead(source: _Source, processes: int, prefetch: int) -> Any:
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain's flags, which it only reads where absl started the program
+        flags.FLAGS.mark_as_parsed()  # grain reads absl's flags, which are unparsed unless absl started the program
     ahead = -(-prefetch // max(1, processes))
     options = grain.ReadOptions(num_threads=min(_BATCHES_AT_ONCE, ahead), prefetch_buffer_size=ahead)
     elements = grain.MapDataset.source(source).to_iter_dataset(options)
@@ -341,7 +341,7 @@ def _read_ahead(source: _Source, processes: int, prefetch: int) -> Any:
 
 
 def _depend_on_parent(worker: int, workers: int) -> None:
-    """A worker leaves interrupts to the main process, and ends with it however that ends."""
+    """Make a worker leave interrupts to its parent process, and end whenever the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
 
@@ -360,7 +360,7 @@ def _next(elements: Iterator[_Read]) -> _Read:
         if 'terminated unexpectedly' not in str(error):
             raise
         raise UserError(
-            f'a data worker died ({unreadable.reason(error).split(". ")[0]}); the usual reason is too little memory '
-            '(or shared memory, /dev/shm): expected fewer processes, less prefetch or a smaller batch. '
-            'The last checkpoint is good, the same command continues'
+            f'a data worker died ({unreadable.reason(error).split(". ")[0]}); the usual cause is too little memory '
+            '(or shared memory, /dev/shm): use fewer processes, less prefetch or a smaller batch. '
+            'The last checkpoint is good, and the same command continues'
         ) from None

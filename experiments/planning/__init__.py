@@ -1,1 +1,1 @@
-"""What a program will take before it runs: ahead-of-time compilation, reading HLO, the search for a batch."""
+"""The cost of a program before it runs: ahead-of-time compilation, reading HLO, the search for a batch size."""

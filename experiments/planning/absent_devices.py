@@ -1,4 +1,4 @@
-"""Devices by name, there or not: ``local``, ``cpu:8``, ``v5e:16x16``."""
+"""Devices by name, present or absent: ``local``, ``cpu:8``, ``v5e:16x16``."""
 
 import importlib.util
 import os
@@ -10,8 +10,8 @@ from jax.experimental import topologies
 from backbones.errors import UserError, unknown
 
 # GiB of high-bandwidth memory that a program may use, per device: a chip's (v5e 16, v4 and v6e 32, v5p 95: the tables
-# "System architecture" at cloud.google.com/tpu/docs), less what the runtime keeps. From the messages of libtpu 0.0.42
-# about a program that is too large: "exceeds available HBM (15.75G)". tpu7x chips are two devices each.
+# "System architecture" at cloud.google.com/tpu/docs), less what the runtime reserves. From the messages of libtpu 0.0.42
+# for programs that are too large: "exceeds available HBM (15.75G)". Each tpu7x chip is two devices.
 MEMORY_GIB = {'v2': 7.48, 'v3': 15.48, 'v4': 30.75, 'v5e': 15.75, 'v5p': 95.74, 'v6e': 31.25, 'tpu7x': 94.75}
 
 _EXAMPLES = ('v4:2x2x2', 'v5e:1x1', 'v5e:2x4', 'v5e:16x16', 'v5p:2x2x2', 'v6e:4x4', 'tpu7x:2x2x1', 'cpu:8', 'local')
@@ -22,15 +22,15 @@ _BOUNDS = {'1x1': {'chips_per_host_bounds': (1, 1, 1)}}
 
 
 def devices(name: str) -> tuple[list[jax.Device], int]:
-    """Devices that programs can be compiled for, and each one's memory.
+    """Devices that programs can be compiled for, and the memory of each.
 
     Args:
-        name: ``'local'``: those that are here. ``'cpu:N'``: N emulated ones on this machine's processor; must come
+        name: ``'local'``: the devices that are here. ``'cpu:N'``: N emulated devices on this machine's CPU, requested
             before JAX is used for anything else. ``'GENERATION:SHAPE'``: a TPU slice of that many chips along each
             axis, which needs ``libtpu`` but no TPU.
 
     Returns:
-        The devices, and the bytes of memory of each; 0 if that is not known.
+        The devices, and the memory of each in bytes; 0 if unknown.
 
     Raises:
         UserError: no such topology, no ``libtpu``, or JAX already runs with another number of CPU devices.
@@ -54,12 +54,12 @@ def _emulated(count: int) -> list[jax.Device]:
         jax.config.update('jax_platforms', 'cpu')
         jax.config.update('jax_num_cpu_devices', count)
     except RuntimeError:
-        # JAX has started already; that is fine if it has as many.
+        # JAX has started already, which is fine if it has that many devices.
         pass
     found = jax.devices('cpu')
     if len(found) != count:
         raise UserError(
-            f'JAX already runs with {len(found)} CPU device{"s" * (len(found) > 1)}, so there can be no {count}; '
+            f'JAX already runs with {len(found)} CPU device{"s" * (len(found) > 1)}, so it cannot have {count}; '
             f'start another process, without xla_force_host_platform_device_count in XLA_FLAGS'
         )
     return found
@@ -68,17 +68,17 @@ def _emulated(count: int) -> list[jax.Device]:
 def _tpus(name: str, kind: str, shape: str) -> list[jax.Device]:
     if importlib.util.find_spec('libtpu') is None:
         raise UserError(f'compiling for {name} needs the TPU compiler, which is not installed: pip install libtpu')
-    # No TPU, so nobody to ask what it looks like; and no claim on one, so several plans can run at once.
+    # There is no TPU to query, and none is claimed, so several plans can run at once.
     for variable, value in {
         'TPU_SKIP_MDS_QUERY': '1',
         'TPU_WORKER_HOSTNAMES': 'localhost',
         'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
         'TPU_LOG_DIR': 'disabled',
-        # Without one there is a warning; what it says does not matter, the name of the topology decides.
+        # Avoids a warning; its value does not matter, because the name of the topology decides.
         'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
     }.items():
         os.environ.setdefault(variable, value)
-    # The little that runs, runs here.
+    # The few computations that run, run on this machine's CPU.
     jax.config.update('jax_platforms', 'cpu')
     options = {**_OPTIONS.get(kind, {}), **_BOUNDS.get(shape, {})}
     try:

@@ -1,4 +1,4 @@
-"""The training step compiled ahead of time, for devices that are not there, and what it takes on them."""
+"""The training step compiled ahead of time for absent devices, and what it costs on them."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from experiments.training import config as configuration
 from experiments.training.mesh import DeviceMesh
 from experiments.training.programs import Programs, programs
 
-# Batches of the search; 8 examples are one tile of a TPU's registers.
+# Batch sizes of the search are multiples of this; 8 examples are one tile of a TPU's registers.
 UNIT = 8
 _MOST = 2**16
 
@@ -31,10 +31,10 @@ def planned(
     batch_size: int,
     device_mesh: DeviceMesh,
 ) -> Programs:
-    """The programs of a training whose data and weights need not be there.
+    """The programs of a training, without its data and weights.
 
-    The weights' constants of preprocessing do not change what a step costs, and the side of the input is that of the
-    backbone's published weights unless the config says another one. Class weights are all 1, which compiles alike.
+    The preprocessing constants of the weights do not change what a step costs. The input has the size of the backbone's
+    published weights unless the config sets another. Class weights are all 1, which compiles to the same program.
 
     Raises:
         UserError: a value of the config does not fit.
@@ -47,15 +47,15 @@ def planned(
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """The step of a phase, compiled for one size of the batch.
+    """The step of a phase, compiled for one batch size.
 
     Attributes:
         batch_per_device: examples per step.
         fits: whether the memory of a device suffices.
-        needed_bytes: of a device's memory; 0 if the compiler gave up without saying.
-        limit_bytes: what there is; 0: unknown, and then everything fits.
-        seconds: that the compilation took.
-        analysis: of the program; none if the compiler gave up.
+        needed_bytes: memory needed per device; 0 if the compiler gave up without saying.
+        limit_bytes: memory of a device; 0: unknown, so everything fits.
+        seconds: compilation time.
+        analysis: costs of the program; ``None`` if the compiler gave up.
     """
 
     batch_per_device: int
@@ -70,8 +70,8 @@ def probe(compiled: Programs, phase: int, limit_bytes: int = 0) -> Probe:
     """Compile the step of a phase.
 
     Args:
-        compiled: on the devices that it is for.
-        phase: its number.
+        compiled: programs for the target devices.
+        phase: index of the phase.
         limit_bytes: memory of a device; 0: unknown.
     """
     lowered = compiled.lowered(phase)
@@ -91,9 +91,9 @@ def probe(compiled: Programs, phase: int, limit_bytes: int = 0) -> Probe:
 
 
 def needed_bytes(message: str) -> int | None:
-    """What a compiler that ran out of memory says it needed; 0 if it does not say, ``None`` if that is not the matter.
+    """Memory that a compiler's error says it needed; 0 if it does not say, ``None`` if memory is not the problem.
 
-    It says ``Used 18.07G of 15.75G hbm`` or ``the total memory required for … (480.00G) exceeds available HBM``.
+    The compiler says ``Used 18.07G of 15.75G hbm`` or ``the total memory required for … (480.00G) exceeds available HBM``.
     """
     if 'RESOURCE_EXHAUSTED' not in message:
         return None
@@ -107,7 +107,7 @@ def find_batch(fits: Callable[[int], bool], first: int = UNIT, unit: int = UNIT)
     """The largest batch per device that fits, a multiple of ``unit``; 0 if not even ``unit`` does.
 
     From ``first`` it doubles until a batch does not fit (or halves until one does), then halves the interval between
-    the two. Memory is taken to grow with the batch.
+    the two. Memory is assumed to grow with the batch.
     """
     size = max(unit, first // unit * unit)
     if fits(size):
@@ -127,7 +127,7 @@ def find_batch(fits: Callable[[int], bool], first: int = UNIT, unit: int = UNIT)
 
 
 def batch_unit(accumulation: int) -> int:
-    """The multiple in which ``find_batch`` searches: every part of an accumulated batch has whole examples."""
+    """The unit of ``find_batch``, chosen so that every micro-batch has whole examples."""
     return math.lcm(UNIT, accumulation)
 
 
@@ -168,7 +168,7 @@ def _bytes_per_device(tree: object) -> int:
 
 
 def forward_flops(compiled: Programs) -> int:
-    """Of one image through the model."""
+    """FLOPs of one image through the model."""
     return cost.count_flops(compiled.model, compiled.task.preprocessing.size)
 
 
@@ -176,7 +176,7 @@ def stored_shape(text: str) -> tuple[int, int, int]:
     """``'256x256'`` or ``'32x32x1'`` → height, width, channels (3 unless it says 1).
 
     Raises:
-        UserError: another form, or a length of 0.
+        UserError: the text has another form, or a length is 0.
     """
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)(?:x([13]))?', text)
     if match is None:

@@ -1,4 +1,4 @@
-"""Reading the text of a program that XLA has compiled: its collectives and how often its loops run.
+"""Reading the text of a program compiled by XLA: its collectives and how often its loops run.
 
 The grammar is that of ``HloModule`` text (openxla.org/xla/operation_semantics): computations that hold instructions
 ``%name = shape opcode(operands), attributes``.
@@ -30,9 +30,9 @@ class Collective:
 
     Attributes:
         count: how many; one in a loop counts once per iteration.
-        bytes: on one device, the whole array that the collective is about: for ``all-reduce``, ``reduce-scatter``,
-            ``all-to-all`` and ``collective-permute`` what goes in, for ``all-gather`` what comes out. Over n devices in
-            a ring, an all-reduce of b bytes sends 2 b (n - 1) / n, an all-gather or reduce-scatter half of that.
+        bytes: size of the whole array on one device: the input of ``all-reduce``, ``reduce-scatter``, ``all-to-all``
+            and ``collective-permute``, the output of ``all-gather``. Over n devices in a ring, an all-reduce of b bytes
+            sends 2 b (n - 1) / n, an all-gather or reduce-scatter half of that.
     """
 
     count: int
@@ -45,9 +45,9 @@ class Content:
 
     Attributes:
         collectives: kind → how often, how many bytes.
-        flops: of matrix products and convolutions, all iterations of loops counted.
-        repeated_flops: the part of them that is not in a loop's first iteration.
-        uncounted_loops: loops that hold some of this and do not say how often they run.
+        flops: FLOPs of matrix products and convolutions, counting all iterations of loops.
+        repeated_flops: the part of them outside the first iteration of each loop.
+        uncounted_loops: loops that contain any of these and do not say how often they run.
     """
 
     collectives: Mapping[str, Collective]
@@ -110,13 +110,13 @@ def _operands(rest: str) -> tuple[str, str]:
 
 
 def _dimensions(shape: str) -> tuple[int, ...]:
-    """Of the first array in a shape."""
+    """Dimensions of the first array in a shape."""
     match = _SHAPE.search(shape)
     return tuple(int(length.lstrip('<=')) for length in match[3].split(',') if length) if match else ()
 
 
 def _bytes(shape: str) -> int:
-    """Of all arrays in a shape, without padding."""
+    """Bytes of all arrays in a shape, without padding."""
     total = 0
     for kind, bits, lengths in _SHAPE.findall(shape):
         width = int(bits) if bits else 8 * (kind == 'pred')
@@ -143,10 +143,10 @@ class _Reader:
         """Count a computation that runs ``times`` times.
 
         Args:
-            name: of the computation.
+            name: name of the computation.
             times: how often it runs.
-            channels: of the collectives in fusions around here.
-            fusion: name of the fused computation that this is or is called by.
+            channels: channels of collectives already counted in neighbouring fusions.
+            fusion: name of the fused computation that this is or that calls it; empty outside fusions.
         """
         computation = self._computations[name]
         for instruction in computation.instructions.values():
@@ -181,18 +181,18 @@ class _Reader:
     ) -> None:
         channel = re.search(r'channel_id=(\d+)', instruction.attributes)
         if kind == 'all-reduce' and 'reduce-scatter' in fusion:
-            # TPU compilers write a reduce-scatter as an all-reduce with a slice of its result; all on one channel.
+            # TPU compilers write a reduce-scatter as an all-reduce and a slice of its result, all on one channel.
             kind = 'reduce-scatter'
         elif fusion and channel:
-            # They cut a collective in several fusions that compute something else meanwhile; each holds a copy with the
-            # same channel.
+            # They split a collective over several fusions that compute something else meanwhile; each has a copy with
+            # the same channel.
             if channel[1] in channels:
                 return
             channels.add(channel[1])
         inputs = computation.operand_shapes(instruction)
         moved = sum(map(_bytes, inputs[:1] if kind == 'collective-permute' else inputs))
         if kind == 'all-gather':
-            # The shape of a start is (operands, results, perhaps scalars of its context).
+            # The shape of a start is (operands, results, possibly context scalars).
             whole = _bytes(instruction.shape.replace('u32[]', ''))
             moved = whole - moved if instruction.opcode.endswith('-start') else whole
         self._count[kind] += times
@@ -235,7 +235,7 @@ class _Reader:
 
 
 def _flops(computation: _Computation, instruction: _Instruction) -> int:
-    """Two per multiply-add, as XLA's HloCostAnalysis counts: products with padding and dilation's zeros do not."""
+    """FLOPs, two per multiply-add; like XLA's HloCostAnalysis, omits products with padding and dilation's zeros."""
     shapes = computation.operand_shapes(instruction)
     if len(shapes) != 2:
         return 0
@@ -273,7 +273,7 @@ _PARTS = {'stride': 'stride', 'pad': 'pad', 'lhs_dilate': 'dilation', 'rhs_dilat
 
 
 def _window(attributes: str) -> dict[str, list[int]]:
-    """Stride, leading padding and dilations of every axis, where the text says them."""
+    """Stride, leading padding and dilations of every axis, where the text gives them."""
     match = re.search(r'window=\{([^}]*)\}', attributes)
     parts = dict(part.split('=') for part in match[1].split()) if match else {}
     return {
@@ -286,6 +286,6 @@ def _window(attributes: str) -> dict[str, list[int]]:
 def _overlaps(
     length: int, kernel: int, result: int, stride: int = 1, pad: int = 0, dilation: int = 1, kernel_dilation: int = 1
 ) -> int:
-    """Along one axis, how many pairs of an output and a kernel element meet an element of the input."""
+    """Along one axis, the number of pairs of output and kernel elements that meet an input element."""
     places = np.arange(result)[:, None] * stride + np.arange(kernel) * kernel_dilation - pad
     return int(((places >= 0) & (places <= (length - 1) * dilation) & (places % dilation == 0)).sum())

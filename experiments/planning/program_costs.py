@@ -1,6 +1,6 @@
-"""What a compiled program takes: arithmetic, memory, and what its devices send each other.
+"""The costs of a compiled program: arithmetic, memory, and communication between its devices.
 
-All numbers are one device's. JAX gives the first two for a whole program; the third stands in its text.
+All numbers are per device. JAX gives the first two for a whole program; the third is read from its text.
 """
 
 import dataclasses
@@ -17,16 +17,16 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What one run of a program takes on each device.
+    """The costs of one run of a program on each device.
 
     Attributes:
         flops: floating-point operations; a multiply-add is two. XLA's count, in which the body of a loop counts once,
             plus the matrix products and convolutions of the other iterations.
-        argument_bytes, output_bytes, temporary_bytes: memory, with the padding of the device's tiles.
-        aliased_bytes: outputs that lie in the memory of donated arguments.
+        argument_bytes, output_bytes, temporary_bytes: memory, including the padding of the device's tiles.
+        aliased_bytes: outputs that reuse the memory of donated arguments.
         code_bytes: the program itself.
         collectives: kind → how often and how many bytes; see ``hlo.Collective``. Kinds that do not occur are absent.
-        uncounted_loops: loops with products or collectives in them whose length the text does not say: they count once.
+        uncounted_loops: loops with products or collectives whose length the text does not give; they count once.
     """
 
     flops: float
@@ -44,19 +44,19 @@ class Analysis:
         return self.argument_bytes + self.output_bytes - self.aliased_bytes + self.temporary_bytes + self.code_bytes
 
     def collective_bytes(self, kind: str) -> int:
-        """Of one kind; 0 if there is none."""
+        """Bytes of one kind of collective; 0 if there is none."""
         return self.collectives[kind].bytes if kind in self.collectives else 0
 
 
 def analyse(program: jax.stages.Compiled) -> Analysis:
-    """Ask a compiled program, whether its devices are there or not.
+    """Measure a compiled program, whether its devices are present or absent.
 
     Raises:
-        UserError: the platform does not say.
+        UserError: the platform does not report costs.
     """
     memory, cost = program.memory_analysis(), program.cost_analysis()
     if memory is None or cost is None:
-        raise UserError('this platform does not say what a compiled program takes')
+        raise UserError('this platform does not report the costs of a compiled program')
     content = hlo.read(program.as_text() or '')
     return Analysis(
         flops=cost.get('flops', 0.0) + content.repeated_flops,
@@ -71,7 +71,7 @@ def analyse(program: jax.stages.Compiled) -> Analysis:
 
 
 def size(count: float) -> str:
-    """Bytes for people, in binary units."""
+    """Human-readable bytes, in binary units."""
     unit = 0
     while abs(count) >= 1000 and unit < 4:
         count, unit = count / 1024, unit + 1
@@ -79,7 +79,7 @@ def size(count: float) -> str:
 
 
 def operations(count: float) -> str:
-    """Floating-point operations for people."""
+    """Human-readable floating-point operations."""
     unit = 0
     while abs(count) >= 1000 and unit < 4:
         count, unit = count / 1000, unit + 1
@@ -111,7 +111,7 @@ def table(
     leading: Sequence[tuple[str, str]] = (),
     trailing: Sequence[tuple[str, str]] = (),
 ) -> Table:
-    """The numbers for people, with further rows around them; without an analysis, only those."""
+    """A table of the numbers with further rows around them; without an analysis, only those rows."""
     result = Table(title=title, title_justify='left', show_header=False)
     result.add_column()
     result.add_column(justify='right')

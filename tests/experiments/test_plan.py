@@ -133,7 +133,7 @@ def test_what_compilers_say(message, needed):
         ('v5f:2x4', "unknown topology 'v5f:2x4'; did you mean 'v5e:2x4'"),
         ('v5e', "unknown topology 'v5e'"),
         ('cpu:0', "unknown topology 'cpu:0'; did you mean 'cpu:8'"),
-        ('cpu:999', 'so there can be no 999'),
+        ('cpu:999', 'so it cannot have 999'),
     ],
 )
 def test_unknown_topologies(name, message):
