@@ -10,8 +10,8 @@ from jax.experimental import topologies
 from backbones.errors import UserError, unknown
 
 # GiB of high-bandwidth memory that a program may use, per device: a chip's (v5e 16, v4 and v6e 32, v5p 95: the tables
-# "System architecture" at cloud.google.com/tpu/docs), less what the runtime reserves. From the messages of libtpu 0.0.42
-# for programs that are too large: "exceeds available HBM (15.75G)". Each tpu7x chip is two devices.
+# "System architecture" at cloud.google.com/tpu/docs), less what the runtime reserves. From libtpu 0.0.42's messages for
+# programs that are too large: "exceeds available HBM (15.75G)". Each tpu7x chip is two devices.
 MEMORY_GIB = {'v2': 7.48, 'v3': 15.48, 'v4': 30.75, 'v5e': 15.75, 'v5p': 95.74, 'v6e': 31.25, 'tpu7x': 94.75}
 
 _EXAMPLES = ('v4:2x2x2', 'v5e:1x1', 'v5e:2x4', 'v5e:16x16', 'v5p:2x2x2', 'v6e:4x4', 'tpu7x:2x2x1', 'cpu:8', 'local')

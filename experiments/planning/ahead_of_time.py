@@ -93,7 +93,7 @@ def probe(compiled: Programs, phase: int, limit_bytes: int = 0) -> Probe:
 def needed_bytes(message: str) -> int | None:
     """Memory that a compiler's error says it needed; 0 if it does not say, ``None`` if memory is not the problem.
 
-    The compiler says ``Used 18.07G of 15.75G hbm`` or ``the total memory required for … (480.00G) exceeds available HBM``.
+    It reads ``Used 18.07G of 15.75G hbm`` or ``the total memory required for … (480.00G) exceeds available HBM``.
     """
     if 'RESOURCE_EXHAUSTED' not in message:
         return None

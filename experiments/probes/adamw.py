@@ -1,9 +1,9 @@
 """Linear heads by stochastic gradient descent: every head of a sweep in one compiled program.
 
 Not the default of ``linear``: after any fixed number of steps some features are further from the minimum than others.
-Multinomial logistic regression by AdamW with a cosine schedule on standardised features, from zero. The heads of all
-learning rates × weight decays × subsets (seeds × fractions) train together under ``vmap``; the features are gathered
-once per subset and step and shared by its learning rates and decays.
+Multinomial logistic regression by AdamW with a cosine schedule on standardised features, starting at zero. The heads of
+all learning rates × weight decays × subsets (seeds × fractions) train together under ``vmap``; the features are
+gathered once per subset and step and shared by its learning rates and decays.
 """
 
 import functools
@@ -19,12 +19,12 @@ from jaxtyping import Array, Float, Int
 
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, select, standardisation
 
-# Values in all heads, their gradients and optimizer moments that train at the same time; more subsets take turns.
+# Limit of values (heads, gradients and optimizer moments) that train at the same time; further subsets take turns.
 _VALUES_AT_ONCE = 1 << 28
 
 
 def batch_orders(subset: Subset, steps: int, batch_size: int) -> Int[np.ndarray, 'steps batch_size']:
-    """Rows of every batch: epoch after epoch in a new order, a pure function of the subset's seed."""
+    """Rows of every batch, in a new order every epoch: a pure function of the subset's seed."""
     generator = np.random.Generator(np.random.Philox(key=[subset.seed, 1]))
     epochs = -(-steps * batch_size // len(subset.rows))
     order = np.concatenate([generator.permutation(subset.rows) for _ in range(epochs)])
@@ -87,8 +87,8 @@ def run(
     """One outcome per subset: the head with the best validation accuracy, applied to the test examples.
 
     Args:
-        config: of ``linear``; the learning rates and weight decays of the sweep, steps and batch size.
-        report: is told what is going on.
+        config: the config of ``linear``: the learning rates and weight decays of the sweep, steps and batch size.
+        report: receives progress messages.
     """
     features, labels = jnp.asarray(data.features), jnp.asarray(data.labels)
     grids = {'learning_rate': config.learning_rates, 'weight_decay': config.weight_decays}

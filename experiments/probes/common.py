@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class ProbeData:
-    """Frozen features of one data set and who may see what.
+    """Frozen features of one data set, and its validation and test rows.
 
     Attributes:
         features: ``float32[examples, channels]`` of all examples.
@@ -30,7 +30,7 @@ class Subset:
     """The labelled examples that one group of heads trains on.
 
     Attributes:
-        seed: seed of the group: it drew the subset and orders its batches.
+        seed: draws the subset and orders its batches.
         fraction: share of the training labels.
         rows: row indices of the training examples.
     """
@@ -48,13 +48,13 @@ class Outcome:
         selected: its hyper-parameters.
         validation_accuracy: the accuracy that it was selected by.
         test_scores: one score per test example and class; the largest is the prediction.
-        trainable_parameters: number of values the head learned.
+        trainable_parameters: number of values that the head learned.
         at_edge: names of those hyper-parameters in ``selected`` whose value lies at an end of its grid (``at_edge``):
             a wider grid might have selected another.
-        depends_on_seed: whether another seed could give another outcome. False where a deterministic method was given
-            all training labels: there is no interval over seeds.
+        depends_on_seed: whether another seed could give another outcome. False for a deterministic method on all
+            training labels: there is no interval over seeds.
         choices: number of settings that validation chose among.
-        diagnostics: what else a method has to say about the selected head, by name; each documents its own.
+        diagnostics: further values about the selected head, by name; each method documents its own.
     """
 
     selected: dict[str, float]
@@ -73,10 +73,10 @@ def standardisation(
     """``(mean, factor)`` of the training subset, so that ``(x - mean) * factor`` has unit deviation per channel.
 
     The same for every backbone, so that one sweep of learning rates fits features of any scale. A channel that hardly
-    varies next to the others is not blown up: 1 % of the mean variance is added to each.
+    varies next to the others is not blown up, because 1 % of the mean variance is added to each.
     """
     chosen = features[rows]
-    # Sums over the first axis of an array are not pairwise: in float32 they would lose digits.
+    # NumPy's sums over the first axis are not pairwise, so they would lose digits in float32.
     mean = chosen.mean(0, dtype=np.float64)
     variance = np.square(chosen - mean.astype(np.float32)).mean(0, dtype=np.float64)
     factor = 1 / np.sqrt(variance + 0.01 * variance.mean() + 1e-12)
@@ -84,7 +84,7 @@ def standardisation(
 
 
 def select(accuracies: Sequence[float], losses: Sequence[float]) -> int:
-    """Index of the highest accuracy; the lower loss decides between equals."""
+    """Index of the highest accuracy; the lower loss breaks ties."""
     return min(range(len(accuracies)), key=lambda index: (-accuracies[index], losses[index], index))
 
 
@@ -96,7 +96,7 @@ def at_edge(
     A grid of one value offers no choice and has no edge.
 
     Args:
-        natural: by name, values beyond which there is nothing to select, such as a single neighbour.
+        natural: values by name beyond which there is nothing to select, such as a single neighbour.
     """
     return tuple(
         name
@@ -108,7 +108,7 @@ def at_edge(
 
 
 def deterministic(outcome_of: Callable[[Subset], Outcome], subsets: Sequence[Subset]) -> list[Outcome]:
-    """One outcome per subset of a method that depends on the subset's examples only, neither on seed nor on order.
+    """One outcome per subset, for a method that depends only on the subset's examples, not on seed or order.
 
     Equal subsets, such as all training labels under several seeds, are computed once.
     """

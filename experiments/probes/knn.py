@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select
 
-# Values in the ballots that are counted at the same time.
+# Limit of ballot values that are counted at the same time.
 _BALLOTS_AT_ONCE = 1 << 24
 
 
@@ -28,11 +28,11 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def normalise(features: Float[Array, 'examples channels']) -> Float[Array, 'examples channels']:
-    """Unit length per example."""
+    """Scale every example to unit length."""
     return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
-# A program of its own: where anything else follows in the same one, the CPU compiler sorts all keys instead.
+# A separate program: if anything else follows in the same one, the CPU compiler sorts all keys instead.
 @functools.partial(jax.jit, static_argnames='count')
 def nearest(
     queries: Float[Array, 'queries channels'], keys: Float[Array, 'keys channels'], count: int
@@ -49,11 +49,11 @@ def votes(
     num_classes: int,
     temperature: float,
 ) -> Float[Array, 'choices queries classes']:
-    """Share of the votes per class, for each number of neighbours, nearest first."""
+    """Share of the votes per class, for each number of neighbours; inputs are nearest first."""
     # Relative to the nearest neighbour, so that exp never underflows to all zeros.
     weights = jnp.exp((similarity - similarity[:, :1]) / temperature)
     ballots = jax.nn.one_hot(labels, num_classes) * weights[..., None]
-    # One product with a triangle of ones: a cumulative sum costs the square of its length on the CPU.
+    # One product with a triangle of ones, because a cumulative sum costs the square of its length on the CPU.
     counted = (jnp.arange(similarity.shape[1]) < jnp.asarray(neighbours)[:, None]).astype(ballots.dtype)
     totals = jnp.einsum('nk,qkc->nqc', counted, ballots)
     return totals / totals.sum(-1, keepdims=True)
@@ -96,7 +96,7 @@ def run(
             validation_accuracy=float(accuracies[best]),
             test_scores=_all_votes(features[data.test], *arguments)[best],
             trainable_parameters=0,
-            # There is no fewer than one neighbour, and no more than all examples.
+            # There cannot be fewer than one neighbour or more than all examples.
             at_edge=at_edge(selected, {'neighbours': neighbours}, {'neighbours': (1, len(subset.rows))}),
             choices=len(neighbours),
         )

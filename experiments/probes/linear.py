@@ -17,7 +17,7 @@ from experiments.probes import adamw, logistic
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select
 
 SOLVERS = ('lbfgs', 'adamw')
-# Iterations for one value of C, on average, on features of thousands of images; for estimates of time.
+# Average iterations per value of C on features of thousands of images, for time estimates.
 _USUAL_ITERATIONS = 60
 
 
@@ -29,8 +29,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.smallest_c = 1e-6
     config.largest_c = 1e6
     config.values_of_c = 25
-    config.patience_decades = 3.0  # of C without a better validation accuracy or loss, after which no larger C is tried
-    config.tolerance = 1e-5  # of the gradient's norm, relative to that at zero; less where classes can be separated
+    config.patience_decades = 3.0  # decades of C without a better validation accuracy or loss before stopping
+    config.tolerance = 1e-5  # gradient norm relative to that at zero; less where classes are separable
     config.iterations = 3000  # at most, for each C
     # adamw:
     config.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2)
@@ -57,7 +57,7 @@ def grid_of_c(config: ml_collections.ConfigDict) -> list[float]:
     """All values of C, smallest first.
 
     Raises:
-        UserError: they are not positive and in order.
+        UserError: the limits are not positive and in order, or there are no values.
     """
     smallest, largest, count = config.smallest_c, config.largest_c, config.values_of_c
     if not 0 < smallest <= largest or count < 1:
@@ -70,10 +70,10 @@ def grid_of_c(config: ml_collections.ConfigDict) -> list[float]:
 
 
 def workload(subsets: Iterable[tuple[int, int | None]], config: ml_collections.ConfigDict) -> tuple[int, int]:
-    """``(heads, examples seen)`` by the sweeps of some subsets, at most: a path of C may end sooner.
+    """``(heads, examples seen)`` of the sweeps of some subsets, at most: a path of C may end sooner.
 
     Args:
-        subsets: number of examples of each, and its seed or None; ``lbfgs`` solves equal ones once.
+        subsets: ``(number of examples, seed or None)`` of each; ``lbfgs`` solves equal ones once.
     """
     settings = with_defaults(config)
     if settings.solver == 'adamw':
@@ -89,8 +89,8 @@ def run(
     """One outcome per subset: the head with the best validation accuracy, applied to the test examples.
 
     Args:
-        config: as ``default_config`` has it; keys that are absent have their defaults.
-        report: is told what is going on.
+        config: as in ``default_config``; missing keys have their defaults.
+        report: receives progress messages.
 
     Raises:
         UserError: an unknown solver, or a grid without values.
@@ -107,10 +107,10 @@ def _selected(
     """The minimum for the C that validation selects.
 
     ``diagnostics`` of the outcome:
-        gradient_norm: of the selected head, relative to the gradient at zero.
-        largest_gradient_norm: of all heads that it was selected from.
+        gradient_norm: that of the selected head, relative to the gradient at zero.
+        largest_gradient_norm: the largest among all heads that it was selected from.
         largest_c: the largest C that was tried.
-        iterations: of all heads together.
+        iterations: the total for all heads.
     """
     problem, frame = logistic.prepare(data.features, data.labels, subset.rows)
     validation = frame.apply(data.features[data.validation])
@@ -164,8 +164,8 @@ def solve_path(
 ) -> list[Point]:
     """Minima from the smallest C upwards, each started from the one before.
 
-    The larger C, the longer a minimum takes, up to weights without bound where classes can be separated. So the path
-    ends when validation accuracy and loss have both been no better than before for ``patience_decades``.
+    The larger C, the longer a minimum takes; where classes are separable, the weights grow without bound. So the path
+    ends when neither validation accuracy nor loss has improved for ``patience_decades``.
     """
     at_zero = logistic.gradient_norm_at_zero(problem, num_classes)
     tolerance = config.tolerance * at_zero
@@ -184,6 +184,6 @@ def solve_path(
         if accuracy > best_accuracy or loss < best_loss:
             improved_at = c
         best_accuracy, best_loss = max(best_accuracy, accuracy), min(best_loss, loss)
-        if c >= improved_at * 10**config.patience_decades * 0.99:  # of a grid that was rounded
+        if c >= improved_at * 10**config.patience_decades * 0.99:  # the grid is rounded
             break
     return path

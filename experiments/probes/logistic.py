@@ -1,11 +1,11 @@
 """Multinomial logistic regression solved to a stated gradient norm.
 
 The objective is scikit-learn's, ``0.5 |w|² + C Σ_i loss_i`` with an intercept that is not penalised, divided by ``C n``
-so that it is a mean loss. L-BFGS (Liu & Nocedal 1989) with two changes that a linear model allows:
+so that it is a mean loss. The solver is L-BFGS (Liu & Nocedal 1989) with two changes that a linear model allows:
 
-- The features are rotated to their principal axes (the penalty does not notice) and a diagonal first guess of the
-  inverse Hessian, exact up to a factor for equal class probabilities, takes the place of a multiple of the identity.
-  Raw pixels and features that hardly vary, with condition numbers of 1e6, then converge in float32.
+- The features are rotated to their principal axes, which leaves the penalty unchanged. The initial inverse Hessian is
+  diagonal, exact up to a factor for equal class probabilities, instead of a multiple of the identity. Raw pixels and
+  features that hardly vary, with condition numbers of 1e6, then converge in float32.
 - Logits are linear in the step length, so a line search needs no product with the features: an iteration costs two
   products, however many lengths are tried.
 """
@@ -25,16 +25,16 @@ _MEMORY = 10
 # A step length is accepted where the slope has fallen to this share of the slope at zero.
 _SLOPE_SHARE = 0.5
 _LENGTHS_TRIED = 20
-# At a minimum the gradients of loss and penalty cancel; what is left of them must be less than this share of either.
-# Where classes can be separated both become so small that a tolerance relative to zero weights says nothing.
+# At a minimum the gradients of loss and penalty cancel; their sum must be less than this share of either. Where classes
+# are separable, both become so small that a tolerance relative to zero weights is meaningless.
 _BALANCE = 0.01
-# Logits are summed up over the steps; they are computed afresh at this interval so that rounding does not add up.
+# Logits are accumulated over the steps, and recomputed at this interval so that rounding errors do not accumulate.
 _REFRESH = 32
-# Without a new smallest gradient norm for so many iterations, rounding has the better of it. The start does not count:
-# from the minimum for another C, the norm first rises.
+# After this many iterations without a new smallest gradient norm, rounding prevents further progress. The start does
+# not count: from the minimum for another C, the norm first rises.
 _STAGNATION = 1000
 
-# The accelerators' default of fewer bits is not enough for small gradients.
+# Accelerators default to fewer bits, which is not enough for small gradients.
 _product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -56,7 +56,7 @@ class Frame(NamedTuple):
     """The map from raw features to the columns of ``Problem.inputs``.
 
     Attributes:
-        mean, factor: of the standardisation.
+        mean, factor: constants of the standardisation.
         axes: orthonormal columns; fewer than channels where there are fewer examples.
     """
 
@@ -65,7 +65,7 @@ class Frame(NamedTuple):
     axes: Float[np.ndarray, 'channels axes']
 
     def apply(self, features: Float[np.ndarray, 'examples channels']) -> Float[np.ndarray, 'examples axes+1']:
-        """Raw features → the columns that weights multiply."""
+        """Map raw features to the columns that weights multiply."""
         rotated = ((features - self.mean) * self.factor) @ self.axes
         return np.concatenate([rotated, np.ones((len(rotated), 1), rotated.dtype)], axis=1)
 
@@ -75,9 +75,9 @@ class Solution(NamedTuple):
 
     Attributes:
         weights: the last row is the intercept.
-        objective: mean loss and penalty.
-        gradient_norm: of the objective.
-        iterations: that it took.
+        objective: mean loss plus penalty.
+        gradient_norm: norm of the objective's gradient.
+        iterations: number of iterations taken.
     """
 
     weights: Float[Array, 'axes+1 classes']
@@ -93,8 +93,8 @@ def prepare(
 ) -> tuple[Problem, Frame]:
     """Gather, standardise and rotate a training subset.
 
-    Plain NumPy, as everything that is done once per subset: it would take longer to compile than to compute. With
-    fewer examples than channels, the minimum lies in the span of the examples: only that is kept.
+    Plain NumPy, like everything that is done once per subset: compiling would take longer than computing. With fewer
+    examples than channels, the minimum lies in the span of the examples, so only that is kept.
     """
     mean, factor = standardisation(features, rows)
     x = (features[rows] - mean) * factor
@@ -130,12 +130,12 @@ def _log_likelihood(logits: Float[Array, 'examples classes'], labels: Int[np.nda
 
 
 def _gradient(problem: Problem, weights: Array, shares: Array, l2: Array) -> Float[Array, 'axes+1 classes']:
-    """Of the objective, given the class probabilities."""
+    """Gradient of the objective, given the class probabilities."""
     own = problem.labels[:, None] == jnp.arange(shares.shape[1])
-    # Not share - 1, which is all rounding where an example is sure of its class.
+    # Not share - 1, which is all rounding error where the class probability is close to 1.
     others = jnp.where(own, 0, shares)
     residual = jnp.where(own, -others.sum(-1, keepdims=True), others) / len(problem.labels)
-    # In this order, so that the wide matrix is read as it lies in memory.
+    # In this order, so that the wide matrix is read in memory order.
     return _product(residual.T, problem.inputs).T + l2 * weights
 
 
@@ -176,12 +176,12 @@ def solve(
 
     Args:
         c: scikit-learn's C: the larger, the weaker the penalty.
-        start: where to begin, for example the minimum for another C.
-        tolerance: norm of the gradient at which to stop, or at less where the gradient of the penalty is small itself.
-        iterations: at most; also stops where rounding keeps the gradient from becoming any smaller.
+        start: initial weights, for example the minimum for another C.
+        tolerance: gradient norm at which to stop; less where the gradient of the penalty is itself small.
+        iterations: maximum number; the solver also stops when rounding keeps the gradient from shrinking further.
     """
     examples = len(problem.labels)
-    # Nothing is penalised in the last row, the intercept.
+    # The last row, the intercept, is not penalised.
     l2 = jnp.ones_like(start).at[-1].set(0) / (c * examples)
 
     def inverse_hessian(logits: Array) -> Float[Array, 'axes+1 classes']:
@@ -193,7 +193,7 @@ def solve(
     gradient = _gradient(problem, start, jax.nn.softmax(initial_logits), l2)
 
     def direction(state: _State) -> Float[Array, 'axes+1 classes']:
-        """Minus the approximate inverse Hessian times the gradient: the two loops over what is remembered."""
+        """Minus the approximate inverse Hessian times the gradient, by the two loops over the stored pairs."""
         newest_first = (state.iteration - 1 - jnp.arange(_MEMORY)) % _MEMORY
 
         def backward(vector: Array, slot: Array):
@@ -214,12 +214,12 @@ def solve(
         """A length along ``step`` where the slope is small: Newton's method on the slope, kept in its bracket.
 
         Args:
-            slopes: the logits' change per unit of length.
+            slopes: change of the logits per unit of length.
         """
         at_zero = jnp.vdot(state.gradient, step)
-        # The part of the penalty that is linear and quadratic in the length.
+        # The parts of the penalty that are linear and quadratic in the length.
         linear, quadratic = jnp.vdot(l2 * state.weights, step), jnp.vdot(l2 * step, step)
-        # Relative to the label's, whose own part is then zero and not a difference of nearly equal numbers.
+        # Relative to the label's slope, whose own term is then zero, not a difference of nearly equal numbers.
         slopes = slopes - jnp.take_along_axis(slopes, problem.labels[:, None], 1)
 
         def unfinished(found: _Search) -> Bool[Array, '']:
@@ -255,7 +255,7 @@ def solve(
 
     def iterate(state: _State) -> _State:
         step = direction(state)
-        # Rounding can turn a direction around close to the minimum: there, what is remembered is forgotten.
+        # Close to the minimum, rounding can reverse a direction; the stored pairs are then discarded.
         descends = jnp.vdot(step, state.gradient) < 0
         step = jnp.where(descends, step, -inverse * state.gradient)
         inverses = jnp.where(descends, state.inverses, 0)
@@ -311,7 +311,7 @@ def solve(
             counted,
         ),
     )
-    # What is stated is measured at the weights themselves, not at logits that were summed up.
+    # The reported values are measured at the weights themselves, not at accumulated logits.
     logits = _product(problem.inputs, state.weights)
     gradient = _gradient(problem, state.weights, jax.nn.softmax(logits), l2)
     objective = -_log_likelihood(logits, problem.labels).mean() + 0.5 * jnp.vdot(l2 * state.weights, state.weights)
