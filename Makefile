@@ -1,12 +1,12 @@
-# `make ablation` and `make test` set everything up by themselves: they need Python 3.11+ and make, nothing else.
+# `make ablation` and `make test` do all the setup: they need Python 3.11+ and make, nothing else.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-# The tests are made for the CPU, also where JAX would find something else.
+# The tests run on the CPU, even where JAX would find another device.
 test test-slow test-exhaustive: export JAX_PLATFORMS = cpu
 PYTEST := $(RUN) -m pytest -n 2 --dist loadgroup --durations=20
-# What chooses the fifth of the exhaustive tests that `make test-slow` runs.
+# Selects the fifth of the exhaustive tests that `make test-slow` runs.
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo none)
 
 .PHONY: help ablation test test-slow test-exhaustive lint format notebooks clean
@@ -14,11 +14,11 @@ COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo none)
 help:
 	@echo 'make ablation         frozen CNN against ViT on embedded data, the table in runs/quickstart'
 	@echo 'make test             the tests'
-	@echo 'make test-slow        the longer tests, and a fifth of the exhaustive ones, which the commit chooses'
-	@echo 'make test-exhaustive  all exhaustive tests: kills, meshes, sizes and seeds again and again'
+	@echo 'make test-slow        the longer tests, and a fifth of the exhaustive ones, selected by the commit'
+	@echo 'make test-exhaustive  all exhaustive tests: many kills, meshes, sizes and seeds'
 	@echo 'make lint             ruff (lint, format) and ty (types)'
 	@echo 'make format           reformat'
-	@echo 'make notebooks        run the ablation if need be, then execute the notebooks on its results'
+	@echo 'make notebooks        run the ablation if necessary, then execute the notebooks on its results'
 	@echo 'make clean            remove .venv and caches; runs/ stays'
 
 ablation: $(VENV)/installed
@@ -45,10 +45,10 @@ format: $(VENV)/installed-dev
 notebooks: $(VENV)/installed-dev ablation
 	$(RUN) notebooks/execute.py runs/notebooks
 
-# A requirements file that changed is installed again; otherwise this costs nothing.
+# Installs again only after a requirements file has changed.
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'error: Python 3.11 or newer is needed, $(PYTHON) is older; say make PYTHON=python3.12'; exit 2; }
+		{ echo 'error: Python 3.11 or newer is needed, $(PYTHON) is older; run make PYTHON=python3.12'; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -e .
 	@touch $@

@@ -1,4 +1,4 @@
-"""What makes the tests faster and smaller without changing what they test, and which of the exhaustive ones run."""
+"""Fixtures and hooks that save time and memory without changing what is tested, or select the exhaustive tests."""
 
 import ctypes
 import gc
@@ -14,14 +14,14 @@ import pytest
 
 from tests.rotation import FIFTHS, fifth_of_commit, fifth_of_test
 
-# Every collection has XLA look for garbage of its own, and there are hundreds of thousands of long-lived objects.
+# Collections are slow: each makes XLA collect its own garbage and visits hundreds of thousands of long-lived objects.
 gc.set_threshold(100_000, 20, 20)
 
-# Lines for the end of the run, from this process and from those of pytest-xdist.
+# Lines for the end of the run, from this process and the workers of pytest-xdist.
 ENDING = pytest.StashKey[list[str]]()
-# MiB from which on compiled programs are forgotten; a worker may need 2,048.
+# MiB above which compiled programs are dropped; a worker may need 2,048.
 LARGE = 1200.0
-# The module of tests that needed most memory.
+# The test module that needed the most memory.
 LARGEST = pytest.StashKey[Path]()
 
 
@@ -29,17 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         '--fifth-of',
         metavar='COMMIT',
-        help=f'of the tests marked exhaustive, run only those of one fifth in {FIFTHS}, which the commit chooses',
+        help=f'of the tests marked exhaustive, run only one part of {FIFTHS}, selected by the commit',
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Leave LLVM's expensive passes out, as JAX's own tests do: most of the time of these tests is compilation."""
+    """Skip LLVM's expensive passes, as JAX's own tests do: these tests spend most of their time compiling."""
     config.stash[ENDING] = []
-    # Not the user's own store of features; tests that count what is computed have one of their own.
+    # Not the user's own feature store; tests that count what is computed have one of their own.
     os.environ['VISION_BACKBONES_CACHE'] = tempfile.mkdtemp(prefix='features-')
     config.add_cleanup(lambda: shutil.rmtree(os.environ['VISION_BACKBONES_CACHE'], ignore_errors=True))
-    # Read when jax is imported, here and in processes that tests start.
+    # Read when jax is imported, here and in the processes that tests start.
     os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
     if 'not slow' in config.getoption('markexpr'):
         # The older of XLA's two code generators takes half the time to compile a step.
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 # Before pytest-xdist adds the group to a test's name.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take out the exhaustive tests of the other fifths."""
+    """Deselect the exhaustive tests of the other fifths."""
     commit = config.getoption('fifth_of')
     if commit is None:
         return
@@ -67,7 +67,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Take everything that was imported out of future collections, and note the exhaustive tests that are to run."""
+    """Exclude everything imported so far from garbage collection, and note the exhaustive tests that will run."""
     gc.collect()
     gc.freeze()
     if session.config.getoption('fifth_of') is not None:
@@ -77,7 +77,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope='module', autouse=True)
 def optimisations(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile the slow tests of the modules that say ``AS_USERS_COMPILE`` with every optimisation."""
+    """Compile the slow tests of modules that set ``AS_USERS_COMPILE`` with every optimisation."""
     if 'not slow' in request.config.getoption('markexpr') or not getattr(request.module, 'AS_USERS_COMPILE', False):
         yield
         return
@@ -90,9 +90,9 @@ def optimisations(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope='module', autouse=True)
 def programs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Forget a module's compiled programs after its tests: JAX keeps several gigabytes of them alive.
+    """Drop a module's compiled programs after its tests: JAX keeps several gigabytes of them alive.
 
-    The C library then has the memory of many small objects to give back. Notes the module that needed most so far.
+    The C library then returns the memory of many small objects. Also note the module that needed the most memory.
     """
     stash, before = request.config.stash, peak_memory(resource.RUSAGE_SELF)
     yield
@@ -103,7 +103,7 @@ def programs(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
-    """Forget compiled programs between the tests of a module that has compiled many large ones."""
+    """Drop compiled programs between the tests of a module that has compiled many large ones."""
     if resident_memory() > LARGE:
         forget_programs()
 
@@ -113,30 +113,30 @@ def forget_programs() -> None:
         sys.modules['jax'].clear_caches()
         gc.collect()
         if sys.platform == 'linux':
-            # Of glibc; another C library has no need of it.
+            # Only glibc has it, and other C libraries do not need it.
             getattr(ctypes.CDLL(None), 'malloc_trim', int)(0)
 
 
 def resident_memory() -> float:
-    """MiB that this process has in memory now; 0 where the system does not say."""
+    """Resident memory of this process in MiB; 0 where the system does not report it."""
     file = Path('/proc/self/statm')
     return int(file.read_text().split()[1]) * resource.getpagesize() / 2**20 if file.exists() else 0.0
 
 
 def peak_memory(who: int) -> float:
-    """MiB that a process had in memory at most."""
+    """Peak resident memory in MiB of what ``who`` names."""
     return resource.getrusage(who).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Note the memory, and hand the lines to the process that prints."""
+    """Note the peak memory, and pass the lines to the process that prints."""
     lines = session.config.stash[ENDING]
     own, started = peak_memory(resource.RUSAGE_SELF), peak_memory(resource.RUSAGE_CHILDREN)
     worker = os.environ.get('PYTEST_XDIST_WORKER')
     where = session.config.stash.get(LARGEST, 'no test')
     lines.append(
         f'peak memory of {worker or "this process"}: {own:,.0f} MiB, in {where}; '
-        f'of the largest it started: {started:,.0f} MiB'
+        f'of the largest process it started: {started:,.0f} MiB'
     )
     if worker:
         session.config.workeroutput['ending'] = lines
@@ -144,7 +144,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error) -> None:
-    """Take the lines of a process of pytest-xdist; all of them chose the same tests."""
+    """Collect the lines of a pytest-xdist worker; all workers selected the same tests."""
     ending = node.config.stash[ENDING]
     ending += [line for line in getattr(node, 'workeroutput', {}).get('ending', ()) if line not in ending]
 
