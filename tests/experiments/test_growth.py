@@ -118,7 +118,7 @@ class TestValues:
         changed.knn.temperature, changed.fit = 0.5, 'squash'
         with pytest.raises(UserError, match=r'5 finished cells .*depend on fit, .* \(and knn\.temperature differ'):
             run(changed, tmp_path)
-        with pytest.raises(UserError, match=r'seed 2; and 2 more; give it'):
+        with pytest.raises(UserError, match=r'seed 2; and 2 more; restore its'):
             run(changed, tmp_path)
 
     def test_what_each_kind_of_cell_depends_on(self):
