@@ -1,4 +1,4 @@
-# `make ablation` and `make test` set everything up by themselves: they need Python 3.11+ and make, nothing else.
+# `make ablation` and `make test` do all the setup: they need Python 3.11+ and make, nothing else.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -48,7 +48,7 @@ notebooks: $(VENV)/installed-dev ablation
 # Installs again only after a requirements file has changed.
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'error: Python 3.11 or newer is needed, $(PYTHON) is older; say make PYTHON=python3.12'; exit 2; }
+		{ echo 'error: Python 3.11 or newer is needed, $(PYTHON) is older; run make PYTHON=python3.12'; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -e .
 	@touch $@

@@ -2,15 +2,15 @@
 
     python benchmarks/linear_probe.py [mnist5k digits shapes folder:PATH …]
 
-Per data set and backbone, one row: test accuracy of the head that validation selected, by each of three solvers that
-see the same standardised features, splits and rule of selection.
+Prints one row per data set and backbone: test accuracy of the head that validation selected, for each of three solvers
+with the same standardised features, splits and selection rule.
 
-- ``solved``: the default of ``linear`` (L-BFGS in float32, a path of C that ends where validation does not improve).
+- ``solved``: the default of ``linear`` (L-BFGS in float32, a path of C that ends when validation stops improving).
 - ``scikit-learn``: ``LogisticRegression`` in float64, with a tolerance of 1e-6, for every C of the same grid,
   each started from the one before.
 - ``AdamW``: the other solver of ``linear``, with its default sweep.
 
-``shapes`` is a folder of images that this script draws. Times are of one run, compilation included.
+``shapes`` is a folder of images that this script draws. Times are for one run, including compilation.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Measured:
     Attributes:
         test_accuracy: in [0, 1].
         seconds: for the whole sweep.
-        selected: its hyper-parameters and, where there is something to say, more.
+        selected: its hyper-parameters and any notes.
     """
 
     test_accuracy: float
@@ -68,7 +68,7 @@ def features_of(dataset: Dataset, backbone: str) -> np.ndarray:
 
 
 def draw_shapes(directory: Path, per_class: int = 400, side: int = 64) -> None:
-    """A folder of noisy drawings, one directory per shape, of several sizes, places and colours."""
+    """Draw a folder of noisy shapes, one directory per shape, with several sizes, places and colours."""
     generator = np.random.default_rng(0)
     for name in _SHAPES:
         (directory / name).mkdir(parents=True)
@@ -108,7 +108,7 @@ def share_right(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def by_scikit_learn(data: ProbeData, subset: Subset) -> Measured:
-    """The best C of the grid of ``linear``, with nothing of this project but the standardisation and the rule."""
+    """The best C of ``linear``'s grid, using only the standardisation and the selection rule of this project."""
     mean, factor = standardisation(data.features, subset.rows)
     x = (data.features.astype(np.float64) - mean) * factor
     y, validation, test = data.labels, data.validation, data.test
@@ -148,7 +148,7 @@ def _described(outcome: Outcome) -> str:
 
 
 def main() -> None:
-    """Print the table, a row at a time on the way."""
+    """Print each result as it is measured, then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('datasets', nargs='*', default=DATASETS, help='mnist5k, digits, shapes, tfds:NAME, folder:PATH')
     parser.add_argument('--backbones', default=','.join(BACKBONES), help='separated by commas')

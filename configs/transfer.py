@@ -4,13 +4,13 @@
 
 Arguments: ``backbone``; ``dataset`` (``folder:PATH``, ``tfds:NAME``, ``mnist5k``, ``digits``); ``regime`` (``linear``,
 ``partial:K``, ``lpft``, ``finetune``, ``bitfit``, ``lora:RANK``, or ``scratch`` for comparison; docs/training.md says
-what each trains); ``weights`` (a source; without it the backbone's published weights).
+what each trains); ``weights`` (a source; default: the backbone's published weights).
 """
 
 from experiments.ablation.cells import parse_variant
 from experiments.training.config import default_config
 
-# The fewer parameters train, the faster they may move.
+# The fewer parameters train, the higher their learning rate may be.
 LEARNING_RATES = {'linear': 3e-3, 'bitfit': 1e-3, 'lora': 1e-3, 'scratch': 1e-3}
 
 

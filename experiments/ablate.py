@@ -56,7 +56,7 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
     store = Store(options.cache_dir, parse_size(options.cache_size))
     engine = Engine(config, workdir, load, store)
     pending = engine.pending(planned)
-    with atomic_files.os_errors_as_user_errors(lambda: 'finished cells are kept, the same command continues'):
+    with atomic_files.os_errors_as_user_errors(lambda: 'finished cells are kept, and the same command continues'):
         if pending:
             display.console.print(estimate.table(pending, len(planned), config, engine.load))
             if options.plan:

@@ -1,12 +1,12 @@
 """List, filter and describe the backbones: python -m experiments.models [NAME …]
 
     python -m experiments.models                                   all of them
-    python -m experiments.models --family vit --max_params 30e6    what fits
+    python -m experiments.models --family vit --max_params 30e6    those within limits
     python -m experiments.models 'resnet*' --sort gflops
     python -m experiments.models resnet50                          everything about one
 
-Parameters are those of the backbone, without a classifier. GFLOPs are those of one image of the given size, a
-multiply-add counted as two; many papers count it as one.
+Parameters exclude the classifier. GFLOPs are for one image of the given size and count a multiply-add as two; many
+papers count it as one.
 """
 
 import fnmatch
@@ -101,7 +101,7 @@ def description(info: backbones.BackboneInfo) -> Table:
         ),
         'pooled': f'{info.pooled} channels',
         'layouts': ', '.join(['native', *layouts(module)]) + ' (load_weights reads them, save_weights writes them)',
-        'known weights': '\n'.join(info.weights) or 'a file of one of these layouts',
+        'known weights': '\n'.join(info.weights) or 'a file in one of these layouts',
         'preprocessing': f'{steps} ({preprocessing.interpolation}){crop}, '
         f'mean {_numbers(preprocessing.mean)}, std {_numbers(preprocessing.std)}',
         'options': ', '.join(

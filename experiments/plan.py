@@ -56,7 +56,7 @@ def main(argv: list[str] | None) -> None:
     if options.memory_gib:
         limit = round(options.memory_gib * 2**30)
     if options.find_batch and not limit:
-        raise UserError(f'--find_batch needs to know the memory of a device of {options.topology}: --memory_gib')
+        raise UserError(f'--find_batch needs the memory of a device of {options.topology}; set --memory_gib')
     device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
     classes = options.classes
     if classes is None or shape is None:
@@ -112,7 +112,7 @@ def _search(
 
 
 def _tried(probe: ahead_of_time.Probe, forward: int) -> str:
-    """Close to its limit a compiler computes things twice instead of keeping them, so arithmetic belongs here."""
+    """The verdict on a batch and its arithmetic: close to the memory limit, the compiler recomputes values."""
     verdict = f'{"fits" if probe.fits else "does not fit"}: {_memory(probe)}'
     if probe.analysis is None:
         return verdict
@@ -136,7 +136,7 @@ def _show(
     """Print the table of a phase for the last probe; returns the same numbers."""
     last, sizes = probes[-1], ahead_of_time.sizes(compiled, phase)
     batch = last.batch_per_device
-    verdict = 'unknown: --memory_gib says how much there is'
+    verdict = 'unknown without --memory_gib'
     if last.limit_bytes:
         verdict = f'{"yes" if last.fits else "no"}: {_memory(last)}'
     leading = [

@@ -17,7 +17,7 @@ FILES = ('table.md', 'table.csv', 'score_vs_cost.png')
 
 
 def write(workdirs: Sequence[Path], output: Path) -> None:
-    """Print the tables of some work directories to standard output and write the report's files.
+    """Print the tables of the work directories to standard output and write the report's files.
 
     Args:
         workdirs: the work directories to report on.
@@ -33,7 +33,7 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
         console.print(tables.rich_table(view))
         console.print()
     work_directories.make(output)
-    with atomic_files.os_errors_as_user_errors(lambda: 'the results are complete, the report is not'):
+    with atomic_files.os_errors_as_user_errors(lambda: 'the results are complete, but the report is not'):
         with atomic_files.atomic_write(output / 'table.md') as stream:
             stream.write('\n'.join(map(tables.markdown, views)))
         with atomic_files.atomic_write(output / 'table.csv') as stream:
@@ -51,10 +51,10 @@ def main(argv: list[str] | None) -> None:
         required=True,
         action='append',
         type=Path,
-        help='work directory of experiments.ablate or experiments.train; several make one table',
+        help='work directory of experiments.ablate or experiments.train; repeat it to make one table of several',
     )
     arguments.add_argument(
-        '--output', type=Path, help='directory for the files (default: the work directory, if there is one)'
+        '--output', type=Path, help='directory for the files (default: the work directory, if there is only one)'
     )
     options = arguments.parse_args(argv)
     if options.output is None and len(set(options.workdir)) > 1:

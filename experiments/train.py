@@ -78,7 +78,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     if not is_main_process:
         return
     with atomic_files.os_errors_as_user_errors(
-        lambda: 'the training is finished and saved, the same command writes the results'
+        lambda: 'the training is finished and saved, and the same command writes the results'
     ):
         _write(config, dataset, workdir, run, test)
     display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')

@@ -1,4 +1,4 @@
-"""Execute every notebook of this directory against a finished quickstart and write the copies with their output.
+"""Execute every notebook in this directory on a finished quickstart and write copies with their output.
 
 python notebooks/execute.py OUTPUT_DIRECTORY
 """
@@ -13,7 +13,7 @@ from experiments.cli.display import console
 
 
 def main() -> None:
-    """Execute in the directory of the notebooks, as Jupyter does; an error in a cell ends with its traceback."""
+    """Execute in the notebooks' directory, as Jupyter does; an error in a cell ends with its traceback."""
     here = Path(__file__).parent
     output = Path(sys.argv[1])
     output.mkdir(parents=True, exist_ok=True)

@@ -139,7 +139,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     where = session.config.stash.get(LARGEST, 'no test')
     lines.append(
         f'peak memory of {worker or "this process"}: {own:,.0f} MiB, in {where}; '
-        f'of the largest it started: {started:,.0f} MiB'
+        f'of the largest process it started: {started:,.0f} MiB'
     )
     if worker:
         session.config.workeroutput['ending'] = lines

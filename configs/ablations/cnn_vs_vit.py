@@ -3,7 +3,7 @@
     python -m experiments.ablate --config configs/ablations/cnn_vs_vit.py:dataset=tfds:fashion_mnist --workdir runs/fashion_mnist
 
 Arguments: ``dataset`` (``tfds:NAME``, ``folder:PATH``, ``mnist5k``, ``digits``), ``backbones`` (names separated by
-commas, each with ``@WEIGHTS`` if they are not its published ones, ``@random`` for the untrained control) and
+commas, each with ``@WEIGHTS`` unless its published weights are meant, ``@random`` for the untrained control) and
 ``regimes``.
 """
 

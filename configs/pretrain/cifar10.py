@@ -1,4 +1,4 @@
-"""Pretrain one of the matched pair on CIFAR-10's training images: the recipe of the bundled weights.
+"""Pretrain one model of the matched pair on CIFAR-10's training images: the recipe of the bundled weights.
 
     python -m experiments.train --config configs/pretrain/cifar10.py:backbone=resnet_micro --workdir runs/pretrain/resnet_micro
     python -m experiments.train --config configs/pretrain/cifar10.py:backbone=vit_micro --workdir runs/pretrain/vit_micro

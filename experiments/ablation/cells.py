@@ -52,7 +52,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.linear = linear.default_config()
     config.ridge = ridge.default_config()
     config.knn = knn.default_config()
-    config.training = default_training_config()  # of regimes that train the backbone
+    config.training = default_training_config()  # for regimes that train the backbone
     config.training_learning_rates = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
     return config
 

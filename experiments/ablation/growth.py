@@ -72,13 +72,13 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
         rows: its finished cells.
 
     Raises:
-        UserError: it is not an ablation's, or a value differs that finished cells depend on (both are named).
+        UserError: it is not an ablation's, or a value that finished cells depend on differs (both are named).
     """
     earlier = work_directories.read_config(workdir)
     if earlier is not None and 'backbones' not in earlier:
         raise UserError(
-            f"the work directory {str(workdir)!r} belongs to another config (without the key 'backbones', so not of "
-            'an ablation); choose another --workdir'
+            f"the work directory {str(workdir)!r} belongs to another config (without the key 'backbones', so not "
+            "an ablation's); choose another --workdir"
         )
     now = work_directories.as_read_back(config)
     differing: dict[str, list[tuple[Cell, Any, Any]]] = {}
@@ -94,8 +94,8 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     depend = 'depends' if len(found) == 1 else 'depend'
     raise UserError(
         f'{_count(found)} in {str(workdir)!r} {depend} on {key}, which is {_shown(before)} there and {_shown(after)} '
-        f'here{more}: {_named(each for each, _, _ in found)}; give it its earlier value, choose another --workdir, or '
-        f'remove the rows of these cells from {result_rows.RESULTS} to have them run again'
+        f'here{more}: {_named(each for each, _, _ in found)}; restore its earlier value, choose another --workdir, or '
+        f'remove the rows of these cells from {result_rows.RESULTS} to run them again'
     )
 
 
@@ -116,10 +116,10 @@ def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row]) -> list[Row
     changed = [row for row in differing if row.data['fingerprint'] != earlier]
     if changed:
         raise UserError(
-            f'the data of {dataset.name!r} have changed since they gave {_count(changed)} in {str(workdir)!r} '
+            f'the data of {dataset.name!r} have changed since they produced {_count(changed)} in {str(workdir)!r} '
             f'(fingerprint {changed[0].data["fingerprint"]} then, {fingerprint} now): '
-            f'{_named(row.cell for row in changed)}; bring the data back, choose another --workdir, or remove the rows '
-            f'of these cells from {result_rows.RESULTS} to have them run again'
+            f'{_named(row.cell for row in changed)}; restore the data, choose another --workdir, or remove the rows '
+            f'of these cells from {result_rows.RESULTS} to run them again'
         )
     return [
         dataclasses.replace(row, data={**row.data, 'fingerprint': fingerprint}) if row in differing else row
@@ -131,17 +131,17 @@ def check_weights(workdir: Path, variants: Iterable[Variant], rows: Sequence[Row
     """Check that the finished cells of some variants were computed from their current weights.
 
     Raises:
-        UserError: the file has changed; the cells are named.
+        UserError: a weight file has changed; the cells are named.
     """
     for variant in variants:
         digest = weights_digest(variant)
         changed = [row for row in rows if row.cell.variant == variant and row.weights_digest not in (None, digest)]
         if digest and changed:
             raise UserError(
-                f'the weights {variant.weights!r} have changed since they gave {_count(changed)} in {str(workdir)!r}: '
-                f'{_named(row.cell for row in changed)}; bring them back, give the new ones another name, '
-                f'choose another --workdir, or remove the rows of these cells from {result_rows.RESULTS} to have them '
-                'run again'
+                f'the weights {variant.weights!r} have changed since they produced {_count(changed)} in '
+                f'{str(workdir)!r}: {_named(row.cell for row in changed)}; restore them, give the new ones another '
+                f'name, choose another --workdir, or remove the rows of these cells from {result_rows.RESULTS} to run '
+                'them again'
             )
 
 
@@ -187,7 +187,7 @@ def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], row
         for path in begun:
             shutil.rmtree(path)
         if begun:
-            display.console.print(f'{len(begun)} unfinished trainings begin again: their values changed')
+            display.console.print(f'{len(begun)} unfinished trainings start over: their values changed')
     work_directories.write_config(workdir, now)
 
 
@@ -207,7 +207,7 @@ def begin_trainings(workdir: Path, cell: Cell, dataset: Dataset) -> Path:
     # Trainings of versions that did not write this file continue.
     if file.exists() and json.loads(file.read_text()) != data:
         shutil.rmtree(directory)
-        display.console.print(f'{cell.label} begins again: its data changed')
+        display.console.print(f'{cell.label} starts over: its data changed')
     atomic_files.write_json(file, data)
     return directory
 

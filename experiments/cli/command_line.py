@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(description: str, config: bool = True, workdir: bool = True) -> argparse.ArgumentParser:
-    """The arguments that all commands take."""
+    """A parser with the arguments that all commands take."""
     result = _Parser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -49,7 +49,7 @@ def parser(description: str, config: bool = True, workdir: bool = True) -> argpa
 
 
 def add_data_directory(arguments: argparse.ArgumentParser) -> None:
-    """``--data_dir``, for commands that read data sets."""
+    """Add ``--data_dir``, for commands that read data sets."""
     arguments.add_argument(
         '--data_dir',
         type=Path,

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-if TYPE_CHECKING:  # it imports JAX, which the commands that only read results do without
+if TYPE_CHECKING:  # it imports JAX, which commands that only read results do not need
     from backbones.freezing import Row
 
 

@@ -12,5 +12,5 @@ class Preempted(Exception):
     """
 
     def __init__(self, step: int | None = None):
-        saved = '' if step is None else f'step {step:,} is saved, '
+        saved = '' if step is None else f'step {step:,} is saved, and '
         super().__init__(f'asked to stop: {saved}the same command continues')

@@ -81,7 +81,7 @@ def augment(
     """Flip, shift and crop, each if enabled.
 
     Args:
-        crop_scale: smallest share of the area of a random resized crop; 0: none.
+        crop_scale: smallest share of the image area that a random resized crop covers; 0: no crop.
         size: side of the cropped images in pixels.
     """
     flip_key, shift_key = jax.random.split(key)

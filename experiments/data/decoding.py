@@ -26,7 +26,7 @@ def fit_to_square(image: Image.Image, size: int, fit: str = 'crop') -> UInt8[np.
     """Convert to RGB and to a square (bicubic); a camera's orientation tag is applied.
 
     Args:
-        fit: ``'crop'`` (the centre), ``'squash'`` or ``'letterbox'`` (grey borders), as ``Preprocessing`` has it.
+        fit: ``'crop'`` (the centre), ``'squash'`` or ``'letterbox'`` (grey borders), as in ``Preprocessing``.
     """
     image = ImageOps.exif_transpose(image).convert('RGB')
     square, method = (size, size), Image.Resampling.BICUBIC

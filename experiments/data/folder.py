@@ -150,7 +150,7 @@ def _check(file: Path) -> _Checked | str:
             with Image.open(io.BytesIO(content)) as image:
                 turned = image.getexif().get(0x0112, 1) > 1
                 image.convert('RGB')
-                # Only fit_to_square applies the tag, so such an image must not be stored in its own size.
+                # Only fit_to_square applies the tag, so such an image must not be stored at its own size.
                 return _Checked(_TURNED if turned else image.size, digest, stamp)
     except Exception as error:  # decoders raise all kinds of errors on damaged files
         return unreadable.reason(error, str(file))

@@ -218,7 +218,7 @@ def training_batches(
 ) -> Batches:
     """The batches of the steps from ``first_step`` up to, but not including, ``last_step``.
 
-    The iterator is a generator: ``close()`` it, or use ``contextlib.closing``, to stop its threads and processes early.
+    To stop its threads and processes early, close the generator, for example with ``contextlib.closing``.
 
     Args:
         rows: the rows of every batch that this process needs; only these are read.
@@ -360,7 +360,7 @@ def _next(elements: Iterator[_Read]) -> _Read:
         if 'terminated unexpectedly' not in str(error):
             raise
         raise UserError(
-            f'a data worker died ({unreadable.reason(error).split(". ")[0]}); the usual reason is too little memory '
-            '(or shared memory, /dev/shm): expected fewer processes, less prefetch or a smaller batch. '
-            'The last checkpoint is good, the same command continues'
+            f'a data worker died ({unreadable.reason(error).split(". ")[0]}); the usual cause is too little memory '
+            '(or shared memory, /dev/shm): use fewer processes, less prefetch or a smaller batch. '
+            'The last checkpoint is good, and the same command continues'
         ) from None

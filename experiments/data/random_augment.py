@@ -1,8 +1,8 @@
 """RandAugment on the host (Cubuk et al. 2020, "RandAugment: Practical automated data augmentation with a reduced search
 space", https://arxiv.org/abs/1909.13719): a few random operations per image, all of one magnitude.
 
-Operations and their ranges are those of torchvision's ``RandAugment``: 14 operations, magnitudes from 0 to 30, nearest
-neighbours, black where an image was moved away.
+Operations and their ranges are those of torchvision's ``RandAugment``: 14 operations, magnitudes from 0 to 30,
+nearest-neighbour interpolation, black outside the image.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from backbones.errors import UserError
 
 MAXIMUM = 30
-TRANSLATION = 150 / 331  # of the side: 150 pixels of the 331 that AutoAugment's ImageNet images had
+TRANSLATION = 150 / 331  # share of the side: 150 of the 331 pixels of AutoAugment's ImageNet images
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,7 @@ def report(bad: BadRecords, what: str, limit: int) -> None:
     """Print what is skipped.
 
     Raises:
-        UserError: more than ``limit``.
+        UserError: there are more than ``limit``.
     """
     check_limit(bad, what, limit)
     if bad:

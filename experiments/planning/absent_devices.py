@@ -30,7 +30,7 @@ def devices(name: str) -> tuple[list[jax.Device], int]:
             axis, which needs ``libtpu`` but no TPU.
 
     Returns:
-        The devices, and the bytes of memory of each; 0 if that is not known.
+        The devices, and the memory of each in bytes; 0 if unknown.
 
     Raises:
         UserError: no such topology, no ``libtpu``, or JAX already runs with another number of CPU devices.
@@ -59,7 +59,7 @@ def _emulated(count: int) -> list[jax.Device]:
     found = jax.devices('cpu')
     if len(found) != count:
         raise UserError(
-            f'JAX already runs with {len(found)} CPU device{"s" * (len(found) > 1)}, so there can be no {count}; '
+            f'JAX already runs with {len(found)} CPU device{"s" * (len(found) > 1)}, so it cannot have {count}; '
             f'start another process, without xla_force_host_platform_device_count in XLA_FLAGS'
         )
     return found

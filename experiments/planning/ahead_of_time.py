@@ -107,7 +107,7 @@ def find_batch(fits: Callable[[int], bool], first: int = UNIT, unit: int = UNIT)
     """The largest batch per device that fits, a multiple of ``unit``; 0 if not even ``unit`` does.
 
     From ``first`` it doubles until a batch does not fit (or halves until one does), then halves the interval between
-    the two. Memory is taken to grow with the batch.
+    the two. Memory is assumed to grow with the batch.
     """
     size = max(unit, first // unit * unit)
     if fits(size):
@@ -176,7 +176,7 @@ def stored_shape(text: str) -> tuple[int, int, int]:
     """``'256x256'`` or ``'32x32x1'`` → height, width, channels (3 by default).
 
     Raises:
-        UserError: another form, or a length of 0.
+        UserError: the text has another form, or a length is 0.
     """
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)(?:x([13]))?', text)
     if match is None:

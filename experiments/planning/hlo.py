@@ -181,7 +181,7 @@ class _Reader:
     ) -> None:
         channel = re.search(r'channel_id=(\d+)', instruction.attributes)
         if kind == 'all-reduce' and 'reduce-scatter' in fusion:
-            # TPU compilers write a reduce-scatter as an all-reduce with a slice of its result; all on one channel.
+            # TPU compilers write a reduce-scatter as an all-reduce and a slice of its result, all on one channel.
             kind = 'reduce-scatter'
         elif fusion and channel:
             # They split a collective into several fusions that overlap it with computation; each holds a copy with the
@@ -192,7 +192,7 @@ class _Reader:
         inputs = computation.operand_shapes(instruction)
         moved = sum(map(_bytes, inputs[:1] if kind == 'collective-permute' else inputs))
         if kind == 'all-gather':
-            # The shape of a start is (operands, results, perhaps scalars of its context).
+            # The shape of a start is (operands, results, possibly context scalars).
             whole = _bytes(instruction.shape.replace('u32[]', ''))
             moved = whole - moved if instruction.opcode.endswith('-start') else whole
         self._count[kind] += times
@@ -235,7 +235,7 @@ class _Reader:
 
 
 def _flops(computation: _Computation, instruction: _Instruction) -> int:
-    """Two per multiply-add, as XLA's HloCostAnalysis counts: products with padding and dilation's zeros do not."""
+    """FLOPs, two per multiply-add; like XLA's HloCostAnalysis, omits products with padding and dilation's zeros."""
     shapes = computation.operand_shapes(instruction)
     if len(shapes) != 2:
         return 0

@@ -56,7 +56,7 @@ def analyse(program: jax.stages.Compiled) -> Analysis:
     """
     memory, cost = program.memory_analysis(), program.cost_analysis()
     if memory is None or cost is None:
-        raise UserError('this platform does not say what a compiled program takes')
+        raise UserError('this platform does not report the costs of a compiled program')
     content = hlo.read(program.as_text() or '')
     return Analysis(
         flops=cost.get('flops', 0.0) + content.repeated_flops,

@@ -24,7 +24,7 @@ _VALUES_AT_ONCE = 1 << 28
 
 
 def batch_orders(subset: Subset, steps: int, batch_size: int) -> Int[np.ndarray, 'steps batch_size']:
-    """Rows of every batch: epoch after epoch in a new order, a pure function of the subset's seed."""
+    """Rows of every batch, in a new order every epoch: a pure function of the subset's seed."""
     generator = np.random.Generator(np.random.Philox(key=[subset.seed, 1]))
     epochs = -(-steps * batch_size // len(subset.rows))
     order = np.concatenate([generator.permutation(subset.rows) for _ in range(epochs)])

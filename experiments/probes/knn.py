@@ -49,7 +49,7 @@ def votes(
     num_classes: int,
     temperature: float,
 ) -> Float[Array, 'choices queries classes']:
-    """Share of the votes per class, for each number of neighbours, nearest first."""
+    """Share of the votes per class, for each number of neighbours; inputs are nearest first."""
     # Relative to the nearest neighbour, so that exp never underflows to all zeros.
     weights = jnp.exp((similarity - similarity[:, :1]) / temperature)
     ballots = jax.nn.one_hot(labels, num_classes) * weights[..., None]
@@ -96,7 +96,7 @@ def run(
             validation_score=validated[best],
             test_scores=_all_votes(features[data.test], *arguments)[best],
             trainable_parameters=0,
-            # There is no fewer than one neighbour, and no more than all examples.
+            # There cannot be fewer than one neighbour or more than all examples.
             at_edge=at_edge(selected, {'neighbours': neighbours}, {'neighbours': (1, len(subset.rows))}),
             choices=len(neighbours),
         )

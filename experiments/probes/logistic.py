@@ -1,7 +1,7 @@
 """Multinomial logistic regression solved to a stated gradient norm.
 
 The objective is scikit-learn's, ``0.5 |w|² + C Σ_i loss_i`` with an intercept that is not penalised, divided by ``C n``
-so that it is a mean loss. L-BFGS (Liu & Nocedal 1989) with two changes that a linear model allows:
+so that it is a mean loss. The solver is L-BFGS (Liu & Nocedal 1989) with two changes that a linear model allows:
 
 - The features are rotated to their principal axes, which leaves the penalty unchanged, and the initial inverse Hessian
   is diagonal instead of a multiple of the identity; it is exact up to a factor for equal class probabilities. Raw
@@ -217,7 +217,7 @@ def solve(
             slopes: change of the logits per unit of length.
         """
         at_zero = jnp.vdot(state.gradient, step)
-        # The part of the penalty that is linear and quadratic in the length.
+        # The parts of the penalty that are linear and quadratic in the length.
         linear, quadratic = jnp.vdot(l2 * state.weights, step), jnp.vdot(l2 * step, step)
         # Relative to the label's slope, whose own part is then exactly zero, not a difference of near-equal numbers.
         slopes = slopes - jnp.take_along_axis(slopes, problem.labels[:, None], 1)

@@ -1,7 +1,7 @@
 """Ridge regression of frozen features on one-hot labels: every penalty from one eigendecomposition.
 
 The primal form (channels × channels) where a subset has more examples than channels, the dual form (examples ×
-examples) elsewhere; both give the same weights.
+examples) otherwise; both give the same weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deter
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """Penalties are relative to the mean eigenvalue, so one range fits any number of channels and examples."""
+    """The penalties, relative to the mean eigenvalue so that one range fits any number of channels and examples."""
     config = ml_collections.ConfigDict()
     config.smallest_penalty = 1e-6
     config.largest_penalty = 1e3

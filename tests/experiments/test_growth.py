@@ -87,9 +87,9 @@ class TestValues:
         changed.knn.temperature = 0.5
         message = (
             f'2 finished cells in {str(tmp_path)!r} depend on knn.temperature, which is 0.07 there and 0.5 here: '
-            'digits · pixels · knn · fraction 1 · seed 0; digits · pixels · knn · fraction 1 · seed 1; give it its '
-            'earlier value, choose another --workdir, or remove the rows of these cells from results.jsonl to have '
-            'them run again'
+            'digits · pixels · knn · fraction 1 · seed 0; digits · pixels · knn · fraction 1 · seed 1; restore its '
+            'earlier value, choose another --workdir, or remove the rows of these cells from results.jsonl to run '
+            'them again'
         )
         with pytest.raises(UserError, match=re.escape(message)):
             run(changed, tmp_path)
@@ -118,7 +118,7 @@ class TestValues:
         changed.knn.temperature, changed.fit = 0.5, 'squash'
         with pytest.raises(UserError, match=r'5 finished cells .*depend on fit, .* \(and knn\.temperature differ'):
             run(changed, tmp_path)
-        with pytest.raises(UserError, match=r'seed 2; and 2 more; give it'):
+        with pytest.raises(UserError, match=r'seed 2; and 2 more; restore its'):
             run(changed, tmp_path)
 
     def test_what_each_kind_of_cell_depends_on(self):
@@ -166,8 +166,8 @@ class TestData:
         run(pixels(), tmp_path)
         other = make_dataset('digits', seed=1)
         message = (
-            rf"the data of 'digits' have changed since they gave 1 finished cell in .* \(fingerprint \w+ then, "
-            rf'{other.fingerprint()} now\): digits · pixels · knn · fraction 1 · seed 0; bring the data back'
+            rf"the data of 'digits' have changed since they produced 1 finished cell in .* \(fingerprint \w+ then, "
+            rf'{other.fingerprint()} now\): digits · pixels · knn · fraction 1 · seed 0; restore the data'
         )
         with pytest.raises(UserError, match=message):
             run(pixels(seeds=(0, 1)), tmp_path, other)
@@ -186,7 +186,7 @@ class TestData:
         assert first == dataclasses.replace(row, data={**row.data, 'fingerprint': dataset.fingerprint()})
         assert second == other
         named = dataclasses.replace(row, data={**row.data, 'fingerprint': 'another'})
-        with pytest.raises(UserError, match='have changed since they gave 1 finished cell'):
+        with pytest.raises(UserError, match='have changed since they produced 1 finished cell'):
             growth.check_data(tmp_path, dataset, [row, named])
 
     def test_other_data_sets_do_not_matter(self, tmp_path):
@@ -217,7 +217,9 @@ class TestWeights:
         row = make_row(cell=Cell('digits', variant, 'linear', 1.0, 0), weights_digest=growth.weights_digest(variant))
         growth.check_weights(tmp_path, {variant}, [row])
         file.write_bytes(b'two')
-        with pytest.raises(UserError, match=r'the weights .* have changed since they gave 1 finished cell .*: digits'):
+        with pytest.raises(
+            UserError, match=r'the weights .* have changed since they produced 1 finished cell .*: digits'
+        ):
             growth.check_weights(tmp_path, {variant}, [row])
         growth.check_weights(tmp_path, {variant}, [dataclasses.replace(row, weights_digest=None)])
         growth.check_weights(tmp_path, {Variant('vit_micro', 'random')}, [row])

@@ -133,7 +133,7 @@ def test_what_compilers_say(message, needed):
         ('v5f:2x4', "unknown topology 'v5f:2x4'; did you mean 'v5e:2x4'"),
         ('v5e', "unknown topology 'v5e'"),
         ('cpu:0', "unknown topology 'cpu:0'; did you mean 'cpu:8'"),
-        ('cpu:999', 'so there can be no 999'),
+        ('cpu:999', 'so it cannot have 999'),
     ],
 )
 def test_unknown_topologies(name, message):
@@ -155,7 +155,7 @@ def test_a_missing_compiler(monkeypatch):
         (['--classes', '0'], '--classes must be positive, not 0'),
         (['--memory_gib', 'nan'], '--memory_gib must be positive, not nan'),
         (['--json', 'no/such/place.json'], "there is no directory 'no/such'"),
-        ([*SIZES, '--find-batch'], '--find_batch needs to know the memory'),
+        ([*SIZES, '--find-batch'], '--find_batch needs the memory'),
         ([*SIZES, '--phase', 'finetun'], "unknown phase of the regime 'linear' 'finetun'"),
         ([*SIZES, '--config.mesh.fsdp=3'], 'a mesh of data=-1 and fsdp=3 does not fit'),
     ],

@@ -99,7 +99,7 @@ def test_asked_to_stop(tmp_path):
         process.send_signal(signal.SIGTERM)
         error = ended(process, 75)
         step = runs.events('cut', 'preempted')[-1]['step']
-        assert f'step {step} is saved, the same command continues' in error
+        assert f'step {step} is saved, and the same command continues' in error
         # The last step that was taken is the one that is saved: no row of a later one is there, and none is missing.
         assert [row['step'] for row in runs.rows('cut') if 'epoch' not in row] == list(range(1, step + 1))
         assert before < runs.newest('cut') == step < 6 * steps_per_epoch
