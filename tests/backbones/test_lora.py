@@ -90,7 +90,11 @@ def test_merged_equals_applied(name, options):
     np.testing.assert_array_equal(logits(model, variables, params), before)
 
 
-@pytest.mark.parametrize(('name', 'options'), QUICK, ids=IDS[:2])
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [pytest.param(*case, marks=pytest.mark.slow if case[0] == 'resnet_micro' else ()) for case in QUICK],
+    ids=IDS[:2],
+)
 def test_new_adapters_change_nothing(name, options):
     model, variables, targets = built(name)
     params = lora.add(variables['params'], targets, 4, jax.random.key(0))

@@ -83,7 +83,11 @@ def test_loss_gradients_and_statistics_are_the_same(name, options):
     close(gradients, gradients_again, 1e-4)
 
 
-@pytest.mark.parametrize(('name', 'options'), FAMILIES[:2], ids=IDS[:2])
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [pytest.param(*case, marks=pytest.mark.slow if case[0] == 'resnet_micro' else ()) for case in FAMILIES[:2]],
+    ids=IDS[:2],
+)
 def test_only_the_inputs_of_blocks_are_kept(name, options):
     model, variables = built(name, tuple(options.items()))
 

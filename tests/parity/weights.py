@@ -273,7 +273,6 @@ QUICK = frozenset(
         'clip_vit_base_patch16_timm_96_from_64',
         'siglip_vit_base_patch16_transformers_64',
         'siglip_vit_base_patch16_big_vision_64',
-        'swin_tiny_microsoft_96',
         'swin_tiny_timm_96_from_160',
         # Keys and shapes alone.
         'resnet34',
