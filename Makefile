@@ -5,7 +5,8 @@ RUN := $(VENV)/bin/python
 
 # The tests run on the CPU even if JAX would find another device.
 test test-slow test-exhaustive: export JAX_PLATFORMS = cpu
-PYTEST := $(RUN) -m pytest -n 2 --dist loadgroup --durations=20
+# One process runs all tests of a file: they share fixtures and compiled programs.
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 # Chooses the fifth of the exhaustive tests that `make test-slow` runs.
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo none)
 

@@ -46,8 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'.strip()
 
 
-# Must run before pytest-xdist adds the group to a test's name.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the exhaustive tests of the other fifths."""
     commit = config.getoption('fifth_of')
@@ -70,9 +68,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Exclude imported objects from future collections, and note which exhaustive tests run."""
     gc.collect()
     gc.freeze()
-    grouped = [item for item in session.items if item.get_closest_marker('xdist_group')]
-    if session.config.getoption('loadgroup', False) and not all('@' in item.nodeid for item in grouped):
-        raise pytest.UsageError('this pytest and this pytest-xdist do not keep groups of tests together')
     if session.config.getoption('fifth_of') is not None:
         chosen = [item.nodeid for item in session.items if item.get_closest_marker('exhaustive')]
         session.config.stash[ENDING].append(f'exhaustive tests of this fifth: {", ".join(chosen) or "none"}')

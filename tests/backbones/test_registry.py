@@ -109,15 +109,12 @@ QUICK = (
 )
 
 
-def grouped(names):
-    """Parameters whose tests run in one process, name by name: it traces each once."""
-    return [
-        pytest.param(name, marks=[pytest.mark.xdist_group(name), *(() if name in QUICK else (pytest.mark.slow,))])
-        for name in names
-    ]
+def marked(names):
+    """Parameters of which only those in ``QUICK`` run by default."""
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
-NAMES = grouped(PARAMETERS)
+NAMES = marked(PARAMETERS)
 CNNS = tuple(backbones.names('cnn'))
 VITS = tuple(backbones.names('vit'))
 WITHOUT_STATISTICS = ('vgg16', 'vgg19', *(name for name in CNNS if name.startswith('convnext')))  # no BatchNorm
@@ -327,7 +324,7 @@ def statistics_through(name: str, train: bool) -> tuple[list, list]:
     return jaxpr.invars[: len(jaxpr.outvars)], jaxpr.outvars
 
 
-@pytest.mark.parametrize('name', grouped(name for name in CNNS if name not in WITHOUT_STATISTICS))
+@pytest.mark.parametrize('name', marked(name for name in CNNS if name not in WITHOUT_STATISTICS))
 def test_inference_leaves_the_statistics_untouched(name):
     """The program hands every statistic through: what comes out is the variable that went in."""
     before, after = statistics_through(name, train=False)
@@ -347,13 +344,13 @@ def test_training_updates_every_statistic(name):
     assert not any(left is right for left, right in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize('name', grouped([*VITS, *WITHOUT_STATISTICS]))
+@pytest.mark.parametrize('name', marked([*VITS, *WITHOUT_STATISTICS]))
 def test_models_without_batch_norm_have_no_statistics(name):
     size = backbones.info(name).image_size
     assert set(trace(name, size, size)[1]) == {'params'}
 
 
-@pytest.mark.parametrize('name', grouped(name for name in VITS if hasattr(backbones.create(name), 'patch')))
+@pytest.mark.parametrize('name', marked(name for name in VITS if hasattr(backbones.create(name), 'patch')))
 @pytest.mark.parametrize(('taller', 'wider'), [(1, 1), (0, 1), (-1, 0)])
 def test_a_vit_rejects_an_image_that_is_no_multiple_of_the_patch(name, taller, wider):
     size = backbones.info(name).image_size

@@ -28,9 +28,6 @@ from experiments.features.extractor import Extractor
 from experiments.features.store import Store
 from experiments.results import aggregates, tables
 
-# The module's fixtures are whole ablations: one process makes them.
-pytestmark = pytest.mark.xdist_group('ablation')
-
 
 def run(config, workdir, store=None) -> Engine:
     made = make_dataset('digits')

@@ -18,8 +18,6 @@ from experiments.training.mesh import AXES, DeviceMesh
 
 SCRIPT = Path(__file__).with_name('mesh_run.py')
 SPLITS = ('test', 'three', 'few more')
-# One process computes what all are compared with.
-pytestmark = pytest.mark.xdist_group('meshes')
 
 
 def start(action: str, **settings) -> subprocess.Popen:

@@ -21,9 +21,6 @@ from experiments.training.config import default_config
 from experiments.training.preemption import Interruption
 from experiments.training.session import Session
 
-# One process makes the fixture, and compiles what the tests share.
-pytestmark = pytest.mark.xdist_group('training_loop')
-
 
 def make_config(**changes):
     config = default_config()
