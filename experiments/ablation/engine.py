@@ -49,6 +49,7 @@ class Engine:
         store: Store | None = None,
     ):
         self._config = config
+        self._task = tasks.find(config.training.task)
         self._workdir = workdir
         self._read = load
         self._extract = Extractor(config, store or Store(), workdir)
@@ -147,8 +148,7 @@ class Engine:
 
     def _score(self, scores: np.ndarray, labels: np.ndarray) -> float:
         """The task's primary metric of a probe's scores."""
-        task = tasks.TABLE[self._config.training.task]
-        return task.score({'logits': scores}, labels)[task.primary]
+        return self._task.score({'logits': scores}, labels)[self._task.primary]
 
     def _run_training(self, dataset: Dataset, cell: Cell) -> None:
         """Train once per learning rate, select on validation, and evaluate only the selected one on the test split."""
@@ -199,7 +199,7 @@ class Engine:
         Args:
             seen: the data set without the examples that could not be read.
         """
-        test, task = seen.splits['test'], tasks.TABLE[self._config.training.task]
+        test, task = seen.splits['test'], self._task
         file = Path('predictions') / f'{cell.key()}.npz'
         ids = [dataset.ids[index] for index in test]
         predictions = {'logits': outcome.test_scores}

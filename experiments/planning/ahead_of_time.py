@@ -41,7 +41,7 @@ def planned(
     """
     configuration.check(config)
     preprocessing = input_preprocessing(config.backbone, '', config.image_size, config.fit)
-    task = tasks.TABLE[config.task].create(config, classes, preprocessing)
+    task = tasks.find(config.task).create(config, classes, preprocessing)
     return programs(task, configuration.compiled_values(config), stored_shape, batch_size, device_mesh)
 
 

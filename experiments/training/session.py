@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 import backbones
 from backbones import lora
-from backbones.errors import UserError, unknown
+from backbones.errors import UserError
 from experiments import tasks
 from experiments.data import pipeline, sampling
 from experiments.data.dataset import Dataset
@@ -50,10 +50,8 @@ class Session:
         self.batch_size = self._batch_size(device_mesh.devices)
         self.sampler = sampling.Sampler(config.sampler, config.seed, self.indices, dataset.targets, self.batch_size)
         self.steps_per_epoch = self.sampler.steps_per_epoch
-        if config.task not in tasks.TABLE:
-            raise unknown('task', config.task, tasks.TABLE)
         preprocessing = input_preprocessing(config.backbone, config.weights, config.image_size, config.fit)
-        task = tasks.TABLE[config.task].create(
+        task = tasks.find(config.task).create(
             config, len(dataset.classes), preprocessing, dataset.targets[self.indices]
         )
         height, width, channels = dataset.images.shape[1:]

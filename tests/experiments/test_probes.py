@@ -319,6 +319,8 @@ class TestAdamW:
         np.testing.assert_allclose(losses[0, 1], loss_of(head, data.validation), rtol=1e-4)
         logits = x[data.validation] @ head['kernel'] + head['bias']
         np.testing.assert_allclose(validated[0, 1], logits, atol=2e-4)
+        labels = data.labels[data.validation]
+        assert share_right(validated[0, 1], labels) == share_right(logits, labels)
 
     def test_subsets_that_take_turns_give_the_same_heads(self, monkeypatch):
         data, config = make_data(), linear.default_config()

@@ -72,6 +72,20 @@ def test_every_key_of_the_config_stands_in_the_table_once():
     )
 
 
+def test_a_misspelled_task_is_one_line_in_every_command(tmp_path):
+    from experiments.ablation import cells
+    from experiments.ablation.engine import Engine
+    from experiments.planning import ahead_of_time
+    from experiments.training import mesh
+
+    ablation = cells.default_config()
+    ablation.training.task = 'clasification'
+    with pytest.raises(UserError, match="unknown task 'clasification'; did you mean 'classification'"):
+        Engine(ablation, tmp_path, lambda name: make_dataset())
+    with pytest.raises(UserError, match="unknown task 'clasification'; did you mean 'classification'"):
+        ahead_of_time.planned(ablation.training, 4, (16, 16, 3), 8, mesh.make())
+
+
 def test_a_task_that_does_not_exist(tmp_path):
     with pytest.raises(UserError, match="unknown task 'clasification'; did you mean 'classification'"):
         make_session(tmp_path, task='clasification')
