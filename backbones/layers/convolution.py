@@ -28,13 +28,6 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _pointwise(x: Array, kernel: Array, stride: int) -> Array:
-    """A 1x1 convolution as one matrix product."""
-    if stride > 1:
-        x = x[:, ::stride, ::stride]
-    return jnp.dot(x, kernel[0, 0])
-
-
 def _general(x: Array, kernel: Array, stride: int, padding: Padding, groups: int) -> Array:
     return lax.conv_general_dilated(
         x,
@@ -76,7 +69,16 @@ def convolve(
 ) -> Float[Array, 'batch new_height new_width features']:
     """Convolve; the lowering depends on the kernel's shape and on the platform the program is compiled for."""
     if kernel.shape[:2] == (1, 1) and groups == 1 and padding == ((0, 0), (0, 0)):
-        return _pointwise(x, kernel, stride)
+        if stride == 1:
+            return jnp.dot(x, kernel[0, 0])
+        # On a GPU XLA may abort on a matrix product of a strided slice (seen with jax 0.11.2: "Check failed:
+        # subdim_size_accumulator == dim_size" while it fuses them).
+        return lax.platform_dependent(
+            x,
+            kernel,
+            cpu=lambda x, kernel: jnp.dot(x[:, ::stride, ::stride], kernel[0, 0]),
+            default=lambda x, kernel: _general(x, kernel, stride, padding, groups),
+        )
     if kernel.shape[:2] == (stride, stride) and groups == 1 and padding == ((0, 0), (0, 0)):
         return patch_embedding(x, kernel)
     if groups == x.shape[-1] == kernel.shape[-1]:

@@ -275,8 +275,9 @@ def test_lowering_on_the_cpu(case, is_convolution):
     assert ('stablehlo.convolution' in lowered) == is_convolution
 
 
-def test_depthwise_is_a_convolution_on_an_accelerator():
-    layer, channels, _ = CONVOLUTIONS['depthwise 3x3 strided same']
+@pytest.mark.parametrize('case', ['1x1 strided', 'depthwise 3x3 strided same'])
+def test_lowering_on_an_accelerator(case):
+    layer, channels, _ = CONVOLUTIONS[case]
     x = normal(0, 2, 8, 8, channels)
     variables = shapes(layer, x)
     lowered = jax.jit(layer.apply).trace(variables, x).lower(lowering_platforms=('tpu',)).as_text()
