@@ -1,5 +1,6 @@
 """Stage by stage, our outputs against those of the reference implementations under the same weights (tests/parity)."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import backbones
 from backbones import Report, freezing
@@ -86,6 +88,16 @@ def same_arrays(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray])
     )
 
 
+def digests(file: Path) -> dict[str, tuple[str, tuple[int, ...], str]]:
+    """Type, shape and digest of each array of a safetensors file."""
+    found = {}
+    with safe_open(file, 'numpy') as arrays:
+        for key in arrays.keys():  # noqa: SIM118 (not a dict)
+            array = arrays.get_tensor(key)
+            found[key] = array.dtype.name, array.shape, hashlib.sha256(array.tobytes()).hexdigest()
+    return found
+
+
 def stored_of(case: weights.Case) -> tuple[dict[str, list[int]], dict[str, np.ndarray]]:
     """Keys and shapes of the file that the reference was given, and its answers."""
     with np.load(case.path) as stored:
@@ -119,7 +131,9 @@ def test_every_stage_equals_the_reference(case: weights.Case, tmp_path: Path):
     classifier = 'logits/shape' in reference
     file = tmp_path / 'reference.safetensors'
     save_file(arrays, file)
+    del arrays  # large networks are in memory once, not three times
     variables, report = load(case, file, classifier)
+    before = digests(file)
     file.unlink()
     assert not report.problems()
     if case.image_size != case.file_size:
@@ -128,9 +142,8 @@ def test_every_stage_equals_the_reference(case: weights.Case, tmp_path: Path):
         assert not report.reshaped
         back = tmp_path / 'back.safetensors'
         backbones.save_weights(back, variables, report.layout, case.backbone, **dict(case.options))
-        exported = load_file(back)
+        assert digests(back) == before, 'the round trip changes the file'
         back.unlink()
-        assert same_arrays(exported, arrays), 'the round trip changes the file'
 
     outputs = outputs_of(case, variables, classifier)
     errors = {}
