@@ -35,8 +35,23 @@ def without_regularisers(rates: dict[str, list[float]]):
     return nn.intercept_methods(interceptor)
 
 
+@pytest.fixture
+def float64(case: weights.Case, monkeypatch: pytest.MonkeyPatch):
+    """The type of the arithmetic: float64, everywhere, for what has the kinks of ReLU, and float32 for the others.
+
+    A value within rounding of a kink passes its gradient or not; how float32 rounds depends on the processor. The
+    answers of the reference are float64's.
+    """
+    if case.backbone not in weights.KINKED:
+        yield False
+        return
+    with jax.enable_x64(True):
+        monkeypatch.setattr(jnp, 'float32', jnp.float64)  # parameters and statistics are float32 by name
+        yield True
+
+
 @pytest.mark.parametrize('case', weights.marked(weights.TRAINING))
-def test_training_equals_the_reference(case: weights.Case, tmp_path: Path):
+def test_training_equals_the_reference(case: weights.Case, float64: bool, tmp_path: Path):
     with np.load(case.training_path) as stored:
         reference = dict(stored)
     shapes = json.loads(reference.pop('shapes').tobytes())
@@ -44,9 +59,13 @@ def test_training_equals_the_reference(case: weights.Case, tmp_path: Path):
     file = tmp_path / 'reference.safetensors'
     save_file(weights.state_dict(case, shapes), file)
     variables, report = load(case, file, case.classifier)
-    model = backbones.create(case.backbone, **dict(case.options))
+    options = dict(case.options)
+    if float64:
+        options['dtype'] = jnp.float64
+        variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), variables)
+    model = backbones.create(case.backbone, **options)
     if case.classifier:
-        model = backbones.create_classifier(case.backbone, 1000, **dict(case.options))
+        model = backbones.create_classifier(case.backbone, 1000, **options)
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS.values()}
 
     def loss_of(params, batch_stats, images, targets):
@@ -73,7 +92,7 @@ def test_training_equals_the_reference(case: weights.Case, tmp_path: Path):
     def digests(tree: dict) -> dict[str, np.ndarray]:
         leaves = {path: np.asarray(leaf) for path, leaf in flatten_dict(tree, sep='/').items()}
         foreign = to_layout(leaves, report.layout, case.backbone, dict(case.options))
-        return {key: weights.digest(key, array) for key, array in foreign.items() if array.dtype == np.float32}
+        return {key: weights.digest(key, array) for key, array in foreign.items() if array.dtype.kind == 'f'}
 
     ours = {'gradient': digests({'params': gradients}), 'statistics': digests({'batch_stats': batch_stats})}
     for name, found in ours.items():
@@ -82,7 +101,7 @@ def test_training_equals_the_reference(case: weights.Case, tmp_path: Path):
             continue
         key, error = weights.worst(expected, found)
         print(f'{case} {name} {error:.1e} ({key})')
-        assert error <= weights.TRAINING_TOLERANCE, (name, key)
+        assert error <= (weights.ROUNDING if float64 else weights.TRAINING_TOLERANCE), (name, key)
     only_ours = {key for key, digest in ours['gradient'].items() if digest[0] > 0} - set(
         weights.unpacked('gradient', reference)
     )
