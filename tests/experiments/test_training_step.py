@@ -78,7 +78,8 @@ class Training:
 
     @functools.cached_property
     def program(self):
-        return self.lowered.compile()
+        # The older of XLA's two code generators needs 0.9 GiB less for a GoogLeNet.
+        return self.lowered.compile({'xla_cpu_use_fusion_emitters': False})
 
     def state(self, seed: int = 0) -> TrainState:
         variables = jax.tree.map(jnp.array, self.variables)
