@@ -94,7 +94,7 @@ def digests(file: Path) -> dict[str, tuple[str, tuple[int, ...], str]]:
     with safe_open(file, 'numpy') as arrays:
         for key in arrays.keys():  # noqa: SIM118 (not a dict)
             array = arrays.get_tensor(key)
-            found[key] = array.dtype.name, array.shape, hashlib.sha256(array.tobytes()).hexdigest()
+            found[key] = array.dtype.name, array.shape, hashlib.sha256(array).hexdigest()
     return found
 
 
