@@ -30,6 +30,7 @@ _CHECKS: dict[str, Check] = {
     'fit': one_of(*FITS),
     'stored_size': positive,
     'bad_files_limit': not_negative,
+    'training_extra_learning_rates': not_negative,
 }
 
 
@@ -54,6 +55,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.knn = knn.default_config()
     config.training = default_training_config()  # for regimes that train the backbone
     config.training_learning_rates = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+    config.training_extra_learning_rates = 4  # at most, beyond the lowest or the highest while that is the best
     return config
 
 

@@ -14,6 +14,7 @@ from backbones import cost
 from experiments import probes, tasks
 from experiments.ablation import growth
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
+from experiments.ablation.sweep import sweep
 from experiments.cli import display, work_directories
 from experiments.cli.versions import versions
 from experiments.data.dataset import Dataset
@@ -152,17 +153,14 @@ class Engine:
 
     def _run_training(self, dataset: Dataset, cell: Cell) -> None:
         """Train once per learning rate, select on validation, and evaluate only the selected one on the test split."""
-        best: tuple | None = None
         begun = growth.begin_trainings(self._workdir, cell, dataset)
-        rates = self._config.training_learning_rates
-        for rate in rates:
-            config = self._training_config(cell, rate)
+
+        def train(rate: float) -> loop.Trained:
             directory = work_directories.make(begun / f'{rate:g}')
-            trained = loop.fit(config, dataset, directory, tables=False)
-            if best is None or trained.validation_score > best[1].validation_score:
-                best = (rate, trained)
-        assert best is not None, 'the sweep has at least one learning rate'
-        rate, trained = best
+            return loop.fit(self._training_config(cell, rate), dataset, directory, tables=False)
+
+        config = self._config
+        rate, trained, rates = sweep(config.training_learning_rates, config.training_extra_learning_rates, train)
         test = trained.evaluate('test')
         outcome = Outcome(
             selected={'learning_rate': rate},
@@ -240,16 +238,14 @@ class Engine:
     def _config_of(self, cell: Cell, outcome: Outcome) -> dict:
         """Every config value that a cell was run with."""
         config = self._config.to_dict()
-        apart = {'backbones', 'datasets', 'regimes', 'fractions', 'seeds', 'training', 'training_learning_rates'}
+        apart = {'backbones', 'datasets', 'regimes', 'fractions', 'seeds', 'training', *growth.SWEEP}
         chosen = {key: value for key, value in config.items() if key not in {*apart, *FROZEN_REGIMES}}
         if cell.regime in FROZEN_REGIMES:
             chosen[cell.regime] = config[cell.regime]
         else:
             training = self._training_config(cell, outcome.selected['learning_rate'])
-            chosen |= {
-                'training_learning_rates': config['training_learning_rates'],
-                'training': training.to_dict(),
-            }
+            chosen |= {key: config[key] for key in growth.SWEEP}
+            chosen['training'] = training.to_dict()
         return work_directories.as_read_back(chosen)
 
     @functools.cache  # noqa: B019 an engine lives as long as its command

@@ -98,7 +98,7 @@ def table(
             f'{len(dataset.targets):,}',
             f'{flops / 1e9:.3f}',
             f'{heads}',
-            f'{trainings}',
+            f'≥ {trainings}' if trainings and config.training_extra_learning_rates else f'{trainings}',
             _duration(seconds),
         )
     result.caption = (

@@ -32,8 +32,11 @@ _SET_BY_CELL = (
 _READING = ('stored_size', 'bad_files_limit')
 _NOT_OF_TRAINING = frozenset(f'training.{key}' for key in (*FREE_KEYS, *_SET_BY_CELL, *_READING))
 
+# What a training at one learning rate does not depend on: which others are tried.
+SWEEP = ('training_learning_rates', 'training_extra_learning_rates')
+
 # The value that a version without the key behaved as if it had, where that is not the default.
-VALUES_BEFORE: Mapping[str, Any] = {'linear.solver': 'adamw'}
+VALUES_BEFORE: Mapping[str, Any] = {'linear.solver': 'adamw', 'training_extra_learning_rates': 0}
 
 
 def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +61,7 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
         if cell.variant.weights == RANDOM:
             keys.append('calibration_images')
     else:
-        keys.append('training_learning_rates')
+        keys += SWEEP
         keys += [key for key in flat if key.startswith('training.') and key not in _NOT_OF_TRAINING]
     return {key: flat[key] for key in keys if key in flat}
 
@@ -84,6 +87,8 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     differing: dict[str, list[tuple[Cell, Any, Any]]] = {}
     for row in rows:
         for key, (before, after) in _differences(row.cell, row.config, now).items():
+            if key == 'training_extra_learning_rates' and _needs_no_extra_rates(row):
+                continue
             differing.setdefault(key, []).append((row.cell, before, after))
     if not differing:
         return
@@ -182,7 +187,9 @@ def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], row
         if rows:
             result_rows.write(workdir, rows)
         finished = {row.cell for row in rows}
-        stale = [cell for cell in planned if cell not in finished and _differences(cell, earlier, now)]
+        stale = [
+            cell for cell in planned if cell not in finished and _differences(cell, earlier, now).keys() - set(SWEEP)
+        ]
         begun = [path for cell in stale if (path := trainings(workdir, cell)).is_dir()]
         for path in begun:
             shutil.rmtree(path)
@@ -227,6 +234,11 @@ def _differences(cell: Cell, earlier: Mapping[str, Any], now: Mapping[str, Any])
         if absent not in values and values[0] != values[1]:
             found[key] = values
     return found
+
+
+def _needs_no_extra_rates(row: Row) -> bool:
+    """Whether the best learning rate of a finished training lies inside the grid, so that none beyond it was tried."""
+    return not row.at_edge and row.choices == len(row.config['training_learning_rates'])
 
 
 @functools.cache

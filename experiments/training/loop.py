@@ -32,6 +32,10 @@ from experiments.training.session import Session
 from experiments.training.state import TrainState
 
 
+class Diverged(UserError):
+    """The loss or a gradient is no longer finite."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """The result of a training run.
@@ -83,9 +87,9 @@ def run(
         tables: whether to print the tables of what trains (they are always saved).
 
     Raises:
-        UserError: a config value does not fit, the loss is non-finite (unless the config skips such steps), too many
-            examples are unreadable, a checkpoint cannot be written, or none is intact. Whatever was saved before
-            stays valid.
+        UserError: a config value does not fit, too many examples are unreadable, a checkpoint cannot be written, or
+            none is intact. Whatever was saved before stays valid.
+        Diverged: the loss is non-finite, unless the config skips such steps.
         Preempted: the process was asked to stop; its state is saved.
     """
     config, directory = session.config, session.directory
@@ -276,7 +280,7 @@ class _Phase:
             progress.skipped.append(step)
             return
         self._checkpoints.wait()  # a save may still be running
-        raise UserError(
+        raise Diverged(
             f'non-finite loss or gradient at {what}; the batch was {shown} (all in {EVENTS}); '
             f'{_last_good(self._checkpoints)}. Lower learning_rate, set clip_norm, or skip such steps with '
             '--config.non_finite=skip'

@@ -150,6 +150,19 @@ class TestValues:
         with pytest.raises(UserError, match=r"depends on fit, which is 'squash' there and 'crop' here"):
             growth.check(tmp_path, config, [old])
 
+    def test_extra_learning_rates_matter_where_some_were_or_would_have_been_tried(self, tmp_path):
+        config = make_config(training_learning_rates=(1e-3, 3e-3)).to_dict()
+        cell = Cell('digits', Variant('vit_micro', 'random'), 'scratch', 1.0, 0)
+        row = make_row(cell=cell, choices=2, config=work_directories.as_read_back(config))
+        older = {key: value for key, value in row.config.items() if key != 'training_extra_learning_rates'}
+        before = dataclasses.replace(row, config=older)
+        for unaffected in (row, before):
+            growth.check(tmp_path, {**config, 'training_extra_learning_rates': 2}, [unaffected])
+        at_edge, extended = dataclasses.replace(before, at_edge=('learning_rate',)), dataclasses.replace(row, choices=3)
+        for affected, value in ((at_edge, 0), (extended, 4)):
+            with pytest.raises(UserError, match=f'depends on training_extra_learning_rates, which is {value} there'):
+                growth.check(tmp_path, {**config, 'training_extra_learning_rates': 2}, [affected])
+
     def test_a_key_that_is_gone_changes_nothing(self, tmp_path):
         config = work_directories.as_read_back(pixels().to_dict())
         row = make_row('pixels', config={'image_size': 16, 'knn': {**config['knn'], 'metric': 'cosine'}})
@@ -248,6 +261,7 @@ class TestTrainings:
             ({}, True),
             ({'training.threads': 3}, True),
             ({'linear.steps': 3}, True),
+            ({'training_learning_rates': (1e-3, 3e-3), 'training_extra_learning_rates': 1}, True),
             ({'training.epochs': 3.0}, False),
             ({'image_size': 32}, False),
         ],
