@@ -5,8 +5,8 @@
 ``linear`` is a head on features that are computed once. All other regimes train with the backbone in the loop, by one
 recipe, with the learning rate of each selected on validation. The bundled backbones were themselves pretrained on
 CIFAR-10's training images (without augmentation beyond shifts and flips), so this compares ways to train on few labels,
-not transfer to new data. Arguments: ``dataset``, ``fraction`` (of the training labels) and
-``seeds`` (how many).
+not transfer to new data. Arguments: ``dataset``, ``fraction`` (of the training labels) and ``seeds`` (how many).
+docs/regimes.md has the result.
 """
 
 from experiments.ablation.cells import default_config
@@ -19,7 +19,7 @@ def get_config(dataset: str = 'tfds:cifar10', fraction: float = 0.02, seeds: int
     config.regimes = ('linear', 'partial:1', 'partial:2', 'lpft', 'finetune', 'bitfit', 'lora:8', 'scratch')
     config.fractions = (fraction,)
     config.seeds = tuple(range(seeds))
-    # Extends past the optimum of every regime: the whole network needs a hundredth of a head's learning rate.
+    # The whole network needs a hundredth of a head's learning rate. Where the optimum lies beyond, the sweep goes on.
     config.training_learning_rates = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     config.training.epochs = 6.0
     config.training.probe_epochs = 3.0
