@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.results.aggregates import Aggregate, datasets
 
+_LINES = ('--', ':', '-.')
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*', 'p', 'h')
 
 
@@ -32,12 +33,13 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
     """Plot test scores with all training labels against GFLOP per image, one panel per data set.
 
     Each variant has a colour and each regime a marker. Bars are 95 % intervals over seeds. A hollow marker means that
-    a selected hyper-parameter lies at an edge of its grid. Raw pixels, which cost no FLOPs, are a dashed line at their
-    score. Entries of unknown cost (training runs of older versions) are omitted.
+    a selected hyper-parameter lies at an edge of its grid. Raw pixels, which cost no FLOPs, are a line at their score,
+    with a style for each regime. Entries of unknown cost (training runs of older versions) are omitted.
     """
     names = datasets(aggregates)
     variants = list(dict.fromkeys(aggregate.variant for aggregate in aggregates))
     regimes = list(dict.fromkeys(aggregate.regime for aggregate in aggregates))
+    shown: list[Aggregate] = []
     figure = Figure(figsize=(4.6 * len(names) + 2.6, 4.0), layout='constrained')
     axes = figure.subplots(1, len(names), squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):
@@ -50,9 +52,10 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
             mean, half = (100 * (value or 0) for value in aggregate.interval)
             if aggregate.costs['flops_per_image'] is None:
                 continue
+            shown.append(aggregate)
             gigaflops = aggregate.costs['flops_per_image'] / 1e9
             if gigaflops == 0:
-                style = '--' if regimes.index(aggregate.regime) == 0 else ':'
+                style = _LINES[regimes.index(aggregate.regime) % len(_LINES)]
                 axis.axhline(mean, color=colour, linestyle=style, linewidth=1)
                 continue
             # Regimes of one variant cost the same: a small shift keeps their bars apart on the logarithmic axis.
@@ -66,15 +69,20 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
         axis.set_title(f'{_short(name)}, {100 * largest:g} % of the training labels')
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f'test {" or ".join(dict.fromkeys(aggregate.metric for aggregate in aggregates))} in %')
-    handles = [
-        axes[0].plot([], [], color=f'C{index % 10}', linewidth=4, label=_short(variant.label))[0]
-        for index, variant in enumerate(variants)
-    ]
+    handles = []
+    for index, variant in enumerate(variants):
+        mine = [each for each in shown if each.variant == variant and each.costs['flops_per_image'] == 0]
+        lines = dict.fromkeys(each.regime for each in mine)
+        for regime in lines:
+            style = {'linestyle': _LINES[regimes.index(regime) % len(_LINES)], 'linewidth': 1}
+            handles += axes[0].plot([], [], color=f'C{index % 10}', label=f'{variant.label} · {regime}', **style)
+        if not lines:
+            handles += axes[0].plot([], [], color=f'C{index % 10}', linewidth=4, label=_short(variant.label))
     handles += [
         axes[0].plot([], [], _MARKERS[index % len(_MARKERS)], color='0.4', label=regime)[0]
         for index, regime in enumerate(regimes)
     ]
-    if any(aggregate.at_edge for aggregate in aggregates):
+    if any(aggregate.at_edge for aggregate in shown):
         hollow = {'color': '0.4', 'markerfacecolor': 'none', 'label': 'at an edge of its grid'}
         handles.append(axes[0].plot([], [], 'o', **hollow)[0])
     figure.legend(handles=handles, loc='outside right center', frameon=False)

@@ -63,6 +63,10 @@ def make_row(backbone='b', seed=0, score=0.5, fraction=1.0, **changes) -> Row:
     return Row(**{**values, **changes})
 
 
+def legend(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def write(workdir, *made: Row, ids=None) -> Path:
     """A work directory whose scores agree with its rows."""
     ids = ids or [f'{index:02d}' for index in range(40)]
@@ -264,7 +268,19 @@ class TestTables:
         figure = plots.score_against_cost(entries)
         faces = [line.get_markerfacecolor() for line in figure.axes[0].lines if line.get_marker() == 'o']
         assert 'none' in faces
-        assert 'at an edge of its grid' in [text.get_text() for text in figure.legends[0].get_texts()]
+        assert 'at an edge of its grid' in legend(figure)
+        # A plot that leaves the marked value out has no word for it.
+        edge = make_row('b', 0, 0.25, fraction=0.5, at_edge=('learning_rate',))
+        entries = aggregates.load(write(tmp_path / 'other', make_row(), edge))
+        assert 'at an edge of its grid' not in legend(plots.score_against_cost(entries))
+
+    def test_each_line_of_the_plot_is_named(self, tmp_path):
+        free = {**make_row().costs, 'flops_per_image': 0}
+        cells = [Cell('digits', Variant('pixels', ''), regime, 1.0, 0) for regime in ('linear', 'knn')]
+        figure = plots.score_against_cost(
+            aggregates.load(write(tmp_path, make_row(), *(make_row(cell=cell, costs=free) for cell in cells)))
+        )
+        assert legend(figure) == ['b', 'pixels · linear', 'pixels · knn', 'linear', 'knn']
 
     def test_the_axis_and_the_note_say_what_a_flop_is(self, tmp_path):
         costs = {**make_row().costs, 'flops_counted_in': 'compiled program'}
