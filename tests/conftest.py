@@ -100,9 +100,9 @@ def programs(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown() -> None:
-    """Drop compiled programs between the tests of a module that compiles many large ones."""
-    if resident_memory() > LARGE:
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Drop compiled programs between tests where they are many and large; a module may set a ``LARGE`` of its own."""
+    if resident_memory() > getattr(getattr(item, 'module', None), 'LARGE', LARGE):
         forget_programs()
 
 

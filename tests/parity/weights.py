@@ -432,10 +432,11 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         values = 0.5 * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 4:
         gain = 1 if _UNNORMALISED.fullmatch(f'{backbone}/{key}') else 0.1
-        values = gain * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
+        values = _noise(random, shape)
+        values *= gain * (2 / np.prod(shape[1:])) ** 0.5  # in place: the largest of a VGG takes 800 MB
     elif len(shape) == 2:
         values = _noise(random, shape)
-        values *= (1 / shape[1]) ** 0.5  # in place: the largest of a VGG takes 800 MB
+        values *= (1 / shape[1]) ** 0.5
     elif _LAYER_SCALE.fullmatch(key):
         values = 0.2 * (1 + 0.1 * _noise(random, shape))
     else:
