@@ -19,7 +19,7 @@ def get_config(dataset: str = 'tfds:cifar10', fraction: float = 0.02, seeds: int
     config.regimes = ('linear', 'partial:1', 'partial:2', 'lpft', 'finetune', 'bitfit', 'lora:8', 'scratch')
     config.fractions = (fraction,)
     config.seeds = tuple(range(seeds))
-    # The whole network needs a hundredth of a head's learning rate. Where the optimum lies beyond, the sweep goes on.
+    # The best rates of the regimes lie up to four orders of magnitude apart; where one lies beyond, the sweep goes on.
     config.training_learning_rates = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     config.training.epochs = 6.0
     config.training.probe_epochs = 3.0

@@ -58,8 +58,12 @@ def table(
     for column in ('cells', 'passes', 'images', 'GFLOP/image', 'heads', 'trainings', 'about'):
         result.add_column(column, justify='right')
     total = 0.0
+    extends = config.training_extra_learning_rates > 0 and len(set(config.training_learning_rates)) > 1
+    extends = extends and any(cell.regime not in FROZEN_REGIMES for cell in pending)
     for dataset_name, variant in dict.fromkeys((cell.dataset, cell.variant) for cell in pending):
         dataset = load(dataset_name)
+        for fraction, seed in dict.fromkeys((cell.fraction, cell.seed) for cell in pending):
+            dataset.fraction(fraction, seed)  # one that leaves a class without examples is refused
         cells = [cell for cell in pending if (cell.dataset, cell.variant) == (dataset_name, variant)]
         frozen = [cell for cell in cells if cell.regime in FROZEN_REGIMES]
         trained = [cell for cell in cells if cell.regime not in FROZEN_REGIMES]
@@ -98,12 +102,12 @@ def table(
             f'{len(dataset.targets):,}',
             f'{flops / 1e9:.3f}',
             f'{heads}',
-            f'≥ {trainings}' if trainings and config.training_extra_learning_rates else f'{trainings}',
+            f'≥ {trainings}' if trainings and extends else f'{trainings}',
             _duration(seconds),
         )
     result.caption = (
         f'about {_duration(total)} at the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches now; '
-        'less where features are stored'
+        f'less where features are stored{", more where the best learning rate lies at an edge" if extends else ""}'
     )
     return result
 

@@ -1,10 +1,11 @@
 """The sweep over learning rates that validation selects from, for regimes that train the backbone."""
 
-import math
 from collections.abc import Callable, Sequence
 
 from experiments.cli import display
 from experiments.training.loop import Diverged, Trained
+
+_HALF_DECADES = tuple(float(f'{10 ** (exponent / 2):.1g}') for exponent in range(-40, 41))
 
 
 def sweep(
@@ -12,11 +13,12 @@ def sweep(
 ) -> tuple[float, Trained, tuple[float, ...]]:
     """Train at every learning rate and, while the best one is the lowest or the highest, at further ones beyond it.
 
-    Further rates are of the series 1, 3, 10, 30, … A rate at which training diverges loses.
+    Further rates are the next ones of the series 1, 3, 10, 30, … A rate at which training diverges loses; where all do,
+    lower ones are tried.
 
     Args:
         rates: learning rates to begin with; a single one offers no choice, so none is added.
-        extra: number of rates that may be added at each end.
+        extra: at most so many rates are added beyond an end.
         train: trains at a rate.
 
     Returns:
@@ -35,7 +37,7 @@ def sweep(
         try:
             trained = train(rate)
         except Diverged as error:
-            display.console.print(f'training diverges at a learning rate of {rate:g}: {error}')
+            display.console.print(f'a learning rate of {rate:g} loses: training diverges')
             failure = error
             return
         if best is None or trained.validation_score > best[1].validation_score:
@@ -43,19 +45,21 @@ def sweep(
 
     for rate in rates:
         attempt(rate)
+    may_add = extra if len(set(rates)) > 1 else 0
+    for _ in range(may_add):
+        if best is None:
+            attempt(beyond(min(tried), -1))
     if best is None:
         assert failure is not None, 'the sweep has at least one learning rate'
         raise failure
-    if len(set(rates)) > 1:
-        for outermost, step in ((min, -1), (max, 1)):
-            for _ in range(extra):
-                if best[0] != outermost(tried):
-                    break
-                attempt(beyond(best[0], step))
+    for outermost, step in ((min, -1), (max, 1)):
+        while best[0] == outermost(tried) and len(tried) < len(rates) + may_add:
+            attempt(beyond(best[0], step))
     return *best, tuple(tried)
 
 
 def beyond(rate: float, step: int) -> float:
-    """The next value of the series 1, 3, 10, 30, … below (``step`` -1) or above (1) the one nearest to ``rate``."""
-    half_decades = round(2 * math.log10(rate)) + step
-    return float(f'{10 ** (half_decades / 2):.1g}')
+    """The next value of the series 1, 3, 10, 30, … below (``step`` -1) or above (1) ``rate``."""
+    if step < 0:
+        return max(value for value in _HALF_DECADES if value < rate)
+    return min(value for value in _HALF_DECADES if value > rate)

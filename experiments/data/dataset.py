@@ -247,7 +247,9 @@ def stratified_fraction(
             # Exactly half an example would be rounded down to none, so the next number of two digits is taken.
             digits = decimal.Context(prec=2, rounding=decimal.ROUND_DOWN)
             smallest = digits.next_plus(digits.divide(decimal.Decimal('0.5'), available))
-            needed = f'the smallest fraction that works is {smallest}'
+            needed = (
+                f'the smallest that works is {smallest} (--config.fractions of an ablation, fraction of a training)'
+            )
         else:
             needed = 'the class has none at all'
         raise UserError(

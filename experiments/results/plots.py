@@ -1,5 +1,6 @@
 """Scores against cost."""
 
+import itertools
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -39,6 +40,8 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
     names = datasets(aggregates)
     variants = list(dict.fromkeys(aggregate.variant for aggregate in aggregates))
     regimes = list(dict.fromkeys(aggregate.regime for aggregate in aggregates))
+    free = dict.fromkeys(each.regime for each in aggregates if each.costs['flops_per_image'] == 0)
+    styles = dict(zip(free, itertools.cycle(_LINES), strict=False))
     shown: list[Aggregate] = []
     figure = Figure(figsize=(4.6 * len(names) + 2.6, 4.0), layout='constrained')
     axes = figure.subplots(1, len(names), squeeze=False)[0]
@@ -55,8 +58,7 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
             shown.append(aggregate)
             gigaflops = aggregate.costs['flops_per_image'] / 1e9
             if gigaflops == 0:
-                style = _LINES[regimes.index(aggregate.regime) % len(_LINES)]
-                axis.axhline(mean, color=colour, linestyle=style, linewidth=1)
+                axis.axhline(mean, color=colour, linestyle=styles[aggregate.regime], linewidth=1)
                 continue
             # Regimes of one variant cost the same: a small shift keeps their bars apart on the logarithmic axis.
             place = gigaflops * 1.06 ** (regimes.index(aggregate.regime) - (len(regimes) - 1) / 2)
@@ -74,7 +76,7 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
         mine = [each for each in shown if each.variant == variant and each.costs['flops_per_image'] == 0]
         lines = dict.fromkeys(each.regime for each in mine)
         for regime in lines:
-            style = {'linestyle': _LINES[regimes.index(regime) % len(_LINES)], 'linewidth': 1}
+            style = {'linestyle': styles[regime], 'linewidth': 1}
             handles += axes[0].plot([], [], color=f'C{index % 10}', label=f'{variant.label} · {regime}', **style)
         if not lines:
             handles += axes[0].plot([], [], color=f'C{index % 10}', linewidth=4, label=_short(variant.label))
@@ -82,7 +84,7 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
         axes[0].plot([], [], _MARKERS[index % len(_MARKERS)], color='0.4', label=regime)[0]
         for index, regime in enumerate(regimes)
     ]
-    if any(aggregate.at_edge for aggregate in shown):
+    if any(aggregate.at_edge and aggregate.costs['flops_per_image'] for aggregate in shown):
         hollow = {'color': '0.4', 'markerfacecolor': 'none', 'label': 'at an edge of its grid'}
         handles.append(axes[0].plot([], [], 'o', **hollow)[0])
     figure.legend(handles=handles, loc='outside right center', frameon=False)

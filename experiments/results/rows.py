@@ -35,8 +35,8 @@ class Row:
         primary: the metric used for selection, such as ``accuracy``; a key of ``validation`` and ``test``.
         config: every value that it was run with. For ``experiments.train``: its config. For an ablation:
             ``image_size``, ``fit``, … and, for a head on stored features, the regime's own values under its name
-            (``linear``); for a training run, ``training_learning_rates`` and all values of the selected run under
-            ``training``.
+            (``linear``); for a training run, the values of its sweep (``training_learning_rates`` and
+            ``training_extra_learning_rates``) and all values of the selected run under ``training``.
         validation: every metric on the validation split; shares as fractions of 1.
         test: every metric on the test split.
         selected: the hyper-parameters selected on validation; empty if there was no choice.

@@ -89,7 +89,7 @@ def run(
     Raises:
         UserError: a config value does not fit, too many examples are unreadable, a checkpoint cannot be written, or
             none is intact. Whatever was saved before stays valid.
-        Diverged: the loss is non-finite, unless the config skips such steps.
+        Diverged: the loss or a gradient is non-finite, unless the config skips such steps.
         Preempted: the process was asked to stop; its state is saved.
     """
     config, directory = session.config, session.directory
