@@ -205,6 +205,20 @@ class TestRun:
             run(make_config(fractions=(0.01, 1.0)), tmp_path)
         assert not (tmp_path / 'results.jsonl').exists()
 
+    def test_a_plan_refuses_it_as_well(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(ablate.loading, 'load', lambda name, *_: make_dataset('digits'))
+        with pytest.raises(
+            UserError, match=r'label fraction 0\.01 leaves .* the smallest that works is 0\.018 \(--config'
+        ):
+            ablate.main(
+                [
+                    '--config=configs/ablations/cnn_vs_vit.py:dataset=digits,backbones=pixels',
+                    f'--workdir={tmp_path / "run"}',
+                    '--plan',
+                ]
+            )
+        assert not (tmp_path / 'run').exists()
+
     def test_weights_that_do_not_fit_name_both_shapes(self, tmp_path):
         model = backbones.create('vit_micro', channels=48)
         variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
