@@ -62,9 +62,9 @@ def table(
     extends = extends and any(cell.regime not in FROZEN_REGIMES for cell in pending)
     for dataset_name, variant in dict.fromkeys((cell.dataset, cell.variant) for cell in pending):
         dataset = load(dataset_name)
-        for fraction, seed in dict.fromkeys((cell.fraction, cell.seed) for cell in pending):
-            dataset.fraction(fraction, seed)  # one that leaves a class without examples is refused
         cells = [cell for cell in pending if (cell.dataset, cell.variant) == (dataset_name, variant)]
+        for fraction, seed in dict.fromkeys((cell.fraction, cell.seed) for cell in cells):
+            dataset.fraction(fraction, seed)  # one that leaves a class without examples is refused
         frozen = [cell for cell in cells if cell.regime in FROZEN_REGIMES]
         trained = [cell for cell in cells if cell.regime not in FROZEN_REGIMES]
         flops = flops_per_image(variant, config.image_size)

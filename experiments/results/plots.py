@@ -72,9 +72,11 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f'test {" or ".join(dict.fromkeys(aggregate.metric for aggregate in aggregates))} in %')
     handles = []
+    marked = [each for each in shown if each.costs['flops_per_image']]
     for index, variant in enumerate(variants):
-        mine = [each for each in shown if each.variant == variant and each.costs['flops_per_image'] == 0]
-        lines = dict.fromkeys(each.regime for each in mine)
+        lines = dict.fromkeys(
+            each.regime for each in shown if each.variant == variant and not each.costs['flops_per_image']
+        )
         for regime in lines:
             style = {'linestyle': styles[regime], 'linewidth': 1}
             handles += axes[0].plot([], [], color=f'C{index % 10}', label=f'{variant.label} · {regime}', **style)
@@ -83,8 +85,9 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
     handles += [
         axes[0].plot([], [], _MARKERS[index % len(_MARKERS)], color='0.4', label=regime)[0]
         for index, regime in enumerate(regimes)
+        if any(each.regime == regime for each in marked)
     ]
-    if any(aggregate.at_edge and aggregate.costs['flops_per_image'] for aggregate in shown):
+    if any(each.at_edge for each in marked):
         hollow = {'color': '0.4', 'markerfacecolor': 'none', 'label': 'at an edge of its grid'}
         handles.append(axes[0].plot([], [], 'o', **hollow)[0])
     figure.legend(handles=handles, loc='outside right center', frameon=False)

@@ -280,7 +280,7 @@ class TestTables:
         figure = plots.score_against_cost(
             aggregates.load(write(tmp_path, make_row(), *(make_row(cell=cell, costs=free) for cell in cells)))
         )
-        assert legend(figure) == ['b', 'pixels · linear', 'pixels · knn', 'linear', 'knn']
+        assert legend(figure) == ['b', 'pixels · linear', 'pixels · knn', 'linear']
 
     def test_the_axis_and_the_note_say_what_a_flop_is(self, tmp_path):
         costs = {**make_row().costs, 'flops_counted_in': 'compiled program'}
