@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from backbones.errors import UserError
 
@@ -162,8 +162,30 @@ def why_unreadable(source: Source, error: Exception) -> str:
         head = _head(source)
     if (what := what_it_is(head)) is not None:
         return what
+    if isinstance(error, UnidentifiedImageError):
+        return 'not an image of a known kind'
     text = re.sub('<[^<>]* object at 0x[0-9a-f]+>', 'the file', ' '.join(str(error).split()))
     return text or type(error).__name__
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file begins like an image of a kind that can be read; for files whose suffix does not tell.
+
+    Args:
+        head: the first 512 bytes.
+    """
+    _register_heif()
+    Image.init()
+    for name in Image.ID:
+        _, accepts = Image.OPEN[name]
+        if name in _READ_BY_CONTENT and accepts is not None and accepts(head[:16]) is True:
+            return True
+    return False
+
+
+_READ_BY_CONTENT = frozenset(
+    {'PNG', 'JPEG', 'GIF', 'TIFF', 'BMP', 'WEBP', 'AVIF', 'HEIF', 'JPEG2000', 'PPM', 'FITS', 'QOI', 'PSD'}
+)
 
 
 def what_it_is(head: bytes) -> str | None:

@@ -16,6 +16,7 @@ from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files, command_line, display
 from experiments.data import loading
+from experiments.data.options import ReadingOptions
 from experiments.features.store import CACHE_VARIABLE, DEFAULT_LIMIT, Store, default_directory, parse_size
 from experiments.training.preemption import Interruption
 
@@ -48,9 +49,7 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
 
     def load(name: str) -> loading.Dataset:
         if name not in datasets:
-            datasets[name] = loading.load(
-                name, options.data_dir, config.stored_size, config.bad_files_limit, config.fit
-            )
+            datasets[name] = loading.load(name, options.data_dir, ReadingOptions.of(config))
         return datasets[name]
 
     store = Store(options.cache_dir, parse_size(options.cache_size))

@@ -16,6 +16,7 @@ from experiments.cli import atomic_files, command_line, display, work_directorie
 from experiments.cli.versions import versions
 from experiments.data import loading
 from experiments.data.dataset import Dataset
+from experiments.data.options import ReadingOptions
 from experiments.planning import program_costs
 from experiments.results import rows, scores
 from experiments.results.axes import RANDOM, Cell, Variant
@@ -39,7 +40,7 @@ def main(argv: list[str] | None) -> None:
     options, config = command_line.parse(arguments, argv)
     distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
-        dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
+        dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
         metrics = dry_run(Session(config, dataset, options.workdir))
         shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
         display.console.print(f'dry run: {shown}; nothing was written')
@@ -68,7 +69,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     is_main_process = jax.process_index() == 0
     workdir = options.workdir
     work_directories.check(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
-    dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
+    dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
     session = Session(config, dataset, workdir)
     if is_main_process:
         # Only once everything fits: a mistake must not claim a directory.

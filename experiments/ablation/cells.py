@@ -1,19 +1,20 @@
 """The axes of an ablation and the cells that they span."""
 
+import dataclasses
 import itertools
 
 import ml_collections
 
 import backbones
 from backbones.errors import UserError, unknown
-from backbones.preprocessing import FITS
 from experiments import probes
 from experiments.data import loading
+from experiments.data.options import ReadingOptions
 from experiments.features import taps
 from experiments.probes import knn, linear, ridge
 from experiments.results.axes import PIXELS, RANDOM, Cell, Variant
 from experiments.training import regimes
-from experiments.training.config import Check, not_negative, one_of, positive, seed
+from experiments.training.config import Check, not_negative, positive, seed
 from experiments.training.config import default_config as default_training_config
 
 __all__ = ['FROZEN_REGIMES', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'default_config', 'parse_variant', 'plan']
@@ -27,9 +28,6 @@ _CHECKS: dict[str, Check] = {
     'image_size': not_negative,
     'batch_size': positive,
     'calibration_images': positive,
-    'fit': one_of(*FITS),
-    'stored_size': positive,
-    'bad_files_limit': not_negative,
     'training_extra_learning_rates': not_negative,
 }
 
@@ -47,9 +45,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.batch_size = 32  # of the frozen passes
     config.calibration_images = 512  # training images for the BatchNorm statistics of random weights
     config.tap = 'pooled'  # which features the heads on frozen backbones see: experiments.features.taps
-    config.fit = 'crop'  # how a non-square image becomes square; or 'squash', 'letterbox'
-    config.stored_size = 256
-    config.bad_files_limit = 10
+    # How data sets are read: experiments.data.options.
+    for field in dataclasses.fields(ReadingOptions):
+        config[field.name] = field.default
     config.linear = linear.default_config()
     config.ridge = ridge.default_config()
     config.knn = knn.default_config()
@@ -91,6 +89,7 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     """
     for key, check in _CHECKS.items():
         check(key, config[key])
+    ReadingOptions.of(config)
     for count in config.knn.neighbours:
         positive('knn.neighbours', count)
     for value in _axis(config, 'seeds'):

@@ -19,6 +19,7 @@ from backbones.pretrained import sources
 from experiments.ablation import cells as ablation_cells
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
 from experiments.cli import atomic_files, display, work_directories
+from experiments.data import options
 from experiments.data.dataset import Dataset
 from experiments.results import rows as result_rows
 from experiments.results.rows import Row
@@ -29,7 +30,7 @@ from experiments.training.config import FREE_KEYS
 _SET_BY_CELL = (
     'dataset', 'backbone', 'weights', 'regime', 'fraction', 'seed', 'learning_rate', 'image_size', 'fit',
 )  # fmt: skip
-_READING = ('stored_size', 'bad_files_limit')
+_READING = options.KEYS
 _NOT_OF_TRAINING = frozenset(f'training.{key}' for key in (*FREE_KEYS, *_SET_BY_CELL, *_READING))
 
 # What a training at one learning rate does not depend on: which others are tried.

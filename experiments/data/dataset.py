@@ -1,7 +1,6 @@
-"""The common form of data sets, and deterministic, stratified, disjoint splits."""
+"""The common form of data sets."""
 
 import dataclasses
-import decimal
 import functools
 import hashlib
 from collections.abc import Mapping
@@ -11,9 +10,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from backbones.errors import UserError
-
-VALIDATION_SHARE = 0.1
-TEST_SHARE = 0.2
+from backbones.images import ImageReading
+from experiments.data.account import Account
+from experiments.data.splits import stratified_fraction
 
 
 class Images(Protocol):
@@ -37,10 +36,14 @@ class Dataset:
         targets: what the task predicts; for classification ``int32[examples]``, from 0 to ``len(classes) - 1``.
         ids: one stable name per example, independent of the order of reading.
         classes: one name per class.
-        splits: ``'train'``, ``'validation'`` and ``'test'`` → sorted indices; disjoint, together all examples.
+        splits: ``'train'``, ``'validation'`` and ``'test'`` → sorted indices; disjoint.
         provenance: one sentence on the origin of the examples and splits; it is written into every result.
         skipped: ``(name, reason)`` of every file or record that could not be read.
         groups: ``int32[examples]``, from 0: stratify label fractions by these instead of the targets.
+        account: what was met while reading it.
+        stored_size: height and width that images were brought to; ``None`` where they keep their own.
+        reading: how their files become 8-bit RGB.
+        digests: a digest of the file of each example; ``None`` where there are no files.
     """
 
     name: str
@@ -52,6 +55,10 @@ class Dataset:
     provenance: str
     skipped: tuple[tuple[str, str], ...] = ()
     groups: Int[np.ndarray, ' examples'] | None = None
+    account: Account | None = None
+    stored_size: tuple[int, int] | None = None
+    reading: ImageReading = dataclasses.field(default_factory=ImageReading)
+    digests: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if len(self.classes) < 2:
@@ -62,8 +69,9 @@ class Dataset:
         for split, indices in self.splits.items():
             if len(indices) == 0:
                 raise UserError(
-                    f'the {split} split of {self.name!r} is empty: {len(self.targets)} examples are too few to '
-                    'split; add images'
+                    f'the {split} split of {self.name!r} is empty: {len(self.targets)} examples of '
+                    f'{len(self.classes)} classes are too few to split; a class needs three images for one in each '
+                    'split (with a test split of your own, two for training)'
                 )
 
     def fraction(self, fraction: float, seed: int) -> Int[np.ndarray, ' chosen']:
@@ -146,114 +154,3 @@ class Dataset:
             digest.update(split.encode())
             digest.update(bytes(self.splits[split].astype(np.int64)))
         return digest.hexdigest()[:16]
-
-
-def hash_order(ids: tuple[str, ...], seed: int) -> Int[np.ndarray, ' examples']:
-    """Indices ordered by a hash of seed and id, so that adding or removing an example hardly changes the order."""
-    keys = [hashlib.sha256(f'{seed}:{example}'.encode()).digest() for example in ids]
-    return np.array(sorted(range(len(ids)), key=keys.__getitem__), np.int64)
-
-
-def stratified_shares(
-    labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], shares: Mapping[str, float], rest: str, seed: int
-) -> dict[str, Int[np.ndarray, ' subset']]:
-    """Distribute the examples of every class over shares, in the order of their hash.
-
-    Args:
-        shares: name → share of each class, rounded to whole examples; at least one example of every class remains.
-        rest: name of the remainder.
-        seed: part of the hash.
-    """
-    order = hash_order(ids, seed)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*shares, rest)}
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        start = 0
-        for name, share in shares.items():
-            count = min(round(share * len(members)), len(members) - start - 1)
-            parts[name].append(members[start : start + count])
-            start += count
-        parts[rest].append(members[start:])
-    return {name: np.sort(np.concatenate([order[:0], *arrays])) for name, arrays in parts.items()}
-
-
-def split_by_hash(
-    labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], seed: int = 0
-) -> tuple[dict[str, Int[np.ndarray, ' subset']], str]:
-    """Splits for data without an official test split, and the sentence that describes them."""
-    shares = {'test': TEST_SHARE, 'validation': VALIDATION_SHARE}
-    how = f'split by a hash of the example id, stratified: {TEST_SHARE:.0%} test, {VALIDATION_SHARE:.0%} validation'
-    return stratified_shares(labels, ids, shares, 'train', seed), how
-
-
-def split_off_validation(
-    labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], test: np.ndarray, seed: int = 0
-) -> tuple[dict[str, Int[np.ndarray, ' subset']], str]:
-    """Splits for data with an official test split: validation is taken from the training examples.
-
-    Args:
-        test: ``bool[examples]``, true for examples of the official test split.
-    """
-    training = np.flatnonzero(~test)
-    parts = stratified_shares(
-        labels[training], tuple(ids[index] for index in training), {'validation': VALIDATION_SHARE}, 'train', seed
-    )
-    splits = {name: training[indices] for name, indices in parts.items()}
-    how = f'official test split; validation is {VALIDATION_SHARE:.0%} of the training split by a hash of the id'
-    return {**splits, 'test': np.flatnonzero(test)}, how
-
-
-def official_splits(
-    labels: Int[np.ndarray, ' examples'], ids: tuple[str, ...], names: np.ndarray, seed: int = 0
-) -> tuple[dict[str, Int[np.ndarray, ' subset']], str]:
-    """The official splits, completed where one is missing.
-
-    A validation split without a test split serves as the test split, as is usual for data whose test labels are not
-    published; the validation split is then taken from the training examples.
-
-    Args:
-        names: ``str[examples]``: the split of each example, ``'train'``, ``'validation'`` or ``'test'``.
-    """
-    present = set(names.tolist())
-    if present == {'train', 'validation', 'test'}:
-        return {name: np.flatnonzero(names == name) for name in sorted(present)}, 'official splits'
-    if present == {'train'}:
-        return split_by_hash(labels, ids, seed)
-    return split_off_validation(labels, ids, names != 'train', seed)
-
-
-def stratified_fraction(
-    labels: Int[np.ndarray, ' examples'], indices: Int[np.ndarray, ' subset'], fraction: float, seed: int, classes: int
-) -> Int[np.ndarray, ' chosen']:
-    """A random, class-stratified share of ``indices``; the shares of one seed are nested.
-
-    Raises:
-        UserError: a class is left without a training example.
-    """
-    if not 0 < fraction <= 1:
-        raise UserError(f'a label fraction must lie in (0, 1], not {fraction}')
-    generator = np.random.Generator(np.random.Philox(key=seed))
-    shuffled = generator.permutation(indices)
-    chosen, empty = [], []
-    for label in range(classes):
-        members = shuffled[labels[shuffled] == label]
-        count = round(fraction * len(members))
-        if count == 0:
-            empty.append((label, len(members)))
-        chosen.append(members[:count])
-    if empty:
-        label, available = min(empty, key=lambda each: each[1])
-        if available:
-            # Exactly half an example would be rounded down to none, so the next number of two digits is taken.
-            digits = decimal.Context(prec=2, rounding=decimal.ROUND_DOWN)
-            smallest = digits.next_plus(digits.divide(decimal.Decimal('0.5'), available))
-            needed = (
-                f'the smallest that works is {smallest} (--config.fractions of an ablation, fraction of a training)'
-            )
-        else:
-            needed = 'the class has none at all'
-        raise UserError(
-            f'label fraction {fraction} leaves {len(empty)} of {classes} classes without a training example '
-            f'(class {label} has {available}); {needed}'
-        )
-    return np.sort(np.concatenate(chosen))

@@ -3,18 +3,25 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
+from backbones import images
+from backbones.errors import UserError
+from backbones.images import ImageReading
 from backbones.preprocessing import LETTERBOX_GREY
+from experiments.cli import display
 
 # Data sets of up to this many bytes are decoded once and kept; larger ones are decoded on every access.
 MEMORY_LIMIT = 2 << 30
+_AT_ONCE = 512
 
 
 def worker_count() -> int:
@@ -35,6 +42,61 @@ def fit_to_square(image: Image.Image, size: int, fit: str = 'crop') -> UInt8[np.
     if fit == 'letterbox':
         return np.asarray(ImageOps.pad(image, square, method, color=(LETTERBOX_GREY,) * 3))
     return np.asarray(ImageOps.fit(image, square, method))
+
+
+class KnownFile(NamedTuple):
+    """A file whose content is known: SHA-256 of its bytes, and a stamp that changes with them."""
+
+    path: Path
+    digest: str
+    stamp: tuple[int, ...]
+
+    @staticmethod
+    def read(path: Path) -> 'tuple[KnownFile, bytes]':
+        """A file, and its content.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        stamp, content = _stamp(path), path.read_bytes()
+        return KnownFile(path, hashlib.sha256(content).hexdigest(), stamp), content
+
+    def content(self) -> bytes:
+        """Its bytes.
+
+        Raises:
+            UserError: they are no longer what they were.
+            OSError: it cannot be read.
+        """
+        content = self.path.read_bytes()
+        # The stamp is cheap to compare; a file that was only copied back has a new stamp but the same digest.
+        if _stamp(self.path) != self.stamp and hashlib.sha256(content).hexdigest() != self.digest:
+            raise UserError('the file has changed since the data set was loaded; start again')
+        return content
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+class FileReader:
+    """Reads the image of file ``index``, as it is or as a square of ``side`` pixels.
+
+    Args:
+        files: the files.
+        reading: how they become 8-bit RGB.
+        side: of the squares; ``None``: images keep their size.
+        fit: how images become square.
+    """
+
+    def __init__(self, files: Sequence[KnownFile], reading: ImageReading, side: int | None, fit: str):
+        self._files, self._reading, self._side, self._fit = files, reading, side, fit
+
+    def __call__(self, index: int) -> UInt8[np.ndarray, 'height width 3']:
+        """Read one image."""
+        image = images.decode(self._files[index].content(), self._reading)
+        return np.asarray(image) if self._side is None else fit_to_square(image, self._side, self._fit)
 
 
 def fits_in_memory(shape: tuple[int, ...]) -> bool:
@@ -90,16 +152,27 @@ class DecodedImages:
     @property
     def modules(self) -> tuple[str, ...]:
         """Names of the modules whose code determines the pixels."""
-        return __name__, getattr(self._read, '__module__', None) or type(self._read).__module__
+        reader = getattr(self._read, '__module__', None) or type(self._read).__module__
+        return tuple(dict.fromkeys((__name__, images.__name__, reader)))
 
     @property
     def fits_in_memory(self) -> bool:
         """True if all images together take at most ``MEMORY_LIMIT`` bytes."""
         return fits_in_memory(self.shape)
 
-    def in_memory_if_small(self) -> 'DecodedImages | UInt8[np.ndarray, "examples height width channels"]':
+    def in_memory_if_small(
+        self, description: str = 'reading images'
+    ) -> 'DecodedImages | UInt8[np.ndarray, "examples height width channels"]':
         """All images as one array if they fit into ``MEMORY_LIMIT`` bytes, else unchanged."""
-        return self[np.arange(self.shape[0])] if self.fits_in_memory else self
+        if not self.fits_in_memory:
+            return self
+        out, indices = np.empty(self.shape, np.uint8), np.arange(self.shape[0])
+        with display.progress() as bar:
+            task = bar.add_task(description, total=len(out), note='')
+            for start in range(0, len(out), _AT_ONCE):
+                out[start : start + _AT_ONCE] = self[indices[start : start + _AT_ONCE]]
+                bar.advance(task, min(_AT_ONCE, len(out) - start))
+        return out
 
     def decode_all(self) -> tuple[UInt8[np.ndarray, 'examples height width channels'], dict[int, Exception]]:
         """All images as one array, and the error of each unreadable one (its pixels are undefined)."""

@@ -5,7 +5,9 @@ import importlib.util
 import numpy as np
 
 from backbones.errors import UserError
-from experiments.data.dataset import Dataset, split_by_hash
+from experiments.data.account import Account
+from experiments.data.dataset import Dataset
+from experiments.data.splits import split_by_hash
 
 
 def load_mnist5k() -> Dataset:
@@ -31,4 +33,6 @@ def _digits(name: str, images: np.ndarray, labels: np.ndarray, source: str) -> D
     labels = labels.astype(np.int32)
     ids = tuple(f'{index:05d}' for index in range(len(labels)))
     splits, how = split_by_hash(labels, ids)
-    return Dataset(name, images, labels, ids, tuple('0123456789'), splits, f'{source}; {how}')
+    height, width = images.shape[1:3]
+    met = Account(f'all {width}x{height}', {'8-bit grey': len(labels)}, 'at their own size')
+    return Dataset(name, images, labels, ids, tuple('0123456789'), splits, f'{source}; {how}', account=met)

@@ -1,156 +1,265 @@
 """``folder:PATH``: the user's own images, one folder per class.
 
-Either ``PATH/train/CLASS/*`` with ``PATH/test/CLASS/*`` and ``PATH/validation/CLASS/*`` (or ``val``; a missing split is
-taken from the training images), or just ``PATH/CLASS/*``, split by a hash of the file's path below ``PATH``.
+Either ``PATH/train/CLASS/*`` with ``PATH/test/CLASS/*`` and ``PATH/validation/CLASS/*`` (``folder_tree`` says which
+other names are understood; a missing split is taken from the training images), or just ``PATH/CLASS/*``, split by a
+hash of the file's path below ``PATH``.
 """
 
-import hashlib
-import io
-import os
-import warnings
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from backbones import images
 from backbones.errors import UserError, unknown
+from backbones.images import ImageReading, Inspection
 from experiments.cli import display
-from experiments.data import unreadable
-from experiments.data.dataset import Dataset, official_splits, split_by_hash
-from experiments.data.decoding import DecodedImages, content_digest, fit_to_square, worker_count
+from experiments.data import account, duplicates, folder_tree, unreadable
+from experiments.data.dataset import Dataset
+from experiments.data.decoding import DecodedImages, FileReader, KnownFile, content_digest, worker_count
+from experiments.data.folder_tree import ImageFile, Tree
+from experiments.data.options import ReadingOptions
+from experiments.data.splits import official_splits, split_by_hash
 
-SPLIT_FOLDERS = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
-IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
-_TURNED = (-1, -1)  # in place of the size of an image with a camera's orientation tag
 
-
-def load(path: str, image_size: int, bad_files_limit: int, fit: str = 'crop') -> Dataset:
+def load(path: str, options: ReadingOptions) -> Dataset:
     """Read a folder of images.
 
-    Images that all have the same size keep it; otherwise all become squares of ``image_size`` pixels.
-
-    Args:
-        path: the folder.
-        image_size: side of the squares in pixels.
-        bad_files_limit: unreadable files are named, counted and skipped up to this number.
-        fit: how images become square (``decoding.fit_to_square``).
+    Images that all have the same size, of at most ``stored_size`` pixels on each side, keep it; otherwise all become
+    squares of that side.
 
     Raises:
-        UserError: no such folder, no images in it, fewer than two classes, a class of the test images that has no
-            training images, or too many unreadable files (named).
+        UserError: no such folder, no images in it, folders that can be understood in two ways, fewer than two classes,
+            a class without a readable image, a class of the test images that has no training images, too many
+            unreadable files (named), or images whose values have no common scale.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        siblings = [each.name for each in root.parent.iterdir() if each.is_dir()] if root.parent.is_dir() else []
-        if siblings:
-            raise unknown(f'folder in {root.parent}', root.name, siblings)
-        raise UserError(f'there is no folder {path!r}')
-    files = _list_images(root)
-    if not files:
-        raise UserError(
-            f'there are no images in {path!r}; expected {path}/CLASS/*.jpg or {path}/train/CLASS/*.jpg '
-            '(any format that Pillow reads)'
-        )
+    root = _existing(path)
+    tree = folder_tree.read(root, options.layout, options.excluded)
+    _check_not_empty(path, tree)
+    checked, bad = _check_all(tree.files)
+    skipped = tuple(bad.items())
+    unreadable.check_limit(skipped, f'of {len(tree.files)} files in {path!r}', options.bad_files_limit)
+    files = [file for file in tree.files if file.name not in bad]
+    _check_every_class(path, tree, files, bad)
 
-    checked, bad = _check_all([file for *_, file in files])
-    skipped = tuple((str(file.relative_to(root)), reason) for file, reason in bad.items())
-    unreadable.report(skipped, f'of {len(files)} files in {path!r}', bad_files_limit)
-    files = [(split, name, file) for split, name, file in files if file not in bad]
-
-    classes = tuple(sorted({name for split, name, _ in files if split in ('', 'train')}))
-    strangers = sorted({name for _, name, _ in files} - set(classes))
-    if strangers and classes:
-        raise unknown(
-            f'class (in a test or validation folder of {path!r}, without training images)', strangers[0], classes
-        )
-    labels = np.array([classes.index(name) for _, name, _ in files], np.int32)
-    ids = tuple(file.relative_to(root).as_posix() for *_, file in files)
-    if any(split for split, *_ in files):
-        splits, how = official_splits(labels, ids, np.array([split for split, *_ in files]))
+    labels = np.array([tree.classes.index(file.label) for file in files], np.int32)
+    ids = tuple(file.name for file in files)
+    digests = tuple(checked[name].digest for name in ids)
+    guessed = list(tree.guessed)
+    groups = _groups(options.group, ids)
+    if any(file.split for file in files):
+        splits, how = official_splits(labels, ids, np.array([file.split for file in files]), groups=groups)
+        if {file.split for file in files} == {'train', 'validation'}:
+            guessed.append('there is no test split, so the validation folder serves as one')
     else:
-        splits, how = split_by_hash(labels, ids)
+        splits, how = split_by_hash(labels, ids, groups=groups)
+    if groups is not None:
+        duplicates.check_groups(groups, splits, options.group)
+    splits, noticed = duplicates.across_splits(splits, digests, labels, ids, tree.classes, options.drop_duplicates)
 
-    sizes = {each.size for each in checked.values()}
-    uniform = len(sizes) == 1 and _TURNED not in sizes
-    width, height = next(iter(sizes)) if uniform else (image_size, image_size)
+    inspections = [checked[name].inspection for name in ids]
+    reading, rules = _reading(inspections, ids, options)
+    sizes = Counter(each.size for each in inspections)
+    side = options.stored_size
+    uniform = len(sizes) == 1 and max(next(iter(sizes))) <= side
+    width, height = next(iter(sizes)) if uniform else (side, side)
+    read = FileReader([checked[name].known for name in ids], reading, None if uniform else side, options.fit)
+    how_decoded = {'size': (height, width), 'fit': None if uniform else options.fit}
+    if rules:  # left out where nothing depends on it, so that the digests of earlier versions hold
+        how_decoded['reading'] = reading.as_json()
+    content = content_digest((bytes.fromhex(digest) for digest in digests), **how_decoded)
+    stored = DecodedImages(read, (len(files), height, width, 3), content).in_memory_if_small('reading images')
 
-    def read(index: int) -> np.ndarray:
-        file = files[index][2]
-        known, content = checked[file], file.read_bytes()
-        # The stamp is cheap to compare; a file that was only copied back has a new stamp but the same digest.
-        if _stamp(file) != known.stamp and hashlib.sha256(content).digest() != known.digest:
-            raise UserError('the file has changed since the data set was loaded; start again')
-        with Image.open(io.BytesIO(content)) as image:
-            return np.asarray(image.convert('RGB')) if uniform else fit_to_square(image, image_size, fit)
+    left_out = dict(tree.left_out)
+    if skipped:
+        left_out = {'unreadable': tuple(f'{name} ({why})' for name, why in skipped), **left_out}
+    return Dataset(
+        name=f'folder:{path}',
+        images=stored,
+        targets=labels,
+        ids=ids,
+        classes=tree.classes,
+        splits=splits,
+        provenance=f'folder {folder_tree.printable(root.name)}; {how}; {unreadable.count(skipped, "file")} skipped',
+        skipped=skipped,
+        account=account.Account(
+            sizes=account.sizes_in_words(sizes),
+            kinds=Counter(each.kind for each in inspections),
+            stored=_stored_in_words(uniform, side, options.fit, rules),
+            left_out=left_out,
+            guessed=tuple(guessed),
+            noticed=(*noticed, *_noticed(inspections, ids)),
+        ),
+        stored_size=None if uniform else (side, side),
+        reading=reading,
+        digests=digests,
+    )
 
-    how_decoded = {'size': (height, width), 'fit': None if uniform else fit}
-    content = content_digest((checked[file].digest for *_, file in files), **how_decoded)
-    images = DecodedImages(read, (len(files), height, width, 3), content).in_memory_if_small()
-    provenance = f'folder {root.name}; {how}; {len(skipped)} unreadable files skipped'
-    return Dataset(f'folder:{path}', images, labels, ids, classes, splits, provenance, skipped)
+
+def _existing(path: str) -> Path:
+    root = Path(path).expanduser()
+    if root.is_dir():
+        return root
+    siblings = [each.name for each in root.parent.iterdir() if each.is_dir()] if root.parent.is_dir() else []
+    if root.exists():
+        raise UserError(f'{path!r} is a file; expected a folder with one folder per class')
+    if siblings:
+        raise unknown(f'folder in {root.parent}', root.name, siblings)
+    raise UserError(f'there is no folder {path!r}')
 
 
-def _list_images(root: Path) -> list[tuple[str, str, Path]]:
-    """``(split, class, file)`` of every image, sorted; the split is empty if no folder names one."""
-    tops = {each.name for each in root.iterdir() if each.is_dir() and not each.name.startswith('.')}
-    prefixes = [(split, root / name) for name, split in SPLIT_FOLDERS.items() if name in tops]
-    if 'train' not in tops:
-        prefixes = [('', root)]
+def _check_not_empty(path: str, tree: Tree) -> None:
+    if tree.files:
+        return
+    found = '; '.join(f'{len(names):,} {kind} ({names[0]})' for kind, names in tree.left_out.items())
+    raise UserError(
+        f'there are no images in {path!r}; expected {path}/CLASS/*.jpg or {path}/train/CLASS/*.jpg '
+        f'(any format that Pillow reads){f"; it holds {found}" if found else ""}'
+    )
+
+
+def _check_every_class(path: str, tree: Tree, files: Sequence[ImageFile], bad: Mapping[str, str]) -> None:
+    """Refuse a class without a readable image: it would vanish, and the others would be trained without it.
+
+    Raises:
+        UserError: names the class and what lies in its folder.
+    """
+    split = 'train' if any(file.split for file in tree.files) else ''
+    for name in tree.classes:
+        if any(file.label == name and file.split == split for file in files):
+            continue
+        unread = [bad[file.name] for file in tree.files if file.label == name and file.name in bad]
+        folder = f'{split}/{name}/' if split else f'{name}/'
+        others = [
+            f'{len(inside)} {kind}'
+            for kind, names in tree.left_out.items()
+            if (inside := [each for each in names if f'/{name}/' in f'/{each}'])
+        ]
+        why = [f'{count} cannot be read: {reason}' for reason, count in Counter(unread).items()] + others
+        raise UserError(
+            f'the class {name!r} of {path!r} has no image that can be read ({"; ".join(why) or f"{folder} is empty"}); '
+            f'add images, remove the folder, or leave it out with --config.exclude={folder.rstrip("/")!r}'
+        )
+
+
+def _groups(pattern: str, ids: Sequence[str]) -> list[str] | None:
+    """The group of each image: what the pattern finds in its path (its first group in parentheses if it has one).
+
+    Raises:
+        UserError: there are images in whose path it finds nothing.
+    """
+    if not pattern:
+        return None
+    found = [re.search(pattern, each) for each in ids]
+    without = [each for each, match in zip(ids, found, strict=True) if match is None]
+    if without:
+        raise UserError(
+            f'the pattern {pattern!r} of config key group finds nothing in {len(without):,} of {len(ids):,} paths, '
+            f'such as {without[0]!r}; every image must have a group'
+        )
+    return [match.group(1 if match.re.groups else 0) or '' for match in found if match]
+
+
+def _reading(
+    inspections: Sequence[Inspection], ids: Sequence[str], options: ReadingOptions
+) -> tuple[ImageReading, list[str]]:
+    """The rules for files that leave a choice, and those that apply to these images in words.
+
+    Raises:
+        UserError: some deep images hold whole and some floating-point numbers, or colours of 16 bits are too dark.
+    """
+    deep = [(each, name) for each, name in zip(inspections, ids, strict=True) if each.deep_range]
+    rules: list[str] = []
+    grey_range = None
+    if deep:
+        kinds = {each.deep_is_float: name for each, name in reversed(deep)}
+        if len(kinds) == 2:
+            raise UserError(
+                f'grey images of whole numbers ({kinds[False]}) and of floating-point numbers ({kinds[True]}) have no '
+                'common scale; convert them to one type'
+            )
+        ranges = [each.deep_range for each, _ in deep if each.deep_range]
+        grey_range, rule = images.grey_range(
+            min(low for low, _ in ranges), max(high for _, high in ranges), deep[0][0].deep_is_float
+        )
+        rules.append(f'{len(deep):,} deep grey images: {rule}')
+    upper = [each.upper_bits for each in inspections if each.upper_bits is not None]
+    if upper:
+        if max(upper) < 64:
+            first = next(name for each, name in zip(inspections, ids, strict=True) if each.upper_bits is not None)
+            raise UserError(
+                f'{len(upper):,} images have colours of 16 bits (such as {first}), of which only the upper 8 are read; '
+                f'their largest value there is {max(upper)}, so they hold fewer bits and would be nearly black; '
+                'convert them to 8 bits'
+            )
+        rules.append(f'{len(upper):,} images with colours of 16 bits: the upper 8 bits are read')
+    transparent = sum('transparency' in each.kind for each in inspections)
+    if transparent:
+        rules.append(f'{transparent:,} images may be transparent: put on {options.background}')
+    return ImageReading(grey_range, options.colour), rules
+
+
+def _stored_in_words(uniform: bool, side: int, fit: str, rules: Sequence[str]) -> str:
+    how = 'at their own size' if uniform else f'as squares of {side}x{side} ({fit}, bicubic)'
+    return '; '.join([how, *rules])
+
+
+def _noticed(inspections: Sequence[Inspection], ids: Sequence[str]) -> list[str]:
     found = []
-    for split, folder in prefixes:
-        for class_folder in sorted(
-            each for each in folder.iterdir() if each.is_dir() and not each.name.startswith('.')
-        ):
-            for directory, folders, names in os.walk(class_folder):
-                folders.sort()
-                for name in sorted(names):
-                    if not name.startswith('.') and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                        found.append((split, class_folder.name, Path(directory) / name))
+    for what, which in (
+        ('have several frames or pages: the first is read', [each.frames for each in inspections]),
+        ('are of a single colour', [each.plain for each in inspections]),
+    ):
+        names = [name for name, holds in zip(ids, which, strict=True) if holds]
+        if names:
+            found.append(f'{len(names):,} images {what} (such as {names[0]})')
     return found
 
 
+# --- Files. ---------------------------------------------------------------------------------------------------------
+
+
 class _Checked(NamedTuple):
-    """A readable file: the size of its image, the digest of its bytes, and a stamp that changes with them."""
+    """A readable file: what it holds, the digest of its bytes, and a stamp that changes with them."""
 
-    size: tuple[int, int]
-    digest: bytes
-    stamp: tuple[int, ...]
+    inspection: Inspection
+    known: KnownFile
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return self.known.digest
 
 
-def _stamp(file: Path) -> tuple[int, ...]:
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def _check_all(files: list[Path]) -> tuple[dict[Path, _Checked], dict[Path, str]]:
-    """Decode every file once; returns the readable files, and the reason for each unreadable one."""
+def _check_all(files: Sequence[ImageFile]) -> tuple[dict[str, _Checked], dict[str, str]]:
+    """Decode every file once; returns the readable files, and the reason for each unreadable one, by name."""
     good, bad = {}, {}
     with ThreadPoolExecutor(worker_count()) as pool, display.progress() as bar:
         task = bar.add_task('checking images', total=len(files), note='')
         for file, outcome in zip(files, pool.map(_check, files), strict=True):
             if isinstance(outcome, str):
-                bad[file] = outcome
+                bad[file.name] = outcome
             else:
-                good[file] = outcome
+                good[file.name] = outcome
             bar.advance(task)
     return good, bad
 
 
-def _check(file: Path) -> _Checked | str:
+def _check(file: ImageFile) -> _Checked | str:
+    """Do what reading does."""
+    if file.problem is not None:
+        return file.problem
+    content = b'?'
     try:
-        stamp = _stamp(file)
-        content = file.read_bytes()
-        if not content:
-            return 'empty file'
-        digest = hashlib.sha256(content).digest()
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # odd metadata and large images are no reason to skip a file
-            with Image.open(io.BytesIO(content)) as image:
-                turned = image.getexif().get(0x0112, 1) > 1
-                image.convert('RGB')
-                # Only fit_to_square applies the tag, so such an image must not be stored at its own size.
-                return _Checked(_TURNED if turned else image.size, digest, stamp)
+        known, content = KnownFile.read(file.path)
+        return _Checked(images.inspect(content), known) if content else 'empty file'
+    except OSError as error:
+        if error.strerror:
+            return error.strerror
+        return images.why_unreadable(content, error)
     except Exception as error:  # decoders raise all kinds of errors on damaged files
-        return unreadable.reason(error, str(file))
+        return images.why_unreadable(content, error)

@@ -6,6 +6,7 @@ from pathlib import Path
 from backbones.errors import unknown
 from experiments.data import embedded, folder, tfds
 from experiments.data.dataset import Dataset
+from experiments.data.options import ReadingOptions
 
 EMBEDDED: dict[str, Callable[[], Dataset]] = {
     'mnist5k': embedded.load_mnist5k,
@@ -24,29 +25,23 @@ def check_name(name: str) -> None:
         raise unknown('data set', name, (*EMBEDDED, 'tfds:NAME', 'folder:PATH'))
 
 
-def load(
-    name: str,
-    data_directory: Path | None = None,
-    stored_size: int = 256,
-    bad_files_limit: int = 10,
-    fit: str = 'crop',
-) -> Dataset:
+def load(name: str, data_directory: Path | None = None, options: ReadingOptions | None = None, **values) -> Dataset:
     """Load a data set.
 
     Args:
         name: one of the embedded ones, ``tfds:NAME`` or ``folder:PATH``.
         data_directory: directory of prepared TFDS data sets; ``None``: TFDS's own default.
-        stored_size: side of the squares that images of several sizes become.
-        bad_files_limit: unreadable files or records are named, counted and skipped up to this number.
-        fit: how they become square: ``'crop'``, ``'squash'`` or ``'letterbox'``.
+        options: how it is read.
+        **values: or some of the options by name.
 
     Raises:
         UserError: no such data set (the nearest names are suggested), or too much of it cannot be read.
     """
     check_name(name)
+    options = options or ReadingOptions(**values)
     if name in EMBEDDED:
         return EMBEDDED[name]()
     kind, _, rest = name.partition(':')
     if kind == 'tfds':
-        return tfds.load(rest, data_directory or tfds.default_directory(), stored_size, bad_files_limit, fit)
-    return folder.load(rest, stored_size, bad_files_limit, fit)
+        return tfds.load(rest, data_directory or tfds.default_directory(), options)
+    return folder.load(rest, options)

@@ -18,9 +18,11 @@ import numpy as np
 from PIL import Image
 
 from backbones.errors import UserError, unknown
-from experiments.data import unreadable
-from experiments.data.dataset import Dataset, official_splits
+from experiments.data import account, unreadable
+from experiments.data.dataset import Dataset
 from experiments.data.decoding import DecodedImages, content_digest, fit_to_square, fits_in_memory
+from experiments.data.options import ReadingOptions
+from experiments.data.splits import official_splits
 
 _PREPARE = (
     'import sys, tensorflow_datasets as tfds; '
@@ -34,16 +36,14 @@ def default_directory() -> Path:
     return Path(os.environ.get('TFDS_DATA_DIR') or Path.home() / 'tensorflow_datasets')
 
 
-def load(name: str, directory: Path, image_size: int, bad_files_limit: int, fit: str = 'crop') -> Dataset:
+def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     """Read a prepared image-classification data set.
 
     Args:
         name: TFDS's name, such as ``cifar10``, with an optional ``/config``.
         directory: the directory of prepared data sets.
-        image_size: side of the squares that images of several sizes become.
-        bad_files_limit: unreadable records are named, counted and skipped up to this number; pixels are checked only
-            if all of them fit into memory.
-        fit: how images become square (``decoding.fit_to_square``).
+        options: how it is read; images of several sizes become squares, and pixels are checked only if all of them
+            fit into memory.
 
     Raises:
         UserError: no such data set, it is not prepared and cannot be prepared here, it is not an image classification
@@ -69,8 +69,9 @@ def load(name: str, directory: Path, image_size: int, bad_files_limit: int, fit:
     }
     total = sum(map(len, sources.values()))
     shape = features[image_key].shape
-    uniform = None not in shape
-    stored = shape if uniform else (image_size, image_size, 3)
+    uniform = None not in shape and max(shape[:2]) <= options.stored_size
+    side, fit = options.stored_size, options.fit
+    stored = shape if uniform else (side, side, 3)
     # Pixels in memory are hashed themselves; otherwise the records are, while their labels are read.
     hashed = None if fits_in_memory((total, *stored)) else image_key
     labels, records, skipped, digests = [], [], [], []
@@ -88,7 +89,7 @@ def load(name: str, directory: Path, image_size: int, bad_files_limit: int, fit:
     def read(index: int) -> np.ndarray:
         split, position = records[index]
         image = Image.open(io.BytesIO(sources[split][position][image_key]))
-        return np.asarray(image).reshape(shape) if uniform else fit_to_square(image, image_size, fit)
+        return np.asarray(image).reshape(shape) if uniform else fit_to_square(image, side, fit)
 
     content = content_digest(digests, size=stored, fit=None if uniform else fit) if hashed else None
     images = DecodedImages(read, (len(labels), *stored), content)
@@ -98,14 +99,29 @@ def load(name: str, directory: Path, image_size: int, bad_files_limit: int, fit:
             skipped += [(_id(*records[index]), unreadable.reason(error)) for index, error in errors.items()]
             good = np.delete(np.arange(len(labels)), list(errors))
             images, labels, records = images[good], labels[good], [records[index] for index in good]
-    unreadable.report(skipped, f'of {total} records of tfds:{name}', bad_files_limit)
+    unreadable.check_limit(skipped, f'of {total} records of tfds:{name}', options.bad_files_limit)
     ids = tuple(_id(split, position) for split, position in records)
     splits, how = official_splits(labels, ids, np.array([split for split, _ in records]))
     provenance = f'TFDS {builder.info.full_name}; {how}'
     if skipped:
-        provenance += f'; {len(skipped)} unreadable records skipped'
-    classes = tuple(features[label_key].names)
-    return Dataset(f'tfds:{name}', images, labels, ids, classes, splits, provenance, tuple(skipped))
+        provenance += f'; {unreadable.count(skipped, "record")} skipped'
+    return Dataset(
+        name=f'tfds:{name}',
+        images=images,
+        targets=labels,
+        ids=ids,
+        classes=tuple(features[label_key].names),
+        splits=splits,
+        provenance=provenance,
+        skipped=tuple(skipped),
+        account=account.Account(
+            sizes=f'all {shape[1]}x{shape[0]}' if None not in shape else 'several sizes',
+            kinds={'8-bit grey' if shape[-1] == 1 else 'RGB': len(labels)},
+            stored='at their own size' if uniform else f'as squares of {side}x{side} ({fit}, bicubic)',
+            left_out={'unreadable': tuple(f'{each} ({why})' for each, why in skipped)} if skipped else {},
+        ),
+        stored_size=None if uniform else (side, side),
+    )
 
 
 def _id(split: str, position: int) -> str:

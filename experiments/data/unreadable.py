@@ -27,6 +27,11 @@ def sentence(bad: BadRecords, what: str) -> str:
     return f'{len(bad)} {what} cannot be read ({shown}{more})'
 
 
+def count(bad: BadRecords, what: str) -> str:
+    """Such as ``'1 unreadable file'``."""
+    return f'{len(bad)} unreadable {what}{"" if len(bad) == 1 else "s"}'
+
+
 def check_limit(bad: BadRecords, what: str, limit: int) -> None:
     """Refuse more bad records than the limit.
 

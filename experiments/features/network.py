@@ -14,7 +14,8 @@ import backbones
 from backbones.cost import count_flops
 from backbones.preprocessing import Preprocessing
 from experiments.data import pipeline
-from experiments.data.dataset import Dataset, hash_order
+from experiments.data.dataset import Dataset
+from experiments.data.splits import hash_order
 from experiments.features import identity, taps
 from experiments.features.calibration import calibrate_statistics
 from experiments.features.frozen_backbone import FrozenBackbone

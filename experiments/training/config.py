@@ -8,6 +8,8 @@ import ml_collections
 
 from backbones.errors import UserError, unknown
 from backbones.preprocessing import FITS
+from experiments.data.folder_tree import LAYOUTS
+from experiments.data.options import ReadingOptions
 from experiments.training import regimes
 
 Check = Callable[[str, Any], None]
@@ -92,11 +94,18 @@ KEYS: Mapping[str, ConfigKey] = {
     'backbone': ConfigKey('resnet_micro', 'a registered name', compiled=True),
     'weights': ConfigKey('', 'source of pretrained weights; empty: random initialisation'),
     'dataset': ConfigKey('tfds:cifar10', 'a name as experiments.data.loading takes it'),
-    'stored_size': ConfigKey(256, 'side to which images of several sizes are resized when decoded', positive),
+    'stored_size': ConfigKey(256, 'side of the squares that images become if large or of several sizes', positive),
     'image_size': ConfigKey(0, "side of the model's input; 0: what the preprocessing says", not_negative),
     'fit': ConfigKey(
         'crop', "how an image of another aspect ratio is made square; or 'squash', 'letterbox'", one_of(*FITS)
     ),
+    'layout': ConfigKey(
+        'auto', "what the folders in a folder are: 'splits', 'classes', or as their names say", one_of(*LAYOUTS)
+    ),
+    'exclude': ConfigKey('', 'patterns of paths below the folder that are left out, separated by commas'),
+    'background': ConfigKey('white', 'colour that transparent images are put on'),
+    'group': ConfigKey('', 'regular expression on the path; images with the same match are never split up'),
+    'drop_duplicates': ConfigKey(False, 'leave out training images that are also in validation or test'),
     'fraction': ConfigKey(1.0, 'share of the training labels to use'),
     # What trains.
     'regime': ConfigKey(
@@ -200,6 +209,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     """
     for key, row in KEYS.items():
         row.check(key, _value(config, key))
+    ReadingOptions.of(config)
     regime, weights = regimes.parse(config.regime), config.weights
     if regime.pretrained and not weights:
         raise UserError(

@@ -9,10 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from backbones.errors import UserError
-from experiments.data.dataset import (
+from experiments.data.dataset import Dataset
+from experiments.data.splits import (
     TEST_SHARE,
     VALIDATION_SHARE,
-    Dataset,
     hash_order,
     official_splits,
     split_by_hash,
@@ -64,7 +64,8 @@ def test_shares_are_a_stratified_partition(data, share, second, seed):
         left = total - 1  # what the last one of the class leaves for the shares
         for name, wanted in shares.items():
             count = members(parts[name], labels, label)
-            assert abs(count - min(wanted * total, left)) < 1
+            assert abs(count - min(max(wanted * total, wanted > 0), left)) < 1
+            assert count >= min(1, left) or wanted == 0
             left -= count
 
 
@@ -79,8 +80,9 @@ def test_split_by_hash(data, seed):
     assert '10% validation' in how
     for label in np.unique(labels):
         total = members(np.arange(len(labels)), labels, label)
-        for name, share in (('test', TEST_SHARE), ('validation', VALIDATION_SHARE)):
-            assert abs(members(splits[name], labels, label) - share * total) <= 0.5 + 1e-9
+        for name, share, enough in (('test', TEST_SHARE, 2), ('validation', VALIDATION_SHARE, 3)):
+            wanted = max(share * total, 1) if total >= enough else 0
+            assert abs(members(splits[name], labels, label) - wanted) <= 0.5 + 1e-9
 
 
 @PROPERTY
@@ -138,7 +140,8 @@ def test_split_off_validation(data, seed, flags):
     training = np.flatnonzero(~test)
     for label in np.unique(labels[training]):
         total = members(training, labels, label)
-        assert abs(members(splits['validation'], labels, label) - VALIDATION_SHARE * total) <= 0.5 + 1e-9
+        wanted = max(VALIDATION_SHARE * total, 1) if total >= 2 else 0
+        assert abs(members(splits['validation'], labels, label) - wanted) <= 0.5 + 1e-9
     # The test examples have no say in it.
     alone = stratified_shares(
         labels[training], tuple(ids[index] for index in training), {'validation': VALIDATION_SHARE}, 'train', seed
@@ -167,6 +170,37 @@ def test_official_splits_are_completed():
 
     splits, _ = official_splits(labels, ids, np.full(100, 'train'))
     assert [len(splits[name]) for name in ('train', 'validation', 'test')] == [70, 10, 20]
+
+
+@pytest.mark.parametrize(('each', 'expected'), [(5, (3, 1, 1)), (3, (1, 1, 1)), (2, (1, 0, 1)), (1, (1, 0, 0))])
+def test_few_images_per_class(each, expected):
+    """Shares that round to nothing would leave validation, or the test, without most of the classes."""
+    labels = np.repeat(np.arange(100), each).astype(np.int32)
+    splits, _ = split_by_hash(labels, tuple(map(str, range(len(labels)))))
+    counts = [np.bincount(labels[splits[name]], minlength=100) for name in ('train', 'validation', 'test')]
+    assert [set(count.tolist()) for count in counts] == [{number} for number in expected]
+
+
+@PROPERTY
+@given(data=labelled(), seed=seeds, draw=st.data())
+def test_groups_are_never_split_up(data, seed, draw):
+    labels, ids = data
+    groups = draw.draw(st.lists(st.sampled_from('abcdefgh'), min_size=len(ids), max_size=len(ids)))
+    splits, how = split_by_hash(labels, ids, seed, groups)
+    assert_partition(list(splits.values()), len(labels))
+    owners = [{groups[index] for index in part} for part in splits.values()]
+    assert sum(map(len, owners)) == len(set(groups))
+    assert f'({len(set(groups))} groups)' in how
+
+
+def test_groups_come_close_to_the_shares():
+    generator = np.random.default_rng(0)
+    groups = [f'patient-{number}' for number in range(120) for _ in range(generator.integers(1, 9))]
+    labels = np.array([int(group.removeprefix('patient-')) % 2 for group in groups], np.int32)
+    splits, _ = split_by_hash(labels, tuple(map(str, range(len(groups)))), groups=groups)
+    for name, share in (('test', TEST_SHARE), ('validation', VALIDATION_SHARE)):
+        for label in (0, 1):
+            assert members(splits[name], labels, label) / np.sum(labels == label) == pytest.approx(share, abs=0.03)
 
 
 def test_no_examples_make_empty_splits():
@@ -346,5 +380,5 @@ def test_one_class_is_an_error(classes, told):
 @pytest.mark.parametrize('split', ['train', 'validation', 'test'])
 def test_an_empty_split_is_an_error(split):
     splits = {**dataset().splits, split: np.arange(0)}
-    with pytest.raises(UserError, match=f"the {split} split of 'toy' is empty: 10 examples are too few"):
+    with pytest.raises(UserError, match=f"the {split} split of 'toy' is empty: 10 examples of 2 classes are too few"):
         dataset(splits=splits)

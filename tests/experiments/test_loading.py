@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from backbones import UserError
-from experiments.data import folder, loading, tfds
+from experiments.data import account, loading, tfds
 
 
 def write_images(root: Path, layout: dict[str, int], size=(20, 16), suffix='png', mode='RGB', seed=0) -> None:
@@ -132,8 +132,11 @@ class TestFolder:
         assert dict(dataset.skipped).keys() == {'a/000.jpg', 'b/001.jpg', 'b/002.jpg'}
         assert dict(dataset.skipped)['a/000.jpg'] == 'empty file'
         assert len(dataset.targets) == 17
-        assert '3 of 20 files' in capsys.readouterr().err
         assert '3 unreadable files skipped' in dataset.provenance
+        account.show(dataset)
+        shown = capsys.readouterr().err
+        assert '3 unreadable: a/000.jpg (empty file), b/001.jpg (' in shown
+        assert 'b/002.jpg (not an image of a known kind)' in shown
 
     def test_too_many_bad_files_are_an_error(self, tmp_path):
         write_images(tmp_path, {'a': 10, 'b': 10})
@@ -167,7 +170,12 @@ class TestFolder:
         write_images(tmp_path, {'a': 10, 'b': 10})
         (tmp_path / 'a' / '._000.png').write_bytes(b'metadata of another system')
         (tmp_path / 'a' / 'notes.txt').write_text('no image')
-        assert len(folder.load(str(tmp_path), 16, 0).targets) == 20
+        dataset = loading.load(f'folder:{tmp_path}', bad_files_limit=0)
+        assert len(dataset.targets) == 20
+        assert dataset.account.left_out == {
+            'hidden or of the system': ('a/._000.png',),
+            'not an image (.txt)': ('a/notes.txt',),
+        }
 
 
 class TestTfds:
@@ -213,7 +221,8 @@ class TestTfds:
         assert dataset.ids[2:4] == ('train/0000002', 'train/0000004')
         assert np.sort(np.concatenate(list(dataset.splits.values()))).tolist() == list(range(22))
         assert len(dataset.splits['test']) == 3
-        assert '2 of 24 records of tfds:blobs cannot be read' in capsys.readouterr().err
+        account.show(dataset)
+        assert '2 unreadable: train/0000003 (' in capsys.readouterr().err
         assert '2 unreadable records skipped' in dataset.provenance
 
     def test_too_many_bad_records_are_an_error(self, tmp_path):

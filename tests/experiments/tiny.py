@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 
 from experiments.ablation import cells
-from experiments.data.dataset import Dataset, split_by_hash
+from experiments.data.dataset import Dataset
 from experiments.data.decoding import DecodedImages
+from experiments.data.splits import split_by_hash
 
 
 def make_dataset(name='tiny', examples=160, classes=4, size=8, channels=1, seed=0) -> Dataset:

@@ -1,0 +1,150 @@
+"""The account of a data set: what was read, what was left out and why, and what was guessed.
+
+Every command prints it before it computes, and keeps it with its results.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.cli import display
+
+if TYPE_CHECKING:
+    from experiments.data.dataset import Dataset
+
+_SPLITS = ('train', 'validation', 'test')
+_MOST_CLASSES = 12
+_MOST_EXAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """What was met while a data set was read.
+
+    Attributes:
+        sizes: the sizes of the images, in words.
+        kinds: kind of image (``'RGB'``, ``'16-bit grey'``, …) → number.
+        stored: how images are brought to the size in which they are stored, in words.
+        left_out: kind of what is not used → names, with a reason where each has its own.
+        guessed: how something was understood that could have meant something else.
+        noticed: what may need attention, such as duplicates.
+    """
+
+    sizes: str
+    kinds: Mapping[str, int]
+    stored: str
+    left_out: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    guessed: tuple[str, ...] = ()
+    noticed: tuple[str, ...] = ()
+
+
+def sizes_in_words(sizes: Mapping[tuple[int, int], int]) -> str:
+    """Sizes ``(width, height)`` and their numbers as a sentence."""
+    if len(sizes) == 1:
+        ((width, height),) = sizes
+        return f'all {width}x{height}'
+    ordered = sorted(sizes, key=lambda size: size[0] * size[1])
+    (common, count), total = Counter(sizes).most_common(1)[0], sum(sizes.values())
+    text = f'{len(sizes):,} sizes, from {_size(ordered[0])} to {_size(ordered[-1])}'
+    return f'{text}, most often {_size(common)} ({count:,} of {total:,})' if count > 1 else text
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f'{size[0]}x{size[1]}'
+
+
+def counts(dataset: 'Dataset') -> dict[str, list[int]]:
+    """Split → number of examples of each class."""
+    return {
+        split: np.bincount(dataset.targets[dataset.splits[split]], minlength=len(dataset.classes)).tolist()
+        for split in _SPLITS
+        if split in dataset.splits
+    }
+
+
+def as_json(dataset: 'Dataset') -> dict[str, Any]:
+    """Everything that ``table`` shows, for the files of a result; long lists of names are cut."""
+    account = dataset.account
+    found: dict[str, Any] = {'examples': counts(dataset)}
+    if account is None:
+        return found
+    return found | {
+        'sizes': account.sizes,
+        'kinds': dict(account.kinds),
+        'stored': account.stored,
+        'left_out': {
+            kind: {'count': len(names), 'names': list(names[:100])} for kind, names in account.left_out.items()
+        },
+        'guessed': list(account.guessed),
+        'noticed': list(account.noticed),
+    }
+
+
+def show(dataset: 'Dataset', inputs: Sequence[str] = ()) -> None:
+    """Print the account of a data set.
+
+    Args:
+        inputs: how images reach the input of each model, in words.
+    """
+    display.console.print(table(dataset, inputs))
+
+
+def table(dataset: 'Dataset', inputs: Sequence[str] = ()) -> Group:
+    """The account as it is printed: classes and splits, then what was met."""
+    return Group(_classes(dataset), _facts(dataset, inputs))
+
+
+def _classes(dataset: 'Dataset') -> Table:
+    found = counts(dataset)
+    result = Table(title=escape(dataset.name), title_justify='left')
+    result.add_column('class', overflow='fold')
+    for split in found:
+        result.add_column(split, justify='right')
+    names = dataset.classes
+    shown = len(names) if len(names) <= _MOST_CLASSES else _MOST_CLASSES - 2
+    for index, name in enumerate(names[:shown]):
+        # A class without examples in a split is seldom meant.
+        result.add_row(
+            escape(name), *(f'{each[index]:,}' if each[index] else '[yellow]0[/]' for each in found.values())
+        )
+    if shown < len(names):
+        fewest = [f'{min(each[shown:]):,} to {max(each[shown:]):,}' for each in found.values()]
+        result.add_row(f'{len(names) - shown:,} more', *fewest)
+    result.add_section()
+    result.add_row(f'{len(names):,} classes', *(f'{sum(each):,}' for each in found.values()))
+    return result
+
+
+def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
+    result = Table.grid(padding=(0, 2))
+    result.add_column(no_wrap=True)
+    result.add_column(overflow='fold')
+    account = dataset.account
+    if account is not None:
+        kinds = ', '.join(
+            f'{count:,} {kind}' for kind, count in sorted(account.kinds.items(), key=lambda each: -each[1])
+        )
+        result.add_row('images', escape('; '.join(filter(None, (account.sizes, kinds)))))
+        result.add_row('stored', escape(account.stored))
+    for number, text in enumerate(inputs):
+        result.add_row('' if number else 'input', escape(text))
+    result.add_row('splits', escape(dataset.provenance))
+    if account is not None:
+        for kind, names in account.left_out.items():
+            result.add_row('[yellow]left out[/]', escape(f'{len(names):,} {kind}: {_some(names)}'))
+        for text in account.guessed:
+            result.add_row('[yellow]guessed[/]', escape(text))
+        for text in account.noticed:
+            result.add_row('[yellow]noticed[/]', escape(text))
+    return result
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f' and {len(names) - _MOST_EXAMPLES:,} more' if len(names) > _MOST_EXAMPLES else ''
+    return ', '.join(names[:_MOST_EXAMPLES]) + more

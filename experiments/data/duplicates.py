@@ -1,0 +1,83 @@
+"""Images that are in two splits: byte for byte, or as another image of the same group."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from backbones.errors import UserError
+
+Splits = Mapping[str, Int[np.ndarray, ' subset']]
+
+# A duplicate is dropped from the first of these that has it, so that what is evaluated stays as it was.
+_ORDER = ('train', 'validation', 'test')
+
+
+def across_splits(
+    splits: Splits,
+    digests: Sequence[str],
+    labels: Int[np.ndarray, ' examples'],
+    ids: Sequence[str],
+    classes: Sequence[str],
+    drop: bool,
+) -> tuple[dict[str, Int[np.ndarray, ' subset']], list[str]]:
+    """Find images that are in several splits or classes byte for byte.
+
+    Args:
+        splits: split → examples.
+        digests: digest of the file of each example.
+        labels, ids, classes: of the data set.
+        drop: whether training images that are also in validation or test, and validation images that are also in test,
+            are taken out of their split.
+
+    Returns:
+        The splits, and one sentence for each thing that was found.
+    """
+    found = {name: np.asarray(indices) for name, indices in splits.items()}
+    sentences = []
+    for place, split in enumerate(_ORDER[:-1]):
+        for later in _ORDER[place + 1 :]:
+            there = {digests[index]: index for index in splits[later]}
+            twice = [index for index in splits[split] if digests[index] in there]
+            if not twice:
+                continue
+            example = f'{ids[twice[0]]} = {ids[there[digests[twice[0]]]]}'
+            fate = 'dropped from it' if drop else 'kept; --config.drop_duplicates=True drops them from it'
+            sentences.append(
+                f'{len(twice):,} images of the {split} split are also in the {later} split, byte for byte ({example}): '
+                f'{fate}'
+            )
+            if drop:
+                found[split] = found[split][~np.isin(found[split], twice)]
+    by_digest: dict[str, set[int]] = defaultdict(set)
+    first: dict[str, int] = {}
+    for index, digest in enumerate(digests):
+        by_digest[digest].add(int(labels[index]))
+        first.setdefault(digest, index)
+    torn = [digest for digest, members in by_digest.items() if len(members) > 1]
+    if torn:
+        names = ' and '.join(repr(classes[label]) for label in sorted(by_digest[torn[0]]))
+        sentences.append(f'{len(torn):,} images are in several classes ({ids[first[torn[0]]]} in {names})')
+    return found, sentences
+
+
+def check_groups(groups: Sequence[str], splits: Splits, pattern: str) -> None:
+    """Check that no group lies in two splits.
+
+    Raises:
+        UserError: one does; the first is named.
+    """
+    owner: dict[str, str] = {}
+    torn: dict[str, tuple[str, str]] = {}
+    for split in _ORDER:
+        for index in splits[split]:
+            before = owner.setdefault(groups[index], split)
+            if before != split:
+                torn.setdefault(groups[index], (before, split))
+    if torn:
+        name, (one, other) = next(iter(torn.items()))
+        raise UserError(
+            f'{len(torn):,} groups of the pattern {pattern!r} (config key group) lie in two splits, such as {name!r} '
+            f'in {one} and {other}; move their images to one of them'
+        )

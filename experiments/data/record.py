@@ -1,0 +1,210 @@
+"""The record of a data set in a work directory: what its results were computed from, down to every file.
+
+A run that continues compares it with the data that are there now, and names what differs::
+
+    data/NAME.json            classes, splits, fingerprint, and the account that was printed
+    data/NAME.examples.csv.gz id, class, split and the digest of the file of each example
+"""
+
+import csv
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backbones.errors import UserError
+from experiments.cli import atomic_files
+from experiments.data import account
+from experiments.data.dataset import Dataset
+
+_VERSION = 1
+
+
+class _Example(NamedTuple):
+    label: str
+    split: str
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a work directory remembers of a data set.
+
+    Attributes:
+        fingerprint: that of the data set.
+        classes: their names, in order.
+        stored: how images were brought to the stored size, in words.
+        stamp: ``loading.stamp`` when it was written; ``None`` if unknown.
+        examples: id → class, split and digest.
+    """
+
+    fingerprint: str
+    classes: tuple[str, ...]
+    stored: str
+    stamp: str | None
+    examples: dict[str, _Example]
+
+
+def file_of(workdir: Path, name: str) -> Path:
+    """The file that describes a data set; a name may hold what no file name can."""
+    readable = re.sub('[^A-Za-z0-9._-]+', '_', name)[-60:].strip('_')
+    return workdir / 'data' / f'{readable}.{hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]}.json'
+
+
+def write(workdir: Path, dataset: Dataset, stamp: str | None = None) -> None:
+    """Record a data set, replacing an earlier record of the same name.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file = file_of(workdir, dataset.name)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator='\n')
+    writer.writerow(('id', *_Example._fields))
+    writer.writerows((example, *row) for example, row in _examples(dataset).items())
+    with atomic_files.atomic_write(file.with_suffix('.examples.csv.gz'), 'wb') as binary:
+        binary.write(gzip.compress(stream.getvalue().encode(), mtime=0))
+    document: dict[str, Any] = {
+        'version': _VERSION,
+        'name': dataset.name,
+        'fingerprint': dataset.fingerprint(),
+        'provenance': dataset.provenance,
+        'classes': list(dataset.classes),
+        'shape': list(dataset.images.shape),
+        'stored_size': dataset.stored_size and list(dataset.stored_size),
+        'reading': dataset.reading.as_json(),
+        'stamp': stamp,
+        **account.as_json(dataset),
+    }
+    atomic_files.write_json(file, document)
+
+
+def read(workdir: Path, name: str) -> Record | None:
+    """The record of a data set; ``None`` if there is none that can be read (older versions wrote none)."""
+    file = file_of(workdir, name)
+    try:
+        document = json.loads(file.read_text())
+        rows = csv.reader(io.StringIO(gzip.decompress(file.with_suffix('.examples.csv.gz').read_bytes()).decode()))
+        next(rows)
+        examples = {example: _Example(*row) for example, *row in rows}
+        return Record(
+            document['fingerprint'],
+            tuple(document['classes']),
+            document.get('stored') or '',
+            document.get('stamp'),
+            examples,
+        )
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, EOFError):
+        return None
+
+
+def check(workdir: Path, dataset: Dataset, accepted: bool = False) -> list[str]:
+    """Compare a data set with its record.
+
+    Args:
+        workdir: the work directory.
+        accepted: whether the user accepts that the data have changed.
+
+    Returns:
+        What differs, in words; empty if nothing does, or if there is no record.
+
+    Raises:
+        UserError: it differs, and that is not accepted; or the classes differ, so that labels mean something else.
+    """
+    before = read(workdir, dataset.name)
+    if before is None or before.fingerprint == dataset.fingerprint():
+        return []
+    found = differences(before, dataset)
+    told = f'the data of {dataset.name!r} have changed since {str(workdir)!r} was begun: {"; ".join(found)}'
+    if before.classes != dataset.classes:
+        raise UserError(f'{told}. Its labels would mean other classes: restore the folder, or choose another --workdir')
+    if not accepted:
+        raise UserError(
+            f'{told}. Restore them, choose another --workdir, or go on with the new ones: --accept_changed_data'
+        )
+    return found
+
+
+def differences(before: Record, dataset: Dataset) -> list[str]:
+    """What differs between a record and the data set as it is now, in words, the most important first."""
+    now, then = _examples(dataset), before.examples
+    found = [*_of_classes(before.classes, dataset.classes, then, now)]
+    # An image whose class folder was renamed has another id, but it is neither gone nor new.
+    moved_ids = _moved(then, now)
+    gone = [example for example in then if example not in now and example not in moved_ids]
+    new = [example for example in now if example not in then and example not in moved_ids.values()]
+    both = [example for example in then if example in now]
+    replaced = [
+        each for each in both if then[each].digest != now[each].digest and then[each].digest and now[each].digest
+    ]
+    relabelled = [each for each in both if then[each].label != now[each].label]
+    moved = [each for each in both if then[each].split != now[each].split]
+    for names, what in (
+        (gone, 'removed'),
+        (new, 'added'),
+        (replaced, 'replaced by others of the same name'),
+        (relabelled, 'given another class'),
+        (list(moved_ids), 'moved or renamed'),
+    ):
+        if names:
+            found.append(f'{len(names):,} images were {what} ({_some(names)})')
+    # Removing or adding images of a class moves one or two others between its splits, which is no news of its own.
+    if moved and not (gone or new or moved_ids):
+        found.append(f'{len(moved):,} images are in another split ({_some(moved)})')
+    stored = dataset.account.stored if dataset.account else ''
+    if before.stored and stored and stored != before.stored:
+        found.append(f'images were stored {before.stored}, and now {stored}')
+    if not found:
+        found.append(f'the pixels differ (fingerprint {before.fingerprint} then, {dataset.fingerprint()} now)')
+    return found
+
+
+def _of_classes(
+    then: Sequence[str], now: Sequence[str], before: dict[str, _Example], after: dict[str, _Example]
+) -> list[str]:
+    gone, new = [name for name in then if name not in now], [name for name in now if name not in then]
+    found = []
+    for name in list(gone):
+        digests = Counter(row.digest for row in before.values() if row.label == name and row.digest)
+        heirs = Counter(row.label for row in after.values() if row.digest in digests and row.label in new)
+        heir, shared = heirs.most_common(1)[0] if heirs else ('', 0)
+        if shared > digests.total() / 2:
+            found.append(f'the class {name!r} is called {heir!r} now')
+            gone.remove(name)
+            new.remove(heir)
+    found += [f'the class {name!r} is gone' for name in gone] + [f'the class {name!r} is new' for name in new]
+    if not found and tuple(then) != tuple(now):
+        found.append(f'the classes have another order ({", ".join(now)})')
+    return found
+
+
+def _moved(then: dict[str, _Example], now: dict[str, _Example]) -> dict[str, str]:
+    """Id then → id now, of the files that have another name or folder but the same content."""
+    places: dict[str, list[str]] = {}
+    for example, row in now.items():
+        if example not in then and row.digest:
+            places.setdefault(row.digest, []).append(example)
+    return {
+        example: places[row.digest].pop()
+        for example, row in then.items()
+        if example not in now and places.get(row.digest)
+    }
+
+
+def _examples(dataset: Dataset) -> dict[str, _Example]:
+    splits = {int(index): split for split, indices in dataset.splits.items() for index in indices}
+    digests = dataset.digests or [''] * len(dataset.ids)
+    return {
+        example: _Example(dataset.classes[int(label)], splits.get(index, ''), digest[:16])
+        for index, (example, label, digest) in enumerate(zip(dataset.ids, dataset.targets, digests, strict=True))
+    }
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ', '.join(names[:most]) + (f' and {len(names) - most:,} more' if len(names) > most else '')
