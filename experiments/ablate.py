@@ -7,6 +7,7 @@ When asked to stop (SIGTERM), it exits with status 75, and the same command cont
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import ml_collections
@@ -15,9 +16,11 @@ from experiments import report
 from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files, command_line, display
-from experiments.data import loading
+from experiments.data import account, loading, model_input, record
+from experiments.data.model_input import input_preprocessing
 from experiments.data.options import ReadingOptions
 from experiments.features.store import CACHE_VARIABLE, DEFAULT_LIMIT, Store, default_directory, parse_size
+from experiments.results.axes import PIXELS, Cell
 from experiments.training.preemption import Interruption
 
 
@@ -36,6 +39,7 @@ def main(argv: list[str] | None) -> None:
         metavar='SIZE',
         help='size limit of the store; the least recently used features are removed first (default: %(default)s)',
     )
+    command_line.add_accept_changed_data(arguments)
     arguments.add_argument('--plan', action='store_true', help='print the plan with its estimated cost and stop')
     options, config = command_line.parse(arguments, argv)
     with Interruption():
@@ -44,17 +48,32 @@ def main(argv: list[str] | None) -> None:
 
 def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> None:
     planned = cells.plan(config)
-    workdir = options.workdir
+    workdir, reading = options.workdir, ReadingOptions.of(config)
+    for name in config.datasets:
+        loading.check_place(workdir, name)
     datasets: dict[str, loading.Dataset] = {}
 
     def load(name: str) -> loading.Dataset:
         if name not in datasets:
-            datasets[name] = loading.load(name, options.data_dir, ReadingOptions.of(config))
+            datasets[name] = loading.load(name, options.data_dir, reading)
+            account.show(datasets[name], _inputs(config, planned))
         return datasets[name]
 
     store = Store(options.cache_dir, parse_size(options.cache_size))
-    engine = Engine(config, workdir, load, store)
+    engine = Engine(config, workdir, load, store, options.accept_changed_data)
+    # A finished cell is known by its data, too; they are only read where their files have changed.
+    stamps = {
+        name: loading.stamp(name, options.data_dir, reading) for name in dict.fromkeys(cell.dataset for cell in planned)
+    }
+    for name in engine.finished(planned):
+        if not record.is_unchanged(workdir, name, stamps[name]):
+            engine.load(name)
     pending = engine.pending(planned)
+
+    def keep_records() -> None:
+        for name, dataset in datasets.items():
+            record.write(workdir, dataset, stamps[name], record.differences_from(workdir, dataset))
+
     with atomic_files.os_errors_as_user_errors(lambda: 'finished cells are kept, and the same command continues'):
         if pending:
             display.console.print(estimate.table(pending, len(planned), config, engine.load))
@@ -62,13 +81,25 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
                 return
             # Only once the plan fits the data: a mistake must not claim a directory.
             engine.claim(planned)
+            keep_records()
             engine.run(planned)
         else:
             display.console.print(f'all {len(planned)} cells are finished')
             if options.plan:
                 return
             engine.claim(planned)
+            keep_records()
     report.write([workdir], workdir)
+
+
+def _inputs(config: ml_collections.ConfigDict, planned: Sequence[Cell]) -> list[str]:
+    """How images reach the input of each variant."""
+    found = []
+    for variant in dict.fromkeys(cell.variant for cell in planned):
+        if variant.backbone != PIXELS:
+            each = input_preprocessing(variant.backbone, variant.weights, config.image_size, config.fit)
+            found.append(f'{variant.label}: {model_input.in_words(each)}')
+    return found
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from backbones.errors import UserError, unknown
 from experiments.cli import atomic_files, command_line, display
-from experiments.data import loading
+from experiments.data import account, loading
 from experiments.data.options import ReadingOptions
 from experiments.planning import absent_devices, ahead_of_time, program_costs
 from experiments.training import mesh
@@ -62,6 +62,7 @@ def main(argv: list[str] | None) -> None:
     classes = options.classes
     if classes is None or shape is None:
         dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
+        account.show(dataset)
         height, width, channels = dataset.images.shape[1:]
         classes, shape = classes or len(dataset.classes), shape or (height, width, channels)
 

@@ -12,9 +12,10 @@ import ml_collections
 
 import backbones
 from backbones import cost
+from backbones.errors import UserError
 from experiments.cli import atomic_files, command_line, display, work_directories
 from experiments.cli.versions import versions
-from experiments.data import loading
+from experiments.data import account, loading, model_input, record
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
 from experiments.planning import program_costs
@@ -32,6 +33,7 @@ def main(argv: list[str] | None) -> None:
     """Train, evaluate once on the test split, and write weights and results."""
     arguments = command_line.parser(__doc__)
     command_line.add_data_directory(arguments)
+    command_line.add_accept_changed_data(arguments)
     arguments.add_argument(
         '--dry_run', action='store_true', help='build everything, take one step, print the tables and write nothing'
     )
@@ -41,7 +43,9 @@ def main(argv: list[str] | None) -> None:
     distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
         dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
-        metrics = dry_run(Session(config, dataset, options.workdir))
+        session = Session(config, dataset, options.workdir)
+        account.show(dataset, [model_input.in_words(session.programs.task.preprocessing)])
+        metrics = dry_run(session)
         shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
         display.console.print(f'dry run: {shown}; nothing was written')
         return
@@ -68,12 +72,17 @@ def dry_run(session: Session) -> dict[str, float]:
 def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, interruption: Interruption) -> None:
     is_main_process = jax.process_index() == 0
     workdir = options.workdir
+    loading.check_place(workdir, config.dataset)
     work_directories.check(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
     dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
+    changes = _check_data(workdir, dataset, options.accept_changed_data)
     session = Session(config, dataset, workdir)
     if is_main_process:
+        account.show(dataset, [model_input.in_words(session.programs.task.preprocessing)])
         # Only once everything fits: a mistake must not claim a directory.
         work_directories.claim(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
+        with atomic_files.os_errors_as_user_errors(lambda: 'nothing was computed yet'):
+            record.write(workdir, dataset, changes=changes)
     run = loop.run(session, options.profile, interruption)
     test = run.evaluate('test')
     if not is_main_process:
@@ -83,6 +92,22 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     ):
         _write(config, dataset, workdir, run, test)
     display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')
+
+
+def _check_data(workdir: Path, dataset: Dataset, accepted: bool) -> list[str]:
+    """Check that a run continues on the data that it was begun on; returns what differs, if that is accepted."""
+    changes = record.check(workdir, dataset, accepted)
+    if changes:
+        display.console.print(f'going on with changed data: {"; ".join(changes)}', style='yellow', markup=False)
+    # Earlier versions kept no record, but a fingerprint in the result.
+    known = {row.data['fingerprint'] for row in rows.read(workdir)} - {None}
+    changed = known and not known & {dataset.fingerprint(), dataset.earlier_fingerprint()}
+    if changed and not accepted and record.read(workdir, dataset.name) is None:
+        raise UserError(
+            f'the data of {dataset.name!r} have changed since {str(workdir)!r} was finished (fingerprint '
+            f'{known.pop()} then, {dataset.fingerprint()} now); restore them, or choose another --workdir'
+        )
+    return changes
 
 
 def _write(
@@ -132,7 +157,12 @@ def _write(
     rows.write(workdir, [row])
     result = {
         'config': config.to_dict(),
-        'data': {'provenance': dataset.provenance, 'fingerprint': dataset.fingerprint()},
+        'data': {
+            'provenance': dataset.provenance,
+            'fingerprint': dataset.fingerprint(),
+            'classes': list(dataset.classes),
+            **account.as_json(dataset),
+        },
         'steps': run.steps,
         'images_per_second': run.images_per_second,
         **{f'test_{name}': value for name, value in test.metrics.items()},

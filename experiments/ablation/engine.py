@@ -37,6 +37,7 @@ class Engine:
         workdir: holds results, predictions and unfinished work.
         load: loads a data set by name; called only for those that a cell needs.
         store: feature store; the default one if ``None``.
+        accept_changed_data: whether finished cells whose data have changed are computed again.
 
     Raises:
         UserError: the work directory is not an ablation's, or its finished cells depend on other config values.
@@ -48,13 +49,15 @@ class Engine:
         workdir: Path,
         load: Callable[[str], Dataset],
         store: Store | None = None,
+        accept_changed_data: bool = False,
     ):
         self._config = config
         self._task = tasks.find(config.training.task)
         self._workdir = workdir
         self._read = load
         self._extract = Extractor(config, store or Store(), workdir)
-        self._rows = result_rows.read(workdir)
+        self._accept_changed_data = accept_changed_data
+        self._rows = self._written = result_rows.read(workdir)
         growth.check(workdir, config.to_dict(), self._rows)
 
     def load(self, name: str) -> Dataset:
@@ -64,8 +67,13 @@ class Engine:
             UserError: it cannot be loaded, or finished cells were computed from other data under this name.
         """
         dataset = self._read(name)
-        self._rows = growth.check_data(self._workdir, dataset, self._rows)
+        self._rows = growth.check_data(self._workdir, dataset, self._rows, self._accept_changed_data)
         return dataset
+
+    def finished(self, cells: Sequence[Cell]) -> list[str]:
+        """The data sets of the cells that have a result."""
+        planned = set(cells)
+        return list(dict.fromkeys(row.cell.dataset for row in self._rows if row.cell in planned))
 
     def claim(self, cells: Sequence[Cell]) -> None:
         """Record this config as the work directory's (``growth.claim``).
@@ -75,6 +83,9 @@ class Engine:
         """
         growth.check_weights(self._workdir, {cell.variant for cell in self.pending(cells)}, self._rows)
         growth.claim(self._workdir, self._config.to_dict(), cells, self._rows)
+        if len(self._rows) < len(self._written):
+            growth.set_aside(self._workdir, self._rows, self._written)
+            self._written = self._rows
 
     def pending(self, cells: Sequence[Cell]) -> list[Cell]:
         """The cells without a result."""

@@ -8,6 +8,7 @@ finished cell depends on it.
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from backbones.pretrained import sources
 from experiments.ablation import cells as ablation_cells
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
 from experiments.cli import atomic_files, display, work_directories
-from experiments.data import options
+from experiments.data import options, record
 from experiments.data.dataset import Dataset
 from experiments.results import rows as result_rows
 from experiments.results.rows import Row
@@ -105,14 +106,18 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     )
 
 
-def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row]) -> list[Row]:
+def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row], accepted: bool = False) -> list[Row]:
     """Check that the finished cells of a data set were computed from its current data.
 
+    Args:
+        accepted: whether the user accepts that the data have changed; these cells are then computed again.
+
     Returns:
-        The rows; those of versions whose fingerprint ignored the images get the current fingerprint.
+        The rows, without those that are to be computed again; rows of versions whose fingerprint ignored the images
+        get the current one.
 
     Raises:
-        UserError: their fingerprint differs; the cells are named.
+        UserError: their fingerprint differs; what differs and the cells are named.
     """
     fingerprint = dataset.fingerprint()
     differing = [row for row in rows if row.cell.dataset == dataset.name and row.data['fingerprint'] != fingerprint]
@@ -120,17 +125,39 @@ def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row]) -> list[Row
         return list(rows)
     earlier = dataset.earlier_fingerprint()
     changed = [row for row in differing if row.data['fingerprint'] != earlier]
-    if changed:
+    if changed and not accepted:
+        before = record.read(workdir, dataset.name)
+        how = (
+            f'fingerprint {changed[0].data["fingerprint"]} then, {fingerprint} now'
+            if before is None
+            else '; '.join(record.differences(before, dataset))
+        )
         raise UserError(
             f'the data of {dataset.name!r} have changed since they produced {_count(changed)} in {str(workdir)!r} '
-            f'(fingerprint {changed[0].data["fingerprint"]} then, {fingerprint} now): '
-            f'{_named(row.cell for row in changed)}; restore the data, choose another --workdir, or remove the rows '
-            f'of these cells from {result_rows.RESULTS} to run them again'
+            f'({how}): {_named(row.cell for row in changed)}; restore the data, choose another --workdir, or compute '
+            'these cells again from the new data: --accept_changed_data'
         )
     return [
         dataclasses.replace(row, data={**row.data, 'fingerprint': fingerprint}) if row in differing else row
         for row in rows
+        if row not in changed
     ]
+
+
+def set_aside(workdir: Path, kept: Sequence[Row], before: Sequence[Row]) -> None:
+    """Write the rows that are kept; all rows as they were stay in a file of their own.
+
+    Raises:
+        OSError: a write fails; ``results.jsonl`` is intact.
+    """
+    number = next(n for n in itertools.count(1) if not (workdir / f'results.before_{n}.jsonl').exists())
+    atomic_files.write_jsonl(workdir / f'results.before_{number}.jsonl', [row.as_json() for row in before])
+    result_rows.write(workdir, kept)
+    display.console.print(
+        f'{len(before) - len(kept)} cells are computed again, because their data changed; their earlier rows are in '
+        f'results.before_{number}.jsonl',
+        style='yellow',
+    )
 
 
 def check_weights(workdir: Path, variants: Iterable[Variant], rows: Sequence[Row]) -> None:

@@ -57,6 +57,15 @@ def add_data_directory(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def add_accept_changed_data(arguments: argparse.ArgumentParser) -> None:
+    """Add ``--accept_changed_data``, for commands that continue what an earlier start began."""
+    arguments.add_argument(
+        '--accept_changed_data',
+        action='store_true',
+        help='go on although images were added, removed or replaced since the work directory was begun',
+    )
+
+
 def add_processes(arguments: argparse.ArgumentParser) -> None:
     """``--distributed`` and its details, for commands that run on several machines."""
     group = arguments.add_argument_group('several processes')

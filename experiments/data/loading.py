@@ -1,10 +1,11 @@
 """Data sets by name: ``mnist5k``, ``digits``, ``tfds:NAME``, ``folder:PATH``. A new data set is one function here."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from backbones.errors import unknown
-from experiments.data import embedded, folder, tfds
+from backbones.errors import UserError, unknown
+from experiments.data import embedded, folder, folder_tree, tfds
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
 
@@ -45,3 +46,35 @@ def load(name: str, data_directory: Path | None = None, options: ReadingOptions 
     if kind == 'tfds':
         return tfds.load(rest, data_directory or tfds.default_directory(), options)
     return folder.load(rest, options)
+
+
+def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions | None = None) -> str | None:
+    """A hash of the names, sizes and times of a data set's files, and of how they are read.
+
+    If it is equal, so are the data, and they need not be read to know it. ``None``: they must be.
+    """
+    kind, _, rest = name.partition(':')
+    directory = data_directory or tfds.default_directory()
+    if kind == 'folder':
+        root = Path(rest).expanduser()
+    elif kind == 'tfds':
+        root = directory / rest.partition('/')[0].partition(':')[0]
+    else:
+        return name if name in EMBEDDED else None
+    if not root.is_dir():
+        return None
+    return hashlib.sha256(f'{folder_tree.stamp(root)} {options}'.encode()).hexdigest()
+
+
+def check_place(workdir: Path, name: str) -> None:
+    """Check that a work directory is not the folder of images itself, whose folders would be classes.
+
+    Raises:
+        UserError: it is.
+    """
+    kind, _, rest = name.partition(':')
+    if kind == 'folder' and Path(rest).expanduser().resolve() == workdir.expanduser().resolve():
+        raise UserError(
+            f'the work directory {str(workdir)!r} is the folder of images itself; choose another --workdir, such as '
+            f'{str(workdir / "runs" / "x")!r}'
+        )

@@ -19,3 +19,9 @@ def input_preprocessing(backbone: str, weights: str, image_size: int, fit: str =
     backbones.info(backbone)  # checks the name first
     expected = backbones.preprocess(backbone if weights in ('', 'random') else weights, backbone)
     return expected.replace(size=image_size or None, crop=1.0, fit=fit)
+
+
+def in_words(preprocessing: Preprocessing) -> str:
+    """How stored images reach a model's input."""
+    height, width = preprocessing.size
+    return f'{width}x{height} ({preprocessing.fit}, {preprocessing.interpolation})'

@@ -8,6 +8,7 @@ A run that continues compares it with the data that are there now, and names wha
 
 import csv
 import dataclasses
+import datetime
 import gzip
 import hashlib
 import io
@@ -57,13 +58,20 @@ def file_of(workdir: Path, name: str) -> Path:
     return workdir / 'data' / f'{readable}.{hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]}.json'
 
 
-def write(workdir: Path, dataset: Dataset, stamp: str | None = None) -> None:
+def write(workdir: Path, dataset: Dataset, stamp: str | None = None, changes: Sequence[str] = ()) -> None:
     """Record a data set, replacing an earlier record of the same name.
+
+    Args:
+        stamp: ``loading.stamp`` of its files, if it has one.
+        changes: what differs from the earlier record and was accepted; it is kept.
 
     Raises:
         OSError: it cannot be written.
     """
     file = file_of(workdir, dataset.name)
+    known = _document(file).get('changes', [])
+    if changes:
+        known = [*known, {'time': datetime.datetime.now().astimezone().isoformat(), 'changes': list(changes)}]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator='\n')
     writer.writerow(('id', *_Example._fields))
@@ -80,9 +88,23 @@ def write(workdir: Path, dataset: Dataset, stamp: str | None = None) -> None:
         'stored_size': dataset.stored_size and list(dataset.stored_size),
         'reading': dataset.reading.as_json(),
         'stamp': stamp,
+        'changes': known,
         **account.as_json(dataset),
     }
     atomic_files.write_json(file, document)
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_unchanged(workdir: Path, name: str, stamp: str | None) -> bool:
+    """Whether the files of a data set have the stamp that its record has, so that it need not be read to know it."""
+    return stamp is not None and _document(file_of(workdir, name)).get('stamp') == stamp
 
 
 def read(workdir: Path, name: str) -> Record | None:
@@ -117,10 +139,9 @@ def check(workdir: Path, dataset: Dataset, accepted: bool = False) -> list[str]:
     Raises:
         UserError: it differs, and that is not accepted; or the classes differ, so that labels mean something else.
     """
-    before = read(workdir, dataset.name)
-    if before is None or before.fingerprint == dataset.fingerprint():
+    before, found = read(workdir, dataset.name), differences_from(workdir, dataset)
+    if before is None or not found:
         return []
-    found = differences(before, dataset)
     told = f'the data of {dataset.name!r} have changed since {str(workdir)!r} was begun: {"; ".join(found)}'
     if before.classes != dataset.classes:
         raise UserError(f'{told}. Its labels would mean other classes: restore the folder, or choose another --workdir')
@@ -129,6 +150,14 @@ def check(workdir: Path, dataset: Dataset, accepted: bool = False) -> list[str]:
             f'{told}. Restore them, choose another --workdir, or go on with the new ones: --accept_changed_data'
         )
     return found
+
+
+def differences_from(workdir: Path, dataset: Dataset) -> list[str]:
+    """What differs from the record in a work directory; empty if there is none."""
+    before = read(workdir, dataset.name)
+    if before is None or before.fingerprint == dataset.fingerprint():
+        return []
+    return differences(before, dataset)
 
 
 def differences(before: Record, dataset: Dataset) -> list[str]:
