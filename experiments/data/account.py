@@ -114,11 +114,16 @@ def _classes(dataset: 'Dataset') -> Table:
             escape(name), *(f'{each[index]:,}' if each[index] else '[yellow]0[/]' for each in found.values())
         )
     if shown < len(names):
-        fewest = [f'{min(each[shown:]):,} to {max(each[shown:]):,}' for each in found.values()]
+        fewest = [_from_to(each[shown:]) for each in found.values()]
         result.add_row(f'{len(names) - shown:,} more', *fewest)
     result.add_section()
     result.add_row(f'{len(names):,} classes', *(f'{sum(each):,}' for each in found.values()))
     return result
+
+
+def _from_to(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f'{low:,} each' if low == high else f'{low:,} to {high:,}'
 
 
 def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
@@ -137,12 +142,17 @@ def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
     result.add_row('splits', escape(dataset.provenance))
     if account is not None:
         for kind, names in account.left_out.items():
-            result.add_row('[yellow]left out[/]', escape(f'{len(names):,} {kind}: {_some(names)}'))
+            result.add_row('[yellow]left out[/]', escape(f'{kind}: {len(names):,} ({_some(names)})'))
         for text in account.guessed:
             result.add_row('[yellow]guessed[/]', escape(text))
         for text in account.noticed:
             result.add_row('[yellow]noticed[/]', escape(text))
     return result
+
+
+def number_of(count: int, what: str = 'image') -> str:
+    """Such as ``'1 image'`` or ``'2 images'``."""
+    return f'{count:,} {what}{"" if count == 1 else "s"}'
 
 
 def _some(names: Sequence[str]) -> str:

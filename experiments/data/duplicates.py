@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from backbones.errors import UserError
+from experiments.data.account import number_of
 
 Splits = Mapping[str, Int[np.ndarray, ' subset']]
 
@@ -43,9 +44,9 @@ def across_splits(
             if not twice:
                 continue
             example = f'{ids[twice[0]]} = {ids[there[digests[twice[0]]]]}'
-            fate = 'dropped from it' if drop else 'kept; --config.drop_duplicates=True drops them from it'
+            fate = f'dropped from {split}' if drop else f'kept; --config.drop_duplicates=True drops them from {split}'
             sentences.append(
-                f'{len(twice):,} images of the {split} split are also in the {later} split, byte for byte ({example}): '
+                f'{number_of(len(twice))} of the {split} split also in the {later} split, byte for byte ({example}): '
                 f'{fate}'
             )
             if drop:
@@ -58,7 +59,7 @@ def across_splits(
     torn = [digest for digest, members in by_digest.items() if len(members) > 1]
     if torn:
         names = ' and '.join(repr(classes[label]) for label in sorted(by_digest[torn[0]]))
-        sentences.append(f'{len(torn):,} images are in several classes ({ids[first[torn[0]]]} in {names})')
+        sentences.append(f'{number_of(len(torn))} in several classes ({ids[first[torn[0]]]} in {names})')
     return found, sentences
 
 

@@ -74,9 +74,6 @@ def load(path: str, options: ReadingOptions) -> Dataset:
     content = content_digest((bytes.fromhex(digest) for digest in digests), **how_decoded)
     stored = DecodedImages(read, (len(files), height, width, 3), content).in_memory_if_small('reading images')
 
-    left_out = dict(tree.left_out)
-    if skipped:
-        left_out = {'unreadable': tuple(f'{name} ({why})' for name, why in skipped), **left_out}
     return Dataset(
         name=f'folder:{path}',
         images=stored,
@@ -84,13 +81,13 @@ def load(path: str, options: ReadingOptions) -> Dataset:
         ids=ids,
         classes=tree.classes,
         splits=splits,
-        provenance=f'folder {folder_tree.printable(root.name)}; {how}; {unreadable.count(skipped, "file")} skipped',
+        provenance=f'folder {folder_tree.printable(root.name)}; {how}{unreadable.skipped(skipped, "file")}',
         skipped=skipped,
         account=account.Account(
             sizes=account.sizes_in_words(sizes),
             kinds=Counter(each.kind for each in inspections),
             stored=_stored_in_words(uniform, side, options.fit, rules),
-            left_out=left_out,
+            left_out={**unreadable.by_reason(skipped), **tree.left_out},
             guessed=tuple(guessed),
             noticed=(*noticed, *_noticed(inspections, ids)),
         ),
@@ -186,7 +183,7 @@ def _reading(
         grey_range, rule = images.grey_range(
             min(low for low, _ in ranges), max(high for _, high in ranges), deep[0][0].deep_is_float
         )
-        rules.append(f'{len(deep):,} deep grey images: {rule}')
+        rules.append(f'{account.number_of(len(deep), "deep grey image")}: {rule}')
     upper = [each.upper_bits for each in inspections if each.upper_bits is not None]
     if upper:
         if max(upper) < 64:
@@ -196,10 +193,10 @@ def _reading(
                 f'their largest value there is {max(upper)}, so they hold fewer bits and would be nearly black; '
                 'convert them to 8 bits'
             )
-        rules.append(f'{len(upper):,} images with colours of 16 bits: the upper 8 bits are read')
+        rules.append(f'{account.number_of(len(upper))} with colours of 16 bits: the upper 8 bits are read')
     transparent = sum('transparency' in each.kind for each in inspections)
     if transparent:
-        rules.append(f'{transparent:,} images may be transparent: put on {options.background}')
+        rules.append(f'{account.number_of(transparent)} with transparency: put on {options.background}')
     return ImageReading(grey_range, options.colour), rules
 
 
@@ -211,12 +208,12 @@ def _stored_in_words(uniform: bool, side: int, fit: str, rules: Sequence[str]) -
 def _noticed(inspections: Sequence[Inspection], ids: Sequence[str]) -> list[str]:
     found = []
     for what, which in (
-        ('have several frames or pages: the first is read', [each.frames for each in inspections]),
-        ('are of a single colour', [each.plain for each in inspections]),
+        ('with several frames or pages, of which the first is read', [each.frames for each in inspections]),
+        ('of a single colour', [each.plain for each in inspections]),
     ):
         names = [name for name, holds in zip(ids, which, strict=True) if holds]
         if names:
-            found.append(f'{len(names):,} images {what} (such as {names[0]})')
+            found.append(f'{account.number_of(len(names))} {what} (such as {names[0]})')
     return found
 
 

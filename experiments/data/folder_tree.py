@@ -251,18 +251,18 @@ class _Reader:
             classes = {self._label(each) for folder in nested for each in self._folders(folder)}
             alike = [folder for folder in others if classes & {self._label(each) for each in self._folders(folder)}]
             if any(named[folder.name] == 'train' for folder in nested) and not alike:
-                direct = [folder for folder in others if shape[folder][0]]
-                if not direct:
-                    return  # folders of something else, which are named among what is left out
+                shared = [{self._label(each) for each in self._folders(self._unwrapped(folder))} for folder in nested]
+                if len(nested) > 1 and set.intersection(*shared):
+                    return  # the others are something else, and named among what is left out
             raise UserError(
-                f'{where!r} can be understood in two ways: {names} are splits, whose folders are the classes, and '
-                f'{_listed([folder.name for folder in others])} is left out (--config.layout=splits); or all of them '
-                'are classes (--config.layout=classes)'
+                f'{where!r} can be understood in two ways: what is in {names} are the classes, and '
+                f'{_listed([folder.name for folder in others])} is left out (--config.layout=splits; a split is named '
+                f'{", ".join(SPLITS)}); or all of them are classes (--config.layout=classes)'
             )
         if not nested and not others:
             raise UserError(
-                f'{where!r} can be understood in two ways: {names} are splits, but then their images have no labels '
-                'because there are no class folders in them; or they are the classes (--config.layout=classes)'
+                f'{where!r} can be understood in two ways: {names} as splits, but then their images have no labels '
+                'because there are no class folders in them; or as the classes (--config.layout=classes)'
             )
         unlabelled = [folder for folder in split_folders if named[folder.name] != 'train']
         if not nested and unlabelled:
@@ -347,7 +347,7 @@ class _Reader:
     def _loose_images(self, folder: Path) -> Iterator[str]:
         """Names of the images that lie in a folder itself."""
         for file in self._files_in(folder):
-            if file[1] is not _NOT_AN_IMAGE:
+            if file[1] not in (_NOT_AN_IMAGE, _NO_FILE):
                 yield self._name(file[0])
 
     def _class(self, split: str, folder: Path) -> Iterator[ImageFile]:
@@ -366,7 +366,9 @@ class _Reader:
             return
         for path, problem in self._files_in(folder):
             if problem is _NOT_AN_IMAGE:
-                self._leave_out(f'not an image ({path.suffix.lower() or "no suffix"})', self._name(path))
+                self._leave_out(f'{problem} ({path.suffix.lower() or "no suffix"})', self._name(path))
+            elif problem is _NO_FILE:
+                self._leave_out(problem, self._name(path))
             else:
                 yield path, problem
         for inside in self._folders(folder):
@@ -385,11 +387,13 @@ class _Reader:
                 yield path, _problem(path)
 
 
+# What need not be read, and so has no limit.
 _NOT_AN_IMAGE = 'not an image'
+_NO_FILE = 'no regular file'
 
 
 def _problem(path: Path) -> str | None:
-    """Why a file cannot be read, as far as its name and kind tell; ``_NOT_AN_IMAGE`` for what need not be."""
+    """Why a file cannot be read, as far as its name and kind tell, or that it need not be."""
     suffix = path.suffix.lower()
     if suffix in _NO_IMAGES:
         return _NOT_AN_IMAGE
@@ -398,7 +402,7 @@ def _problem(path: Path) -> str | None:
     except OSError as error:
         return 'a link to nothing' if path.is_symlink() else error.strerror or str(error)
     if not stat.S_ISREG(mode):
-        return _NOT_AN_IMAGE  # opening a pipe would wait for ever
+        return _NO_FILE  # opening a pipe would wait for ever
     if suffix in images.suffixes():
         return None
     if suffix in _RAW:

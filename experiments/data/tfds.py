@@ -102,9 +102,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     unreadable.check_limit(skipped, f'of {total} records of tfds:{name}', options.bad_files_limit)
     ids = tuple(_id(split, position) for split, position in records)
     splits, how = official_splits(labels, ids, np.array([split for split, _ in records]))
-    provenance = f'TFDS {builder.info.full_name}; {how}'
-    if skipped:
-        provenance += f'; {unreadable.count(skipped, "record")} skipped'
+    provenance = f'TFDS {builder.info.full_name}; {how}{unreadable.skipped(skipped, "record")}'
     return Dataset(
         name=f'tfds:{name}',
         images=images,
@@ -118,7 +116,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
             sizes=f'all {shape[1]}x{shape[0]}' if None not in shape else 'several sizes',
             kinds={'8-bit grey' if shape[-1] == 1 else 'RGB': len(labels)},
             stored='at their own size' if uniform else f'as squares of {side}x{side} ({fit}, bicubic)',
-            left_out={'unreadable': tuple(f'{each} ({why})' for each, why in skipped)} if skipped else {},
+            left_out=unreadable.by_reason(skipped),
         ),
         stored_size=None if uniform else (side, side),
     )

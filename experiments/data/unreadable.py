@@ -27,9 +27,17 @@ def sentence(bad: BadRecords, what: str) -> str:
     return f'{len(bad)} {what} cannot be read ({shown}{more})'
 
 
-def count(bad: BadRecords, what: str) -> str:
-    """Such as ``'1 unreadable file'``."""
-    return f'{len(bad)} unreadable {what}{"" if len(bad) == 1 else "s"}'
+def skipped(bad: BadRecords, what: str) -> str:
+    """The end of a sentence, such as ``'; 1 unreadable file skipped'``; nothing if all were read."""
+    return f'; {len(bad)} unreadable {what}{"" if len(bad) == 1 else "s"} skipped' if bad else ''
+
+
+def by_reason(bad: BadRecords) -> dict[str, tuple[str, ...]]:
+    """Names by reason, for the account of a data set."""
+    found: dict[str, list[str]] = {}
+    for name, why in bad:
+        found.setdefault(f'unreadable, {why}', []).append(name)
+    return {why: tuple(names) for why, names in found.items()}
 
 
 def check_limit(bad: BadRecords, what: str, limit: int) -> None:
