@@ -157,11 +157,11 @@ def inspect(source: Source) -> Inspection:
 
 def why_unreadable(source: Source, error: Exception) -> str:
     """Why an image cannot be read, in one line: what the file is if that can be told, and how to mend it."""
-    head = b''
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # of the file, not of what is in it
     with contextlib.suppress(Exception):
-        head = _head(source)
-    if (what := what_it_is(head)) is not None:
-        return what
+        if (what := what_it_is(_head(source))) is not None:
+            return what
     if isinstance(error, UnidentifiedImageError):
         return 'not an image of a known kind'
     text = re.sub('<[^<>]* object at 0x[0-9a-f]+>', 'the file', ' '.join(str(error).split()))

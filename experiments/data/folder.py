@@ -254,9 +254,5 @@ def _check(file: ImageFile) -> _Checked | str:
     try:
         known, content = KnownFile.read(file.path)
         return _Checked(images.inspect(content), known) if content else 'empty file'
-    except OSError as error:
-        if error.strerror:
-            return error.strerror
-        return images.why_unreadable(content, error)
     except Exception as error:  # decoders raise all kinds of errors on damaged files
         return images.why_unreadable(content, error)

@@ -185,7 +185,7 @@ class _Reader:
                 if split == 'train':
                     classes = [self._label(each) for each in inside if self._is_class(each, files)]
             for folder in tops:
-                if folder not in splits.values():
+                if not {folder, self._unwrapped(folder)} & {*splits.values()}:
                     self._leave_out('folder that is no split', f'{printable(folder.name)}/')
         self._check_names(classes, files)
         return Tree(

@@ -178,6 +178,178 @@ class TestFolder:
         }
 
 
+class TestOddFolders:
+    """What people have: nothing of it changes a number in silence."""
+
+    @pytest.mark.parametrize(
+        ('dtype', 'low', 'high', 'grey_range', 'rule'),
+        [
+            (np.uint16, 0, 4096, (0, 4095), 'largest value is 4095: 12 bits'),
+            (np.uint16, 0, 60001, (0, 65535), 'largest value is 60000: 16 bits'),
+            (np.int32, -1000, 3001, (-1000, 3000), 'smallest and largest value, -1000 and 3000'),
+            (np.float32, 0, 1, (0, 1), 'from 0 to 1 become 0 to 255'),
+        ],
+    )
+    def test_deep_grey_images_have_one_scale_per_data_set(self, tmp_path, dtype, low, high, grey_range, rule):
+        ramp = np.linspace(low, high - (dtype != np.float32), 64).astype(dtype).reshape(8, 8)
+        for label, share in (('a', 1), ('b', 2)):  # a scale of its own would make both alike
+            (tmp_path / label).mkdir()
+            for number in range(5):
+                Image.fromarray(
+                    (ramp // share if share > 1 and dtype != np.float32 else ramp / share).astype(dtype)
+                ).save(tmp_path / label / f'{number}.tif')
+        dataset = loading.load(f'folder:{tmp_path}')
+        assert dataset.reading.grey_range == grey_range
+        assert rule in dataset.account.stored
+        assert len(np.unique(dataset.images[0])) > 30
+        assert int(dataset.images[0].max()) > 1.7 * int(dataset.images[5].max()) or low < 0
+
+    def test_eight_and_sixteen_bits_in_one_folder(self, tmp_path):
+        write_images(tmp_path, {'a': 5}, size=(8, 8), mode='L')
+        (tmp_path / 'b').mkdir()
+        for number in range(5):
+            Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / 'b' / f'{number}.png')
+        dataset = loading.load(f'folder:{tmp_path}')
+        assert dataset.account.kinds == {'8-bit grey': 5, '16-bit grey': 5}
+        assert dataset.images[5].max() == round(40000 * 255 / 65535)
+
+    def test_whole_and_floating_point_numbers_have_no_common_scale(self, tmp_path):
+        for label, dtype in (('a', np.uint16), ('b', np.float32)):
+            (tmp_path / label).mkdir()
+            for number in range(5):
+                Image.fromarray(np.full((8, 8), number, dtype)).save(tmp_path / label / f'{number}.tif')
+        with pytest.raises(UserError, match=r'whole numbers \(a/0\.tif\) and of floating-point numbers \(b/0\.tif\)'):
+            loading.load(f'folder:{tmp_path}')
+
+    def test_shapes_that_only_alpha_shows(self, tmp_path):
+        for label, place in (('a', slice(0, 4)), ('b', slice(4, 8))):
+            (tmp_path / label).mkdir()
+            pixels = np.zeros((8, 8, 4), np.uint8)
+            pixels[place, :, 3] = 255
+            for number in range(5):
+                Image.fromarray(pixels).save(tmp_path / label / f'{number}.png')
+        dataset = loading.load(f'folder:{tmp_path}', background='#00ff00')
+        assert dataset.images[0][0, 0].tolist() == [0, 0, 0]
+        assert dataset.images[0][7, 0].tolist() == [0, 255, 0]
+        assert '10 images with transparency: put on #00ff00' in dataset.account.stored
+        with pytest.raises(UserError, match="unknown background 'wite'; did you mean 'white'"):
+            loading.load(f'folder:{tmp_path}', background='wite')
+
+    def test_a_class_never_vanishes(self, tmp_path):
+        write_images(tmp_path, {'a': 5, 'b': 5})
+        (tmp_path / 'c').mkdir()
+        with pytest.raises(UserError, match=r"the class 'c' .* no image that can be read \(c/ is empty\).*exclude='c'"):
+            loading.load(f'folder:{tmp_path}')
+        (tmp_path / 'c' / 'IMG_1.HEIC').write_bytes(b'\0\0\0\x18ftypheic' + b'x' * 99)
+        (tmp_path / 'c' / 'notes.txt').write_text('x')
+        with pytest.raises(
+            UserError, match=r'1 cannot be read: an HEIC photo: pip install .*; 1 not an image \(\.txt\)'
+        ):
+            loading.load(f'folder:{tmp_path}')
+        assert loading.load(f'folder:{tmp_path}', exclude='c, *.nothing').classes == ('a', 'b')
+
+    def test_stored_size_bounds_images_of_one_size(self, tmp_path):
+        write_images(tmp_path, {'a': 5, 'b': 5}, size=(80, 60))
+        dataset = loading.load(f'folder:{tmp_path}', stored_size=32)
+        assert dataset.images.shape == (10, 32, 32, 3)
+        assert dataset.stored_size == (32, 32)
+        assert loading.load(f'folder:{tmp_path}', stored_size=80).images.shape == (10, 60, 80, 3)
+
+    def test_turned_photographs_are_upright_before_sizes_are_compared(self, tmp_path):
+        write_images(tmp_path, {'a': 5, 'b': 5}, size=(20, 16))
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new('RGB', (16, 20)).save(tmp_path / 'a' / '000.png', exif=exif)
+        assert loading.load(f'folder:{tmp_path}').images.shape == (10, 16, 20, 3)
+
+    def test_duplicates_across_splits_are_said_and_dropped_on_request(self, tmp_path):
+        write_images(tmp_path, {f'{split}/{name}': 6 for split in ('train', 'val', 'test') for name in 'ab'}, seed=1)
+        for source, target in (
+            ('train/a/000', 'test/a/x'), ('train/a/001', 'val/a/x'),
+            ('val/b/000', 'test/b/y'), ('train/b/002', 'val/a/z'),
+        ):  # fmt: skip
+            (tmp_path / f'{target}.png').write_bytes((tmp_path / f'{source}.png').read_bytes())
+        dataset = loading.load(f'folder:{tmp_path}')
+        noticed = '\n'.join(dataset.account.noticed)
+        assert (
+            '1 image of the train split also in the test split, byte for byte (train/a/000.png = test/a/x.png)'
+            in noticed
+        )
+        assert '2 images of the train split also in the validation split' in noticed
+        assert '--config.drop_duplicates=True' in noticed
+        assert "1 image in several classes (train/b/002.png in 'a' and 'b')" in noticed
+        assert {name: len(part) for name, part in dataset.splits.items()} == {'train': 12, 'validation': 14, 'test': 14}
+        dropped = loading.load(f'folder:{tmp_path}', drop_duplicates=True)
+        assert {name: len(part) for name, part in dropped.splits.items()} == {'train': 9, 'validation': 13, 'test': 14}
+        assert dropped.fingerprint() != dataset.fingerprint()
+
+    def test_groups_stay_together(self, tmp_path):
+        for label, patients in (('a', range(12)), ('b', range(12, 24))):
+            (tmp_path / label).mkdir()
+            for patient in patients:
+                for number in range(3):
+                    Image.new('RGB', (4, 4), (patient, number, 0)).save(
+                        tmp_path / label / f'patient-{patient}_{number}.png'
+                    )
+        dataset = loading.load(f'folder:{tmp_path}', group=r'(patient-\d+)')
+        owners = {
+            split: {dataset.ids[index].split('/')[1].split('_')[0] for index in indices}
+            for split, indices in dataset.splits.items()
+        }
+        assert sum(map(len, owners.values())) == 24
+        assert all(owners.values())
+        assert 'by a hash of the group (24 groups)' in dataset.provenance
+        with pytest.raises(UserError, match=r"finds nothing in 36 of 72 paths, such as 'a/patient-0_0\.png'"):
+            loading.load(f'folder:{tmp_path}', group=r'^b/(patient-\d+)')
+        with pytest.raises(UserError, match="'group' is no regular expression"):
+            loading.load(f'folder:{tmp_path}', group='(')
+
+    def test_groups_in_two_official_splits_are_refused(self, tmp_path):
+        write_images(tmp_path, {f'{split}/{name}': 4 for split in ('train', 'test') for name in 'ab'})
+        with pytest.raises(UserError, match=r"4 groups .* in two splits, such as '000' in (train|validation) and test"):
+            loading.load(f'folder:{tmp_path}', group=r'(\d+)\.png')
+
+    def test_few_images_per_class_are_enough(self, tmp_path):
+        write_images(tmp_path, {f'c{number}': 5 for number in range(6)}, size=(4, 4))
+        counts = account.counts(loading.load(f'folder:{tmp_path}'))
+        assert counts == {'train': [3] * 6, 'validation': [1] * 6, 'test': [1] * 6}
+
+    def test_one_and_two_images_per_class_say_what_is_missing(self, tmp_path):
+        write_images(tmp_path, {'a': 2, 'b': 2}, size=(4, 4))
+        with pytest.raises(UserError, match=r'the validation split .* a class needs three images'):
+            loading.load(f'folder:{tmp_path}')
+
+    def test_several_frames_and_single_colours_are_noticed(self, tmp_path):
+        write_images(tmp_path, {'a': 5, 'b': 5}, size=(4, 4))
+        frames = [Image.new('RGB', (4, 4), (each, 0, 0)) for each in (10, 20)]
+        frames[0].save(tmp_path / 'a' / 'two.tif', save_all=True, append_images=frames[1:])
+        noticed = loading.load(f'folder:{tmp_path}').account.noticed
+        assert '1 image with several frames or pages, of which the first is read (such as a/two.tif)' in noticed
+        assert '1 image of a single colour (such as a/two.tif)' in noticed
+
+    def test_a_file_in_place_of_a_folder(self, tmp_path):
+        (tmp_path / 'x.zip').write_bytes(b'')
+        with pytest.raises(UserError, match='is a file; expected a folder'):
+            loading.load(f'folder:{tmp_path}/x.zip')
+
+    def test_the_work_directory_is_not_the_folder(self, tmp_path):
+        with pytest.raises(UserError, match='is the folder of images itself; choose another --workdir'):
+            loading.check_place(tmp_path, f'folder:{tmp_path}/')
+        loading.check_place(tmp_path / 'runs', f'folder:{tmp_path}')
+
+    def test_the_account_of_many_classes_is_short(self, tmp_path, capsys):
+        write_images(tmp_path, {f'[c]{number:03d}': 3 for number in range(40)}, size=(2, 2))
+        dataset = loading.load(f'folder:{tmp_path}')
+        capsys.readouterr()
+        account.show(dataset, ['resnet_micro: 32x32'])
+        shown = capsys.readouterr().err
+        assert '[c]009' in shown
+        assert '[c]010' not in shown
+        assert '30 more' in shown
+        assert '40 classes' in shown
+        assert 'resnet_micro: 32x32' in shown
+
+
 class TestTfds:
     def test_not_prepared_says_what_to_run(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tfds, 'tensorflow_is_installed', lambda: False)
