@@ -177,15 +177,15 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
     for names, what in (
         (gone, 'removed'),
         (new, 'added'),
-        (replaced, 'replaced by others of the same name'),
-        (relabelled, 'given another class'),
+        (replaced, 'replaced under the same name'),
+        (relabelled, 'in another class'),
         (list(moved_ids), 'moved or renamed'),
     ):
         if names:
-            found.append(f'{len(names):,} images were {what} ({_some(names)})')
+            found.append(f'{account.number_of(len(names))} {what} ({_some(names)})')
     # Removing or adding images of a class moves one or two others between its splits, which is no news of its own.
     if moved and not (gone or new or moved_ids):
-        found.append(f'{len(moved):,} images are in another split ({_some(moved)})')
+        found.append(f'{account.number_of(len(moved))} in another split ({_some(moved)})')
     stored = dataset.account.stored if dataset.account else ''
     if before.stored and stored and stored != before.stored:
         found.append(f'images were stored {before.stored}, and now {stored}')

@@ -56,15 +56,15 @@ def test_what_is_kept(root, workdir):
     ('change', 'told', 'labels_differ'),
     [
         (lambda root: (root / 'cat').rename(root / 'felix'), "the class 'cat' is called 'felix' now", True),
-        (lambda root: (root / 'cat' / '3.png').unlink(), r'1 images were removed \(cat/3\.png\)', False),
-        (lambda root: Image.new('RGB', (4, 4)).save(root / 'cat' / 'x.png'), r'1 images were added \(cat/x', False),
+        (lambda root: (root / 'cat' / '3.png').unlink(), r'1 image removed \(cat/3\.png\)', False),
+        (lambda root: Image.new('RGB', (4, 4)).save(root / 'cat' / 'x.png'), r'1 image added \(cat/x', False),
         (
             lambda root: Image.new('RGB', (4, 4)).save(root / 'emu' / '3.png'),
-            r'1 images were replaced by others of the same name \(emu/3\.png\)',
+            r'1 image replaced under the same name \(emu/3\.png\)',
             False,
         ),
-        (lambda root: (root / 'cat' / '3.png').rename(root / 'cat' / 'y.png'), '1 images were moved or renamed', False),
-        (lambda root: (root / 'cat' / '3.png').rename(root / 'dog' / 'y.png'), '1 images were moved or renamed', False),
+        (lambda root: (root / 'cat' / '3.png').rename(root / 'cat' / 'y.png'), '1 image moved or renamed', False),
+        (lambda root: (root / 'cat' / '3.png').rename(root / 'dog' / 'y.png'), '1 image moved or renamed', False),
     ],
     ids=['class renamed', 'removed', 'added', 'replaced', 'renamed', 'relabelled'],
 )
