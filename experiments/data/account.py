@@ -31,6 +31,7 @@ class Account:
         sizes: the sizes of the images, in words.
         kinds: kind of image (``'RGB'``, ``'16-bit grey'``, …) → number.
         stored: how images are brought to the size in which they are stored, in words.
+        rules: what was decided for files that leave a choice, such as the scale of deep grey images.
         left_out: kind of what is not used → names, with a reason where each has its own.
         guessed: how something was understood that could have meant something else.
         noticed: what may need attention, such as duplicates.
@@ -39,6 +40,7 @@ class Account:
     sizes: str
     kinds: Mapping[str, int]
     stored: str
+    rules: tuple[str, ...] = ()
     left_out: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     guessed: tuple[str, ...] = ()
     noticed: tuple[str, ...] = ()
@@ -78,6 +80,7 @@ def as_json(dataset: 'Dataset') -> dict[str, Any]:
         'sizes': account.sizes,
         'kinds': dict(account.kinds),
         'stored': account.stored,
+        'rules': list(account.rules),
         'left_out': {
             kind: {'count': len(names), 'names': list(names[:100])} for kind, names in account.left_out.items()
         },
@@ -136,7 +139,7 @@ def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
             f'{count:,} {kind}' for kind, count in sorted(account.kinds.items(), key=lambda each: -each[1])
         )
         result.add_row('images', escape('; '.join(filter(None, (account.sizes, kinds)))))
-        result.add_row('stored', escape(account.stored))
+        result.add_row('stored', escape('; '.join((account.stored, *account.rules))))
     for number, text in enumerate(inputs):
         result.add_row('' if number else 'input', escape(text))
     result.add_row('splits', escape(dataset.provenance))

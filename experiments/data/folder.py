@@ -86,7 +86,8 @@ def load(path: str, options: ReadingOptions) -> Dataset:
         account=account.Account(
             sizes=account.sizes_in_words(sizes),
             kinds=Counter(each.kind for each in inspections),
-            stored=_stored_in_words(uniform, side, options.fit, rules),
+            stored='at their own size' if uniform else f'as squares of {side}x{side} ({options.fit}, bicubic)',
+            rules=tuple(rules),
             left_out={**unreadable.by_reason(skipped), **tree.left_out},
             guessed=tuple(guessed),
             noticed=(*noticed, *_noticed(inspections, ids)),
@@ -198,11 +199,6 @@ def _reading(
     if transparent:
         rules.append(f'{account.number_of(transparent)} with transparency: put on {options.background}')
     return ImageReading(grey_range, options.colour), rules
-
-
-def _stored_in_words(uniform: bool, side: int, fit: str, rules: Sequence[str]) -> str:
-    how = 'at their own size' if uniform else f'as squares of {side}x{side} ({fit}, bicubic)'
-    return '; '.join([how, *rules])
 
 
 def _noticed(inspections: Sequence[Inspection], ids: Sequence[str]) -> list[str]:

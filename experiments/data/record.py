@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backbones.errors import UserError
+from backbones.images import ImageReading
 from experiments.cli import atomic_files
 from experiments.data import account
 from experiments.data.dataset import Dataset
@@ -41,6 +42,7 @@ class Record:
         fingerprint: that of the data set.
         classes: their names, in order.
         stored: how images were brought to the stored size, in words.
+        reading: how their files became 8-bit RGB.
         stamp: ``loading.stamp`` when it was written; ``None`` if unknown.
         examples: id → class, split and digest.
     """
@@ -48,6 +50,7 @@ class Record:
     fingerprint: str
     classes: tuple[str, ...]
     stored: str
+    reading: ImageReading
     stamp: str | None
     examples: dict[str, _Example]
 
@@ -119,6 +122,7 @@ def read(workdir: Path, name: str) -> Record | None:
             document['fingerprint'],
             tuple(document['classes']),
             document.get('stored') or '',
+            ImageReading.from_json(document['reading']),
             document.get('stamp'),
             examples,
         )
@@ -189,6 +193,12 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
     stored = dataset.account.stored if dataset.account else ''
     if before.stored and stored and stored != before.stored:
         found.append(f'images were stored {before.stored}, and now {stored}')
+    for what, was, is_now in (
+        ('the values of deep grey images that become 0 and 255', before.reading.grey_range, dataset.reading.grey_range),
+        ('the background of transparent images', before.reading.background, dataset.reading.background),
+    ):
+        if was != is_now:
+            found.append(f'{what}: {was} then, {is_now} now')
     if not found:
         found.append(f'the pixels differ (fingerprint {before.fingerprint} then, {dataset.fingerprint()} now)')
     return found

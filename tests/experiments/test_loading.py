@@ -200,7 +200,7 @@ class TestOddFolders:
                 ).save(tmp_path / label / f'{number}.tif')
         dataset = loading.load(f'folder:{tmp_path}')
         assert dataset.reading.grey_range == grey_range
-        assert rule in dataset.account.stored
+        assert rule in dataset.account.rules[0]
         assert len(np.unique(dataset.images[0])) > 30
         assert int(dataset.images[0].max()) > 1.7 * int(dataset.images[5].max()) or low < 0
 
@@ -231,7 +231,7 @@ class TestOddFolders:
         dataset = loading.load(f'folder:{tmp_path}', background='#00ff00')
         assert dataset.images[0][0, 0].tolist() == [0, 0, 0]
         assert dataset.images[0][7, 0].tolist() == [0, 255, 0]
-        assert '10 images with transparency: put on #00ff00' in dataset.account.stored
+        assert '10 images with transparency: put on #00ff00' in dataset.account.rules[0]
         with pytest.raises(UserError, match="unknown background 'wite'; did you mean 'white'"):
             loading.load(f'folder:{tmp_path}', background='wite')
 

@@ -98,6 +98,15 @@ def test_another_way_to_store_is_named(root, workdir):
         record.check(workdir, loading.load(f'folder:{root}', stored_size=2))
 
 
+def test_another_background_is_named(root, tmp_path):
+    Image.new('RGBA', (4, 4)).save(root / 'cat' / 'clear.png')
+    record.write(tmp_path, load(root))
+    with pytest.raises(
+        UserError, match=r'the background of transparent images: \(255, 255, 255\) then, \(0, 0, 0\) now'
+    ):
+        record.check(tmp_path, loading.load(f'folder:{root}', background='black'))
+
+
 def test_unchanged_files_need_not_be_read(root, workdir):
     name = f'folder:{root}'
     assert record.is_unchanged(workdir, name, loading.stamp(name))
