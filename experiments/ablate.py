@@ -17,6 +17,7 @@ from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files, command_line, display
 from experiments.data import account, loading, model_input, record
+from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
 from experiments.data.options import ReadingOptions
 from experiments.features.store import CACHE_VARIABLE, DEFAULT_LIMIT, Store, default_directory, parse_size
@@ -56,7 +57,7 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
     def load(name: str) -> loading.Dataset:
         if name not in datasets:
             datasets[name] = loading.load(name, options.data_dir, reading)
-            account.show(datasets[name], _inputs(config, planned))
+            account.show(datasets[name], _inputs(config, planned, datasets[name]))
         return datasets[name]
 
     store = Store(options.cache_dir, parse_size(options.cache_size))
@@ -92,13 +93,13 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
     report.write([workdir], workdir)
 
 
-def _inputs(config: ml_collections.ConfigDict, planned: Sequence[Cell]) -> list[str]:
+def _inputs(config: ml_collections.ConfigDict, planned: Sequence[Cell], dataset: Dataset) -> list[str]:
     """How images reach the input of each variant."""
     found = []
     for variant in dict.fromkeys(cell.variant for cell in planned):
         if variant.backbone != PIXELS:
             each = input_preprocessing(variant.backbone, variant.weights, config.image_size, config.fit)
-            found.append(f'{variant.label}: {model_input.in_words(each)}')
+            found.append(f'{variant.label}: {model_input.in_words(each, dataset)}')
     return found
 
 

@@ -44,7 +44,7 @@ def main(argv: list[str] | None) -> None:
     if options.dry_run:
         dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
         session = Session(config, dataset, options.workdir)
-        account.show(dataset, [model_input.in_words(session.programs.task.preprocessing)])
+        account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
         metrics = dry_run(session)
         shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
         display.console.print(f'dry run: {shown}; nothing was written')
@@ -78,7 +78,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     changes = _check_data(workdir, dataset, options.accept_changed_data)
     session = Session(config, dataset, workdir)
     if is_main_process:
-        account.show(dataset, [model_input.in_words(session.programs.task.preprocessing)])
+        account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
         # Only once everything fits: a mistake must not claim a directory.
         work_directories.claim(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
         with atomic_files.os_errors_as_user_errors(lambda: 'nothing was computed yet'):

@@ -43,7 +43,8 @@ class Dataset:
         account: what was met while reading it.
         stored_size: height and width that images were brought to; ``None`` where they keep their own.
         reading: how their files become 8-bit RGB.
-        digests: a digest of the file of each example; ``None`` where there are no files.
+        digests: SHA-256 of the file of each example; ``None`` where there are no files.
+        file_sizes: bytes of the file of each example; ``None`` where there are no files.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Dataset:
     stored_size: tuple[int, int] | None = None
     reading: ImageReading = dataclasses.field(default_factory=ImageReading)
     digests: tuple[str, ...] | None = None
+    file_sizes: tuple[int, ...] | None = None
 
     def __post_init__(self):
         if len(self.classes) < 2:

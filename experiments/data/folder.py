@@ -95,6 +95,7 @@ def load(path: str, options: ReadingOptions) -> Dataset:
         stored_size=None if uniform else (side, side),
         reading=reading,
         digests=digests,
+        file_sizes=tuple(checked[name].known.stamp[0] for name in ids),
     )
 
 

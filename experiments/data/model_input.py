@@ -2,6 +2,7 @@
 
 import backbones
 from backbones.preprocessing import Preprocessing
+from experiments.data.dataset import Dataset
 
 
 def input_preprocessing(backbone: str, weights: str, image_size: int, fit: str = 'crop') -> Preprocessing:
@@ -21,7 +22,10 @@ def input_preprocessing(backbone: str, weights: str, image_size: int, fit: str =
     return expected.replace(size=image_size or None, crop=1.0, fit=fit)
 
 
-def in_words(preprocessing: Preprocessing) -> str:
-    """How stored images reach a model's input."""
+def in_words(preprocessing: Preprocessing, dataset: Dataset) -> str:
+    """How the stored images of a data set reach a model's input."""
     height, width = preprocessing.size
-    return f'{width}x{height} ({preprocessing.fit}, {preprocessing.interpolation})'
+    text = f'{width}x{height} ({preprocessing.fit}, {preprocessing.interpolation})'
+    if dataset.stored_size is not None and max(preprocessing.size) > max(dataset.stored_size):
+        text += f', enlarged from what is stored; --config.stored_size={max(preprocessing.size)} keeps more'
+    return text

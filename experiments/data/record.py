@@ -3,7 +3,7 @@
 A run that continues compares it with the data that are there now, and names what differs::
 
     data/NAME.json            classes, splits, fingerprint, and the account that was printed
-    data/NAME.examples.csv.gz id, class, split and the digest of the file of each example
+    data/NAME.examples.csv.gz id, class, split, and size and digest of the file of each example
 """
 
 import csv
@@ -31,6 +31,7 @@ _VERSION = 1
 class _Example(NamedTuple):
     label: str
     split: str
+    bytes: str
     digest: str
 
 
@@ -44,7 +45,7 @@ class Record:
         stored: how images were brought to the stored size, in words.
         reading: how their files became 8-bit RGB.
         stamp: ``loading.stamp`` when it was written; ``None`` if unknown.
-        examples: id → class, split and digest.
+        examples: id → class, split, and size and digest of its file.
     """
 
     fingerprint: str
@@ -238,10 +239,11 @@ def _moved(then: dict[str, _Example], now: dict[str, _Example]) -> dict[str, str
 
 def _examples(dataset: Dataset) -> dict[str, _Example]:
     splits = {int(index): split for split, indices in dataset.splits.items() for index in indices}
-    digests = dataset.digests or [''] * len(dataset.ids)
+    nothing = [''] * len(dataset.ids)
+    columns = (dataset.ids, dataset.targets, dataset.file_sizes or nothing, dataset.digests or nothing)
     return {
-        example: _Example(dataset.classes[int(label)], splits.get(index, ''), digest[:16])
-        for index, (example, label, digest) in enumerate(zip(dataset.ids, dataset.targets, digests, strict=True))
+        example: _Example(dataset.classes[int(label)], splits.get(index, ''), str(size), digest[:16])
+        for index, (example, label, size, digest) in enumerate(zip(*columns, strict=True))
     }
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from backbones import UserError
-from experiments.data import account, loading, tfds
+from experiments.data import account, loading, model_input, tfds
+from experiments.data.model_input import input_preprocessing
 
 
 def write_images(root: Path, layout: dict[str, int], size=(20, 16), suffix='png', mode='RGB', seed=0) -> None:
@@ -254,6 +255,9 @@ class TestOddFolders:
         assert dataset.images.shape == (10, 32, 32, 3)
         assert dataset.stored_size == (32, 32)
         assert loading.load(f'folder:{tmp_path}', stored_size=80).images.shape == (10, 60, 80, 3)
+        said = model_input.in_words(input_preprocessing('resnet_micro', '', 48), dataset)
+        assert said == '48x48 (crop, bilinear), enlarged from what is stored; --config.stored_size=48 keeps more'
+        assert model_input.in_words(input_preprocessing('resnet_micro', '', 32), dataset) == '32x32 (crop, bilinear)'
 
     def test_turned_photographs_are_upright_before_sizes_are_compared(self, tmp_path):
         write_images(tmp_path, {'a': 5, 'b': 5}, size=(20, 16))
