@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from backbones import images as image_files
 from backbones.errors import UserError, unknown
+from backbones.images import ImageReading
 from experiments.data import account, unreadable
 from experiments.data.dataset import Dataset
 from experiments.data.decoding import DecodedImages, content_digest, fit_to_square, fits_in_memory
@@ -29,6 +31,7 @@ _PREPARE = (
     "tfds.builder(sys.argv[1], data_dir=sys.argv[2], file_format='array_record').download_and_prepare()"
 )
 _CHUNK = 4096
+_WITH_ALPHA = 4  # channels
 
 
 def default_directory() -> Path:
@@ -69,9 +72,15 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     }
     total = sum(map(len, sources.values()))
     shape = features[image_key].shape
+    if features[image_key].np_dtype != np.uint8:
+        raise UserError(
+            f'tfds:{name} has images of {np.dtype(features[image_key].np_dtype).name}; only 8 bits are read from TFDS: '
+            'write them as PNG files and read these with folder:PATH, which scales deep images'
+        )
     uniform = None not in shape and max(shape[:2]) <= options.stored_size
     side, fit = options.stored_size, options.fit
-    stored = shape if uniform else (side, side, 3)
+    stored = (*shape[:2], 3 if shape[-1] == _WITH_ALPHA else shape[-1]) if uniform else (side, side, 3)
+    reading = ImageReading(background=options.colour)
     # Pixels in memory are hashed themselves; otherwise the records are, while their labels are read.
     hashed = None if fits_in_memory((total, *stored)) else image_key
     labels, records, skipped, digests = [], [], [], []
@@ -88,8 +97,11 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
 
     def read(index: int) -> np.ndarray:
         split, position = records[index]
-        image = Image.open(io.BytesIO(sources[split][position][image_key]))
-        return np.asarray(image).reshape(shape) if uniform else fit_to_square(image, side, fit)
+        content = sources[split][position][image_key]
+        if uniform and shape[-1] != _WITH_ALPHA:
+            return np.asarray(Image.open(io.BytesIO(content))).reshape(shape)
+        image = image_files.decode(content, reading)
+        return np.asarray(image) if uniform else fit_to_square(image, side, fit)
 
     content = content_digest(digests, size=stored, fit=None if uniform else fit) if hashed else None
     images = DecodedImages(read, (len(labels), *stored), content)
@@ -119,6 +131,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
             left_out=unreadable.by_reason(skipped),
         ),
         stored_size=None if uniform else (side, side),
+        reading=reading,
     )
 
 

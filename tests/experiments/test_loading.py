@@ -385,6 +385,19 @@ class TestTfds:
         assert dataset.images[np.array([5])][0, 0, 0].tolist() == [5, 5, 5]
         assert 'tensorflow' not in sys.modules
 
+    def test_deep_images_are_refused_instead_of_cut(self, tmp_path):
+        write_array_record_dataset(tmp_path, dtype='uint16')
+        with pytest.raises(UserError, match='tfds:blobs has images of uint16; only 8 bits are read'):
+            loading.load('tfds:blobs', tmp_path)
+
+    def test_transparent_images_are_put_on_the_background(self, tmp_path):
+        write_array_record_dataset(tmp_path, channels=4)
+        dataset = loading.load('tfds:blobs', tmp_path, background='black')
+        assert dataset.images.shape == (24, 8, 8, 3)
+        assert dataset.images[0].max() == 0
+        white = loading.load('tfds:blobs', tmp_path)
+        assert white.images[1][0, 0].tolist() == [254, 254, 254]  # one part in 255 of nearly black on white
+
     @pytest.mark.parametrize('broken', [b'', b'no image at all', None], ids=['empty', 'no image', 'no record'])
     def test_bad_records_are_named_counted_and_skipped(self, tmp_path, capsys, broken):
         write_array_record_dataset(tmp_path, {('train', 3): broken, ('test', 1): broken})
@@ -417,7 +430,9 @@ class TestTfds:
         assert np.bincount(dataset.targets[dataset.splits['train']]).tolist() == [4500] * 10
 
 
-def write_array_record_dataset(directory: Path, broken: dict[tuple[str, int], bytes | None] | None = None) -> None:
+def write_array_record_dataset(
+    directory: Path, broken: dict[tuple[str, int], bytes | None] | None = None, dtype: str = 'uint8', channels: int = 3
+) -> None:
     """A data set in the layout that TFDS prepares: metadata, and array_record files of serialised examples.
 
     ``broken``: the bytes that stand for some images; ``None``: the whole record is noise.
@@ -433,7 +448,7 @@ def write_array_record_dataset(directory: Path, broken: dict[tuple[str, int], by
         writer = ArrayRecordWriter(str(root / f'blobs-{split}.array_record-00000-of-00001'), 'group_size:1')
         for index in range(count):
             stream = io.BytesIO()
-            Image.fromarray(np.full((8, 8, 3), index, np.uint8)).save(stream, 'PNG')
+            Image.fromarray(np.full((8, 8, channels), index, np.uint8)).save(stream, 'PNG')
             example = tf_example_pb2.Example()
             pixels = broken.get((split, index), stream.getvalue())
             if pixels is None:
@@ -444,7 +459,7 @@ def write_array_record_dataset(directory: Path, broken: dict[tuple[str, int], by
             writer.write(example.SerializeToString())
         writer.close()
     module = 'tensorflow_datasets.core.features'
-    image = {'dtype': 'uint8', 'shape': {'dimensions': ['8', '8', '3']}, 'encodingFormat': 'png'}
+    image = {'dtype': dtype, 'shape': {'dimensions': ['8', '8', str(channels)]}, 'encodingFormat': 'png'}
     features = {
         'image': {'pythonClassName': f'{module}.image_feature.Image', 'image': image},
         'label': {'pythonClassName': f'{module}.class_label_feature.ClassLabel', 'classLabel': {'numClasses': '2'}},
