@@ -12,6 +12,7 @@ import ml_collections
 
 import backbones
 from backbones import cost
+from backbones.errors import UserError
 from experiments.cli import atomic_files, command_line, display, work_directories
 from experiments.cli.versions import versions
 from experiments.data import loading
@@ -25,6 +26,8 @@ from experiments.training.config import FREE_KEYS, default_config
 from experiments.training.evaluation import Evaluation
 from experiments.training.preemption import Interruption
 from experiments.training.session import Session
+
+_FINISHED = 'the training is finished and saved, and the same command writes the results'
 
 
 def main(argv: list[str] | None) -> None:
@@ -77,9 +80,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     test = run.evaluate('test')
     if not is_main_process:
         return
-    with atomic_files.os_errors_as_user_errors(
-        lambda: 'the training is finished and saved, and the same command writes the results'
-    ):
+    with atomic_files.os_errors_as_user_errors(lambda: _FINISHED):
         _write(config, dataset, workdir, run, test)
     display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')
 
@@ -87,7 +88,10 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
 def _write(
     config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, run: loop.Trained, test: Evaluation
 ) -> None:
-    backbones.save_weights(workdir / 'weights.safetensors', run.variables)
+    try:
+        backbones.save_weights(workdir / 'weights.safetensors', run.variables)
+    except UserError as error:
+        raise UserError(f'{error}; {_FINISHED}') from error
     predictions = Path('predictions') / 'test.npz'
     ids = [dataset.ids[index] for index in test.indices]
     scores.write(workdir / predictions, ids, dataset.targets[test.indices], test.predictions)

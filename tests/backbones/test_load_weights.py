@@ -2,6 +2,9 @@
 
 import json
 import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -417,3 +420,55 @@ def test_npz_with_pickled_objects_is_not_unpickled(tmp_path: Path):
     with pytest.raises(UserError):
         backbones.load_weights('resnet18', path)
     assert not marker.exists()
+
+
+# --- Writing. ---------------------------------------------------------------------------------------------------------
+
+SCALE = {'params': {'norm': {'scale': np.arange(4000, dtype=np.float32)}}}
+
+
+def test_the_directory_of_a_file_is_made(tmp_path: Path):
+    path = tmp_path / 'not' / 'there' / 'weights.safetensors'
+    backbones.save_weights(path, SCALE)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    np.testing.assert_array_equal(sources.read(path).arrays['params/norm/scale'], SCALE['params']['norm']['scale'])
+
+
+@contextmanager
+def no_space(limit: int) -> Iterator[None]:
+    """A disk on which a file of more bytes cannot be written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize('earlier', [b'', b'the earlier file'], ids=['no earlier file', 'an earlier file'])
+def test_a_disk_without_space_leaves_nothing_behind(tmp_path: Path, earlier: bytes):
+    path = tmp_path / 'weights.safetensors'
+    if earlier:
+        path.write_bytes(earlier)
+    message = f"the weights cannot be written to '{path}': File too large (os error 27); make room there"
+    with no_space(1000), pytest.raises(UserError, match=re.escape(message)):
+        backbones.save_weights(path, SCALE)
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == ([earlier] if earlier else [])
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match=r"cannot be written to '.*/file/weights\.safetensors': (Not a|File exists)"):
+        backbones.save_weights(tmp_path / 'file' / 'weights.safetensors', SCALE)
+    path = tmp_path / 'weights.safetensors'
+    path.write_bytes(b'the earlier file')
+
+    def denied(*_):
+        raise PermissionError(13, 'Permission denied')
+
+    # The user who runs the tests may be one whom no permission stops.
+    monkeypatch.setattr(Path, 'replace', denied)
+    with pytest.raises(UserError, match=f"cannot be written to '{re.escape(str(path))}': Permission denied"):
+        backbones.save_weights(path, SCALE)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ['file', path.name]
+    assert path.read_bytes() == b'the earlier file'
