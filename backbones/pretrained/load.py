@@ -13,9 +13,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.preprocessing import Preprocessing, as_size
-from backbones.pretrained import advice, compatibility, configuration, keymaps, sources
+from backbones.pretrained import advice, compatibility, configuration, keymaps, sources, values
 from backbones.pretrained.keymaps.native import NATIVE, PARTS, native_keymap, part_of
-from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Translation, translate
+from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Translation, UnreadableArrayError, translate
 from backbones.pretrained.merge import Report, Shape, merge
 from backbones.published import WEIGHTS
 
@@ -66,6 +66,7 @@ def load_weights(
     strict: bool = True,
     input_channels: int = 3,
     parts: Sequence[str] = ('backbone',),
+    check_values: bool = True,
     **overrides,
 ) -> tuple[dict, Report]:
     """Read published weights or our own into the variables of a registered backbone, or of a model that has one.
@@ -84,6 +85,7 @@ def load_weights(
             channels for one, and repeated and scaled by ``3 / input_channels`` for more.
         parts: which of ``'backbone'``, ``'neck'`` and ``'head'`` are wanted. The shapes of a linear head and of a
             backbone are checked; a neck, and any other head, is taken as the file holds it.
+        check_values: whether a value that is NaN or infinite (in float32), or a negative running variance, is an error.
         **overrides: options of the backbone, as ``create`` takes them. Where a layout was trained in several ways and
             the file does not tell which, an option that is passed is not questioned.
 
@@ -93,10 +95,11 @@ def load_weights(
 
     Raises:
         UserError: no such name, source or part, a part that the source does not hold, an unreadable file, a layout of
-            another architecture, a key that gives away a file of another model, or (``strict``) arrays that do not fit,
-            both shapes named.
+            another architecture, a key that gives away a file of another model, (``strict``) arrays that do not fit,
+            both shapes named, or (``check_values``) values that no trained network has.
     """
     wanted = _wanted(parts, classifier)
+    size = registry.info(name).preprocessing.size if image_size is None else as_size(image_size)
     module = registry.create(name, **overrides)
     checkpoint = sources.read(source)
     arrays = without_wrapper(checkpoint.arrays)
@@ -106,7 +109,6 @@ def load_weights(
         others = tuple(part for part in PARTS if part in held)
         hint = ', or classifier=False' if classifier else ''
         raise UserError(f'{source} holds no {absent[0]}; load what it holds with parts={others}{hint}')
-    size = registry.info(name).preprocessing.size if image_size is None else as_size(image_size)
     expected = _expected(name, translation, wanted, (1, *size, input_channels), overrides)
     stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
     differences = compatibility.differences(checkpoint.configuration, layout, name, module, overrides)
@@ -132,9 +134,11 @@ def load_weights(
         if strict:
             raise UserError(message)
         warnings.warn(message, stacklevel=2)
-    for path, array in fitting.items():
-        if not np.isfinite(array).all():
-            warnings.warn(f'{source}: {path} holds non-finite values', stacklevel=2)
+    if check_values and (damage := values.damage(fitting)):
+        raise UserError(
+            f'{source} is damaged, or its training diverged: {damage}; take another file or an earlier checkpoint, '
+            'or pass check_values=False to load it as it is'
+        )
     if wanted == ('backbone',):
         fitting = {path.replace('/backbone/', '/', 1): array for path, array in fitting.items()}
     return unflatten_dict({tuple(path.split('/')): array for path, array in fitting.items()}), report
@@ -198,6 +202,8 @@ def recognise(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, so
         return layout, translate(arrays, candidates[layout])
     except ForeignFileError as error:
         raise UserError(f'{source} does not fit {name}: {error}') from None
+    except UnreadableArrayError as error:
+        raise UserError(f'{source}: {error}') from None
     except ValueError as error:
         key, path, shape = error.args
         raise UserError(f'{source}: {key} has {len(shape)} axes {list(shape)}, which {path} cannot have') from None
