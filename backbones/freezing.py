@@ -6,11 +6,17 @@ mode, so its BatchNorms use and keep their running statistics and its dropout is
 
 A rule is ``(pattern, state)``: a regular expression that must match a whole path such as
 ``backbone/stage3/block2/conv1/kernel``, and ``'frozen'`` or ``'trainable'``. The first rule that matches decides.
+
+A pattern that matches no parameter at all is an error, since it would otherwise freeze nothing without a word; one that
+may match none is marked: ``(pattern, state, 'optional')``. A rule whose parameters were all decided by earlier rules is
+none: it matches.
 """
 
 import dataclasses
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Literal
 
 import flax.linen as nn
 import numpy as np
@@ -20,7 +26,7 @@ from backbones.errors import UserError, unknown
 
 STATES = ('frozen', 'trainable')
 
-Rule = tuple[str, str]
+Rule = tuple[str, str] | tuple[str, str, Literal['optional']]
 
 FREEZE_BACKBONE: tuple[Rule, ...] = (('backbone/.*', 'frozen'), ('.*', 'trainable'))
 TRAIN_EVERYTHING: tuple[Rule, ...] = (('.*', 'trainable'),)
@@ -46,31 +52,52 @@ class Row:
 def _decide(params: dict, rules: Sequence[Rule]) -> dict[str, int]:
     """Path of every leaf → index of the first rule that matches it."""
     compiled = []
-    for pattern, state in rules:
+    for pattern, state, *mark in rules:
         if state not in STATES:
             raise unknown(f'state of the freezing rule {pattern!r}', state, STATES)
+        if mark not in ([], ['optional']):
+            raise unknown(f'mark of the freezing rule {pattern!r}', mark[0], ('optional',))
         try:
             compiled.append(re.compile(pattern))
         except re.error as error:
             raise UserError(f'the freezing pattern {pattern!r} is not a valid regular expression: {error}') from None
     decisions = {}
-    for path in flatten_dict(params, sep='/'):
+    paths = flatten_dict(params, sep='/').keys()
+    for path in paths:
         matches = (index for index, pattern in enumerate(compiled) if pattern.fullmatch(path))
         decision = next(matches, None)
         if decision is None:
             raise UserError(
                 f'no freezing rule covers the parameter {path!r}; the patterns are '
-                f'{[pattern for pattern, _ in rules]} (they must match the whole path; end with a catch-all ".*")'
+                f'{[pattern for pattern, *_ in rules]} (they must match the whole path; end with a catch-all ".*")'
             )
         decisions[path] = decision
+    _check_that_each_matches(rules, compiled, paths, set(decisions.values()))
     return decisions
+
+
+def _check_that_each_matches(
+    rules: Sequence[Rule], compiled: Sequence[re.Pattern[str]], paths: Collection[str], decided: Collection[int]
+) -> None:
+    """Refuse a rule, unless it is optional, whose pattern matches no path at all."""
+    for index, (pattern, _, *mark) in enumerate(rules):
+        if mark or not paths or index in decided or any(map(compiled[index].fullmatch, paths)):
+            continue
+        bare = pattern.startswith('backbone/') and not any(path.startswith('backbone/') for path in paths)
+        near = difflib.get_close_matches(pattern.removeprefix('backbone/') if bare else pattern, paths, n=3, cutoff=0)
+        hint = "these are the parameters of a backbone alone: leave out 'backbone/'; or " if bare else ''
+        raise UserError(
+            f'the freezing pattern {pattern!r} matches none of the {len(paths)} parameters; the nearest are '
+            f"{', '.join(map(repr, near))} ({hint}mark a rule that may match none: (pattern, state, 'optional'))"
+        )
 
 
 def mask(params: dict, rules: Sequence[Rule]) -> dict:
     """A tree shaped like ``params`` whose leaves say whether the parameter trains.
 
     Raises:
-        UserError: a parameter that no rule covers (named), an unknown state, or an invalid regular expression.
+        UserError: a parameter that no rule covers (named), a rule that matches no parameter and is not optional, an
+            unknown state, or an invalid regular expression.
     """
     decisions = _decide(params, rules)
     return unflatten_dict({path: rules[index][1] == 'trainable' for path, index in decisions.items()}, sep='/')
@@ -105,11 +132,15 @@ def join(trainable: dict, frozen: dict) -> dict:
 
 
 def table(params: dict, rules: Sequence[Rule]) -> list[Row]:
-    """What each rule decided, in the order of the rules; a rule with zero leaves found none left to match."""
+    """What each rule decided, in the order of the rules; a rule with zero leaves found none left to match.
+
+    Raises:
+        UserError: see ``mask``.
+    """
     decisions = _decide(params, rules)
     leaves = flatten_dict(params, sep='/')
     rows = []
-    for index, (pattern, state) in enumerate(rules):
+    for index, (pattern, state, *_) in enumerate(rules):
         sizes = [int(np.prod(np.shape(leaves[path]))) for path, decision in decisions.items() if decision == index]
         rows.append(Row(pattern, state, len(sizes), sum(sizes)))
     return rows

@@ -7,6 +7,7 @@ different inputs, and the wrong one gives silently worse results.
 import dataclasses
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -125,9 +126,10 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
         UserError: neither one positive number nor two.
     """
     sides = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+    # True is a number to Python, but no number of pixels.
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, Integral) or side < 1 for side in sides):
         raise UserError(f'a size is a positive number of pixels or (height, width), not {size!r}')
-    return sides
+    return int(sides[0]), int(sides[1])
 
 
 def _resized_shape(shape: tuple[int, int], size: tuple[int, int], crop: float, squash: bool) -> tuple[int, int]:

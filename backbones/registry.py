@@ -30,6 +30,9 @@ from backbones.vit.vit import VisionTransformer
 
 FAMILIES = ('cnn', 'vit')
 
+# Options of a ViT that are sides of squares, in pixels and in patches; Swin checks its window itself.
+_SIDES = {'patch', 'position_grid'}
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -396,7 +399,8 @@ def create(name: str, **overrides) -> nn.Module:
         **overrides: attributes of the module to change, such as ``dtype=jnp.bfloat16``.
 
     Raises:
-        UserError: no such backbone, or no such attribute.
+        UserError: no such backbone, no such attribute, or a side (``patch``, ``position_grid``) that is not a
+            positive whole number.
     """
     constructor = entry(name).constructor
     module = constructor()
@@ -404,6 +408,10 @@ def create(name: str, **overrides) -> nn.Module:
     for override in overrides:
         if override not in fields:
             raise unknown(f'option of the backbone {name}', override, fields)
+    for side in _SIDES & overrides.keys():
+        value = overrides[side]
+        if (value, side) != (None, 'position_grid') and (type(value) is not int or value < 1):
+            raise UserError(f'{side} of the backbone {name} must be a positive whole number, not {value!r}')
     return module.clone(**overrides)
 
 

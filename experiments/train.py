@@ -28,6 +28,8 @@ from experiments.training.evaluation import Evaluation
 from experiments.training.preemption import Interruption
 from experiments.training.session import Session
 
+_FINISHED = 'the training is finished and saved, and the same command writes the results'
+
 
 def main(argv: list[str] | None) -> None:
     """Train, evaluate once on the test split, and write weights and results."""
@@ -87,9 +89,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     test = run.evaluate('test')
     if not is_main_process:
         return
-    with atomic_files.os_errors_as_user_errors(
-        lambda: 'the training is finished and saved, and the same command writes the results'
-    ):
+    with atomic_files.os_errors_as_user_errors(lambda: _FINISHED):
         _write(config, dataset, workdir, run, test)
     display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')
 
@@ -113,7 +113,10 @@ def _check_data(workdir: Path, dataset: Dataset, accepted: bool) -> list[str]:
 def _write(
     config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, run: loop.Trained, test: Evaluation
 ) -> None:
-    backbones.save_weights(workdir / 'weights.safetensors', run.variables)
+    try:
+        backbones.save_weights(workdir / 'weights.safetensors', run.variables)
+    except UserError as error:
+        raise UserError(f'{error}; {_FINISHED}') from error
     predictions = Path('predictions') / 'test.npz'
     ids = [dataset.ids[index] for index in test.indices]
     scores.write(workdir / predictions, ids, dataset.targets[test.indices], test.predictions)

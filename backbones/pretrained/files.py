@@ -15,9 +15,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from backbones import lora
 from backbones.errors import UserError, unknown
 from backbones.pretrained.checksums import CHECKSUMS, find_damage
+from backbones.pretrained.kinds import SUFFIXES, kind_of
 from backbones.pretrained.torch_file import read_torch_file
-
-SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.npz')
 
 # Safetensors' own numpy reader does not know bfloat16, in which many files are published.
 _SAFETENSORS_TYPES = {
@@ -64,25 +63,35 @@ def _recovered(array: np.ndarray) -> np.ndarray:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a weight file, by the file's own keys.
+    """All arrays of a weight file, by the file's own keys; those of nested dictionaries are joined by dots.
+
+    What the file is, its content says; its suffix only where the content does not.
 
     Raises:
-        UserError: an unknown kind of file, or one that cannot be read.
+        UserError: an unknown kind of file, one that cannot be read, or something else under a weight file's name (a
+            pointer of git-LFS, a web page, …), named for what it is.
     """
-    if path.suffix in ('.pth', '.pt', '.bin'):
+    kind = kind_of(path)
+    if kind == 'torch':
         return read_torch_file(path)
     try:
-        if path.suffix == '.safetensors':
+        if kind == 'safetensors':
             return _read_safetensors(path)
-        if path.suffix == '.npz':
+        if kind == 'npz':
             # Given a path, numpy would leave a damaged file open.
             with path.open('rb') as stream, np.load(stream, allow_pickle=False) as archive:
                 return {key: _recovered(archive[key]) for key in archive.files}
     except UserError:
         raise
     except _DAMAGE as error:
-        raise UserError(f'{path} is truncated, damaged or not a {path.suffix} file: {error}') from None
+        raise UserError(f'{path} is truncated, damaged or not a .{kind} file: {_reason(error)}') from None
     raise unknown('kind of weight file', path.suffix, SUFFIXES)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, unless it advises what must not be done."""
+    line = str(error).partition('\n')[0]
+    return type(error).__name__ if not line or 'pickle' in line else line
 
 
 def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Loading weights into the variables of a backbone."""
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +14,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.preprocessing import Preprocessing, as_size
-from backbones.pretrained import advice, compatibility, configuration, keymaps, sources
+from backbones.pretrained import advice, compatibility, configuration, keymaps, sources, values
 from backbones.pretrained.keymaps.native import NATIVE, PARTS, native_keymap, part_of
-from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Translation, translate
+from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Translation, UnreadableArrayError, translate
 from backbones.pretrained.merge import Report, Shape, merge
+from backbones.pretrained.selection import described, select
 from backbones.published import WEIGHTS
-
-# Prefixes that torch's wrappers put before every key: DataParallel, DistributedDataParallel; torch.compile.
-_WRAPPERS = ('module.', '_orig_mod.')
 
 
 def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
@@ -41,7 +40,7 @@ def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
     on_hub = name_or_weights.startswith('hf:')
     if published is not None and not on_hub:
         return registry.info(published).preprocessing
-    if name is not None or on_hub or Path(name_or_weights).expanduser().exists():
+    if name is not None or on_hub or Path(sources.split(name_or_weights)[0]).expanduser().exists():
         place = sources.resolve(name_or_weights)
         if place.is_dir():
             stated = configuration.preprocessing(name_or_weights, *sources.configurations(place))
@@ -51,8 +50,9 @@ def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
             raise UserError(
                 f'{name_or_weights} does not say what its weights expect; pass the backbone they are for: name=…'
             )
-        arrays = without_wrapper(sources.read(name_or_weights).arrays)
-        layout, _ = recognise(registry.create(name), arrays, name, name_or_weights)
+        module, checkpoint = registry.create(name), sources.read(name_or_weights)
+        arrays, _ = select(module, checkpoint.arrays, checkpoint.prefix, name, name_or_weights)
+        layout, _ = recognise(module, arrays, name, name_or_weights)
         return registry.preprocessing_of(name, layout)
     known = {source for listed in WEIGHTS.values() for source in listed}
     raise unknown('backbone or published weights', name_or_weights, {*registry.TABLE, *known})
@@ -66,6 +66,8 @@ def load_weights(
     strict: bool = True,
     input_channels: int = 3,
     parts: Sequence[str] = ('backbone',),
+    check_values: bool = True,
+    prefix: str = '',
     **overrides,
 ) -> tuple[dict, Report]:
     """Read published weights or our own into the variables of a registered backbone, or of a model that has one.
@@ -74,7 +76,7 @@ def load_weights(
         name: a registered name.
         source: a file (.safetensors, .pth, .pt, .bin, .npz), a directory as a hub lays it out (one file or shards),
             a work directory or a checkpoint of ``experiments.train`` (averaged where there is an average, adapters
-            merged), ``hf:ORG/REPO``, ``pip:NAME``, ``bundled:NAME``.
+            merged), ``hf:ORG/REPO``, ``pip:NAME``, ``bundled:NAME``; any of them with ``#PREFIX`` at the end.
         classifier: the same as ``parts=('backbone', 'head')``.
         image_size: height and width of the images in pixels, or the side of square ones; positions of a ViT are
             resampled to it.
@@ -84,6 +86,9 @@ def load_weights(
             channels for one, and repeated and scaled by ``3 / input_channels`` for more.
         parts: which of ``'backbone'``, ``'neck'`` and ``'head'`` are wanted. The shapes of a linear head and of a
             backbone are checked; a neck, and any other head, is taken as the file holds it.
+        check_values: whether a value that is NaN or infinite (in float32), or a negative running variance, is an error.
+        prefix: which network of a file that holds several is wanted: the name of a dictionary in it, or what is in
+            front of the keys, such as ``'teacher'`` or ``'module.encoder_q'``.
         **overrides: options of the backbone, as ``create`` takes them. Where a layout was trained in several ways and
             the file does not tell which, an option that is passed is not questioned.
 
@@ -92,21 +97,24 @@ def load_weights(
         that is wanted, and otherwise those of a ``Model`` with the parts wanted.
 
     Raises:
-        UserError: no such name, source or part, a part that the source does not hold, an unreadable file, a layout of
-            another architecture, a key that gives away a file of another model, or (``strict``) arrays that do not fit,
-            both shapes named.
+        UserError: no such name, source, prefix or part, a part that the source does not hold, several networks and no
+            prefix to choose by, an unreadable file, a layout of another architecture, a key that gives away a file of
+            another model, (``strict``) arrays that do not fit, both shapes named, or (``check_values``) values that no
+            trained network has.
     """
     wanted = _wanted(parts, classifier)
+    size = registry.info(name).preprocessing.size if image_size is None else as_size(image_size)
     module = registry.create(name, **overrides)
     checkpoint = sources.read(source)
-    arrays = without_wrapper(checkpoint.arrays)
+    if prefix and checkpoint.prefix:
+        raise UserError(f'{source} names a part of the file already; leave out prefix={prefix!r}, or the part after #')
+    arrays, apart = select(module, checkpoint.arrays, prefix or checkpoint.prefix, name, str(source))
     layout, translation = recognise(module, arrays, name, str(source))
     held = {part_of(path) for path in translation.arrays}
     if absent := [part for part in wanted if part not in held]:
         others = tuple(part for part in PARTS if part in held)
         hint = ', or classifier=False' if classifier else ''
         raise UserError(f'{source} holds no {absent[0]}; load what it holds with parts={others}{hint}')
-    size = registry.info(name).preprocessing.size if image_size is None else as_size(image_size)
     expected = _expected(name, translation, wanted, (1, *size, input_channels), overrides)
     stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
     differences = compatibility.differences(checkpoint.configuration, layout, name, module, overrides)
@@ -121,7 +129,7 @@ def load_weights(
     expects = stated or registry.preprocessing_of(name, layout)
     report = Report(str(source), layout, expects.for_channels(input_channels), differences=tuple(differences))
     fitting, report = merge(expected, translation, report, lambda *args: _resize(module, size, *args))
-
+    report = dataclasses.replace(report, dropped=(*report.dropped, *apart))
     problems = report.problems()
     if problems:
         shown = '; '.join(problems[:3]) + (f'; and {len(problems) - 3} more' if len(problems) > 3 else '')
@@ -132,9 +140,11 @@ def load_weights(
         if strict:
             raise UserError(message)
         warnings.warn(message, stacklevel=2)
-    for path, array in fitting.items():
-        if not np.isfinite(array).all():
-            warnings.warn(f'{source}: {path} holds non-finite values', stacklevel=2)
+    if check_values and (damage := values.damage(fitting)):
+        raise UserError(
+            f'{source} is damaged, or its training diverged: {damage}; take another file or an earlier checkpoint, '
+            'or pass check_values=False to load it as it is'
+        )
     if wanted == ('backbone',):
         fitting = {path.replace('/backbone/', '/', 1): array for path, array in fitting.items()}
     return unflatten_dict({tuple(path.split('/')): array for path, array in fitting.items()}), report
@@ -174,14 +184,6 @@ def _expected(
     return shapes | {path: array.shape for path, array in translation.arrays.items() if part_of(path) in free}
 
 
-def without_wrapper(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays without the prefix that a wrapper of torch puts before every key."""
-    for prefix in _WRAPPERS:
-        if arrays and all(key.startswith(prefix) for key in arrays):
-            arrays = {key.removeprefix(prefix): array for key, array in arrays.items()}
-    return dict(arrays)
-
-
 def recognise(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, source: str) -> tuple[str, Translation]:
     """Recognise the layout (the one that knows most of the keys) and bring the arrays to our paths and axes."""
     candidates = {NATIVE: native_keymap(arrays)}
@@ -192,12 +194,14 @@ def recognise(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, so
         example = next(iter(arrays), 'nothing')
         raise UserError(
             f'{source} holds no weights of {name} in a known layout ({", ".join(candidates)}): its keys look like '
-            f'{example!r}{advice.suggestion(arrays, name)}'
+            f'{example!r}{advice.suggestion(arrays, name) or described(arrays)}'
         )
     try:
         return layout, translate(arrays, candidates[layout])
     except ForeignFileError as error:
         raise UserError(f'{source} does not fit {name}: {error}') from None
+    except UnreadableArrayError as error:
+        raise UserError(f'{source}: {error}') from None
     except ValueError as error:
         key, path, shape = error.args
         raise UserError(f'{source}: {key} has {len(shape)} axes {list(shape)}, which {path} cannot have') from None

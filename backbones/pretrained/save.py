@@ -1,10 +1,12 @@
 """Saving weights: in our own layout, or in the one that a reference implementation loads."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from flax.traverse_util import flatten_dict
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from backbones import registry
@@ -21,7 +23,7 @@ def save_weights(
     """Write variables as safetensors.
 
     Args:
-        path: a file name ending in ``.safetensors``.
+        path: a file name ending in ``.safetensors``; its directory is made if there is none.
         variables: those of a model, of some of its parts, or of a backbone alone.
         layout: ``'native'`` (our own paths, which ``load_weights`` reads back bit by bit), or the layout of a reference
             implementation (``'torchvision'``, ``'timm'``, …), which loads the file with ``strict=True``.
@@ -31,7 +33,8 @@ def save_weights(
 
     Raises:
         UserError: another suffix, a layout that this backbone does not have, variables that fit no registered backbone
-            or have no place in the layout.
+            or have no place in the layout; or the file cannot be written (no space, no permission): what was written is
+            removed, and an earlier file of that name is as it was.
     """
     path = Path(path)
     if path.suffix != '.safetensors':
@@ -43,9 +46,32 @@ def save_weights(
     partial = path.with_name(f'.{path.name}.partial')
     # Safetensors writes the memory as it is laid out and ignores the strides.
     contiguous = {key: np.asarray(array, order='C') for key, array in arrays.items()}
-    save_file(contiguous, partial, metadata={'format': 'pt'} if layout != NATIVE else None)
-    partial.chmod(0o644)
-    partial.replace(path)
+    with _whole_or_nothing(path, partial):
+        save_file(contiguous, partial, metadata={'format': 'pt'} if layout != NATIVE else None)
+
+
+@contextmanager
+def _whole_or_nothing(path: Path, partial: Path) -> Generator[None]:
+    """Give a file its name once it is written; if it cannot be, remove what there is of it.
+
+    Raises:
+        UserError: it cannot be written; from the error that says why.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+        partial.chmod(0o644)
+        partial.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        # Safetensors reports what the operating system says in an error of its own.
+        if not isinstance(error, OSError) and not (isinstance(error, SafetensorError) and 'I/O error' in str(error)):
+            raise
+        reason = getattr(error, 'strerror', None) or str(error).rpartition('I/O error: ')[2]
+        raise UserError(
+            f'the weights cannot be written to {str(path)!r}: {reason}; make room there, or choose another place'
+        ) from error
 
 
 def to_layout(

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from backbones.errors import UserError, unknown
-from backbones.pretrained.files import SUFFIXES, read_arrays, read_checkpoint
+from backbones.pretrained.files import read_arrays, read_checkpoint
+from backbones.pretrained.kinds import SUFFIXES, is_weight_file
 from backbones.published import WEIGHTS
 
 BUNDLED = Path(__file__).parent / 'weights'
@@ -40,12 +41,14 @@ class Checkpoint:
         arrays: the file's arrays, by its own keys.
         configuration: ``config.json`` of the hub's directory; ``None`` where there is none, or it is our own.
         preprocessor: ``preprocessor_config.json``, in which transformers keeps the preprocessing.
+        prefix: which of the networks in it is meant; empty where the source does not say.
     """
 
     source: str
     arrays: dict[str, np.ndarray]
     configuration: dict[str, Any] | None = None
     preprocessor: dict[str, Any] | None = None
+    prefix: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +73,26 @@ def published_by(source: str) -> str | None:
     return next((name for name, sources in WEIGHTS.items() if source in sources), None)
 
 
+def split(source: str) -> tuple[str, str]:
+    """Where a source is, and which of the networks there it means: ``PLACE#PREFIX``; no prefix is an empty string.
+
+    A path that exists is a place as it is written, even with a ``#`` in its name.
+    """
+    place, hash_sign, prefix = source.rpartition('#')
+    return (place, prefix) if hash_sign and place and not Path(source).expanduser().exists() else (source, '')
+
+
 def resolve(source: str) -> Path:
     """The file or directory behind a source.
 
     Args:
-        source: ``hf:ORG/REPO`` or ``hf:ORG/REPO@REVISION``, ``pip:NAME``, ``bundled:NAME``, or a path.
+        source: ``hf:ORG/REPO`` or ``hf:ORG/REPO@REVISION``, ``pip:NAME``, ``bundled:NAME``, or a path; a ``#PREFIX``
+            behind it changes nothing.
 
     Raises:
         UserError: nothing there; the message says what to install or which names there are.
     """
+    source, _ = split(source)
     kind, colon, name = source.partition(':')
     if colon and kind == 'pip':
         return _in_package(name)
@@ -92,6 +106,8 @@ def resolve(source: str) -> Path:
             raise unknown('bundled weights', name, (each.stem for each in BUNDLED.glob('*.safetensors')))
         return file
     path = Path(source).expanduser()
+    if _is_broken(path):
+        raise _broken_link(path)
     if not path.exists():
         raise UserError(
             f'there are no weights at {source!r}; expected a file ({", ".join(SUFFIXES)}), a work directory with '
@@ -106,10 +122,26 @@ def read(source: str | Path) -> Checkpoint:
     Raises:
         UserError: nothing there, an unreadable file, a missing shard.
     """
-    path = resolve(str(source))
+    path, (_, prefix) = resolve(str(source)), split(str(source))
     if path.is_file():
-        return Checkpoint(str(source), read_arrays(path))
-    return Checkpoint(str(source), _read_directory(path), *configurations(path))
+        return Checkpoint(str(source), _read_file(path), prefix=prefix)
+    return Checkpoint(str(source), _read_directory(path), *configurations(path), prefix=prefix)
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    return _read_shards(path) if path.name.endswith('.index.json') else read_arrays(path)
+
+
+def _is_broken(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _broken_link(path: Path) -> UserError:
+    return UserError(
+        f'{path} is a link to {str(path.readlink())!r}, which is not there: the download of it was cut off, or only '
+        'the links of a cache were copied; remove the link and fetch the file again, or copy it with what it links to '
+        '(cp -rL)'
+    )
 
 
 def configurations(directory: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -136,17 +168,23 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 def _read_directory(directory: Path) -> dict[str, np.ndarray]:
     checkpoint = _training_checkpoint(directory)
-    named = [directory / name for name in _IN_DIRECTORY if (directory / name).is_file()]
+    # A link counts, broken or not: what is read must not depend on which download was cut off.
+    named = [directory / name for name in _IN_DIRECTORY if (directory / name).is_file() or _is_broken(directory / name)]
+    for path in (*named[:1], *(directory / name for name in (*CONFIGURATIONS, PREPROCESSOR))):
+        if _is_broken(path):
+            raise _broken_link(path)
     if not named and checkpoint is not None:
         return read_checkpoint(checkpoint)
-    others = sorted(path for path in directory.iterdir() if path.suffix in SUFFIXES)
+    others = sorted(path for path in directory.iterdir() if is_weight_file(path))
     if not named and len(others) != 1:
         raise UserError(
             f'there are no weights at {str(directory)!r}: expected one of {", ".join(_IN_DIRECTORY)}, a checkpoint of '
             f'experiments.train, or a single file ({", ".join(SUFFIXES)}); it holds {_listed(directory)}'
         )
     path = named[0] if named else others[0]
-    return _read_shards(path) if path.suffix == '.json' else read_arrays(path)
+    if _is_broken(path):
+        raise _broken_link(path)
+    return _read_file(path)
 
 
 def _listed(directory: Path, most: int = 8) -> str:
@@ -173,12 +211,20 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
     outside = [name for name in names if Path(name).name != name]
     if outside:
         raise UserError(f'{index} points out of its directory: {outside[0]!r}')
+    for name in names:
+        if _is_broken(index.parent / name):
+            raise _broken_link(index.parent / name)
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise UserError(f'{index.parent} lacks {_first(missing)} of the {len(names)} shards that {index.name} names')
     arrays: dict[str, np.ndarray] = {}
     for name in names:
-        arrays |= read_arrays(index.parent / name)
+        shard = read_arrays(index.parent / name)
+        if twice := sorted(arrays.keys() & shard.keys()):
+            raise UserError(
+                f'{index.parent}: {_first(twice)} is in {name} and in another shard; fetch all of them again'
+            )
+        arrays |= shard
     absent = [key for key in places if key not in arrays]
     if absent:
         raise UserError(f'{index.parent}: the shards do not hold {_first(absent)}, which {index.name} names')

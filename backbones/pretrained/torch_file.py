@@ -1,8 +1,11 @@
 """Reading torch's .pth files without torch, tensors only.
 
-A .pth file is a pickle, and unpickling runs whatever the file asks for. Here the only things a file may ask for are
-ordered dictionaries and the rebuilding of tensors from storages; anything else is refused by name before it is called.
-What it gets are stand-ins from this module, which a pickle can pass on but not change: its BUILD instruction could
+A .pth file is a pickle, and unpickling runs whatever the file asks for. Here the only things a file gets are ordered
+dictionaries and the rebuilding of tensors from storages. Whatever else it asks for (the ``Namespace`` with the
+arguments of a training, numbers of numpy) is never looked up: in its place stands an object of this module that holds
+nothing and does nothing. A file that gives no tensors without such things is refused, and what it asked for is named.
+
+What a file gets are stand-ins from this module, which a pickle can pass on but not change: its BUILD instruction could
 otherwise write into the attributes of functions and of numpy's shared types.
 
 Both containers are read: the zip archive (torch ≥ 1.6) and the older sequence of pickles.
@@ -14,6 +17,7 @@ import collections
 import io
 import pickle
 import pickletools
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -40,8 +44,10 @@ _STORAGES = {
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
-# Training scripts wrap the weights in a dictionary under one of these names.
-_WRAPPERS = ('state_dict', 'model', 'model_state', 'model_state_dict')
+# A training's checkpoint nests dictionaries; deeper ones hold no weights, and a malicious file's may hold themselves.
+_DEPTH = 4
+# What a checkpoint holds beside the weights: moments of an optimizer, which have the shapes of weights.
+_BESIDE = re.compile(r'.*(optim|sched|scaler).*', re.IGNORECASE)
 
 
 class _Sealed:
@@ -133,22 +139,60 @@ _ALLOWED: dict[tuple[str, str], object] = {
 
 
 class _Refused(Exception):
-    """The pickle asks for something that is not on the list."""
+    """The pickle asks for something that is not on the list and cannot be done without."""
+
+
+class _Absent:
+    """Something that is not looked up: it can be called, filled and changed, and keeps nothing of it."""
+
+    name = ''
+
+    def __new__(cls, *_arguments: object, **_keywords: object):
+        return super().__new__(cls)
+
+    def __init__(self, *_arguments: object, **_keywords: object):
+        pass
+
+    def __call__(self, *_arguments: object) -> '_Absent':
+        return self
+
+    def __setstate__(self, _state: object):
+        pass
+
+    def __setitem__(self, _key: object, _value: object):
+        pass
+
+    def append(self, _item: object):
+        pass
+
+    def extend(self, _items: object):
+        pass
+
+    def add(self, _item: object):
+        pass
 
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _Storage]):
         super().__init__(stream, encoding='utf-8')
         self._find_storage = find_storage
+        self.absent: list[str] = []
 
     def find_class(self, module: str, name: str) -> object:
-        try:
+        if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
-        except KeyError:
-            raise _Refused(f'{module}.{name}') from None
+        asked = f'{module}.{name}'
+        # A tensor of another kind (quantised, sparse, a subclass) is a weight that would be missing.
+        if asked.startswith(('torch._utils._rebuild', 'torch._tensor.', '__torch__')):
+            raise _Refused(asked)
+        self.absent.append(asked)
+        # A class of its own each time: a pickle makes some objects only from classes, and could change one it got.
+        return type('_Absent', (_Absent,), {'name': asked})
 
     def persistent_load(self, identifier: object) -> _Storage:
         match identifier:
+            case ('storage', type() as kind, *_) if issubclass(kind, _Absent):
+                raise _Refused(kind.name)
             # The legacy container adds which part of a shared storage is meant; only files from 2017 use that.
             case ('storage', _StorageType(dtype=dtype), str() as key, _, int() as count) | (
                 'storage',
@@ -162,8 +206,8 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError('it refers to something that is not a storage')
 
 
-def _unpickle(stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _Storage]) -> object:
-    """Read one pickle and leave the stream after it.
+def _unpickle(stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _Storage], absent: list[str]) -> object:
+    """Read one pickle and leave the stream after it; what it asked for in vain is added to ``absent``.
 
     Raises:
         ValueError: the memo is numbered in a way that would make the unpickler allocate gigabytes.
@@ -174,7 +218,11 @@ def _unpickle(stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _S
         if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and (argument or 0) > count:
             raise ValueError(f'its pickle numbers object {argument} after {count} instructions')
     stream.seek(start)
-    return _Unpickler(stream, find_storage).load()
+    unpickler = _Unpickler(stream, find_storage)
+    try:
+        return unpickler.load()
+    finally:
+        absent += unpickler.absent
 
 
 def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -185,7 +233,7 @@ def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(entry)
 
 
-def _read_zip(path: Path) -> object:
+def _read_zip(path: Path, absent: list[str]) -> object:
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith('/data.pkl') or name == 'data.pkl']
         if len(pickles) != 1:
@@ -205,21 +253,24 @@ def _read_zip(path: Path) -> object:
                 storages[key] = storage
             return storages[key]
 
-        return _unpickle(io.BytesIO(_read_entry(archive, pickles[0])), find_storage)
+        return _unpickle(io.BytesIO(_read_entry(archive, pickles[0])), find_storage, absent)
 
 
-def _read_legacy(path: Path) -> object:
+def _read_legacy(path: Path, absent: list[str]) -> object:
     storages: dict[str, _Storage] = {}
 
     def find_storage(dtype: np.dtype, key: str, count: int) -> _Storage:
         return storages.setdefault(key, _Storage(dtype, count))
 
     with path.open('rb') as stream:
-        magic, protocol, _system = (_unpickle(stream, find_storage) for _ in range(3))
+        magic = _unpickle(stream, find_storage, absent)
+        if magic != _LEGACY_MAGIC and absent:
+            raise _Refused(absent[0])
+        protocol, _system = (_unpickle(stream, find_storage, absent) for _ in range(2))
         if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
             raise ValueError('it is not a torch file')
-        content = _unpickle(stream, find_storage)
-        keys = _unpickle(stream, find_storage)
+        content = _unpickle(stream, find_storage, absent)
+        keys = _unpickle(stream, find_storage, absent)
         if not isinstance(keys, list):
             raise ValueError('it lists no storages')
         for key in keys:
@@ -235,21 +286,27 @@ def _read_legacy(path: Path) -> object:
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """The state dictionary of a .pth or .pt file.
+    """The tensors of a .pth or .pt file, in its dictionary and in those nested in it.
 
     Returns:
-        Key → array, in the file's own types (bfloat16 as ``ml_dtypes.bfloat16``).
+        Key → array, in the file's own types (bfloat16 as ``ml_dtypes.bfloat16``). The key of a tensor in a nested
+        dictionary is joined from all their keys by dots, ``state_dict.conv1.weight``. States of optimizers and whatever
+        is no tensor are left out.
 
     Raises:
-        UserError: the file asks for anything but tensors (named), is truncated, or holds no state dictionary.
+        UserError: the file holds no tensors but those in something else that it asks for (named), is truncated, or
+            holds no state dictionary.
     """
+    absent: list[str] = []
     try:
         with path.open('rb') as stream:
             is_zip = stream.read(4) == b'PK\x03\x04'
-        content = _read_zip(path) if is_zip else _read_legacy(path)
-        return _state_dictionary(content, path)
-    except UserError:
-        raise
+        content = _read_zip(path, absent) if is_zip else _read_legacy(path, absent)
+        tensors = _tensors(content)
+        if tensors:
+            return {key: value.array() for key, value in tensors.items()}
+        if absent:
+            raise _Refused(absent[0])
     except _Refused as refused:
         raise UserError(
             f'{path} was refused: its pickle asks for {refused}, which is not a tensor and could run code; '
@@ -258,19 +315,28 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     # A damaged pickle or archive raises nearly anything; whatever it is, it is the file's fault.
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise UserError(f'{path} is truncated, damaged or not a torch file: {reason}') from None
+        named = f' (it also asks for {absent[0]}, which is not looked up)' if absent else ''
+        raise UserError(f'{path} is truncated, damaged or not a torch file: {reason}{named}') from None
+    held = f'a dictionary of {_listed(content)}' if isinstance(content, dict) else f'a {type(content).__name__}'
+    raise UserError(f'{path} holds no state dictionary but {held}')
 
 
-def _state_dictionary(content: object, path: Path) -> dict[str, np.ndarray]:
-    # Unwrapped twice at most: a dictionary in a malicious file may hold itself.
-    for _ in range(2):
-        if isinstance(content, dict):
-            content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), content)
-    if not isinstance(content, dict) or not content:
-        raise UserError(f'{path} holds no state dictionary but a {type(content).__name__}')
+def _tensors(content: object, prefix: str = '', depth: int = 0) -> dict[str, _Tensor]:
+    """Key → tensor of a dictionary and of those nested in it."""
+    found: dict[str, _Tensor] = {}
+    if not isinstance(content, dict) or depth == _DEPTH:
+        return found
     for key, value in content.items():
         if not isinstance(key, str):
-            raise UserError(f'{path} holds no state dictionary: a key is a {type(key).__name__}, not a string')
-        if not isinstance(value, _Tensor):
-            raise UserError(f'{path} holds no state dictionary: {key!r} is a {type(value).__name__}, not a tensor')
-    return {key: value.array() for key, value in content.items()}
+            continue
+        if isinstance(value, _Tensor):
+            found[prefix + key] = value
+        elif not _BESIDE.fullmatch(key):
+            found |= _tensors(value, f'{prefix}{key}.', depth + 1)
+    return found
+
+
+def _listed(content: dict, most: int = 8) -> str:
+    """The keys of a dictionary with the types of their values."""
+    held = [f'{key!r} ({type(value).__name__})' for key, value in content.items()]
+    return ', '.join(held[:most]) + (f' and {len(held) - most} more' if len(held) > most else '') or 'nothing'

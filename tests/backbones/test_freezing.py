@@ -36,7 +36,10 @@ branches = st.recursive(
     leaves, lambda children: st.dictionaries(st.sampled_from(NAMES), children, min_size=1, max_size=4), max_leaves=15
 )
 trees = st.dictionaries(st.sampled_from(NAMES), branches, min_size=1, max_size=4)
-rule_lists = st.lists(st.tuples(st.sampled_from(PATTERNS), st.sampled_from(freezing.STATES)), max_size=5)
+# Any pattern may match nothing, so every rule is optional.
+rule_lists = st.lists(
+    st.tuples(st.sampled_from(PATTERNS), st.sampled_from(freezing.STATES), st.just('optional')), max_size=5
+)
 covering_rule_lists = st.builds(
     lambda rules, state: [*rules, ('.*', state)], rule_lists, st.sampled_from(freezing.STATES)
 )
@@ -51,7 +54,7 @@ def paths(tree: dict, prefix: tuple = ()) -> dict[tuple, np.ndarray]:
 
 def first_match(path: tuple, rules: list) -> int | None:
     """Index of the rule that decides over a leaf."""
-    for index, (pattern, _) in enumerate(rules):
+    for index, (pattern, *_) in enumerate(rules):
         if re.fullmatch(pattern, '/'.join(path)):
             return index
     return None
@@ -84,7 +87,7 @@ def test_split_is_disjoint_and_complete_and_join_undoes_it(params, rules):
 @given(params=trees, rules=covering_rule_lists)
 def test_table_sums_to_the_totals(params, rules):
     rows = freezing.table(params, rules)
-    assert [(row.pattern, row.state) for row in rows] == rules
+    assert [(row.pattern, row.state) for row in rows] == [rule[:2] for rule in rules]
     flat = paths(params)
     for index, row in enumerate(rows):
         decided = [leaf.size for path, leaf in flat.items() if first_match(path, rules) == index]
@@ -119,6 +122,25 @@ def test_a_module_is_frozen_if_all_its_parameters_are(params, rules):
     assert freezing.frozen_modules(mask) == expected
 
 
+@PROPERTY
+@given(params=trees, rules=covering_rule_lists, data=st.data())
+def test_a_rule_that_matches_nothing_is_an_error_unless_it_is_optional(params, rules, data):
+    required = [(pattern, state) for pattern, state, *_ in rules]
+    chosen = [data.draw(st.sampled_from(pair)) for pair in zip(rules, required, strict=True)]
+    flat = ['/'.join(path) for path in paths(params)]
+    idle = [
+        pattern for pattern, _, *mark in chosen if not mark and not any(re.fullmatch(pattern, path) for path in flat)
+    ]
+    for function in (freezing.mask, freezing.table):
+        if idle:
+            with pytest.raises(UserError, match=re.escape(f'the freezing pattern {idle[0]!r} matches none of the')):
+                function(params, chosen)
+        else:
+            assert function(params, chosen) == function(params, rules)
+
+
+BOTH = pytest.mark.parametrize('function', [freezing.mask, freezing.table])
+
 PARAMS = {
     'backbone': {'stem': {'kernel': np.ones((3, 2))}, 'norm': {'scale': np.ones(2), 'bias': np.ones(2)}},
     'head': {'kernel': np.ones((2, 5)), 'bias': np.ones(5)},
@@ -148,14 +170,49 @@ def test_a_half_frozen_module_is_not_frozen():
     assert freezing.frozen_modules(mask) == {('backbone', 'stem'), ('head',)}
 
 
-@pytest.mark.parametrize('function', [freezing.mask, freezing.table])
+@BOTH
 def test_an_unknown_state_offers_the_nearest(function):
     message = "unknown state of the freezing rule 'head/.*' 'trainble'; did you mean 'trainable'"
     with pytest.raises(UserError, match=re.escape(message)):
         function(PARAMS, [('head/.*', 'trainble'), ('.*', 'frozen')])
 
 
-@pytest.mark.parametrize('function', [freezing.mask, freezing.table])
+@BOTH
+def test_rules_of_a_model_for_a_bare_backbone_name_what_to_leave_out(function):
+    message = (
+        "the freezing pattern 'backbone/stem/.*' matches none of the 3 parameters; the nearest are 'stem/kernel', "
+        "'norm/bias', 'norm/scale' (these are the parameters of a backbone alone: leave out 'backbone/'; or mark a "
+        "rule that may match none: (pattern, state, 'optional'))"
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        function(PARAMS['backbone'], [('backbone/stem/.*', 'frozen'), ('.*', 'trainable')])
+    with pytest.raises(UserError, match=r"'backbone/\.\*' matches none of the 3 parameters"):
+        function(PARAMS['backbone'], freezing.FREEZE_BACKBONE)
+
+
+@BOTH
+def test_a_rule_that_matches_nothing_names_the_nearest(function):
+    message = "the freezing pattern 'backbone/nrom/.*' matches none of the 5 parameters; the nearest are 'backbone/norm"
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        function(PARAMS, [('backbone/nrom/.*', 'frozen'), ('.*', 'trainable')])
+    assert 'leave out' not in str(caught.value)
+    function(PARAMS, [('backbone/nrom/.*', 'frozen', 'optional'), ('.*', 'trainable')])
+
+
+def test_a_rule_may_come_too_late():
+    """It matches, though nothing is left for it: only patterns that match nothing at all are mistakes."""
+    rows = freezing.table(PARAMS, [('.*', 'frozen'), ('head/.*', 'trainable')])
+    assert [row.leaves for row in rows] == [5, 0]
+
+
+def test_another_mark_is_refused():
+    with pytest.raises(
+        UserError, match=r"unknown mark of the freezing rule 'head/\.\*' 'option'; did you mean 'optional'"
+    ):
+        freezing.mask(PARAMS, [('head/.*', 'frozen', 'option'), ('.*', 'frozen')])
+
+
+@BOTH
 def test_a_bad_regular_expression_is_named(function):
     message = "the freezing pattern 'backbone/(' is not a valid regular expression: "
     with pytest.raises(UserError, match=re.escape(message)):

@@ -2,13 +2,16 @@
 
 import json
 import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save, save_file
 
 import backbones
@@ -53,14 +56,19 @@ def published() -> dict[str, np.ndarray]:
 def micro() -> dict[str, dict]:
     """Variables of two small classifiers."""
     images = np.zeros((1, 32, 32, 3), np.float32)
-    random = np.random.default_rng(0)
     return {
-        name: jax.tree.map(
-            lambda leaf: random.standard_normal(leaf.shape, np.float32),
-            jax.eval_shape(backbones.create_classifier(name, num_classes=7).init, jax.random.key(0), images),
+        name: random_variables(
+            jax.eval_shape(backbones.create_classifier(name, num_classes=7).init, jax.random.key(0), images)
         )
         for name in ('resnet_micro', 'vit_micro')
     }
+
+
+def random_variables(shapes: dict) -> dict:
+    """Arrays of these shapes as a file could hold them: no variance is negative."""
+    random = np.random.default_rng(0)
+    drawn = {path: random.standard_normal(leaf.shape, np.float32) for path, leaf in flatten_dict(shapes).items()}
+    return unflatten_dict({path: np.abs(leaf) if path[-1] == 'var' else leaf for path, leaf in drawn.items()})
 
 
 def write(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Path:
@@ -276,12 +284,77 @@ def test_not_strict_warns_and_leaves_out_what_does_not_fit(tmp_path: Path, publi
     assert not loaded & {path.replace('/backbone', '') for path in (missing, misfit)}
 
 
-@pytest.mark.parametrize('value', [np.nan, np.inf])
-def test_values_that_are_not_finite_are_named(tmp_path: Path, published, value: float):
-    bias = published['layer3.0.bn1.bias'].copy()
-    bias[17] = value
-    with pytest.warns(UserWarning, match='params/backbone/stage3/block1/norm1/bias holds non-finite values'):
-        backbones.load_weights('resnet18', write(tmp_path, published | {'layer3.0.bn1.bias': bias}))
+BIAS, VARIANCE = 'layer3.0.bn1.bias', 'layer3.0.bn1.running_var'
+
+
+def changed(published, values: dict[tuple[str, int], float], dtype=np.float32) -> dict[str, np.ndarray]:
+    """The published file with single values changed, as ``(key, index): value``."""
+    arrays = dict(published)
+    for (key, index), value in values.items():
+        arrays[key] = arrays[key].astype(dtype)
+        arrays[key][index] = value
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ('values', 'told'),
+    [
+        ({(BIAS, 17): np.nan}, '1 of 100 arrays hold 1 NaN values, first params/{}/bias (NaN)'),
+        ({(BIAS, 17): -np.inf}, '1 of 100 arrays hold 1 infinite values, first params/{}/bias (infinite)'),
+        (
+            {(VARIANCE, 3): np.inf, (VARIANCE, 4): np.nan, (BIAS, 0): np.inf},
+            '2 of 100 arrays hold 1 NaN and 2 infinite values, first batch_stats/{}/var (NaN)',
+        ),
+        ({(VARIANCE, 3): -0.5}, '1 of 20 running variances are negative somewhere, first batch_stats/{}/var (down to'),
+    ],
+    ids=['NaN', 'infinite', 'both', 'negative variance'],
+)
+def test_values_that_no_network_has_are_refused(tmp_path: Path, published, values: dict, told: str):
+    path = write(tmp_path, changed(published, values))
+    told = told.format('backbone/stage3/block1/norm1')
+    message = f'{path} is damaged, or its training diverged: {told}'
+    for strict in (True, False):
+        with pytest.raises(UserError, match=re.escape(message)) as caught:
+            backbones.load_weights('resnet18', path, strict=strict)
+        assert str(caught.value).endswith('or pass check_values=False to load it as it is')
+    variables, _ = backbones.load_weights('resnet18', path, check_values=False)
+    norm = variables['params']['stage3']['block1']['norm1'], variables['batch_stats']['stage3']['block1']['norm1']
+    leaves = {BIAS: norm[0]['bias'], VARIANCE: norm[1]['var']}
+    assert [leaves[key][index] for key, index in values] == pytest.approx(list(values.values()), nan_ok=True)
+
+
+def test_values_of_a_part_that_is_not_wanted_do_not_matter(tmp_path: Path, published):
+    path = write(tmp_path, changed(published, {('fc.bias', 0): np.nan}))
+    backbones.load_weights('resnet18', path)
+    with pytest.raises(UserError, match=r'first params/head/bias \(NaN\)'):
+        backbones.load_weights('resnet18', path, classifier=True)
+
+
+def test_values_that_float32_cannot_hold_are_infinite(tmp_path: Path, published):
+    path = write(tmp_path, changed(published, {(BIAS, 0): 1e300}, np.float64))
+    with pytest.raises(UserError, match=r'hold 1 infinite values, first .*/bias \(infinite\)'):
+        backbones.load_weights('resnet18', path)
+
+
+@pytest.mark.parametrize('dtype', [np.int8, np.uint8, np.int64, np.bool_])
+def test_quantised_weights_are_refused(tmp_path: Path, published, dtype):
+    path = write(tmp_path, published | {'layer1.0.conv1.weight': published['layer1.0.conv1.weight'].astype(dtype)})
+    message = f'{path}: layer1.0.conv1.weight holds {np.dtype(dtype)} where weights of floating point are expected'
+    with pytest.raises(UserError, match=re.escape(message)):
+        backbones.load_weights('resnet18', path)
+
+
+def test_two_keys_for_one_array_must_agree(tmp_path: Path):
+    arrays, _ = reference_of(weights.Case('resnet18', 65, 65, 'transformers'))
+    twice = 'embedder.embedder.normalization.bias'
+    assert f'resnet.{twice}' in arrays
+    path = write(tmp_path, arrays | {twice: arrays[f'resnet.{twice}']})
+    whole, _ = backbones.load_weights('resnet18', write(tmp_path, arrays))
+    again, _ = backbones.load_weights('resnet18', path)
+    assert same_bits(whole, again)
+    path = write(tmp_path, arrays | {twice: arrays[f'resnet.{twice}'] + 1})
+    with pytest.raises(UserError, match=r'both stand for params/backbone/stem_norm/bias, and they differ'):
+        backbones.load_weights('resnet18', path)
 
 
 # --- Our own files. ---------------------------------------------------------------------------------------------------
@@ -417,3 +490,55 @@ def test_npz_with_pickled_objects_is_not_unpickled(tmp_path: Path):
     with pytest.raises(UserError):
         backbones.load_weights('resnet18', path)
     assert not marker.exists()
+
+
+# --- Writing. ---------------------------------------------------------------------------------------------------------
+
+SCALE = {'params': {'norm': {'scale': np.arange(4000, dtype=np.float32)}}}
+
+
+def test_the_directory_of_a_file_is_made(tmp_path: Path):
+    path = tmp_path / 'not' / 'there' / 'weights.safetensors'
+    backbones.save_weights(path, SCALE)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    np.testing.assert_array_equal(sources.read(path).arrays['params/norm/scale'], SCALE['params']['norm']['scale'])
+
+
+@contextmanager
+def no_space(limit: int) -> Iterator[None]:
+    """A disk on which a file of more bytes cannot be written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize('earlier', [b'', b'the earlier file'], ids=['no earlier file', 'an earlier file'])
+def test_a_disk_without_space_leaves_nothing_behind(tmp_path: Path, earlier: bytes):
+    path = tmp_path / 'weights.safetensors'
+    if earlier:
+        path.write_bytes(earlier)
+    message = f"the weights cannot be written to '{path}': File too large (os error 27); make room there"
+    with no_space(1000), pytest.raises(UserError, match=re.escape(message)):
+        backbones.save_weights(path, SCALE)
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == ([earlier] if earlier else [])
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match=r"cannot be written to '.*/file/weights\.safetensors': (Not a|File exists)"):
+        backbones.save_weights(tmp_path / 'file' / 'weights.safetensors', SCALE)
+    path = tmp_path / 'weights.safetensors'
+    path.write_bytes(b'the earlier file')
+
+    def denied(*_):
+        raise PermissionError(13, 'Permission denied')
+
+    # The user who runs the tests may be one whom no permission stops.
+    monkeypatch.setattr(Path, 'replace', denied)
+    with pytest.raises(UserError, match=f"cannot be written to '{re.escape(str(path))}': Permission denied"):
+        backbones.save_weights(path, SCALE)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ['file', path.name]
+    assert path.read_bytes() == b'the earlier file'

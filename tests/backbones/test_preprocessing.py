@@ -1,6 +1,7 @@
 """Preprocessing on the device against PIL, and which constants belong to which weights."""
 
 import dataclasses
+import re
 from fractions import Fraction
 
 import jax
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import backbones
+from backbones.cost import count_flops
 from backbones.preprocessing import (
     AUGREG_VIT,
     LETTERBOX_GREY,
@@ -201,10 +203,21 @@ def test_a_size_is_height_and_width():
     assert hash(TORCHVISION.replace(size=224)) == hash(TORCHVISION)
 
 
-@pytest.mark.parametrize('size', [0, -1, (32,), (32, 0), (1, 2, 3), 1.5, (1.5, 2)])
+@pytest.mark.parametrize('size', [0, -1, (32,), (32, 0), (1, 2, 3), 1.5, 32.0, (1.5, 2), True, (True, 32), '32'])
 def test_a_size_that_is_none(size):
-    with pytest.raises(backbones.UserError, match=r'a size is a positive number of pixels or \(height, width\), not '):
-        TORCHVISION.replace(size=size)
+    message = f'a size is a positive number of pixels or (height, width), not {size!r}'
+    for use in (
+        lambda: TORCHVISION.replace(size=size),
+        lambda: Preprocessing((0.0,) * 3, (1.0,) * 3, size),
+        lambda: backbones.load_weights('vit_micro', 'bundled:vit_micro', image_size=size),
+        lambda: count_flops(backbones.create('vit_micro'), size),
+    ):
+        with pytest.raises(backbones.UserError, match=re.escape(message)):
+            use()
+
+
+def test_a_size_may_be_a_whole_number_of_numpy():
+    assert TORCHVISION.replace(size=np.int64(64)) == TORCHVISION.replace(size=64)
 
 
 def test_an_unknown_fit_offers_the_nearest():

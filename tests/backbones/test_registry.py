@@ -1,6 +1,7 @@
 """The table of backbones: every parameter count is pinned, and every static fact is checked against the module."""
 
 import functools
+import re
 from functools import partial
 
 import jax
@@ -269,6 +270,15 @@ def test_unknown_override_offers_the_nearest(create):
 def test_what_linen_adds_is_no_option():
     with pytest.raises(backbones.UserError, match="unknown option of the backbone resnet_micro 'parent'"):
         backbones.create('resnet_micro', parent=None)
+
+
+@pytest.mark.parametrize('value', [0, -4, 4.0, True])
+def test_sides_that_are_none(value):
+    for option in ('patch', 'position_grid'):
+        expected = f'{option} of the backbone vit_micro must be a positive whole number, not {value!r}'
+        with pytest.raises(backbones.UserError, match=re.escape(expected)):
+            backbones.create('vit_micro', **{option: value})
+    assert backbones.create('vit_micro', position_grid=None).position_grid is None
 
 
 def test_too_few_classes():

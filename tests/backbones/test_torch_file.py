@@ -191,7 +191,81 @@ def test_wrapped_in_a_checkpoint(tmp_path: Path, container: str, wrappers: list[
     for wrapper in wrappers:
         content = dictionary({'epoch': integer(90), wrapper: content, 'optimizer': list_of(integer(1), NONE)})
     read = read_torch_file(CONTAINERS[container](tmp_path / 'checkpoint.pth', content, {'0': DATA}))
-    assert list(read) == ['weight']
+    assert list(read) == ['.'.join([*reversed(wrappers), 'weight'])]
+
+
+def beside_the_weights(**entries: bytes) -> bytes:
+    """A checkpoint with a state dictionary and entries that are none."""
+    return dictionary({'state_dict': dictionary({'weight': tensor(DATA_STORAGE, [6]), 'extra': NONE}), **entries})
+
+
+NAMESPACE = call(look_up('copyreg', '_reconstructor'), look_up('argparse', 'Namespace'), NONE, NONE)
+SCALAR = call(
+    look_up('numpy.core.multiarray', 'scalar'),
+    with_state(call(look_up('numpy', 'dtype'), text('f8'), FALSE, b'\x88'), tuple_of(integer(3), text('<'))),
+    call(look_up('_codecs', 'encode'), text('12345678'), text('latin1')),
+)
+
+
+@pytest.mark.parametrize(
+    'beside',
+    [
+        integer(90),
+        list_of(integer(1), text('a'), NONE, tuple_of(FALSE)),
+        dictionary({'name': text('resnet18'), 'lr': integer(1)}),
+        with_state(NAMESPACE, dictionary({'lr': integer(1)})),
+        look_up('argparse', 'Namespace') + b')\x81' + dictionary({'lr': integer(1)}) + b'b',
+        SCALAR,
+        # A defaultdict is filled after it was made, a deque and a set are extended.
+        call(look_up('collections', 'defaultdict'), look_up('builtins', 'int')) + b'(' + text('a') + integer(1) + b'u',
+        call(look_up('collections', 'deque')) + b'(' + integer(1) + integer(2) + b'e',
+        call(look_up('torch', 'Size'), integers([1, 2])),
+        call(look_up('os', 'system'), text('exit 7')),
+    ],
+    ids=['number', 'list', 'words', 'namespace', 'new', 'scalar', 'defaultdict', 'deque', 'size', 'malicious'],
+)
+@pytest.mark.parametrize('key', ['epoch', 'optimizer', 'args'])
+def test_what_a_checkpoint_holds_beside_the_weights_is_passed_over(tmp_path: Path, key: str, beside: bytes):
+    content = beside_the_weights(**{key: beside})
+    read = read_torch_file(write_zip(tmp_path / 'checkpoint.pth', content, {'0': DATA}))
+    assert list(read) == ['state_dict.weight']
+    np.testing.assert_array_equal(read['state_dict.weight'], DATA)
+
+
+def test_states_of_an_optimizer_are_no_weights(tmp_path: Path):
+    moments = tensor(DATA_STORAGE, [6])
+    numbered = b'}' + integer(0) + dictionary({'exp_avg': moments}) + b's'
+    for name in ('optimizer', 'optimizer_states', 'lr_scheduler', 'grad_scaler'):
+        content = beside_the_weights(**{name: dictionary({'weight': moments, 'state': numbered}), 'other': numbered})
+        read = read_torch_file(write_zip(tmp_path / 'checkpoint.pth', content, {'0': DATA}))
+        assert list(read) == ['state_dict.weight']
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['_rebuild_qtensor', '_rebuild_sparse_tensor', '_rebuild_tensor_v3', '_rebuild_device_tensor_from_numpy'],
+)
+def test_tensors_of_another_kind_are_not_passed_over(tmp_path: Path, name: str):
+    """They would be missing without a word; a tensor of the usual kind beside them changes nothing."""
+    content = beside_the_weights(other=call(look_up('torch._utils', name), integer(1)))
+    with pytest.raises(UserError, match=rf'was refused: its pickle asks for torch\._utils\.{name}'):
+        read_torch_file(write_zip(tmp_path / 'checkpoint.pth', content, {'0': DATA}))
+
+
+def test_storages_of_another_kind_are_named(tmp_path: Path):
+    kind = look_up('torch', 'QInt8Storage')
+    other = tuple_of(text('storage'), kind, text('0'), text('cpu'), integer(6)) + b'Q'
+    with pytest.raises(UserError, match=r'its pickle asks for torch\.QInt8Storage'):
+        read_torch_file(write_values(tmp_path / 'quantised.pth', tensor(other, [6])))
+
+
+def test_a_whole_model_is_refused_by_its_class(tmp_path: Path):
+    parameters = dictionary({'_parameters': dictionary({'weight': tensor(DATA_STORAGE, [6])})})
+    model = with_state(look_up('models', 'Net') + b')\x81', parameters)
+    path = write_zip(tmp_path / 'model.pt', dictionary({'model': model}), {'0': DATA})
+    message = 'asks for models.Net, which is not a tensor and could run code; save the state dictionary alone'
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_torch_file(path)
 
 
 def test_parameters_are_tensors(tmp_path: Path):

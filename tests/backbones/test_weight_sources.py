@@ -32,8 +32,13 @@ def arrays() -> dict[str, np.ndarray]:
     images = np.zeros((1, 64, 64, 3), np.float32)
     shapes = jax.eval_shape(backbones.create_classifier('resnet18', 5).init, jax.random.key(0), images)
     random = np.random.default_rng(0)
-    variables = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), shapes)
-    exported = to_layout(flatten_dict(variables, sep='/'), 'torchvision', 'resnet18')
+    variables = {
+        path: np.abs(random.standard_normal(leaf.shape, np.float32))
+        if path.endswith('/var')
+        else random.standard_normal(leaf.shape, np.float32)
+        for path, leaf in flatten_dict(shapes, sep='/').items()
+    }
+    exported = to_layout(variables, 'torchvision', 'resnet18')
     return {key: np.asarray(array, order='C') for key, array in exported.items()}  # safetensors ignores strides
 
 

@@ -18,6 +18,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import ml_dtypes
 import numpy as np
 
 
@@ -107,6 +108,10 @@ class Foreign:
 
     pattern: str
     message: str
+
+
+class UnreadableArrayError(ValueError):
+    """An array that no rule can place; the text names its key and what is wrong with it."""
 
 
 class ForeignFileError(ValueError):
@@ -257,6 +262,7 @@ def translate(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> Translation:
 
     Raises:
         ForeignFileError: the file belongs to another model.
+        UnreadableArrayError: an array is not of floating point, or two keys stand for one path and differ.
         ValueError: ``(key, path, shape)`` of an array with another number of axes than its transform knows.
     """
     keymap.refuse_foreign(arrays)
@@ -273,14 +279,23 @@ def translate(arrays: Mapping[str, np.ndarray], keymap: KeyMap) -> Translation:
             dropped.append(key)
         else:
             path = fill(rule.path, fields)
+            # Quantised weights are nothing without their scales, which the layouts do not know.
+            if array.dtype.kind != 'f' and array.dtype != ml_dtypes.bfloat16:
+                raise UnreadableArrayError(
+                    f'{key} holds {array.dtype} where weights of floating point are expected; save the weights '
+                    'as they were before they were quantised or converted'
+                )
             steps = [rule.transform.name] if rule.transform.name else []
             steps += [] if array.dtype == np.float32 else [f'{array.dtype} to float32']
             try:
                 moved = rule.transform.forward(array)
             except ValueError:
                 raise ValueError(key, path, array.shape) from None
-            piece = key, np.asarray(moved, np.float32), ', '.join(steps), rule.span
-            parts.setdefault(path, {})[rule.part[0]] = piece
+            with np.errstate(over='ignore'):  # what float32 cannot hold is infinite, which the caller looks for
+                piece = key, np.asarray(moved, np.float32), ', '.join(steps), rule.span
+            other = parts.setdefault(path, {}).setdefault(rule.part[0], piece)
+            if other[0] != key and not np.array_equal(other[1], piece[1], equal_nan=True):
+                raise UnreadableArrayError(f'{other[0]} and {key} both stand for {path}, and they differ')
             rules[path] = rule, fields
 
     translated, keys, converted, incomplete = {}, {}, {}, {}
