@@ -25,6 +25,7 @@ from experiments.training import distributed, introduction, loop
 from experiments.training.config import FREE_KEYS, default_config
 from experiments.training.evaluation import Evaluation
 from experiments.training.preemption import Interruption
+from experiments.training.run_description import describe
 from experiments.training.session import Session
 
 
@@ -88,7 +89,8 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
 def _write(
     config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, run: loop.Trained, test: Evaluation
 ) -> None:
-    backbones.save_weights(workdir / 'weights.safetensors', run.variables)
+    description = describe(config, dataset, run.model, run.preprocessing)
+    backbones.save_weights(workdir / 'weights.safetensors', run.variables, description=description)
     predictions = Path('predictions') / 'test.npz'
     ids = [dataset.ids[index] for index in test.indices]
     scores.write(workdir / predictions, ids, dataset.targets[test.indices], test.predictions)
