@@ -63,12 +63,13 @@ class Description:
         Raises:
             UserError: a newer version wrote it, or it is damaged.
         """
+        version = value.get('version') if isinstance(value, Mapping) else None
+        if isinstance(version, int) and version > VERSION:
+            raise UserError(
+                f'{where} was written by a newer version (description {version}; this one reads up to {VERSION}): '
+                'update this program'
+            )
         try:
-            if value['version'] > VERSION:
-                raise UserError(
-                    f'{where} was written by a newer version (description {value["version"]}; this one reads up to '
-                    f'{VERSION}): update it'
-                )
             return Description(
                 backbone=str(value['backbone']),
                 preprocessing=Preprocessing.from_json(value['preprocessing']),
@@ -78,8 +79,6 @@ class Description:
                 data=dict(value['data']),
                 head=dict(value['head']),
             )
-        except UserError:
-            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f'the description in {where} is damaged ({type(error).__name__}: {error}); put the file back from a '

@@ -11,10 +11,14 @@ from PIL import Image
 
 import backbones
 from backbones import UserError
-from backbones.preprocessing import Preprocessing
+from backbones.preprocessing import FITS, SMALL_IMAGES, Preprocessing
 from experiments import train
+from experiments.data import loading
 from experiments.data.model_input import input_preprocessing
+from experiments.data.options import ReadingOptions
 from experiments.results import scores
+from experiments.training.config import default_config
+from experiments.training.run_description import describe
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ('blue sky', 'coat', 'ärmel')
@@ -78,10 +82,28 @@ def test_the_documented_way_gives_the_predictions_of_the_run(place, monkeypatch)
     assert np.ptp(logits, axis=0).min() > 0.01
 
 
-def test_pixels_take_the_same_path_as_files(place):
-    prepare = backbones.preprocess(place / 'runs/photos')
-    for file in sorted((place / 'photos/coat').iterdir())[:2]:
-        np.testing.assert_array_equal(prepare(prepare.read(file)), prepare.files([file]))
+@pytest.mark.parametrize('fit', FITS)
+def test_files_become_what_the_data_set_stored(place, fit):
+    dataset = loading.load(f'folder:{place / "photos"}', None, ReadingOptions(stored_size=24, fit=fit))
+    stored = input_preprocessing('resnet_micro', '', 16, fit)
+    model = backbones.create_classifier('resnet_micro', 3)
+    kept = describe(default_config(), dataset, model, stored).preprocessing
+    assert kept == EXPECTED.replace(fit=fit)
+    chosen = np.arange(0, 36, 5)
+    files = [place / 'photos' / dataset.ids[index] for index in chosen]
+    inputs = kept.files(files)
+    np.testing.assert_array_equal(inputs, stored(dataset.images[chosen]))
+    for file, expected in zip(files[:2], inputs, strict=False):
+        np.testing.assert_array_equal(kept(kept.read(file))[0], expected)
+
+
+def test_images_that_keep_their_size_are_not_brought_to_another(tmp_path):
+    write_photos(tmp_path / 'same')
+    for index, file in enumerate((tmp_path / 'same').rglob('*.png')):
+        Image.new('RGB', (20, 30), (index, 0, 0)).save(file)
+    dataset = loading.load(f'folder:{tmp_path / "same"}', None, ReadingOptions(stored_size=64))
+    model = backbones.create_classifier('resnet_micro', 3)
+    assert describe(default_config(), dataset, model, SMALL_IMAGES).preprocessing == SMALL_IMAGES
 
 
 def sources(run: Path) -> dict[str, Path]:
