@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from backbones import freezing
     from backbones.errors import UserError
     from backbones.features import BackboneInfo, Features, StageInfo
+    from backbones.pretrained.description import Description
     from backbones.pretrained.load import load_weights, preprocess
     from backbones.pretrained.merge import Report
     from backbones.pretrained.save import save_weights
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     'BackboneInfo',
+    'Description',
     'Features',
     'Report',
     'StageInfo',
@@ -35,6 +37,7 @@ __all__ = [
 # The module that defines each name; a name that is not here is itself a module.
 _MODULES = {
     'BackboneInfo': 'features',
+    'Description': 'pretrained.description',
     'Features': 'features',
     'Report': 'pretrained.merge',
     'StageInfo': 'features',

@@ -16,9 +16,10 @@ from typing import IO, Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from backbones.errors import UserError
+from backbones.letterbox import LETTERBOX_GREY, letterbox_geometry
 
 # The tag with which a camera says how it was held, and what turns the image upright.
 _ORIENTATION = 0x0112
@@ -118,6 +119,29 @@ def decode(source: Source, reading: ImageReading = ImageReading()) -> Image.Imag
         orientation = _orientation(image)
         rgb = _to_rgb(image, reading)
     return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+
+
+def to_stored(
+    image: Image.Image, size: int | tuple[int, int], fit: str = 'crop'
+) -> UInt8[np.ndarray, 'rows columns 3']:
+    """Bring an image to the size in which a data set stores it (bicubic); one that has it already stays as it is.
+
+    ``Preprocessing`` does the same on the device, to the bit.
+
+    Args:
+        image: upright, 8-bit RGB or grey.
+        size: height and width in pixels; a number stands for a square.
+        fit: ``'crop'`` (the centre), ``'squash'`` or ``'letterbox'`` (grey borders), as in ``Preprocessing``.
+    """
+    rows, columns = (size, size) if isinstance(size, int) else size
+    image, method = image.convert('RGB'), Image.Resampling.BICUBIC
+    if fit == 'squash':
+        return np.asarray(image.resize((columns, rows), method))
+    if fit == 'crop':
+        return np.asarray(ImageOps.fit(image, (columns, rows), method))
+    (height, width), pads = letterbox_geometry((image.height, image.width), (rows, columns))
+    inside = np.asarray(image.resize((width, height), method))
+    return np.pad(inside, (*pads, (0, 0)), constant_values=LETTERBOX_GREY)
 
 
 def inspect(source: Source) -> Inspection:

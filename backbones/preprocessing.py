@@ -6,14 +6,20 @@ different inputs, and the wrong one gives silently worse results.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
+from PIL import Image
 
+from backbones import bicubic
 from backbones.errors import UserError, unknown
+from backbones.images import ImageReading, Source, read_image, to_stored
+from backbones.letterbox import LETTERBOX_GREY, letterbox_geometry
 
 # Name → jax's method, and whether it antialiases when it shrinks. The first four are PIL's, whose bicubic uses
 # a = -0.5, as jax's 'cubic' does; the last is OpenCV's INTER_LINEAR, which reads four pixels whatever the scale.
@@ -25,10 +31,10 @@ _RESIZE_METHODS = {
     'bilinear_opencv': ('linear', False),
 }
 
+_DEFAULT_READING = ImageReading()
+
 # How an image is fitted to an input whose proportions may differ.
 FITS = ('crop', 'squash', 'letterbox')
-# The grey that fills a letterbox, of 255 (ultralytics/data/augment.py, LetterBox).
-LETTERBOX_GREY = 114
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -44,6 +50,9 @@ class Preprocessing:
             ``'bilinear_opencv'``, which does not antialias.
         fit: ``'crop'`` keeps the proportions and cuts out the centre, ``'squash'`` changes the proportions,
             ``'letterbox'`` keeps the proportions and fills what is left with grey, evenly on both sides.
+        stored_size: height and width in pixels to which the data of a training were brought before anything else
+            (``images.to_stored``), which is then done to every image; ``None``: their images were not resized.
+        reading: how files become pixels.
 
     Raises:
         UserError: a size that is not a positive number of pixels, or an unknown fit.
@@ -55,6 +64,8 @@ class Preprocessing:
     crop: float
     interpolation: str
     fit: str
+    stored_size: tuple[int, int] | None = None
+    reading: ImageReading = _DEFAULT_READING
 
     def __init__(
         self,
@@ -64,16 +75,23 @@ class Preprocessing:
         crop: float = 1.0,
         interpolation: str = 'bilinear',
         fit: str = 'crop',
+        stored_size: int | tuple[int, int] | None = None,
+        reading: ImageReading = _DEFAULT_READING,
     ):
         if fit not in FITS:
             raise unknown('way to fit an image to the input', fit, FITS)
+        stored = None if stored_size is None else as_size(stored_size)
         values = {'mean': mean, 'std': std, 'size': as_size(size), 'crop': crop, 'interpolation': interpolation}
-        for name, value in {**values, 'fit': fit}.items():
+        for name, value in {**values, 'fit': fit, 'stored_size': stored, 'reading': reading}.items():
             object.__setattr__(self, name, value)
 
     def replace(self, **changes) -> 'Preprocessing':
         """A copy with some of the constants changed; ``None`` leaves one as it is."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def for_stored_images(self) -> 'Preprocessing':
+        """The same preprocessing for images that a data set has read and stored already."""
+        return dataclasses.replace(self, stored_size=None, reading=_DEFAULT_READING)
 
     def for_channels(self, channels: int) -> 'Preprocessing':
         """The same preprocessing for a model whose first convolution was adapted to another number of input channels.
@@ -90,10 +108,10 @@ class Preprocessing:
     def __call__(
         self, images: UInt8[Array, 'batch height width channels']
     ) -> Float[Array, 'batch rows columns inputs']:
-        """Resize, crop or pad to ``size``, and normalise.
+        """Bring to ``stored_size`` if there is one, resize, crop or pad to ``size``, and normalise.
 
         Args:
-            images: pixels from 0 to 255; one channel (grey) is repeated to as many as the model takes.
+            images: pixels from 0 to 255, upright; one channel (grey) is repeated to as many as the model takes.
 
         Raises:
             UserError: the images are not uint8, or have neither one channel nor as many as the model takes; or the
@@ -105,6 +123,8 @@ class Preprocessing:
         if images.ndim != 4 or images.shape[-1] not in (1, channels):
             wanted = '1' if channels == 1 else f'1 or {channels}'
             raise UserError(f'images must have the shape [batch, height, width, {wanted}], not {list(images.shape)}')
+        if self.stored_size is not None:
+            images = _to_stored(jnp.asarray(images), self.stored_size, self.fit)
         pixels = images.astype(jnp.float32)
         if self.fit == 'letterbox':
             pixels = _letterbox(pixels, self.size, self.interpolation)
@@ -117,6 +137,71 @@ class Preprocessing:
         # One multiply-add: (x / 255 - mean) / std.
         scale = 1 / (255 * jnp.asarray(self.std, jnp.float32))
         return pixels * scale - jnp.asarray(self.mean, jnp.float32) / jnp.asarray(self.std, jnp.float32)
+
+    def read(self, source: Source) -> UInt8[np.ndarray, '1 height width 3']:
+        """Read one image as the data of the training were read; a call makes a model's input of it.
+
+        Args:
+            source: a file, its bytes, a binary stream, or an open Pillow image.
+
+        Raises:
+            UserError: see ``images.read_image``.
+        """
+        return read_image(source, self.reading)[None]
+
+    def files(self, sources: Iterable[Source]) -> Float[Array, 'batch rows columns inputs']:
+        """Read images of any sizes, and make model inputs of them.
+
+        They are the inputs that ``self(self.read(source))`` gives, without a compilation for every size where there is
+        a ``stored_size``: Pillow brings them to it.
+
+        Args:
+            sources: files, their bytes, binary streams, or open Pillow images.
+
+        Raises:
+            UserError: there are none, or see ``images.read_image``.
+        """
+        if isinstance(sources, str | bytes) or not isinstance(sources, Iterable):
+            raise UserError(f'files are given as a list, such as files([{sources!r:.60}]), not as one')
+        images = [self.read(source) if self.stored_size is None else self._stored(source) for source in sources]
+        if not images:
+            raise UserError('there are no files to read: the list is empty')
+        prepare = self.for_stored_images()
+        if len({image.shape for image in images}) == 1:
+            images = [np.concatenate(images)]
+        return jnp.concatenate([prepare(jnp.asarray(image)) for image in images])
+
+    def _stored(self, source: Source) -> UInt8[np.ndarray, '1 height width 3']:
+        assert self.stored_size is not None
+        return to_stored(Image.fromarray(self.read(source)[0]), self.stored_size, self.fit)[None]
+
+    def as_json(self) -> dict[str, Any]:
+        """The preprocessing as JSON represents it."""
+        return {
+            'mean': list(self.mean),
+            'std': list(self.std),
+            'size': list(self.size),
+            'crop': self.crop,
+            'interpolation': self.interpolation,
+            'fit': self.fit,
+            'stored_size': None if self.stored_size is None else list(self.stored_size),
+            'reading': self.reading.as_json(),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> 'Preprocessing':
+        """The inverse of ``as_json``."""
+        stored_size = value['stored_size']
+        return Preprocessing(
+            tuple(value['mean']),
+            tuple(value['std']),
+            tuple(value['size']),
+            value['crop'],
+            value['interpolation'],
+            value['fit'],
+            None if stored_size is None else tuple(stored_size),
+            ImageReading.from_json(value['reading']),
+        )
 
 
 def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -166,34 +251,23 @@ def _centre(pixels: Array, size: tuple[int, int]) -> Array:
     return pixels[:, top : top + size[0], left : left + size[1]]
 
 
-def letterbox_geometry(
-    shape: tuple[int, int], size: tuple[int, int]
-) -> tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]:
-    """Place an image in a letterbox: its height and width there, and the padding above and below, left and right.
-
-    Where the padding of a side is odd, the larger part comes last.
-
-    Source: ultralytics/data/augment.py, ``LetterBox`` with its defaults (centred, small images enlarged).
-
-    Args:
-        shape: height and width of the image.
-        size: height and width of the input.
-    """
-    ratio = min(want / have for want, have in zip(size, shape, strict=True))
-    # However long an image is, its shorter side keeps at least one pixel.
-    rows, columns = (max(round(have * ratio), 1) for have in shape)
-    rests = (size[0] - rows) / 2, (size[1] - columns) / 2
-    above, left = (round(rest - 0.1) for rest in rests)
-    below, right = (round(rest + 0.1) for rest in rests)
-    return (rows, columns), ((above, below), (left, right))
-
-
 def _letterbox(pixels: Array, size: tuple[int, int], interpolation: str) -> Array:
     """Fit the whole image into the input and fill the rest with grey."""
     _, height, width, _ = pixels.shape
     shape, pads = letterbox_geometry((height, width), size)
     pixels = _resize(pixels, shape, interpolation)
     return jnp.pad(pixels, ((0, 0), *pads, (0, 0)), constant_values=LETTERBOX_GREY)
+
+
+def _to_stored(
+    images: UInt8[Array, 'batch height width channels'], size: tuple[int, int], fit: str
+) -> UInt8[Array, 'batch rows columns channels']:
+    """What ``images.to_stored`` does on the host, with the same result."""
+    _, height, width, _ = images.shape
+    if fit != 'letterbox':
+        return bicubic.resize(images, size, bicubic.centre((height, width), size) if fit == 'crop' else None)
+    inside, pads = letterbox_geometry((height, width), size)
+    return jnp.pad(bicubic.resize(images, inside), ((0, 0), *pads, (0, 0)), constant_values=LETTERBOX_GREY)
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -26,6 +26,7 @@ from experiments.training import distributed, introduction, loop
 from experiments.training.config import FREE_KEYS, default_config
 from experiments.training.evaluation import Evaluation
 from experiments.training.preemption import Interruption
+from experiments.training.run_description import describe
 from experiments.training.session import Session
 
 _FINISHED = 'the training is finished and saved, and the same command writes the results'
@@ -113,8 +114,9 @@ def _check_data(workdir: Path, dataset: Dataset, accepted: bool) -> list[str]:
 def _write(
     config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, run: loop.Trained, test: Evaluation
 ) -> None:
+    description = describe(config, dataset, run.model, run.preprocessing)
     try:
-        backbones.save_weights(workdir / 'weights.safetensors', run.variables)
+        backbones.save_weights(workdir / 'weights.safetensors', run.variables, description=description)
     except UserError as error:
         raise UserError(f'{error}; {_FINISHED}') from error
     predictions = Path('predictions') / 'test.npz'

@@ -14,6 +14,7 @@ import flax.linen as nn
 
 from backbones import registry
 from backbones.preprocessing import as_size
+from backbones.pretrained.description import Description
 from backbones.pretrained.writers import Writer, writers
 
 # timm's architecture → our name (a template of the match) and the options that make ours the same function.
@@ -279,3 +280,42 @@ def _compared(stated: Mapping[str, Any], module: nn.Module, subject: str = 'its 
 def _same(theirs: Any, ours: Any) -> bool:
     numbers = isinstance(ours, float) and isinstance(theirs, int | float)
     return math.isclose(theirs, ours, rel_tol=1e-9) if numbers else theirs == ours
+
+
+# Options that say how a function is computed, not which one it is.
+_NO_FUNCTION = ('dtype',)
+
+
+def of_another_backbone(kept: Description, name: str, module: nn.Module, overrides: Collection[str] = ()) -> str | None:
+    """That weights were kept as those of another backbone, in words; ``None`` if they are of this one.
+
+    Two names of one function, such as ``vit_base_patch16`` and ``deit_base_patch16``, are not different backbones.
+
+    Args:
+        kept: what was kept with the weights.
+        name, module: the backbone that is to take them.
+        overrides: options that were passed for it, and are not questioned.
+    """
+    if kept.backbone in registry.TABLE:
+        theirs = registry.create(kept.backbone, **kept.options)
+        if kept.backbone == name or (type(theirs) is type(module) and not _differing(theirs, module, overrides)):
+            return None
+    return f'a run of the backbone {kept.backbone!r} wrote it, not of {name!r}; load_weights({kept.backbone!r}, …)'
+
+
+def kept_differences(kept: Description, module: nn.Module, overrides: Collection[str] = ()) -> list[str]:
+    """In which options a backbone differs from the one of the same name whose weights were kept."""
+    apart = {*_NO_FUNCTION, *overrides}
+    stated = {option: value for option, value in kept.options.items() if option not in apart}
+    return _compared(stated, module, 'the run that wrote it has')
+
+
+def _differing(theirs: nn.Module, ours: nn.Module, overrides: Collection[str]) -> dict[str, Any]:
+    """Options of one module that another one of its class has otherwise."""
+    apart = {'parent', 'name', *_NO_FUNCTION, *overrides}
+    fields = dataclasses.fields(theirs)  # ty: ignore[invalid-argument-type]
+    return {
+        field.name: getattr(theirs, field.name)
+        for field in fields
+        if field.name not in apart and getattr(theirs, field.name) != getattr(ours, field.name)
+    }

@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from backbones import lora
 from backbones.errors import UserError, unknown
+from backbones.pretrained import description
 from backbones.pretrained.checksums import CHECKSUMS, find_damage
 from backbones.pretrained.kinds import SUFFIXES, kind_of
 from backbones.pretrained.torch_file import read_torch_file
@@ -94,6 +95,19 @@ def _reason(error: Exception) -> str:
     return type(error).__name__ if not line or 'pickle' in line else line
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a .safetensors file; no array is read.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with safetensors.safe_open(path, 'numpy') as file:
+            return file.metadata() or {}
+    except _DAMAGE as error:
+        raise UserError(f'{path} is truncated, damaged or not a {path.suffix} file: {_reason(error)}') from None
+
+
 def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:
     """Parameters and statistics in a checkpoint that ``experiments.train`` wrote, by our own paths.
 
@@ -105,7 +119,7 @@ def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:
 
     Raises:
         UserError: it cannot be read, holds no training state, or a file differs from ``checksums.json`` beside it; or
-            it holds adapters, and the configuration of the run, which says how they are scaled, is missing.
+            it holds adapters, and neither its description nor the configuration of the run says how they are scaled.
     """
     import orbax.checkpoint as ocp
 
@@ -133,7 +147,12 @@ def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:
 
 
 def _adapter_scale(step: Path, params: Mapping[str, np.ndarray]) -> float:
-    """The factor of a run's adapters, from their rank and from the configuration in its work directory."""
+    """The factor of a run's adapters, from their rank and the run's ``lora_alpha``."""
+    rank = next(leaf.shape[-1] for path, leaf in params.items() if path.endswith('lora_a'))
+    kept = description.read(step / description.METADATA, description.KEY)
+    if kept is not None and 'lora_alpha' in kept.head:
+        return lora.scale(rank, kept.head['lora_alpha'] or None)
+    # Checkpoints of earlier versions do not say it.
     file = step.parent.parent / 'config.json'
     try:
         alpha = json.loads(file.read_text()).get('lora_alpha')
@@ -142,5 +161,4 @@ def _adapter_scale(step: Path, params: Mapping[str, np.ndarray]) -> float:
             f'{step} holds low-rank adapters, whose scale is in the config.json of their run, but none can be '
             f'read at {file}; bring the checkpoint back to its work directory (WORKDIR/checkpoints/STEP)'
         ) from None
-    rank = next(leaf.shape[-1] for path, leaf in params.items() if path.endswith('lora_a'))
     return lora.scale(rank, alpha or None)

@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,7 @@ from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.preprocessing import Preprocessing, as_size
 from backbones.pretrained import advice, compatibility, configuration, keymaps, sources, values
+from backbones.pretrained.description import Description
 from backbones.pretrained.keymaps.native import NATIVE, PARTS, native_keymap, part_of
 from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Translation, UnreadableArrayError, translate
 from backbones.pretrained.merge import Report, Shape, merge
@@ -22,18 +24,19 @@ from backbones.pretrained.selection import described, select
 from backbones.published import WEIGHTS
 
 
-def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
+def preprocess(name_or_weights: str | Path, name: str | None = None) -> Preprocessing:
     """Preprocessing that weights expect: a callable ``uint8[batch, height, width, 1 or 3] → float[batch, h, w, 3]``.
 
     Args:
         name_or_weights: a registered name (its usual weights), or a source as ``load_weights`` takes it.
-        name: the backbone that a source is for, where neither a configuration nor our table of published weights says
-            what it expects; its layout then decides.
+        name: the backbone that a source is for, where neither what a training kept with it, nor a configuration, nor
+            our table of published weights says what it expects; its layout then decides.
 
     Raises:
-        UserError: neither a name nor a source, a source without a configuration and without ``name``, or a
-            configuration that cannot be followed.
+        UserError: neither a name nor a source, a source that says nothing and no ``name``, a source of another backbone
+            than ``name``, or a configuration that cannot be followed.
     """
+    name_or_weights = str(name_or_weights)
     if name_or_weights in registry.TABLE:
         return registry.info(name_or_weights).preprocessing
     published = sources.published_by(name_or_weights)
@@ -42,6 +45,12 @@ def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
         return registry.info(published).preprocessing
     if name is not None or on_hub or Path(sources.split(name_or_weights)[0]).expanduser().exists():
         place = sources.resolve(name_or_weights)
+        kept = _kept(name_or_weights, *sources.kept(place))
+        if kept is not None:
+            other = None if name is None else compatibility.of_another_backbone(kept, name, registry.create(name))
+            if other:
+                raise UserError(f'{name_or_weights} does not fit {name}: {other}')
+            return kept.preprocessing
         if place.is_dir():
             stated = configuration.preprocessing(name_or_weights, *sources.configurations(place))
             if stated is not None:
@@ -56,6 +65,26 @@ def preprocess(name_or_weights: str, name: str | None = None) -> Preprocessing:
         return registry.preprocessing_of(name, layout)
     known = {source for listed in WEIGHTS.values() for source in listed}
     raise unknown('backbone or published weights', name_or_weights, {*registry.TABLE, *known})
+
+
+def _kept(source: str, description: Description | None, older_config: Mapping[str, Any] | None) -> Description | None:
+    """What is known of weights of ours: what was kept with them, or what the config of an earlier version implies."""
+    backbone = None if older_config is None else older_config['backbone']
+    if description is not None or older_config is None or backbone not in registry.TABLE:
+        return description
+    try:
+        expects = preprocess(older_config['weights'] or backbone, backbone)
+    except UserError as error:
+        expects = registry.info(backbone).preprocessing
+        warnings.warn(
+            f'{source} was written by an earlier version, and what it began from is not there ({error}); mean and std '
+            f'are taken to be those of {backbone}',
+            stacklevel=3,
+        )
+    size = older_config['image_size'] or expects.size
+    # Trainings see images without a centre crop.
+    expects = expects.for_stored_images().replace(size=size, crop=1.0, fit=older_config.get('fit', 'crop'))
+    return Description(backbone, expects, task=older_config.get('task', 'classification'))
 
 
 def load_weights(
@@ -76,10 +105,11 @@ def load_weights(
         name: a registered name.
         source: a file (.safetensors, .pth, .pt, .bin, .npz), a directory as a hub lays it out (one file or shards),
             a work directory or a checkpoint of ``experiments.train`` (averaged where there is an average, adapters
-            merged), ``hf:ORG/REPO``, ``pip:NAME``, ``bundled:NAME``; any of them with ``#PREFIX`` at the end.
+            merged), ``hf:ORG/REPO``, ``pip:NAME``, ``bundled:NAME``; any of them with ``#PREFIX`` at the end. What a
+            training kept with its weights is in the report: the preprocessing, the names of the classes, and more.
         classifier: the same as ``parts=('backbone', 'head')``.
         image_size: height and width of the images in pixels, or the side of square ones; positions of a ViT are
-            resampled to it.
+            resampled to it. By default, the size of the training that wrote the weights, or else that of the backbone.
         strict: whether anything missing, unexpected or misfitting is an error; if not, it is a warning, and what is
             missing is left out of the variables.
         input_channels: number of channels of the images; a first convolution trained on RGB is summed over its three
@@ -99,15 +129,20 @@ def load_weights(
     Raises:
         UserError: no such name, source, prefix or part, a part that the source does not hold, several networks and no
             prefix to choose by, an unreadable file, a layout of another architecture, a key that gives away a file of
-            another model, (``strict``) arrays that do not fit, both shapes named, or (``check_values``) values that no
-            trained network has.
+            another model, (``strict``) the weights of a training of another backbone, or arrays that do not fit, both
+            shapes named, or (``check_values``) values that no trained network has.
     """
     wanted = _wanted(parts, classifier)
-    size = registry.info(name).preprocessing.size if image_size is None else as_size(image_size)
+    if image_size is not None:
+        as_size(image_size)  # before a large file is read
     module = registry.create(name, **overrides)
     checkpoint = sources.read(source)
     if prefix and checkpoint.prefix:
         raise UserError(f'{source} names a part of the file already; leave out prefix={prefix!r}, or the part after #')
+    kept = _kept(str(source), checkpoint.description, checkpoint.older_config)
+    other = None if kept is None else compatibility.of_another_backbone(kept, name, module, overrides)
+    if other and strict:
+        raise UserError(f'{source} does not fit {name}: {other}')
     arrays, apart = select(module, checkpoint.arrays, prefix or checkpoint.prefix, name, str(source))
     layout, translation = recognise(module, arrays, name, str(source))
     held = {part_of(path) for path in translation.arrays}
@@ -115,9 +150,13 @@ def load_weights(
         others = tuple(part for part in PARTS if part in held)
         hint = ', or classifier=False' if classifier else ''
         raise UserError(f'{source} holds no {absent[0]}; load what it holds with parts={others}{hint}')
+    made_for = kept.preprocessing if kept is not None else registry.info(name).preprocessing
+    size = made_for.size if image_size is None else as_size(image_size)
     expected = _expected(name, translation, wanted, (1, *size, input_channels), overrides)
     stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
     differences = compatibility.differences(checkpoint.configuration, layout, name, module, overrides)
+    if kept is not None:
+        differences += [other] if other else compatibility.kept_differences(kept, module, overrides)
     if checkpoint.configuration is not None:
         made_for = compatibility.image_size(checkpoint.configuration)
         if image_size is None and made_for not in (None, size) and hasattr(module, 'resize_parameter'):
@@ -126,8 +165,14 @@ def load_weights(
                 f'its configuration is for images of {theirs} pixels where ours are {ours} '
                 f'(pass image_size={theirs}, or image_size={ours} to have its positions resampled)'
             )
-    expects = stated or registry.preprocessing_of(name, layout)
-    report = Report(str(source), layout, expects.for_channels(input_channels), differences=tuple(differences))
+    expects = kept.preprocessing if kept is not None else stated or registry.preprocessing_of(name, layout)
+    report = Report(
+        str(source),
+        layout,
+        expects.for_channels(input_channels),
+        differences=tuple(differences),
+        description=kept,
+    )
     fitting, report = merge(expected, translation, report, lambda *args: _resize(module, size, *args))
     report = dataclasses.replace(report, dropped=(*report.dropped, *apart))
     problems = report.problems()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from backbones.preprocessing import Preprocessing
+from backbones.pretrained.description import Description
 from backbones.pretrained.keymaps.native import part_of
 from backbones.pretrained.keymaps.rules import Translation, match
 
@@ -20,7 +21,8 @@ class Report:
     Attributes:
         source: where the weights come from.
         layout: the naming that was recognised.
-        preprocessing: what these weights expect of images, from their configuration or from our table.
+        preprocessing: what these weights expect of images: what was kept with them, else from their configuration, else
+            from our table.
         matched: paths that were filled from the file.
         missing: paths that the file has nothing for.
         unexpected: keys that the layout does not know, and paths that the model has no place for.
@@ -31,6 +33,7 @@ class Report:
         misfit: ``path, shape in the file, shape in the model`` of arrays that do not fit.
         converted: ``path, what was done`` for every array that is not stored as we store it.
         differences: in what the model that the file's configuration describes differs from ours.
+        description: what a training kept with the weights; ``None`` for weights of others.
     """
 
     source: str
@@ -46,6 +49,12 @@ class Report:
     misfit: tuple[tuple[str, Shape, Shape], ...] = ()
     converted: tuple[tuple[str, str], ...] = ()
     differences: tuple[str, ...] = ()
+    description: Description | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The name of each class, in the order of the outputs; empty if they are not known."""
+        return () if self.description is None else self.description.classes
 
     def problems(self) -> list[str]:
         """What keeps the file from fitting the model, configuration and shapes first; empty if it fits."""

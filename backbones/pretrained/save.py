@@ -1,5 +1,6 @@
 """Saving weights: in our own layout, or in the one that a reference implementation loads."""
 
+import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,13 +13,19 @@ from safetensors.numpy import save_file
 from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.pretrained import keymaps
+from backbones.pretrained.description import KEY, Description
 from backbones.pretrained.keymaps.native import NATIVE, in_a_model
 from backbones.pretrained.keymaps.rules import KeyMap, export
 from backbones.pretrained.load import expected_shapes
 
 
 def save_weights(
-    path: Path | str, variables: Mapping, layout: str = NATIVE, name: str | None = None, **overrides
+    path: Path | str,
+    variables: Mapping,
+    layout: str = NATIVE,
+    name: str | None = None,
+    description: Description | None = None,
+    **overrides,
 ) -> None:
     """Write variables as safetensors.
 
@@ -29,6 +36,8 @@ def save_weights(
             implementation (``'torchvision'``, ``'timm'``, …), which loads the file with ``strict=True``.
         name: the registered backbone that the variables belong to; found by their shapes if it is not given. Our own
             layout needs none.
+        description: kept with the weights, and reported by ``load_weights`` (``Report.description``): what they were
+            trained to see, and the names of their classes.
         **overrides: options that the backbone was created with.
 
     Raises:
@@ -42,12 +51,13 @@ def save_weights(
     flat = flatten_dict({kind: tree for kind, tree in variables.items() if tree}, sep='/')
     arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
     if layout != NATIVE:
-        arrays = to_layout(arrays, layout, name or identify(arrays), overrides)
+        described = None if description is None else description.backbone
+        arrays = to_layout(arrays, layout, name or described or identify(arrays), overrides)
     partial = path.with_name(f'.{path.name}.partial')
     # Safetensors writes the memory as it is laid out and ignores the strides.
     contiguous = {key: np.asarray(array, order='C') for key, array in arrays.items()}
     with _whole_or_nothing(path, partial):
-        save_file(contiguous, partial, metadata={'format': 'pt'} if layout != NATIVE else None)
+        save_file(contiguous, partial, metadata=_metadata(layout, description))
 
 
 @contextmanager
@@ -72,6 +82,14 @@ def _whole_or_nothing(path: Path, partial: Path) -> Generator[None]:
         raise UserError(
             f'the weights cannot be written to {str(path)!r}: {reason}; make room there, or choose another place'
         ) from error
+
+
+def _metadata(layout: str, description: Description | None) -> dict[str, str] | None:
+    """What goes into the header of the file; safetensors takes text only."""
+    metadata = {} if layout == NATIVE else {'format': 'pt'}
+    if description is not None:
+        metadata[KEY] = json.dumps(description.as_json(), sort_keys=True)
+    return metadata or None
 
 
 def to_layout(

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from backbones.errors import UserError, unknown
-from backbones.pretrained.files import read_arrays, read_checkpoint
+from backbones.pretrained import description
+from backbones.pretrained.description import Description
+from backbones.pretrained.files import read_arrays, read_checkpoint, read_metadata
 from backbones.pretrained.kinds import SUFFIXES, is_weight_file
 from backbones.published import WEIGHTS
 
@@ -42,6 +44,8 @@ class Checkpoint:
         configuration: ``config.json`` of the hub's directory; ``None`` where there is none, or it is our own.
         preprocessor: ``preprocessor_config.json``, in which transformers keeps the preprocessing.
         prefix: which of the networks in it is meant; empty where the source does not say.
+        description: what a training of ours kept with the weights.
+        older_config: the config of a training by an earlier version, which kept no description.
     """
 
     source: str
@@ -49,6 +53,8 @@ class Checkpoint:
     configuration: dict[str, Any] | None = None
     preprocessor: dict[str, Any] | None = None
     prefix: str = ''
+    description: Description | None = None
+    older_config: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +130,8 @@ def read(source: str | Path) -> Checkpoint:
     """
     path, (_, prefix) = resolve(str(source)), split(str(source))
     if path.is_file():
-        return Checkpoint(str(source), _read_file(path), prefix=prefix)
-    return Checkpoint(str(source), _read_directory(path), *configurations(path), prefix=prefix)
+        return Checkpoint(str(source), _read_file(path), None, None, prefix, *kept(path))
+    return Checkpoint(str(source), _read_directory(path), *configurations(path), prefix, *kept(path))
 
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:
@@ -142,6 +148,34 @@ def _broken_link(path: Path) -> UserError:
         'the links of a cache were copied; remove the link and fetch the file again, or copy it with what it links to '
         '(cp -rL)'
     )
+
+
+def kept(path: Path) -> tuple[Description | None, dict[str, Any] | None]:
+    """What a training kept with its weights, or else its config, if an earlier version wrote it that kept nothing.
+
+    Args:
+        path: a file, a work directory, or a checkpoint.
+
+    Raises:
+        UserError: it cannot be read, or a newer version wrote it.
+    """
+    place = path if path.is_file() else _chosen(path)
+    if place is None:
+        return None, None
+    own, run = None, None
+    if place.is_dir():
+        step = place.resolve().parent
+        own = description.read(step / description.METADATA, description.KEY)
+        run = step.parent.parent if step.parent.name == 'checkpoints' else None
+    elif place.suffix == '.safetensors':
+        text = read_metadata(place).get(description.KEY)
+        own = None if text is None else description.parse(text, str(place))
+        run = place.resolve().parent if place.name == WEIGHTS_FILE else None
+    if own is None and run is not None:
+        own = description.read(run / description.FILE)
+    config = _json(run / CONFIGURATIONS[0]) if own is None and run is not None else None
+    # The configurations of hubs have other keys.
+    return own, config if config is not None and {'backbone', 'weights', 'image_size'} <= config.keys() else None
 
 
 def configurations(directory: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -166,25 +200,28 @@ def _json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _read_directory(directory: Path) -> dict[str, np.ndarray]:
-    checkpoint = _training_checkpoint(directory)
+def _chosen(directory: Path) -> Path | None:
+    """The file in a directory that is read, or the directory of a checkpoint's arrays; ``None`` if there is neither."""
     # A link counts, broken or not: what is read must not depend on which download was cut off.
     named = [directory / name for name in _IN_DIRECTORY if (directory / name).is_file() or _is_broken(directory / name)]
-    for path in (*named[:1], *(directory / name for name in (*CONFIGURATIONS, PREPROCESSOR))):
-        if _is_broken(path):
-            raise _broken_link(path)
-    if not named and checkpoint is not None:
-        return read_checkpoint(checkpoint)
+    checkpoint = None if named else _training_checkpoint(directory)
+    if named or checkpoint is not None:
+        return named[0] if named else checkpoint
     others = sorted(path for path in directory.iterdir() if is_weight_file(path))
-    if not named and len(others) != 1:
+    return others[0] if len(others) == 1 else None
+
+
+def _read_directory(directory: Path) -> dict[str, np.ndarray]:
+    path = _chosen(directory)
+    if path is None:
         raise UserError(
             f'there are no weights at {str(directory)!r}: expected one of {", ".join(_IN_DIRECTORY)}, a checkpoint of '
             f'experiments.train, or a single file ({", ".join(SUFFIXES)}); it holds {_listed(directory)}'
         )
-    path = named[0] if named else others[0]
-    if _is_broken(path):
-        raise _broken_link(path)
-    return _read_file(path)
+    for each in (path, *(directory / name for name in (*CONFIGURATIONS, PREPROCESSOR))):
+        if _is_broken(each):
+            raise _broken_link(each)
+    return read_checkpoint(path) if path.is_dir() else _read_file(path)
 
 
 def _listed(directory: Path, most: int = 8) -> str:

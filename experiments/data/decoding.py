@@ -16,7 +16,6 @@ from PIL import Image, ImageOps
 from backbones import images
 from backbones.errors import UserError
 from backbones.images import ImageReading
-from backbones.preprocessing import LETTERBOX_GREY
 from experiments.cli import display
 
 # Data sets of up to this many bytes are decoded once and kept; larger ones are decoded on every access.
@@ -35,13 +34,7 @@ def fit_to_square(image: Image.Image, size: int, fit: str = 'crop') -> UInt8[np.
     Args:
         fit: ``'crop'`` (the centre), ``'squash'`` or ``'letterbox'`` (grey borders), as in ``Preprocessing``.
     """
-    image = ImageOps.exif_transpose(image).convert('RGB')
-    square, method = (size, size), Image.Resampling.BICUBIC
-    if fit == 'squash':
-        return np.asarray(image.resize(square, method))
-    if fit == 'letterbox':
-        return np.asarray(ImageOps.pad(image, square, method, color=(LETTERBOX_GREY,) * 3))
-    return np.asarray(ImageOps.fit(image, square, method))
+    return images.to_stored(ImageOps.exif_transpose(image), size, fit)
 
 
 class KnownFile(NamedTuple):
@@ -96,7 +89,8 @@ class FileReader:
     def __call__(self, index: int) -> UInt8[np.ndarray, 'height width 3']:
         """Read one image."""
         image = images.decode(self._files[index].content(), self._reading)
-        return np.asarray(image) if self._side is None else fit_to_square(image, self._side, self._fit)
+        # Upright already: the tag of the camera would turn it again.
+        return np.asarray(image) if self._side is None else images.to_stored(image, self._side, self._fit)
 
 
 def fits_in_memory(shape: tuple[int, ...]) -> bool:

@@ -11,15 +11,18 @@ def input_preprocessing(backbone: str, weights: str, image_size: int, fit: str =
     Args:
         backbone: a registered name.
         weights: their source; for ``'random'`` or none, the preprocessing of the backbone's published weights is used.
-        image_size: side of the model's input in pixels; 0: what the preprocessing says.
+            For a run of ours, it is the run's: its mean, std and interpolation; how the run stored its images does not
+            matter, since those of this experiment are stored already.
+        image_size: side of the model's input in pixels; 0: what the preprocessing says, for a run of ours the size that
+            it was trained at.
         fit: how a non-square image becomes the input: ``'crop'``, ``'squash'`` or ``'letterbox'``.
 
     Raises:
-        UserError: no such backbone, weights or fit.
+        UserError: no such backbone, weights or fit, or weights of a run of another backbone.
     """
     backbones.info(backbone)  # checks the name first
     expected = backbones.preprocess(backbone if weights in ('', 'random') else weights, backbone)
-    return expected.replace(size=image_size or None, crop=1.0, fit=fit)
+    return expected.for_stored_images().replace(size=image_size or None, crop=1.0, fit=fit)
 
 
 def in_words(preprocessing: Preprocessing, dataset: Dataset) -> str:

@@ -37,8 +37,13 @@ def variables_digest(variables: Mapping) -> str:
 
 
 def preprocessing_document(preprocessing: Preprocessing) -> dict[str, Any]:
-    """All constants of the preprocessing."""
-    return json.loads(json.dumps(dataclasses.asdict(preprocessing)))
+    """All constants of the preprocessing; what later versions added is left out where it changes nothing."""
+    document = {
+        field.name: getattr(preprocessing, field.name)
+        for field in dataclasses.fields(preprocessing)
+        if getattr(preprocessing, field.name) != field.default
+    }
+    return json.loads(json.dumps(document, default=dataclasses.asdict))
 
 
 def module_document(module: nn.Module) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 A checkpoint is a directory named by its step. It appears under that name only once all of it is on disk::
 
     <step>/default/         the arrays, a tree of orbax
-    <step>/metadata.json    what else training needs (position in the data, sums over the epoch, ...)
+    <step>/metadata.json    what else training needs (position in the data, sums over the epoch, ...), and what the
+                            run keeps with its weights (``backbones.pretrained.description``)
     <step>/checksums.json   size and SHA-256 of every file above
 
 Names with a suffix are not checkpoints: ``<step>.unfinished`` is being written or deleted, ``<step>.replaced`` is being
@@ -30,10 +31,10 @@ from orbax.checkpoint.options import AsyncOptions
 
 from backbones.errors import UserError
 from backbones.pretrained.checksums import find_damage, flush, write_checksums
+from backbones.pretrained.description import KEY, METADATA, Description
 from experiments.training import orbax_storage
 
 STATE = 'default'
-METADATA = 'metadata.json'
 
 T = TypeVar('T')
 
@@ -70,9 +71,17 @@ class Checkpoints:
         directory: where the checkpoints are; created by the first save.
         keep: how many of the newest checkpoints to keep; never fewer than 2, so that there is one to fall back to.
         keep_best: whether to keep the checkpoint with the highest score as well (the first one, in case of a tie).
+        weights_description: what the run keeps with its weights, for process 0.
     """
 
-    def __init__(self, directory: Path, keep: int = 2, keep_best: bool = False):
+    def __init__(
+        self,
+        directory: Path,
+        keep: int = 2,
+        keep_best: bool = False,
+        weights_description: Description | None = None,
+    ):
+        self._kept = {} if weights_description is None else {KEY: weights_description.as_json()}
         self._directory = directory.resolve()
         self._keep = max(keep, 2)
         self._keep_best = keep_best
@@ -140,7 +149,7 @@ class Checkpoints:
         self._settle()
         step = int(step)
         score = None if score is None else float(score)
-        self._description = json.dumps({'step': step, 'score': score, 'metadata': metadata}, indent=1)
+        self._description = json.dumps({'step': step, 'score': score, 'metadata': metadata, **self._kept}, indent=1)
         self._failure = None
         orbax_storage.check_storable(state)
         state = jax.tree.map(orbax_storage.storable, state)

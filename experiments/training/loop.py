@@ -17,6 +17,7 @@ import ml_collections
 from backbones.errors import UserError
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
+from backbones.pretrained import description
 from experiments.cli import atomic_files
 from experiments.cli.exit_status import Preempted
 from experiments.data import pipeline
@@ -28,6 +29,7 @@ from experiments.training.monitor import EVENTS, Monitor
 from experiments.training.preemption import Interruption
 from experiments.training.profiling import Profile
 from experiments.training.progress import Progress
+from experiments.training.run_description import describe
 from experiments.training.session import Session
 from experiments.training.state import TrainState
 
@@ -78,7 +80,8 @@ def run(
     """Train to the end, starting from the newest intact checkpoint in the session's directory if there is one.
 
     Writes ``metrics.jsonl`` (one row per evaluation: training and validation metrics), ``parameters.json`` (which
-    parameters train), ``events.jsonl`` (what happened to the run) and ``checkpoints/``.
+    parameters train), ``description.json`` (what whoever uses the weights needs), ``events.jsonl`` (what happened to
+    the run) and ``checkpoints/``.
 
     Args:
         session: config, data and devices.
@@ -100,8 +103,11 @@ def run(
     with contextlib.ExitStack() as contexts:
         interruption = interruption or contexts.enter_context(Interruption())
         contexts.enter_context(interruption.deferred())
+        kept = None
+        if session.is_main_process:
+            kept = describe(config, session.dataset, session.programs.model, session.programs.task.preprocessing)
         checkpoints = contexts.enter_context(
-            Checkpoints(directory / 'checkpoints', config.keep_checkpoints, session.keeps_best)
+            Checkpoints(directory / 'checkpoints', config.keep_checkpoints, session.keeps_best, kept)
         )
         progress = Progress()
         contexts.enter_context(
@@ -109,6 +115,8 @@ def run(
                 lambda: f'the run had finished step {progress.step:,}, {_last_good(checkpoints)}'
             )
         )
+        if kept is not None:
+            atomic_files.write_json(directory / description.FILE, kept.as_json())
         restored = checkpoints.restore_latest(abstract)
         progress = Progress.from_metadata(restored.metadata) if restored else Progress()
         monitor = contexts.enter_context(

@@ -153,6 +153,17 @@ class TestRun:
         assert 'vit_micro' in capsys.readouterr().out
         assert all((tmp_path / name).stat().st_size > 100 for name in report.FILES)
 
+    def test_its_trainings_keep_what_whoever_loads_them_needs(self, all_regimes):
+        dataset = make_dataset('digits')
+        trained = sorted((all_regimes / 'trainings').glob('*/0.001'))
+        assert len(trained) == len(ALL_REGIMES.seeds)
+        for directory in trained:
+            _, report = backbones.load_weights('vit_micro', directory, classifier=True)
+            assert report.classes == dataset.classes
+            assert report.preprocessing == backbones.preprocess('vit_micro').replace(size=16, crop=1.0)
+            assert report.description.head['regime'] == 'scratch'
+            assert report.description.data == {'name': 'digits', 'fingerprint': dataset.fingerprint()}
+
     def test_same_config_and_seed_give_identical_metrics(self, all_regimes, tmp_path):
         """A cell of each regime."""
         config = make_config(backbones=('vit_micro@random',), regimes=ALL_REGIMES.regimes, fractions=(1.0,), seeds=(0,))

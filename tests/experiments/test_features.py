@@ -17,6 +17,7 @@ from tiny import lazy, make_config, make_dataset
 import backbones
 from backbones import UserError, registry
 from backbones.cost import count_flops
+from backbones.images import ImageReading
 from experiments.ablation import cells
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files
@@ -307,6 +308,19 @@ class TestUnreadable:
 
 
 class TestIdentity:
+    def test_the_document_of_a_preprocessing_is_as_earlier_versions_wrote_it(self):
+        prepare = backbones.preprocess('resnet_micro')
+        document = {
+            'mean': [0.5] * 3, 'std': [0.25] * 3, 'size': [32, 32], 'crop': 1.0, 'interpolation': 'bilinear',
+            'fit': 'crop',
+        }  # fmt: skip
+        assert identity.preprocessing_document(prepare) == document
+        stored = prepare.replace(stored_size=256, reading=ImageReading((0.0, 4095.0)))
+        assert identity.preprocessing_document(stored) == {
+            **document, 'stored_size': [256, 256],
+            'reading': {'grey_range': [0.0, 4095.0], 'background': [255, 255, 255]},
+        }  # fmt: skip
+
     def digest(self, tmp_path, name='records', **broken):
         (tmp_path / name).mkdir()
         write_array_record_dataset(tmp_path / name, broken.get('broken'))

@@ -1,0 +1,36 @@
+"""What a run keeps with its weights: in its work directory, in every checkpoint, and in ``weights.safetensors``."""
+
+import dataclasses
+
+import ml_collections
+
+from backbones.model import Model
+from backbones.preprocessing import Preprocessing
+from backbones.pretrained.description import Description
+from experiments.data.dataset import Dataset
+
+# The values of a config that say how the head was made.
+_OF_THE_HEAD = ('regime', 'weights', 'lora_alpha', 'fraction', 'seed')
+
+
+def describe(
+    config: ml_collections.ConfigDict, dataset: Dataset, model: Model, preprocessing: Preprocessing
+) -> Description:
+    """Describe a run's weights.
+
+    Args:
+        config: the run's config.
+        dataset: its data set.
+        model: its model.
+        preprocessing: from stored images to the model's input. In the description it begins with the files, which the
+            data set has read and stored.
+    """
+    return Description(
+        backbone=config.backbone,
+        preprocessing=dataclasses.replace(preprocessing, stored_size=dataset.stored_size, reading=dataset.reading),
+        options={} if config.dtype == 'float32' else {'dtype': config.dtype},
+        task=config.task,
+        classes=tuple(dataset.classes),
+        data={'name': dataset.name, 'fingerprint': dataset.fingerprint()},
+        head={'module': type(model.head).__name__, **{key: config[key] for key in _OF_THE_HEAD}},
+    )
