@@ -21,7 +21,7 @@ from experiments.results import rows, scores
 from experiments.results.axes import RANDOM, Cell, Variant
 from experiments.results.rows import Row
 from experiments.training import distributed, introduction, loop
-from experiments.training.config import FREE_KEYS, default_config
+from experiments.training.config import FREE_KEYS, KEYS, default_config
 from experiments.training.evaluation import Evaluation
 from experiments.training.preemption import Interruption
 from experiments.training.session import Session
@@ -29,7 +29,7 @@ from experiments.training.session import Session
 
 def main(argv: list[str] | None) -> None:
     """Train, evaluate once on the test split, and write weights and results."""
-    arguments = command_line.parser(__doc__)
+    arguments = command_line.parser(__doc__, keys=KEYS)
     command_line.add_data_directory(arguments)
     arguments.add_argument(
         '--dry_run', action='store_true', help='build everything, take one step, print the tables and write nothing'

@@ -1,7 +1,7 @@
 """A name that orbax takes as it is, for a directory whose own name it would take for something else.
 
-Orbax looks for files with ``glob``, and so takes ``[1]`` in a path for a pattern; tensorstore below it takes a backslash
-for a slash, ``gs:`` for a bucket, and refuses names that are not UTF-8.
+Orbax looks for files with ``glob``, and so takes ``[1]`` in a path for a pattern; tensorstore below it takes a
+backslash for a slash, ``gs:`` for a bucket, and refuses names that are not UTF-8.
 """
 
 import contextlib

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from backbones.errors import unknown
+from backbones.errors import UserError, unknown
 from experiments.data import embedded, folder, tfds
 from experiments.data.dataset import Dataset
 
@@ -41,9 +41,12 @@ def load(
         fit: how they become square: ``'crop'``, ``'squash'`` or ``'letterbox'``.
 
     Raises:
-        UserError: no such data set (the nearest names are suggested), or too much of it cannot be read.
+        UserError: no such data set (the nearest names are suggested), too much of it cannot be read, or ``stored_size``
+            is not positive.
     """
     check_name(name)
+    if stored_size < 1:
+        raise UserError(f'stored_size must be a positive number of pixels, not {stored_size}')
     if name in EMBEDDED:
         return EMBEDDED[name]()
     kind, _, rest = name.partition(':')

@@ -31,7 +31,7 @@ _CHUNK = 4096
 
 def default_directory() -> Path:
     """The directory that TFDS uses by default."""
-    return Path(os.environ.get('TFDS_DATA_DIR') or Path.home() / 'tensorflow_datasets')
+    return Path(os.environ.get('TFDS_DATA_DIR') or Path.home() / 'tensorflow_datasets').expanduser()
 
 
 def load(name: str, directory: Path, image_size: int, bad_files_limit: int, fit: str = 'crop') -> Dataset:
