@@ -8,7 +8,6 @@ When asked to stop (SIGTERM), it exits with status 75, and the same command cont
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import ml_collections
 
@@ -27,11 +26,11 @@ from experiments.training.preemption import Interruption
 
 def main(argv: list[str] | None) -> None:
     """Plan, run, report."""
-    arguments = command_line.parser(__doc__)
+    arguments = command_line.parser(__doc__, keys=cells.KEYS)
     command_line.add_data_directory(arguments)
     arguments.add_argument(
         '--cache_dir',
-        type=Path,
+        type=command_line.path,
         help=f'feature store shared by all runs (default: {CACHE_VARIABLE}, or {default_directory()})',
     )
     arguments.add_argument(

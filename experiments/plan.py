@@ -7,7 +7,6 @@ no weights, and with --classes and --stored_size no data.
 import dataclasses
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import ml_collections
 from rich.console import Console
@@ -18,13 +17,14 @@ from experiments.data import account, loading
 from experiments.data.options import ReadingOptions
 from experiments.planning import absent_devices, ahead_of_time, program_costs
 from experiments.training import mesh
+from experiments.training.config import KEYS
 from experiments.training.mesh import DeviceMesh
 from experiments.training.programs import Programs
 
 
 def main(argv: list[str] | None) -> None:
     """Compile every phase and print a table for each."""
-    arguments = command_line.parser(__doc__, workdir=False)
+    arguments = command_line.parser(__doc__, workdir=False, keys=KEYS)
     command_line.add_data_directory(arguments)
     arguments.add_argument(
         '--topology',
@@ -43,7 +43,7 @@ def main(argv: list[str] | None) -> None:
         '--find_batch', '--find-batch', action='store_true', help='search for the largest batch per device that fits'
     )
     arguments.add_argument('--memory_gib', type=float, help='memory of a device, if it is unknown or should be less')
-    arguments.add_argument('--json', type=Path, metavar='FILE', help='also write the numbers to this file')
+    arguments.add_argument('--json', type=command_line.path, metavar='FILE', help='also write the numbers to this file')
     options, config = command_line.parse(arguments, argv)
     for name in ('classes', 'batch_per_device', 'memory_gib'):
         value = getattr(options, name)

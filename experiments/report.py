@@ -50,11 +50,13 @@ def main(argv: list[str] | None) -> None:
         '--workdir',
         required=True,
         action='append',
-        type=Path,
+        type=command_line.path,
         help='work directory of experiments.ablate or experiments.train; repeat it to make one table of several',
     )
     arguments.add_argument(
-        '--output', type=Path, help='directory for the files (default: the work directory, if there is only one)'
+        '--output',
+        type=command_line.path,
+        help='directory for the files (default: the work directory, if there is only one)',
     )
     options = arguments.parse_args(argv)
     if options.output is None and len(set(options.workdir)) > 1:

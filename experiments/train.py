@@ -23,7 +23,7 @@ from experiments.results import rows, scores
 from experiments.results.axes import RANDOM, Cell, Variant
 from experiments.results.rows import Row
 from experiments.training import distributed, introduction, loop
-from experiments.training.config import FREE_KEYS, default_config
+from experiments.training.config import FREE_KEYS, KEYS, default_config
 from experiments.training.evaluation import Evaluation
 from experiments.training.preemption import Interruption
 from experiments.training.run_description import describe
@@ -34,7 +34,7 @@ _FINISHED = 'the training is finished and saved, and the same command writes the
 
 def main(argv: list[str] | None) -> None:
     """Train, evaluate once on the test split, and write weights and results."""
-    arguments = command_line.parser(__doc__)
+    arguments = command_line.parser(__doc__, keys=KEYS)
     command_line.add_data_directory(arguments)
     command_line.add_accept_changed_data(arguments)
     arguments.add_argument(

@@ -17,6 +17,7 @@ from backbones.errors import UserError, unknown
 from backbones.pretrained import description
 from backbones.pretrained.checksums import CHECKSUMS, find_damage
 from backbones.pretrained.kinds import SUFFIXES, kind_of
+from backbones.pretrained.plain_paths import plain
 from backbones.pretrained.torch_file import read_torch_file
 
 # Safetensors' own numpy reader does not know bfloat16, in which many files are published.
@@ -127,11 +128,13 @@ def read_checkpoint(directory: Path) -> dict[str, np.ndarray]:
     if (step / CHECKSUMS).is_file() and (damage := find_damage(step)):
         raise UserError(f'{step}/{damage}; name another checkpoint, or put the file back from a copy')
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(directory.resolve()).item_metadata.tree
+        with ocp.PyTreeCheckpointer() as checkpointer, plain(directory.resolve()) as stored:
+            tree = checkpointer.metadata(stored).item_metadata.tree
             # Into numpy: the devices that held the arrays may not exist here.
             arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            state = checkpointer.restore(directory.resolve(), restore_args=arguments)
+            state = checkpointer.restore(stored, restore_args=arguments)
+    except UserError:
+        raise
     # Orbax raises whatever the storage below it raises.
     except Exception as error:
         raise UserError(f'{directory} is damaged or not a checkpoint: {error}') from None

@@ -2,59 +2,111 @@
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 
 import ml_collections
 
 import backbones
 from backbones.errors import UserError, unknown
 from experiments import probes
-from experiments.data import loading
+from experiments.data import loading, options
 from experiments.data.options import ReadingOptions
 from experiments.features import taps
 from experiments.probes import knn, linear, ridge
 from experiments.results.axes import PIXELS, RANDOM, Cell, Variant
 from experiments.training import regimes
-from experiments.training.config import Check, not_negative, positive, seed
-from experiments.training.config import default_config as default_training_config
+from experiments.training.config import KEYS as TRAINING_KEYS
+from experiments.training.config import ConfigKey, not_negative, positive, seed, with_defaults
 
-__all__ = ['FROZEN_REGIMES', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'default_config', 'parse_variant', 'plan']
+__all__ = ['FROZEN_REGIMES', 'KEYS', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'default_config', 'parse_variant', 'plan']
 
 # These fit a head on features that are computed once; all other regimes train with the backbone in the loop.
 FROZEN_REGIMES = tuple(probes.TABLE)
 
 
-# The axes, heads and trainings have checks of their own.
-_CHECKS: dict[str, Check] = {
-    'image_size': not_negative,
-    'batch_size': positive,
-    'calibration_images': positive,
-    'training_extra_learning_rates': not_negative,
-}
+# Keys of a training that mean nothing in an ablation's config.
+_SET_BY_CELL = (
+    'dataset', 'backbone', 'weights', 'regime', 'fraction', 'seed', 'learning_rate', 'image_size', *options.KEYS,
+)  # fmt: skip
+
+
+def _of_training(key: str, row: ConfigKey) -> ConfigKey:
+    note = '; not read here: each cell sets it' if key in _SET_BY_CELL else ''
+    return dataclasses.replace(row, meaning=row.meaning + note)
+
+
+def _of_head(name: str, defaults: ml_collections.ConfigDict, **meanings: str) -> dict[str, ConfigKey]:
+    return {f'{name}.{key}': ConfigKey(defaults[key], meaning) for key, meaning in meanings.items()}
+
+
+# Every value that an ablation reads. The axes, heads and trainings have checks of their own.
+KEYS: Mapping[str, ConfigKey] = {
+    # The axes.
+    'backbones': ConfigKey(
+        ('resnet_micro', 'vit_micro', PIXELS),
+        "NAME@WEIGHTS: a source as load_weights takes it, or 'random'; NAME alone: its published weights; or 'pixels'",
+    ),
+    'datasets': ConfigKey(('mnist5k',), 'names as experiments.data.loading takes them'),
+    'regimes': ConfigKey(
+        ('linear', 'knn'),
+        'heads on stored features (linear, ridge, knn), or regimes that train the backbone, as for training.regime',
+    ),
+    'fractions': ConfigKey((1.0,), 'shares of the training labels; those of one seed are nested'),
+    'seeds': ConfigKey((0, 1, 2), 'each draws labels, the order of batches, and random weights'),
+    # What all cells share.
+    'image_size': ConfigKey(
+        0, "side of every model's input in pixels; 0: as the weights' preprocessing says", not_negative
+    ),
+    'batch_size': ConfigKey(32, 'images per step of the frozen passes', positive),
+    'calibration_images': ConfigKey(512, 'training images for the BatchNorm statistics of random weights', positive),
+    'tap': ConfigKey(
+        'pooled', 'which features the heads see: pooled, stages, and of a ViT class_token or mean_tokens'
+    ),
+    # How data sets are read.
+    **{key: TRAINING_KEYS[key] for key in options.KEYS},
+    # Heads.
+    **_of_head(
+        'linear',
+        linear.default_config(),
+        solver="or 'adamw'",
+        smallest_c="lbfgs: smallest of scikit-learn's C, which are evenly spaced on a logarithmic scale",
+        largest_c='lbfgs: largest C',
+        values_of_c='lbfgs: how many',
+        patience_decades='lbfgs: stop after this many decades of C without a better validation score or loss',
+        tolerance='lbfgs: of the gradient norm, relative to that at zero; less for separable classes',
+        iterations='lbfgs: limit for each C',
+        learning_rates='adamw: learning rates to select from',
+        weight_decays='adamw: weight decays to select from',
+        steps='adamw: steps',
+        batch_size='adamw: examples per step',
+    ),
+    **_of_head(
+        'ridge',
+        ridge.default_config(),
+        smallest_penalty='smallest penalty, relative to the mean eigenvalue',
+        largest_penalty='largest penalty',
+        penalties='how many, evenly spaced on a logarithmic scale',
+    ),
+    **_of_head(
+        'knn',
+        knn.default_config(),
+        neighbours='numbers of neighbours to select from; those larger than a subset are left out',
+        temperature='similarities are divided by it before they vote',
+    ),
+    # Regimes that train the backbone.
+    'training_learning_rates': ConfigKey(
+        (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), 'learning rates to select from on validation'
+    ),
+    'training_extra_learning_rates': ConfigKey(
+        4, 'at most so many more, beyond the lowest or the highest while that is the best', not_negative
+    ),
+    **{f'training.{key}': _of_training(key, row) for key, row in TRAINING_KEYS.items()},
+}  # fmt: skip
 
 
 def default_config() -> ml_collections.ConfigDict:
     """The default of every value that an ablation reads; config files change some of them."""
-    config = ml_collections.ConfigDict()
-    # NAME@WEIGHTS: a source as load_weights takes it, or 'random'; NAME alone: its published weights; or 'pixels'.
-    config.backbones = ('resnet_micro', 'vit_micro', PIXELS)
-    config.datasets = ('mnist5k',)
-    config.regimes = ('linear', 'knn')
-    config.fractions = (1.0,)
-    config.seeds = (0, 1, 2)
-    config.image_size = 0  # side of every model's input in pixels; 0: as the weights' preprocessing says
-    config.batch_size = 32  # of the frozen passes
-    config.calibration_images = 512  # training images for the BatchNorm statistics of random weights
-    config.tap = 'pooled'  # which features the heads on frozen backbones see: experiments.features.taps
-    # How data sets are read: experiments.data.options.
-    for field in dataclasses.fields(ReadingOptions):
-        config[field.name] = field.default
-    config.linear = linear.default_config()
-    config.ridge = ridge.default_config()
-    config.knn = knn.default_config()
-    config.training = default_training_config()  # for regimes that train the backbone
-    config.training_learning_rates = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
-    config.training_extra_learning_rates = 4  # at most, beyond the lowest or the highest while that is the best
-    return config
+    return with_defaults(KEYS)
 
 
 def parse_variant(text: str) -> Variant:
@@ -87,8 +139,9 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     Raises:
         UserError: an unknown name or a value out of range on one of the axes.
     """
-    for key, check in _CHECKS.items():
-        check(key, config[key])
+    for key, row in KEYS.items():
+        if '.' not in key:
+            row.check(key, config[key])
     ReadingOptions.of(config)
     for count in config.knn.neighbours:
         positive('knn.neighbours', count)

@@ -5,37 +5,81 @@ Bad input ends in one line on standard error and exit status 2; whatever was com
 
 import argparse
 import ast
-import inspect
-import runpy
+import io
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ml_collections
 
 from backbones.errors import UserError, unknown
-from experiments.cli import compiler_flags
+from experiments.cli import compiler_flags, config_help, platforms
+from experiments.cli.config_files import load as load_config
+from experiments.cli.config_help import Described
 from experiments.cli.exit_status import EXIT_STATUS, Preempted
+
+__all__ = [
+    'add_data_directory', 'add_processes', 'load_config', 'override', 'parse', 'parser', 'path', 'run',
+]  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all others are; ``--help`` shows the usage."""
+    """A parser whose errors are one line, as all others are; ``--help`` shows the usage, and the keys of the config.
+
+    Attributes:
+        keys: every key of a command's config; none for a command without one.
+    """
+
+    keys: Mapping[str, Described] = {}
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f'error: {message} (see --help)\n')
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; if help is asked for, whatever else is missing, print it with the keys, and exit."""
+        words = sys.argv[1:] if args is None else list(args)
+        if self.keys and {'-h', '--help'} & {*words}:
+            spec = config_help.spec(words)
+            print(f'{self.format_help()}\n{config_help.listing(self.keys, spec, load_config(spec) if spec else None)}')
+            self.exit()
+        return super().parse_known_args(args, namespace)
 
-def parser(description: str, config: bool = True, workdir: bool = True) -> argparse.ArgumentParser:
-    """A parser with the arguments that all commands take."""
+
+def path(text: str) -> Path:
+    """A path as an argument: ``~`` stands for the home directory, also after ``=``, where a shell leaves it alone."""
+    if not text:
+        raise argparse.ArgumentTypeError('a path is empty')
+    expanded = os.path.expanduser(text)  # noqa: PTH111 Path would take ./~ for ~
+    if expanded.startswith('~'):
+        raise argparse.ArgumentTypeError(f'there is no home directory {text.split("/")[0]!r}; say ./{text}')
+    return Path(expanded)
+
+
+def parser(
+    description: str, config: bool = True, workdir: bool = True, keys: Mapping[str, Described] | None = None
+) -> argparse.ArgumentParser:
+    """A parser with the arguments that all commands take.
+
+    Args:
+        description: the command's docstring.
+        config: whether it takes ``--config``.
+        workdir: whether it takes ``--workdir``.
+        keys: every key of its config, for ``--help`` and to check the config.
+    """
     result = _Parser(
-        description=description,
+        description=config_help.wrapped(description),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        epilog='Any value of the config can be changed on the command line: --config.seed=1 --config.epochs=3'
+        epilog=config_help.wrapped(
+            'Any value of the config can be changed on the command line: --config.KEY=VALUE. A key that takes several '
+            "values takes a tuple: --config.KEY='(1, 2)'."
+        )
         if config
         else None,
     )
+    result.keys = keys or {}
     if config:
         result.add_argument(
             '--config',
@@ -44,7 +88,7 @@ def parser(description: str, config: bool = True, workdir: bool = True) -> argpa
             help='a config file, with arguments for its get_config() after a colon',
         )
     if workdir:
-        result.add_argument('--workdir', required=True, type=Path, help='directory for everything that this run writes')
+        result.add_argument('--workdir', required=True, type=path, help='directory for everything that this run writes')
     return result
 
 
@@ -52,7 +96,7 @@ def add_data_directory(arguments: argparse.ArgumentParser) -> None:
     """Add ``--data_dir``, for commands that read data sets."""
     arguments.add_argument(
         '--data_dir',
-        type=Path,
+        type=path,
         help='directory of prepared TFDS data sets (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)',
     )
 
@@ -85,7 +129,7 @@ def parse(
     """Parse the command line and load the config with its overrides.
 
     Raises:
-        UserError: the config cannot be loaded, or an override names an unknown key or has the wrong type.
+        UserError: the config cannot be loaded, it or an override names an unknown key, or a value has the wrong type.
     """
     options, rest = arguments.parse_known_args(argv)
     overrides = []
@@ -100,59 +144,29 @@ def parse(
             value = rest.pop(0)
         overrides.append((key, value))
     config = load_config(options.config)
+    _complete(config, options.config, getattr(arguments, 'keys', {}))
     for key, value in overrides:
         override(config, key, value)
     return options, config
 
 
-def load_config(spec: str) -> ml_collections.ConfigDict:
-    """Call the ``get_config`` of a Python file with arguments: ``FILE`` or ``FILE:name=value,name=value``.
-
-    A piece without ``=`` continues the value before it, so ``backbones=resnet50,vit_small_patch16`` is one argument.
-    An argument that ``get_config`` annotates with ``int``, ``float`` or ``bool`` is converted.
-
-    Raises:
-        UserError: no such file, no ``get_config`` in it, or an argument that it does not take or that has another type.
-    """
-    file, _, text = spec.partition(':')
-    path = Path(file)
-    if not path.is_file():
-        near = [str(each) for each in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
-        raise unknown('config file', file, near) if near else UserError(f'there is no config file {file!r}')
-    get_config = runpy.run_path(str(path)).get('get_config')
-    if get_config is None:
-        raise UserError(f'the config file {file!r} defines no get_config()')
-    known = inspect.signature(get_config, eval_str=True).parameters
-    arguments: dict[str, str] = {}
-    name = None
-    for piece in text.split(',') if text else []:
-        before, equals, value = piece.partition('=')
-        if equals:
-            name = before
-            if name not in known:
-                raise unknown(f'argument of {file}', name, known)
-            arguments[name] = value
-        elif name is None:
-            raise UserError(f'arguments of a config file have the form name=value, not {piece!r}')
-        else:
-            arguments[name] += f',{piece}'
-    missing = [
-        name for name, each in known.items() if each.default is inspect.Parameter.empty and name not in arguments
-    ]
-    if missing:
-        raise UserError(f'{file} needs the argument {missing[0]!r}: --config {file}:{missing[0]}=…')
-    return get_config(**{name: _typed(name, text, known[name].annotation) for name, text in arguments.items()})
-
-
-def _typed(name: str, text: str, kind: type) -> object:
-    """Convert an argument to its annotated type; without one it stays text."""
-    try:
-        if kind is bool:
-            return {'true': True, 'false': False}[text.lower()]
-        return kind(text) if kind in (int, float) else text
-    except (ValueError, KeyError):
-        expected = 'true or false' if kind is bool else f'a value of type {kind.__name__}'
-        raise UserError(f'the argument {name!r} of the config file takes {expected}, not {text!r}') from None
+def _complete(config: ml_collections.ConfigDict, spec: str, known: Mapping[str, Described]) -> None:
+    """Give the keys that a config file leaves out their defaults, and refuse those that nothing reads."""
+    if not known:
+        return
+    present = _keys(config)
+    strange = [key for key in present if key not in known]
+    if strange:
+        raise UserError(f'{unknown("config key", strange[0], known)} (it is set by {spec})')
+    with config.unlocked():
+        for key in known.keys() - set(present):
+            *parents, last = key.split('.')
+            node = config
+            for parent in parents:
+                if not isinstance(node.get(parent), ml_collections.ConfigDict):
+                    node[parent] = ml_collections.ConfigDict()
+                node = node[parent]
+            node[last] = known[key].default
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
@@ -178,6 +192,13 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             value = text
+    if isinstance(present, tuple) and type(value) is int and {type(item) for item in present} == {int}:
+        counted = last == 'seeds' and 1 < value < 10
+        several = f", or --config.{key}='{tuple(range(value))}' for {value}" if counted else ''
+        raise UserError(
+            f'config key {key!r} takes a tuple, and {text} may be meant as a value or as a number of values: say '
+            f"--config.{key}='({value},)' for the one value {value}{several}"
+        )
     try:
         if isinstance(present, tuple):
             value = _tuple_like(present, value, text)
@@ -217,6 +238,8 @@ def _keys(config: ml_collections.ConfigDict, prefix: str = '') -> list[str]:
 def run(main: Callable[[list[str] | None], None]) -> None:
     """Call a command's ``main`` and turn its outcome into an exit status."""
     compiler_flags.configure()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # as standard error: a path need not be UTF-8
     try:
         main(None)
     except UserError as error:
@@ -225,6 +248,12 @@ def run(main: Callable[[list[str] | None], None]) -> None:
     except Preempted as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(EXIT_STATUS)
+    except (RuntimeError, AssertionError) as error:
+        told = platforms.unusable(error)
+        if told is None:
+            raise
+        print(f'error: {told}', file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted; the same command continues from what is finished', file=sys.stderr)
         sys.exit(130)

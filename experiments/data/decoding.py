@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import PIL
 from jaxtyping import Int, UInt8
-from PIL import Image, ImageOps
 
 from backbones import images
 from backbones.errors import UserError
@@ -26,15 +25,6 @@ _AT_ONCE = 512
 def worker_count() -> int:
     """One decoding thread per core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
-def fit_to_square(image: Image.Image, size: int, fit: str = 'crop') -> UInt8[np.ndarray, 'size size 3']:
-    """Convert to RGB and to a square (bicubic); a camera's orientation tag is applied.
-
-    Args:
-        fit: ``'crop'`` (the centre), ``'squash'`` or ``'letterbox'`` (grey borders), as in ``Preprocessing``.
-    """
-    return images.to_stored(ImageOps.exif_transpose(image), size, fit)
 
 
 class KnownFile(NamedTuple):

@@ -36,7 +36,8 @@ def load(name: str, data_directory: Path | None = None, options: ReadingOptions 
         **values: or some of the options by name.
 
     Raises:
-        UserError: no such data set (the nearest names are suggested), or too much of it cannot be read.
+        UserError: no such data set (the nearest names are suggested), too much of it cannot be read, or ``stored_size``
+            is not positive.
     """
     check_name(name)
     options = options or ReadingOptions(**values)

@@ -23,7 +23,7 @@ from backbones.errors import UserError
 from experiments.data import unreadable
 from experiments.data.dataset import Dataset, Images
 from experiments.data.decoding import worker_count
-from experiments.data.sampling import Sampler
+from experiments.data.sampling import Sampler, check_seed
 
 Transform = Callable[[np.random.Generator, UInt8[np.ndarray, 'h w c']], UInt8[np.ndarray, 'h w c']]
 
@@ -234,8 +234,7 @@ def training_batches(
     """
     if not 0 <= first_step <= last_step:
         raise UserError(f'the first step must lie between 0 and the last, {last_step}, not {first_step}')
-    if seed < 0:
-        raise UserError(f'a seed must not be negative, and {seed} is')
+    check_seed(seed)
     plan = _TrainingPlan(sampler, first_step, last_step, rows)
     return _batches(dataset, plan, transform, seed, _Reading(threads, processes, prefetch, bad_files_limit))
 

@@ -34,6 +34,16 @@ def _balanced(
 SAMPLERS: dict[str, Order] = {'shuffle': _shuffle, 'balanced': _balanced}
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a number that cannot seed the generators of the order and of the labels.
+
+    Raises:
+        UserError: it is negative, or 2**63 or more.
+    """
+    if not 0 <= seed < 2**63:
+        raise UserError(f'a seed must be a whole number between 0 and {2**63 - 1}, not {seed}')
+
+
 class Sampler:
     """Random access to the examples of every step.
 
@@ -42,7 +52,7 @@ class Sampler:
 
     Args:
         kind: a name in ``SAMPLERS``.
-        seed: not negative.
+        seed: see ``check_seed``.
         indices: the examples to sample from.
         labels: labels of all examples of the data set.
         batch_size: examples per step.
@@ -51,7 +61,7 @@ class Sampler:
         steps_per_epoch: ``len(indices) // batch_size``, for all kinds.
 
     Raises:
-        UserError: unknown kind, negative seed, or a batch size that is not positive or larger than the number of
+        UserError: unknown kind, no such seed, or a batch size that is not positive or larger than the number of
             examples.
     """
 
@@ -65,8 +75,7 @@ class Sampler:
     ):
         if kind not in SAMPLERS:
             raise unknown('sampler', kind, SAMPLERS)
-        if seed < 0:
-            raise UserError(f'a seed must not be negative, and {seed} is')
+        check_seed(seed)
         if not 0 < batch_size <= len(indices):
             raise UserError(
                 f'batch_size must lie between 1 and the number of examples, {len(indices)}, not {batch_size}'

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from backbones.errors import UserError
+from experiments.data.sampling import check_seed
 
 VALIDATION_SHARE = 0.1
 TEST_SHARE = 0.2
@@ -162,8 +163,9 @@ def stratified_fraction(
     """A random, class-stratified share of ``indices``; the shares of one seed are nested.
 
     Raises:
-        UserError: a class is left without a training example.
+        UserError: a class is left without a training example, or no such fraction or seed.
     """
+    check_seed(seed)
     if not 0 < fraction <= 1:
         raise UserError(f'a label fraction must lie in (0, 1], not {fraction}')
     generator = np.random.Generator(np.random.Philox(key=seed))

@@ -22,7 +22,7 @@ from backbones.errors import UserError, unknown
 from backbones.images import ImageReading
 from experiments.data import account, unreadable
 from experiments.data.dataset import Dataset
-from experiments.data.decoding import DecodedImages, content_digest, fit_to_square, fits_in_memory
+from experiments.data.decoding import DecodedImages, content_digest, fits_in_memory
 from experiments.data.options import ReadingOptions
 from experiments.data.splits import official_splits
 
@@ -36,7 +36,7 @@ _WITH_ALPHA = 4  # channels
 
 def default_directory() -> Path:
     """The directory that TFDS uses by default."""
-    return Path(os.environ.get('TFDS_DATA_DIR') or Path.home() / 'tensorflow_datasets')
+    return Path(os.environ.get('TFDS_DATA_DIR') or Path.home() / 'tensorflow_datasets').expanduser()
 
 
 def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
@@ -101,7 +101,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
         if uniform and shape[-1] != _WITH_ALPHA:
             return np.asarray(Image.open(io.BytesIO(content))).reshape(shape)
         image = image_files.decode(content, reading)
-        return np.asarray(image) if uniform else fit_to_square(image, side, fit)
+        return np.asarray(image) if uniform else image_files.to_stored(image, side, fit)
 
     content = content_digest(digests, size=stored, fit=None if uniform else fit) if hashed else None
     images = DecodedImages(read, (len(labels), *stored), content)

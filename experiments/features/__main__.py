@@ -56,7 +56,7 @@ def main(argv: list[str] | None) -> None:
     arguments = command_line.parser(__doc__, config=False, workdir=False)
     arguments.add_argument('action', choices=('list', 'prune'))
     arguments.add_argument(
-        '--cache_dir', type=Path, help=f'the store (default: {CACHE_VARIABLE}, {default_directory()})'
+        '--cache_dir', type=command_line.path, help=f'the store (default: {CACHE_VARIABLE}, {default_directory()})'
     )
     rule = arguments.add_argument_group('what prune removes (one of them)').add_mutually_exclusive_group()
     rule.add_argument('--size', metavar='SIZE', help='least recently used entries, until SIZE (such as 5GB) is left')

@@ -32,6 +32,7 @@ from orbax.checkpoint.options import AsyncOptions
 from backbones.errors import UserError
 from backbones.pretrained.checksums import find_damage, flush, write_checksums
 from backbones.pretrained.description import KEY, METADATA, Description
+from backbones.pretrained.plain_paths import plain
 from experiments.training import orbax_storage
 
 STATE = 'default'
@@ -83,10 +84,12 @@ class Checkpoints:
     ):
         self._kept = {} if weights_description is None else {KEY: weights_description.as_json()}
         self._directory = directory.resolve()
+        self._name_for_orbax = self._directory
         self._keep = max(keep, 2)
         self._keep_best = keep_best
         self._saving: int | None = None
         self._description = ''
+        self._arrays: dict[str, str] = {}
         self._failure: str | None = None
         self._contexts = contextlib.ExitStack()
         # If directories are created in the background, orbax waits five minutes for any that cannot be created.
@@ -112,6 +115,7 @@ class Checkpoints:
 
     def __enter__(self) -> 'Checkpoints':
         self._contexts.enter_context(orbax_storage.quiet())
+        self._name_for_orbax = self._contexts.enter_context(plain(self._directory))
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -153,10 +157,13 @@ class Checkpoints:
         self._failure = None
         orbax_storage.check_storable(state)
         state = jax.tree.map(orbax_storage.storable, state)
+        self._arrays = orbax_storage.described(state)
         if jax.process_index() == 0:
             shutil.rmtree(self._unfinished(step), ignore_errors=True)
+        unfinished = self._name_for_orbax / self._unfinished(step).name
         try:
-            self._orbax.save(self._unfinished(step) / STATE, args=ocp.args.StandardSave(state))
+            self._directory.mkdir(parents=True, exist_ok=True)  # orbax cannot make it through a link
+            self._orbax.save(unfinished / STATE, args=ocp.args.StandardSave(state))
         except OSError as error:
             raise self._failed(step, orbax_storage.reason(error)) from error
         self._saving = step
@@ -244,6 +251,10 @@ class Checkpoints:
     def _finish(self, state: Path) -> None:
         """Complete a checkpoint; called in the background of process 0 once orbax has written the arrays."""
         unfinished = state.parent
+        problem = orbax_storage.unreadable(self._handler, state, self._arrays)
+        if problem:
+            self._failure = f'what was written cannot be read back ({problem})'
+            return
         try:
             (unfinished / METADATA).write_text(self._description)
             write_checksums(unfinished)
@@ -330,17 +341,23 @@ class Checkpoints:
         return f'{warning}; the damaged one is now {target.name} and may be deleted'
 
     def _restore(self, step: int, abstract: PyTree) -> PyTree:
-        path = self._path(step)
+        path, stored = self._path(step), self._name_for_orbax / str(step) / STATE
         target = jax.tree.map(orbax_storage.placed, abstract)
-        self._check_fit(path, target)
+        self._check_fit(path, stored, target)
         try:
-            state = self._orbax.restore(path / STATE, args=ocp.args.StandardRestore(target))
+            state = self._orbax.restore(stored, args=ocp.args.StandardRestore(target))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f'{path} is the checkpoint of another config: {" ".join(str(error).split())}') from error
         return jax.tree.map(orbax_storage.usable, abstract, state)
 
-    def _check_fit(self, path: Path, target: PyTree) -> None:
-        there = orbax_storage.described(self._handler.metadata(epath.Path(path / STATE)).tree)
+    def _check_fit(self, path: Path, stored: Path, target: PyTree) -> None:
+        try:
+            there = orbax_storage.described(self._handler.metadata(epath.Path(stored)).tree)
+        except Exception as error:  # orbax raises whatever the storage below it raises
+            raise UserError(
+                f'the arrays in {path} cannot be read ({" ".join(orbax_storage.reason(error).split())}), although its '
+                f'files are as they were written; move it away to continue from an earlier one or from the start'
+            ) from error
         here = orbax_storage.described(target)
         for name in (*here, *there):
             if there.get(name) != here.get(name):

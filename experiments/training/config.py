@@ -29,8 +29,8 @@ def not_negative(key: str, value: float) -> None:
 
 def seed(key: str, value: int) -> None:
     """Reject values that cannot seed the random number generators."""
-    if not 0 <= value < 2**32:
-        raise UserError(f'config key {key!r} must lie between 0 and 4294967295, not {value}')
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+        raise UserError(f'config key {key!r} must lie between 0 and 4294967295, not {value!r}')
 
 
 def _share(key: str, value: float) -> None:
@@ -53,14 +53,21 @@ def _all_or_positive(key: str, value: int) -> None:
         raise UserError(f'config key {key!r} must be positive or -1 (all devices), not {value}')
 
 
-def one_of(*choices: str) -> Check:
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """A check that rejects values that are not among the choices."""
+
+    choices: tuple[str, ...]
+
+    def __call__(self, key: str, value: str) -> None:
+        """Reject ``value`` if it is none of the choices."""
+        if value not in self.choices:
+            raise unknown(key, value, self.choices)
+
+
+def one_of(*choices: str) -> OneOf:
     """Reject values that are not among the choices."""
-
-    def check(key: str, value: str) -> None:
-        if value not in choices:
-            raise unknown(key, value, choices)
-
-    return check
+    return OneOf(choices)
 
 
 def _anything(key: str, value: Any) -> None:
@@ -85,6 +92,11 @@ class ConfigKey:
     check: Check = _anything
     free: bool = False
     compiled: bool = False
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that the check allows, if it lists them."""
+        return self.check.choices if isinstance(self.check, OneOf) else ()
 
 
 # Checked elsewhere, where the names are known: backbone, dataset, weights, optimizer, sampler, class_weights.
@@ -187,12 +199,20 @@ _COMPILED_KEYS = tuple(key for key, row in KEYS.items() if row.compiled)
 
 def default_config() -> ml_collections.ConfigDict:
     """Every value that a training run reads; config files change some of them."""
+    return with_defaults(KEYS)
+
+
+def with_defaults(keys: Mapping[str, ConfigKey]) -> ml_collections.ConfigDict:
+    """A config of every key's default; a key such as ``mesh.data`` lies in a group."""
     config = ml_collections.ConfigDict()
-    for key, row in KEYS.items():
-        group, dot, name = key.partition('.')
-        if dot and group not in config:
-            config[group] = ml_collections.ConfigDict()
-        (config[group] if dot else config)[name or key] = row.default
+    for key, row in keys.items():
+        node = config
+        *groups, name = key.split('.')
+        for group in groups:
+            if group not in node:
+                node[group] = ml_collections.ConfigDict()
+            node = node[group]
+        node[name] = row.default
     return config
 
 

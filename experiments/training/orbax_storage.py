@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jaxtyping import PyTree
 
 
@@ -123,3 +125,32 @@ def described(tree: PyTree) -> dict[str, str]:
         '/'.join(map(str, path)): f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
         for path, leaf in ocp.tree.to_flat_dict(tree).items()
     }
+
+
+def unreadable(handler: ocp.StandardCheckpointHandler, directory: Path, arrays: dict[str, str]) -> str | None:
+    """What is wrong with arrays that were written, found by opening each without reading it; ``None`` if nothing is.
+
+    Args:
+        handler: orbax's.
+        directory: where the arrays are.
+        arrays: what ``described`` said of them before they were written.
+    """
+    problems: list[str] = []
+
+    def look() -> None:
+        try:
+            there = described(handler.metadata(epath.Path(directory)).tree)
+        except Exception as error:  # orbax raises whatever the storage below it raises
+            problems.append(reason(error))
+            return
+        problems.extend(
+            f'{name} is {there.get(name, "absent")}, not {arrays.get(name, "absent")}'
+            for name in (*arrays, *there)
+            if there.get(name) != arrays.get(name)
+        )
+
+    # In a thread of its own: orbax would patch asyncio to run inside the event loop of the save.
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return ' '.join(problems[0].split()) if problems else None

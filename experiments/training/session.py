@@ -61,15 +61,21 @@ class Session:
         self.is_main_process = jax.process_index() == 0
 
     def _batch_size(self, devices: int) -> int:
-        """The config's batch size; with fewer examples, as many of them as can be shared evenly."""
-        examples = len(self.indices)
-        if examples >= self.config.batch_size:
-            return self.config.batch_size
-        unit = devices * self.config.accumulation
+        """The config's batch size; with fewer examples, as many of them as can be shared evenly, and mixed in pairs."""
+        config, examples = self.config, len(self.indices)
+        unit, why = devices * config.accumulation, 'one per device and micro-batch'
+        mixing = [name for name in ('mixup', 'cutmix') if config[name]]
+        if mixing and unit % 2:
+            unit, why = 2 * unit, f'a pair per device and micro-batch for {" and ".join(mixing)}'
+        if examples >= config.batch_size:
+            if mixing and config.batch_size % 2:
+                raise UserError(
+                    f'config key {mixing[0]!r} mixes pairs and needs an even batch_size, not {config.batch_size}; '
+                    f'use {-(-config.batch_size // unit) * unit}'
+                )
+            return config.batch_size
         if examples < unit:
-            raise UserError(
-                f'{examples} training examples are too few for batches of {unit}: one per device and micro-batch'
-            )
+            raise UserError(f'{examples} training examples are too few for batches of {unit}: {why}')
         return examples // unit * unit
 
     @property

@@ -100,6 +100,8 @@ class TestPlan:
             ({'seeds': ()}, "'seeds' is empty"),
             ({'seeds': (0, -1)}, "'seeds' must lie between 0 and 4294967295, not -1"),
             ({'seeds': (1 << 70,)}, "'seeds' must lie between 0 and 4294967295"),
+            ({'seeds': (0.5,)}, "'seeds' must lie between 0 and 4294967295, not 0.5"),
+            ({'stored_size': 0}, "'stored_size' must be positive, not 0"),
             ({'batch_size': 0}, "'batch_size' must be positive, not 0"),
             ({'stored_size': 0}, "'stored_size' must be positive, not 0"),
             ({'fit': 'nonsense'}, "unknown fit 'nonsense'"),

@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back bit by bit, or not at all and with a reason."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -118,6 +120,53 @@ def test_any_tree_comes_back(tmp_path_factory, tree):
         restored = checkpoints.restore_latest(lambda metadata: abstract(state))
     assert restored is not None
     assert_same_bits(restored.state, state)
+
+
+NAMES_OF_DIRECTORIES = (
+    'run[1]', '[!a]', 'a*b', 'a?b', 'a\\b', 'a b', 'a%20b', 'a#b?c', 'a{b,c}', 'ünï-雪', '~', 'gs:', 'file:', '$HOME',
+    'a\nb', os.fsdecode(b'not-\xff-utf-8'), '-x', '"\'',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('name', NAMES_OF_DIRECTORIES, ids=ascii)
+def test_a_directory_of_any_name(tmp_path, name):
+    directory = tmp_path / name / 'checkpoints'
+    save_steps(directory, 1)
+    assert_holds(restore(directory), 1)
+    # Nothing was written beside it, as under a name that is taken for another one.
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [path.name for path in directory.iterdir()] == ['1']
+    assert not list(Path(tempfile.gettempdir()).glob('checkpoints-*/link'))
+
+
+def test_a_directory_for_which_no_link_can_be_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'absent'))
+    with pytest.raises(UserError, match=r"run\[1\].* cannot be kept under a name with '\[ \]'.* set TMPDIR"):
+        restore(tmp_path / 'run[1]')
+    (tmp_path / 'a b').mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'a b'))
+    with pytest.raises(UserError, match=r"with '\[ \]', and it would be in '.*a b/.*'; choose"):
+        restore(tmp_path / 'run[1]')
+    assert restore(tmp_path / 'run1') is None
+
+
+def test_what_cannot_be_read_back_is_not_saved(tmp_path, monkeypatch):
+    directory = tmp_path / 'run[1]'
+    # As earlier versions wrote it: the library takes the name for a pattern and leaves the arrays incomplete.
+    with monkeypatch.context() as patched:
+        patched.setattr('experiments.training.checkpoints.plain', contextlib.nullcontext)
+        with Checkpoints(directory) as checkpoints:
+            checkpoints.save(1, make_state(1), {})
+            with pytest.raises(UserError, match=r'step 1 in .*: what was written cannot be read back \(.*none yet'):
+                checkpoints.wait()
+            assert checkpoints.steps() == []
+        patched.setattr('experiments.training.orbax_storage.unreadable', lambda *_: None)
+        save_steps(directory, 2)
+    with pytest.raises(UserError, match=r'the arrays in .*/2 cannot be read .* move it away'):
+        restore(directory)
+    shutil.rmtree(directory)
+    save_steps(directory, 3)
+    assert_holds(restore(directory), 3)
 
 
 def test_state_and_metadata_are_those_of_the_call(tmp_path):

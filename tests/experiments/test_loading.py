@@ -484,3 +484,10 @@ def write_array_record_dataset(
         ],
     }
     (root / 'dataset_info.json').write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize('name', ['folder:/nowhere', 'tfds:nothing', 'digits'])
+@pytest.mark.parametrize('size', [0, -3])
+def test_images_of_no_size(name, size):
+    with pytest.raises(UserError, match=f'stored_size must be a positive number of pixels, not {size}'):
+        loading.load(name, stored_size=size)

@@ -263,7 +263,7 @@ def test_bad_arguments_are_named_before_the_first_batch():
         training_batches(DATASET, sampler(), 4, 3)
     with pytest.raises(UserError, match='processes of the input pipeline must not be negative, and -1 is'):
         training_batches(DATASET, sampler(), 0, 3, processes=-1)
-    with pytest.raises(UserError, match='a seed must not be negative, and -5 is'):
+    with pytest.raises(UserError, match='a seed must be a whole number between 0 and 9223372036854775807, not -5'):
         training_batches(DATASET, sampler(), 0, 3, seed=-5)
     with pytest.raises(UserError, match="no examples of 'tiny'"):
         evaluation_batches(DATASET, np.arange(0), 4)

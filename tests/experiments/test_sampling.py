@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import make_dataset
 
 from backbones.errors import UserError
 from experiments.data.sampling import SAMPLERS, Sampler, class_weights
@@ -123,3 +124,18 @@ class TestClassWeights:
             class_weights('balanced', self.labels, self.indices, 4)
         with pytest.raises(UserError, match="unknown kind of class weights 'balance'; did you mean 'balanced'"):
             class_weights('balance', self.labels, self.indices, 3)
+
+
+@pytest.mark.parametrize('seed', [-1, 2**63, 2**64, 10**40])
+def test_numbers_that_cannot_be_seeds(seed):
+    told = f'a seed must be a whole number between 0 and 9223372036854775807, not {seed}'
+    with pytest.raises(UserError, match=told):
+        Sampler('shuffle', seed, np.arange(10), np.zeros(10, np.int32), 2)
+    with pytest.raises(UserError, match=told):
+        make_dataset().fraction(0.5, seed)
+
+
+def test_the_largest_seed():
+    largest = 2**63 - 1
+    assert sorted(Sampler('shuffle', largest, np.arange(10), np.zeros(10, np.int32), 2).epoch(0)) == list(range(10))
+    assert len(make_dataset().fraction(1.0, largest)) == len(make_dataset().splits['train'])

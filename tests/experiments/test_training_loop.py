@@ -1,5 +1,6 @@
 """A whole training: phases, checkpoints, resumption, and what it says about itself."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -52,6 +53,31 @@ def whole(tmp_path_factory) -> tuple[Path, loop.Trained]:
     """A run of the config as it is, from beginning to end; a test that writes to it copies it."""
     directory = tmp_path_factory.mktemp('whole')
     return directory, loop.fit(make_config(), make_dataset(), directory)
+
+
+@pytest.mark.parametrize('changes', [{'mixup': 0.2}, {'cutmix': 1.0}, {'mixup': 0.2, 'cutmix': 1.0}])
+def test_examples_that_leave_one_over_are_mixed_in_pairs(tmp_path, changes):
+    examples = 47
+    while len((dataset := make_dataset(examples=examples)).splits['train']) != 33:
+        examples += 1
+    assert Session(make_config(batch_size=128), dataset, tmp_path).batch_size == 33
+    assert Session(make_config(batch_size=128, **changes), dataset, tmp_path).batch_size == 32
+    assert Session(make_config(batch_size=127, **changes), dataset, tmp_path).batch_size == 32
+    name = next(iter(changes))
+    with pytest.raises(UserError, match=f"key '{name}' mixes pairs and needs an even batch_size, not 31; use 32"):
+        Session(make_config(batch_size=31, **changes), dataset, tmp_path)
+    one = dataclasses.replace(dataset, splits={**dataset.splits, 'train': dataset.splits['train'][:1]})
+    monkey = Session(make_config(batch_size=128), one, tmp_path)
+    assert monkey.batch_size == 1
+    with pytest.raises(UserError, match='1 training examples are too few for batches of 2: a pair per device'):
+        Session(make_config(batch_size=128, **changes), one, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_mixed_batch_of_fewer_examples_trains(tmp_path):
+    dataset = make_dataset(examples=48)
+    config = make_config(batch_size=128, mixup=0.2, cutmix=1.0, epochs=1.0)
+    assert loop.fit(config, dataset, tmp_path).steps == 1
 
 
 @pytest.mark.slow
