@@ -7,7 +7,7 @@ or number of heads. What a ``config.json`` of timm or of transformers says about
 import dataclasses
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +15,8 @@ import flax.linen as nn
 from backbones import registry
 from backbones.preprocessing import as_size
 from backbones.pretrained.writers import Writer, writers
+from backbones.vit.swin import SwinTransformer
+from backbones.vit.vit import VisionTransformer
 
 # timm's architecture → our name (a template of the match) and the options that make ours the same function.
 _TIMM: list[tuple[str, str, dict[str, Any]]] = [
@@ -137,6 +139,9 @@ _TRANSFORMERS: dict[str, tuple[Fact, ...]] = {
 # Models with two towers nest the configuration of the visual one.
 _INSIDE = {'clip': ('vision_config', 'clip_vision_model'), 'siglip': ('vision_config', 'siglip_vision_model')}
 
+# Path, shape in the file and shape in the model of an array that was resampled.
+Reshaped = tuple[str, tuple[int, ...], tuple[int, ...]]
+
 # Options of ours that change no output in inference, or only say how parameters are initialised.
 HARMLESS = {'name', 'parent', 'dtype', 'stochastic_depth', 'dropout', 'momentum', 'auxiliary_classes', 'pad'}
 
@@ -177,6 +182,57 @@ def image_size(configuration: Mapping[str, Any]) -> tuple[int, int] | None:
         inside, _ = _INSIDE.get(configuration.get('model_type', ''), ('', ''))
         size = configuration.get(inside, configuration).get('image_size')
     return None if size is None else as_size(tuple(size) if isinstance(size, list) else size)
+
+
+def made_for(module: nn.Module, reshaped: Iterable[Reshaped]) -> tuple[int, int] | None:
+    """The size of images for which a file's table of positions was made, if it was resampled.
+
+    Args:
+        module: the backbone that took the file.
+        reshaped: ``Report.reshaped``.
+
+    Returns:
+        The side of the grid in patches and the side of the images in pixels; ``None`` where no table was resampled.
+    """
+    for path, file, _ in reshaped:
+        if path == 'params/backbone/position_embedding' and isinstance(module, VisionTransformer):
+            side = math.isqrt(file[1] - len(module.prefix))
+            return side, side * module.patch
+    return None
+
+
+def resampled(
+    module: nn.Module,
+    reshaped: Iterable[Reshaped],
+    size: tuple[int, int],
+    given: Collection[str],
+) -> list[str]:
+    """Tables that were made for other images or windows than ours and that nobody asked to have resampled.
+
+    Args:
+        module: the backbone that took the file.
+        reshaped: ``Report.reshaped``.
+        size: height and width of the images in use.
+        given: what the user chose: options of the module, and ``'image_size'``.
+    """
+    reshaped = list(reshaped)
+    lines = []
+    if 'image_size' not in given and (found := made_for(module, reshaped)) is not None:
+        side, theirs = found
+        ours = size[0] if size[0] == size[1] else size
+        lines.append(
+            f'its positions are a grid of {side}x{side}, for images of {theirs} pixels where ours are {ours} '
+            f'(pass image_size={theirs}, or image_size={ours} to have them resampled)'
+        )
+    if isinstance(module, SwinTransformer) and 'window' not in given:
+        tables = [file for path, file, _ in reshaped if path.endswith('/relative_position_bias_table')]
+        if tables:
+            window, ours = (math.isqrt(tables[0][0]) + 1) // 2, module.window
+            lines.append(
+                f'its relative positions are those of windows of {window}x{window} patches where ours are '
+                f'{ours}x{ours} (pass window={window}, or window={ours} to have them resampled)'
+            )
+    return lines
 
 
 def _asked(possible: Sequence[Writer], layout: str, module: nn.Module, given: Collection[str]) -> list[str]:

@@ -79,7 +79,7 @@ def load_weights(
             merged), ``hf:ORG/REPO``, ``pip:NAME``, ``bundled:NAME``; any of them with ``#PREFIX`` at the end.
         classifier: the same as ``parts=('backbone', 'head')``.
         image_size: height and width of the images in pixels, or the side of square ones; positions of a ViT are
-            resampled to it.
+            resampled to it. Without it, a file that was made for another size than the backbone's is refused.
         strict: whether anything missing, unexpected or misfitting is an error; if not, it is a warning, and what is
             missing is left out of the variables.
         input_channels: number of channels of the images; a first convolution trained on RGB is summed over its three
@@ -118,18 +118,23 @@ def load_weights(
     expected = _expected(name, translation, wanted, (1, *size, input_channels), overrides)
     stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
     differences = compatibility.differences(checkpoint.configuration, layout, name, module, overrides)
+    differs = False
     if checkpoint.configuration is not None:
         made_for = compatibility.image_size(checkpoint.configuration)
-        if image_size is None and made_for not in (None, size) and hasattr(module, 'resize_parameter'):
+        differs = image_size is None and made_for not in (None, size) and hasattr(module, 'resize_parameter')
+        if differs:
             theirs, ours = (side[0] if side[0] == side[1] else side for side in (made_for, size))
             differences.append(
                 f'its configuration is for images of {theirs} pixels where ours are {ours} '
                 f'(pass image_size={theirs}, or image_size={ours} to have its positions resampled)'
             )
     expects = stated or registry.preprocessing_of(name, layout)
-    report = Report(str(source), layout, expects.for_channels(input_channels), differences=tuple(differences))
+    report = Report(str(source), layout, expects.for_channels(input_channels))
     fitting, report = merge(expected, translation, report, lambda *args: _resize(module, size, *args))
-    report = dataclasses.replace(report, dropped=(*report.dropped, *apart))
+    # A configuration that says another size has been objected to above.
+    chosen = {*overrides, *(['image_size'] if image_size is not None or differs else [])}
+    differences += compatibility.resampled(module, report.reshaped, size, chosen)
+    report = dataclasses.replace(report, dropped=(*report.dropped, *apart), differences=tuple(differences))
     problems = report.problems()
     if problems:
         shown = '; '.join(problems[:3]) + (f'; and {len(problems) - 3} more' if len(problems) > 3 else '')

@@ -48,7 +48,7 @@ def select(
     start += _wrappers(_under(arrays, start))
     inside = _under(arrays, start)
     layouts = [KeyMap(lines) for lines in keymaps.layouts(module).values()]
-    stages = {f'stage{number}' for number in range(1, len(module.stage_channels()) + 1)}  # ty: ignore[call-non-callable]
+    stages = {f'stage{number}' for number in range(1, len(module.stage_channels()) + 1)}
     found = _networks(inside, layouts, stages)
     if len(found) > 1:
         counts = {each.rstrip('.'): len(_under(inside, each)) for each in found}

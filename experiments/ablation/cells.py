@@ -44,6 +44,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.fractions = (1.0,)
     config.seeds = (0, 1, 2)
     config.image_size = 0  # side of every model's input in pixels; 0: as the weights' preprocessing says
+    config.strict_weights = True  # False: what does not fit is printed and stays random
     config.batch_size = 32  # of the frozen passes
     config.calibration_images = 512  # training images for the BatchNorm statistics of random weights
     config.tap = 'pooled'  # which features the heads on frozen backbones see: experiments.features.taps
