@@ -1,4 +1,4 @@
-"""Pretrained weights in a training and in an ablation: what is refused before anything is computed, and what is said."""
+"""Pretrained weights in a training and in an ablation: what is refused before anything runs, and what is said."""
 
 import re
 from pathlib import Path
@@ -137,9 +137,9 @@ SAID = (
 
 
 def test_strict_is_the_default(monkeypatch, tmp_path, partly):
-    with pytest.raises(UserError, match='partly.safetensors does not fit resnet_micro'):
+    with pytest.raises(UserError, match=r'partly\.safetensors does not fit resnet_micro'):
         start_training(monkeypatch, tmp_path, 'resnet_micro', partly, image_size=8)
-    with pytest.raises(UserError, match='partly.safetensors does not fit resnet_micro'):
+    with pytest.raises(UserError, match=r'partly\.safetensors does not fit resnet_micro'):
         start_ablation(tmp_path / 'ablation', f'resnet_micro@{partly}')
 
 
