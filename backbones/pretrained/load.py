@@ -81,7 +81,7 @@ def load_weights(
         image_size: height and width of the images in pixels, or the side of square ones; positions of a ViT are
             resampled to it. Without it, a file that was made for another size than the backbone's is refused.
         strict: whether anything missing, unexpected or misfitting is an error; if not, it is a warning, and what is
-            missing is left out of the variables.
+            missing is left out of the variables. A file of which nothing fits is an error all the same.
         input_channels: number of channels of the images; a first convolution trained on RGB is summed over its three
             channels for one, and repeated and scaled by ``3 / input_channels`` for more.
         parts: which of ``'backbone'``, ``'neck'`` and ``'head'`` are wanted. The shapes of a linear head and of a
@@ -142,7 +142,8 @@ def load_weights(
         if report.misfit or report.missing or report.unexpected:
             known = advice.remedies(module, report, arrays, input_channels)
             message += ''.join(f'; {each}' for each in known) or advice.suggestion(arrays, name)
-        if strict:
+        # A model of which nothing was read is no lenient reading of the file.
+        if strict or not report.matched:
             raise UserError(message)
         warnings.warn(message, stacklevel=2)
     if check_values and (damage := values.damage(fitting)):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import backbones
 from backbones import UserError, freezing, lora
@@ -96,6 +96,15 @@ def test_shards_are_one_file(hub, arrays):
     whole, _ = loaded(hub)
     shard(hub, arrays)
     assert same_arrays(loaded(hub)[0], whole)
+    assert same_arrays(loaded(hub / 'model.safetensors.index.json')[0], whole)
+
+
+def test_an_array_in_two_shards_is_refused(hub, arrays):
+    shard(hub, arrays)
+    part = hub / 'model-00002-of-00003.safetensors'
+    save_file({**load_file(part), sorted(arrays)[0]: arrays[sorted(arrays)[0]]}, part)
+    with pytest.raises(UserError, match=rf'{sorted(arrays)[0]} is in {part.name} and in another shard'):
+        loaded(hub)
 
 
 def test_missing_shard_is_named(hub, arrays):
