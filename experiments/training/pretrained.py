@@ -33,14 +33,13 @@ def load(name: str, weights: str, size: tuple[int, int], size_is_chosen: bool, s
         warnings.simplefilter('always')
         variables, report = backbones.load_weights(name, weights, image_size=size, strict=strict)
     lines = [str(each.message) for each in caught]
-    made_for = compatibility.made_for(backbones.create(name), report.reshaped)
+    made_for = compatibility.made_for(backbones.create(name), report.reshaped, size)
     if made_for is not None and not size_is_chosen:
-        side, pixels = made_for
+        told, pixels = made_for
         ours = size[0] if size[0] == size[1] else size
         line = (
-            f'the positions of {weights} are a grid of {side}x{side}, for images of {pixels} pixels, and with the '
-            f'config key image_size=0 those of {name} are of {ours}: set image_size={pixels}, or image_size={ours} to '
-            'have the positions resampled'
+            f'{weights} is for images of {pixels} pixels ({told}), and with the config key image_size=0 those of '
+            f'{name} are of {ours}: set image_size={pixels}, or image_size={ours} to have the positions resampled'
         )
         if strict:
             raise UserError(line)

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 
 import backbones
 from backbones import UserError
-from backbones.pretrained import sources
+from backbones.pretrained import compatibility, sources
 from backbones.pretrained.save import to_layout
 
 NARROW = {'channels': 24, 'depth': 4, 'heads': 3}
@@ -178,6 +178,42 @@ def test_a_bare_file_for_another_window(load):
     for asked in ({'window': 7}, {'window': 7, 'image_size': 96}):
         _, report = load(*arguments, **asked, **DEEP)
         assert len(report.reshaped) == 4
+
+
+@pytest.mark.parametrize(
+    ('window', 'windows', 'made_for'),
+    [(7, (7, 7, 7, 5), 160), (7, (7, 7, 4, 2), 64), (12, (12, 12, 12, 7), None), (7, (12, 12, 12, 7), None)],
+)
+def test_windows_that_shrank_with_the_images(window, windows, made_for):
+    """As timm builds a Swin for small images: its windows are never larger than the map."""
+    module = backbones.create('swin_tiny', window=window)
+    reshaped = [
+        (
+            f'params/backbone/stage{stage}/block1/attention/relative_position_bias_table',
+            ((2 * side - 1) ** 2, 3),
+            ((2 * window - 1) ** 2, 3),
+        )
+        for stage, side in enumerate(windows, start=1)
+        if side != window
+    ]
+    lines = compatibility.resampled(module, reshaped, (224, 224), ())
+    if made_for:
+        assert lines == [
+            f'its relative positions are those of a map of {windows[3]}x{windows[3]} in stage 4, for images of '
+            f'{made_for} pixels where ours are 224 (pass image_size={made_for}, or image_size=224 to have them '
+            'resampled)'
+        ]
+        assert not compatibility.resampled(module, reshaped, (224, 224), ('image_size',))
+    elif window == 12:
+        assert not lines  # the last map of images of 224 pixels is 7x7
+        (line,) = compatibility.resampled(module, reshaped, (384, 384), ())
+        assert 'a map of 7x7 in stage 4, for images of 224 pixels where ours are 384' in line
+    else:
+        assert lines == [
+            'its relative positions are those of windows of 12x12 patches where ours are 7x7 '
+            '(pass window=12, or window=7 to have them resampled)'
+        ]
+        assert not compatibility.resampled(module, reshaped, (224, 224), ('window',))
 
 
 # --- Oblong images. ---------------------------------------------------------------------------------------------------

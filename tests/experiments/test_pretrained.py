@@ -91,7 +91,7 @@ def test_damaged_values_stop_a_training_and_an_ablation(monkeypatch, tmp_path, r
 
 def test_a_size_that_nobody_chose_is_not_resampled_without_a_word(monkeypatch, tmp_path, vit_of_48):
     message = (
-        f'the positions of {vit_of_48} are a grid of 12x12, for images of 48 pixels, and with the config key '
+        f'{vit_of_48} is for images of 48 pixels (its positions are a grid of 12x12), and with the config key '
         'image_size=0 those of vit_micro are of 32: set image_size=48, or image_size=32 to have the positions resampled'
     )
     with pytest.raises(UserError, match=re.escape(message)):
@@ -177,8 +177,8 @@ def test_a_lenient_pass_says_it_too_and_is_always_the_same(tmp_path, partly, res
 
 def test_a_lenient_size_is_said(vit_of_48, said):
     pretrained.load('vit_micro', str(vit_of_48), (32, 32), size_is_chosen=False, strict=False)
-    assert [line.partition(', for images')[0] for line in said] == [
-        f'strict_weights=False: the positions of {vit_of_48} are a grid of 12x12'
+    assert [line.partition(', and with')[0] for line in said] == [
+        f'strict_weights=False: {vit_of_48} is for images of 48 pixels (its positions are a grid of 12x12)'
     ]
 
 
