@@ -7,7 +7,7 @@ or number of heads. What a ``config.json`` of timm or of transformers says about
 import dataclasses
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +16,8 @@ from backbones import registry
 from backbones.preprocessing import as_size
 from backbones.pretrained.description import Description
 from backbones.pretrained.writers import Writer, writers
+from backbones.vit.swin import SwinTransformer
+from backbones.vit.vit import VisionTransformer
 
 # timm's architecture → our name (a template of the match) and the options that make ours the same function.
 _TIMM: list[tuple[str, str, dict[str, Any]]] = [
@@ -138,6 +140,9 @@ _TRANSFORMERS: dict[str, tuple[Fact, ...]] = {
 # Models with two towers nest the configuration of the visual one.
 _INSIDE = {'clip': ('vision_config', 'clip_vision_model'), 'siglip': ('vision_config', 'siglip_vision_model')}
 
+# Path, shape in the file and shape in the model of an array that was resampled.
+Reshaped = tuple[str, tuple[int, ...], tuple[int, ...]]
+
 # Options of ours that change no output in inference, or only say how parameters are initialised.
 HARMLESS = {'name', 'parent', 'dtype', 'stochastic_depth', 'dropout', 'momentum', 'auxiliary_classes', 'pad'}
 
@@ -178,6 +183,74 @@ def image_size(configuration: Mapping[str, Any]) -> tuple[int, int] | None:
         inside, _ = _INSIDE.get(configuration.get('model_type', ''), ('', ''))
         size = configuration.get(inside, configuration).get('image_size')
     return None if size is None else as_size(tuple(size) if isinstance(size, list) else size)
+
+
+def made_for(module: nn.Module, reshaped: Iterable[Reshaped], size: tuple[int, int]) -> tuple[str, int] | None:
+    """The size of images for which a file's table of positions was made, if it was resampled to another.
+
+    Args:
+        module: the backbone that took the file.
+        reshaped: ``Report.reshaped``.
+        size: height and width of the images in use.
+
+    Returns:
+        What gives it away, and the side of the images in pixels; ``None`` where nothing does.
+    """
+    if isinstance(module, SwinTransformer):
+        windows = _windows(module, reshaped)
+        # Timm's windows are never larger than the map; those of the last stages are smaller for small images.
+        smaller = [stage for stage, side in enumerate(windows) if side < max(windows) and side != module.window]
+        if not smaller:
+            return None
+        stage = smaller[-1]
+        side, stride = windows[stage], module.stage_strides()[stage]
+        if (side * stride,) * 2 == size:
+            return None
+        told = f'its relative positions are those of a map of {side}x{side} in stage {stage + 1}'
+        return told, side * stride
+    for path, file, _ in reshaped:
+        if path == 'params/backbone/position_embedding' and isinstance(module, VisionTransformer):
+            side = math.isqrt(file[1] - len(module.prefix))
+            return f'its positions are a grid of {side}x{side}', side * module.patch
+    return None
+
+
+def _windows(module: SwinTransformer, reshaped: Iterable[Reshaped]) -> list[int]:
+    """The side of a file's windows in each stage."""
+    windows = [module.window] * len(module.depths)
+    for path, file, _ in reshaped:
+        if found := re.fullmatch(r'params/backbone/stage(\d+)/.*/relative_position_bias_table', path):
+            windows[int(found[1]) - 1] = (math.isqrt(file[0]) + 1) // 2
+    return windows
+
+
+def resampled(
+    module: nn.Module, reshaped: Sequence[Reshaped], size: tuple[int, int], given: Collection[str]
+) -> list[str]:
+    """Tables that were made for other images or windows than ours and that nobody asked to have resampled.
+
+    Args:
+        module: the backbone that took the file.
+        reshaped: ``Report.reshaped``.
+        size: height and width of the images in use.
+        given: what the user chose: options of the module, and ``'image_size'``.
+    """
+    lines = []
+    if 'image_size' not in given and (found := made_for(module, reshaped, size)) is not None:
+        told, theirs = found
+        ours = size[0] if size[0] == size[1] else size
+        lines.append(
+            f'{told}, for images of {theirs} pixels where ours are {ours} '
+            f'(pass image_size={theirs}, or image_size={ours} to have them resampled)'
+        )
+    if isinstance(module, SwinTransformer) and 'window' not in given:
+        theirs, ours = max(_windows(module, reshaped)), module.window
+        if theirs != ours:
+            lines.append(
+                f'its relative positions are those of windows of {theirs}x{theirs} patches where ours are '
+                f'{ours}x{ours} (pass window={theirs}, or window={ours} to have them resampled)'
+            )
+    return lines
 
 
 def _asked(possible: Sequence[Writer], layout: str, module: nn.Module, given: Collection[str]) -> list[str]:

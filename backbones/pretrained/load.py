@@ -109,9 +109,10 @@ def load_weights(
             training kept with its weights is in the report: the preprocessing, the names of the classes, and more.
         classifier: the same as ``parts=('backbone', 'head')``.
         image_size: height and width of the images in pixels, or the side of square ones; positions of a ViT are
-            resampled to it. By default, the size of the training that wrote the weights, or else that of the backbone.
+            resampled to it. By default, the size of the training that wrote the weights, or else that of the backbone,
+            and a file that was made for another one is refused.
         strict: whether anything missing, unexpected or misfitting is an error; if not, it is a warning, and what is
-            missing is left out of the variables.
+            missing is left out of the variables. A file of which nothing fits is an error all the same.
         input_channels: number of channels of the images; a first convolution trained on RGB is summed over its three
             channels for one, and repeated and scaled by ``3 / input_channels`` for more.
         parts: which of ``'backbone'``, ``'neck'`` and ``'head'`` are wanted. The shapes of a linear head and of a
@@ -157,24 +158,23 @@ def load_weights(
     differences = compatibility.differences(checkpoint.configuration, layout, name, module, overrides)
     if kept is not None:
         differences += [other] if other else compatibility.kept_differences(kept, module, overrides)
+    differs = False
     if checkpoint.configuration is not None:
         made_for = compatibility.image_size(checkpoint.configuration)
-        if image_size is None and made_for not in (None, size) and hasattr(module, 'resize_parameter'):
+        differs = image_size is None and made_for not in (None, size) and hasattr(module, 'resize_parameter')
+        if differs:
             theirs, ours = (side[0] if side[0] == side[1] else side for side in (made_for, size))
             differences.append(
                 f'its configuration is for images of {theirs} pixels where ours are {ours} '
                 f'(pass image_size={theirs}, or image_size={ours} to have its positions resampled)'
             )
     expects = kept.preprocessing if kept is not None else stated or registry.preprocessing_of(name, layout)
-    report = Report(
-        str(source),
-        layout,
-        expects.for_channels(input_channels),
-        differences=tuple(differences),
-        description=kept,
-    )
+    report = Report(str(source), layout, expects.for_channels(input_channels), description=kept)
     fitting, report = merge(expected, translation, report, lambda *args: _resize(module, size, *args))
-    report = dataclasses.replace(report, dropped=(*report.dropped, *apart))
+    # A configuration that says another size has been objected to above.
+    chosen = {*overrides, *(['image_size'] if image_size is not None or differs else [])}
+    differences += compatibility.resampled(module, report.reshaped, size, chosen)
+    report = dataclasses.replace(report, dropped=(*report.dropped, *apart), differences=tuple(differences))
     problems = report.problems()
     if problems:
         shown = '; '.join(problems[:3]) + (f'; and {len(problems) - 3} more' if len(problems) > 3 else '')
@@ -182,7 +182,8 @@ def load_weights(
         if report.misfit or report.missing or report.unexpected:
             known = advice.remedies(module, report, arrays, input_channels)
             message += ''.join(f'; {each}' for each in known) or advice.suggestion(arrays, name)
-        if strict:
+        # A model of which nothing was read is no lenient reading of the file.
+        if strict or not report.matched:
             raise UserError(message)
         warnings.warn(message, stacklevel=2)
     if check_values and (damage := values.damage(fitting)):

@@ -47,7 +47,9 @@ _LEGACY_PROTOCOL = 1001
 # A training's checkpoint nests dictionaries; deeper ones hold no weights, and a malicious file's may hold themselves.
 _DEPTH = 4
 # What a checkpoint holds beside the weights: moments of an optimizer, which have the shapes of weights.
-_BESIDE = re.compile(r'.*(optim|sched|scaler).*', re.IGNORECASE)
+_BESIDE = re.compile(
+    r'(.*_)?(optim|optimi[sz]ers?|(lr_?)?sched(ulers?)?|(grad_?)?scalers?)(_states?|_state_dicts?)?', re.I
+)
 
 
 class _Sealed:

@@ -57,6 +57,7 @@ KEYS: Mapping[str, ConfigKey] = {
     'image_size': ConfigKey(
         0, "side of every model's input in pixels; 0: as the weights' preprocessing says", not_negative
     ),
+    'strict_weights': ConfigKey(True, 'weights must fit; False: what does not is printed and stays random'),
     'batch_size': ConfigKey(32, 'images per step of the frozen passes', positive),
     'calibration_images': ConfigKey(512, 'training images for the BatchNorm statistics of random weights', positive),
     'tap': ConfigKey(

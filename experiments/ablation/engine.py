@@ -199,6 +199,7 @@ class Engine:
             learning_rate=learning_rate,
             image_size=self._config.image_size,
             fit=self._config.fit,
+            strict_weights=self._config.strict_weights,
         )
         return config
 

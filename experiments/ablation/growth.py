@@ -30,6 +30,7 @@ from experiments.training.config import FREE_KEYS
 # themselves are identified by their fingerprint.
 _SET_BY_CELL = (
     'dataset', 'backbone', 'weights', 'regime', 'fraction', 'seed', 'learning_rate', 'image_size', 'fit',
+    'strict_weights',
 )  # fmt: skip
 _READING = options.KEYS
 _NOT_OF_TRAINING = frozenset(f'training.{key}' for key in (*FREE_KEYS, *_SET_BY_CELL, *_READING))
@@ -56,6 +57,8 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
     keys = ['fit']
     if cell.variant.backbone != PIXELS:
         keys.append('image_size')
+        if cell.variant.weights != RANDOM:
+            keys.append('strict_weights')
     if frozen:
         keys += [key for key in flat if key.startswith(f'{cell.regime}.')]
         if cell.variant.backbone != PIXELS:

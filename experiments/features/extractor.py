@@ -274,5 +274,8 @@ class _Weights:
                     self._config.bad_files_limit,
                 )
             else:
-                self._variables = self._network.load(self._backbone.weights)
+                config = self._config
+                self._variables = self._network.load(
+                    self._backbone.weights, config.image_size > 0, config.strict_weights
+                )
         return self._variables

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 import backbones
 from backbones.cost import count_flops
@@ -20,6 +21,7 @@ from experiments.features import identity, taps
 from experiments.features.calibration import calibrate_statistics
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.frozen_pass import FrozenPass
+from experiments.training import pretrained
 from experiments.training.mesh import DeviceMesh
 
 
@@ -66,13 +68,17 @@ class Network:
             lambda variables, images: calibrate_statistics(self.model, variables, self.preprocessing(images))
         )
 
-    def load(self, weights: str) -> dict:
-        """Load the variables from a source.
+    def load(self, weights: str, size_is_chosen: bool = True, strict: bool = True) -> dict:
+        """Load the variables from a source; arguments as for ``pretrained.load``.
 
         Raises:
             UserError: it cannot be read, or does not fit.
         """
-        return backbones.load_weights(self.name, weights, image_size=self.preprocessing.size)[0]
+        loaded = flatten_dict(pretrained.load(self.name, weights, self.preprocessing.size, size_is_chosen, strict))
+        if strict or loaded.keys() == flatten_dict(self.shapes).keys():
+            return unflatten_dict(loaded)
+        # Always the same random values, so that a variant is one network.
+        return unflatten_dict({**flatten_dict(self._init(jax.random.key(0))), **loaded})
 
     def initialise(self, seed: int, dataset: Dataset, calibration_images: int, bad_files_limit: int) -> dict:
         """Create random variables; if there are statistics, they are calibrated on training images.

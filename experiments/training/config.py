@@ -105,6 +105,9 @@ KEYS: Mapping[str, ConfigKey] = {
     'seed': ConfigKey(0, 'seed of the random weights, the order of the examples, augmentation and dropout', seed),
     'backbone': ConfigKey('resnet_micro', 'a registered name', compiled=True),
     'weights': ConfigKey('', 'source of pretrained weights; empty: random initialisation'),
+    'strict_weights': ConfigKey(
+        True, 'whether weights that do not fit are an error; if not, what they leave out is printed and stays random'
+    ),
     'dataset': ConfigKey('tfds:cifar10', 'a name as experiments.data.loading takes it'),
     'stored_size': ConfigKey(256, 'side of the squares that images become if large or of several sizes', positive),
     'image_size': ConfigKey(0, "side of the model's input; 0: what the preprocessing says", not_negative),

@@ -9,7 +9,6 @@ import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-import backbones
 from backbones import lora
 from backbones.errors import UserError
 from experiments import tasks
@@ -18,7 +17,7 @@ from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
 from experiments.data.random_augment import random_augment
 from experiments.training import config as configuration
-from experiments.training import evaluation, mesh, optimizers, state
+from experiments.training import evaluation, mesh, optimizers, pretrained, state
 from experiments.training.monitor import Monitor
 from experiments.training.programs import programs
 from experiments.training.state import TrainState
@@ -169,14 +168,13 @@ class Session:
         variables = self.programs.init(jax.random.key(config.seed))
         if config.weights:
             size = self.programs.task.preprocessing.size
-            pretrained, _ = backbones.load_weights(config.backbone, config.weights, image_size=size)
-            # Pretrained weights have no adapters, so the initialised ones are kept.
-            made = flatten_dict(variables['params']['backbone'])
-            adapters = {path: leaf for path, leaf in made.items() if path[-1] in lora.LEAVES}
-            if adapters:
-                pretrained['params'] = unflatten_dict({**flatten_dict(pretrained['params']), **adapters})
-            for collection, tree in pretrained.items():
-                variables[collection]['backbone'] = tree
+            loaded = pretrained.load(
+                config.backbone, config.weights, size, config.image_size > 0, config.strict_weights
+            )
+            for collection, tree in loaded.items():
+                # What the file does not hold keeps its initial values: adapters, and what a lenient reading left out.
+                made = flatten_dict(variables[collection]['backbone'])
+                variables[collection]['backbone'] = unflatten_dict({**made, **flatten_dict(tree)})
         return variables
 
     def next_phase_state(self, last: TrainState, phase: int) -> tuple[TrainState, str]:

@@ -284,6 +284,12 @@ def test_not_strict_warns_and_leaves_out_what_does_not_fit(tmp_path: Path, publi
     assert not loaded & {path.replace('/backbone', '') for path in (missing, misfit)}
 
 
+def test_not_strict_does_not_mean_nothing(tmp_path: Path, published):
+    halved = {key: array[: len(array) // 2] if array.ndim else array for key, array in published.items()}
+    with pytest.raises(UserError, match=r'does not fit resnet18 \(torchvision layout, 0 of 100\)'):
+        backbones.load_weights('resnet18', write(tmp_path, halved), strict=False)
+
+
 BIAS, VARIANCE = 'layer3.0.bn1.bias', 'layer3.0.bn1.running_var'
 
 

@@ -235,10 +235,16 @@ def test_what_a_checkpoint_holds_beside_the_weights_is_passed_over(tmp_path: Pat
 def test_states_of_an_optimizer_are_no_weights(tmp_path: Path):
     moments = tensor(DATA_STORAGE, [6])
     numbered = b'}' + integer(0) + dictionary({'exp_avg': moments}) + b's'
-    for name in ('optimizer', 'optimizer_states', 'lr_scheduler', 'grad_scaler'):
+    for name in ('optimizer', 'optimizer_states', 'ema_optimizer_state_dict', 'optim', 'lr_schedulers', 'grad_scaler'):
         content = beside_the_weights(**{name: dictionary({'weight': moments, 'state': numbered}), 'other': numbered})
         read = read_torch_file(write_zip(tmp_path / 'checkpoint.pth', content, {'0': DATA}))
         assert list(read) == ['state_dict.weight']
+
+
+@pytest.mark.parametrize('name', ['optimized', 'model_optimal', 'scheduled_model', 'autoscaler_net'])
+def test_weights_of_a_name_like_an_optimizers(tmp_path: Path, name: str):
+    content = dictionary({name: dictionary({'weight': tensor(DATA_STORAGE, [6])})})
+    assert list(read_torch_file(write_zip(tmp_path / 'a.pth', content, {'0': DATA}))) == [f'{name}.weight']
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from safetensors.numpy import save, save_file
 import backbones
 from backbones import UserError
 from backbones.pretrained.save import to_layout
+from backbones.pretrained.selection import select
 from backbones.pretrained.sources import read, resolve
-from tests.backbones.test_parity import same_arrays
+from tests.backbones.test_parity import same_arrays, stored_of
 from tests.backbones.test_torch_file import dictionary, integer, list_of, storage, tensor, write_legacy, write_zip
+from tests.parity import weights
 
 Arrays = dict[str, np.ndarray]
 
@@ -326,3 +328,14 @@ def test_a_source_with_a_part_is_the_same_file(tmp_path: Path, arrays):
     assert read(f'{odd}#teacher').prefix == 'teacher'
     with pytest.raises(UserError, match='there are no weights at'):
         resolve(f'{tmp_path}/run#4.pth')
+
+
+def test_every_layout_is_taken_as_it_is():
+    """Whole models of the references, heads, necks and towers for text included: nothing is taken off their keys."""
+    for case in (*weights.CASES, *weights.KEYS_ONLY):
+        shapes, _ = stored_of(case)
+        arrays = dict.fromkeys(shapes, np.zeros(()))
+        module = backbones.create(case.backbone, **dict(case.options))
+        kept, apart = select(module, arrays, '', case.backbone, str(case))
+        assert kept.keys() == arrays.keys(), case
+        assert not apart

@@ -6,13 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import backbones
 from backbones import UserError, freezing, lora
@@ -93,6 +96,15 @@ def test_shards_are_one_file(hub, arrays):
     whole, _ = loaded(hub)
     shard(hub, arrays)
     assert same_arrays(loaded(hub)[0], whole)
+    assert same_arrays(loaded(hub / 'model.safetensors.index.json')[0], whole)
+
+
+def test_an_array_in_two_shards_is_refused(hub, arrays):
+    shard(hub, arrays)
+    part = hub / 'model-00002-of-00003.safetensors'
+    save_file({**load_file(part), sorted(arrays)[0]: arrays[sorted(arrays)[0]]}, part)
+    with pytest.raises(UserError, match=rf'{sorted(arrays)[0]} is in {part.name} and in another shard'):
+        loaded(hub)
 
 
 def test_missing_shard_is_named(hub, arrays):
@@ -175,6 +187,144 @@ def test_repository_without_weights(cache):
     (cache / 'snapshots' / COMMIT / 'model.safetensors').unlink()
     with pytest.raises(UserError, match='holds no weights'):
         loaded('hf:timm/resnet18.a1_in1k')
+
+
+# --- Half a cache. ----------------------------------------------------------------------------------------------------
+
+
+def test_a_link_of_the_cache_that_leads_nowhere(cache):
+    """As after a download that was cut off, or where a cache was copied without what its links lead to."""
+    file = cache / 'snapshots' / COMMIT / 'model.safetensors'
+    file.unlink()
+    file.symlink_to('../../blobs/0123')
+    message = f"{file} is a link to '../../blobs/0123', which is not there: the download of it was cut off"
+    for source in ('hf:timm/resnet18.a1_in1k', file.parent, file):
+        with pytest.raises(UserError, match=re.escape(message)):
+            loaded(source)
+
+
+@pytest.mark.parametrize('name', ['whatever.safetensors', 'config.json', 'model-00002-of-00003.safetensors'])
+def test_other_links_that_lead_nowhere(hub, arrays, name: str):
+    if name.startswith('model-'):
+        shard(hub, arrays)
+    elif name != 'config.json':
+        (hub / 'model.safetensors').rename(hub / name)
+    (hub / name).unlink()
+    (hub / name).symlink_to('gone')
+    with pytest.raises(UserError, match=re.escape(f"{hub / name} is a link to 'gone', which is not there")):
+        loaded(hub)
+
+
+def test_a_link_behind_the_file_that_is_read_does_not_matter(hub):
+    (hub / 'pytorch_model.bin').symlink_to('gone')
+    assert not loaded(hub)[1].problems()
+
+
+def test_a_download_that_was_cut_off_before_its_link_was_made(cache):
+    (cache / 'snapshots' / COMMIT / 'model.safetensors').unlink()
+    (cache / 'blobs').mkdir()
+    begun = cache / 'blobs' / '0123.incomplete'
+    begun.touch()
+    message = (
+        f'the cache holds only a part of hf:timm/resnet18.a1_in1k (a download was cut off: {begun}); fetch it again'
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        loaded('hf:timm/resnet18.a1_in1k')
+
+
+def test_a_cache_that_is_known_to_lack_a_file(cache):
+    (cache / 'snapshots' / COMMIT / 'model.safetensors').unlink()
+    (cache / 'trees').mkdir()
+    entry = {'size': 1, 'blob_id': '0', 'lfs_sha256': None, 'lfs_size': None, 'xet_hash': None}
+    from huggingface_hub._snapshot_download import TreeCacheEntry, write_tree_cache
+
+    write_tree_cache(str(cache), COMMIT, {'model.safetensors': TreeCacheEntry(**entry)})
+    with pytest.raises(
+        UserError, match=r'the cache holds only a part of hf:timm/resnet18\.a1_in1k \(a download was cut'
+    ):
+        loaded('hf:timm/resnet18.a1_in1k')
+
+
+# --- The hub's answers. -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
+    """A hub that always answers the same: status, type of the content, content; and an empty cache."""
+    import huggingface_hub.constants
+
+    answer: list = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, kind, content, *headers = answer
+            self.send_response(status)
+            for header, value in (('Content-Type', kind), ('Content-Length', str(len(content))), *headers):
+                self.send_header(header, value)
+            self.end_headers()
+            self.wfile.write(content.encode())
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', f'http://127.0.0.1:{server.server_port}')
+        monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
+        monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'empty'))
+        for variable in ('http_proxy', 'https_proxy', 'all_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY'):
+            monkeypatch.delenv(variable, raising=False)
+        huggingface_hub.close_session()
+        yield answer
+        server.shutdown()
+    huggingface_hub.close_session()
+
+
+PAGE = '<!doctype html><html><head><title>Sign in</title></head></html>'
+NOT_FROM_THE_HUB = 'hf:org/name was asked for, but the answer is not from the hub (a web page of a proxy or of a login'
+NO_ACCESS = "the hub has no repository 'org/name', or you have no access to it: log in (hf auth login), or set HF_TOKEN"
+
+
+@pytest.mark.parametrize(
+    ('answer', 'told'),
+    [
+        ((200, 'text/html', PAGE), NOT_FROM_THE_HUB),
+        ((200, 'application/json', '{}'), NOT_FROM_THE_HUB),
+        ((200, 'application/json', '[]'), NOT_FROM_THE_HUB),
+        ((401, 'application/json', '{"error": "Unauthorized"}'), 'the hub wants a login for hf:org/name (401); log in'),
+        ((401, 'text/plain', 'no', ('X-Error-Code', 'GatedRepo')), 'hf:org/name is gated: accept its terms'),
+        (
+            (401, 'text/plain', 'no', ('X-Error-Message', 'Invalid credentials in Authorization header')),
+            'the hub wants a login for hf:org/name (401); log in (hf auth login), or set HF_TOKEN to a token that may',
+        ),
+        ((403, 'text/html', PAGE), 'access to hf:org/name is denied (403): the token may not read it, or a proxy is'),
+        ((404, 'text/plain', 'no', ('X-Error-Code', 'RepoNotFound')), NO_ACCESS),
+        ((404, 'text/plain', 'no', ('X-Error-Code', 'RevisionNotFound')), "hf:org/name has no revision ''"),
+        (
+            (429, 'text/html', PAGE),
+            'the hub had too many requests to give hf:org/name (429); wait some minutes, or set HF_TOKEN',
+        ),
+        ((503, 'text/html', PAGE), 'the hub is out of order and did not give hf:org/name (503); wait and try again'),
+        ((418, 'text/plain', 'no'), 'the hub did not give hf:org/name (418)'),
+    ],
+    ids=lambda value: f'{value[0]} {value[1]}' if isinstance(value, tuple) else '',
+)
+def test_what_the_hub_answers_is_explained(answers, answer: tuple, told: str):
+    answers[:] = answer
+    with pytest.raises(UserError) as caught:
+        loaded('hf:org/name')
+    assert str(caught.value).startswith(told)
+    assert '\n' not in str(caught.value)
+
+
+def test_the_cache_is_read_where_the_hub_is_out_of_order(answers, cache, hub, monkeypatch: pytest.MonkeyPatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
+    answers[:] = (503, 'text/html', PAGE)
+    assert same_arrays(loaded('hf:timm/resnet18.a1_in1k')[0], loaded(hub)[0])
 
 
 # --- Preprocessing that a configuration states. -----------------------------------------------------------------------

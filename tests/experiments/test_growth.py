@@ -129,7 +129,7 @@ class TestValues:
             return {key if key.startswith('training') else key.partition('.')[0] for key in found}
 
         assert keys('pixels', '', 'knn') == {'fit', 'knn'}
-        assert keys('vit_micro', 'x.pth', 'linear') == {'fit', 'image_size', 'tap', 'linear'}
+        assert keys('vit_micro', 'x.pth', 'linear') == {'fit', 'image_size', 'tap', 'linear', 'strict_weights'}
         assert keys('vit_micro', 'random', 'ridge') == {'fit', 'image_size', 'tap', 'ridge', 'calibration_images'}
         trained = keys('vit_micro', 'x.pth', 'finetune')
         assert trained > {'fit', 'image_size', 'training_learning_rates', 'training.epochs', 'training.layer_decay'}

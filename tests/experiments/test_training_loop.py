@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 from pathlib import Path
 
 import jax
@@ -238,7 +239,7 @@ def test_lora_leaves_plain_weights(tmp_path):
     evaluated = test.predictions['logits']
     np.testing.assert_allclose(logits, evaluated, atol=1e-5 * np.abs(evaluated).max())
     backbones.save_weights(tmp_path / 'weights.safetensors', trained.variables)
-    backbones.load_weights('vit_micro', tmp_path / 'weights.safetensors', classifier=True)
+    backbones.load_weights('vit_micro', tmp_path / 'weights.safetensors', classifier=True, image_size=16)
 
 
 @pytest.mark.slow
@@ -336,6 +337,20 @@ def test_a_profile_is_written(tmp_path):
 def test_bad_values_are_one_line(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         loop.fit(make_config(**changes), make_dataset(), tmp_path)
+
+
+def test_weights_that_cannot_be_written_can_be_written_later(tmp_path, monkeypatch):
+    def full(path, variables):
+        raise UserError(f'the weights cannot be written to {str(path)!r}: No space left on device')
+
+    monkeypatch.setattr(backbones, 'save_weights', full)
+    message = (
+        r'the weights cannot be written to .*weights\.safetensors.: No space left on device; the training is finished '
+        'and saved, and the same command writes the results$'
+    )
+    finished = types.SimpleNamespace(variables={})
+    with pytest.raises(UserError, match=message):
+        train._write(make_config(), make_dataset(), tmp_path, finished, None)
 
 
 def test_a_mesh_that_does_not_fit_the_devices(tmp_path):

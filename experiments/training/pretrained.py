@@ -1,0 +1,66 @@
+"""Pretrained weights of a run, read as its config asks; what does not fit is said."""
+
+import warnings
+from collections.abc import Sequence
+
+import jax
+
+import backbones
+from backbones import Report
+from backbones.errors import UserError
+from backbones.pretrained import compatibility
+from experiments.cli import display
+
+_SHOWN = 10
+
+
+def load(name: str, weights: str, size: tuple[int, int], size_is_chosen: bool, strict: bool) -> dict:
+    """The variables of a backbone from a source.
+
+    Args:
+        name: a registered name.
+        weights: a source as ``load_weights`` takes it.
+        size: height and width of the model's input in pixels.
+        size_is_chosen: whether the config says this size (``image_size``). Otherwise it is what the preprocessing of
+            the weights says, and a file whose positions were made for another one is an error.
+        strict: whether anything that does not fit is an error. If not, it is printed, and what is missing from the file
+            is missing from the variables.
+
+    Raises:
+        UserError: see ``load_weights``.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        variables, report = backbones.load_weights(name, weights, image_size=size, strict=strict)
+    lines = [str(each.message) for each in caught]
+    made_for = compatibility.made_for(backbones.create(name), report.reshaped, size)
+    if made_for is not None and not size_is_chosen:
+        told, pixels = made_for
+        ours = size[0] if size[0] == size[1] else size
+        line = (
+            f'{weights} is for images of {pixels} pixels ({told}), and with the config key image_size=0 those of '
+            f'{name} are of {ours}: set image_size={pixels}, or image_size={ours} to have the positions resampled'
+        )
+        if strict:
+            raise UserError(line)
+        lines.append(line)
+    if not strict and jax.process_index() == 0:
+        for line in (*lines, *left_out(report)):
+            display.console.print(f'strict_weights=False: {line}', markup=False, highlight=False)
+    return variables
+
+
+def left_out(report: Report) -> list[str]:
+    """What of a file was not used, and which parameters got nothing from it; a line for each kind."""
+    misfit = [path for path, _, _ in report.misfit]
+    kinds = (
+        ('missing from the file, so they keep their random values', report.missing),
+        ('of another shape in the file, so they keep their random values', misfit),
+        ('in the file and not in the model, so they are not used', report.unexpected),
+    )
+    return [f'{len(paths)} arrays are {what}: {_listed(paths)}' for what, paths in kinds if paths]
+
+
+def _listed(paths: Sequence[str]) -> str:
+    more = f' and {len(paths) - _SHOWN} more' if len(paths) > _SHOWN else ''
+    return ', '.join(paths[:_SHOWN]) + more
