@@ -13,7 +13,7 @@ from backbones.errors import UserError, unknown
 from backbones.pretrained import description
 from backbones.pretrained.description import Description
 from backbones.pretrained.files import read_arrays, read_checkpoint, read_metadata
-from backbones.pretrained.kinds import SUFFIXES, is_weight_file
+from backbones.pretrained.kinds import SUFFIXES, is_weight_file, kind_of
 from backbones.published import WEIGHTS
 
 BUNDLED = Path(__file__).parent / 'weights'
@@ -167,7 +167,7 @@ def kept(path: Path) -> tuple[Description | None, dict[str, Any] | None]:
         step = place.resolve().parent
         own = description.read(step / description.METADATA, description.KEY)
         run = step.parent.parent if step.parent.name == 'checkpoints' else None
-    elif place.suffix == '.safetensors':
+    elif place.suffix != '.json' and kind_of(place) == 'safetensors':
         text = read_metadata(place).get(description.KEY)
         own = None if text is None else description.parse(text, str(place))
         run = place.resolve().parent if place.name == WEIGHTS_FILE else None

@@ -173,6 +173,17 @@ def test_a_description_that_cannot_be_read(file, change, message):
             use()
 
 
+def test_the_content_tells_what_a_file_is(file, tmp_path):
+    """Not the suffix."""
+    assert backbones.preprocess(file.rename(tmp_path / 'kept.bin')) == DESCRIPTION.preprocessing
+    arrays = {'/'.join(path): leaf for path, leaf in flatten_dict(variables_of(size=32)).items()}
+    with (tmp_path / 'arrays.safetensors').open('wb') as stream:
+        np.savez(stream, **arrays)
+    _, report = backbones.load_weights('vit_micro', tmp_path / 'arrays.safetensors')
+    assert report.description is None
+    assert backbones.preprocess(tmp_path / 'arrays.safetensors', 'vit_micro') == SMALL_IMAGES
+
+
 def test_a_truncated_file_is_one_line(file):
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(UserError, match=r'kept\.safetensors is truncated, damaged or not a \.safetensors file'):
