@@ -24,7 +24,7 @@ from experiments.training import distributed, introduction, loop
 from experiments.training.config import FREE_KEYS, default_config
 from experiments.training.evaluation import Evaluation
 from experiments.training.preemption import Interruption
-from experiments.training.session import Session
+from experiments.training.session import Session, check_without_data, load_pretrained
 
 
 def main(argv: list[str] | None) -> None:
@@ -39,6 +39,7 @@ def main(argv: list[str] | None) -> None:
     options, config = command_line.parse(arguments, argv)
     distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
+        check_without_data(config)
         dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
         metrics = dry_run(Session(config, dataset, options.workdir))
         shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
@@ -58,7 +59,7 @@ def dry_run(session: Session) -> dict[str, float]:
     with contextlib.closing(session.batches(0, 1)) as reading:
         batch = session.device_put(next(reading))
     state, rate = session.initial_state(), session.learning_rate(0, 0)(0)
-    program = session.programs.train_step(0).lower(state, batch, rate).compile()
+    program = session.train_step(0)
     display.console.print(program_costs.table(program_costs.analyse(program)))
     _, metrics = program(state, batch, rate)
     return {name: float(value) for name, value in metrics.items()}
@@ -68,13 +69,18 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     is_main_process = jax.process_index() == 0
     workdir = options.workdir
     work_directories.check(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
+    begins = not loop.has_begun(workdir)
+    pretrained = _check_without_data(config, workdir) if begins else None
     dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
-    session = Session(config, dataset, workdir)
+    session = Session(config, dataset, workdir, pretrained=pretrained)
+    if begins:
+        _check_with_data(session)
     if is_main_process:
         # Only once everything fits: a mistake must not claim a directory.
         work_directories.claim(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
-    run = loop.run(session, options.profile, interruption)
-    test = run.evaluate('test')
+    with work_directories.used(workdir):
+        run = loop.run(session, options.profile, interruption)
+        test = run.evaluate('test')
     if not is_main_process:
         return
     with atomic_files.os_errors_as_user_errors(
@@ -82,6 +88,20 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     ):
         _write(config, dataset, workdir, run, test)
     display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')
+
+
+def _check_without_data(config: ml_collections.ConfigDict, workdir: Path) -> dict | None:
+    """Check what can be checked before the data are read, which may take long; returns the weights to start from."""
+    work_directories.check_writable(workdir)
+    check_without_data(config)
+    return load_pretrained(config)
+
+
+def _check_with_data(session: Session) -> None:
+    """Check that every step of a new run can be computed, and that there is memory for it."""
+    session.trace()
+    for phase in range(len(session.phase_names)):
+        session.train_step(phase)
 
 
 def _write(
@@ -116,6 +136,7 @@ def _write(
             'flops_counted_in': 'traced program',
             # The column is inference speed, which only an ablation measures; training throughput is in ``result.json``.
             'images_per_second': None,
+            'input': list(run.preprocessing.size),
         },
         data={
             'provenance': dataset.provenance,
