@@ -14,7 +14,7 @@ import ml_collections
 from experiments import report
 from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
-from experiments.cli import atomic_files, command_line, display
+from experiments.cli import atomic_files, command_line, display, work_directories
 from experiments.data import loading
 from experiments.features.store import CACHE_VARIABLE, DEFAULT_LIMIT, Store, default_directory, parse_size
 from experiments.training.preemption import Interruption
@@ -55,20 +55,25 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
 
     store = Store(options.cache_dir, parse_size(options.cache_size))
     engine = Engine(config, workdir, load, store)
+    # Cheap checks first; all of them before the directory is claimed, which a mistake must not do.
+    engine.check_without_data(planned)
+    if not options.plan:
+        work_directories.check_writable(workdir)
+    planned, left_out = engine.possible(planned)
     pending = engine.pending(planned)
     with atomic_files.os_errors_as_user_errors(lambda: 'finished cells are kept, and the same command continues'):
         if pending:
-            display.console.print(estimate.table(pending, len(planned), config, engine.load))
-            if options.plan:
-                return
-            # Only once the plan fits the data: a mistake must not claim a directory.
-            engine.claim(planned)
-            engine.run(planned)
+            display.console.print(estimate.table(pending, len(planned), config, engine.load, engine.is_stored))
         else:
             display.console.print(f'all {len(planned)} cells are finished')
-            if options.plan:
-                return
-            engine.claim(planned)
+        for sentence in left_out:
+            display.console.print(sentence, style='yellow', soft_wrap=True, markup=False)
+        engine.check_with_data(planned)
+        if options.plan:
+            return
+        engine.claim(planned)
+        with work_directories.used(workdir):
+            engine.run(planned)
     report.write([workdir], workdir)
 
 
