@@ -14,7 +14,7 @@ import ml_collections
 from experiments import report
 from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
-from experiments.cli import atomic_files, command_line, display
+from experiments.cli import atomic_files, command_line, display, work_directories
 from experiments.data import account, loading, model_input, record
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
@@ -61,6 +61,10 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
 
     store = Store(options.cache_dir, parse_size(options.cache_size))
     engine = Engine(config, workdir, load, store, options.accept_changed_data)
+    # Cheap checks first; all of them before the directory is claimed, which a mistake must not do.
+    engine.check_without_data(planned)
+    if not options.plan:
+        work_directories.check_writable(workdir)
     # A finished cell is known by its data, too; they are only read where their files have changed.
     stamps = {
         name: loading.stamp(name, options.data_dir, reading) for name in dict.fromkeys(cell.dataset for cell in planned)
@@ -68,6 +72,7 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
     for name in engine.finished(planned):
         if not record.is_unchanged(workdir, name, stamps[name]):
             engine.load(name)
+    planned, left_out = engine.possible(planned)
     pending = engine.pending(planned)
 
     def keep_records() -> None:
@@ -76,19 +81,18 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
 
     with atomic_files.os_errors_as_user_errors(lambda: 'finished cells are kept, and the same command continues'):
         if pending:
-            display.console.print(estimate.table(pending, len(planned), config, engine.load))
-            if options.plan:
-                return
-            # Only once the plan fits the data: a mistake must not claim a directory.
-            engine.claim(planned)
-            keep_records()
-            engine.run(planned)
+            display.console.print(estimate.table(pending, len(planned), config, engine.load, engine.is_stored))
         else:
             display.console.print(f'all {len(planned)} cells are finished')
-            if options.plan:
-                return
-            engine.claim(planned)
-            keep_records()
+        for sentence in left_out:
+            display.console.print(sentence, style='yellow', soft_wrap=True, markup=False)
+        engine.check_with_data(planned)
+        if options.plan:
+            return
+        engine.claim(planned)
+        keep_records()
+        with work_directories.used(workdir):
+            engine.run(planned)
     report.write([workdir], workdir)
 
 

@@ -94,8 +94,8 @@ def _compile(compiled: Programs, phase: int, limit: int) -> ahead_of_time.Probe:
     per_device = compiled.batch_size // compiled.device_mesh.devices
     with display.console.status(f'compiling {compiled.regime.phases[phase].name}, {per_device} images per device'):
         probe = ahead_of_time.probe(compiled, phase, limit)
-    verdict = 'fits' if probe.fits else 'does not fit'
-    display.console.print(f'{per_device} images per device: {_memory(probe)}, {verdict} ({probe.seconds:.0f} s)')
+    verdict = '' if probe.fits is None else ', fits' if probe.fits else ', does not fit'
+    display.console.print(f'{per_device} images per device: {_memory(probe)}{verdict} ({probe.seconds:.0f} s)')
     return probe
 
 
@@ -107,7 +107,7 @@ def _search(
 
     def fits(batch: int) -> bool:
         probes[batch] = _compile(programs(batch), phase, limit)
-        return probes[batch].fits
+        return bool(probes[batch].fits)
 
     best = ahead_of_time.find_batch(fits, first, ahead_of_time.batch_unit(config.accumulation))
     return [*(probe for batch, probe in probes.items() if batch != best), *([probes[best]] if best else [])]
@@ -139,7 +139,7 @@ def _show(
     last, sizes = probes[-1], ahead_of_time.sizes(compiled, phase)
     batch = last.batch_per_device
     verdict = 'unknown without --memory_gib'
-    if last.limit_bytes:
+    if last.fits is not None:
         verdict = f'{"yes" if last.fits else "no"}: {_memory(last)}'
     leading = [
         ('devices', device_mesh.describe()),

@@ -27,7 +27,7 @@ from experiments.training.config import FREE_KEYS, KEYS, default_config
 from experiments.training.evaluation import Evaluation
 from experiments.training.preemption import Interruption
 from experiments.training.run_description import describe
-from experiments.training.session import Session
+from experiments.training.session import Session, check_without_data, load_pretrained
 
 _FINISHED = 'the training is finished and saved, and the same command writes the results'
 
@@ -45,6 +45,7 @@ def main(argv: list[str] | None) -> None:
     options, config = command_line.parse(arguments, argv)
     distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
+        check_without_data(config)
         dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
         session = Session(config, dataset, options.workdir)
         account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
@@ -66,7 +67,7 @@ def dry_run(session: Session) -> dict[str, float]:
     with contextlib.closing(session.batches(0, 1)) as reading:
         batch = session.device_put(next(reading))
     state, rate = session.initial_state(), session.learning_rate(0, 0)(0)
-    program = session.programs.train_step(0).lower(state, batch, rate).compile()
+    program = session.train_step(0)
     display.console.print(program_costs.table(program_costs.analyse(program)))
     _, metrics = program(state, batch, rate)
     return {name: float(value) for name, value in metrics.items()}
@@ -77,17 +78,23 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     workdir = options.workdir
     loading.check_place(workdir, config.dataset)
     work_directories.check(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
+    begins = not loop.has_begun(workdir)
+    pretrained = _check_without_data(config, workdir) if begins else None
     dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
-    changes = _check_data(workdir, dataset, options.accept_changed_data)
-    session = Session(config, dataset, workdir)
+    changes = [] if work_directories.is_unused(workdir) else _check_data(workdir, dataset, options.accept_changed_data)
+    session = Session(config, dataset, workdir, pretrained=pretrained)
     if is_main_process:
         account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
+    if begins:
+        _check_with_data(session)
+    if is_main_process:
         # Only once everything fits: a mistake must not claim a directory.
         work_directories.claim(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
         with atomic_files.os_errors_as_user_errors(lambda: 'nothing was computed yet'):
             record.write(workdir, dataset, changes=changes)
-    run = loop.run(session, options.profile, interruption)
-    test = run.evaluate('test')
+    with work_directories.used(workdir):
+        run = loop.run(session, options.profile, interruption)
+        test = run.evaluate('test')
     if not is_main_process:
         return
     with atomic_files.os_errors_as_user_errors(lambda: _FINISHED):
@@ -109,6 +116,20 @@ def _check_data(workdir: Path, dataset: Dataset, accepted: bool) -> list[str]:
             f'{known.pop()} then, {dataset.fingerprint()} now); restore them, or choose another --workdir'
         )
     return changes
+
+
+def _check_without_data(config: ml_collections.ConfigDict, workdir: Path) -> dict | None:
+    """Check what can be checked before the data are read, which may take long; returns the weights to start from."""
+    work_directories.check_writable(workdir)
+    check_without_data(config)
+    return load_pretrained(config)
+
+
+def _check_with_data(session: Session) -> None:
+    """Check that every step of a new run can be computed, and that there is memory for it."""
+    session.trace()
+    for phase in range(len(session.phase_names)):
+        session.train_step(phase)
 
 
 def _write(
@@ -147,6 +168,7 @@ def _write(
             'flops_counted_in': 'traced program',
             # The column is inference speed, which only an ablation measures; training throughput is in ``result.json``.
             'images_per_second': None,
+            'input': list(run.preprocessing.size),
         },
         data={
             'provenance': dataset.provenance,

@@ -107,6 +107,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 
 def forget_programs() -> None:
+    if 'experiments.training.programs' in sys.modules:
+        # They hold compiled steps of their own.
+        sys.modules['experiments.training.programs'].programs.cache_clear()
     if 'jax' in sys.modules:
         sys.modules['jax'].clear_caches()
         gc.collect()

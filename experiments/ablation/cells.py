@@ -159,6 +159,8 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     for fraction in _axis(config, 'fractions'):
         if not 0 < fraction <= 1:
             raise UserError(f'label fractions lie in (0, 1], not {fraction}')
+    for rate in _axis(config, 'training_learning_rates'):
+        positive('training_learning_rates', rate)
     for name in _axis(config, 'datasets'):
         loading.check_name(name)
     cells = []

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import jax
@@ -11,8 +11,9 @@ import numpy as np
 
 import backbones
 from backbones import cost
+from backbones.errors import UserError
 from experiments import probes, tasks
-from experiments.ablation import growth
+from experiments.ablation import fractions, growth
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
 from experiments.ablation.sweep import sweep
 from experiments.cli import display, work_directories
@@ -20,13 +21,16 @@ from experiments.cli.versions import versions
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
 from experiments.features.extractor import Costs, Extractor
-from experiments.features.frozen_backbone import FrozenBackbone
+from experiments.features.frozen_backbone import FrozenBackbone, frozen_backbone
 from experiments.features.store import Store
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge
 from experiments.results import rows as result_rows
 from experiments.results import scores
 from experiments.results.rows import Row
-from experiments.training import loop
+from experiments.training import loop, session
+
+# What precedes the keys of a training's config on the command line.
+_TRAINING_KEYS = 'config.training.'
 
 
 class Engine:
@@ -92,6 +96,70 @@ class Engine:
         finished = {row.cell for row in self._rows}
         return [cell for cell in cells if cell not in finished]
 
+    def check_without_data(self, cells: Sequence[Cell]) -> None:
+        """Check the weights of the pending cells, by loading them, and the recipes of their trainings.
+
+        Raises:
+            UserError: weights cannot be read, do not fit or have changed since cells were finished; or a training
+                cannot begin with the config's values on these devices.
+        """
+        pending = self.pending(cells)
+        growth.check_weights(self._workdir, {cell.variant for cell in pending}, self._rows)
+        for backbone in dict.fromkeys(
+            frozen_backbone(cell.variant, 0) for cell in pending if not growth.has_begun(self._workdir, cell)
+        ):
+            self._extract.check(backbone)
+        for cell in _one_each(
+            [cell for cell in pending if cell.regime not in FROZEN_REGIMES], lambda cell: (cell.variant, cell.regime)
+        ):
+            session.check_without_data(self._training_config(cell))
+
+    def possible(self, cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
+        """The cells whose label fraction leaves every class of their data set a training image.
+
+        Finished cells are possible, and their data are not read.
+
+        Returns:
+            These cells, and a sentence on each fraction that is left out of a data set.
+
+        Raises:
+            UserError: no cell is possible, or a data set cannot be read.
+        """
+        pending = set(self.pending(cells))
+        impossible: dict[tuple[str, float], str] = {}
+        for name in dict.fromkeys(cell.dataset for cell in cells if cell in pending):
+            wanted = [cell.fraction for cell in cells if cell in pending and cell.dataset == name]
+            found = fractions.too_small(self.load(name), wanted)
+            impossible |= {(name, fraction): sentence for fraction, sentence in found.items()}
+        kept = [cell for cell in cells if cell not in pending or (cell.dataset, cell.fraction) not in impossible]
+        if not kept:
+            raise UserError(f'no cell of the ablation can be run; {"; ".join(impossible.values())}')
+        return kept, list(impossible.values())
+
+    def check_with_data(self, cells: Sequence[Cell]) -> None:
+        """Trace the trainings of the pending cells, and compare the largest with the memory that there is.
+
+        Raises:
+            UserError: a training cannot be run on its data.
+        """
+        sessions = []
+        for cell in self.pending(cells):
+            if cell.regime not in FROZEN_REGIMES and not growth.has_begun(self._workdir, cell):
+                config = self._training_config(cell)
+                made = session.Session(config, self.load(cell.dataset), self._workdir, keys=_TRAINING_KEYS)
+                if all(made.programs is not other.programs for other in sessions):
+                    made.trace()
+                    sessions.append(made)
+        if sessions:
+            # The others are compiled, and compared, when they begin.
+            largest = max(sessions, key=lambda each: each.programs.computed_bytes())
+            for phase in range(len(largest.phase_names)):
+                largest.train_step(phase)
+
+    def is_stored(self, backbone: FrozenBackbone, dataset: Dataset) -> bool:
+        """Whether a frozen backbone need not run, because its features are stored."""
+        return self._extract.is_stored(backbone, dataset)
+
     def run(self, cells: Sequence[Cell]) -> None:
         """Run the pending cells, one data set and one pass at a time.
 
@@ -106,9 +174,7 @@ class Engine:
             frozen = [cell for cell in group if cell.regime in FROZEN_REGIMES]
             by_backbone: dict[FrozenBackbone, list[Cell]] = {}
             for cell in frozen:
-                init_seed = cell.seed if cell.variant.weights == RANDOM else 0
-                backbone = FrozenBackbone(cell.variant.backbone, cell.variant.weights, init_seed)
-                by_backbone.setdefault(backbone, []).append(cell)
+                by_backbone.setdefault(frozen_backbone(cell.variant, cell.seed), []).append(cell)
             self._run_frozen(dataset, by_backbone, subsets)
             for cell in group:
                 if cell.regime not in FROZEN_REGIMES:
@@ -168,7 +234,8 @@ class Engine:
 
         def train(rate: float) -> loop.Trained:
             directory = work_directories.make(begun / f'{rate:g}')
-            return loop.fit(self._training_config(cell, rate), dataset, directory, tables=False)
+            config = self._training_config(cell, rate)
+            return loop.fit(config, dataset, directory, tables=False, keys=_TRAINING_KEYS)
 
         config = self._config
         rate, trained, rates = sweep(config.training_learning_rates, config.training_extra_learning_rates, train)
@@ -182,12 +249,16 @@ class Engine:
             choices=len(rates),
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
-        costs = Costs(parameters, cost.count_flops(trained.model, trained.preprocessing.size))
+        size = trained.preprocessing.size
+        costs = Costs(parameters, cost.count_flops(trained.model, size), input_size=size)
         reasons = dict(test.bad)
         bad = {index: reasons[dataset.ids[index]] for index in dataset.splits['test'] if dataset.ids[index] in reasons}
         self._append([self._row(dataset, dataset.without(bad), cell, outcome, costs, trained.examples)])
 
-    def _training_config(self, cell: Cell, learning_rate: float) -> ml_collections.ConfigDict:
+    def _training_config(self, cell: Cell, learning_rate: float | None = None) -> ml_collections.ConfigDict:
+        """The config of a cell's training; at the first learning rate, unless one is given."""
+        if learning_rate is None:
+            learning_rate = self._config.training_learning_rates[0]
         config = self._config.training.copy_and_resolve_references()
         config.update(
             dataset=cell.dataset,
@@ -233,6 +304,7 @@ class Engine:
                 'flops_per_image': self._flops_per_image(cell.variant),
                 'flops_counted_in': 'traced program',
                 'images_per_second': costs.images_per_second or None,
+                'input': list(costs.input_size) if costs.input_size else None,
             },
             data={
                 'provenance': seen.provenance,
@@ -275,3 +347,8 @@ class Engine:
     def _append(self, rows: list[Row]) -> None:
         self._rows += rows
         result_rows.write(self._workdir, self._rows)
+
+
+def _one_each(cells: Sequence[Cell], kind: Callable[[Cell], Hashable]) -> list[Cell]:
+    """The first cell of each kind."""
+    return list({kind(cell): cell for cell in reversed(cells)}.values())[::-1]

@@ -1,5 +1,6 @@
 """The plan of an ablation with its estimated cost, shown before it starts."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,25 +15,42 @@ from backbones.cost import count_flops
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
-from experiments.features import taps
+from experiments.features import taps, throughput
+from experiments.features.frozen_backbone import FrozenBackbone, frozen_backbone
+from experiments.features.pixels import pixels_pass
 from experiments.probes import linear
+from experiments.training import mesh
 
 # The share of a large matrix product's speed that each part of an ablation roughly reaches.
 _FORWARD_EFFICIENCY = 0.5
 _TRAINING_EFFICIENCY = 0.4
 _HEADS_EFFICIENCY = 0.2
 _SECONDS_TO_COMPILE = 3.0
+# Its first checkpoint, its files, and the reading of its data.
+_SECONDS_OF_A_TRAINING = 1.0
 
 
-def flops_per_image(variant: Variant, image_size: int) -> float:
-    """FLOPs of the backbone's forward pass for one image, as ``backbones.cost`` counts them."""
+@dataclasses.dataclass(frozen=True)
+class _Network:
+    """What the time of a variant depends on.
+
+    Attributes:
+        flops: FLOPs of the forward pass for one image.
+        features: values that a head sees of one image.
+    """
+
+    flops: float
+    features: int
+
+
+def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDict) -> _Network:
     if variant.backbone == PIXELS:
-        return 0.0
-    return float(count_flops(backbones.create(variant.backbone), _input_size(variant, image_size)))
-
-
-def _input_size(variant: Variant, image_size: int) -> tuple[int, int]:
-    return input_preprocessing(variant.backbone, variant.weights, image_size).size
+        # As many as the pass gives, which are fewer than are stored where images are large.
+        *_, shape = pixels_pass(tuple(dataset.images.shape[1:]), config.batch_size, mesh.make())
+        return _Network(0.0, int(np.prod(shape)))
+    model = backbones.create(variant.backbone)
+    size = input_preprocessing(variant.backbone, variant.weights, config.image_size, config.fit).size
+    return _Network(float(count_flops(model, size)), taps.channels(model, config.tap, size))
 
 
 def measured_speed() -> float:
@@ -48,68 +66,118 @@ def measured_speed() -> float:
 
 
 def table(
-    pending: Sequence[Cell], planned: int, config: ml_collections.ConfigDict, load: Callable[[str], Dataset]
+    pending: Sequence[Cell],
+    planned: int,
+    config: ml_collections.ConfigDict,
+    load: Callable[[str], Dataset],
+    is_stored: Callable[[FrozenBackbone, Dataset], bool] = lambda backbone, dataset: False,
 ) -> Table:
-    """One row per data set and variant: passes, images, heads, trainings and estimated time."""
+    """One row per data set and variant: passes, images, heads, trainings and estimated time.
+
+    Args:
+        pending: the cells to run.
+        planned: number of all cells.
+        config: the ablation's config.
+        load: loads a data set by name.
+        is_stored: whether the features of a frozen backbone are there, so that it need not run.
+    """
     speed = measured_speed()
     result = Table(title=f'plan: {len(pending)} of {planned} cells to run', title_justify='left')
     for column in ('data set', 'backbone · weights', 'regimes'):
         result.add_column(column)
     for column in ('cells', 'passes', 'images', 'GFLOP/image', 'heads', 'trainings', 'about'):
         result.add_column(column, justify='right')
-    total = 0.0
+    total, any_stored = 0.0, False
     extends = config.training_extra_learning_rates > 0 and len(set(config.training_learning_rates)) > 1
     extends = extends and any(cell.regime not in FROZEN_REGIMES for cell in pending)
     for dataset_name, variant in dict.fromkeys((cell.dataset, cell.variant) for cell in pending):
         dataset = load(dataset_name)
         cells = [cell for cell in pending if (cell.dataset, cell.variant) == (dataset_name, variant)]
-        for fraction, seed in dict.fromkeys((cell.fraction, cell.seed) for cell in cells):
-            dataset.fraction(fraction, seed)  # one that leaves a class without examples is refused
         frozen = [cell for cell in cells if cell.regime in FROZEN_REGIMES]
         trained = [cell for cell in cells if cell.regime not in FROZEN_REGIMES]
-        flops = flops_per_image(variant, config.image_size)
-        passes = len({cell.seed if variant.weights == RANDOM else None for cell in frozen})
-        channels = (
-            int(np.prod(dataset.images.shape[1:]))
-            if variant.backbone == PIXELS
-            else taps.channels(backbones.create(variant.backbone), config.tap, _input_size(variant, config.image_size))
-        )
-        train = len(dataset.splits['train'])
-        heads, examples_seen = linear.workload(
-            [
-                # Seeds share their input unless they draw the weights or choose the labels.
-                (round(cell.fraction * train), cell.seed if variant.weights == RANDOM or cell.fraction < 1 else None)
-                for cell in frozen
-                if cell.regime == 'linear'
-            ],
-            config.linear,
-        )
+        network = _network(variant, dataset, config)
+        passes = list(dict.fromkeys(frozen_backbone(variant, cell.seed) for cell in frozen))
+        computed = [backbone for backbone in passes if not is_stored(backbone, dataset)]
+        stored = len(passes) - len(computed)
+        any_stored = any_stored or bool(stored)
+        heads, head_flops = _heads(frozen, network, dataset, config)
         trainings = len(trained) * len(config.training_learning_rates)
+        programs = len({(cell.regime, cell.fraction) for cell in trained})
 
-        seconds = passes * len(dataset.targets) * flops / (speed * _FORWARD_EFFICIENCY)
-        head_flops = examples_seen * 6 * channels * len(dataset.classes)
+        seconds = len(computed) * len(dataset.targets) * network.flops / (speed * _FORWARD_EFFICIENCY)
+        if computed and network.flops:
+            seconds += _measurement(config.batch_size * network.flops / (speed * _FORWARD_EFFICIENCY))
         seconds += head_flops / (speed * _HEADS_EFFICIENCY)
-        seen = sum(cell.fraction for cell in trained) * len(dataset.splits['train']) * config.training.epochs
-        seconds += 3 * flops * seen * len(config.training_learning_rates) / (speed * _TRAINING_EFFICIENCY)
-        seconds += _SECONDS_TO_COMPILE * (len({cell.regime for cell in frozen}) + bool(passes) + trainings)
+        seconds += _trained_flops(trained, network, dataset, config) / (speed * _TRAINING_EFFICIENCY)
+        seconds += _SECONDS_TO_COMPILE * (len({cell.regime for cell in frozen}) + bool(computed) + 2 * programs)
+        seconds += _SECONDS_OF_A_TRAINING * trainings
         total += seconds
         result.add_row(
             dataset_name,
             variant.label,
             ', '.join(dict.fromkeys(cell.regime for cell in cells)),
             f'{len(cells)}',
-            f'{passes}',
+            f'{len(computed)} + {stored} stored' if stored and computed else 'stored' if stored else f'{len(computed)}',
             f'{len(dataset.targets):,}',
-            f'{flops / 1e9:.3f}',
+            f'{network.flops / 1e9:.3f}',
             f'{heads}',
             f'≥ {trainings}' if trainings and extends else f'{trainings}',
             _duration(seconds),
         )
     result.caption = (
-        f'about {_duration(total)} at the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches now; '
-        f'less where features are stored{", more where the best learning rate lies at an edge" if extends else ""}'
+        f'about {_duration(total)} at the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches now'
+        f'{"; stored: the features are there, and the backbone need not run" if any_stored else ""}'
+        f'{"; more where the best learning rate lies at an edge" if extends else ""}'
     )
     return result
+
+
+def _heads(
+    cells: Sequence[Cell], network: _Network, dataset: Dataset, config: ml_collections.ConfigDict
+) -> tuple[int, float]:
+    """Number of linear heads, and FLOPs of all heads on stored features."""
+    train, features, classes = len(dataset.splits['train']), network.features, len(dataset.classes)
+    evaluated = len(dataset.splits['validation']) + len(dataset.splits['test'])
+    # Seeds share their input unless they draw the weights or choose the labels.
+    subsets = {
+        regime: [
+            (round(cell.fraction * train), cell.seed if cell.variant.weights == RANDOM or cell.fraction < 1 else None)
+            for cell in cells
+            if cell.regime == regime
+        ]
+        for regime in FROZEN_REGIMES
+    }
+    heads, seen = linear.workload(subsets['linear'], config.linear)
+    # Both linear heads work on the principal axes, of which there are no more than examples.
+    axes = [(count, min(count, features)) for count, _ in {*subsets['linear']}]
+    widest = max((axis for _, axis in axes), default=0)
+    flops = 4.0 * seen * widest * classes + heads * 2.0 * len(dataset.splits['validation']) * widest * classes
+    for count, axis in (*axes, *((count, min(count, features)) for count, _ in {*subsets['ridge']})):
+        flops += 4.0 * count * features * axis + 10.0 * axis**3
+    for count, _ in {*subsets['knn']}:
+        flops += 2.0 * evaluated * count * features
+    return heads, flops
+
+
+def _trained_flops(
+    cells: Sequence[Cell], network: _Network, dataset: Dataset, config: ml_collections.ConfigDict
+) -> float:
+    """FLOPs of the trainings at the learning rates of the config: forward, backward, and evaluations."""
+    recipe, train = config.training, len(dataset.splits['train'])
+    passes = 0.0
+    for cell in cells:
+        probed = recipe.probe_epochs if cell.regime == 'lpft' else 0.0
+        evaluations = (recipe.epochs + probed) / recipe.evaluate_epochs
+        # A backward pass takes twice as much as a forward pass, and is not needed while only the head trains.
+        passes += cell.fraction * train * (3 * recipe.epochs + probed)
+        passes += max(1.0, evaluations) * len(dataset.splits['validation'])
+    return passes * len(config.training_learning_rates) * network.flops
+
+
+def _measurement(batch_seconds: float) -> float:
+    """Seconds to measure a backbone's speed (``throughput.measure``)."""
+    timed = min(throughput.BATCHES * batch_seconds, max(5 * batch_seconds, throughput.SECONDS))
+    return throughput.WARM_UP * batch_seconds + timed
 
 
 def _duration(seconds: float) -> str:

@@ -24,6 +24,7 @@ from experiments.data import options, record
 from experiments.data.dataset import Dataset
 from experiments.results import rows as result_rows
 from experiments.results.rows import Row
+from experiments.training import loop
 from experiments.training.config import FREE_KEYS
 
 # Keys of ``config.training`` that a cell or the ablation sets, and those that only say how the data are read: the data
@@ -83,7 +84,7 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
         UserError: it is not an ablation's, or a value that finished cells depend on differs (both are named).
     """
     earlier = work_directories.read_config(workdir)
-    if earlier is not None and 'backbones' not in earlier:
+    if earlier is not None and 'backbones' not in earlier and not work_directories.is_unused(workdir):
         raise UserError(
             f"the work directory {str(workdir)!r} belongs to another config (without the key 'backbones', so not "
             "an ablation's); choose another --workdir"
@@ -213,7 +214,9 @@ def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], row
     earlier, now = work_directories.read_config(workdir), work_directories.as_read_back(config)
     if earlier == now:
         return
-    if earlier is not None:
+    if earlier is not None and 'backbones' not in earlier:
+        work_directories.take_over(workdir, "without the key 'backbones', so not an ablation's")
+    elif earlier is not None:
         # Rows of older versions refer to config.json: write them out in full before it changes.
         if rows:
             result_rows.write(workdir, rows)
@@ -232,6 +235,12 @@ def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], row
 def trainings(workdir: Path, cell: Cell) -> Path:
     """Directory of a cell's trainings, one per learning rate."""
     return workdir / 'trainings' / cell.key()
+
+
+def has_begun(workdir: Path, cell: Cell) -> bool:
+    """Whether a training of a cell has a checkpoint from which it would continue."""
+    directory = trainings(workdir, cell)
+    return directory.is_dir() and any(loop.has_begun(path) for path in directory.iterdir())
 
 
 def begin_trainings(workdir: Path, cell: Cell, dataset: Dataset) -> Path:

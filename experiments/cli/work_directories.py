@@ -1,15 +1,25 @@
 """Work directories: each is created, checked and claimed by one config."""
 
+import contextlib
+import fcntl
 import json
+import os
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError
+from experiments.cli import display
 from experiments.cli.atomic_files import write_json
 
 CONFIG = 'config.json'
+# What a run leaves once it has computed something: rows, metrics, checkpoints and weights, those of an ablation's
+# trainings included.
+_COMPUTED = (
+    'results.jsonl', 'result.json', 'metrics.jsonl', 'weights.safetensors', 'checkpoints/*', 'predictions/*',
+    'trainings/*/*/metrics.jsonl', 'trainings/*/*/checkpoints/*',
+)  # fmt: skip
 
 
 def make(path: Path) -> Path:
@@ -25,6 +35,23 @@ def make(path: Path) -> Path:
     except OSError as error:
         raise UserError(f'cannot write to the work directory {str(path)!r}: {error.strerror or error}') from None
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Check that a work directory can be made and written, without making it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    nearest = path.absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UserError(f'cannot write to the work directory {str(path)!r}: {str(nearest)!r} is not a directory')
+    if nearest == path.absolute():
+        make(path)
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f'cannot write to the work directory {str(path)!r}: {str(nearest)!r} cannot be written')
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
@@ -52,7 +79,7 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def check(path: Path, config: dict, free: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> None:
-    """Check that a work directory is unclaimed or already belongs to this config; nothing is written.
+    """Check that a work directory is unclaimed, unused or already belongs to this config; nothing is written.
 
     Args:
         path: the directory; it need not exist.
@@ -61,11 +88,20 @@ def check(path: Path, config: dict, free: Collection[str] = (), defaults: Mappin
         defaults: values for keys that the directory's config lacks because a later version introduced them.
 
     Raises:
-        UserError: it belongs to another config (the differing keys are named).
+        UserError: another config has computed something in it, or does so now (the differing keys are named).
     """
+    differing = _differing(path, config, free, defaults)
+    if differing and not is_unused(path):
+        raise UserError(
+            f'the work directory {str(path)!r} belongs to another config ({differing}); choose another --workdir'
+        )
+
+
+def _differing(path: Path, config: dict, free: Collection[str], defaults: Mapping[str, Any] | None) -> str:
+    """The first keys whose values differ from those of the config that a directory belongs to; empty if none do."""
     earlier = read_config(path)
     if earlier is None:
-        return
+        return ''
     before, after = flatten(earlier), flatten(as_read_back(config))
     if defaults is not None:
         before = {**{key: value for key, value in flatten(as_read_back(defaults)).items() if key in after}, **before}
@@ -73,21 +109,66 @@ def check(path: Path, config: dict, free: Collection[str] = (), defaults: Mappin
     differing = [
         key for key in sorted({*before, *after} - {*free}) if before.get(key, absent) != after.get(key, absent)
     ]
-    if not differing:
-        return
 
     def show(values: dict, key: str) -> str:
         return repr(values[key]) if key in values else 'nothing'
 
     shown = '; '.join(f'{key}: {show(before, key)} there, {show(after, key)} here' for key in differing[:3])
-    more = f' and {len(differing) - 3} more' if len(differing) > 3 else ''
-    raise UserError(
-        f'the work directory {str(path)!r} belongs to another config ({shown}{more}); choose another --workdir'
+    return shown + (f' and {len(differing) - 3} more' if len(differing) > 3 else '')
+
+
+def is_unused(path: Path) -> bool:
+    """Whether nothing has been computed in a claimed directory: a run in it failed at once, and none is under way."""
+    return not any(next(path.glob(pattern), None) for pattern in _COMPUTED) and not _in_use(path)
+
+
+@contextlib.contextmanager
+def used(path: Path) -> Generator[None]:
+    """A context in which other processes see that a run is under way in a directory."""
+    with contextlib.ExitStack() as stack:
+        # Some file systems have no locks; then only what is in the directory counts.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+
+
+def _in_use(path: Path) -> bool:
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+    return False
+
+
+def take_over(path: Path, differing: str) -> None:
+    """Say that a claimed directory passes to another config, and remove what the earlier one has begun in it.
+
+    Args:
+        path: a directory that ``is_unused``.
+        differing: how the configs differ.
+    """
+    # Otherwise a run of Weights & Biases would continue that of the earlier config.
+    (path / 'wandb_id').unlink(missing_ok=True)
+    display.console.print(
+        f'the work directory {str(path)!r} belonged to another config ({differing}), but nothing has been computed in '
+        'it: it now belongs to this one',
+        style='yellow',
+        soft_wrap=True,
+        markup=False,
     )
 
 
 def claim(path: Path, config: dict, free: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> Path:
     """Claim a work directory for this config, or check that it already belongs to it.
+
+    One in which nothing has been computed for another config is taken over, with a line that says so.
 
     Args:
         path: the directory.
@@ -98,7 +179,10 @@ def claim(path: Path, config: dict, free: Collection[str] = (), defaults: Mappin
     """
     make(path)
     check(path, config, free, defaults)
-    if not (path / CONFIG).exists():
+    differing = _differing(path, config, free, defaults)
+    if differing:
+        take_over(path, differing)
+    if differing or not (path / CONFIG).exists():
         write_config(path, config)
     return path
 

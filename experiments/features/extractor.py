@@ -43,11 +43,13 @@ class Costs:
         parameters: number of parameters of the backbone.
         flops_per_image: FLOPs as counted by ``backbones.cost``.
         images_per_second: speed as measured by ``throughput.PROCEDURE``.
+        input_size: height and width of its input in pixels.
     """
 
     parameters: int = 0
     flops_per_image: float = 0.0
     images_per_second: float = 0.0
+    input_size: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,33 @@ class Extractor:
         # Every device takes the same share of a batch.
         self._batch_size = -(-config.batch_size // self._mesh.devices) * self._mesh.devices
         self._networks: dict[tuple[str, Preprocessing], Network] = {}
+        # Digests of the pretrained weights that were loaded, so that stored features are found without loading them.
+        self._digests: dict[FrozenBackbone, str] = {}
+
+    def check(self, backbone: FrozenBackbone) -> None:
+        """Check that a backbone can be built and has the tap, and that its pretrained weights fit, by loading them.
+
+        Raises:
+            UserError: it cannot, it has not, or they do not.
+        """
+        if backbone.name != PIXELS:
+            network = self._network(backbone)
+            if backbone.weights != RANDOM and backbone not in self._digests:
+                self._digests[backbone] = identity.variables_digest(network.load(backbone.weights))
+
+    def is_stored(self, backbone: FrozenBackbone, dataset: Dataset) -> bool:
+        """Whether features are in the store, as far as that is known without computing anything."""
+        if not isinstance(dataset.images, np.ndarray) and getattr(dataset.images, 'content', None) is None:
+            return False  # all images would be decoded to know them
+        if backbone.name == PIXELS:
+            document = pixels_pass(tuple(dataset.images.shape[1:]), self._batch_size, self._mesh)[2]
+        else:
+            network = self._network(backbone)
+            noted = _Weights(self, network, backbone, dataset).noted_digest()
+            if noted is None:
+                return False
+            document = {**network.document, 'weights': noted}
+        return self._store.holds({**document, 'data': data_document(dataset)})
 
     def __call__(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> tuple[Extracted, Costs]:
         """Get the features of every readable example, and the costs of a forward pass.
@@ -119,7 +148,7 @@ class Extractor:
             UserError: see ``__call__``.
         """
         if backbone.name == PIXELS:
-            stored, costs = self._pixels(backbone, dataset, advance), Costs()
+            stored, costs = self._pixels(backbone, dataset, advance), Costs(input_size=self._pixels_size(dataset))
         else:
             network = self._network(backbone)
             weights = _Weights(self, network, backbone, dataset)
@@ -143,12 +172,18 @@ class Extractor:
         speed = self._throughputs.get(
             {**document, 'input': list(size)}, lambda: measure(network.frozen, weights.on_devices(), size)
         )
-        return Costs(network.parameters, float(network.flops_per_image), speed)
+        return Costs(network.parameters, float(network.flops_per_image), speed, size)
 
     def _pixels(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> StoredFeatures:
         frozen, shades, document, shape = pixels_pass(tuple(dataset.images.shape[1:]), self._batch_size, self._mesh)
         document = {**document, 'data': data_document(dataset)}
         return self._fetch(document, backbone, frozen, lambda: shades, shape, dataset, advance)
+
+    def _pixels_size(self, dataset: Dataset) -> tuple[int, int]:
+        """Height and width of the pixels that are features."""
+        height, width, _ = dataset.images.shape[1:]
+        document = pixels_pass(tuple(dataset.images.shape[1:]), self._batch_size, self._mesh)[2]
+        return tuple(document['preprocessing']['size']) if document['preprocessing'] else (height, width)
 
     def _features(
         self, network: Network, weights: '_Weights', backbone: FrozenBackbone, dataset: Dataset, advance: Advance
@@ -232,15 +267,15 @@ class _Weights:
 
     def __init__(self, extractor: Extractor, network: Network, backbone: FrozenBackbone, dataset: Dataset):
         self._config, self._mesh = extractor._config, extractor._mesh
-        self._store = extractor._store
+        self._store, self._digests = extractor._store, extractor._digests
         self._network, self._backbone, self._dataset = network, backbone, dataset
         self._variables: dict | None = None
         self._on_devices: Any = None
 
     def noted_digest(self) -> str | None:
-        """The noted digest of random variables from the same recipe, so that they need not be initialised again."""
+        """The noted digest of variables that were loaded, or of random ones from the same recipe."""
         if self._backbone.weights != RANDOM:
-            return None
+            return self._digests.get(self._backbone)
         try:
             return str(json.loads(self._note().read_text())['variables'])
         except (OSError, ValueError, KeyError, TypeError):

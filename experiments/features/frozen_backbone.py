@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.results.axes import RANDOM
+from experiments.results.axes import RANDOM, Variant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,3 +24,8 @@ class FrozenBackbone:
         """A short label for tables and messages."""
         text = f'{self.name} · {self.weights}' if self.weights else self.name
         return f'{text} (seed {self.init_seed})' if self.weights == RANDOM else text
+
+
+def frozen_backbone(variant: Variant, seed: int) -> FrozenBackbone:
+    """The backbone whose features the heads of a cell take; only random weights depend on its seed."""
+    return FrozenBackbone(variant.backbone, variant.weights, seed if variant.weights == RANDOM else 0)

@@ -194,6 +194,10 @@ class Store:
         _touch(self.directory / f'{name}.lock')
         return entry.open(records, lock)
 
+    def holds(self, identity: Mapping[str, Any]) -> bool:
+        """Whether there are complete features; whether they are undamaged is only known when they are read."""
+        return (self.directory / address(identity) / MANIFEST).exists()
+
     @contextlib.contextmanager
     def _building(self, name: str, what: str) -> Generator[None]:
         path = self.directory / f'{name}.build'

@@ -8,6 +8,7 @@ import jax
 from jax.experimental import topologies
 
 from backbones.errors import UserError, unknown
+from experiments.planning import memory
 
 # GiB of high-bandwidth memory that a program may use, per device: a chip's (v5e 16, v4 and v6e 32, v5p 95: the tables
 # "System architecture" at cloud.google.com/tpu/docs), less what the runtime keeps. From the messages of libtpu 0.0.42
@@ -30,23 +31,19 @@ def devices(name: str) -> tuple[list[jax.Device], int]:
             axis, which needs ``libtpu`` but no TPU.
 
     Returns:
-        The devices, and the memory of each in bytes; 0 if unknown.
+        The devices, and the memory of each in bytes; 0 if unknown, as for emulated ones.
 
     Raises:
         UserError: no such topology, no ``libtpu``, or JAX already runs with another number of CPU devices.
     """
     if name == 'local':
-        return jax.devices(), _local_memory()
+        return jax.devices(), memory.of(jax.devices()).total
     kind, colon, shape = name.partition(':')
     if kind == 'cpu' and re.fullmatch('[1-9][0-9]*', shape):
         return _emulated(int(shape)), 0
     if not colon or kind not in MEMORY_GIB or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){1,2}', shape):
         raise unknown('topology', name, _EXAMPLES)
     return _tpus(name, kind, shape), round(MEMORY_GIB[kind] * 2**30)
-
-
-def _local_memory() -> int:
-    return (jax.devices()[0].memory_stats() or {}).get('bytes_limit', 0)
 
 
 def _emulated(count: int) -> list[jax.Device]:

@@ -51,15 +51,15 @@ class Probe:
 
     Attributes:
         batch_per_device: examples per step and device.
-        fits: whether the memory of a device suffices.
+        fits: whether the memory of a device suffices; ``None`` if it is unknown.
         needed_bytes: memory needed on a device; 0 if the compiler gave up without saying.
-        limit_bytes: memory of a device; 0: unknown, so that everything fits.
+        limit_bytes: memory of a device; 0: unknown.
         seconds: time of the compilation.
         analysis: the program's costs; ``None`` if the compiler gave up.
     """
 
     batch_per_device: int
-    fits: bool
+    fits: bool | None
     needed_bytes: int
     limit_bytes: int
     seconds: float
@@ -80,27 +80,15 @@ def probe(compiled: Programs, phase: int, limit_bytes: int = 0) -> Probe:
     try:
         program = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        needed = needed_bytes(str(error))
+        needed = program_costs.needed_bytes(str(error))
         if needed is None:
             raise
         return Probe(per_device, False, needed, limit_bytes, time.monotonic() - start, None)
     seconds = time.monotonic() - start
     analysis = program_costs.analyse(program)
     needed = analysis.peak_bytes
-    return Probe(per_device, not limit_bytes or needed <= limit_bytes, needed, limit_bytes, seconds, analysis)
-
-
-def needed_bytes(message: str) -> int | None:
-    """Memory needed, from a compiler's out-of-memory message: 0 if it does not say, ``None`` for another error.
-
-    Messages: ``Used 18.07G of 15.75G hbm`` or ``the total memory required for … (480.00G) exceeds available HBM``.
-    """
-    if 'RESOURCE_EXHAUSTED' not in message:
-        return None
-    match = re.search(r'Used ([\d.]+)([KMGT]?) of', message) or re.search(
-        r'\(([\d.]+)([KMGT]?)\) exceeds available', message
-    )
-    return round(float(match[1]) * 1024 ** ' KMGT'.index(match[2] or ' ')) if match else 0
+    fits = needed <= limit_bytes if limit_bytes else None
+    return Probe(per_device, fits, needed, limit_bytes, seconds, analysis)
 
 
 def find_batch(fits: Callable[[int], bool], first: int = UNIT, unit: int = UNIT) -> int:

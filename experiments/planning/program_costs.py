@@ -4,15 +4,67 @@ All numbers are per device. JAX reports the first two for a whole program; the t
 """
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping, Sequence
 
 import jax
+from jax.extend.core import Jaxpr, jaxprs_in_params
 from rich.table import Table
 
 from backbones.errors import UserError
 from experiments.planning import hlo
 
 GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramMemory:
+    """Bytes on each device that a program takes while it runs.
+
+    Attributes:
+        peak: its arguments and outputs (once where they share memory), everything temporary, and itself.
+        temporary: what it keeps from one of its operations to another.
+    """
+
+    peak: int
+    temporary: int
+
+
+def memory_of(program: jax.stages.Compiled) -> ProgramMemory | None:
+    """The memory of a compiled program; ``None`` if the platform does not report it."""
+    found = program.memory_analysis()
+    if found is None:
+        return None
+    outputs = found.output_size_in_bytes - found.alias_size_in_bytes
+    kept = found.argument_size_in_bytes + outputs + found.generated_code_size_in_bytes
+    return ProgramMemory(kept + found.temp_size_in_bytes, found.temp_size_in_bytes)
+
+
+def computed_bytes(traced: Jaxpr) -> int:
+    """Bytes of all values that a traced program computes; what is inside a loop counts once, and
+    every number as four bytes.
+    """
+    total = 0
+    for equation in traced.eqns:
+        inner = list(jaxprs_in_params(equation.params))
+        total += sum(map(computed_bytes, inner))
+        if not inner:
+            total += sum(4 * math.prod(getattr(value.aval, 'shape', ())) for value in equation.outvars)
+    return total
+
+
+def needed_bytes(message: str) -> int | None:
+    """Memory needed, from a compiler's out-of-memory message: 0 if it does not say, ``None`` for another error.
+
+    Messages: ``Used 18.07G of 15.75G hbm`` or ``the total memory required for … (480.00G) exceeds available HBM``.
+    """
+    if 'RESOURCE_EXHAUSTED' not in message:
+        return None
+    match = re.search(r'Used ([\d.]+)([KMGT]?) of', message) or re.search(
+        r'\(([\d.]+)([KMGT]?)\) exceeds available', message
+    )
+    return round(float(match[1]) * 1024 ** ' KMGT'.index(match[2] or ' ')) if match else 0
 
 
 @dataclasses.dataclass(frozen=True)

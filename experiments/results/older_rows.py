@@ -8,7 +8,7 @@ Before schema 2, ``experiments.train`` wrote ``result.json`` and no rows.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.results.axes import RANDOM
+from experiments.results.axes import PIXELS, RANDOM
 
 _HEADS = ('linear', 'ridge', 'knn')  # the regimes on stored features in schema 1
 
@@ -96,6 +96,17 @@ def from_result(result: Mapping[str, Any]) -> dict[str, Any]:
         'config': config,
         'versions': {},
     }
+
+
+def with_input_size(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The costs of a row of schema 2, with the size of the model's input where an earlier version left it out.
+
+    Its config knows it unless ``image_size`` is 0, which means the size of the weights' preprocessing.
+    """
+    side = row['config'].get('image_size')
+    if 'input' in row['costs'] or not side or row['cell']['backbone'] == PIXELS:
+        return row['costs']
+    return {**row['costs'], 'input': [side, side]}
 
 
 def at_edge(regime: str, config: Mapping[str, Any], selected: Mapping[str, Any]) -> list[str]:

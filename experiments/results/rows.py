@@ -46,7 +46,8 @@ class Row:
         depends_on_seed: whether another seed could have given another value.
         costs: ``parameters`` (of the backbone), ``trainable_parameters``, ``flops_per_image`` (of the backbone's
             forward pass, a multiply-add is two), ``flops_counted_in`` (``'traced program'``, or ``'compiled program'``
-            for older versions) and ``images_per_second``; ``None`` if unknown.
+            for older versions), ``images_per_second`` and ``input`` (height and width of the model's input in
+            pixels); ``None`` if unknown; rows of older versions may lack ``input``.
         data: ``provenance``, ``fingerprint``, ``train_examples``, ``validation_examples``, ``test_examples`` and
             ``skipped`` (number of files or records that could not be read).
         versions: versions of the packages, and the device.
@@ -109,7 +110,7 @@ class Row:
             at_edge=tuple(row['at_edge']),
             choices=row['choices'],
             depends_on_seed=row['depends_on_seed'],
-            costs=row['costs'],
+            costs=older_rows.with_input_size(row),
             data=row['data'],
             versions=row['versions'],
             predictions=row['predictions'],
@@ -169,6 +170,9 @@ def _checked(where: str, make: Callable[[], Row]) -> Row:
         row = make()
         wrong = [name for name, value in (*row.test.items(), *row.validation.items()) if not isinstance(value, _NUMBER)]
         wrong += [name for name in _COSTS if not isinstance(row.costs[name], _NUMBER | None)]
+        sides = row.costs.get('input')
+        if sides is not None and [type(side) for side in sides] != [int, int]:
+            wrong.append('input')
         wrong += [name for name in ('provenance', 'fingerprint') if not isinstance(row.data[name], str)]
         wrong += [name for name in _COUNTS if not isinstance(row.data[name], int | None)]
         if not isinstance(row.cell.seed, int):

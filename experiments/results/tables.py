@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.markup import escape
@@ -47,7 +47,7 @@ class View:
             f'{fraction:g} ({examples[fraction]:,} images)' if fraction in examples else f'{fraction:g}'
             for fraction in self.fractions
         ]
-        return ['backbone', 'weights', 'regime', *scores, 'parameters', 'trainable', 'GFLOP/image', 'images/s']
+        return ['backbone', 'weights', 'regime', *scores, 'input', 'parameters', 'trainable', 'GFLOP/image', 'images/s']
 
     def cells(self, row: tuple[Aggregate | None, ...]) -> list[str]:
         """The texts of one row, without marking the best aggregate."""
@@ -62,6 +62,7 @@ class View:
             known.variant.weights or '–',
             known.regime,
             *(aggregate.text() if aggregate else '' for aggregate in row),
+            f'{_size(costs)} px' if costs.get('input') else '–',
             shown('parameters', ',.0f'),
             shown('trainable_parameters', ',.0f'),
             shown('flops_per_image', '.3f', 1e9),
@@ -208,10 +209,15 @@ def markdown(shown: View) -> str:
     return '\n'.join([*lines, '', shown.note(), ''])
 
 
+def _size(costs: Mapping) -> str:
+    """The input of a model, as height x width; empty if unknown."""
+    return 'x'.join(map(str, costs.get('input') or ()))
+
+
 _CSV_COLUMNS = (
     'dataset', 'backbone', 'weights', 'regime', 'fraction', 'train_examples', 'seeds', 'metric', 'score', 'half_width',
     'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters', 'trainable_parameters', 'flops_per_image',
-    'images_per_second',
+    'images_per_second', 'input',
 )  # fmt: skip
 
 
@@ -230,7 +236,7 @@ def csv_text(aggregates: Sequence[Aggregate]) -> str:
                 half, int(aggregate.best), int(aggregate.depends_on_seed),
                 ' '.join(f'{name}:{count}' for name, count in aggregate.at_edge.items()),
                 ' '.join(map(str, sorted(aggregate.choices))), costs['parameters'], costs['trainable_parameters'],
-                costs['flops_per_image'], costs['images_per_second'],
+                costs['flops_per_image'], costs['images_per_second'], _size(costs),
             ]
         )  # fmt: skip
     return stream.getvalue()

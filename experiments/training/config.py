@@ -38,7 +38,7 @@ def _share(key: str, value: float) -> None:
         raise UserError(f'config key {key!r} must lie in [0, 1), not {value}')
 
 
-def _decay(key: str, value: float) -> None:
+def _positive_share(key: str, value: float) -> None:
     if not 0 < value <= 1:
         raise UserError(f'config key {key!r} must lie in (0, 1], not {value}')
 
@@ -121,13 +121,13 @@ KEYS: Mapping[str, ConfigKey] = {
     'background': ConfigKey('white', 'colour that transparent images are put on'),
     'group': ConfigKey('', 'regular expression on the path; images with the same match are never split up'),
     'drop_duplicates': ConfigKey(False, 'leave out training images that are also in validation or test'),
-    'fraction': ConfigKey(1.0, 'share of the training labels to use'),
+    'fraction': ConfigKey(1.0, 'share of the training labels to use', _positive_share),
     # What trains.
     'regime': ConfigKey(
         'scratch', 'linear, partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch', compiled=True
     ),
     'layer_decay': ConfigKey(
-        1.0, 'factor on the learning rate per block away from the head', _decay, compiled=True
+        1.0, 'factor on the learning rate per block away from the head', _positive_share, compiled=True
     ),
     'lora_alpha': ConfigKey(
         0.0, 'adapters are scaled by lora_alpha / rank; 0: by 1', not_negative, compiled=True

@@ -33,6 +33,8 @@ from experiments.training.run_description import describe
 from experiments.training.session import Session
 from experiments.training.state import TrainState
 
+_CHECKPOINTS = 'checkpoints'
+
 
 class Diverged(UserError):
     """The loss or a gradient is no longer finite."""
@@ -69,9 +71,16 @@ class Trained:
     evaluate: Callable[[str], Evaluation]
 
 
-def fit(config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, tables: bool = True) -> Trained:
+def fit(
+    config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, tables: bool = True, keys: str = 'config.'
+) -> Trained:
     """``run`` a new session for a config and a data set; the test split is not touched."""
-    return run(Session(config, dataset, directory), tables=tables)
+    return run(Session(config, dataset, directory, keys=keys), tables=tables)
+
+
+def has_begun(directory: Path) -> bool:
+    """Whether there is a checkpoint from which ``run`` would continue."""
+    return any(path.name.isdigit() for path in directory.glob(f'{_CHECKPOINTS}/*'))
 
 
 def run(
@@ -107,7 +116,7 @@ def run(
         if session.is_main_process:
             kept = describe(config, session.dataset, session.programs.model, session.programs.task.preprocessing)
         checkpoints = contexts.enter_context(
-            Checkpoints(directory / 'checkpoints', config.keep_checkpoints, session.keeps_best, kept)
+            Checkpoints(directory / _CHECKPOINTS, config.keep_checkpoints, session.keeps_best, kept)
         )
         progress = Progress()
         contexts.enter_context(
@@ -210,8 +219,8 @@ class _Phase:
 
     def _take_steps(self, state: TrainState, profile: bool) -> TrainState:
         session, progress = self._session, self._progress
-        train_step = session.programs.train_step(progress.phase)
         self._monitor.advance(self._bar, note='compiling')
+        train_step = session.train_step(progress.phase)
         first = progress.step
         reading = session.batches(first, self._end)
         with contextlib.closing(reading), Profile(session.directory if profile else None, first) as tracing:

@@ -5,6 +5,7 @@ itself goes to ``events.jsonl``.
 """
 
 import datetime
+import importlib.util
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,12 +140,27 @@ class Monitor:
         display.console.print(text, style='yellow', soft_wrap=True, markup=False)
 
 
+def check_packages(config: ml_collections.ConfigDict) -> None:
+    """Check that what a run is to be written to is installed.
+
+    Raises:
+        UserError: it is not; names the key and the package.
+    """
+    for key, package in (('tensorboard', 'tensorboardX'), ('wandb_project', 'wandb')):
+        if config[key] and importlib.util.find_spec(package) is None:
+            raise _missing(key, package)
+
+
+def _missing(key: str, package: str) -> UserError:
+    return UserError(f'config key {key} needs the package {package}: pip install -e .[watch]')
+
+
 class _TensorBoard:
     def __init__(self, directory: Path, first: int):
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            raise UserError('config key tensorboard needs the package tensorboardX: pip install -e .[watch]') from None
+            raise _missing('tensorboard', 'tensorboardX') from None
         self._writer = SummaryWriter(str(directory / 'tensorboard'), purge_step=first + 1)
 
     def row(self, step: int, values: dict[str, float]) -> None:
@@ -162,7 +178,7 @@ class _WeightsAndBiases:
         try:
             import wandb  # ty: ignore[import-not-found]
         except ImportError:
-            raise UserError('config key wandb_project needs the package wandb: pip install -e .[watch]') from None
+            raise _missing('wandb_project', 'wandb') from None
         file = directory / 'wandb_id'
         if not file.exists():
             with atomic_files.atomic_write(file) as stream:

@@ -4,6 +4,7 @@
 """
 
 import functools
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxtyping import Array, Key
 
 from backbones import depth, freezing, lora, rematerialisation
 from backbones.model import Model
+from experiments.planning import program_costs
 from experiments.tasks import Task
 from experiments.training import mesh, optimizers, regimes
 from experiments.training.mesh import DeviceMesh
@@ -76,6 +78,7 @@ class Programs:
         decay = self.options['layer_decay']
         self._scales = regimes.layer_scales(params, order, decay) if decay != 1 else None
         self._train_steps: dict[int, jax.stages.Wrapped] = {}
+        self._compiled: dict[int, jax.stages.Compiled] = {}
 
     @property
     def _images_shape(self) -> tuple[int, int, int, int]:
@@ -112,10 +115,11 @@ class Programs:
             self.device_mesh.layout(shapes),
         )
 
-    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes, types and shardings of a batch."""
+    def abstract_batch(self, batch_size: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, types and shardings of a batch; of the training's size by default."""
+        size = batch_size or self.batch_size
         return {
-            name: jax.ShapeDtypeStruct((self.batch_size, *leaf.shape), leaf.dtype, sharding=self.device_mesh.batch)
+            name: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype, sharding=self.device_mesh.batch)
             for name, leaf in self.task.batch_spec(self.stored_shape).items()
         }
 
@@ -127,8 +131,44 @@ class Programs:
 
     def lowered(self, phase: int) -> jax.stages.Lowered:
         """The training step of a phase, lowered for the shapes of its arguments."""
+        return self._traced(phase).lower()
+
+    def compiled_train_step(
+        self, phase: int, compile_it: Callable[[jax.stages.Lowered], jax.stages.Compiled] = jax.stages.Lowered.compile
+    ) -> jax.stages.Compiled:
+        """``train_step``, compiled for the shapes of its arguments, which are the only ones that it takes.
+
+        Args:
+            phase: number of the phase.
+            compile_it: compiles it where that has not happened yet.
+        """
+        if phase not in self._compiled:
+            self._compiled[phase] = compile_it(self.lowered(phase))
+        return self._compiled[phase]
+
+    def trace(self, evaluation_batches: Iterable[int] = ()) -> None:
+        """Trace the training step of every phase, and the evaluation step, as far as that has not happened yet.
+
+        Args:
+            evaluation_batches: examples per call of the evaluation step.
+
+        Raises:
+            UserError: the model, the input or the batch do not suit each other.
+        """
+        for phase in range(len(self.masks)):
+            self._traced(phase)
+        variables = self.abstract_state(len(self.masks) - 1).variables()
+        for size in evaluation_batches:
+            self.evaluation_step.trace(variables, self.abstract_batch(size))
+
+    def computed_bytes(self) -> int:
+        """A rough measure of the memory of the training step, to compare it with others: the bytes that it computes."""
+        return max(program_costs.computed_bytes(self._traced(phase).jaxpr.jaxpr) for phase in range(len(self.masks)))
+
+    def _traced(self, phase: int) -> jax.stages.Traced:
+        """The training step of a phase, traced for the shapes of its arguments; JAX keeps what it has traced."""
         rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=self.device_mesh.replicated)
-        return self.train_step(phase).lower(self.abstract_state(phase), self.abstract_batch(), rate)
+        return self.train_step(phase).trace(self.abstract_state(phase), self.abstract_batch(), rate)
 
     def _jitted_train_step(self, phase: int) -> jax.stages.Wrapped:
         options = self.options

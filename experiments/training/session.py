@@ -1,7 +1,7 @@
 """A training run with its data and devices: everything that ``loop.run`` needs to take steps."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -10,17 +10,61 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from backbones import lora
-from backbones.errors import UserError
+from backbones.errors import UserError, unknown
 from experiments import tasks
-from experiments.data import pipeline, sampling
+from experiments.cli import display
+from experiments.data import loading, pipeline, sampling
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing
 from experiments.data.random_augment import random_augment
+from experiments.planning import memory as memories
+from experiments.planning import step_memory
+from experiments.planning.memory import Memory
 from experiments.training import config as configuration
-from experiments.training import evaluation, mesh, optimizers, pretrained, state
+from experiments.training import evaluation, mesh, monitor, optimizers, pretrained, state
 from experiments.training.monitor import Monitor
-from experiments.training.programs import programs
+from experiments.training.programs import Programs, programs
 from experiments.training.state import TrainState
+
+
+def check_without_data(config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None) -> None:
+    """Check everything about a training that needs neither its data nor its weights; nothing is computed.
+
+    Args:
+        config: see ``config.KEYS``.
+        devices: all by default.
+
+    Raises:
+        UserError: a config value is invalid or does not fit the devices, a package is missing, or the backbone has no
+            parameters for the regime or takes no input of this size.
+    """
+    configuration.check(config)
+    loading.check_name(config.dataset)
+    for kind, name, known in (
+        ('sampler', config.sampler, sampling.SAMPLERS),
+        ('kind of class weights', config.class_weights, sampling.CLASS_WEIGHTS),
+    ):
+        if name not in known:
+            raise unknown(kind, name, known)
+    monitor.check_packages(config)
+    device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
+    mesh.check_batch(config.batch_size, device_mesh.devices, config.accumulation)
+    preprocessing = input_preprocessing(config.backbone, config.weights, config.image_size, config.fit)
+    # The number of classes and the stored size only matter where the head and the pixels are.
+    task = tasks.find(config.task).create(config, 2, preprocessing)
+    Programs(task, configuration.compiled_values(config), (1, 1, 3), config.batch_size, device_mesh)
+
+
+def load_pretrained(config: ml_collections.ConfigDict) -> dict | None:
+    """The variables of the backbone that a training starts from; ``None`` if the config names no weights.
+
+    Raises:
+        UserError: the weights cannot be read, or do not fit.
+    """
+    if not config.weights:
+        return None
+    size = input_preprocessing(config.backbone, config.weights, config.image_size, config.fit).size
+    return pretrained.load(config.backbone, config.weights, size, config.image_size > 0, config.strict_weights)
 
 
 class Session:
@@ -31,6 +75,8 @@ class Session:
         dataset: the data to train on.
         directory: for checkpoints and metrics.
         devices: all by default.
+        pretrained: what ``load_pretrained`` gave; otherwise the weights are loaded when they are needed.
+        keys: what precedes the keys of this config on the command line, for messages.
 
     Attributes:
         indices: indices of the training examples.
@@ -41,9 +87,18 @@ class Session:
         UserError: a config value does not fit.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, devices=None):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        dataset: Dataset,
+        directory: Path,
+        devices: Sequence[jax.Device] | None = None,
+        pretrained: dict | None = None,
+        keys: str = 'config.',
+    ):
         configuration.check(config)
         self.config, self.dataset, self.directory = config, dataset, directory
+        self._pretrained, self._keys = pretrained, keys
         device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
         self.indices = dataset.fraction(config.fraction, config.seed)
         self.batch_size = self._batch_size(device_mesh.devices)
@@ -58,6 +113,8 @@ class Session:
         self.programs = programs(task, compiled, (height, width, channels), self.batch_size, device_mesh)
         self._rows = device_mesh.rows(self.batch_size)
         self.is_main_process = jax.process_index() == 0
+        # Phases whose step has been compared with the memory.
+        self._fitting: set[int] = set()
 
     def _batch_size(self, devices: int) -> int:
         """The config's batch size; with fewer examples, as many of them as can be shared evenly, and mixed in pairs."""
@@ -76,6 +133,47 @@ class Session:
         if examples < unit:
             raise UserError(f'{examples} training examples are too few for batches of {unit}: {why}')
         return examples // unit * unit
+
+    def trace(self) -> None:
+        """Trace the steps of all phases and the evaluation, which finds what cannot run with these data.
+
+        Raises:
+            UserError: the model, the input or the batch do not suit each other.
+        """
+        devices = self.programs.device_mesh.devices
+        splits = (self.dataset.splits[name] for name in ('validation', 'test'))
+        self.programs.trace(evaluation.batch_size(len(indices), devices) for indices in splits)
+
+    def train_step(self, phase: int, memory: Memory | None = None) -> jax.stages.Compiled:
+        """The compiled step of a phase, which is compiled once, and compared with the memory that there is.
+
+        Args:
+            phase: number of the phase.
+            memory: that of one device; by default, what is found.
+
+        Raises:
+            UserError: it takes more memory than there is; the keys that mend it are named.
+        """
+        if phase not in self._fitting:
+            config, device_mesh = self.config, self.programs.device_mesh
+            shape = step_memory.Shape(
+                batch_size=self.batch_size,
+                devices=device_mesh.devices,
+                accumulation=config.accumulation,
+                divides=self.batch_size == config.batch_size,
+                pairs=bool(config.mixup or config.cutmix),
+                checkpointed=config.gradient_checkpointing,
+                platform=device_mesh.platform,
+            )
+            memory = memory or memories.of(list(device_mesh.mesh.devices.flat))
+            found = self.programs.compiled_train_step(
+                phase, lambda lowered: step_memory.compiled(lowered, shape, memory, self._keys)
+            )
+            warning = step_memory.check(found, shape, memory, self._keys)
+            if warning and self.is_main_process:
+                display.console.print(warning, style='yellow', soft_wrap=True, markup=False)
+            self._fitting.add(phase)
+        return self.programs.compiled_train_step(phase)
 
     @property
     def keeps_best(self) -> bool:
@@ -167,10 +265,10 @@ class Session:
         config = self.config
         variables = self.programs.init(jax.random.key(config.seed))
         if config.weights:
-            size = self.programs.task.preprocessing.size
-            loaded = pretrained.load(
-                config.backbone, config.weights, size, config.image_size > 0, config.strict_weights
-            )
+            loaded = self._pretrained or load_pretrained(config)
+            assert loaded is not None, 'the config names weights'
+            # They would stay in memory for as long as the training runs.
+            self._pretrained = None
             for collection, tree in loaded.items():
                 # What the file does not hold keeps its initial values: adapters, and what a lenient reading left out.
                 made = flatten_dict(variables[collection]['backbone'])

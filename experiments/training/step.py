@@ -55,7 +55,7 @@ class Recipe:
         ema_decay: decay of the moving average of the parameters; 0: none.
         adapter_scale: scale of the low-rank adapters.
         gradient_checkpointing: whether blocks are recomputed in the backward pass.
-        unrolled: whether the loop over the micro-batches is unrolled.
+        unrolled: whether the loop over the micro-batches is unrolled; they still run one after the other.
     """
 
     accumulation: int = 1
@@ -146,6 +146,8 @@ def make_train_step(
         def add(carry: tuple, part_and_key: tuple):
             loss, batch_stats, total = carry
             part, part_key = part_and_key
+            if recipe.unrolled:
+                part = {**part, 'image': _after(total, part['image'])}
             (more, (sums, batch_stats)), gradients = gradient(trainable, frozen, batch_stats, part, part_key)
             total = jax.tree.map(jnp.add, total, placement.scatter(gradients))
             return (loss + more, batch_stats, total), sums
@@ -195,6 +197,17 @@ def make_train_step(
         return kept, metrics
 
     return train_step
+
+
+def _after(before: dict, value: Array) -> Array:
+    """A value that the compiler must compute after something else, although it does not depend on it.
+
+    Otherwise an unrolled loop keeps what the gradients of all micro-batches need at once, and saves no memory: XLA's
+    CPU compiler drops the barriers of ``lax.optimization_barrier``.
+    """
+    seen = sum((leaf.ravel()[0] for leaf in jax.tree.leaves(before)), jnp.zeros(()))
+    # Never true, which the compiler does not know.
+    return jnp.where(jnp.isnan(seen) & jnp.isinf(seen), jnp.zeros_like(value), value)
 
 
 def _choose(condition: Bool[Array, ''], new: TrainState, old: TrainState) -> TrainState:

@@ -1,7 +1,9 @@
 """The ablation engine from config to table, on made-up data."""
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,13 +20,14 @@ from tiny import make_config, make_dataset
 import backbones
 from backbones import UserError, cost
 from experiments import ablate, report
-from experiments.ablation import cells
+from experiments.ablation import cells, estimate, fractions
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files, versions
 from experiments.cli.exit_status import Preempted
 from experiments.data import loading
 from experiments.features.extractor import Extractor
+from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.store import Store
 from experiments.results import aggregates, tables
 
@@ -121,6 +124,77 @@ class TestPlan:
         assert Cell.from_json(json.loads(json.dumps(cell.as_json()))) == cell
 
 
+def planned(config, dataset, is_stored=lambda backbone, dataset: False) -> tuple[list[dict[str, str]], str]:
+    """The rows of a plan, by column, and its caption."""
+    pending = cells.plan(config)
+    table = estimate.table(pending, len(pending), config, lambda name: dataset, is_stored)
+    columns = {column.header: list(column.cells) for column in table.columns}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return rows, table.caption
+
+
+class TestEstimate:
+    @pytest.fixture(autouse=True)
+    def speed(self, monkeypatch):
+        monkeypatch.setattr(estimate, 'measured_speed', lambda: 1e10)
+
+    def test_large_images_are_as_many_pixels_as_their_pass_gives(self):
+        """256 x 256 x 3 values are stored, but the heads see 32 x 32 x 3."""
+        config = make_config(backbones=('pixels',), regimes=('linear', 'ridge', 'knn'), fractions=(1.0,))
+        found = [
+            estimate._heads(cells.plan(config), estimate._network(Variant('pixels', ''), data, config), data, config)
+            for data in (make_dataset('digits', size=side, channels=3) for side in (32, 64))
+        ]
+        assert found[0] == found[1]
+
+    def test_what_is_stored_costs_nothing(self):
+        config = make_config(backbones=('vit_micro@random', 'pixels'), regimes=('knn',), fractions=(1.0,))
+        config.image_size = 32
+        data = make_dataset('digits', examples=2000)
+        (vit, pixels), caption = planned(config, data)
+        assert (vit['passes'], pixels['passes']) == ('2', '1')
+        assert 'stored' not in caption
+        (one, _), _ = planned(config, data, lambda backbone, dataset: backbone.init_seed == 1)
+        (none, kept), caption = planned(config, data, lambda backbone, dataset: True)
+        assert (one['passes'], none['passes'], kept['passes']) == ('1 + 1 stored', 'stored', 'stored')
+        seconds = [int(row['about'].removesuffix(' s')) for row in (vit, one, none)]
+        assert seconds[0] > seconds[1] > seconds[2]
+        assert '; stored: the features are there, and the backbone need not run' in caption
+
+    @pytest.mark.parametrize(
+        'backbone',
+        [
+            FrozenBackbone('pixels'),
+            FrozenBackbone('vit_micro', 'bundled:vit_micro'),
+            pytest.param(FrozenBackbone('vit_micro', 'random', 0), marks=pytest.mark.slow),
+        ],
+        ids=lambda each: each.label,
+    )
+    def test_the_store_is_asked(self, tmp_path, backbone):
+        name = f'{backbone.name}@{backbone.weights}' if backbone.weights else backbone.name
+        config = make_config(backbones=(name,), regimes=('knn',), fractions=(1.0,), seeds=(0,))
+        store, data = Store(tmp_path / 'store'), make_dataset('digits')
+        runner = Engine(config, tmp_path / 'one', lambda name: data, store)
+        runner.check_without_data(cells.plan(config))
+        assert not runner.is_stored(backbone, data)
+        runner.run(cells.plan(config))
+        again = Engine(config, tmp_path / 'other', lambda name: data, store)
+        again.check_without_data(cells.plan(config))
+        assert again.is_stored(backbone, data)
+        assert not again.is_stored(backbone, make_dataset('digits', seed=1))
+        if backbone.weights == 'random':
+            assert not again.is_stored(FrozenBackbone('vit_micro', 'random', 1), data)
+
+    def test_evaluations_and_the_first_phase_count(self):
+        config = make_config(backbones=('vit_micro',), regimes=('finetune', 'lpft'), fractions=(1.0,), seeds=(0,))
+        data = make_dataset('digits')
+        network = estimate._Network(flops=1.0, features=1)
+        finetune, lpft = (estimate._trained_flops([cell], network, data, config) for cell in cells.plan(config))
+        train, validation = len(data.splits['train']), len(data.splits['validation'])
+        assert finetune == 3 * train + validation
+        assert lpft == (3 + 5) * train + (1 + 5) * validation
+
+
 class TestRun:
     def test_all_regimes_end_in_results_predictions_and_report(self, all_regimes, tmp_path, capsys):
         config = ALL_REGIMES
@@ -144,6 +218,9 @@ class TestRun:
         assert by_regime['vit_micro', 'knn']['costs']['flops_per_image'] == cost.count_flops(
             backbones.create('vit_micro'), 16
         )
+        sizes = {key: row['costs']['input'] for key, row in by_regime.items()}
+        assert {sizes['vit_micro', regime] == [16, 16] for regime in ('knn', 'scratch')} == {True}
+        assert sizes['pixels', 'knn'] == [8, 8]
         assert by_regime['vit_micro', 'scratch']['choices'] == 1
         assert by_regime['vit_micro', 'linear']['choices'] == config.linear.values_of_c
         assert by_regime['pixels', 'knn']['depends_on_seed'] is False
@@ -218,19 +295,58 @@ class TestRun:
             run(make_config(fractions=(0.01, 1.0)), tmp_path)
         assert not (tmp_path / 'results.jsonl').exists()
 
-    def test_a_plan_refuses_it_as_well(self, tmp_path, monkeypatch):
+    def ablate(self, tmp_path, monkeypatch, *arguments):
         monkeypatch.setattr(ablate.loading, 'load', lambda name, *_: make_dataset('digits'))
-        with pytest.raises(
-            UserError, match=r'label fraction 0\.01 leaves .* the smallest that works is 0\.018 \(--config'
-        ):
-            ablate.main(
-                [
-                    '--config=configs/ablations/cnn_vs_vit.py:dataset=digits,backbones=pixels',
-                    f'--workdir={tmp_path / "run"}',
-                    '--plan',
-                ]
-            )
+        config = 'configs/ablations/cnn_vs_vit.py:dataset=digits,backbones=pixels,regimes=knn'
+        cache = f'--cache_dir={tmp_path / "cache"}'
+        ablate.main([f'--config={config}', f'--workdir={tmp_path / "run"}', cache, *arguments])
+
+    SENTENCE = (
+        "label fraction 0.01 of 'digits' is left out: the class 'a' has the fewest training images, 28, and keeps none "
+        'of them; the smallest that works is 0.018 (--config.fractions)'
+    )
+
+    def test_a_fraction_that_is_too_small_for_a_data_set_is_left_out(self, tmp_path, monkeypatch, capsys):
+        self.ablate(tmp_path, monkeypatch, '--plan')
+        plan = capsys.readouterr().err
+        assert 'plan: 6 of 6 cells to run' in plan
+        assert plan.splitlines()[-1] == self.SENTENCE
         assert not (tmp_path / 'run').exists()
+        self.ablate(tmp_path, monkeypatch)
+        said = capsys.readouterr()
+        assert self.SENTENCE in said.err.splitlines()
+        # Nothing in the report looks unfinished.
+        columns = (tmp_path / 'run' / 'table.md').read_text().splitlines()[2]
+        assert [word.strip() for word in columns.split('|')][4:6] == ['0.1 (12 images)', '1 (112 images)']
+        # Started again, it is finished.
+        self.ablate(tmp_path, monkeypatch)
+        said = capsys.readouterr().err.splitlines()
+        assert said[:2] == ['all 6 cells are finished', self.SENTENCE]
+
+    def test_where_no_fraction_is_left_nothing_can_be_run(self, tmp_path, monkeypatch):
+        for plan in ([], ['--plan']):
+            with pytest.raises(UserError, match=f'^no cell of the ablation can be run; {re.escape(self.SENTENCE)}$'):
+                self.ablate(tmp_path, monkeypatch, '--config.fractions=(0.01,)', *plan)
+        assert not (tmp_path / 'run').exists()
+
+    def test_the_fraction_that_is_named_works(self):
+        dataset = make_dataset('digits', examples=61)
+        sentence = fractions.too_small(dataset, (0.04, 0.5))[0.04]
+        smallest = float(re.search(r'the smallest that works is ([\d.]+) ', sentence)[1])
+        assert len(np.unique(dataset.targets[dataset.fraction(smallest, 0)])) == 4
+        assert fractions.too_small(dataset, (smallest,)) == {}
+        with pytest.raises(UserError, match=f'the smallest that works is {smallest} '):
+            dataset.fraction(0.04, 0)
+
+    def test_fractions_of_groups_and_of_classes_without_images(self):
+        dataset = make_dataset('digits')
+        groups = np.arange(160, dtype=np.int32) % 2
+        sentence = fractions.too_small(dataclasses.replace(dataset, groups=groups), (0.001,))[0.001]
+        assert "the group '0' has the fewest training images, 56," in sentence
+        sentence = fractions.too_small(dataclasses.replace(dataset, classes=(*'abcde',)), (1.0,))[1.0]
+        assert sentence.endswith(
+            "the class 'e' has the fewest training images, 0, and keeps none of them; no fraction works"
+        )
 
     def test_weights_that_do_not_fit_name_both_shapes(self, tmp_path):
         model = backbones.create('vit_micro', channels=48)

@@ -116,6 +116,11 @@ def test_claiming_writes_the_config_and_the_same_one_may_come_back(tmp_path):
     assert names(directory) == {'config.json', 'results.jsonl'}
 
 
+def claimed_and_used(directory, config):
+    work_directories.claim(directory, config)
+    (directory / 'metrics.jsonl').write_text('{"step": 1}\n')
+
+
 # A change of the config, and how the message tells of it.
 CHANGES = {
     'value': ({'seed': 1}, 'seed: 0 there, 1 here'),
@@ -131,7 +136,7 @@ CHANGES = {
 @pytest.mark.parametrize('change', CHANGES)
 def test_the_work_directory_of_another_config_names_the_differing_key(tmp_path, change):
     changed, told = CHANGES[change]
-    work_directories.claim(tmp_path, CONFIG)
+    claimed_and_used(tmp_path, CONFIG)
     before = (tmp_path / 'config.json').read_text()
     message = f'the work directory {str(tmp_path)!r} belongs to another config ({told}); choose another --workdir'
     with pytest.raises(UserError) as caught:
@@ -141,13 +146,13 @@ def test_the_work_directory_of_another_config_names_the_differing_key(tmp_path, 
 
 
 def test_a_key_that_is_gone_is_named(tmp_path):
-    work_directories.claim(tmp_path, CONFIG)
+    claimed_and_used(tmp_path, CONFIG)
     with pytest.raises(UserError, match=r'\(seed: 0 there, nothing here\)'):
         work_directories.claim(tmp_path, {name: value for name, value in CONFIG.items() if name != 'seed'})
 
 
 def test_many_differences_are_counted(tmp_path):
-    work_directories.claim(tmp_path, dict.fromkeys('abcde', 0))
+    claimed_and_used(tmp_path, dict.fromkeys('abcde', 0))
     message = '(a: 0 there, 1 here; b: 0 there, 1 here; c: 0 there, 1 here and 2 more)'
     with pytest.raises(UserError, match=re.escape(message)):
         work_directories.claim(tmp_path, dict.fromkeys('abcde', 1))
@@ -165,12 +170,55 @@ configs = st.dictionaries(st.sampled_from('abc'), nested, min_size=1, max_size=3
 @given(earlier=configs, later=configs)
 def test_configs_share_a_work_directory_exactly_if_they_are_equal(tmp_path_factory, earlier, later):
     directory = tmp_path_factory.mktemp('run')
-    work_directories.claim(directory, earlier)
+    claimed_and_used(directory, earlier)
     if earlier == later:
         work_directories.claim(directory, later)
     else:
         with pytest.raises(UserError, match=r'\([abc.]+: .* there, .* here'):
             work_directories.claim(directory, later)
+
+
+@pytest.mark.parametrize(
+    'computed',
+    [
+        'results.jsonl', 'result.json', 'metrics.jsonl', 'weights.safetensors', 'checkpoints/3',
+        'checkpoints/3.unfinished', 'predictions/a.npz', 'trainings/a/0.1/metrics.jsonl',
+        'trainings/a/0.1/checkpoints/3',
+    ],
+)  # fmt: skip
+def test_a_directory_in_which_something_was_computed_is_not_taken_over(tmp_path, computed):
+    work_directories.claim(tmp_path, CONFIG)
+    (tmp_path / computed).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / computed).write_text('')
+    with pytest.raises(UserError, match='belongs to another config'):
+        work_directories.claim(tmp_path, {**CONFIG, 'seed': 1})
+
+
+def test_a_directory_in_which_nothing_was_computed_is_taken_over(tmp_path, capsys):
+    work_directories.claim(tmp_path, CONFIG)
+    # What a run leaves that fails before its first checkpoint.
+    for name in ('parameters.json', 'events.jsonl', 'wandb_id'):
+        (tmp_path / name).write_text('')
+    (tmp_path / 'checkpoints').mkdir()
+    assert work_directories.check(tmp_path, {**CONFIG, 'seed': 1}) is None
+    assert work_directories.read_config(tmp_path)['seed'] == 0
+    assert capsys.readouterr().err == ''
+    work_directories.claim(tmp_path, {**CONFIG, 'seed': 1})
+    assert work_directories.read_config(tmp_path)['seed'] == 1
+    assert not (tmp_path / 'wandb_id').exists()
+    assert capsys.readouterr().err == (
+        f'the work directory {str(tmp_path)!r} belonged to another config (seed: 0 there, 1 here), but nothing has '
+        'been computed in it: it now belongs to this one\n'
+    )
+
+
+def test_a_directory_in_which_a_run_is_under_way_is_not_taken_over(tmp_path):
+    work_directories.claim(tmp_path, CONFIG)
+    with work_directories.used(tmp_path), work_directories.used(tmp_path):
+        with pytest.raises(UserError, match='belongs to another config'):
+            work_directories.claim(tmp_path, {**CONFIG, 'seed': 1})
+        work_directories.claim(tmp_path, CONFIG)
+    work_directories.claim(tmp_path, {**CONFIG, 'seed': 1})
 
 
 def test_a_damaged_config_is_named(tmp_path):
@@ -180,11 +228,14 @@ def test_a_damaged_config_is_named(tmp_path):
 
 
 @pytest.mark.parametrize('below', ['file', 'file/run', 'file/deep/run'])
-@pytest.mark.parametrize('function', [work_directories.make, lambda path: work_directories.claim(path, CONFIG)])
+@pytest.mark.parametrize(
+    'function',
+    [work_directories.make, work_directories.check_writable, lambda path: work_directories.claim(path, CONFIG)],
+)
 def test_a_file_in_the_way_of_the_work_directory(tmp_path, function, below):
     (tmp_path / 'file').write_text('precious')
     message = f'cannot write to the work directory {str(tmp_path / below)!r}: '
-    with pytest.raises(UserError, match=re.escape(message) + '(Not a directory|File exists)'):
+    with pytest.raises(UserError, match=re.escape(message) + '(Not a directory|File exists|.*is not a directory)'):
         function(tmp_path / below)
     assert (tmp_path / 'file').read_text() == 'precious'
 
@@ -195,3 +246,13 @@ def test_making_a_work_directory_leaves_it_empty(tmp_path):
     (tmp_path / 'run' / 'kept').write_text('')
     work_directories.make(tmp_path / 'run')
     assert names(tmp_path / 'run') == {'kept'}
+
+
+def test_a_directory_that_cannot_be_written_is_found_without_making_it(tmp_path, monkeypatch):
+    work_directories.check_writable(tmp_path / 'deep' / 'run')
+    assert names(tmp_path) == set()
+    # Permissions do not stop the superuser, who may run the tests.
+    monkeypatch.setattr(work_directories.os, 'access', lambda path, mode: path != tmp_path)
+    message = f'cannot write to the work directory {str(tmp_path / "run")!r}: {str(tmp_path)!r} cannot be written'
+    with pytest.raises(UserError, match=re.escape(message)):
+        work_directories.check_writable(tmp_path / 'run')

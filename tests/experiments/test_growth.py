@@ -168,8 +168,15 @@ class TestValues:
         row = make_row('pixels', config={'image_size': 16, 'knn': {**config['knn'], 'metric': 'cosine'}})
         growth.check(tmp_path, config, [dataclasses.replace(row, cell=cells.plan(pixels())[0])])
 
+    def test_a_directory_that_a_training_only_claimed_is_taken_over(self, tmp_path, capsys):
+        work_directories.claim(tmp_path, {'backbone': 'vit_micro', 'seed': 0})
+        assert len(run(pixels(), tmp_path)) == 1
+        assert 'but nothing has been computed in it: it now belongs to this one' in capsys.readouterr().err
+        assert 'backbones' in work_directories.read_config(tmp_path)
+
     def test_a_directory_of_a_training_is_refused(self, tmp_path):
         work_directories.claim(tmp_path, {'backbone': 'vit_micro', 'seed': 0})
+        (tmp_path / 'metrics.jsonl').write_text('{"step": 1}')
         with pytest.raises(UserError, match=r"belongs to another config \(without the key 'backbones'"):
             run(pixels(), tmp_path)
 

@@ -12,7 +12,7 @@ import pytest
 
 from backbones.errors import UserError
 from experiments import plan
-from experiments.planning import absent_devices, ahead_of_time
+from experiments.planning import absent_devices, ahead_of_time, memory, program_costs
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/transfer.py:backbone=vit_micro,dataset=digits,regime='
@@ -60,6 +60,34 @@ def test_emulated_devices(tmp_path):
     assert least <= phase['analysis']['argument_bytes'] <= least + 1024
     assert '32 in all' in table
     assert '970 of 459,562 train' in table
+
+
+def test_one_verdict(tmp_path, monkeypatch, capsys):
+    """The line of a compilation and the table say the same; the memory of emulated devices is unknown."""
+    monkeypatch.chdir(ROOT)
+
+    def verdict(*arguments) -> tuple[str, str, bool | None]:
+        file = tmp_path / 'plan.json'
+        plan.main(['--config', f'{CONFIG}linear', *SIZES, '--batch_per_device', '8', '--json', str(file), *arguments])
+        said = capsys.readouterr()
+        (row,) = [line for line in said.out.splitlines() if 'fits' in line]
+        (progress,) = [line for line in said.err.splitlines() if 'images per device' in line]
+        (phase,) = json.loads(file.read_text())['phases']
+        return re.sub(r' \(\d+ s\)', '', progress), row.strip('│ '), phase['fits']
+
+    line, row, fits = verdict('--topology', 'cpu:1')
+    assert re.fullmatch(r'8 images per device: [\d.]+ MiB', line)
+    assert re.fullmatch('fits +│ +unknown without --memory_gib', row)
+    assert fits is None
+    monkeypatch.setattr(memory, 'of_machine', lambda: memory.Memory(2**34, 2**33, 'this machine'))
+    line, row, fits = verdict()
+    assert re.fullmatch(r'8 images per device: [\d.]+ MiB of 16 GiB, fits', line)
+    assert re.fullmatch(r'fits +│ +yes: [\d.]+ MiB of 16 GiB', row)
+    assert fits is True
+    line, row, fits = verdict('--memory_gib', '0.001')
+    assert re.fullmatch(r'8 images per device: [\d.]+ MiB of 1.02 MiB, does not fit', line)
+    assert re.fullmatch(r'fits +│ +no: [\d.]+ MiB of 1.02 MiB', row)
+    assert fits is False
 
 
 @pytest.mark.slow
@@ -124,7 +152,7 @@ def test_search_in_whole_parts():
     ],
 )
 def test_what_compilers_say(message, needed):
-    assert ahead_of_time.needed_bytes(message) == needed
+    assert program_costs.needed_bytes(message) == needed
 
 
 @pytest.mark.parametrize(
@@ -155,7 +183,7 @@ def test_a_missing_compiler(monkeypatch):
         (['--classes', '0'], '--classes must be positive, not 0'),
         (['--memory_gib', 'nan'], '--memory_gib must be positive, not nan'),
         (['--json', 'no/such/place.json'], "there is no directory 'no/such'"),
-        ([*SIZES, '--find-batch'], '--find_batch needs the memory'),
+        ([*SIZES, '--topology', 'cpu:1', '--find-batch'], '--find_batch needs the memory of a device of cpu:1'),
         ([*SIZES, '--phase', 'finetun'], "unknown phase of the regime 'linear' 'finetun'"),
         ([*SIZES, '--config.mesh.fsdp=3'], 'a mesh of data=-1 and fsdp=3 does not fit'),
     ],

@@ -192,6 +192,20 @@ class TestOlderRows:
         assert (found.validation, found.test) == ({'accuracy': 0.25}, {'accuracy': 0.5})
         assert found.data == {'train_examples': 70, 'skipped': 2}
 
+    @pytest.mark.parametrize(
+        ('backbone', 'config', 'size'),
+        [
+            ('vit_micro', {'image_size': 16}, [16, 16]),
+            ('vit_micro', {'image_size': 0}, None),
+            ('vit_micro', {}, None),
+            ('pixels', {'image_size': 16}, None),
+        ],
+    )
+    def test_the_size_of_the_input_is_that_of_the_config(self, tmp_path, backbone, config, size):
+        rows.write(tmp_path, [make_row(backbone, config=config)])
+        (row,) = rows.read(tmp_path)
+        assert row.costs.get('input') == size
+
 
 class TestScores:
     @settings(max_examples=50, deadline=None)
@@ -238,9 +252,30 @@ class TestTables:
         entries = aggregates.load(*workdirs)
         return '\n'.join(tables.markdown(tables.view(entries, name)) for name in aggregates.datasets(entries))
 
+    def test_the_size_of_the_input(self, tmp_path):
+        costs = make_row().costs
+        made = [
+            make_row('small', costs={**costs, 'input': [32, 32]}),
+            make_row('wide', costs={**costs, 'input': [24, 32]}),
+            make_row('old'),
+        ]
+        entries = aggregates.load(write(tmp_path, *made))
+        view = tables.view(entries, 'digits')
+        column = view.header.index('input')
+        assert {row[0]: row[column] for row in map(view.cells, view.rows)} == {
+            'small': '32x32 px', 'wide': '24x32 px', 'old': '–'
+        }  # fmt: skip
+        lines = [line.split(',') for line in tables.csv_text(entries).splitlines()]
+        assert {line[1]: line[-1] for line in lines} == {
+            'backbone': 'input', 'small': '32x32', 'wide': '24x32', 'old': '',
+        }  # fmt: skip
+        (tmp_path / 'results.jsonl').write_text(json.dumps(make_row(costs={**costs, 'input': [32]}).as_json()) + '\n')
+        with pytest.raises(UserError, match='input has the wrong type'):
+            rows.read(tmp_path)
+
     def test_seeds_are_repetitions(self, tmp_path):
         text = self.text(write(tmp_path, make_row(score=0.5), make_row(seed=1, score=0.55)))
-        assert '| b | – | linear | 52.5 ± 31.8 | 1,000 | 10 | 0.002 | 100 |' in text
+        assert '| b | – | linear | 52.5 ± 31.8 | – | 1,000 | 10 | 0.002 | 100 |' in text
         assert 'Test accuracy in per cent on 40 images: mean ± half width of the 95 % t interval over 2 seeds' in text
         assert '10 validation images (linear among 12 settings)' in text
         assert aggregates.AT_EDGE not in text
