@@ -489,5 +489,5 @@ def write_array_record_dataset(
 @pytest.mark.parametrize('name', ['folder:/nowhere', 'tfds:nothing', 'digits'])
 @pytest.mark.parametrize('size', [0, -3])
 def test_images_of_no_size(name, size):
-    with pytest.raises(UserError, match=f'stored_size must be a positive number of pixels, not {size}'):
+    with pytest.raises(UserError, match=f"'stored_size' must be positive, not {size}"):
         loading.load(name, stored_size=size)
