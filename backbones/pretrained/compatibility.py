@@ -243,7 +243,8 @@ def resampled(
             f'{told}, for images of {theirs} pixels where ours are {ours} '
             f'(pass image_size={theirs}, or image_size={ours} to have them resampled)'
         )
-    if isinstance(module, SwinTransformer) and 'window' not in given:
+    # Timm's windows grow with the images, so whoever chooses a size chooses a window.
+    if isinstance(module, SwinTransformer) and not {'window', 'image_size'} & {*given}:
         theirs, ours = max(_windows(module, reshaped)), module.window
         if theirs != ours:
             lines.append(

@@ -33,17 +33,14 @@ def load(name: str, weights: str, size: tuple[int, int], size_is_chosen: bool, s
         warnings.simplefilter('always')
         variables, report = backbones.load_weights(name, weights, image_size=size, strict=strict)
     lines = [str(each.message) for each in caught]
-    made_for = compatibility.made_for(backbones.create(name), report.reshaped, size)
-    if made_for is not None and not size_is_chosen:
-        told, pixels = made_for
-        ours = size[0] if size[0] == size[1] else size
-        line = (
-            f'{weights} is for images of {pixels} pixels ({told}), and with the config key image_size=0 those of '
-            f'{name} are of {ours}: set image_size={pixels}, or image_size={ours} to have the positions resampled'
+    chosen = ['image_size'] if size_is_chosen else []
+    resampled = compatibility.resampled(backbones.create(name), report.reshaped, size, chosen)
+    if resampled and strict:
+        raise UserError(
+            f'{weights}: {resampled[0]}; the config key image_size is 0, which chooses neither: set it '
+            f'(--config.image_size={size[0]})'
         )
-        if strict:
-            raise UserError(line)
-        lines.append(line)
+    lines += [f'{weights}: {line}' for line in resampled]
     if not strict and jax.process_index() == 0:
         for line in (*lines, *left_out(report)):
             display.console.print(f'strict_weights=False: {line}', markup=False, highlight=False)

@@ -175,7 +175,7 @@ def test_a_bare_file_for_another_window(load):
     )
     _, report = load(*arguments, window=12, **DEEP)
     assert not report.reshaped
-    for asked in ({'window': 7}, {'window': 7, 'image_size': 96}):
+    for asked in ({'window': 7}, {'image_size': 96}):
         _, report = load(*arguments, **asked, **DEEP)
         assert len(report.reshaped) == 4
 

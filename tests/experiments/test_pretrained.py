@@ -1,6 +1,7 @@
 """Pretrained weights in a training and in an ablation: what is refused before anything runs, and what is said."""
 
 import re
+import types
 from pathlib import Path
 
 import jax
@@ -91,8 +92,9 @@ def test_damaged_values_stop_a_training_and_an_ablation(monkeypatch, tmp_path, r
 
 def test_a_size_that_nobody_chose_is_not_resampled_without_a_word(monkeypatch, tmp_path, vit_of_48):
     message = (
-        f'{vit_of_48} is for images of 48 pixels (its positions are a grid of 12x12), and with the config key '
-        'image_size=0 those of vit_micro are of 32: set image_size=48, or image_size=32 to have the positions resampled'
+        f'{vit_of_48}: its positions are a grid of 12x12, for images of 48 pixels where ours are 32 (pass '
+        'image_size=48, or image_size=32 to have them resampled); the config key image_size is 0, which chooses '
+        'neither: set it (--config.image_size=32)'
     )
     with pytest.raises(UserError, match=re.escape(message)):
         start_training(monkeypatch, tmp_path, 'vit_micro', str(vit_of_48))
@@ -177,9 +179,20 @@ def test_a_lenient_pass_says_it_too_and_is_always_the_same(tmp_path, partly, res
 
 def test_a_lenient_size_is_said(vit_of_48, said):
     pretrained.load('vit_micro', str(vit_of_48), (32, 32), size_is_chosen=False, strict=False)
-    assert [line.partition(', and with')[0] for line in said] == [
-        f'strict_weights=False: {vit_of_48} is for images of 48 pixels (its positions are a grid of 12x12)'
+    assert [line.partition(' where')[0] for line in said] == [
+        f'strict_weights=False: {vit_of_48}: its positions are a grid of 12x12, for images of 48 pixels'
     ]
+
+
+def test_windows_that_nobody_chose_are_not_resampled_without_a_word(monkeypatch):
+    path = 'params/backbone/stage1/block1/attention/relative_position_bias_table'
+    report = types.SimpleNamespace(reshaped=[(path, (529, 3), (169, 3))], missing=(), misfit=(), unexpected=())
+    monkeypatch.setattr(backbones, 'load_weights', lambda *_, **__: ({}, report))
+    arguments = 'swin_tiny', 'swin.pth', (224, 224)
+    message = r'swin\.pth: its relative positions are those of windows of 12x12 .* set it \(--config\.image_size=224\)'
+    with pytest.raises(UserError, match=message):
+        pretrained.load(*arguments, size_is_chosen=False, strict=True)
+    assert pretrained.load(*arguments, size_is_chosen=True, strict=True) == {}
 
 
 def test_finished_cells_depend_on_it_where_weights_are_loaded(tmp_path):
