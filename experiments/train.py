@@ -73,6 +73,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     pretrained = _check_without_data(config, workdir) if begins else None
     dataset = loading.load(config.dataset, options.data_dir, config.stored_size, config.bad_files_limit, config.fit)
     session = Session(config, dataset, workdir, pretrained=pretrained)
+    del pretrained  # the session lets go of them once they are on the devices
     if begins:
         _check_with_data(session)
     if is_main_process:
@@ -100,8 +101,9 @@ def _check_without_data(config: ml_collections.ConfigDict, workdir: Path) -> dic
 def _check_with_data(session: Session) -> None:
     """Check that every step of a new run can be computed, and that there is memory for it."""
     session.trace()
-    for phase in range(len(session.phase_names)):
-        session.train_step(phase)
+    with display.console.status('compiling'):
+        for phase in range(len(session.phase_names)):
+            session.train_step(phase)
 
 
 def _write(
