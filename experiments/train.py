@@ -83,6 +83,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
     changes = [] if work_directories.is_unused(workdir) else _check_data(workdir, dataset, options.accept_changed_data)
     session = Session(config, dataset, workdir, pretrained=pretrained)
+    del pretrained  # the session lets go of them once they are on the devices
     if is_main_process:
         account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
     if begins:
@@ -128,8 +129,9 @@ def _check_without_data(config: ml_collections.ConfigDict, workdir: Path) -> dic
 def _check_with_data(session: Session) -> None:
     """Check that every step of a new run can be computed, and that there is memory for it."""
     session.trace()
-    for phase in range(len(session.phase_names)):
-        session.train_step(phase)
+    with display.console.status('compiling'):
+        for phase in range(len(session.phase_names)):
+            session.train_step(phase)
 
 
 def _write(

@@ -153,8 +153,9 @@ class Engine:
         if sessions:
             # The others are compiled, and compared, when they begin.
             largest = max(sessions, key=lambda each: each.programs.computed_bytes())
-            for phase in range(len(largest.phase_names)):
-                largest.train_step(phase)
+            with display.console.status('compiling the largest training'):
+                for phase in range(len(largest.phase_names)):
+                    largest.train_step(phase)
 
     def is_stored(self, backbone: FrozenBackbone, dataset: Dataset) -> bool:
         """Whether a frozen backbone need not run, because its features are stored."""

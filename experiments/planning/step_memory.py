@@ -100,7 +100,7 @@ def _remedies(shape: Shape, fixed: int, proportional: int, limit: int, keys: str
     parts = next((each for each in _accumulations(shape) if proportional * shape.accumulation / each <= room), None)
     if parts and proportional:
         found.append(f'--{keys}accumulation={parts}')
-    # XLA's CPU compiler recomputes nothing: it drops what keeps the second run after the forward pass.
+    # On the CPU it helps some transformers only (``rematerialisation.COMPILER_OPTIONS``).
     if shape.platform != 'cpu' and not shape.checkpointed:
         found.append(f'--{keys}gradient_checkpointing=True')
     unit = shape.devices * shape.accumulation

@@ -48,6 +48,9 @@ class Programs:
         batch_size: examples per step on all devices.
         device_mesh: the devices.
 
+    Attributes:
+        warned: phases of whose memory the user was told.
+
     Raises:
         UserError: the backbone or optimizer is unknown, the backbone has no parameters for the regime, or the batch
             cannot be shared evenly.
@@ -79,6 +82,7 @@ class Programs:
         self._scales = regimes.layer_scales(params, order, decay) if decay != 1 else None
         self._train_steps: dict[int, jax.stages.Wrapped] = {}
         self._compiled: dict[int, jax.stages.Compiled] = {}
+        self.warned: set[int] = set()
 
     @property
     def _images_shape(self) -> tuple[int, int, int, int]:

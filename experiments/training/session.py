@@ -170,8 +170,10 @@ class Session:
                 phase, lambda lowered: step_memory.compiled(lowered, shape, memory, self._keys)
             )
             warning = step_memory.check(found, shape, memory, self._keys)
-            if warning and self.is_main_process:
+            # The trainings of a sweep share their step, and say so once.
+            if warning and self.is_main_process and phase not in self.programs.warned:
                 display.console.print(warning, style='yellow', soft_wrap=True, markup=False)
+                self.programs.warned.add(phase)
             self._fitting.add(phase)
         return self.programs.compiled_train_step(phase)
 

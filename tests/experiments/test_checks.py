@@ -13,6 +13,7 @@ from experiments import ablate, train
 from experiments.cli import work_directories
 from experiments.data import loading
 from experiments.planning import memory
+from experiments.results import rows
 from experiments.training import loop, session
 from experiments.training.programs import Programs
 
@@ -116,6 +117,7 @@ def test_a_training_is_compiled_once_and_its_weights_are_read_once(tmp_path, mon
     command = ['--config', f'{TRANSFER}linear', '--workdir', str(tmp_path / 'run'), *QUICK]
     train.main(command)
     assert (len(read), len([each for each in compiled if each != 'jitted'])) == (1, 1)
+    assert rows.read(tmp_path / 'run')[0].costs['input'] == [16, 16]
     # Finished, it is only evaluated again.
     shutil.rmtree(tmp_path / 'run' / 'predictions')
     train.main(command)
