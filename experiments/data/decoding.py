@@ -1,9 +1,10 @@
 """Decode images to uint8 RGB in threads (PIL releases Python's lock while decoding)."""
 
+import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,6 +21,21 @@ MEMORY_LIMIT = 2 << 30
 def worker_count() -> int:
     """One decoding thread per core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def worker_threads() -> Generator[ThreadPoolExecutor]:
+    """A pool of ``worker_count`` threads; an exception that leaves the context waits for none of them.
+
+    A thread may be reading from a disk that does not answer, and the exception be Ctrl-C.
+    """
+    pool = ThreadPoolExecutor(worker_count())
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def fit_to_square(image: Image.Image, size: int, fit: str = 'crop') -> UInt8[np.ndarray, 'size size 3']:
@@ -83,7 +99,7 @@ class DecodedImages:
         if len(indices) == 1:  # a caller that reads one by one has its own threads
             fill(0)
             return out
-        with ThreadPoolExecutor(worker_count()) as pool:
+        with worker_threads() as pool:
             list(pool.map(fill, range(len(indices))))
         return out
 
@@ -111,6 +127,6 @@ class DecodedImages:
             except Exception as error:  # decoders raise all kinds of errors on damaged records
                 errors[index] = error
 
-        with ThreadPoolExecutor(worker_count()) as pool:
+        with worker_threads() as pool:
             list(pool.map(fill, range(self.shape[0])))
         return out, dict(sorted(errors.items()))

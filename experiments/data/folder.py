@@ -8,7 +8,6 @@ import hashlib
 import io
 import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from backbones.errors import UserError, unknown
 from experiments.cli import display
 from experiments.data import unreadable
 from experiments.data.dataset import Dataset, official_splits, split_by_hash
-from experiments.data.decoding import DecodedImages, content_digest, fit_to_square, worker_count
+from experiments.data.decoding import DecodedImages, content_digest, fit_to_square, worker_threads
 
 SPLIT_FOLDERS = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
 IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
@@ -127,7 +126,7 @@ def _stamp(file: Path) -> tuple[int, ...]:
 def _check_all(files: list[Path]) -> tuple[dict[Path, _Checked], dict[Path, str]]:
     """Decode every file once; returns the readable files, and the reason for each unreadable one."""
     good, bad = {}, {}
-    with ThreadPoolExecutor(worker_count()) as pool, display.progress() as bar:
+    with worker_threads() as pool, display.progress() as bar:
         task = bar.add_task('checking images', total=len(files), note='')
         for file, outcome in zip(files, pool.map(_check, files), strict=True):
             if isinstance(outcome, str):
