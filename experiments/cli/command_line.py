@@ -250,7 +250,7 @@ def run(main: Callable[[list[str] | None], None]) -> None:
 
 
 def _end(text: str, status: int, main: Callable) -> NoReturn:
-    print(text, file=sys.stderr)
     if main.__module__ == '__main__':  # a program that only calls the command goes on
         interrupts.end_in_time(status)
+    print(text, file=sys.stderr)
     sys.exit(status)

@@ -72,6 +72,8 @@ def _say(text: str) -> None:
 
 def end_in_time(status: int) -> None:
     """Make sure that a process that is about to end does so: Python waits for every thread of a pool."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def end() -> None:
         time.sleep(_PATIENCE)

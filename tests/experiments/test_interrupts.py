@@ -73,6 +73,7 @@ hashlib.pbkdf2_hmac('sha256', b'', b'', 2_000_000_000)
 
 def test_two_end_a_process_that_computes(tmp_path):
     process = start(BUSY)
+    time.sleep(0.5)  # it is ready a moment before
     assert interrupt(process) == interrupts.FIRST
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
