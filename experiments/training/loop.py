@@ -112,7 +112,10 @@ def run(
         progress = Progress()
         contexts.enter_context(
             atomic_files.os_errors_as_user_errors(
-                lambda: f'the run had finished step {progress.step:,}, {_last_good(checkpoints)}'
+                lambda: (
+                    f'the run had finished step {progress.step:,}, {_last_good(checkpoints)}, and the same command '
+                    'continues'
+                )
             )
         )
         restored = checkpoints.restore_latest(abstract)
