@@ -85,9 +85,9 @@ def main(argv: list[str] | None) -> None:
             found = _search(programs, phase, first, limit, config) if first else [_compile(initial, phase, limit)]
             written.append(_show(initial, phase, name, device_mesh, config, options.topology, found))
     if options.json:
-        atomic_files.write_json(
-            options.json, {'topology': options.topology, 'config': config.to_dict(), 'phases': written}
-        )
+        content = {'topology': options.topology, 'config': config.to_dict(), 'phases': written}
+        with atomic_files.os_errors_as_user_errors(lambda: 'the numbers are those above; the same command writes them'):
+            atomic_files.write_json(options.json, content)
 
 
 def _compile(compiled: Programs, phase: int, limit: int) -> ahead_of_time.Probe:

@@ -5,6 +5,7 @@ Writes table.md, table.csv and score_vs_cost.png into the work directory or into
 directories need, so that each keeps its own report.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
         console.print(tables.rich_table(view))
         console.print()
     work_directories.make(output)
-    with atomic_files.os_errors_as_user_errors(lambda: 'the results are complete, but the report is not'):
+    again = ' '.join(f'--workdir {shlex.quote(str(each))}' for each in workdirs)
+    command = f'python -m experiments.report {again} --output {shlex.quote(str(output))}'
+    with atomic_files.os_errors_as_user_errors(lambda: f'all results are kept, and {command} writes the report'):
         with atomic_files.atomic_write(output / 'table.md') as stream:
             stream.write('\n'.join(map(tables.markdown, views)))
         with atomic_files.atomic_write(output / 'table.csv') as stream:

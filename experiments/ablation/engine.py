@@ -191,6 +191,8 @@ class Engine:
     def _run_frozen(
         self, dataset: Dataset, by_backbone: dict[FrozenBackbone, list[Cell]], subsets: dict[tuple[float, int], Subset]
     ) -> None:
+        if not by_backbone:
+            return
         with display.progress() as bar:
             task = bar.add_task(dataset.name, total=len(by_backbone) * len(dataset.targets), note='')
             for backbone, cells in by_backbone.items():
@@ -235,8 +237,8 @@ class Engine:
 
         def train(rate: float) -> loop.Trained:
             directory = work_directories.make(begun / f'{rate:g}')
-            config = self._training_config(cell, rate)
-            return loop.fit(config, dataset, directory, tables=False, keys=_TRAINING_KEYS)
+            config, label = self._training_config(cell, rate), f'{cell.label} · learning rate {rate:g}'
+            return loop.fit(config, dataset, directory, tables=False, keys=_TRAINING_KEYS, label=label)
 
         config = self._config
         rate, trained, rates = sweep(config.training_learning_rates, config.training_extra_learning_rates, train)

@@ -1,5 +1,6 @@
 """Files that are never seen half written: they are written under a temporary name, then renamed."""
 
+import errno
 import json
 import os
 import tempfile
@@ -15,7 +16,11 @@ from backbones.errors import UserError
 def atomic_write(path: Path, mode: str = 'w') -> Generator[IO]:
     """Open a file for writing; it appears under its name only once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    except OSError as error:
+        error.filename = str(path)  # not the temporary name
+        raise
     try:
         with os.fdopen(descriptor, mode) as stream:
             yield stream
@@ -35,7 +40,7 @@ def os_errors_as_user_errors(context: Callable[[], str]) -> Generator[None]:
     """Turn errors of the operating system (no space left, no permission, …) into one line for the user.
 
     Args:
-        context: gives the rest of the line: what the error means for finished work.
+        context: gives the rest of the line: what is kept, and which command continues.
 
     Raises:
         UserError: instead of ``OSError``; names the reason, and the file if it is known.
@@ -46,7 +51,12 @@ def os_errors_as_user_errors(context: Callable[[], str]) -> Generator[None]:
         if error.strerror is None:
             raise
         where = f' ({error.filename})' if error.filename else ''
-        raise UserError(f'{error.strerror}{where}; {context()}') from error
+        raise UserError(f'{error.strerror}{where}; {context()}{once_mended(error)}') from error
+
+
+def once_mended(error: OSError) -> str:
+    """When a command that continues can do so; empty if the error does not tell."""
+    return ' once there is room' if error.errno in (errno.ENOSPC, errno.EDQUOT) else ''
 
 
 def write_json(path: Path, value: object) -> None:

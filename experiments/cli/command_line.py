@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 import ml_collections
 
 from backbones.errors import UserError, unknown
-from experiments.cli import compiler_flags, config_help, platforms
+from experiments.cli import compiler_flags, config_help, interrupts, platforms
 from experiments.cli.config_files import load as load_config
 from experiments.cli.config_help import Described
-from experiments.cli.exit_status import EXIT_STATUS, Preempted
+from experiments.cli.exit_status import INTERRUPTED, Preempted
 
 __all__ = [
     'add_data_directory', 'add_processes', 'load_config', 'override', 'parse', 'parser', 'path', 'run',
@@ -241,13 +241,13 @@ def run(main: Callable[[list[str] | None], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # as standard error: a path need not be UTF-8
     try:
-        main(None)
+        with interrupts.answered():
+            main(None)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     except Preempted as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(EXIT_STATUS)
+        _end(str(stopped), stopped.status, main)
     except (RuntimeError, AssertionError) as error:
         told = platforms.unusable(error)
         if told is None:
@@ -255,5 +255,11 @@ def run(main: Callable[[list[str] | None], None]) -> None:
         print(f'error: {told}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print('interrupted; the same command continues from what is finished', file=sys.stderr)
-        sys.exit(130)
+        _end('interrupted; the same command continues from what is finished', INTERRUPTED, main)
+
+
+def _end(text: str, status: int, main: Callable) -> NoReturn:
+    if main.__module__ == '__main__':  # a program that only calls the command goes on
+        interrupts.end_in_time(status)
+    print(text, file=sys.stderr)
+    sys.exit(status)

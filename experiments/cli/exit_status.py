@@ -2,6 +2,8 @@
 
 # EX_TEMPFAIL of sysexits.h: a temporary failure, to be retried.
 EXIT_STATUS = 75
+# What a shell reports of a command that Ctrl-C has ended.
+INTERRUPTED = 130
 
 
 class Preempted(Exception):
@@ -9,8 +11,14 @@ class Preempted(Exception):
 
     Args:
         step: number of finished steps in the checkpoint; ``None`` if there was nothing to save.
+        interrupted: whether it was asked by Ctrl-C, not by SIGTERM.
+        of: which of several trainings the step is of.
+
+    Attributes:
+        status: the exit status.
     """
 
-    def __init__(self, step: int | None = None):
-        saved = '' if step is None else f'step {step:,} is saved, and '
-        super().__init__(f'asked to stop: {saved}the same command continues')
+    def __init__(self, step: int | None = None, interrupted: bool = False, of: str = ''):
+        saved = '' if step is None else f'step {step:,}{of and f" of {of}"} is saved, and '
+        super().__init__(f'{"interrupted" if interrupted else "asked to stop"}: {saved}the same command continues')
+        self.status = INTERRUPTED if interrupted else EXIT_STATUS

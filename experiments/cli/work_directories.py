@@ -11,7 +11,7 @@ from typing import Any
 
 from backbones.errors import UserError
 from experiments.cli import display
-from experiments.cli.atomic_files import write_json
+from experiments.cli.atomic_files import os_errors_as_user_errors, write_json
 
 CONFIG = 'config.json'
 # What a run leaves once it has computed something: rows, metrics, checkpoints and weights, those of an ablation's
@@ -73,9 +73,10 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
     """Record a config as the work directory's, replacing any earlier one.
 
     Raises:
-        OSError: the write fails; the earlier config is intact.
+        UserError: the write fails; the earlier config is intact.
     """
-    write_json(path / CONFIG, as_read_back(config))
+    with os_errors_as_user_errors(lambda: 'nothing was computed yet or lost, and the same command continues'):
+        write_json(path / CONFIG, as_read_back(config))
 
 
 def check(path: Path, config: dict, free: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> None:

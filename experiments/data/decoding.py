@@ -1,9 +1,10 @@
 """Decode images to uint8 RGB in threads (PIL releases Python's lock while decoding)."""
 
+import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,21 @@ _AT_ONCE = 512
 def worker_count() -> int:
     """One decoding thread per core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def worker_threads() -> Generator[ThreadPoolExecutor]:
+    """A pool of ``worker_count`` threads; an exception that leaves the context waits for none of them.
+
+    A thread may be reading from a disk that does not answer, and the exception be Ctrl-C.
+    """
+    pool = ThreadPoolExecutor(worker_count())
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 class KnownFile(NamedTuple):
@@ -129,7 +145,7 @@ class DecodedImages:
         if len(indices) == 1:  # a caller that reads one by one has its own threads
             fill(0)
             return out
-        with ThreadPoolExecutor(worker_count()) as pool:
+        with worker_threads() as pool:
             list(pool.map(fill, range(len(indices))))
         return out
 
@@ -168,6 +184,6 @@ class DecodedImages:
             except Exception as error:  # decoders raise all kinds of errors on damaged records
                 errors[index] = error
 
-        with ThreadPoolExecutor(worker_count()) as pool:
+        with worker_threads() as pool:
             list(pool.map(fill, range(self.shape[0])))
         return out, dict(sorted(errors.items()))

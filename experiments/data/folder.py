@@ -8,7 +8,6 @@ hash of the file's path below ``PATH``.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from backbones.images import ImageReading, Inspection
 from experiments.cli import display
 from experiments.data import account, duplicates, folder_tree, unreadable
 from experiments.data.dataset import Dataset
-from experiments.data.decoding import DecodedImages, FileReader, KnownFile, content_digest, worker_count
+from experiments.data.decoding import DecodedImages, FileReader, KnownFile, content_digest, worker_threads
 from experiments.data.folder_tree import ImageFile, Tree
 from experiments.data.options import ReadingOptions
 from experiments.data.splits import official_splits, split_by_hash
@@ -232,7 +231,7 @@ class _Checked(NamedTuple):
 def _check_all(files: Sequence[ImageFile]) -> tuple[dict[str, _Checked], dict[str, str]]:
     """Decode every file once; returns the readable files, and the reason for each unreadable one, by name."""
     good, bad = {}, {}
-    with ThreadPoolExecutor(worker_count()) as pool, display.progress() as bar:
+    with worker_threads() as pool, display.progress() as bar:
         task = bar.add_task('checking images', total=len(files), note='')
         for file, outcome in zip(files, pool.map(_check, files), strict=True):
             if isinstance(outcome, str):

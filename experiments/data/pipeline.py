@@ -6,6 +6,7 @@ threads and processes and the rows that a process reads do not change what a ste
 
 import contextlib
 import dataclasses
+import errno
 import os
 import signal
 import tempfile
@@ -297,7 +298,12 @@ def _generate(
         images = dataset.images
         if reading.processes and isinstance(images, np.ndarray):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='images-'))
-            images = _Mapped(Path(folder) / 'images.npy', images)
+            try:
+                images = _Mapped(Path(folder) / 'images.npy', images)
+            except OSError as error:
+                # Numpy does not say why it wrote less than it should, and the error of a full disk names no file.
+                code = error.errno or errno.ENOSPC
+                raise OSError(code, os.strerror(code), folder) from error
         source = _Source(images, plan, transform, seed, reading.threads)
         stack.callback(source.close)
         elements = _read_ahead(source, reading.processes, reading.prefetch)

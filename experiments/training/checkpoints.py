@@ -12,7 +12,9 @@ replaced by a new save of the same step, and ``<step>.damaged`` failed its check
 """
 
 import contextlib
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -290,6 +292,8 @@ class Checkpoints:
         if jax.process_index() == 0:
             shutil.rmtree(self._unfinished(step), ignore_errors=True)
         rest = f'the last good one is step {self.steps()[-1]}' if self.steps() else 'there is none yet'
+        if reason in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
+            rest += ', and the same command continues once there is room'
         return UserError(f'cannot save the checkpoint of step {step} in {self._directory}: {reason}; {rest}')
 
     def _prune(self) -> None:

@@ -8,7 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -19,7 +19,6 @@ from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from backbones.pretrained import description
 from experiments.cli import atomic_files
-from experiments.cli.exit_status import Preempted
 from experiments.data import pipeline
 from experiments.data.dataset import Dataset
 from experiments.training import introduction
@@ -72,10 +71,15 @@ class Trained:
 
 
 def fit(
-    config: ml_collections.ConfigDict, dataset: Dataset, directory: Path, tables: bool = True, keys: str = 'config.'
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    directory: Path,
+    tables: bool = True,
+    keys: str = 'config.',
+    label: str = '',
 ) -> Trained:
     """``run`` a new session for a config and a data set; the test split is not touched."""
-    return run(Session(config, dataset, directory, keys=keys), tables=tables)
+    return run(Session(config, dataset, directory, keys=keys), tables=tables, label=label)
 
 
 def has_begun(directory: Path) -> bool:
@@ -84,7 +88,11 @@ def has_begun(directory: Path) -> bool:
 
 
 def run(
-    session: Session, profile: bool = False, interruption: Interruption | None = None, tables: bool = True
+    session: Session,
+    profile: bool = False,
+    interruption: Interruption | None = None,
+    tables: bool = True,
+    label: str = '',
 ) -> Trained:
     """Train to the end, starting from the newest intact checkpoint in the session's directory if there is one.
 
@@ -97,6 +105,7 @@ def run(
         profile: whether to trace a few steps into ``profile/``.
         interruption: the command's, already entered; if ``None``, a new one handles SIGTERM.
         tables: whether to print the tables of what trains (they are always saved).
+        label: which of several trainings this is, for all that is printed of it.
 
     Raises:
         UserError: a config value does not fit, too many examples are unreadable, a checkpoint cannot be written, or
@@ -121,7 +130,10 @@ def run(
         progress = Progress()
         contexts.enter_context(
             atomic_files.os_errors_as_user_errors(
-                lambda: f'the run had finished step {progress.step:,}, {_last_good(checkpoints)}'
+                lambda: (
+                    f'the run had finished step {progress.step:,}, {_last_good(checkpoints)}, and the same command '
+                    'continues'
+                )
             )
         )
         if kept is not None:
@@ -129,7 +141,7 @@ def run(
         restored = checkpoints.restore_latest(abstract)
         progress = Progress.from_metadata(restored.metadata) if restored else Progress()
         monitor = contexts.enter_context(
-            Monitor(directory, config, progress.step, session.is_main_process, progress.evaluation_due)
+            Monitor(directory, config, progress.step, session.is_main_process, progress.evaluation_due, label)
         )
         if restored:
             state = restored.state
@@ -201,7 +213,7 @@ class _Phase:
         self._pending: collections.deque[tuple[int, dict, tuple[str, ...]]] = collections.deque()
         self._name = session.phase_names[progress.phase]
         self._is_last = session.is_last(progress.phase)
-        self._bar = monitor.bar(f'{config.backbone} {self._name}', self._end, progress.step)
+        self._bar = monitor.bar(monitor.label or f'{config.backbone} {self._name}', self._end, progress.step)
 
     def run(self, state: TrainState, profile: bool) -> TrainState:
         """Take the remaining steps.
@@ -266,8 +278,9 @@ class _Phase:
             monitor.meter.pause()
         if stops and not (progress.over and self._is_last):
             self._checkpoints.wait()
-            monitor.event('preempted', f'asked to stop: step {progress.step:,} is saved', step=progress.step)
-            raise Preempted(progress.step)
+            stopped = self._interruption.preempted(progress.step, monitor.label)
+            monitor.note('preempted', str(stopped), step=progress.step)  # printed when the process ends
+            raise stopped
 
     def _settle(self) -> None:
         """Read the metrics of the oldest pending step, waiting until the devices have finished it."""
@@ -331,6 +344,7 @@ class _Phase:
             **{f'validation_{name}': value for name, value in evaluation.metrics.items()},
         }
         self._monitor.row(progress.step, row, now=True)
+        self._tell(row, evaluation.metrics)
         patience = config.early_stopping_epochs
         patience_exhausted = 0 < patience <= progress.stale * config.evaluate_epochs
         progress.over = patience_exhausted or progress.step == self._end
@@ -341,3 +355,18 @@ class _Phase:
             )
             self._monitor.event('early stopping', text, step=progress.step)
         return True
+
+    def _tell(self, row: Mapping[str, float | str], validation: Mapping[str, float]) -> None:
+        """Print the line of an evaluation."""
+        session, progress, primary = self._session, self._progress, self._session.programs.task.primary
+        epochs = self._end / session.steps_per_epoch
+        phase = f'{self._name}, ' if len(session.phase_names) > 1 else ''
+        parts = [f'{phase}epoch {row["epoch"]:.4g} of {epochs:.4g} (step {progress.step:,} of {self._end:,})']
+        if 'loss' in row:
+            parts.append(f'loss {row["loss"]:.4f}')
+        best = '' if progress.stale == 0 else f' (best {progress.best_score:.4f})'
+        others = [f'{name} {value:.4f}' for name, value in validation.items() if name != primary]
+        parts += [f'validation {primary} {validation[primary]:.4f}{best}', *(f'validation {each}' for each in others)]
+        speed = self._monitor.meter.steps_per_second * session.batch_size
+        parts += [f'learning rate {row["learning_rate"]:.2g}', *([f'{speed:,.0f} images/s'] if speed else [])]
+        self._monitor.say(', '.join(parts))

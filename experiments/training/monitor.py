@@ -57,6 +57,7 @@ class Monitor:
         first: rows of an earlier run after this step are dropped, because they will be recomputed.
         evaluation_due: whether the row of an evaluation at this step is dropped as well.
         is_main_process: whether this process writes and shows output.
+        label: what every printed line begins with.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Monitor:
         first: int,
         is_main_process: bool,
         evaluation_due: bool = False,
+        label: str = '',
     ):
+        self.label = label
         self._directory, self._is_main_process = directory, is_main_process
         self._rows = [
             row
@@ -96,9 +99,13 @@ class Monitor:
             if error is None:
                 raise
 
-    def bar(self, description: str, total: int, completed: int = 0) -> Any:
-        """Add a progress bar."""
-        return self._bar.add_task(description, total=total, completed=completed, note='')
+    def bar(self, description: str, total: int, completed: int = 0, brief: bool = False) -> Any:
+        """Add a progress bar.
+
+        Args:
+            brief: whether it is usually over soon, so that its beginning and end are not worth a line of a log.
+        """
+        return self._bar.add_task(description, total=total, completed=completed, note='', brief=brief)
 
     def advance(self, task: Any, completed: int | None = None, by: int | None = None, note: str | None = None) -> None:
         """Update a progress bar."""
@@ -107,7 +114,8 @@ class Monitor:
             self._bar.update(task, note=note)
 
     def done(self, task: Any) -> None:
-        """Remove a progress bar."""
+        """Remove a progress bar, after it has been shown as it is."""
+        self._bar.refresh()
         self._bar.remove_task(task)
 
     def row(self, step: int, values: Mapping[str, float | str], now: bool = False) -> None:
@@ -130,14 +138,24 @@ class Monitor:
             atomic_files.write_jsonl(self._directory / METRICS, self._rows)
             self._written = time.monotonic()
 
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a line, which begins with the label if there is one."""
+        if self._is_main_process:
+            line = f'{self.label}: {text}' if self.label else text
+            display.console.print(line, style=style, soft_wrap=True, markup=False, highlight=False)
+
     def event(self, kind: str, text: str, **facts: Any) -> None:
         """Record something that the user should know, and print it."""
+        self.note(kind, text, **facts)
+        self.say(text, 'yellow')
+
+    def note(self, kind: str, text: str, **facts: Any) -> None:
+        """Record an event without printing it."""
         if not self._is_main_process:
             return
         self._events.append({'time': datetime.datetime.now().astimezone().isoformat(), 'event': kind, **facts})
         self._events[-1]['text'] = text
         atomic_files.write_jsonl(self._directory / EVENTS, self._events)
-        display.console.print(text, style='yellow', soft_wrap=True, markup=False)
 
 
 def check_packages(config: ml_collections.ConfigDict) -> None:

@@ -249,7 +249,7 @@ class Session:
         arguments = (self.programs, variables, self.dataset, split, self.config)
         if monitor is None:
             return evaluation.evaluate(*arguments, stops=stops)
-        bar = monitor.bar(split, len(self.dataset.splits[split]))
+        bar = monitor.bar(split, len(self.dataset.splits[split]), brief=True)
         try:
             return evaluation.evaluate(*arguments, lambda count: monitor.advance(bar, by=count), stops)
         finally:

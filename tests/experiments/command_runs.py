@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -45,6 +46,7 @@ class Runs:
 
     def start(self, name: str, *arguments: str, devices: int = 1, before: tuple[str, ...] = ()) -> subprocess.Popen:
         """Start the command on a work directory; what it says goes to pipes."""
+        interruptible()
         command = [sys.executable, '-m', 'experiments.train', '--config', str(self.config_file)]
         return subprocess.Popen(
             [*before, *command, '--workdir', str(self.directory / name), *arguments],
@@ -114,6 +116,12 @@ class Runs:
         files = [self.directory / name / 'predictions' / 'test.npz' for name in (one, other)]
         with np.load(files[0]) as predictions, np.load(files[1]) as others:
             assert all((predictions[name] == others[name]).all() for name in predictions)
+
+
+def interruptible() -> None:
+    """Let new processes be interrupted, even if the tests run in a shell's background, where that is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def free_port() -> int:

@@ -443,7 +443,12 @@ def test_a_file_that_can_not_be_written_whole(tmp_path):
 @pytest.mark.parametrize(
     ('options', 'reason', 'left'),
     [
-        ('size=1m', 'step 2 in DIRECTORY: No space left on device; the last good one is step 1', "['1']"),
+        (
+            'size=1m',
+            'step 2 in DIRECTORY: No space left on device; the last good one is step 1, and the same command continues '
+            'once there is room',
+            "['1']",
+        ),
         ('ro', 'step 1 in DIRECTORY: Read-only file system; there is none yet', '[]'),
     ],
 )

@@ -1,11 +1,13 @@
 """The commands as a user runs them: exit status, one line on standard error, files."""
 
+import errno
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from test_loading import write_images
 import backbones
 from backbones import cost
 from experiments import ablate, report, train
-from experiments.cli import command_line
+from experiments.cli import atomic_files, command_line
 from experiments.data import decoding, loading
 from experiments.results import rows, scores
 from experiments.results.axes import Cell, Variant
@@ -234,6 +236,68 @@ def test_an_ablation_on_a_disk_that_refuses_and_is_repaired(tmp_path, make, undo
     (line,) = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
     assert reason in line
     assert done.stdout.rstrip().endswith('15')
+
+
+class FullDisk:
+    """A disk that is full when a file of some name is written; there is room after it has refused once."""
+
+    def __init__(self, monkeypatch):
+        self._make, self.refuses = tempfile.mkstemp, ''
+        monkeypatch.setattr(atomic_files.tempfile, 'mkstemp', self._mkstemp)
+
+    def _mkstemp(self, *arguments, prefix='', **options):
+        if self.refuses and re.fullmatch(rf'\.{self.refuses}\.', prefix):
+            self.refuses = ''
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._make(*arguments, prefix=prefix, **options)
+
+
+@pytest.mark.slow
+def test_a_training_whose_disk_is_full_at_each_of_its_files(capsys, tmp_path, monkeypatch):
+    disk, run = FullDisk(monkeypatch), tmp_path / 'run'
+    quick = ('--config.epochs=1', '--config.batch_size=32', '--config.image_size=8', '--config.fraction=0.1')
+    config = 'configs/transfer.py:backbone=vit_micro,dataset=digits'
+    arguments = ('--config', config, *quick, '--workdir', run)
+    nothing = 'nothing was computed yet or lost, and the same command continues once there is room'
+    begun = 'the run had finished step {}, {}, and the same command continues once there is room'
+    finished = 'the training is finished and saved, and the same command writes the results once there is room'
+    for file, rest in [
+        ('config.json', nothing),
+        ('parameters.json', begun.format(0, 'there is no checkpoint yet')),
+        ('metrics.jsonl', begun.format(3, 'there is no checkpoint yet')),
+        ('test.npz', finished),
+        ('results.jsonl', finished),
+        ('result.json', finished),
+    ]:
+        disk.refuses = re.escape(file)
+        line = fails(capsys, train.main, *arguments)
+        assert re.fullmatch(rf'error: No space left on device \(.*{re.escape(file)}\); {re.escape(rest)}', line), line
+        assert not disk.refuses
+    train.main(list(map(str, arguments)))
+    assert json.loads((run / 'result.json').read_text())['steps'] == 3
+    events = [json.loads(each)['event'] for each in (run / 'events.jsonl').read_text().splitlines()]
+    # What was trained was trained once.
+    assert events == ['resumed'] * 3
+
+
+def test_an_ablation_whose_disk_is_full_at_each_of_its_files(capsys, tmp_path, monkeypatch):
+    disk, run = FullDisk(monkeypatch), tmp_path / 'run'
+    axes = ('backbones=("pixels",)', 'datasets=("digits",)', 'regimes=("ridge",)', 'fractions=(0.2,)', 'seeds=(0,)')
+    arguments = ('--cache_dir', tmp_path / 'cache', '--workdir', run, *(f'--config.{axis}' for axis in axes))
+    again = f'python -m experiments.report --workdir {run} --output {run} writes the report once there is room'
+    for file, rest in [
+        ('config.json', '.* and the same command continues once there is room'),
+        (r'.*\.npz', 'finished cells are kept, and the same command continues once there is room'),
+        ('results.jsonl', 'finished cells are kept, and the same command continues once there is room'),
+        ('table.md', f'all results are kept, and {re.escape(again)}'),
+        ('table.csv', f'all results are kept, and {re.escape(again)}'),
+        ('score_vs_cost.png', f'all results are kept, and {re.escape(again)}'),
+    ]:
+        disk.refuses = file
+        line = fails(capsys, *ablation(*arguments))
+        assert re.fullmatch(rf'error: No space left on device \(.*{file}\); {rest}', line), line
+    report.main(['--workdir', str(run), '--output', str(run)])
+    assert len(rows.read(run)) == 1
 
 
 def test_an_argument_is_missing(capsys):

@@ -1,0 +1,101 @@
+"""The Python in the README and in docs/ runs as it is shown, page by page, in a directory that holds what it names."""
+
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import backbones
+
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')))
+
+
+def snippets(page: Path) -> list[str]:
+    return re.findall(r'^```python\n(.*?)^```', page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def random_variables(name: str, **options) -> dict:
+    size = backbones.info(name).image_size
+    shapes = jax.eval_shape(backbones.create(name, **options).init, jax.random.key(0), np.zeros((1, size, size, 3)))
+    generator = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: generator.uniform(0.5, 1, leaf.shape).astype(leaf.dtype), shapes)
+
+
+def torchvisions_resnet50(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``resnet50.pth``, as torch writes it."""
+    from safetensors.numpy import load_file
+
+    monkeypatch.syspath_prepend(ROOT / 'tests' / 'backbones')
+    write_arrays = importlib.import_module('test_torch_file').write_arrays
+    backbones.save_weights(directory / 'x.safetensors', random_variables('resnet50'), 'torchvision', 'resnet50')
+    arrays = load_file(directory / 'x.safetensors')
+    arrays |= {'fc.weight': np.zeros((1000, 2048), np.float32), 'fc.bias': np.zeros(1000, np.float32)}
+    write_arrays(directory / 'resnet50.pth', 'zip', arrays)
+
+
+def a_repository_of_the_hub(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``hf:facebook/dinov2-small``."""
+    repository = directory / 'repository'
+    repository.mkdir()
+    variables = random_variables('dinov2_small')
+    backbones.save_weights(repository / 'model.safetensors', variables, 'transformers', 'dinov2_small')
+
+    def download(name: str) -> Path:
+        assert name == 'facebook/dinov2-small'
+        return repository
+
+    monkeypatch.setattr('backbones.pretrained.hub.download', download)
+
+
+def a_run_on_photographs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``runs/photos``, a training of ``resnet_micro``, and two images that it has not seen."""
+    from experiments import train
+
+    generator = np.random.default_rng(0)
+    for name in [f'photos/{label}/{number}.jpg' for label in 'ab' for number in range(20)] + ['one.jpg', 'two.png']:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (40, 30, 3), np.uint8)).save(directory / name)
+    config = f'{ROOT}/configs/transfer.py:backbone=resnet_micro,dataset=folder:{directory}/photos'
+    quick = ('--config.epochs=1.0', '--config.image_size=16', '--config.batch_size=8', '--config.stored_size=16')
+    train.main(['--config', config, *quick, '--workdir', str(directory / 'runs' / 'photos')])
+
+
+# What the snippets of a page name and do not make.
+GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
+    'backbones.md': torchvisions_resnet50,
+    'weights.md': a_repository_of_the_hub,
+    'training.md': a_run_on_photographs,
+}
+
+
+@pytest.mark.parametrize(
+    'page',
+    [
+        # The README's is traced by test_docs.py, which is quicker.
+        pytest.param(page, marks=pytest.mark.slow, id=page.name)
+        for page in PAGES
+        if snippets(page)
+    ],
+)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    if page.name in GIVEN:
+        GIVEN[page.name](tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {'__name__': page.name}
+    for number, snippet in enumerate(snippets(page)):
+        # On their lines of the page, so that a traceback shows where.
+        before = page.read_text().partition(snippet)[0].count('\n')
+        exec(compile('\n' * before + snippet, f'{page}, snippet {number + 1}', 'exec'), names)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_the_first_snippet_of_a_page_imports_what_it_uses(page):
+    """A reader copies it into an empty file."""
+    found = snippets(page)
+    assert not found or re.search(r'^import backbones$', found[0], re.MULTILINE), page
