@@ -169,6 +169,8 @@ def load_weights(
                 f'(pass image_size={theirs}, or image_size={ours} to have its positions resampled)'
             )
     expects = kept.preprocessing if kept is not None else stated or registry.preprocessing_of(name, layout)
+    if image_size is not None:
+        expects = expects.replace(size=size)
     report = Report(str(source), layout, expects.for_channels(input_channels), description=kept)
     fitting, report = merge(expected, translation, report, lambda *args: _resize(module, size, *args))
     # A configuration that says another size has been objected to above.

@@ -548,3 +548,9 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.
         backbones.save_weights(path, SCALE)
     assert sorted(each.name for each in tmp_path.iterdir()) == ['file', path.name]
     assert path.read_bytes() == b'the earlier file'
+
+
+def test_the_preprocessing_follows_the_size_that_is_chosen(tmp_path):
+    """Positions that were resampled to one size are of no use for images of another."""
+    _, report = backbones.load_weights('vit_micro', 'bundled:vit_micro', image_size=(48, 64))
+    assert report.preprocessing == backbones.preprocess('vit_micro').replace(size=(48, 64))
