@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -194,6 +195,22 @@ def test_killed_between_a_repeated_evaluation_and_its_checkpoint(tmp_path, monke
     assert len(atomic_files.read_jsonl(tmp_path / 'cut' / 'metrics.jsonl')) == 2
     loop.fit(config, dataset, tmp_path / 'cut')
     assert (tmp_path / 'cut' / 'metrics.jsonl').read_text() == (tmp_path / 'whole' / 'metrics.jsonl').read_text()
+
+
+def test_each_evaluation_is_a_line(tmp_path, capsys):
+    trained = loop.fit(make_config(), make_dataset(), tmp_path, tables=False, label='cell · rate 0.1')
+    shown = [line for line in capsys.readouterr().err.splitlines() if 'epoch' in line]
+    rows = [row for row in atomic_files.read_jsonl(tmp_path / 'metrics.jsonl') if 'epoch' in row]
+    assert len(shown) == len(rows) == 2
+    for epoch, (line, row) in enumerate(zip(shown, rows, strict=True), start=1):
+        best = '' if row['validation_accuracy'] >= max(each['validation_accuracy'] for each in rows[:epoch]) else '.*'
+        assert re.fullmatch(
+            rf'cell · rate 0\.1: epoch {epoch} of 2 \(step {row["step"]} of {trained.steps}\), loss {row["loss"]:.4f}, '
+            rf'validation accuracy {row["validation_accuracy"]:.4f}{best}, '
+            rf'validation loss {row["validation_loss"]:.4f}, learning rate {row["learning_rate"]:.2g}'
+            r', [\d,]+ images/s',
+            line,
+        ), line
 
 
 def test_a_finished_training_is_only_restored(tmp_path, whole):
