@@ -3,7 +3,8 @@
 Plans the cells that the config's axes span, runs those that are not finished in the work directory, and writes the
 table of all finished cells. A config may grow: adding a backbone, data set, regime, label fraction or seed runs only
 the new cells; a value that finished cells depend on cannot change.
-When asked to stop (SIGTERM), it exits with status 75, and the same command continues with the unfinished cells.
+When asked to stop, it exits with status 75 (SIGTERM) or 130 (Ctrl-C; a second one ends at once), and the same command
+continues with the unfinished cells.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Train one model: python -m experiments.train --config FILE[:NAME=VALUE,…] --workdir DIR
 
-The same command resumes an interrupted run. When asked to stop (SIGTERM), it saves its state and exits with status 75.
+The same command resumes an interrupted run. When asked to stop, it saves its state and exits with status 75 (SIGTERM)
+or 130 (Ctrl-C; a second one ends at once).
 """
 
 import argparse

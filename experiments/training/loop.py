@@ -364,9 +364,10 @@ class _Phase:
         parts = [f'{phase}epoch {row["epoch"]:.4g} of {epochs:.4g} (step {progress.step:,} of {self._end:,})']
         if 'loss' in row:
             parts.append(f'loss {row["loss"]:.4f}')
-        best = '' if progress.stale == 0 else f' (best {progress.best_score:.4f})'
+        score = validation[primary]
+        best = f' (best {progress.best_score:.4f})' if score < progress.best_score else ''
         others = [f'{name} {value:.4f}' for name, value in validation.items() if name != primary]
-        parts += [f'validation {primary} {validation[primary]:.4f}{best}', *(f'validation {each}' for each in others)]
+        parts += [f'validation {primary} {score:.4f}{best}', *(f'validation {each}' for each in others)]
         speed = self._monitor.meter.steps_per_second * session.batch_size
         parts += [f'learning rate {row["learning_rate"]:.2g}', *([f'{speed:,.0f} images/s'] if speed else [])]
         self._monitor.say(', '.join(parts))

@@ -486,9 +486,12 @@ def test_checkpoint_of_a_training(tmp_path: Path):
     variables = backbones.create_classifier('resnet_micro', 3).init(jax.random.key(0), images)
     mask = jax.tree.map(lambda leaf: leaf.ndim == 1, variables['params'])
     state = create_state(variables, mask, optax.sgd(0.1), jax.random.key(1))
-    with Checkpoints(tmp_path / 'checkpoints') as checkpoints:
-        checkpoints.save(0, state, {})
-    for source in (tmp_path, tmp_path / 'checkpoints' / '0', tmp_path / 'checkpoints' / '0' / 'default'):
+    # The last name is a pattern for the library that reads checkpoints.
+    odd = tmp_path / 'a run [1]'
+    for directory in (tmp_path, odd):
+        with Checkpoints(directory / 'checkpoints') as checkpoints:
+            checkpoints.save(0, state, {})
+    for source in (tmp_path, tmp_path / 'checkpoints' / '0', tmp_path / 'checkpoints' / '0' / 'default', odd):
         restored, report = backbones.load_weights('resnet_micro', source, classifier=True)
         assert report.layout == 'native'
         expected = {path: np.asarray(leaf) for path, leaf in flatten_dict(dict(variables), sep='/').items()}

@@ -444,13 +444,27 @@ class TestKill:
         assert kills >= 1
         assert sorted(map(str, metrics(tmp_path / 'killed'))) == sorted(map(str, metrics(tmp_path / 'whole')))
 
-    def test_asked_to_stop_it_says_that_it_can_go_on(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(Engine, 'run', lambda *_: signal.raise_signal(signal.SIGTERM))
+    @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+    def test_asked_to_stop_it_says_that_it_can_go_on(self, tmp_path, monkeypatch, number, status):
+        monkeypatch.setattr(Engine, 'run', lambda *_: signal.raise_signal(number))
         arguments = ['--config', 'configs/ablations/quickstart.py', "--config.datasets=('digits',)"]
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(Preempted, match='the same command continues'):
-            ablate.main([*arguments, '--workdir', str(tmp_path / 'run')])
-        assert signal.getsignal(signal.SIGTERM) is before
+        before = signal.signal(number, signal.default_int_handler)
+        try:
+            with pytest.raises(Preempted, match='the same command continues') as caught:
+                ablate.main([*arguments, '--workdir', str(tmp_path / 'run')])
+            assert caught.value.status == status
+            assert signal.getsignal(number) is signal.default_int_handler
+        finally:
+            signal.signal(number, before)
+
+    def test_what_is_said_of_a_training_names_its_cell_and_rate(self, tmp_path, capsys):
+        config = make_config(backbones=('vit_micro@random',), regimes=('scratch',), fractions=(1.0,), seeds=(0,))
+        run(config, tmp_path)
+        said = capsys.readouterr().err
+        label = 'digits · vit_micro · random · scratch · fraction 1 · seed 0 · learning rate 0.001'
+        assert re.search(rf'^{re.escape(label)}: epoch 1 of 1 .*validation accuracy 0\.\d', said, re.MULTILINE), said
+        assert f'\n{label}: 0 of ' in f'\n{said}'
+        assert ': 0 of 0' not in said
 
 
 def test_results_name_the_versions_they_depend_on():

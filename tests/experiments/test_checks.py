@@ -91,7 +91,7 @@ def test_weights_that_do_not_fit_are_found_before_data_are_read(tmp_path, monkey
 WITH_DATA = {
     'pairs': (
         ['--config.mixup=0.2', '--config.batch_size=15'],
-        'mixup and cutmix mix pairs and need an even batch_size',
+        "'mixup' mixes pairs and needs an even batch_size, not 15; use 16",
     ),
     'fraction': (['--config.fraction=0.01'], 'label fraction 0.01 leaves 4 of 4 classes without a training example'),
 }
@@ -170,7 +170,7 @@ def test_a_mistake_in_an_ablation_is_found_before_data_are_read(tmp_path, monkey
 
 def test_a_mistake_in_an_ablation_that_the_data_show_claims_no_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, 'load', lambda *_, **__: make_dataset('digits'))
-    with pytest.raises(UserError, match='need an even batch_size, not 15'):
+    with pytest.raises(UserError, match='needs an even batch_size, not 15; use 16'):
         ablation(tmp_path, '--config.training.mixup=0.2', '--config.training.batch_size=15')
     monkeypatch.setattr(memory, 'of_machine', lambda: memory.Memory(*LITTLE, 'this machine'))
     with pytest.raises(UserError, match=r'this machine has 12 MiB; use --config\.training\.accumulation=4 or --'):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import types
 from pathlib import Path
@@ -197,6 +198,22 @@ def test_killed_between_a_repeated_evaluation_and_its_checkpoint(tmp_path, monke
     assert (tmp_path / 'cut' / 'metrics.jsonl').read_text() == (tmp_path / 'whole' / 'metrics.jsonl').read_text()
 
 
+def test_each_evaluation_is_a_line(tmp_path, capsys):
+    trained = loop.fit(make_config(), make_dataset(), tmp_path, tables=False, label='cell · rate 0.1')
+    shown = [line for line in capsys.readouterr().err.splitlines() if 'epoch' in line]
+    rows = [row for row in atomic_files.read_jsonl(tmp_path / 'metrics.jsonl') if 'epoch' in row]
+    assert len(shown) == len(rows) == 2
+    for epoch, (line, row) in enumerate(zip(shown, rows, strict=True), start=1):
+        best = '' if row['validation_accuracy'] >= max(each['validation_accuracy'] for each in rows[:epoch]) else '.*'
+        assert re.fullmatch(
+            rf'cell · rate 0\.1: epoch {epoch} of 2 \(step {row["step"]} of {trained.steps}\), loss {row["loss"]:.4f}, '
+            rf'validation accuracy {row["validation_accuracy"]:.4f}{best}, '
+            rf'validation loss {row["validation_loss"]:.4f}, learning rate {row["learning_rate"]:.2g}'
+            r', [\d,]+ images/s',
+            line,
+        ), line
+
+
 def test_a_finished_training_is_only_restored(tmp_path, whole):
     directory, first = whole
     shutil.copytree(directory, tmp_path / 'run')
@@ -338,7 +355,7 @@ def test_bad_values_are_one_line(tmp_path, changes, message):
 
 
 def test_weights_that_cannot_be_written_can_be_written_later(tmp_path, monkeypatch):
-    def full(path, variables):
+    def full(path, variables, description):
         raise UserError(f'the weights cannot be written to {str(path)!r}: No space left on device')
 
     monkeypatch.setattr(backbones, 'save_weights', full)
@@ -346,7 +363,8 @@ def test_weights_that_cannot_be_written_can_be_written_later(tmp_path, monkeypat
         r'the weights cannot be written to .*weights\.safetensors.: No space left on device; the training is finished '
         'and saved, and the same command writes the results$'
     )
-    finished = types.SimpleNamespace(variables={})
+    model = types.SimpleNamespace(head=None)
+    finished = types.SimpleNamespace(variables={}, model=model, preprocessing=backbones.preprocess('vit_micro'))
     with pytest.raises(UserError, match=message):
         train._write(make_config(), make_dataset(), tmp_path, finished, None)
 
