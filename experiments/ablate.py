@@ -91,8 +91,8 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
         if options.plan:
             return
         engine.claim(planned)
-        keep_records()
         with work_directories.used(workdir):
+            keep_records()
             engine.run(planned)
     report.write([workdir], workdir)
 

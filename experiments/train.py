@@ -92,9 +92,10 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     if is_main_process:
         # Only once everything fits: a mistake must not claim a directory.
         work_directories.claim(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
-        with atomic_files.os_errors_as_user_errors(lambda: 'nothing was computed yet'):
-            record.write(workdir, dataset, changes=changes)
-    with work_directories.used(workdir):
+    with work_directories.used(workdir) if is_main_process else contextlib.nullcontext():
+        if is_main_process:
+            with atomic_files.os_errors_as_user_errors(lambda: 'nothing was computed yet'):
+                record.write(workdir, dataset, changes=changes)
         run = loop.run(session, options.profile, interruption)
         test = run.evaluate('test')
     if not is_main_process:

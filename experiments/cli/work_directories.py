@@ -125,13 +125,23 @@ def is_unused(path: Path) -> bool:
 
 @contextlib.contextmanager
 def used(path: Path) -> Generator[None]:
-    """A context in which other processes see that a run is under way in a directory."""
+    """A context in which no other process can run in a directory: two would overwrite each other's files.
+
+    Raises:
+        UserError: another process is in such a context.
+    """
     with contextlib.ExitStack() as stack:
         # Some file systems have no locks; then only what is in the directory counts.
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f'another run is under way in the work directory {str(path)!r}; wait for it, end it, or choose '
+                    'another --workdir'
+                ) from None
         yield
 
 

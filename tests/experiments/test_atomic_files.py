@@ -214,7 +214,7 @@ def test_a_directory_in_which_nothing_was_computed_is_taken_over(tmp_path, capsy
 
 def test_a_directory_in_which_a_run_is_under_way_is_not_taken_over(tmp_path):
     work_directories.claim(tmp_path, CONFIG)
-    with work_directories.used(tmp_path), work_directories.used(tmp_path):
+    with work_directories.used(tmp_path):
         with pytest.raises(UserError, match='belongs to another config'):
             work_directories.claim(tmp_path, {**CONFIG, 'seed': 1})
         work_directories.claim(tmp_path, CONFIG)
@@ -256,3 +256,15 @@ def test_a_directory_that_cannot_be_written_is_found_without_making_it(tmp_path,
     message = f'cannot write to the work directory {str(tmp_path / "run")!r}: {str(tmp_path)!r} cannot be written'
     with pytest.raises(UserError, match=re.escape(message)):
         work_directories.check_writable(tmp_path / 'run')
+
+
+def test_two_runs_never_share_a_directory(tmp_path):
+    """Each would overwrite the other's rows and checkpoints."""
+    with (
+        work_directories.used(tmp_path),
+        pytest.raises(UserError, match='another run is under way in the work directory'),
+        work_directories.used(tmp_path),
+    ):
+        raise AssertionError('the second run has begun')
+    with work_directories.used(tmp_path):
+        pass
