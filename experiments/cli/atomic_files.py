@@ -48,10 +48,10 @@ def os_errors_as_user_errors(context: Callable[[], str]) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.strerror is None:
-            raise
         where = f' ({error.filename})' if error.filename else ''
-        raise UserError(f'{error.strerror}{where}; {context()}{once_mended(error)}') from error
+        # Numpy's error of a full disk has a text of its own: 'N requested and M written'.
+        reason = error.strerror or str(error) or type(error).__name__
+        raise UserError(f'{reason}{where}; {context()}{once_mended(error)}') from error
 
 
 def once_mended(error: OSError) -> str:

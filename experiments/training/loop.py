@@ -296,7 +296,8 @@ class _Phase:
         monitor.meter.lap(step)
         speed = monitor.meter.steps_per_second * session.batch_size
         shown = [f'{name} {values[name]:.3f}' for name in ('loss', session.programs.task.primary) if name in values]
-        monitor.advance(self._bar, completed=step, note=', '.join([*shown, f'{speed:,.0f} images/s']))
+        shown += [f'{speed:,.0f} images/s'] if speed else []
+        monitor.advance(self._bar, completed=step, note=', '.join(shown))
 
     def _not_finite(self, step: int, values: dict[str, float], ids: tuple[str, ...]) -> None:
         """Report a step that left the state unchanged, and stop unless the config skips such steps."""
