@@ -273,7 +273,7 @@ def test_two_runs_never_share_a_directory(tmp_path):
 def test_an_error_of_the_system_without_a_number_is_one_line():
     """Numpy's on a full disk, for one."""
     with (
-        pytest.raises(UserError, match='^1024 requested and 512 written; all rows are kept$'),
+        pytest.raises(UserError, match=r'^1024 requested and 512 written; all rows are kept$'),
         atomic_files.os_errors_as_user_errors(lambda: 'all rows are kept'),
     ):
         raise OSError('1024 requested and 512 written')
