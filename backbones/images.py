@@ -1,6 +1,6 @@
-"""One path from an image file to 8-bit RGB pixels: orientation, bit depth, transparency.
+"""From an image file to 8-bit RGB pixels: orientation, bit depth, transparency.
 
-It is the same when a data set is checked, when it is read, and when a model is used, so that no number depends on who
+It is the same when a folder is checked, when it is read, and when a model is used, so that no number depends on who
 reads a file.
 """
 
@@ -169,14 +169,21 @@ def inspect(source: Source) -> Inspection:
             deep, floating = None, False
             has_alpha = _may_be_transparent(image)
             rgb = _to_rgb(image, ImageReading())
-            extrema: Any = rgb.getextrema()
-            plain = all(low == high for low, high in extrema)
+            plain = all(low == high for low, high in _extrema(rgb))
             if deep_colour:
-                upper_bits = max(high for _, high in extrema)
+                # Before they are put on a background, whose values would count as well.
+                colours = zip(image.getbands(), _extrema(image), strict=True)
+                upper_bits = max(high for band, (_, high) in colours if band != 'A')
             kind = _kind(image.mode, deep_colour, has_alpha)
     width, height = image.size
     size = (height, width) if orientation in _SWAPS_SIDES else (width, height)
     return Inspection(size, kind, deep, floating, upper_bits, frames, plain)
+
+
+def _extrema(image: Image.Image) -> list[tuple[int, int]]:
+    """The smallest and largest value of each band of an image of 8 bits."""
+    found: Any = image.getextrema()
+    return [found] if len(image.getbands()) == 1 else list(found)
 
 
 def why_unreadable(source: Source, error: Exception) -> str:
@@ -224,7 +231,9 @@ def what_it_is(head: bytes) -> str | None:
     if head[128:132] == b'DICM':
         return 'a DICOM file, which is not read here: convert it to PNG or TIFF of 16 bits (dcm2img of DCMTK does)'
     if head[4:8] == b'ftyp' and head[8:12] in _HEIF_BRANDS:
-        return "an HEIC photo: pip install -e '.[heif]', or convert it to JPEG"
+        if _register_heif():
+            return 'a damaged HEIC image'
+        return "a HEIC image: pip install -e '.[heif]', or convert it to JPEG"
     if start.startswith(b'version https://git-lfs'):
         return 'a git-LFS pointer in place of the image: git lfs pull'
     if start.startswith((b'<!doctype html', b'<html')):
@@ -252,11 +261,14 @@ def suffixes() -> frozenset[str]:
 
 
 @functools.cache
-def _register_heif() -> None:
-    with contextlib.suppress(ImportError):
+def _register_heif() -> bool:
+    """Whether HEIC images can be read, which needs another package."""
+    try:
         import pillow_heif  # ty: ignore[import-not-found]
-
-        pillow_heif.register_heif_opener()
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 @contextlib.contextmanager
@@ -267,12 +279,18 @@ def _opened(source: Source) -> Generator[Image.Image]:
         return
     if isinstance(source, bytes):
         source = io.BytesIO(source)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # odd metadata and large images are no reason to skip a file
-        with Image.open(source) as image:
-            if image.format in ('EPS', 'MPEG'):
-                raise OSError(f'{image.format} is not read here')
-            yield image
+    with Image.open(source) as image:
+        if image.format in ('EPS', 'MPEG'):
+            raise OSError(f'{image.format} is not read here')
+        yield image
+
+
+def ignore_warnings_of_pillow() -> None:
+    """Let Pillow say nothing about odd metadata and large images, which are no reason to leave a file out.
+
+    Call it in the main thread: the filters of warnings belong to the whole process.
+    """
+    warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
 def _orientation(image: Image.Image) -> int:

@@ -36,6 +36,7 @@ def load(path: str, options: ReadingOptions) -> Dataset:
             a class without a readable image, a class of the test images that has no training images, too many
             unreadable files (named), or images whose values have no common scale.
     """
+    images.ignore_warnings_of_pillow()
     root = _existing(path)
     tree = folder_tree.read(root, options.layout, options.excluded)
     _check_not_empty(path, tree)
@@ -45,7 +46,8 @@ def load(path: str, options: ReadingOptions) -> Dataset:
     files = [file for file in tree.files if file.name not in bad]
     _check_every_class(path, tree, files, bad)
 
-    labels = np.array([tree.classes.index(file.label) for file in files], np.int32)
+    number = {name: index for index, name in enumerate(tree.classes)}
+    labels = np.array([number[file.label] for file in files], np.int32)
     ids = tuple(file.name for file in files)
     digests = tuple(checked[name].digest for name in ids)
     guessed = list(tree.guessed)
@@ -127,8 +129,9 @@ def _check_every_class(path: str, tree: Tree, files: Sequence[ImageFile], bad: M
         UserError: names the class and what lies in its folder.
     """
     split = 'train' if any(file.split for file in tree.files) else ''
+    readable = {file.label for file in files if file.split == split}
     for name in tree.classes:
-        if any(file.label == name and file.split == split for file in files):
+        if name in readable:
             continue
         unread = [bad[file.name] for file in tree.files if file.label == name and file.name in bad]
         folder = f'{split}/{name}/' if split else f'{name}/'

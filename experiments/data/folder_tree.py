@@ -4,6 +4,7 @@ Nothing is decoded here. Whatever is not used is kept with the reason, so that i
 """
 
 import dataclasses
+import difflib
 import fnmatch
 import hashlib
 import json
@@ -110,27 +111,47 @@ def read(root: Path, layout: str = 'auto', exclude: Sequence[str] = ()) -> Tree:
     return _Reader(root, tuple(exclude)).read(layout)
 
 
-def stamp(root: Path) -> str:
-    """A hash of the names, sizes and times of everything below a folder: if it is equal, so are the data."""
+def stamp(root: Path, exclude: Sequence[str] = ()) -> str | None:
+    """A hash of the names, sizes and times of everything below a folder that may be used; ``None`` if it has none.
+
+    The times include that of the last change of a file's name or place on the disk, which no copy keeps.
+    """
     digest = hashlib.sha256()
     waiting, seen = [root], set()
-    while waiting:
-        folder = waiting.pop()
-        for entry in sorted(os.scandir(folder), key=lambda each: each.name):
-            try:
-                status = entry.stat()
-                directory = entry.is_dir()
-            except OSError:
-                continue
-            key = (status.st_dev, status.st_ino)
-            if directory:
-                if key not in seen and not _is_noise(entry.name) and not is_own_output(Path(entry.path)):
-                    seen.add(key)
-                    waiting.append(Path(entry.path))
-            else:
-                line = f'{os.path.relpath(entry.path, root)} {status.st_size} {status.st_mtime_ns}\n'
-                digest.update(os.fsencode(line))
+    try:
+        while waiting:
+            folder = waiting.pop()
+            with os.scandir(folder) as entries:
+                ordered = sorted(entries, key=lambda each: each.name)
+            for entry in ordered:
+                name = os.path.relpath(entry.path, root)
+                if _is_noise(entry.name) or matches(name, exclude):
+                    continue
+                if not entry.is_dir():
+                    status = entry.stat(follow_symlinks=entry.is_file())
+                    line = f'{name} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n'
+                    digest.update(os.fsencode(line))
+                elif not is_own_output(Path(entry.path)):
+                    status = entry.stat()
+                    if (status.st_dev, status.st_ino) not in seen:
+                        seen.add((status.st_dev, status.st_ino))
+                        waiting.append(Path(entry.path))
+    except OSError:
+        return None
     return digest.hexdigest()
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a path below the root matches a pattern: one with a slash as a whole, any other in any of its parts."""
+    if not patterns:
+        return False
+    name = name.replace(os.sep, '/')
+    return any(
+        fnmatch.fnmatchcase(name, pattern.strip('/'))
+        if '/' in pattern.strip('/')
+        else fnmatch.fnmatchcase(name.rpartition('/')[2], pattern.strip('/'))
+        for pattern in patterns
+    )
 
 
 def is_own_output(folder: Path) -> bool:
@@ -153,6 +174,7 @@ def _is_noise(name: str) -> bool:
 class _Reader:
     def __init__(self, root: Path, exclude: tuple[str, ...]):
         self._root, self._exclude = root, exclude
+        self._unmatched = set(exclude)
         # Kind → names, as the keys of a dictionary: some folders are looked at twice.
         self._left_out: dict[str, dict[str, None]] = {}
         self._guessed: list[str] = []
@@ -167,7 +189,8 @@ class _Reader:
         files: list[ImageFile] = []
         if not splits:
             files = [each for folder in tops for each in self._class('', folder)]
-            classes = [self._label(folder) for folder in tops if self._is_class(folder, files)]
+            found = {file.label for file in files}
+            classes = [self._label(folder) for folder in tops if self._is_class(folder, found)]
         else:
             classes = []
             for split, folder in sorted(splits.items(), key=lambda item: list(SPLITS.values()).index(item[0])):
@@ -177,16 +200,23 @@ class _Reader:
                 inside = self._folders(folder)
                 if unlabelled and not inside:
                     self._guessed.append(
-                        f'{printable(folder.name)}/ has no class folders, so its {len(unlabelled):,} images have no '
-                        'labels and are not used'
+                        f'{printable(folder.name)}/ has no class folders, so its images have no labels and are not '
+                        f'used ({len(unlabelled):,})'
                     )
                 for each in inside:
                     files += self._class(split, each)
                 if split == 'train':
-                    classes = [self._label(each) for each in inside if self._is_class(each, files)]
+                    found = {file.label for file in files}
+                    classes = [self._label(each) for each in inside if self._is_class(each, found)]
             for folder in tops:
                 if not {folder, self._unwrapped(folder)} & {*splits.values()}:
                     self._leave_out('folder that is no split', f'{printable(folder.name)}/')
+        if self._unmatched:
+            raise UserError(
+                f'the pattern {sorted(self._unmatched)[0]!r} of config key exclude matches nothing in '
+                f'{str(self._root)!r}; a pattern without a slash is compared with the name of every file and folder, '
+                'one with a slash with the path below'
+            )
         self._check_names(classes, files)
         return Tree(
             tuple(files),
@@ -293,11 +323,11 @@ class _Reader:
         below = any(True for each in self._folders(folder) for _ in self._files(each))
         return direct, below
 
-    def _is_class(self, folder: Path, files: Sequence[ImageFile]) -> bool:
+    def _is_class(self, folder: Path, found: set[str]) -> bool:
         """Whether a folder is a class; one that holds nothing but this project's own output is none."""
         label = self._label(folder)
         inside = [Path(entry.path) for entry in _scan(folder) if _is_directory(entry)]
-        if any(file.label == label for file in files) or not any(map(is_own_output, inside)):
+        if label in found or not any(map(is_own_output, inside)):
             return True
         self._leave_out('output of this program', f'{printable(folder.name)}/')
         return False
@@ -305,10 +335,11 @@ class _Reader:
     def _check_names(self, classes: Sequence[str], files: Sequence[ImageFile]) -> None:
         strangers = sorted({file.label for file in files} - set(classes))
         if strangers and classes:
-            raise unknown(
-                f'class (in a test or validation folder of {str(self._root)!r}, without training images)',
-                strangers[0],
-                classes,
+            near = difflib.get_close_matches(strangers[0], classes, n=3, cutoff=0.5)
+            hint = f'; did you mean {" or ".join(map(repr, near))}?' if near else ''
+            raise UserError(
+                f'the class {strangers[0]!r} is in a test or validation folder of {str(self._root)!r}, but has no '
+                f'training images{hint}'
             )
 
     # --- Files. -------------------------------------------------------------------------------------------------------
@@ -324,8 +355,12 @@ class _Reader:
         self._left_out.setdefault(kind, {})[name] = None
 
     def _excluded(self, path: str) -> bool:
-        name = os.path.relpath(path, self._root).replace(os.sep, '/')
-        return any(fnmatch.fnmatchcase(name, pattern.strip('/')) for pattern in self._exclude)
+        if not self._exclude:
+            return False
+        name = os.path.relpath(path, self._root)
+        hit = [pattern for pattern in self._exclude if matches(name, [pattern])]
+        self._unmatched.difference_update(hit)
+        return bool(hit)
 
     def _folders(self, folder: Path) -> list[Path]:
         """The folders in a folder that may hold images, sorted."""
@@ -389,7 +424,7 @@ class _Reader:
 
 # What need not be read, and so has no limit.
 _NOT_AN_IMAGE = 'not an image'
-_NO_FILE = 'no regular file'
+_NO_FILE = 'not a regular file'
 
 
 def _problem(path: Path) -> str | None:
@@ -400,7 +435,7 @@ def _problem(path: Path) -> str | None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        return 'a link to nothing' if path.is_symlink() else error.strerror or str(error)
+        return 'a broken link' if path.is_symlink() else error.strerror or str(error)
     if not stat.S_ISREG(mode):
         return _NO_FILE  # opening a pipe would wait for ever
     if suffix in images.suffixes():
@@ -426,8 +461,8 @@ def _scan(folder: Path) -> list[os.DirEntry]:
             return list(entries)
     except OSError as error:
         raise UserError(
-            f'the folder {printable(str(folder))!r} cannot be listed ({error.strerror}), so nobody knows what is in '
-            'it; give yourself the permission, or leave it out with --config.exclude'
+            f'the folder {printable(str(folder))!r} cannot be listed ({error.strerror}), so its images would be '
+            'missing; give yourself the permission, or leave it out with --config.exclude'
         ) from None
 
 

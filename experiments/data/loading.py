@@ -40,7 +40,11 @@ def load(name: str, data_directory: Path | None = None, options: ReadingOptions 
             is not positive.
     """
     check_name(name)
+    if options is not None and values:
+        raise ValueError('options are given as a whole or by name, not both')
     options = options or ReadingOptions(**values)
+    if not name.startswith('folder:'):
+        _check_of_folders(name, options)
     if name in EMBEDDED:
         return EMBEDDED[name]()
     kind, _, rest = name.partition(':')
@@ -49,10 +53,21 @@ def load(name: str, data_directory: Path | None = None, options: ReadingOptions 
     return folder.load(rest, options)
 
 
+def _check_of_folders(name: str, options: ReadingOptions) -> None:
+    """Refuse values that only folders of images have: who sets them counts on them."""
+    defaults = ReadingOptions()
+    for key in ('layout', 'exclude', 'group', 'drop_duplicates'):
+        if getattr(options, key) != getattr(defaults, key):
+            raise UserError(
+                f'config key {key!r} is {getattr(options, key)!r}, but it is only for folder:PATH, and the data set is '
+                f'{name!r}; leave it at {getattr(defaults, key)!r}'
+            )
+
+
 def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions | None = None) -> str | None:
     """A hash of the names, sizes and times of a data set's files, and of how they are read.
 
-    If it is equal, so are the data, and they need not be read to know it. ``None``: they must be.
+    Where it is equal, the data are taken to be the same without reading them. ``None``: they must be read.
     """
     kind, _, rest = name.partition(':')
     directory = data_directory or tfds.default_directory()
@@ -64,7 +79,8 @@ def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions
         return name if name in EMBEDDED else None
     if not root.is_dir():
         return None
-    return hashlib.sha256(f'{folder_tree.stamp(root)} {options}'.encode()).hexdigest()
+    tree = folder_tree.stamp(root, options.excluded if options is not None and kind == 'folder' else ())
+    return None if tree is None else hashlib.sha256(f'{tree} {options}'.encode()).hexdigest()
 
 
 def check_place(workdir: Path, name: str) -> None:

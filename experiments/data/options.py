@@ -50,7 +50,7 @@ class ReadingOptions:
         try:
             re.compile(self.group)
         except re.error as error:
-            raise UserError(f"config key 'group' is no regular expression: {self.group!r} ({error})") from None
+            raise UserError(f"config key 'group' is not a regular expression: {self.group!r} ({error})") from None
 
     @staticmethod
     def of(config: ml_collections.ConfigDict) -> 'ReadingOptions':

@@ -14,10 +14,13 @@ import hashlib
 import io
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import PIL
 
 from backbones.errors import UserError
 from backbones.images import ImageReading
@@ -44,6 +47,7 @@ class Record:
         classes: their names, in order.
         stored: how images were brought to the stored size, in words.
         reading: how their files became 8-bit RGB.
+        pillow: version of Pillow that decoded the images.
         stamp: ``loading.stamp`` when it was written; ``None`` if unknown.
         examples: id → class, split, and size and digest of its file.
     """
@@ -52,6 +56,7 @@ class Record:
     classes: tuple[str, ...]
     stored: str
     reading: ImageReading
+    pillow: str
     stamp: str | None
     examples: dict[str, _Example]
 
@@ -66,6 +71,7 @@ def write(workdir: Path, dataset: Dataset, stamp: str | None = None, changes: Se
     """Record a data set, replacing an earlier record of the same name.
 
     Args:
+        pillow: version of Pillow that decoded the images.
         stamp: ``loading.stamp`` of its files, if it has one.
         changes: what differs from the earlier record and was accepted; it is kept.
 
@@ -81,7 +87,7 @@ def write(workdir: Path, dataset: Dataset, stamp: str | None = None, changes: Se
     writer.writerow(('id', *_Example._fields))
     writer.writerows((example, *row) for example, row in _examples(dataset).items())
     with atomic_files.atomic_write(file.with_suffix('.examples.csv.gz'), 'wb') as binary:
-        binary.write(gzip.compress(stream.getvalue().encode(), mtime=0))
+        binary.write(gzip.compress(stream.getvalue().encode(), compresslevel=1, mtime=0))
     document: dict[str, Any] = {
         'version': _VERSION,
         'name': dataset.name,
@@ -91,6 +97,7 @@ def write(workdir: Path, dataset: Dataset, stamp: str | None = None, changes: Se
         'shape': list(dataset.images.shape),
         'stored_size': dataset.stored_size and list(dataset.stored_size),
         'reading': dataset.reading.as_json(),
+        'pillow': PIL.__version__,
         'stamp': stamp,
         'changes': known,
         **account.as_json(dataset),
@@ -112,8 +119,14 @@ def is_unchanged(workdir: Path, name: str, stamp: str | None) -> bool:
 
 
 def read(workdir: Path, name: str) -> Record | None:
-    """The record of a data set; ``None`` if there is none that can be read (older versions wrote none)."""
+    """The record of a data set; ``None`` if there is none, as in work directories of older versions.
+
+    Raises:
+        UserError: it is damaged.
+    """
     file = file_of(workdir, name)
+    if not file.exists():
+        return None
     try:
         document = json.loads(file.read_text())
         rows = csv.reader(io.StringIO(gzip.decompress(file.with_suffix('.examples.csv.gz').read_bytes()).decode()))
@@ -124,11 +137,16 @@ def read(workdir: Path, name: str) -> Record | None:
             tuple(document['classes']),
             document.get('stored') or '',
             ImageReading.from_json(document['reading']),
+            document['pillow'],
             document.get('stamp'),
             examples,
         )
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, EOFError):
-        return None
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, EOFError, zlib.error) as error:
+        raise UserError(
+            f'the record of the data in {file} is damaged ({type(error).__name__}: {error}), so it cannot be '
+            'compared; put the file back from a copy, choose another --workdir, or remove it to take the data as they '
+            'are now'
+        ) from None
 
 
 def check(workdir: Path, dataset: Dataset, accepted: bool = False) -> list[str]:
@@ -144,9 +162,10 @@ def check(workdir: Path, dataset: Dataset, accepted: bool = False) -> list[str]:
     Raises:
         UserError: it differs, and that is not accepted; or the classes differ, so that labels mean something else.
     """
-    before, found = read(workdir, dataset.name), differences_from(workdir, dataset)
-    if before is None or not found:
+    before = read(workdir, dataset.name)
+    if before is None or before.fingerprint == dataset.fingerprint():
         return []
+    found = differences(before, dataset)
     told = f'the data of {dataset.name!r} have changed since {str(workdir)!r} was begun: {"; ".join(found)}'
     if before.classes != dataset.classes:
         raise UserError(f'{told}. Its labels would mean other classes: restore the folder, or choose another --workdir')
@@ -172,7 +191,8 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
     # An image whose class folder was renamed has another id, but it is neither gone nor new.
     moved_ids = _moved(then, now)
     gone = [example for example in then if example not in now and example not in moved_ids]
-    new = [example for example in now if example not in then and example not in moved_ids.values()]
+    heirs = set(moved_ids.values())
+    new = [example for example in now if example not in then and example not in heirs]
     both = [example for example in then if example in now]
     replaced = [
         each for each in both if then[each].digest != now[each].digest and then[each].digest and now[each].digest
@@ -200,6 +220,8 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
     ):
         if was != is_now:
             found.append(f'{what}: {was} then, {is_now} now')
+    if not found and before.pillow != PIL.__version__:
+        found.append(f'Pillow {before.pillow} read them then, and {PIL.__version__} now')
     if not found:
         found.append(f'the pixels differ (fingerprint {before.fingerprint} then, {dataset.fingerprint()} now)')
     return found

@@ -54,6 +54,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     """
     import tensorflow_datasets as tfds  # imported late: only runs on TFDS data wait for it
 
+    image_files.ignore_warnings_of_pillow()
     builder = _prepared_builder(name, directory)
     features, keys = builder.info.features, builder.info.supervised_keys
     if 'train' not in builder.info.splits:

@@ -2,7 +2,9 @@
 
 import io
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -81,17 +83,26 @@ def test_what_is_not_a_number_becomes_the_lowest_value():
         inspect(encoded(np.full((2, 2), np.nan, np.float32), 'TIFF'))
 
 
-def test_colours_of_16_bits_are_said():
+def deep_png(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits per channel, which Pillow reads but does not write."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
-    rows = b''.join(b'\0' + (np.arange(12) * 300).astype('>u2').tobytes() for _ in range(4))
-    header = struct.pack('>IIBBBBB', 4, 4, 16, 2, 0, 0, 0)
-    data = b'\x89PNG\r\n\x1a\n' + b''.join(
-        chunk(*each) for each in ((b'IHDR', header), (b'IDAT', zlib.compress(rows)), (b'IEND', b''))
-    )
-    found = inspect(data)
-    assert (found.kind, found.upper_bits) == ('16-bit RGB', 3300 >> 8)
+    height, width, channels = values.shape
+    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
+    header = struct.pack('>IIBBBBB', width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b'IHDR', header), (b'IDAT', zlib.compress(rows)), (b'IEND', b''))
+    return b'\x89PNG\r\n\x1a\n' + b''.join(chunk(*each) for each in chunks)
+
+
+@pytest.mark.parametrize(('channels', 'kind'), [(2, '16-bit RGB with'), (3, '16-bit RGB'), (4, '16-bit RGB with')])
+def test_colours_of_16_bits_are_said(channels, kind):
+    values = np.full((4, 4, channels), 3300)
+    values[..., channels - 1] = 60 if channels == 4 else 3300  # nearly transparent: nearly all white
+    found = inspect(deep_png(values))
+    assert found.kind.startswith(kind)
+    assert found.upper_bits == 3300 >> 8
 
 
 SHAPE = np.zeros((6, 6, 4), np.uint8)  # black everywhere; only alpha says where
@@ -167,7 +178,7 @@ def test_reading_accepts_what_the_check_accepts(length, flips):
     [
         (b'', 'empty file'),
         (b'\0' * 128 + b'DICM' + b'x' * 99, 'a DICOM file, which is not read here: convert it to PNG or TIFF'),
-        (b'\0\0\0\x18ftypheic' + b'x' * 99, r"an HEIC photo: pip install -e '\.\[heif\]', or convert it to JPEG"),
+        (b'\0\0\0\x18ftypheic' + b'x' * 99, r"a HEIC image: pip install -e '\.\[heif\]', or convert it to JPEG"),
         (b'<!DOCTYPE html><html>', 'an HTML page in place of the image'),
         (b'version https://git-lfs.github.com/spec/v1\n', 'a git-LFS pointer in place of the image: git lfs pull'),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'a vector drawing'),
@@ -178,6 +189,14 @@ def test_reading_accepts_what_the_check_accepts(length, flips):
 def test_what_is_no_image_is_called_what_it_is(data, message):
     with pytest.raises(UserError, match=message):
         read_image(data)
+
+
+def test_reading_in_threads_leaves_the_warnings_of_a_process_alone():
+    before = list(warnings.filters)
+    data = encoded(noise(8, 8, 3))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: read_image(data), range(400)))
+    assert warnings.filters == before
 
 
 def test_a_missing_file_is_named(tmp_path):

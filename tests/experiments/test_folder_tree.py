@@ -50,7 +50,7 @@ class TestLayout:
         tree = folder_tree.read(grow('train/a', 'train/b', 'test'))
         assert splits(tree) == {'train': {'a', 'b'}}
         assert tree.left_out == {'image in no class folder of test/': ('test/0.png', 'test/1.png')}
-        assert tree.guessed == ('test/ has no class folders, so its 2 images have no labels and are not used',)
+        assert tree.guessed == ('test/ has no class folders, so its images have no labels and are not used (2)',)
 
     def test_a_class_called_train(self, grow):
         tree = folder_tree.read(grow('bus', 'car', 'train'))
@@ -99,7 +99,8 @@ class TestLayout:
         assert tree.left_out == {'folder that is no split': ('previews/',)}
 
     def test_a_class_without_training_images(self, grow):
-        with pytest.raises(UserError, match="'dogs'; did you mean 'dog'"):
+        message = "the class 'dogs' is in a test or validation folder of .*no training images; did you mean 'dog'"
+        with pytest.raises(UserError, match=message):
             folder_tree.read(grow('train/cat', 'train/dog', 'test/cat', 'test/dogs'))
 
 
@@ -149,14 +150,14 @@ class TestFiles:
         assert 'a/linked/far.png' in names
         assert 'c/far.png' in names
         assert len(names) < 20
-        assert {file.name: file.problem for file in tree.files if file.problem}['b/dead.png'] == 'a link to nothing'
+        assert {file.name: file.problem for file in tree.files if file.problem}['b/dead.png'] == 'a broken link'
         assert 'a/loop/' in tree.left_out['link back to its own folder']
 
     def test_a_pipe_is_never_opened(self, grow):
         root = grow('a', 'b')
         os.mkfifo(root / 'a' / 'pipe.png')
         os.mkfifo(root / 'a' / 'pipe')
-        assert folder_tree.read(root).left_out == {'no regular file': ('a/pipe', 'a/pipe.png')}
+        assert folder_tree.read(root).left_out == {'not a regular file': ('a/pipe', 'a/pipe.png')}
 
     def test_a_folder_that_cannot_be_listed_is_an_error(self, grow, monkeypatch):
         root, scan = grow('a', 'b'), os.scandir
@@ -193,6 +194,38 @@ class TestFiles:
         (root / 'c').mkdir()
         (root / 'c' / 'config.json').write_text('{"unrelated": 1}')
         assert folder_tree.read(root).classes == ('a', 'b', 'c')  # an empty class, which is refused when it is loaded
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'kept'),
+    [
+        ('thumbs', ['a/0.png', 'a/1.png', 'b/0.png', 'b/1.png']),
+        ('a/thumbs/', ['a/0.png', 'a/1.png', 'b/0.png', 'b/1.png', 'b/thumbs/0.png', 'b/thumbs/1.png']),
+        ('*/thumbs', ['a/0.png', 'a/1.png', 'b/0.png', 'b/1.png']),
+        ('1.*', ['a/0.png', 'a/thumbs/0.png', 'b/0.png', 'b/thumbs/0.png']),
+    ],
+)
+def test_patterns_of_what_is_left_out(grow, pattern, kept):
+    root = grow('a', 'b', 'a/thumbs', 'b/thumbs')
+    assert [file.name for file in folder_tree.read(root, exclude=[pattern]).files] == kept
+    with pytest.raises(UserError, match="the pattern 'thumb' of config key exclude matches nothing"):
+        folder_tree.read(root, exclude=[pattern, 'thumb'])
+
+
+def test_the_stamp_ignores_what_is_left_out_and_gives_up_where_it_cannot_look(grow, monkeypatch):
+    root, scan = grow('a', 'b', 'private'), os.scandir
+    before = folder_tree.stamp(root, ['private'])
+    (root / 'private' / '0.png').unlink()
+    assert folder_tree.stamp(root, ['private']) == before != folder_tree.stamp(root)
+
+    def refuse(path):
+        if str(path).endswith('private'):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    assert folder_tree.stamp(root, ['private']) == before
+    assert folder_tree.stamp(root) is None
 
 
 def test_the_stamp_changes_with_names_sizes_and_times(grow):

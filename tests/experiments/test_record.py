@@ -1,5 +1,6 @@
 """The record of a data set: a run goes on only with what it was begun with, or is told what differs."""
 
+import dataclasses
 import json
 import os
 
@@ -116,13 +117,30 @@ def test_unchanged_files_need_not_be_read(root, workdir):
     assert not record.is_unchanged(workdir / 'nowhere', name, loading.stamp(name))
 
 
-def test_a_damaged_record_is_as_none(root, workdir):
-    file = record.file_of(workdir, f'folder:{root}')
-    file.with_suffix('.examples.csv.gz').write_bytes(b'noise')
-    assert record.read(workdir, f'folder:{root}') is None
+def test_a_damaged_record_never_passes_for_none(root, workdir):
+    name = f'folder:{root}'
+    file = record.file_of(workdir, name)
+    examples = file.with_suffix('.examples.csv.gz')
+    whole = examples.read_bytes()
+    for damaged in (b'noise', b'', whole[:-9], whole[:40] + bytes([whole[40] ^ 255]) + whole[41:]):
+        examples.write_bytes(damaged)
+        with pytest.raises(UserError, match=r'the record of the data in .* is damaged .*put the file back'):
+            record.check(workdir, load(root))
     file.write_text('[]')
-    assert record.read(workdir, f'folder:{root}') is None
-    assert not record.is_unchanged(workdir, f'folder:{root}', 'x')
+    with pytest.raises(UserError, match='is damaged'):
+        record.read(workdir, name)
+    assert not record.is_unchanged(workdir, name, 'x')
+    file.unlink()
+    assert record.check(workdir, load(root)) == []
+
+
+def test_another_pillow_is_named(root, workdir, monkeypatch):
+    """Decoders change the last bits of pixels."""
+    dataset = dataclasses.replace(load(root))
+    monkeypatch.setattr('PIL.__version__', '99.0')
+    changed = dataclasses.replace(dataset, images=dataset.images ^ 1)
+    with pytest.raises(UserError, match=r'Pillow \d[\d.]* read them then, and 99\.0 now'):
+        record.check(workdir, changed)
 
 
 def test_data_sets_without_files(tmp_path):
