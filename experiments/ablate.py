@@ -90,8 +90,8 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
         engine.check_with_data(planned)
         if options.plan:
             return
-        engine.claim(planned)
-        with work_directories.used(workdir):
+        with work_directories.used(work_directories.make(workdir)):
+            engine.claim(planned)
             keep_records()
             engine.run(planned)
     report.write([workdir], workdir)

@@ -89,26 +89,25 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
         account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
     if begins:
         _check_with_data(session)
-    if is_main_process:
-        # Only once everything fits: a mistake must not claim a directory.
-        work_directories.claim(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
-    with work_directories.used(workdir) if is_main_process else contextlib.nullcontext():
+    # Only once everything fits: a mistake must not claim a directory.
+    with work_directories.used(work_directories.make(workdir)) if is_main_process else contextlib.nullcontext():
         if is_main_process:
+            work_directories.claim(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
             with atomic_files.os_errors_as_user_errors(lambda: 'nothing was computed yet'):
                 record.write(workdir, dataset, changes=changes)
         run = loop.run(session, options.profile, interruption)
         test = run.evaluate('test')
-    if not is_main_process:
-        return
-    with atomic_files.os_errors_as_user_errors(lambda: _FINISHED):
-        _write(config, dataset, workdir, run, test)
+        if not is_main_process:
+            return
+        with atomic_files.os_errors_as_user_errors(lambda: _FINISHED):
+            _write(config, dataset, workdir, run, test)
     display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')
 
 
 def _check_data(workdir: Path, dataset: Dataset, accepted: bool) -> list[str]:
     """Check that a run continues on the data that it was begun on; returns what differs, if that is accepted."""
     changes = record.check(workdir, dataset, accepted)
-    if changes:
+    if changes and jax.process_index() == 0:
         display.console.print(f'going on with changed data: {"; ".join(changes)}', style='yellow', markup=False)
     # Earlier versions kept no record, but a fingerprint in the result.
     known = {row.data['fingerprint'] for row in rows.read(workdir)} - {None}

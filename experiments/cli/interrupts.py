@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from experiments.cli.exit_status import INTERRUPTED
 
-FIRST = 'interrupted: what is under way is finished and saved; Ctrl-C again ends at once'
+FIRST = 'interrupted: stopping as soon as nothing is lost; Ctrl-C again ends at once'
 SECOND = 'ended at once; the same command continues from what was saved before'
 # Until a process that is asked to stop ends although a thread of it does not, such as one that waits for a file.
 _PATIENCE = 5.0

@@ -142,15 +142,24 @@ def used(path: Path) -> Generator[None]:
                     f'another run is under way in the work directory {str(path)!r}; wait for it, end it, or choose '
                     'another --workdir'
                 ) from None
+            _ours.add(path.resolve())
+            stack.callback(_ours.discard, path.resolve())
         yield
 
 
+# Directories that this process has locked, which does not make them those of another run.
+_ours: set[Path] = set()
+
+
 def _in_use(path: Path) -> bool:
+    if path.resolve() in _ours:
+        return False
     with contextlib.ExitStack() as stack:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared, so that two that look at the same time do not take each other for a run.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         except OSError:

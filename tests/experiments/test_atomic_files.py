@@ -215,10 +215,12 @@ def test_a_directory_in_which_nothing_was_computed_is_taken_over(tmp_path, capsy
 def test_a_directory_in_which_a_run_is_under_way_is_not_taken_over(tmp_path):
     work_directories.claim(tmp_path, CONFIG)
     with work_directories.used(tmp_path):
+        work_directories._ours.clear()  # as another process sees it
         with pytest.raises(UserError, match='belongs to another config'):
             work_directories.claim(tmp_path, {**CONFIG, 'seed': 1})
         work_directories.claim(tmp_path, CONFIG)
-    work_directories.claim(tmp_path, {**CONFIG, 'seed': 1})
+    with work_directories.used(tmp_path):
+        work_directories.claim(tmp_path, {**CONFIG, 'seed': 1})  # the run that is under way is this one
 
 
 def test_a_damaged_config_is_named(tmp_path):
