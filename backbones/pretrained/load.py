@@ -13,7 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from backbones import registry
-from backbones.errors import UserError, unknown
+from backbones.errors import MisfitWarning, UserError, listed, unknown
 from backbones.preprocessing import Preprocessing, as_size
 from backbones.pretrained import advice, compatibility, configuration, keymaps, sources, values
 from backbones.pretrained.description import Description
@@ -179,7 +179,7 @@ def load_weights(
     report = dataclasses.replace(report, dropped=(*report.dropped, *apart), differences=tuple(differences))
     problems = report.problems()
     if problems:
-        shown = '; '.join(problems[:3]) + (f'; and {len(problems) - 3} more' if len(problems) > 3 else '')
+        shown = listed(problems, separator='; ')
         message = f'{source} does not fit {name} ({layout} layout, {len(report.matched)} of {len(expected)}): {shown}'
         if report.misfit or report.missing or report.unexpected:
             known = advice.remedies(module, report, arrays, input_channels)
@@ -187,7 +187,7 @@ def load_weights(
         # A model of which nothing was read is no lenient reading of the file.
         if strict or not report.matched:
             raise UserError(message)
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(message, MisfitWarning, stacklevel=2)
     if check_values and (damage := values.damage(fitting)):
         raise UserError(
             f'{source} is damaged, or its training diverged: {damage}; take another file or an earlier checkpoint, '
