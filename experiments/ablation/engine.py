@@ -13,8 +13,8 @@ import backbones
 from backbones import cost
 from backbones.errors import UserError
 from experiments import probes, tasks
-from experiments.ablation import fractions, growth
-from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
+from experiments.ablation import growth, left_out
+from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant, training_values
 from experiments.ablation.sweep import sweep
 from experiments.cli import display, work_directories
 from experiments.cli.versions import versions
@@ -129,7 +129,7 @@ class Engine:
         impossible: dict[tuple[str, float], str] = {}
         for name in dict.fromkeys(cell.dataset for cell in cells if cell in pending):
             wanted = [cell.fraction for cell in cells if cell in pending and cell.dataset == name]
-            found = fractions.too_small(self.load(name), wanted)
+            found = left_out.too_small(self.load(name), wanted)
             impossible |= {(name, fraction): sentence for fraction, sentence in found.items()}
         kept = [cell for cell in cells if cell not in pending or (cell.dataset, cell.fraction) not in impossible]
         if not kept:
@@ -263,18 +263,7 @@ class Engine:
         if learning_rate is None:
             learning_rate = self._config.training_learning_rates[0]
         config = self._config.training.copy_and_resolve_references()
-        config.update(
-            dataset=cell.dataset,
-            backbone=cell.variant.backbone,
-            weights='' if cell.variant.weights == RANDOM else cell.variant.weights,
-            regime=cell.regime,
-            fraction=cell.fraction,
-            seed=cell.seed,
-            learning_rate=learning_rate,
-            image_size=self._config.image_size,
-            fit=self._config.fit,
-            strict_weights=self._config.strict_weights,
-        )
+        config.update(training_values(cell, self._config, learning_rate))
         return config
 
     def _row(self, dataset: Dataset, seen: Dataset, cell: Cell, outcome: Outcome, costs: Costs, examples: int) -> Row:

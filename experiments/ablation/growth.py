@@ -20,21 +20,14 @@ from backbones.pretrained import sources
 from experiments.ablation import cells as ablation_cells
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
 from experiments.cli import atomic_files, display, work_directories
-from experiments.data import options, record
+from experiments.data import record
 from experiments.data.dataset import Dataset
 from experiments.results import rows as result_rows
 from experiments.results.rows import Row
 from experiments.training import loop
 from experiments.training.config import FREE_KEYS
 
-# Keys of ``config.training`` that a cell or the ablation sets, and those that only say how the data are read: the data
-# themselves are identified by their fingerprint.
-_SET_BY_CELL = (
-    'dataset', 'backbone', 'weights', 'regime', 'fraction', 'seed', 'learning_rate', 'image_size', 'fit',
-    'strict_weights',
-)  # fmt: skip
-_READING = options.KEYS
-_NOT_OF_TRAINING = frozenset(f'training.{key}' for key in (*FREE_KEYS, *_SET_BY_CELL, *_READING))
+_NOT_OF_TRAINING = frozenset(f'training.{key}' for key in (*FREE_KEYS, *ablation_cells.NOT_OF_TRAINING))
 
 # What a training at one learning rate does not depend on: which others are tried.
 SWEEP = ('training_learning_rates', 'training_extra_learning_rates')

@@ -259,11 +259,25 @@ def test_finished_cells_depend_on_it_where_weights_are_loaded(tmp_path):
         assert 'strict_weights' not in growth.dependencies(cell, config)
 
 
-def test_a_training_of_an_ablation_gets_it(tmp_path):
-    config = make_config(strict_weights=False)
-    engine = Engine(config, tmp_path, make_dataset)
+def test_a_training_of_an_ablation_gets_what_its_cells_share(tmp_path):
+    """All keys that help says are the ablation's own, and no others."""
     cell = Cell('digits', Variant('vit_micro', 'bundled:vit_micro'), 'finetune', 1.0, 0)
-    assert engine._training_config(cell, 1e-3).strict_weights is False
+    shared = {
+        'strict_weights': False, 'image_size': 24, 'bad_files_limit': 0, 'stored_size': 24, 'fit': 'squash',
+        'layout': 'classes', 'exclude': 'b', 'background': 'black', 'group': 'g', 'drop_duplicates': True,
+    }  # fmt: skip
+    meanings = {key: cells.KEYS[f'training.{key}'].meaning for key in default_config() if key != 'mesh'}
+    told = {key for key, text in meanings.items() if text.endswith(f"; not read here: the ablation's own {key} holds")}
+    assert told == shared.keys()
+    config = make_config(**shared)
+    made = Engine(config, tmp_path, make_dataset)._training_config(cell, 1e-3)
+    assert {key: made[key] for key in shared} == shared
+    # What each cell sets is said of exactly the other keys that a training has otherwise than ``config.training``.
+    config.update_from_flattened_dict({'training.seed': 7, 'training.fraction': 0.1, 'training.learning_rate': 5.0})
+    made = Engine(config, tmp_path, make_dataset)._training_config(cell, 1e-3)
+    differing = {key for key in meanings if made[key] != config.training[key]} - shared.keys()
+    assert differing == {key for key, text in meanings.items() if text.endswith('; not read here: each cell sets it')}
+    assert not any(f'training.{key}' in growth.dependencies(cell, config.to_dict()) for key in {*shared, *differing})
 
 
 # --- One network of a file that holds several. ------------------------------------------------------------------------
