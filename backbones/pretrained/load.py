@@ -67,13 +67,22 @@ def preprocess(name_or_weights: str | Path, name: str | None = None) -> Preproce
     raise unknown('backbone or published weights', name_or_weights, {*registry.TABLE, *known})
 
 
+def preprocessing_of(name: str, weights: str) -> Preprocessing:
+    """Preprocessing of a run that begins from ``weights``; the backbone's own if they are random (or ``''``).
+
+    Raises:
+        UserError: see ``preprocess``.
+    """
+    return preprocess(name if weights in ('', 'random') else weights, name)
+
+
 def _kept(source: str, description: Description | None, older_config: Mapping[str, Any] | None) -> Description | None:
     """What is known of weights of ours: what was kept with them, or what the config of an earlier version implies."""
     backbone = None if older_config is None else older_config['backbone']
     if description is not None or older_config is None or backbone not in registry.TABLE:
         return description
     try:
-        expects = preprocess(older_config['weights'] or backbone, backbone)
+        expects = preprocessing_of(backbone, older_config['weights'])
     except UserError as error:
         expects = registry.info(backbone).preprocessing
         warnings.warn(

@@ -3,13 +3,12 @@
 import dataclasses
 import importlib.util
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backbones.errors import UserError, unknown
+from backbones.errors import UserError, listed, unknown
 from backbones.pretrained import description
 from backbones.pretrained.description import Description
 from backbones.pretrained.files import read_arrays, read_checkpoint, read_metadata
@@ -216,7 +215,7 @@ def _read_directory(directory: Path) -> dict[str, np.ndarray]:
     if path is None:
         raise UserError(
             f'there are no weights at {str(directory)!r}: expected one of {", ".join(_IN_DIRECTORY)}, a checkpoint of '
-            f'experiments.train, or a single file ({", ".join(SUFFIXES)}); it holds {_listed(directory)}'
+            f'experiments.train, or a single file ({", ".join(SUFFIXES)}); it holds {_content(directory)}'
         )
     for each in (path, *(directory / name for name in (*CONFIGURATIONS, PREPROCESSOR))):
         if _is_broken(each):
@@ -224,9 +223,8 @@ def _read_directory(directory: Path) -> dict[str, np.ndarray]:
     return read_checkpoint(path) if path.is_dir() else _read_file(path)
 
 
-def _listed(directory: Path, most: int = 8) -> str:
-    names = sorted(path.name for path in directory.iterdir())
-    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '') or 'nothing'
+def _content(directory: Path, most: int = 8) -> str:
+    return listed(sorted(path.name for path in directory.iterdir()), most) or 'nothing'
 
 
 def _training_checkpoint(directory: Path) -> Path | None:
@@ -253,24 +251,19 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
             raise _broken_link(index.parent / name)
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise UserError(f'{index.parent} lacks {_first(missing)} of the {len(names)} shards that {index.name} names')
+        raise UserError(f'{index.parent} lacks {listed(missing)} of the {len(names)} shards that {index.name} names')
     arrays: dict[str, np.ndarray] = {}
     for name in names:
         shard = read_arrays(index.parent / name)
         if twice := sorted(arrays.keys() & shard.keys()):
             raise UserError(
-                f'{index.parent}: {_first(twice)} is in {name} and in another shard; fetch all of them again'
+                f'{index.parent}: {listed(twice)} is in {name} and in another shard; fetch all of them again'
             )
         arrays |= shard
     absent = [key for key in places if key not in arrays]
     if absent:
-        raise UserError(f'{index.parent}: the shards do not hold {_first(absent)}, which {index.name} names')
+        raise UserError(f'{index.parent}: the shards do not hold {listed(absent)}, which {index.name} names')
     return arrays
-
-
-def _first(names: Iterable[str], most: int = 3) -> str:
-    names = list(names)
-    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
 def _in_package(name: str) -> Path:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
 from backbones.pretrained import sources
 from experiments.ablation import cells as ablation_cells
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
@@ -94,7 +94,7 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     key, found = max(differing.items(), key=lambda item: len(item[1]))
     _, before, after = found[0]
     others = [other for other in differing if other != key]
-    more = f' (and {", ".join(others[:3])}{" …" if others[3:] else ""} differ too)' if others else ''
+    more = f' (and {listed(others)} differ too)' if others else ''
     depend = 'depends' if len(found) == 1 else 'depend'
     raise UserError(
         f'{_count(found)} in {str(workdir)!r} {depend} on {key}, which is {_shown(before)} there and {_shown(after)} '
@@ -288,5 +288,4 @@ def _count(cells: Sequence[object]) -> str:
 
 
 def _named(cells: Iterable[Cell]) -> str:
-    named = [cell.label for cell in cells]
-    return '; '.join(named[:3]) + (f'; and {len(named) - 3} more' if len(named) > 3 else '')
+    return listed((cell.label for cell in cells), separator='; ')
