@@ -165,9 +165,12 @@ class Engine:
         """Run the pending cells, one data set and one pass at a time.
 
         Raises:
-            UserError: a data set, a weight file or a label fraction cannot be used; finished cells are kept.
+            UserError: a data set, a weight file or a label fraction cannot be used, or weights changed meanwhile;
+                finished cells are kept.
         """
         pending = self.pending(cells)
+        for variant in dict.fromkeys(cell.variant for cell in pending):
+            self._weights_digest(variant)  # before they are loaded: a training that is still running replaces them
         for name in dict.fromkeys(cell.dataset for cell in pending):
             dataset = self.load(name)
             group = [cell for cell in pending if cell.dataset == name]
@@ -233,6 +236,7 @@ class Engine:
 
     def _run_training(self, dataset: Dataset, cell: Cell) -> None:
         """Train once per learning rate, select on validation, and evaluate only the selected one on the test split."""
+        growth.check_weights(self._workdir, {cell.variant}, self._rows)
         begun = growth.begin_trainings(self._workdir, cell, dataset)
 
         def train(rate: float) -> loop.Trained:

@@ -164,8 +164,11 @@ def check_weights(workdir: Path, variants: Iterable[Variant], rows: Sequence[Row
         UserError: a weight file has changed; the cells are named.
     """
     for variant in variants:
-        digest = weights_digest(variant)
-        changed = [row for row in rows if row.cell.variant == variant and row.weights_digest not in (None, digest)]
+        digests = _file_digests(variant)
+        digest = _of_all(digests)
+        # Of shards, earlier versions took the index alone.
+        known = (None, digest, *digests[:1])
+        changed = [row for row in rows if row.cell.variant == variant and row.weights_digest not in known]
         if digest and changed:
             raise UserError(
                 f'the weights {variant.weights!r} have changed since they produced {_count(changed)} in '
@@ -176,16 +179,24 @@ def check_weights(workdir: Path, variants: Iterable[Variant], rows: Sequence[Row
 
 
 def weights_digest(variant: Variant) -> str | None:
-    """SHA-256 of a variant's weight file; ``None`` if it has no single file on this machine."""
+    """SHA-256 of a variant's weight file, or of those of all its files; ``None`` if it has none on this machine."""
+    return _of_all(_file_digests(variant))
+
+
+def _file_digests(variant: Variant) -> list[str]:
     if variant.backbone == PIXELS or variant.weights == RANDOM or variant.weights.startswith('hf:'):
-        return None  # the hub is only asked when the weights are loaded
-    path = sources.resolve(variant.weights)
-    if path.is_dir():
-        path /= sources.WEIGHTS_FILE
-    if not path.is_file():
-        return None
-    with path.open('rb') as stream:
-        return hashlib.file_digest(stream, 'sha256').hexdigest()
+        return []  # the hub is only asked when the weights are loaded
+    digests = []
+    for path in sources.files(variant.weights):
+        with path.open('rb') as stream:
+            digests.append(hashlib.file_digest(stream, 'sha256').hexdigest())
+    return digests
+
+
+def _of_all(digests: Sequence[str]) -> str | None:
+    if len(digests) > 1:
+        return hashlib.sha256('\n'.join(digests).encode()).hexdigest()
+    return digests[0] if digests else None
 
 
 def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], rows: Sequence[Row]) -> None:
