@@ -8,12 +8,24 @@ class UserError(ValueError):
     """Bad input. The message names the value, what was expected and the nearest valid choice; no traceback needed."""
 
 
+class MisfitWarning(UserWarning):
+    """What does not fit and would be an error, if weights were not read with ``strict=False``."""
+
+
 def unknown(kind: str, value: object, choices: Iterable[str]) -> UserError:
     """An error for a name that is not among ``choices``; it suggests the nearest ones."""
     choices = sorted(choices)
     near = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
     hint = f'did you mean {" or ".join(map(repr, near))}?' if near else f'valid choices: {", ".join(choices)}'
     return UserError(f'unknown {kind} {value!r}; {hint}')
+
+
+def listed(names: Iterable[str], most: int = 3, separator: str = ', ') -> str:
+    """The first names and how many more there are: ``'a, b, c and 1,234 more'``; empty for none."""
+    names = list(names)
+    # Behind semicolons, the last name may itself contain an 'and'.
+    more = f'{separator.rstrip(", ")} and {len(names) - most:,} more' if len(names) > most else ''
+    return separator.join(names[:most]) + more
 
 
 def check_image_size(shape: tuple[int, ...], least: int) -> None:

@@ -356,10 +356,6 @@ def _same(theirs: Any, ours: Any) -> bool:
     return math.isclose(theirs, ours, rel_tol=1e-9) if numbers else theirs == ours
 
 
-# Options that say how a function is computed, not which one it is.
-_NO_FUNCTION = ('dtype',)
-
-
 def of_another_backbone(kept: Description, name: str, module: nn.Module, overrides: Collection[str] = ()) -> str | None:
     """That weights were kept as those of another backbone, in words; ``None`` if they are of this one.
 
@@ -379,14 +375,14 @@ def of_another_backbone(kept: Description, name: str, module: nn.Module, overrid
 
 def kept_differences(kept: Description, module: nn.Module, overrides: Collection[str] = ()) -> list[str]:
     """In which options a backbone differs from the one of the same name whose weights were kept."""
-    apart = {*_NO_FUNCTION, *overrides}
+    apart = {*HARMLESS, *overrides}
     stated = {option: value for option, value in kept.options.items() if option not in apart}
     return _compared(stated, module, 'the run that wrote it has')
 
 
 def _differing(theirs: nn.Module, ours: nn.Module, overrides: Collection[str]) -> dict[str, Any]:
     """Options of one module that another one of its class has otherwise."""
-    apart = {'parent', 'name', *_NO_FUNCTION, *overrides}
+    apart = {*HARMLESS, *overrides}
     fields = dataclasses.fields(theirs)  # ty: ignore[invalid-argument-type]
     return {
         field.name: getattr(theirs, field.name)

@@ -104,7 +104,5 @@ def _of_status(name: str, status: int) -> UserError:
             f'the limit; or {_COPY}'
         )
     if status >= 500:
-        return UserError(
-            f'the hub is out of order and did not give hf:{name} ({status}); wait and try again; or {_COPY}'
-        )
+        return UserError(f'the hub is failing and did not give hf:{name} ({status}); wait and try again; or {_COPY}')
     return UserError(f'the hub did not give hf:{name} ({status})')

@@ -1,5 +1,6 @@
 """What a file is, by its first bytes: a kind of weight file, or something else that was saved under such a name."""
 
+import codecs
 import json
 import re
 import zipfile
@@ -117,10 +118,8 @@ def _refuse_others(path: Path, head: bytes, size: int) -> None:
 def _text(head: bytes, size: int) -> str | None:
     """The beginning of a text; ``None`` for binary content, and for the few bytes that may be the start of any."""
     try:
-        # The last character may have been cut in two.
-        text = (head if len(head) == size else head[:-3]).decode(
-            'utf-8-sig', 'strict' if len(head) == size else 'ignore'
-        )
+        # The last character may have been cut in two, but no other may be damaged.
+        text = codecs.getincrementaldecoder('utf-8-sig')().decode(head, final=len(head) == size)
     except UnicodeDecodeError:
         return None
     printable = all(character.isprintable() or character.isspace() for character in text)

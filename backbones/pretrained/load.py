@@ -13,7 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from backbones import registry
-from backbones.errors import UserError, unknown
+from backbones.errors import MisfitWarning, UserError, listed, unknown
 from backbones.preprocessing import Preprocessing, as_size
 from backbones.pretrained import advice, compatibility, configuration, keymaps, sources, values
 from backbones.pretrained.description import Description
@@ -67,13 +67,22 @@ def preprocess(name_or_weights: str | Path, name: str | None = None) -> Preproce
     raise unknown('backbone or published weights', name_or_weights, {*registry.TABLE, *known})
 
 
+def preprocessing_of(name: str, weights: str) -> Preprocessing:
+    """Preprocessing of a run that begins from ``weights``; the backbone's own if they are random (or ``''``).
+
+    Raises:
+        UserError: see ``preprocess``.
+    """
+    return preprocess(name if weights in ('', 'random') else weights, name)
+
+
 def _kept(source: str, description: Description | None, older_config: Mapping[str, Any] | None) -> Description | None:
     """What is known of weights of ours: what was kept with them, or what the config of an earlier version implies."""
     backbone = None if older_config is None else older_config['backbone']
     if description is not None or older_config is None or backbone not in registry.TABLE:
         return description
     try:
-        expects = preprocess(older_config['weights'] or backbone, backbone)
+        expects = preprocessing_of(backbone, older_config['weights'])
     except UserError as error:
         expects = registry.info(backbone).preprocessing
         warnings.warn(
@@ -179,7 +188,7 @@ def load_weights(
     report = dataclasses.replace(report, dropped=(*report.dropped, *apart), differences=tuple(differences))
     problems = report.problems()
     if problems:
-        shown = '; '.join(problems[:3]) + (f'; and {len(problems) - 3} more' if len(problems) > 3 else '')
+        shown = listed(problems, separator='; ')
         message = f'{source} does not fit {name} ({layout} layout, {len(report.matched)} of {len(expected)}): {shown}'
         if report.misfit or report.missing or report.unexpected:
             known = advice.remedies(module, report, arrays, input_channels)
@@ -187,7 +196,7 @@ def load_weights(
         # A model of which nothing was read is no lenient reading of the file.
         if strict or not report.matched:
             raise UserError(message)
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(message, MisfitWarning, stacklevel=2)
     if check_values and (damage := values.damage(fitting)):
         raise UserError(
             f'{source} is damaged, or its training diverged: {damage}; take another file or an earlier checkpoint, '

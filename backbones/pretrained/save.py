@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from backbones import registry
-from backbones.errors import UserError, unknown
+from backbones.errors import UserError, listed, unknown
 from backbones.pretrained import keymaps
+from backbones.pretrained.checksums import flush
 from backbones.pretrained.description import KEY, Description
 from backbones.pretrained.keymaps.native import NATIVE, in_a_model
 from backbones.pretrained.keymaps.rules import KeyMap, export
@@ -70,6 +71,7 @@ def _whole_or_nothing(path: Path, partial: Path) -> Generator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
+        flush(partial)  # else a power cut may leave the name with nothing behind it
         partial.chmod(0o644)
         partial.replace(path)
     except BaseException as error:
@@ -105,7 +107,7 @@ def to_layout(
         raise unknown(f'layout for {name}', layout, (NATIVE, *layouts))
     exported, homeless = export({in_a_model(path): array for path, array in arrays.items()}, KeyMap(layouts[layout]))
     if homeless:
-        raise UserError(f'the {layout} layout has no place for {", ".join(homeless[:3])} of {name}')
+        raise UserError(f'the {layout} layout has no place for {listed(homeless)} of {name}')
     return exported
 
 

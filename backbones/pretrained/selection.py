@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import flax.linen as nn
 import numpy as np
 
-from backbones.errors import UserError, unknown
+from backbones.errors import UserError, listed, unknown
 from backbones.pretrained import keymaps
 from backbones.pretrained.keymaps.native import native_keymap
 from backbones.pretrained.keymaps.rules import KeyMap, Rule, fill
@@ -149,4 +149,4 @@ def _groups(keys: Iterable[str]) -> dict[str, int]:
 
 def _counted(groups: Mapping[str, int], most: int = 8) -> str:
     shown = [f'{name!r} ({count} arrays)' for name, count in groups.items()]
-    return ', '.join(shown[:most]) + (f' and {len(shown) - most} more' if len(shown) > most else '')
+    return listed(shown, most)

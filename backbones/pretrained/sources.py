@@ -3,14 +3,14 @@
 import dataclasses
 import importlib.util
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backbones.errors import UserError, unknown
+from backbones.errors import UserError, listed, unknown
 from backbones.pretrained import description
+from backbones.pretrained.checksums import CHECKSUMS
 from backbones.pretrained.description import Description
 from backbones.pretrained.files import read_arrays, read_checkpoint, read_metadata
 from backbones.pretrained.kinds import SUFFIXES, is_weight_file, kind_of
@@ -134,6 +134,26 @@ def read(source: str | Path) -> Checkpoint:
     return Checkpoint(str(source), _read_directory(path), *configurations(path), prefix, *kept(path))
 
 
+def files(source: str | Path) -> list[Path]:
+    """The files that decide what a source holds at present; none where it holds no weights.
+
+    That is the file that is read; of shards, the index and all of them; of a checkpoint of a training, its
+    ``checksums.json``, or all its files where an earlier version wrote none.
+
+    Raises:
+        UserError: nothing there, or an index that cannot be followed.
+    """
+    path = resolve(str(source))
+    place = path if path.is_file() else _chosen(path)
+    if place is None:
+        return []
+    if place.is_dir():
+        checksums = place.resolve().parent / CHECKSUMS
+        return [checksums] if checksums.is_file() else sorted(each for each in place.rglob('*') if each.is_file())
+    shards = sorted(set(_places(place).values())) if place.name.endswith('.index.json') else []
+    return [each for each in (place, *(place.parent / name for name in shards)) if each.is_file()]
+
+
 def _read_file(path: Path) -> dict[str, np.ndarray]:
     return _read_shards(path) if path.name.endswith('.index.json') else read_arrays(path)
 
@@ -216,7 +236,7 @@ def _read_directory(directory: Path) -> dict[str, np.ndarray]:
     if path is None:
         raise UserError(
             f'there are no weights at {str(directory)!r}: expected one of {", ".join(_IN_DIRECTORY)}, a checkpoint of '
-            f'experiments.train, or a single file ({", ".join(SUFFIXES)}); it holds {_listed(directory)}'
+            f'experiments.train, or a single file ({", ".join(SUFFIXES)}); it holds {_content(directory)}'
         )
     for each in (path, *(directory / name for name in (*CONFIGURATIONS, PREPROCESSOR))):
         if _is_broken(each):
@@ -224,9 +244,8 @@ def _read_directory(directory: Path) -> dict[str, np.ndarray]:
     return read_checkpoint(path) if path.is_dir() else _read_file(path)
 
 
-def _listed(directory: Path, most: int = 8) -> str:
-    names = sorted(path.name for path in directory.iterdir())
-    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '') or 'nothing'
+def _content(directory: Path, most: int = 8) -> str:
+    return listed(sorted(path.name for path in directory.iterdir()), most) or 'nothing'
 
 
 def _training_checkpoint(directory: Path) -> Path | None:
@@ -239,38 +258,39 @@ def _training_checkpoint(directory: Path) -> Path | None:
     return max(steps, key=lambda path: int(path.parent.name), default=None)
 
 
-def _read_shards(index: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file in several parts, from the index that says which part holds which key."""
+def _places(index: Path) -> dict[str, str]:
+    """Key → name of the shard that holds it."""
     places = (_json(index) or {}).get('weight_map')
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise UserError(f'{index} has no weight_map of keys to files')
-    names = sorted(set(places.values()))
-    outside = [name for name in names if Path(name).name != name]
+    outside = [name for name in places.values() if Path(name).name != name]
     if outside:
         raise UserError(f'{index} points out of its directory: {outside[0]!r}')
+    return places
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file in several parts, from the index that says which part holds which key."""
+    places = _places(index)
+    names = sorted(set(places.values()))
     for name in names:
         if _is_broken(index.parent / name):
             raise _broken_link(index.parent / name)
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise UserError(f'{index.parent} lacks {_first(missing)} of the {len(names)} shards that {index.name} names')
+        raise UserError(f'{index.parent} lacks {listed(missing)} of the {len(names)} shards that {index.name} names')
     arrays: dict[str, np.ndarray] = {}
     for name in names:
         shard = read_arrays(index.parent / name)
         if twice := sorted(arrays.keys() & shard.keys()):
             raise UserError(
-                f'{index.parent}: {_first(twice)} is in {name} and in another shard; fetch all of them again'
+                f'{index.parent}: {listed(twice)} is in {name} and in another shard; fetch all of them again'
             )
         arrays |= shard
     absent = [key for key in places if key not in arrays]
     if absent:
-        raise UserError(f'{index.parent}: the shards do not hold {_first(absent)}, which {index.name} names')
+        raise UserError(f'{index.parent}: the shards do not hold {listed(absent)}, which {index.name} names')
     return arrays
-
-
-def _first(names: Iterable[str], most: int = 3) -> str:
-    names = list(names)
-    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
 def _in_package(name: str) -> Path:

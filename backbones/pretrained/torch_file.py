@@ -27,7 +27,7 @@ from typing import IO
 import ml_dtypes
 import numpy as np
 
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
 
 _STORAGES = {
     'DoubleStorage': np.dtype('<f8'),
@@ -341,4 +341,4 @@ def _tensors(content: object, prefix: str = '', depth: int = 0) -> dict[str, _Te
 def _listed(content: dict, most: int = 8) -> str:
     """The keys of a dictionary with the types of their values."""
     held = [f'{key!r} ({type(value).__name__})' for key, value in content.items()]
-    return ', '.join(held[:most]) + (f' and {len(held) - most} more' if len(held) > most else '') or 'nothing'
+    return listed(held, most) or 'nothing'

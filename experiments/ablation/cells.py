@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
 
@@ -24,14 +25,31 @@ __all__ = ['FROZEN_REGIMES', 'KEYS', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'def
 FROZEN_REGIMES = tuple(probes.TABLE)
 
 
-# Keys of a training that mean nothing in an ablation's config.
-_SET_BY_CELL = (
-    'dataset', 'backbone', 'weights', 'regime', 'fraction', 'seed', 'learning_rate', 'image_size', *options.KEYS,
-)  # fmt: skip
+# Keys of a training that its cell sets, and how.
+_OF_CELL: Mapping[str, Callable[[Cell], Any]] = {
+    'dataset': lambda cell: cell.dataset,
+    'backbone': lambda cell: cell.variant.backbone,
+    'weights': lambda cell: '' if cell.variant.weights == RANDOM else cell.variant.weights,
+    'regime': lambda cell: cell.regime,
+    'fraction': lambda cell: cell.fraction,
+    'seed': lambda cell: cell.seed,
+}
+# Keys of a training that have the value of the ablation's own key, because all cells share it.
+_SHARED = ('image_size', 'strict_weights', *options.KEYS)
+# Keys of ``config.training`` that mean nothing, since ``training_values`` sets them.
+NOT_OF_TRAINING = (*_OF_CELL, 'learning_rate', *_SHARED)
+
+
+def training_values(cell: Cell, config: ml_collections.ConfigDict, learning_rate: float) -> dict[str, Any]:
+    """The values that a cell's training has instead of those of ``config.training``."""
+    own = {key: value(cell) for key, value in _OF_CELL.items()}
+    return {**own, 'learning_rate': learning_rate, **{key: config[key] for key in _SHARED}}
 
 
 def _of_training(key: str, row: ConfigKey) -> ConfigKey:
-    note = '; not read here: each cell sets it' if key in _SET_BY_CELL else ''
+    note = f"; not read here: the ablation's own {key} holds" if key in _SHARED else ''
+    if key in NOT_OF_TRAINING and not note:
+        note = '; not read here: each cell sets it'
     return dataclasses.replace(row, meaning=row.meaning + note)
 
 
@@ -99,7 +117,7 @@ KEYS: Mapping[str, ConfigKey] = {
         (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), 'learning rates to select from on validation'
     ),
     'training_extra_learning_rates': ConfigKey(
-        4, 'at most so many more, beyond the lowest or the highest while that is the best', not_negative
+        4, 'at most this many more, beyond the lowest or the highest while that is the best', not_negative
     ),
     **{f'training.{key}': _of_training(key, row) for key, row in TRAINING_KEYS.items()},
 }  # fmt: skip

@@ -13,8 +13,8 @@ import backbones
 from backbones import cost
 from backbones.errors import UserError
 from experiments import probes, tasks
-from experiments.ablation import fractions, growth
-from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
+from experiments.ablation import growth, left_out
+from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant, training_values
 from experiments.ablation.sweep import sweep
 from experiments.cli import display, work_directories
 from experiments.cli.versions import versions
@@ -129,7 +129,7 @@ class Engine:
         impossible: dict[tuple[str, float], str] = {}
         for name in dict.fromkeys(cell.dataset for cell in cells if cell in pending):
             wanted = [cell.fraction for cell in cells if cell in pending and cell.dataset == name]
-            found = fractions.too_small(self.load(name), wanted)
+            found = left_out.too_small(self.load(name), wanted)
             impossible |= {(name, fraction): sentence for fraction, sentence in found.items()}
         kept = [cell for cell in cells if cell not in pending or (cell.dataset, cell.fraction) not in impossible]
         if not kept:
@@ -165,9 +165,12 @@ class Engine:
         """Run the pending cells, one data set and one pass at a time.
 
         Raises:
-            UserError: a data set, a weight file or a label fraction cannot be used; finished cells are kept.
+            UserError: a data set, a weight file or a label fraction cannot be used, or weights changed meanwhile;
+                finished cells are kept.
         """
         pending = self.pending(cells)
+        for variant in dict.fromkeys(cell.variant for cell in pending):
+            self._weights_digest(variant)  # before they are loaded: a training that is still running replaces them
         for name in dict.fromkeys(cell.dataset for cell in pending):
             dataset = self.load(name)
             group = [cell for cell in pending if cell.dataset == name]
@@ -233,6 +236,7 @@ class Engine:
 
     def _run_training(self, dataset: Dataset, cell: Cell) -> None:
         """Train once per learning rate, select on validation, and evaluate only the selected one on the test split."""
+        growth.check_weights(self._workdir, {cell.variant}, self._rows)
         begun = growth.begin_trainings(self._workdir, cell, dataset)
 
         def train(rate: float) -> loop.Trained:
@@ -263,18 +267,7 @@ class Engine:
         if learning_rate is None:
             learning_rate = self._config.training_learning_rates[0]
         config = self._config.training.copy_and_resolve_references()
-        config.update(
-            dataset=cell.dataset,
-            backbone=cell.variant.backbone,
-            weights='' if cell.variant.weights == RANDOM else cell.variant.weights,
-            regime=cell.regime,
-            fraction=cell.fraction,
-            seed=cell.seed,
-            learning_rate=learning_rate,
-            image_size=self._config.image_size,
-            fit=self._config.fit,
-            strict_weights=self._config.strict_weights,
-        )
+        config.update(training_values(cell, self._config, learning_rate))
         return config
 
     def _row(self, dataset: Dataset, seen: Dataset, cell: Cell, outcome: Outcome, costs: Costs, examples: int) -> Row:

@@ -15,26 +15,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
 from backbones.pretrained import sources
 from experiments.ablation import cells as ablation_cells
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
 from experiments.cli import atomic_files, display, work_directories
-from experiments.data import options, record
+from experiments.data import record
 from experiments.data.dataset import Dataset
 from experiments.results import rows as result_rows
 from experiments.results.rows import Row
 from experiments.training import loop
 from experiments.training.config import FREE_KEYS
 
-# Keys of ``config.training`` that a cell or the ablation sets, and those that only say how the data are read: the data
-# themselves are identified by their fingerprint.
-_SET_BY_CELL = (
-    'dataset', 'backbone', 'weights', 'regime', 'fraction', 'seed', 'learning_rate', 'image_size', 'fit',
-    'strict_weights',
-)  # fmt: skip
-_READING = options.KEYS
-_NOT_OF_TRAINING = frozenset(f'training.{key}' for key in (*FREE_KEYS, *_SET_BY_CELL, *_READING))
+_NOT_OF_TRAINING = frozenset(f'training.{key}' for key in (*FREE_KEYS, *ablation_cells.NOT_OF_TRAINING))
 
 # What a training at one learning rate does not depend on: which others are tried.
 SWEEP = ('training_learning_rates', 'training_extra_learning_rates')
@@ -101,7 +94,7 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     key, found = max(differing.items(), key=lambda item: len(item[1]))
     _, before, after = found[0]
     others = [other for other in differing if other != key]
-    more = f' (and {", ".join(others[:3])}{" …" if others[3:] else ""} differ too)' if others else ''
+    more = f' (and {listed(others)} differ too)' if others else ''
     depend = 'depends' if len(found) == 1 else 'depend'
     raise UserError(
         f'{_count(found)} in {str(workdir)!r} {depend} on {key}, which is {_shown(before)} there and {_shown(after)} '
@@ -171,8 +164,11 @@ def check_weights(workdir: Path, variants: Iterable[Variant], rows: Sequence[Row
         UserError: a weight file has changed; the cells are named.
     """
     for variant in variants:
-        digest = weights_digest(variant)
-        changed = [row for row in rows if row.cell.variant == variant and row.weights_digest not in (None, digest)]
+        digests = _file_digests(variant)
+        digest = _of_all(digests)
+        # Of shards, earlier versions took the index alone.
+        known = (None, digest, *digests[:1])
+        changed = [row for row in rows if row.cell.variant == variant and row.weights_digest not in known]
         if digest and changed:
             raise UserError(
                 f'the weights {variant.weights!r} have changed since they produced {_count(changed)} in '
@@ -183,16 +179,24 @@ def check_weights(workdir: Path, variants: Iterable[Variant], rows: Sequence[Row
 
 
 def weights_digest(variant: Variant) -> str | None:
-    """SHA-256 of a variant's weight file; ``None`` if it has no single file on this machine."""
+    """SHA-256 of a variant's weight file, or of those of all its files; ``None`` if it has none on this machine."""
+    return _of_all(_file_digests(variant))
+
+
+def _file_digests(variant: Variant) -> list[str]:
     if variant.backbone == PIXELS or variant.weights == RANDOM or variant.weights.startswith('hf:'):
-        return None  # the hub is only asked when the weights are loaded
-    path = sources.resolve(variant.weights)
-    if path.is_dir():
-        path /= sources.WEIGHTS_FILE
-    if not path.is_file():
-        return None
-    with path.open('rb') as stream:
-        return hashlib.file_digest(stream, 'sha256').hexdigest()
+        return []  # the hub is only asked when the weights are loaded
+    digests = []
+    for path in sources.files(variant.weights):
+        with path.open('rb') as stream:
+            digests.append(hashlib.file_digest(stream, 'sha256').hexdigest())
+    return digests
+
+
+def _of_all(digests: Sequence[str]) -> str | None:
+    if len(digests) > 1:
+        return hashlib.sha256('\n'.join(digests).encode()).hexdigest()
+    return digests[0] if digests else None
 
 
 def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], rows: Sequence[Row]) -> None:
@@ -295,5 +299,4 @@ def _count(cells: Sequence[object]) -> str:
 
 
 def _named(cells: Iterable[Cell]) -> str:
-    named = [cell.label for cell in cells]
-    return '; '.join(named[:3]) + (f'; and {len(named) - 3} more' if len(named) > 3 else '')
+    return listed((cell.label for cell in cells), separator='; ')

@@ -157,6 +157,13 @@ def official_splits(
     return split_off_validation(labels, ids, names != 'train', seed, groups)
 
 
+def smallest_fraction(count: int) -> decimal.Decimal:
+    """The smallest label fraction of two digits that leaves one of ``count`` training examples."""
+    # Exactly half an example would be rounded down to none, so the next number of two digits is taken.
+    digits = decimal.Context(prec=2, rounding=decimal.ROUND_DOWN)
+    return digits.next_plus(digits.divide(decimal.Decimal('0.5'), count))
+
+
 def stratified_fraction(
     labels: Int[np.ndarray, ' examples'], indices: Int[np.ndarray, ' subset'], fraction: float, seed: int, classes: int
 ) -> Int[np.ndarray, ' chosen']:
@@ -180,11 +187,9 @@ def stratified_fraction(
     if empty:
         label, available = min(empty, key=lambda each: each[1])
         if available:
-            # Exactly half an example would be rounded down to none, so the next number of two digits is taken.
-            digits = decimal.Context(prec=2, rounding=decimal.ROUND_DOWN)
-            smallest = digits.next_plus(digits.divide(decimal.Decimal('0.5'), available))
             needed = (
-                f'the smallest that works is {smallest} (--config.fractions of an ablation, fraction of a training)'
+                f'the smallest that works is {smallest_fraction(available)} '
+                '(--config.fractions of an ablation, fraction of a training)'
             )
         else:
             needed = 'the class has none at all'

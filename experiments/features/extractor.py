@@ -110,7 +110,7 @@ class Extractor:
         if backbone.name != PIXELS:
             network = self._network(backbone)
             if backbone.weights != RANDOM and backbone not in self._digests:
-                self._digests[backbone] = identity.variables_digest(network.load(backbone.weights))
+                self._digests[backbone] = identity.variables_digest(self._load(network, backbone))
 
     def is_stored(self, backbone: FrozenBackbone, dataset: Dataset) -> bool:
         """Whether features are in the store, as far as that is known without computing anything."""
@@ -165,6 +165,10 @@ class Extractor:
         if key not in self._networks:
             self._networks[key] = make_network(*key, config.tap, self._dtype, self._batch_size, self._mesh)
         return self._networks[key]
+
+    def _load(self, network: Network, backbone: FrozenBackbone) -> dict:
+        """The pretrained variables of a backbone, read as the config asks."""
+        return network.load(backbone.weights, self._config.image_size > 0, self._config.strict_weights)
 
     def _costs(self, network: Network, weights: '_Weights') -> Costs:
         document = {key: network.document[key] for key in ('backbone', 'tap', 'computation')}
@@ -266,7 +270,7 @@ class _Weights:
     """The variables of a backbone, loaded or initialised when needed."""
 
     def __init__(self, extractor: Extractor, network: Network, backbone: FrozenBackbone, dataset: Dataset):
-        self._config, self._mesh = extractor._config, extractor._mesh
+        self._config, self._mesh, self._load = extractor._config, extractor._mesh, extractor._load
         self._store, self._digests = extractor._store, extractor._digests
         self._network, self._backbone, self._dataset = network, backbone, dataset
         self._variables: dict | None = None
@@ -309,8 +313,5 @@ class _Weights:
                     self._config.bad_files_limit,
                 )
             else:
-                config = self._config
-                self._variables = self._network.load(
-                    self._backbone.weights, config.image_size > 0, config.strict_weights
-                )
+                self._variables = self._load(self._network, self._backbone)
         return self._variables

@@ -21,7 +21,7 @@ from experiments.features import identity, taps
 from experiments.features.calibration import calibrate_statistics
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.frozen_pass import FrozenPass
-from experiments.training import pretrained
+from experiments.training import starting_weights
 from experiments.training.mesh import DeviceMesh
 
 
@@ -68,13 +68,14 @@ class Network:
             lambda variables, images: calibrate_statistics(self.model, variables, self.preprocessing(images))
         )
 
-    def load(self, weights: str, size_is_chosen: bool = True, strict: bool = True) -> dict:
-        """Load the variables from a source; arguments as for ``pretrained.load``.
+    def load(self, weights: str, size_is_chosen: bool, strict: bool) -> dict:
+        """Load the variables from a source; arguments as for ``starting_weights.load``.
 
         Raises:
             UserError: it cannot be read, or does not fit.
         """
-        loaded = flatten_dict(pretrained.load(self.name, weights, self.preprocessing.size, size_is_chosen, strict))
+        variables = starting_weights.load(self.name, weights, self.preprocessing.size, size_is_chosen, strict)
+        loaded = flatten_dict(variables)
         if strict or loaded.keys() == flatten_dict(self.shapes).keys():
             return unflatten_dict(loaded)
         # Always the same random values, so that a variant is one network.

@@ -52,7 +52,7 @@ class Row:
             ``skipped`` (number of files or records that could not be read).
         versions: versions of the packages, and the device.
         predictions: file with the scores of the test examples, relative to the work directory.
-        weights_digest: SHA-256 of the file of pretrained weights, if there is one on this machine.
+        weights_digest: SHA-256 of the file or files of pretrained weights, if they are on this machine.
     """
 
     cell: Cell

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from backbones.pretrained import description
@@ -303,7 +303,7 @@ class _Phase:
         """Report a step that left the state unchanged, and stop unless the config skips such steps."""
         session, progress = self._session, self._progress
         what = f'step {step:,}: loss {values["loss"]}, gradient norm {values["gradient_norm"]}'
-        shown = ', '.join(ids[:8]) + (f' and {len(ids) - 8} more' if len(ids) > 8 else '')
+        shown = listed(ids, 8)
         self._monitor.event('not finite', f'{what}; the batch was {shown}', step=step, ids=list(ids), **{
             name: str(value) for name, value in values.items()
         })  # fmt: skip

@@ -21,7 +21,7 @@ from experiments.planning import memory as memories
 from experiments.planning import step_memory
 from experiments.planning.memory import Memory
 from experiments.training import config as configuration
-from experiments.training import evaluation, mesh, monitor, optimizers, pretrained, state
+from experiments.training import evaluation, mesh, monitor, optimizers, starting_weights, state
 from experiments.training.monitor import Monitor
 from experiments.training.programs import Programs, programs
 from experiments.training.state import TrainState
@@ -64,7 +64,7 @@ def load_pretrained(config: ml_collections.ConfigDict) -> dict | None:
     if not config.weights:
         return None
     size = input_preprocessing(config.backbone, config.weights, config.image_size, config.fit).size
-    return pretrained.load(config.backbone, config.weights, size, config.image_size > 0, config.strict_weights)
+    return starting_weights.load(config.backbone, config.weights, size, config.image_size > 0, config.strict_weights)
 
 
 class Session:

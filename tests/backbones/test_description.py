@@ -120,6 +120,18 @@ def test_a_backbone_of_the_same_shapes_that_is_another_function_is_refused(file)
     backbones.load_weights('vit_micro', file, activation='gelu')  # what is passed is not questioned
 
 
+def test_options_of_a_training_make_no_other_function():
+    """Stochastic depth changes no output in inference, and does not keep two names of one function apart."""
+    options = {'stochastic_depth': 0.1, 'dtype': 'bfloat16'}
+    model = backbones.create('vit_base_patch16')
+    kept = Description('deit_base_patch16', SMALL_IMAGES, options=options)
+    assert compatibility.of_another_backbone(kept, 'vit_base_patch16', model) is None
+    assert compatibility.kept_differences(kept, model) == []
+    other = dataclasses.replace(kept, options={**options, 'activation': 'quick_gelu'})
+    assert compatibility.of_another_backbone(other, 'vit_base_patch16', model) is not None
+    assert len(compatibility.kept_differences(other, model)) == 1
+
+
 def test_how_a_function_is_computed_is_no_difference(file):
     rewritten(file, options={'dtype': 'bfloat16'})
     _, report = backbones.load_weights('vit_micro', file)
@@ -219,6 +231,14 @@ def test_an_earlier_run_whose_own_weights_are_gone(older):
     (older / 'config.json').write_text(json.dumps({**config, 'weights': 'runs/gone'}))
     with pytest.warns(UserWarning, match=r"what it began from is not there \(there are no weights at 'runs/gone'"):
         assert backbones.preprocess(older) == SMALL_IMAGES.replace(size=16)
+
+
+@pytest.mark.parametrize('weights', ['', 'random'])
+def test_an_earlier_run_from_random_weights(older, weights):
+    """Nothing is missed, so there is no warning, which would be an error here."""
+    config = json.loads((older / 'config.json').read_text())
+    (older / 'config.json').write_text(json.dumps({**config, 'weights': weights}))
+    assert backbones.preprocess(older) == SMALL_IMAGES.replace(size=16, crop=1.0)
 
 
 def test_nothing_is_known_of_a_copy_of_an_earlier_run(older, tmp_path):

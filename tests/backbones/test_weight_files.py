@@ -12,6 +12,7 @@ from safetensors.numpy import save, save_file
 
 import backbones
 from backbones import UserError
+from backbones.pretrained.kinds import kind_of
 from backbones.pretrained.save import to_layout
 from backbones.pretrained.selection import select
 from backbones.pretrained.sources import read, resolve
@@ -109,6 +110,29 @@ def test_what_it_is_is_said(tmp_path: Path, what: str, name: str):
         assert str(caught.value).startswith(f'{path} {told}')
         assert 'pickle' not in str(caught.value)
         assert 'weights_only' not in str(caught.value)
+
+
+@pytest.mark.parametrize('start', range(4))
+def test_a_long_text_may_end_within_a_character(tmp_path: Path, start: int):
+    path = tmp_path / 'weights.bin'
+    path.write_bytes(b'x' * start + 'é€😀'.encode() * 999)
+    with pytest.raises(UserError, match=r'is a text \(x*é€😀é'):
+        kind_of(path)
+
+
+def test_bytes_that_no_text_has_are_no_text(tmp_path: Path):
+    """Most of them are above 127, and what is left without them could be read."""
+    path = tmp_path / 'weights.bin'
+    path.write_bytes(b'\xfe\xffread me' * 999)
+    assert kind_of(path) == 'torch'
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, flushed = tmp_path / 'weights.safetensors', []
+    monkeypatch.setattr('backbones.pretrained.checksums.os.fsync', lambda _: flushed.append(path.exists()))
+    backbones.save_weights(path, {'params': {'kernel': np.ones(3, np.float32)}})
+    assert flushed == [False]
+    assert path.exists()
 
 
 def test_an_archive_of_something_else(tmp_path: Path, arrays):

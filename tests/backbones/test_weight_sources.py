@@ -306,7 +306,7 @@ NO_ACCESS = "the hub has no repository 'org/name', or you have no access to it: 
             (429, 'text/html', PAGE),
             'the hub had too many requests to give hf:org/name (429); wait some minutes, or set HF_TOKEN',
         ),
-        ((503, 'text/html', PAGE), 'the hub is out of order and did not give hf:org/name (503); wait and try again'),
+        ((503, 'text/html', PAGE), 'the hub is failing and did not give hf:org/name (503); wait and try again'),
         ((418, 'text/plain', 'no'), 'the hub did not give hf:org/name (418)'),
     ],
     ids=lambda value: f'{value[0]} {value[1]}' if isinstance(value, tuple) else '',

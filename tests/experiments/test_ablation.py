@@ -20,7 +20,7 @@ from tiny import make_config, make_dataset
 import backbones
 from backbones import UserError, cost
 from experiments import ablate, report
-from experiments.ablation import cells, estimate, fractions
+from experiments.ablation import cells, estimate, left_out
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files, versions
@@ -332,19 +332,19 @@ class TestRun:
 
     def test_the_fraction_that_is_named_works(self):
         dataset = make_dataset('digits', examples=61)
-        sentence = fractions.too_small(dataset, (0.04, 0.5))[0.04]
+        sentence = left_out.too_small(dataset, (0.04, 0.5))[0.04]
         smallest = float(re.search(r'the smallest that works is ([\d.]+) ', sentence)[1])
         assert len(np.unique(dataset.targets[dataset.fraction(smallest, 0)])) == 4
-        assert fractions.too_small(dataset, (smallest,)) == {}
+        assert left_out.too_small(dataset, (smallest,)) == {}
         with pytest.raises(UserError, match=f'the smallest that works is {smallest} '):
             dataset.fraction(0.04, 0)
 
     def test_fractions_of_groups_and_of_classes_without_images(self):
         dataset = make_dataset('digits')
         groups = np.arange(160, dtype=np.int32) % 2
-        sentence = fractions.too_small(dataclasses.replace(dataset, groups=groups), (0.001,))[0.001]
+        sentence = left_out.too_small(dataclasses.replace(dataset, groups=groups), (0.001,))[0.001]
         assert "the group '0' has the fewest training images, 56," in sentence
-        sentence = fractions.too_small(dataclasses.replace(dataset, classes=(*'abcde',)), (1.0,))[1.0]
+        sentence = left_out.too_small(dataclasses.replace(dataset, classes=(*'abcde',)), (1.0,))[1.0]
         assert sentence.endswith(
             "the class 'e' has the fewest training images, 0, and keeps none of them; no fraction works"
         )

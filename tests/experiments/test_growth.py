@@ -1,6 +1,7 @@
 """Ablations that grow in their work directory, and what they may not change on the way."""
 
 import dataclasses
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from test_results import make_row
 from tiny import make_config, make_dataset
 
 from backbones import UserError
+from backbones.pretrained.checksums import write_checksums
 from experiments import ablate
 from experiments.ablation import cells, growth
 from experiments.ablation.cells import Cell, Variant
@@ -251,6 +253,70 @@ class TestWeights:
         assert len(growth.weights_digest(Variant('vit_micro', 'bundled:vit_micro'))) == 64
         assert growth.weights_digest(Variant('vit_micro', 'random')) is None
         assert growth.weights_digest(Variant('pixels', '')) is None
+
+    @pytest.mark.parametrize('checksums', [True, False])
+    def test_an_unfinished_run_whose_newest_checkpoint_is_another(self, tmp_path, checksums):
+        def checkpoint(step: int) -> None:
+            arrays = tmp_path / 'run' / 'checkpoints' / str(step) / 'default'
+            arrays.mkdir(parents=True)
+            (arrays / '_METADATA').write_text('{}')
+            (arrays / 'array').write_text(f'values of step {step}')
+            if checksums:
+                write_checksums(arrays.parent)
+
+        variant = Variant('vit_micro', str(tmp_path / 'run'))
+        checkpoint(1)
+        digest = growth.weights_digest(variant)
+        assert digest == growth.weights_digest(variant)
+        row = make_row(cell=Cell('digits', variant, 'linear', 1.0, 0), weights_digest=digest)
+        growth.check_weights(tmp_path, {variant}, [row])
+        checkpoint(2)
+        with pytest.raises(UserError, match='have changed since they produced 1 finished cell'):
+            growth.check_weights(tmp_path, {variant}, [row])
+        # The run that was meant then can be named.
+        earlier = Variant('vit_micro', str(tmp_path / 'run' / 'checkpoints' / '1'))
+        assert growth.weights_digest(earlier) == digest
+
+    def test_a_shard_that_is_another(self, tmp_path):
+        index = tmp_path / 'model.safetensors.index.json'
+        index.write_text(json.dumps({'weight_map': {'a': 'one.safetensors', 'b': 'two.safetensors'}}))
+        for name in ('one', 'two'):
+            (tmp_path / f'{name}.safetensors').write_text(name)
+        rows = [
+            make_row(cell=Cell('digits', variant, 'linear', 1.0, 0), weights_digest=growth.weights_digest(variant))
+            for variant in (Variant('vit_micro', str(tmp_path)), Variant('vit_micro', str(index)))
+        ]
+        assert rows[0].weights_digest == rows[1].weights_digest
+        growth.check_weights(tmp_path, {row.cell.variant for row in rows}, rows)
+        # A row of an earlier version has the digest of the index.
+        before = hashlib.sha256(index.read_bytes()).hexdigest()
+        growth.check_weights(tmp_path, {rows[1].cell.variant}, [dataclasses.replace(rows[1], weights_digest=before)])
+        (tmp_path / 'two.safetensors').write_text('TWO')
+        for row in rows:
+            with pytest.raises(UserError, match='have changed since they produced 1 finished cell'):
+                growth.check_weights(tmp_path, {row.cell.variant}, [row])
+
+    def test_weights_that_change_while_an_ablation_runs(self, tmp_path):
+        """Neither does the next training begin from them, nor is a row said to come from them."""
+        file = tmp_path / 'weights.safetensors'
+        file.write_bytes(b'one')
+        variant = Variant('vit_micro', str(file))
+        digest = growth.weights_digest(variant)
+        planned = [Cell('digits', variant, 'finetune', 1.0, seed) for seed in range(2)]
+        engine = Engine(make_config(), tmp_path / 'run', make_dataset)
+        train = engine._run_training
+
+        def finish(dataset, cell):
+            if cell is planned[1]:
+                train(dataset, cell)
+            file.write_bytes(b'two')
+            engine._rows = [make_row(cell=cell, weights_digest=engine._weights_digest(variant))]
+
+        engine._run_training = finish
+        with pytest.raises(UserError, match='have changed since they produced 1 finished cell'):
+            engine.run(planned)
+        assert engine._rows[0].weights_digest == digest
+        assert not (tmp_path / 'run').exists()
 
 
 class TestTrainings:

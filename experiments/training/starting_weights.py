@@ -1,13 +1,13 @@
-"""Pretrained weights of a run, read as its config asks; what does not fit is said."""
+"""The weights that a training or a frozen pass begins from, read as its config asks; what does not fit is said."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import jax
 
 import backbones
 from backbones import Report
-from backbones.errors import UserError
+from backbones.errors import MisfitWarning, UserError, listed
 from backbones.pretrained import compatibility
 from experiments.cli import display
 
@@ -30,21 +30,31 @@ def load(name: str, weights: str, size: tuple[int, int], size_is_chosen: bool, s
         UserError: see ``load_weights``.
     """
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter('always')
+        warnings.simplefilter('always', UserWarning)
         variables, report = backbones.load_weights(name, weights, image_size=size, strict=strict)
-    lines = [str(each.message) for each in caught]
+    told = [each for each in caught if issubclass(each.category, UserWarning)]
+    for each in caught:
+        if each not in told:  # what libraries say to programmers
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     chosen = ['image_size'] if size_is_chosen else []
     resampled = compatibility.resampled(backbones.create(name), report.reshaped, size, chosen)
     if resampled and strict:
         raise UserError(
-            f'{weights}: {resampled[0]}; the config key image_size is 0, which chooses neither: set it '
+            f'{weights}: {resampled[0]}; the config key image_size is 0, which keeps the size of the backbone: set it '
             f'(--config.image_size={size[0]})'
         )
-    lines += [f'{weights}: {line}' for line in resampled]
-    if not strict and jax.process_index() == 0:
-        for line in (*lines, *left_out(report)):
-            display.console.print(f'strict_weights=False: {line}', markup=False, highlight=False)
+    _print(str(each.message) for each in told if each.category is not MisfitWarning)
+    if not strict:
+        misfit = [str(each.message) for each in told if each.category is MisfitWarning]
+        lines = (*misfit, *(f'{weights}: {line}' for line in resampled), *left_out(report))
+        _print(f'strict_weights=False: {line}' for line in lines)
     return variables
+
+
+def _print(lines: Iterable[str]) -> None:
+    if jax.process_index() == 0:
+        for line in lines:
+            display.console.print(line, style='yellow', soft_wrap=True, markup=False, highlight=False)
 
 
 def left_out(report: Report) -> list[str]:
@@ -55,9 +65,4 @@ def left_out(report: Report) -> list[str]:
         ('of another shape in the file, so they keep their random values', misfit),
         ('in the file and not in the model, so they are not used', report.unexpected),
     )
-    return [f'{len(paths)} arrays are {what}: {_listed(paths)}' for what, paths in kinds if paths]
-
-
-def _listed(paths: Sequence[str]) -> str:
-    more = f' and {len(paths) - _SHOWN} more' if len(paths) > _SHOWN else ''
-    return ', '.join(paths[:_SHOWN]) + more
+    return [f'{len(paths):,} arrays are {what}: {listed(paths, _SHOWN)}' for what, paths in kinds if paths]

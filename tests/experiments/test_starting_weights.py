@@ -2,6 +2,7 @@
 
 import re
 import types
+import warnings
 from pathlib import Path
 
 import jax
@@ -20,7 +21,7 @@ from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.cli import display, work_directories
 from experiments.features import network
-from experiments.training import mesh, pretrained
+from experiments.training import mesh, starting_weights
 from experiments.training.config import default_config
 from experiments.training.session import Session
 
@@ -72,6 +73,12 @@ def start_ablation(directory: Path, variant: str, **changes) -> None:
     Engine(config, directory, lambda name: make_dataset(name)).run(cells.plan(config))
 
 
+def check_ablation(directory: Path, variant: str, **changes) -> None:
+    """What is checked before an ablation reads its data and claims its directory."""
+    config = make_config(backbones=(variant,), regimes=('knn',), fractions=(1.0,), seeds=(0,), **changes)
+    Engine(config, directory, None).check_without_data(cells.plan(config))
+
+
 # --- Values that no network has. --------------------------------------------------------------------------------------
 
 
@@ -93,13 +100,19 @@ def test_damaged_values_stop_a_training_and_an_ablation(monkeypatch, tmp_path, r
 def test_a_size_that_nobody_chose_is_not_resampled_without_a_word(monkeypatch, tmp_path, vit_of_48):
     message = (
         f'{vit_of_48}: its positions are a grid of 12x12, for images of 48 pixels where ours are 32 (pass '
-        'image_size=48, or image_size=32 to have them resampled); the config key image_size is 0, which chooses '
-        'neither: set it (--config.image_size=32)'
+        'image_size=48, or image_size=32 to have them resampled); the config key image_size is 0, which keeps the size '
+        'of the backbone: set it (--config.image_size=32)'
     )
     with pytest.raises(UserError, match=re.escape(message)):
         start_training(monkeypatch, tmp_path, 'vit_micro', str(vit_of_48))
     with pytest.raises(UserError, match=re.escape(message)):
         start_ablation(tmp_path / 'ablation', f'vit_micro@{vit_of_48}', image_size=0)
+
+
+def test_it_is_refused_before_an_ablation_claims_its_directory(tmp_path, vit_of_48):
+    with pytest.raises(UserError, match='the config key image_size is 0, which keeps the size of the backbone'):
+        check_ablation(tmp_path / 'ablation', f'vit_micro@{vit_of_48}', image_size=0)
+    check_ablation(tmp_path / 'ablation', f'vit_micro@{vit_of_48}', image_size=32)
 
 
 @pytest.mark.parametrize('size', [32, 48, 16])
@@ -155,6 +168,40 @@ def test_a_lenient_training_says_what_stays_random(monkeypatch, tmp_path, partly
     assert said[1:] == [f'strict_weights=False: {line}' for line in SAID]
 
 
+def test_a_lenient_ablation_passes_its_checks(tmp_path, partly, said):
+    with pytest.raises(UserError, match=r'partly\.safetensors does not fit resnet_micro'):
+        check_ablation(tmp_path / 'ablation', f'resnet_micro@{partly}')
+    assert not said
+    check_ablation(tmp_path / 'ablation', f'resnet_micro@{partly}', strict_weights=False)
+    assert said[1:] == [f'strict_weights=False: {line}' for line in SAID]
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_what_a_reader_warns_of_is_said_whether_strict_or_not(monkeypatch, said, strict):
+    read = backbones.load_weights
+
+    def load_weights(*arguments, **options):
+        warnings.warn('mean and std are taken to be those of resnet_micro', stacklevel=1)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(backbones, 'load_weights', load_weights)
+    starting_weights.load('resnet_micro', 'bundled:resnet_micro', (32, 32), size_is_chosen=False, strict=strict)
+    assert said == ['mean and std are taken to be those of resnet_micro']
+
+
+def test_what_libraries_tell_programmers_stays_a_warning(monkeypatch, said):
+    read = backbones.load_weights
+
+    def load_weights(*arguments, **options):
+        warnings.warn('soon another name', DeprecationWarning, stacklevel=1)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(backbones, 'load_weights', load_weights)
+    with pytest.warns(DeprecationWarning, match='soon another name'):
+        starting_weights.load('resnet_micro', 'bundled:resnet_micro', (32, 32), size_is_chosen=False, strict=True)
+    assert not said
+
+
 def test_a_lenient_pass_says_it_too_and_is_always_the_same(tmp_path, partly, resnet, said):
     preprocessing = backbones.preprocess('resnet_micro').replace(size=8)
     made = network.make_network('resnet_micro', preprocessing, 'pooled', 'float32', 4, mesh.make())
@@ -165,20 +212,20 @@ def test_a_lenient_pass_says_it_too_and_is_always_the_same(tmp_path, partly, res
         return jax.tree.map(lambda leaf: np.full(leaf.shape, 7, np.float32), made.shapes)
 
     made.__dict__['_init'] = init
-    loaded = flatten_dict(made.load(partly, strict=False), sep='/')
+    loaded = flatten_dict(made.load(partly, size_is_chosen=True, strict=False), sep='/')
     assert loaded.keys() == flatten_dict(made.shapes, sep='/').keys()
     assert {path for path, leaf in loaded.items() if (leaf == 7).all()} == {
         path.replace('/backbone/', '/') for path in (KERNEL, 'params/backbone/stage3/block1/norm1/scale')
     }
     assert said[1:] == [f'strict_weights=False: {line}' for line in SAID]
-    made.load(partly, strict=False)
+    made.load(partly, size_is_chosen=True, strict=False)
     assert calls == [[0, 0]] * 2
-    made.load('bundled:resnet_micro', strict=False)
+    made.load('bundled:resnet_micro', size_is_chosen=True, strict=False)
     assert len(calls) == 2
 
 
 def test_a_lenient_size_is_said(vit_of_48, said):
-    pretrained.load('vit_micro', str(vit_of_48), (32, 32), size_is_chosen=False, strict=False)
+    starting_weights.load('vit_micro', str(vit_of_48), (32, 32), size_is_chosen=False, strict=False)
     assert [line.partition(' where')[0] for line in said] == [
         f'strict_weights=False: {vit_of_48}: its positions are a grid of 12x12, for images of 48 pixels'
     ]
@@ -191,8 +238,8 @@ def test_windows_that_nobody_chose_are_not_resampled_without_a_word(monkeypatch)
     arguments = 'swin_tiny', 'swin.pth', (224, 224)
     message = r'swin\.pth: its relative positions are those of windows of 12x12 .* set it \(--config\.image_size=224\)'
     with pytest.raises(UserError, match=message):
-        pretrained.load(*arguments, size_is_chosen=False, strict=True)
-    assert pretrained.load(*arguments, size_is_chosen=True, strict=True) == {}
+        starting_weights.load(*arguments, size_is_chosen=False, strict=True)
+    assert starting_weights.load(*arguments, size_is_chosen=True, strict=True) == {}
 
 
 def test_finished_cells_depend_on_it_where_weights_are_loaded(tmp_path):
@@ -212,11 +259,25 @@ def test_finished_cells_depend_on_it_where_weights_are_loaded(tmp_path):
         assert 'strict_weights' not in growth.dependencies(cell, config)
 
 
-def test_a_training_of_an_ablation_gets_it(tmp_path):
-    config = make_config(strict_weights=False)
-    engine = Engine(config, tmp_path, make_dataset)
+def test_a_training_of_an_ablation_gets_what_its_cells_share(tmp_path):
+    """All keys that help says are the ablation's own, and no others."""
     cell = Cell('digits', Variant('vit_micro', 'bundled:vit_micro'), 'finetune', 1.0, 0)
-    assert engine._training_config(cell, 1e-3).strict_weights is False
+    shared = {
+        'strict_weights': False, 'image_size': 24, 'bad_files_limit': 0, 'stored_size': 24, 'fit': 'squash',
+        'layout': 'classes', 'exclude': 'b', 'background': 'black', 'group': 'g', 'drop_duplicates': True,
+    }  # fmt: skip
+    meanings = {key: cells.KEYS[f'training.{key}'].meaning for key in default_config() if key != 'mesh'}
+    told = {key for key, text in meanings.items() if text.endswith(f"; not read here: the ablation's own {key} holds")}
+    assert told == shared.keys()
+    config = make_config(**shared)
+    made = Engine(config, tmp_path, make_dataset)._training_config(cell, 1e-3)
+    assert {key: made[key] for key in shared} == shared
+    # What each cell sets is said of exactly the other keys that a training has otherwise than ``config.training``.
+    config.update_from_flattened_dict({'training.seed': 7, 'training.fraction': 0.1, 'training.learning_rate': 5.0})
+    made = Engine(config, tmp_path, make_dataset)._training_config(cell, 1e-3)
+    differing = {key for key in meanings if made[key] != config.training[key]} - shared.keys()
+    assert differing == {key for key, text in meanings.items() if text.endswith('; not read here: each cell sets it')}
+    assert not any(f'training.{key}' in growth.dependencies(cell, config.to_dict()) for key in {*shared, *differing})
 
 
 # --- One network of a file that holds several. ------------------------------------------------------------------------
@@ -237,6 +298,6 @@ def test_a_part_of_a_file_is_named_in_a_config(monkeypatch, tmp_path, resnet):
     }
     assert variant == Variant('resnet_micro', f'{file}#student')
     assert growth.weights_digest(variant) == growth.weights_digest(Variant('resnet_micro', file))
-    loaded = pretrained.load('resnet_micro', variant.weights, (32, 32), size_is_chosen=False, strict=True)
+    loaded = starting_weights.load('resnet_micro', variant.weights, (32, 32), size_is_chosen=False, strict=True)
     kernel = loaded['params']['stage2']['block1']['conv1']['kernel']
     np.testing.assert_array_equal(kernel, 2 * resnet[KERNEL])
