@@ -9,7 +9,7 @@ from collections.abc import Collection, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
 from experiments.cli import display
 from experiments.cli.atomic_files import os_errors_as_user_errors, write_json
 
@@ -114,8 +114,7 @@ def _differing(path: Path, config: dict, free: Collection[str], defaults: Mappin
     def show(values: dict, key: str) -> str:
         return repr(values[key]) if key in values else 'nothing'
 
-    shown = '; '.join(f'{key}: {show(before, key)} there, {show(after, key)} here' for key in differing[:3])
-    return shown + (f' and {len(differing) - 3} more' if len(differing) > 3 else '')
+    return listed((f'{key}: {show(before, key)} there, {show(after, key)} here' for key in differing), 3, '; ')
 
 
 def is_unused(path: Path) -> bool:

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from backbones.errors import listed
 from experiments.cli import display
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _SPLITS = ('train', 'validation', 'test')
 _MOST_CLASSES = 12
-_MOST_EXAMPLES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
     result.add_row('splits', escape(dataset.provenance))
     if account is not None:
         for kind, names in account.left_out.items():
-            result.add_row('[yellow]left out[/]', escape(f'{kind}: {len(names):,} ({_some(names)})'))
+            result.add_row('[yellow]left out[/]', escape(f'{kind}: {len(names):,} ({listed(names)})'))
         for text in account.guessed:
             result.add_row('[yellow]guessed[/]', escape(text))
         for text in account.noticed:
@@ -156,8 +156,3 @@ def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
 def number_of(count: int, what: str = 'image') -> str:
     """Such as ``'1 image'`` or ``'2 images'``."""
     return f'{count:,} {what}{"" if count == 1 else "s"}'
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f' and {len(names) - _MOST_EXAMPLES:,} more' if len(names) > _MOST_EXAMPLES else ''
-    return ', '.join(names[:_MOST_EXAMPLES]) + more

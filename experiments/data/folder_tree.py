@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from backbones import images
-from backbones.errors import UserError, unknown
+from backbones.errors import UserError, listed, unknown
 
 SPLITS: Mapping[str, str] = {
     'train': 'train',
@@ -491,7 +491,8 @@ def _split_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:
-    shown = [f'{printable(name)}/' for name in names[:most]]
-    if len(names) > most:
-        shown.append(f'{len(names) - most} more')
-    return ' and '.join([', '.join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown) or 'nothing'
+    """Names of folders, ``'a/, b/ and c/'``."""
+    shown = [f'{printable(name)}/' for name in names]
+    if not 1 < len(shown) <= most:
+        return listed(shown, most) or 'nothing'
+    return f'{", ".join(shown[:-1])} and {shown[-1]}'

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import PIL
 
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
 from backbones.images import ImageReading
 from experiments.cli import atomic_files
 from experiments.data import account
@@ -207,10 +207,10 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
         (list(moved_ids), 'moved or renamed'),
     ):
         if names:
-            found.append(f'{account.number_of(len(names))} {what} ({_some(names)})')
+            found.append(f'{account.number_of(len(names))} {what} ({listed(names)})')
     # Removing or adding images of a class moves one or two others between its splits, which is no news of its own.
     if moved and not (gone or new or moved_ids):
-        found.append(f'{account.number_of(len(moved))} in another split ({_some(moved)})')
+        found.append(f'{account.number_of(len(moved))} in another split ({listed(moved)})')
     stored = dataset.account.stored if dataset.account else ''
     if before.stored and stored and stored != before.stored:
         found.append(f'images were stored {before.stored}, and now {stored}')
@@ -267,7 +267,3 @@ def _examples(dataset: Dataset) -> dict[str, _Example]:
         example: _Example(dataset.classes[int(label)], splits.get(index, ''), str(size), digest[:16])
         for index, (example, label, size, digest) in enumerate(zip(*columns, strict=True))
     }
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    return ', '.join(names[:most]) + (f' and {len(names) - most:,} more' if len(names) > most else '')

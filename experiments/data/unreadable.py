@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
 from experiments.cli import display
 
 BadRecords = Sequence[tuple[str, str]]
@@ -22,9 +22,8 @@ def sentence(bad: BadRecords, what: str) -> str:
         bad: ``(name, reason)`` of each.
         what: their total and location, such as ``"of 20 files in 'flowers'"``.
     """
-    shown = '; '.join(f'{name}: {why}' for name, why in bad[:5])
-    more = f'; and {len(bad) - 5} more' if len(bad) > 5 else ''
-    return f'{len(bad)} {what} cannot be read ({shown}{more})'
+    shown = listed((f'{name}: {why}' for name, why in bad), 5, '; ')
+    return f'{len(bad)} {what} cannot be read ({shown})'
 
 
 def skipped(bad: BadRecords, what: str) -> str:

@@ -153,7 +153,7 @@ def test_a_key_that_is_gone_is_named(tmp_path):
 
 def test_many_differences_are_counted(tmp_path):
     claimed_and_used(tmp_path, dict.fromkeys('abcde', 0))
-    message = '(a: 0 there, 1 here; b: 0 there, 1 here; c: 0 there, 1 here and 2 more)'
+    message = '(a: 0 there, 1 here; b: 0 there, 1 here; c: 0 there, 1 here; and 2 more)'
     with pytest.raises(UserError, match=re.escape(message)):
         work_directories.claim(tmp_path, dict.fromkeys('abcde', 1))
 

@@ -106,7 +106,7 @@ from experiments import train
 from experiments.data import folder
 check = folder._check
 def blocked(file, *more):
-    if file.stem.endswith('3'):
+    if file.path.stem.endswith('3'):
         ready()
         threading.Event().wait()
     return check(file, *more)
