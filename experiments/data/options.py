@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import ml_collections
 from PIL import ImageColor
@@ -11,41 +12,40 @@ from backbones.preprocessing import FITS
 from experiments.data.folder_tree import LAYOUTS
 
 
+def _option(default: Any, meaning: str, choices: tuple[str, ...] = ()) -> Any:
+    return dataclasses.field(default=default, metadata={'meaning': meaning, 'choices': choices})
+
+
 @dataclasses.dataclass(frozen=True)
 class ReadingOptions:
-    """How a data set is read.
-
-    Attributes:
-        stored_size: side in pixels of the squares that images become if they are larger or of several sizes.
-        bad_files_limit: unreadable files or records are named, counted and left out up to this number.
-        fit: how images become square: ``'crop'``, ``'squash'`` or ``'letterbox'``.
-        layout: whether the folders in a folder are ``'splits'`` or ``'classes'``; ``'auto'``: as their names say.
-        exclude: patterns of paths below a folder that are left out, separated by commas.
-        background: colour that transparent images are put on, such as ``'white'`` or ``'#808080'``.
-        group: regular expression on the path of an image; images with the same match are never split up.
-        drop_duplicates: whether training (and validation) images that are also in a later split are left out.
+    """How a data set is read: the table of these config keys, with their meanings.
 
     Raises:
         UserError: a value is not valid; its config key is named.
     """
 
-    stored_size: int = 256
-    bad_files_limit: int = 10
-    fit: str = 'crop'
-    layout: str = 'auto'
-    exclude: str = ''
-    background: str = 'white'
-    group: str = ''
-    drop_duplicates: bool = False
+    stored_size: int = _option(256, 'side of the squares that images become if large or of several sizes')
+    bad_files_limit: int = _option(
+        10, 'unreadable images are named and left out; the run ends if there are more than this'
+    )
+    fit: str = _option('crop', "how an image of another aspect ratio is made square; or 'squash', 'letterbox'", FITS)
+    layout: str = _option(
+        'auto', "what the folders in a folder are: 'splits', 'classes', or as their names say", LAYOUTS
+    )
+    exclude: str = _option('', 'patterns of files and folders that are left out, separated by commas')
+    background: str = _option('white', 'colour that transparent images are put on, also as #rrggbb')
+    group: str = _option('', 'regular expression on the path; images with the same match stay in one split')
+    drop_duplicates: bool = _option(False, 'leave out training images that are also in validation or test')
 
     def __post_init__(self):
         if self.stored_size < 1:
             raise UserError(f"config key 'stored_size' must be positive, not {self.stored_size}")
         if self.bad_files_limit < 0:
             raise UserError(f"config key 'bad_files_limit' must not be negative, but is {self.bad_files_limit}")
-        for key, choices in (('fit', FITS), ('layout', LAYOUTS)):
-            if getattr(self, key) not in choices:
-                raise unknown(key, getattr(self, key), choices)
+        for field in dataclasses.fields(self):
+            choices, value = field.metadata['choices'], getattr(self, field.name)
+            if choices and value not in choices:
+                raise unknown(field.name, value, choices)
         self.colour  # noqa: B018 raises for an unknown one
         try:
             re.compile(self.group)

@@ -7,8 +7,6 @@ from typing import Any
 import ml_collections
 
 from backbones.errors import UserError, unknown
-from backbones.preprocessing import FITS
-from experiments.data.folder_tree import LAYOUTS
 from experiments.data.options import ReadingOptions
 from experiments.training import regimes
 
@@ -99,6 +97,16 @@ class ConfigKey:
         return self.check.choices if isinstance(self.check, OneOf) else ()
 
 
+# ``ReadingOptions`` checks their values itself.
+_READING = {
+    field.name: ConfigKey(
+        field.default,
+        field.metadata['meaning'],
+        one_of(*field.metadata['choices']) if field.metadata['choices'] else _anything,
+    )
+    for field in dataclasses.fields(ReadingOptions)
+}
+
 # Checked elsewhere, where the names are known: backbone, dataset, weights, optimizer, sampler, class_weights.
 KEYS: Mapping[str, ConfigKey] = {
     'task': ConfigKey('classification', 'what is learned: a key of experiments.tasks.TABLE'),
@@ -109,18 +117,8 @@ KEYS: Mapping[str, ConfigKey] = {
         True, 'whether weights that do not fit are an error; if not, what they leave out is printed and stays random'
     ),
     'dataset': ConfigKey('tfds:cifar10', 'a name as experiments.data.loading takes it'),
-    'stored_size': ConfigKey(256, 'side of the squares that images become if large or of several sizes', positive),
     'image_size': ConfigKey(0, "side of the model's input; 0: what the preprocessing says", not_negative),
-    'fit': ConfigKey(
-        'crop', "how an image of another aspect ratio is made square; or 'squash', 'letterbox'", one_of(*FITS)
-    ),
-    'layout': ConfigKey(
-        'auto', "what the folders in a folder are: 'splits', 'classes', or as their names say", one_of(*LAYOUTS)
-    ),
-    'exclude': ConfigKey('', 'patterns of paths below the folder that are left out, separated by commas'),
-    'background': ConfigKey('white', 'colour that transparent images are put on'),
-    'group': ConfigKey('', 'regular expression on the path; images with the same match are never split up'),
-    'drop_duplicates': ConfigKey(False, 'leave out training images that are also in validation or test'),
+    **_READING,
     'fraction': ConfigKey(1.0, 'share of the training labels to use', _positive_share),
     # What trains.
     'regime': ConfigKey(
@@ -181,7 +179,6 @@ KEYS: Mapping[str, ConfigKey] = {
         0, 'processes that read the data, each with its own threads; 0: only threads', not_negative, free=True
     ),
     'prefetch': ConfigKey(4, 'batches read ahead', positive, free=True),
-    'bad_files_limit': ConfigKey(10, 'the run ends if more examples than this are unreadable', not_negative),
     # What is reported and kept.
     'non_finite': ConfigKey(
         'stop', "action at a non-finite loss or gradient; or 'skip': skip this step's update",
