@@ -2,6 +2,7 @@
 
 import backbones
 from backbones.preprocessing import Preprocessing
+from backbones.pretrained.load import preprocessing_of
 from experiments.data.dataset import Dataset
 
 
@@ -21,7 +22,7 @@ def input_preprocessing(backbone: str, weights: str, image_size: int, fit: str =
         UserError: no such backbone, weights or fit, or weights of a run of another backbone.
     """
     backbones.info(backbone)  # checks the name first
-    expected = backbones.preprocess(backbone if weights in ('', 'random') else weights, backbone)
+    expected = preprocessing_of(backbone, weights)
     return expected.for_stored_images().replace(size=image_size or None, crop=1.0, fit=fit)
 
 

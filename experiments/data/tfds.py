@@ -64,7 +64,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
         or not isinstance(features[keys[0]], tfds.features.Image)
         or not isinstance(features[keys[1]], tfds.features.ClassLabel)
     ):
-        raise UserError(f'tfds:{name} is no image-classification data set: its supervised keys are {keys}')
+        raise UserError(f'tfds:{name} is not an image-classification data set: its supervised keys are {keys}')
     image_key, label_key = keys
     sources = {
         split: builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
