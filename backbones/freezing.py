@@ -15,7 +15,7 @@ none: it matches.
 import dataclasses
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import flax.linen as nn
@@ -73,6 +73,7 @@ def _decide(params: dict, rules: Sequence[Rule]) -> dict[str, int]:
             )
         decisions[path] = decision
     _check_that_each_matches(rules, compiled, paths, set(decisions.values()))
+    _check_that_each_has_an_effect(rules, compiled, decisions)
     return decisions
 
 
@@ -92,12 +93,29 @@ def _check_that_each_matches(
         )
 
 
+def _check_that_each_has_an_effect(
+    rules: Sequence[Rule], compiled: Sequence[re.Pattern[str]], decisions: Mapping[str, int]
+) -> None:
+    """Refuse a rule, unless it is optional or the catch-all at the end, that earlier rules contradict everywhere."""
+    for index, (pattern, state, *mark) in enumerate(rules):
+        if mark or index in decisions.values() or (pattern == '.*' and index == len(rules) - 1):
+            continue
+        matched = [decision for path, decision in decisions.items() if compiled[index].fullmatch(path)]
+        contrary = [decision for decision in matched if rules[decision][1] != state]
+        if matched and len(contrary) == len(matched):
+            raise UserError(
+                f'the freezing rule {rules[index]!r} has no effect: all {len(matched)} parameters that it matches are '
+                f'decided by {rules[contrary[0]]!r} before it; put it first, or mark it: (pattern, state, '
+                "'optional')"
+            )
+
+
 def mask(params: dict, rules: Sequence[Rule]) -> dict:
     """A tree shaped like ``params`` whose leaves say whether the parameter trains.
 
     Raises:
-        UserError: a parameter that no rule covers (named), a rule that matches no parameter and is not optional, an
-            unknown state, or an invalid regular expression.
+        UserError: a parameter that no rule covers (named), a rule that matches no parameter, or only such that
+            earlier rules decide otherwise, and is not optional, an unknown state, or an invalid regular expression.
     """
     decisions = _decide(params, rules)
     return unflatten_dict({path: rules[index][1] == 'trainable' for path, index in decisions.items()}, sep='/')

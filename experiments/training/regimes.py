@@ -122,7 +122,8 @@ def rules(phase: Phase, params: dict, order: Order) -> tuple[freezing.Rule, ...]
         leading = [('backbone/.*/lora_[ab]', 'trainable')]
     if trained:
         leading.append((_pattern(trained, leaves), 'trainable'))
-    return (*leading, *freezing.FREEZE_BACKBONE)
+    # Where everything of the backbone trains, nothing is left to freeze.
+    return (*leading, *((*rule[:2], 'optional') for rule in freezing.FREEZE_BACKBONE))
 
 
 def _pattern(trained: list[str], leaves: dict) -> str:

@@ -131,9 +131,22 @@ def test_a_rule_that_matches_nothing_is_an_error_unless_it_is_optional(params, r
     idle = [
         pattern for pattern, _, *mark in chosen if not mark and not any(re.fullmatch(pattern, path) for path in flat)
     ]
+    states = {path: next(state for pattern, state in required if re.fullmatch(pattern, path)) for path in flat}
+    # Nothing of what it matches is decided as it says.
+    contradicted = [
+        rule
+        for number, rule in enumerate(chosen)
+        if len(rule) == 2
+        and (matched := [path for path in flat if re.fullmatch(rule[0], path)])
+        and all(states[path] != rule[1] for path in matched)
+        and not (rule[0] == '.*' and number == len(chosen) - 1)
+    ]
     for function in (freezing.mask, freezing.table):
         if idle:
             with pytest.raises(UserError, match=re.escape(f'the freezing pattern {idle[0]!r} matches none of the')):
+                function(params, chosen)
+        elif contradicted:
+            with pytest.raises(UserError, match=re.escape(f'the freezing rule {contradicted[0]!r} has no effect')):
                 function(params, chosen)
         else:
             assert function(params, chosen) == function(params, rules)
@@ -197,12 +210,6 @@ def test_a_rule_that_matches_nothing_names_the_nearest(function):
         function(PARAMS, [('backbone/nrom/.*', 'frozen'), ('.*', 'trainable')])
     assert 'leave out' not in str(caught.value)
     function(PARAMS, [('backbone/nrom/.*', 'frozen', 'optional'), ('.*', 'trainable')])
-
-
-def test_a_rule_may_come_too_late():
-    """It matches, though nothing is left for it: only patterns that match nothing at all are mistakes."""
-    rows = freezing.table(PARAMS, [('.*', 'frozen'), ('head/.*', 'trainable')])
-    assert [row.leaves for row in rows] == [5, 0]
 
 
 def test_another_mark_is_refused():
@@ -376,3 +383,15 @@ def test_the_statistics_of_a_frozen_backbone_all_belong_to_frozen_modules(name):
     modules = {path[:-1] for path in flatten_dict(variables['batch_stats'])}
     assert len(modules) > 5
     assert modules <= freezing.frozen_modules(mask)
+
+
+def test_a_rule_that_comes_too_late_is_refused():
+    """The commoner mistake: the head was meant to train, and everything is frozen."""
+    params = {'backbone': {'kernel': np.zeros(2)}, 'head': {'kernel': np.zeros(2), 'bias': np.zeros(2)}}
+    with pytest.raises(
+        UserError, match=r"\('head/\.\*', 'trainable'\) has no effect: all 2 .* by \('\.\*', 'frozen'\) before"
+    ):
+        freezing.mask(params, [('.*', 'frozen'), ('head/.*', 'trainable')])
+    freezing.mask(params, [('.*', 'frozen'), ('head/.*', 'trainable', 'optional')])
+    freezing.mask(params, [('.*', 'frozen'), ('head/.*', 'frozen')])  # needless, but as it says
+    freezing.mask({'backbone': params['backbone']}, freezing.FREEZE_BACKBONE)  # a catch-all for what is not there

@@ -162,8 +162,8 @@ def test_patterns_are_few():
     params, order, _ = built('resnet_micro')
     assert regimes.rules(regimes.parse('partial:2').phases[0], params, order) == (
         ('backbone/(stage3|stage4)/.*', 'trainable'),
-        ('backbone/.*', 'frozen'),
-        ('.*', 'trainable'),
+        ('backbone/.*', 'frozen', 'optional'),
+        ('.*', 'trainable', 'optional'),
     )
     params, order, _ = built('swin_tiny')
     rules = regimes.rules(regimes.parse('partial:4blocks').phases[0], params, order)
