@@ -194,7 +194,7 @@ def _write(
             **account.as_json(dataset),
         },
         'steps': run.steps,
-        'images_per_second': run.images_per_second,
+        'images_per_second': run.images_per_second or None,  # too few steps to tell
         **{f'test_{name}': value for name, value in test.metrics.items()},
         'test_examples': test.count,
         'unreadable_examples': [*run.unreadable, *(example for example, _ in test.bad)],

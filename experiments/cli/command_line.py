@@ -42,7 +42,13 @@ class _Parser(argparse.ArgumentParser):
         words = sys.argv[1:] if args is None else list(args)
         if self.keys and {'-h', '--help'} & {*words}:
             spec = config_help.spec(words)
-            print(f'{self.format_help()}\n{config_help.listing(self.keys, spec, load_config(spec) if spec else None)}')
+            config, note = None, ''
+            if spec:
+                try:
+                    config = load_config(spec)
+                except UserError as error:  # an argument of the file is missing, for one: help must not be refused
+                    note = f'\n{spec}: {error}; these are the defaults:\n'
+            print(f'{self.format_help()}{note}\n{config_help.listing(self.keys, spec if config else None, config)}')
             self.exit()
         return super().parse_known_args(args, namespace)
 

@@ -59,6 +59,8 @@ def _split(spec: str) -> tuple[str, str]:
             return spec[:end], spec[end + 1 :]
     written = re.match(r'.*?\.py(?=:|\Z)', spec)
     file = written[0] if written else spec.partition(':')[0]
+    if os.path.isdir(Path(file).expanduser()):  # noqa: PTH112
+        raise UserError(f'{file!r} is a directory; expected a config file, such as configs/transfer.py')
     directory = Path(file).expanduser().parent
     near = [str(each) for each in sorted(directory.glob('*.py'))] if os.path.isdir(directory) else []  # noqa: PTH112
     raise (
@@ -103,7 +105,10 @@ def _arguments(file: str, text: str, known: Mapping[str, inspect.Parameter]) -> 
         if equals and before.isidentifier():
             if before not in known:
                 advice = f"; if it belongs to the value of {name!r}, quote that value: {name}='…'" if name else ''
-                raise UserError(f'{unknown(f"argument of {file}", before, known)}{advice}')
+                raise UserError(
+                    f'{unknown(f"argument of {file}", before, known)}; a value of the config is changed by '
+                    f'--config.{before}=…{advice}'
+                )
             name = before
             quoted = _QUOTED.fullmatch(value)
             given[name] = quoted[2] if quoted else value

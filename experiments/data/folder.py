@@ -115,7 +115,7 @@ def _existing(path: str) -> Path:
 def _check_not_empty(path: str, tree: Tree) -> None:
     if tree.files:
         return
-    found = '; '.join(f'{len(names):,} {kind} ({names[0]})' for kind, names in tree.left_out.items())
+    found = '; '.join(f'{kind}: {len(names):,} ({names[0]})' for kind, names in tree.left_out.items())
     raise UserError(
         f'there are no images in {path!r}; expected {path}/CLASS/*.jpg or {path}/train/CLASS/*.jpg '
         f'(any format that Pillow reads){f"; it holds {found}" if found else ""}'
@@ -136,7 +136,7 @@ def _check_every_class(path: str, tree: Tree, files: Sequence[ImageFile], bad: M
         unread = [bad[file.name] for file in tree.files if file.label == name and file.name in bad]
         folder = f'{split}/{name}/' if split else f'{name}/'
         others = [
-            f'{len(inside)} {kind}'
+            f'{kind}: {len(inside)}'
             for kind, names in tree.left_out.items()
             if (inside := [each for each in names if f'/{name}/' in f'/{each}'])
         ]

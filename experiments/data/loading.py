@@ -23,6 +23,8 @@ def check_name(name: str) -> None:
     """
     kind, colon, rest = name.partition(':')
     if name not in EMBEDDED and not (colon and kind in ('tfds', 'folder') and rest):
+        if Path(name).expanduser().is_dir():
+            raise UserError(f"unknown data set {name!r}; a folder of images is named 'folder:{name}'")
         raise unknown('data set', name, (*EMBEDDED, 'tfds:NAME', 'folder:PATH'))
 
 

@@ -171,7 +171,7 @@ def check(workdir: Path, dataset: Dataset, accepted: bool = False) -> list[str]:
         raise UserError(f'{told}. Its labels would mean other classes: restore the folder, or choose another --workdir')
     if not accepted:
         raise UserError(
-            f'{told}. Restore them, choose another --workdir, or go on with the new ones: --accept_changed_data'
+            f'{told}. Undo this, choose another --workdir, or go on with the data as they are: --accept_changed_data'
         )
     return found
 
@@ -190,7 +190,9 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
     found = [*_of_classes(before.classes, dataset.classes, then, now)]
     # An image whose class folder was renamed has another id, but it is neither gone nor new.
     moved_ids = _moved(then, now)
-    gone = [example for example in then if example not in now and example not in moved_ids]
+    unreadable = {example for example, _ in dataset.skipped}
+    spoilt = [example for example in then if example in unreadable]
+    gone = [example for example in then if example not in now and example not in (moved_ids.keys() | unreadable)]
     heirs = set(moved_ids.values())
     new = [example for example in now if example not in then and example not in heirs]
     both = [example for example in then if example in now]
@@ -201,6 +203,7 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
     moved = [each for each in both if then[each].split != now[each].split]
     for names, what in (
         (gone, 'removed'),
+        (spoilt, 'no longer readable'),
         (new, 'added'),
         (replaced, 'replaced under the same name'),
         (relabelled, 'in another class'),

@@ -23,7 +23,10 @@ def show(session: Session) -> None:
     """Print the tables, the devices and the batch."""
     for table in freeze_tables(session):
         display.console.print(table)
-    display.console.print(f'{session.programs.device_mesh.describe()}, {session.batch_size} images per step')
+    wanted, why = session.config.batch_size, ''
+    if session.batch_size < wanted:
+        why = f' (batch_size is {wanted}, and there are {len(session.indices):,} training images)'
+    display.console.print(f'{session.programs.device_mesh.describe()}, {session.batch_size} images per step{why}')
 
 
 def save(session: Session) -> None:

@@ -65,4 +65,4 @@ def left_out(report: Report) -> list[str]:
         ('of another shape in the file, so they keep their random values', misfit),
         ('in the file and not in the model, so they are not used', report.unexpected),
     )
-    return [f'{len(paths):,} arrays are {what}: {listed(paths, _SHOWN)}' for what, paths in kinds if paths]
+    return [f'arrays {what}: {len(paths):,} ({listed(paths, _SHOWN)})' for what, paths in kinds if paths]

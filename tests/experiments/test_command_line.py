@@ -199,7 +199,12 @@ def test_a_missing_file_offers_the_nearest(config_file):
         command_line.load_config(str(config_file.with_name('transfr.py')))
 
 
-@pytest.mark.parametrize('where', ['nothing.py', 'nowhere/nothing.py', '.'])
+def test_a_directory_is_no_config_file(tmp_path):
+    with pytest.raises(UserError, match='is a directory; expected a config file'):
+        command_line.load_config(str(tmp_path))
+
+
+@pytest.mark.parametrize('where', ['nothing.py', 'nowhere/nothing.py'])
 def test_a_missing_file_where_there_is_no_other(tmp_path, where):
     with pytest.raises(UserError, match=f'there is no config file {re.escape(repr(str(tmp_path / where)))}'):
         command_line.load_config(str(tmp_path / where))

@@ -63,6 +63,11 @@ def test_unknown_name_offers_the_nearest():
         loading.load('tfds')
 
 
+def test_a_folder_without_its_kind(tmp_path):
+    with pytest.raises(UserError, match=f"a folder of images is named 'folder:{tmp_path}'"):
+        loading.load(str(tmp_path))
+
+
 class TestFolder:
     def test_classes_split_by_hash(self, tmp_path):
         write_images(tmp_path, {'cat': 20, 'dog': 30})
@@ -253,7 +258,7 @@ class TestOddFolders:
         (tmp_path / 'c' / 'IMG_1.HEIC').write_bytes(b'\0\0\0\x18ftypheic' + b'x' * 99)
         (tmp_path / 'c' / 'notes.txt').write_text('x')
         with pytest.raises(
-            UserError, match=r'1 cannot be read: a HEIC image: pip install .*; 1 not an image \(\.txt\)'
+            UserError, match=r'1 cannot be read: a HEIC image: pip install .*; not an image \(\.txt\): 1'
         ):
             loading.load(f'folder:{tmp_path}')
         assert loading.load(f'folder:{tmp_path}', exclude='c').classes == ('a', 'b')

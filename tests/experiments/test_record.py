@@ -64,10 +64,15 @@ def test_what_is_kept(root, workdir):
             r'1 image replaced under the same name \(emu/3\.png\)',
             False,
         ),
+        (
+            lambda root: (root / 'cat' / '3.png').write_bytes(b'x'),
+            r'was begun: 1 image no longer readable \(cat',
+            False,
+        ),
         (lambda root: (root / 'cat' / '3.png').rename(root / 'cat' / 'y.png'), '1 image moved or renamed', False),
         (lambda root: (root / 'cat' / '3.png').rename(root / 'dog' / 'y.png'), '1 image moved or renamed', False),
     ],
-    ids=['class renamed', 'removed', 'added', 'replaced', 'renamed', 'relabelled'],
+    ids=['class renamed', 'removed', 'added', 'replaced', 'spoilt', 'renamed', 'relabelled'],
 )
 def test_what_differs_is_named(root, workdir, change, told, labels_differ):
     change(root)

@@ -144,10 +144,10 @@ def partly(tmp_path, resnet) -> str:
 
 
 SAID = (
-    '1 arrays are missing from the file, so they keep their random values: params/backbone/stage2/block1/conv1/kernel',
-    '1 arrays are of another shape in the file, so they keep their random values: '
-    'params/backbone/stage3/block1/norm1/scale',
-    '1 arrays are in the file and not in the model, so they are not used: params/backbone/stage9/kernel',
+    'arrays missing from the file, so they keep their random values: 1 (params/backbone/stage2/block1/conv1/kernel)',
+    'arrays of another shape in the file, so they keep their random values: 1 '
+    '(params/backbone/stage3/block1/norm1/scale)',
+    'arrays in the file and not in the model, so they are not used: 1 (params/backbone/stage9/kernel)',
 )
 
 
