@@ -49,10 +49,11 @@ def answered() -> Generator[None]:
 def _answer(reading: socket.socket) -> None:
     interrupts = 0
     while numbers := reading.recv(64):
-        interrupts += numbers.count(signal.SIGINT)
-        if interrupts > 1:
-            end_at_once()
-        if signal.SIGINT in numbers:
+        # Several may arrive together; each is answered.
+        for _ in range(numbers.count(signal.SIGINT)):
+            interrupts += 1
+            if interrupts > 1:
+                end_at_once()
             _say(FIRST)
 
 
