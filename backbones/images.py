@@ -78,6 +78,7 @@ class Inspection:
         upper_bits: for colour of 16 bits per channel, of which only the upper 8 are read: the largest of these.
         frames: whether there are further frames or pages, of which only the first is read.
         plain: whether all pixels have the same colour.
+        not_finite: whether some values are NaN, which become 0, or infinite.
     """
 
     size: tuple[int, int]
@@ -87,6 +88,7 @@ class Inspection:
     upper_bits: int | None = None
     frames: bool = False
     plain: bool = False
+    not_finite: bool = False
 
 
 def read_image(source: Source, reading: ImageReading = ImageReading()) -> UInt8[np.ndarray, 'height width 3']:
@@ -155,13 +157,14 @@ def inspect(source: Source) -> Inspection:
         deep_colour = ';16' in repr(getattr(image, 'tile', ()))  # emptied when the pixels are loaded
         orientation = _orientation(image)
         frames = image.format != 'MPO' and _has_frames(image)
-        upper_bits = None
+        upper_bits, not_finite = None, False
         if _is_deep(image):
             image.load()
             values = np.asarray(image)
             finite = values[np.isfinite(values)]
             if finite.size == 0:
                 raise UserError('it holds no finite value')
+            not_finite = finite.size < values.size
             low, high = float(finite.min()), float(finite.max())
             deep, floating = (low, high), image.mode == 'F'
             kind, plain = f'{"float" if floating else "32-bit" if image.mode == "I" else "16-bit"} grey', low == high
@@ -177,7 +180,7 @@ def inspect(source: Source) -> Inspection:
             kind = _kind(image.mode, deep_colour, has_alpha)
     width, height = image.size
     size = (height, width) if orientation in _SWAPS_SIDES else (width, height)
-    return Inspection(size, kind, deep, floating, upper_bits, frames, plain)
+    return Inspection(size, kind, deep, floating, upper_bits, frames, plain, not_finite)
 
 
 def _extrema(image: Image.Image) -> list[tuple[int, int]]:
@@ -195,6 +198,10 @@ def why_unreadable(source: Source, error: Exception) -> str:
             return what
     if isinstance(error, UnidentifiedImageError):
         return 'not an image of a known kind'
+    if isinstance(error, Image.DecompressionBombError):
+        return f'more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which Pillow refuses: make it smaller'
+    if re.search('truncated', str(error), re.IGNORECASE):
+        return 'truncated'
     text = re.sub('<[^<>]* object at 0x[0-9a-f]+>', 'the file', ' '.join(str(error).split()))
     return text or type(error).__name__
 
@@ -367,9 +374,9 @@ def _name(source: Source) -> str:
 def grey_range(low: float, high: float, floating: bool) -> tuple[tuple[float, float], str]:
     """The values that become 0 and 255 for deep grey images of one data set, and the rule in words.
 
-    Whole numbers from 0 take the range of their bits (the fewest of 8, 10, 12, 14, 16, 20, 24, 32 that hold the largest
-    value), floating-point numbers that of 0 to 1 or of 0 to 255 if they lie in it; all others run from the smallest to
-    the largest value of the data set.
+    Whole numbers from 0 take the range of their bits (the fewest of 8, 10, 12, 14, 16, 20, 24, 31, 32 that hold the
+    largest value), floating-point numbers that of 0 to 1 or of 0 to 255 if they lie in it; all others run from the
+    smallest to the largest value of the data set.
 
     Args:
         low, high: the smallest and largest value of all its deep grey images.
@@ -380,9 +387,7 @@ def grey_range(low: float, high: float, floating: bool) -> tuple[tuple[float, fl
             if high <= largest:
                 return (0.0, largest), f'floating-point values from 0 to {largest:g} become 0 to 255'
     if low >= 0 and not floating:
-        bits = next((each for each in (8, 10, 12, 14, 16, 20, 24, 32) if high < 2**each), 64)
-        return (
-            0.0,
-            float(2**bits - 1),
-        ), f'their largest value is {high:g}: {bits} bits, 0 to {2**bits - 1} become 0 to 255'
+        bits = next((each for each in (8, 10, 12, 14, 16, 20, 24, 31, 32) if high < 2**each), 64)
+        largest = float(2**bits - 1)
+        return (0.0, largest), f'their largest value is {high:.0f}: {bits} bits, 0 to {largest:.0f} become 0 to 255'
     return (low, high), f'their smallest and largest value, {low:g} and {high:g}, become 0 and 255'

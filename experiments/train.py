@@ -93,7 +93,9 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     with work_directories.used(work_directories.make(workdir)) if is_main_process else contextlib.nullcontext():
         if is_main_process:
             work_directories.claim(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
-            with atomic_files.os_errors_as_user_errors(lambda: 'nothing was computed yet'):
+            with atomic_files.os_errors_as_user_errors(
+                lambda: 'nothing was computed yet, and the same command continues'
+            ):
                 record.write(workdir, dataset, changes=changes)
         run = loop.run(session, options.profile, interruption)
         test = run.evaluate('test')

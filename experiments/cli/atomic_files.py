@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from backbones.errors import UserError
 
@@ -16,13 +16,15 @@ from backbones.errors import UserError
 def atomic_write(path: Path, mode: str = 'w') -> Generator[IO]:
     """Open a file for writing; it appears under its name only once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A path in the text may hold bytes that are not UTF-8.
+    text: dict[str, Any] = {} if 'b' in mode else {'encoding': 'utf-8', 'errors': 'surrogateescape'}
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     except OSError as error:
         error.filename = str(path)  # not the temporary name
         raise
     try:
-        with os.fdopen(descriptor, mode) as stream:
+        with os.fdopen(descriptor, mode, **text) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

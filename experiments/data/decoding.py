@@ -64,13 +64,18 @@ class KnownFile(NamedTuple):
         """Its bytes.
 
         Raises:
-            UserError: they are no longer what they were.
-            OSError: it cannot be read.
+            UserError: they are no longer what they were, or the file cannot be read any more.
         """
-        content = self.path.read_bytes()
+        try:
+            content, stamp = self.path.read_bytes(), _stamp(self.path)
+        except OSError as error:
+            raise UserError(
+                f'{str(self.path)!r} can no longer be read ({error.strerror}): it was there when the data set was '
+                'loaded; start again'
+            ) from None
         # The stamp is cheap to compare; a file that was only copied back has a new stamp but the same digest.
-        if _stamp(self.path) != self.stamp and hashlib.sha256(content).hexdigest() != self.digest:
-            raise UserError('the file has changed since the data set was loaded; start again')
+        if stamp != self.stamp and hashlib.sha256(content).hexdigest() != self.digest:
+            raise UserError(f'{str(self.path)!r} has changed since the data set was loaded; start again')
         return content
 
 

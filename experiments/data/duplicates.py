@@ -51,6 +51,11 @@ def across_splits(
             )
             if drop:
                 found[split] = found[split][~np.isin(found[split], twice)]
+                if len(found[split]) == 0:
+                    raise UserError(
+                        f'all images of the {split} split are also in the {later} split, byte for byte ({example}), so '
+                        'that none is left with config key drop_duplicates'
+                    )
     by_digest: dict[str, set[int]] = defaultdict(set)
     first: dict[str, int] = {}
     for index, digest in enumerate(digests):
@@ -79,6 +84,6 @@ def check_groups(groups: Sequence[str], splits: Splits, pattern: str) -> None:
     if torn:
         name, (one, other) = next(iter(torn.items()))
         raise UserError(
-            f'{len(torn):,} groups of the pattern {pattern!r} (config key group) lie in two splits, such as {name!r} '
+            f"{len(torn):,} groups of the pattern '{pattern}' (config key group) lie in two splits, such as {name!r} "
             f'in {one} and {other}; move their images to one of them'
         )

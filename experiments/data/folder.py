@@ -60,6 +60,7 @@ def load(path: str, options: ReadingOptions) -> Dataset:
         splits, how = split_by_hash(labels, ids, groups=groups)
     if groups is not None:
         duplicates.check_groups(groups, splits, options.group)
+        _check_enough_groups(options.group, groups, splits)
     splits, noticed = duplicates.across_splits(splits, digests, labels, ids, tree.classes, options.drop_duplicates)
 
     inspections = [checked[name].inspection for name in ids]
@@ -159,10 +160,20 @@ def _groups(pattern: str, ids: Sequence[str]) -> list[str] | None:
     without = [each for each, match in zip(ids, found, strict=True) if match is None]
     if without:
         raise UserError(
-            f'the pattern {pattern!r} of config key group finds nothing in {len(without):,} of {len(ids):,} paths, '
+            f"the pattern '{pattern}' of config key group finds nothing in {len(without):,} of {len(ids):,} paths, "
             f'such as {without[0]!r}; every image must have a group'
         )
     return [match.group(1 if match.re.groups else 0) or '' for match in found if match]
+
+
+def _check_enough_groups(pattern: str, groups: Sequence[str], splits: Mapping[str, np.ndarray]) -> None:
+    empty = [name for name, indices in splits.items() if len(indices) == 0]
+    if empty:
+        raise UserError(
+            f"the pattern '{pattern}' of config key group finds {account.number_of(len(set(groups)), 'group')} in "
+            f'{account.number_of(len(groups))}, too few for the {empty[0]} split; a class needs three groups for one '
+            'in each split'
+        )
 
 
 def _reading(
@@ -208,6 +219,7 @@ def _noticed(inspections: Sequence[Inspection], ids: Sequence[str]) -> list[str]
     found = []
     for what, which in (
         ('with several frames or pages, of which the first is read', [each.frames for each in inspections]),
+        ('with values that are NaN (read as the lowest value) or infinite', [each.not_finite for each in inspections]),
         ('of a single colour', [each.plain for each in inspections]),
     ):
         names = [name for name, holds in zip(ids, which, strict=True) if holds]

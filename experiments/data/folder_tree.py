@@ -156,11 +156,11 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 
 def is_own_output(folder: Path) -> bool:
     """Whether a folder is a work directory or a feature store of this project."""
-    if (folder / 'manifest.json').is_file() and next(folder.glob('*.npy'), None) is not None:
-        return True
     try:
+        if (folder / 'manifest.json').is_file() and next(folder.glob('*.npy'), None) is not None:
+            return True
         config = json.loads((folder / 'config.json').read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # that it cannot be listed is said where it is
         return False
     return isinstance(config, dict) and (
         {'backbone', 'dataset'} <= config.keys() or {'backbones', 'datasets'} <= config.keys()
@@ -205,6 +205,8 @@ class _Reader:
                     )
                 for each in inside:
                     files += self._class(split, each)
+                if not unlabelled and not any(file.split == split for file in files):
+                    self._guessed.append(f'{printable(folder.name)}/ has no images, so it is no split')
                 if split == 'train':
                     found = {file.label for file in files}
                     classes = [self._label(each) for each in inside if self._is_class(each, found)]
@@ -218,12 +220,27 @@ class _Reader:
                 'one with a slash with the path below'
             )
         self._check_names(classes, files)
+        self._guess_what_classes_hide(files)
         return Tree(
             tuple(files),
             tuple(sorted(set(classes))),
             {kind: tuple(names) for kind, names in sorted(self._left_out.items())},
             tuple(self._guessed),
         )
+
+    def _guess_what_classes_hide(self, files: Sequence[ImageFile]) -> None:
+        """Say where the folders in all classes have the same names: they may be splits, folds or the real classes."""
+        inside: dict[tuple[str, str], set[str]] = {}
+        for file in files:
+            parts = file.name.split('/')[1 if not file.split else 2 :]
+            inside.setdefault((file.split, file.label), set()).update(parts[:1] if len(parts) > 1 else [''])
+        if (
+            len(inside) > 1
+            and (shared := set.intersection(*inside.values()) - {''})
+            and shared == set.union(*inside.values())
+        ):
+            names = _listed(sorted(shared))
+            self._guessed.append(f'every class has {names}, whose images all belong to the class')
 
     def _splits(self, tops: Sequence[Path], layout: str) -> dict[str, Path]:
         """Split → its folder; empty if the folders are classes."""
@@ -303,11 +320,16 @@ class _Reader:
             )
 
     def _refuse_wrapped(self, tops: Sequence[Path]) -> None:
-        """A single folder that holds the class folders, as archives unpack it, is not a class."""
-        if len(tops) == 1 and not self._holds(tops[0])[0] and len(self._folders(tops[0])) > 1:
+        """A single folder that holds everything, as archives unpack it, is not a class."""
+        inner = None
+        inside = tops
+        while len(inside) == 1 and not self._holds(inside[0])[0]:
+            inner = inside[0]
+            inside = self._folders(inner)
+        if inner is not None and len(inside) > 1:
             raise UserError(
-                f'{str(self._root)!r} holds nothing but the folder {tops[0].name!r}; the data set seems to be '
-                f'folder:{tops[0]}'
+                f'{str(self._root)!r} holds nothing but the folder {os.path.relpath(inner, self._root)!r}; the data '
+                f'set seems to be folder:{inner}'
             )
 
     def _unwrapped(self, folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """The config values that say how a data set is read, with their defaults and checks."""
 
 import dataclasses
+import difflib
 import re
 from typing import Any
 
@@ -63,7 +64,11 @@ class ReadingOptions:
         try:
             return ImageColor.getrgb(self.background)[:3]
         except ValueError:
-            raise unknown('background', self.background, ImageColor.colormap) from None
+            near = difflib.get_close_matches(self.background, ImageColor.colormap, n=3)
+            hint = f'; did you mean {" or ".join(map(repr, near))}?' if near else ''
+            raise UserError(
+                f"unknown background {self.background!r}; expected a colour such as 'white' or '#808080'{hint}"
+            ) from None
 
     @property
     def excluded(self) -> tuple[str, ...]:

@@ -142,9 +142,9 @@ class Store:
         def kept() -> str:
             done = len(entry.finished_files())
             return (
-                f'{done} of {len(bounds)} shards of the features of {entry.what} are kept in {self.directory}, and the '
-                'same command continues. Choose another directory with --cache_dir, or make room: '
-                'python -m experiments.features prune --size SIZE'
+                f'{done} of {len(bounds)} shards of the features of {entry.what} are kept in {self.directory}; '
+                'choose another directory with --cache_dir, or make room (python -m experiments.features prune --size '
+                'SIZE), and the same command continues'
             )
 
         with contextlib.ExitStack() as stack:

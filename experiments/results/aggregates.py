@@ -1,6 +1,7 @@
 """The results of one line and column of a table: rows of all seeds together, and which of them is best."""
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -154,7 +155,7 @@ def _dataset_labels(rows: Sequence[Row]) -> dict[tuple[str, str, str], str]:
     metrics = {name: {other[2] for other in identities if other[0] == name} for name, _, _ in identities}
     return {
         (name, fingerprint, metric): ' '.join(
-            [name]
+            [os.fsencode(name).decode('utf-8', 'backslashreplace')]  # a path may hold bytes that no font has
             + ([f'[{fingerprint[:6]}]'] if len(prints[name]) > 1 else [])
             + ([f'({metric})'] if len(metrics[name]) > 1 else [])
         )

@@ -9,6 +9,7 @@ at the same step.
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator
 from types import FrameType
@@ -19,6 +20,9 @@ from jax.experimental import multihost_utils
 
 from experiments.cli import interrupts
 from experiments.cli.exit_status import Preempted
+
+# Seconds; the callback in which a request was lost is over by then.
+_UNTIL_AGAIN = 0.05
 
 
 class Interruption:
@@ -33,6 +37,7 @@ class Interruption:
         self._interrupted = False
         self._calls = 0
         self._before: dict[int, Any] = {}
+        self._unraisable: Any = None
 
     def __enter__(self) -> 'Interruption':
         # Python can set handlers only in its main thread.
@@ -44,11 +49,22 @@ class Interruption:
         # Ignored by what a shell starts in the background.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._receive)
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._repeat
         return self
 
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._unraisable is not None:
+            sys.unraisablehook, self._unraisable = self._unraisable, None
+
+    def _repeat(self, lost: 'sys.UnraisableHookArgs') -> None:
+        """Ask again where the exception was raised in a callback, such as one of the garbage collector, and lost."""
+        if not isinstance(lost.exc_value, Preempted):
+            return self._unraisable(lost)
+        again = threading.Timer(_UNTIL_AGAIN, os.kill, (os.getpid(), signal.SIGTERM))
+        again.daemon = True
+        return again.start()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:

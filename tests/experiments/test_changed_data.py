@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,16 @@ class TestAblation:
         ablate.main([*arguments, '--config.seeds=(0, 1)'])
         assert {row.cell.seed for row in rows.read(place / 'images' / 'run')} == {0, 1}
         assert not list((place / 'images' / 'run').glob('results.before*'))
+
+    @pytest.mark.slow
+    def test_a_folder_whose_name_is_not_utf_8(self, place):
+        odd = os.fsdecode(os.fsencode(place) + b'/caf\xe9')
+        (place / 'images').rename(odd)
+        arguments = [word.replace(f'{place}/images', odd) for word in ablation(place)]
+        environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+        subprocess.run([sys.executable, '-m', 'experiments.ablate', *arguments], env=environment, check=True)
+        assert r'caf\xe9' in (place / 'run' / 'table.md').read_text()
+        assert (place / 'run' / 'score_vs_cost.png').is_file()
 
     def test_what_was_read_is_printed_and_kept(self, place, capsys):
         (place / 'images' / 'cat' / 'x.png').write_bytes(b'')

@@ -23,6 +23,10 @@ def grow(tmp_path):
     return grown
 
 
+def _refused(path):
+    raise PermissionError(13, 'Permission denied', str(path))
+
+
 def splits(tree) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for file in tree.files:
@@ -92,6 +96,21 @@ class TestLayout:
         root = grow('flowers/a', 'flowers/b')
         with pytest.raises(UserError, match=f'the data set seems to be folder:{root}/flowers'):
             folder_tree.read(root)
+
+    def test_an_archive_in_several_folders(self, grow):
+        root = grow('archive/data/train/a', 'archive/data/train/b', 'archive/data/test/a', 'archive/data/test/b')
+        with pytest.raises(UserError, match=f'the data set seems to be folder:{root}/archive/data'):
+            folder_tree.read(root)
+
+    def test_a_split_without_images_is_said(self, grow):
+        root = grow('train/a', 'train/b')
+        (root / 'test' / 'a').mkdir(parents=True)
+        assert 'test/ has no images, so it is no split' in folder_tree.read(root).guessed
+
+    def test_folders_of_the_same_names_in_every_class_are_said(self, grow):
+        tree = folder_tree.read(grow('a/train', 'a/test', 'b/train', 'b/test'))
+        assert tree.guessed == ('every class has test/ and train/, whose images all belong to the class',)
+        assert folder_tree.read(grow('a/train', 'a/test', 'b/train', 'b/test', 'c')).guessed == ()
 
     def test_more_folders_beside_two_splits_are_named(self, grow):
         tree = folder_tree.read(grow('train/a', 'train/b', 'test/a', 'test/b', 'previews'))
@@ -170,6 +189,13 @@ class TestFiles:
         monkeypatch.setattr(os, 'scandir', refuse)
         with pytest.raises(UserError, match=r"/b' cannot be listed \(Permission denied\).*--config.exclude"):
             folder_tree.read(root)
+
+    def test_a_closed_folder_is_named(self, grow, monkeypatch):
+        root = grow('a', 'b', 'a/closed')
+        monkeypatch.setattr(folder_tree.Path, 'is_file', _refused)
+        with pytest.raises(PermissionError):
+            (root / 'a').is_file()
+        assert not folder_tree.is_own_output(root / 'a' / 'closed')
 
     def test_names_of_any_bytes(self, grow):
         root = grow('a', '[red]b[')

@@ -1,5 +1,6 @@
 """Ctrl-C: one is answered at once, saves and ends; a second ends at once, whatever the process is doing."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -204,3 +205,23 @@ def test_an_ignored_interrupt_stays_ignored():
             assert not interruption.asked()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_request_that_a_callback_swallows_is_repeated():
+    """The garbage collector's callbacks are Python, and what they raise goes nowhere."""
+    swallowed = []
+
+    def callback(phase, info):
+        if not swallowed:
+            swallowed.append(phase)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)  # the handler runs here
+
+    with pytest.raises(Preempted), Interruption():
+        gc.callbacks.append(callback)
+        try:
+            gc.collect()
+            time.sleep(5)
+        finally:
+            gc.callbacks.remove(callback)
+    assert swallowed

@@ -12,6 +12,7 @@ from PIL import Image
 
 from backbones import UserError
 from experiments.data import account, loading, model_input, tfds
+from experiments.data.decoding import DecodedImages
 from experiments.data.model_input import input_preprocessing
 
 
@@ -247,7 +248,7 @@ class TestOddFolders:
         assert dataset.images[0][0, 0].tolist() == [0, 0, 0]
         assert dataset.images[0][7, 0].tolist() == [0, 255, 0]
         assert '10 images with transparency: put on #00ff00' in dataset.account.rules[0]
-        with pytest.raises(UserError, match="unknown background 'wite'; did you mean 'white'"):
+        with pytest.raises(UserError, match=r"unknown background 'wite'; expected a colour .*did you mean 'white'"):
             loading.load(f'folder:{tmp_path}', background='wite')
 
     def test_a_class_never_vanishes(self, tmp_path):
@@ -326,6 +327,46 @@ class TestOddFolders:
         write_images(tmp_path, {f'{split}/{name}': 4 for split in ('train', 'test') for name in 'ab'})
         with pytest.raises(UserError, match=r"4 groups .* in two splits, such as '000' in (train|validation) and test"):
             loading.load(f'folder:{tmp_path}', group=r'(\d+)\.png')
+
+    def test_too_few_groups_are_not_blamed_on_the_images(self, tmp_path):
+        write_images(tmp_path, {'cat': 10, 'dog': 10}, size=(4, 4))
+        with pytest.raises(UserError, match=r"'\(cat\|dog\)' .* finds 2 groups in 20 images, too few for the"):
+            loading.load(f'folder:{tmp_path}', group='(cat|dog)')
+
+    def test_a_split_of_duplicates_only(self, tmp_path):
+        for split in ('train', 'test'):
+            write_images(tmp_path, {f'{split}/{name}': 4 for name in 'ab'}, size=(4, 4))
+        with pytest.raises(UserError, match=r'all images of the (train|validation) split are also in the'):
+            loading.load(f'folder:{tmp_path}', drop_duplicates=True)
+
+    def test_values_that_are_no_numbers_are_noticed(self, tmp_path):
+        for label in 'ab':
+            (tmp_path / label).mkdir()
+            for number in range(4):
+                pixels = np.full((4, 4), number / 4, np.float32)
+                pixels[0, 0] = np.nan if number == 3 else 1
+                Image.fromarray(pixels).save(tmp_path / label / f'{number}.tif')
+        noticed = loading.load(f'folder:{tmp_path}').account.noticed
+        assert any(each.startswith('2 images with values that are NaN') for each in noticed)
+
+    @pytest.mark.parametrize(
+        ('happens', 'message'),
+        [
+            (lambda file: file.unlink(), r"a/000\.png' can no longer be read \(No such file"),
+            (lambda file: file.write_bytes(b'other'), r"a/000\.png' has changed since the data set was loaded"),
+        ],
+    )
+    def test_files_that_change_while_they_are_read(self, tmp_path, monkeypatch, happens, message):
+        write_images(tmp_path, {'a': 4, 'b': 4}, size=(4, 4))
+        read = DecodedImages.in_memory_if_small
+
+        def later(images, *words):
+            happens(tmp_path / 'a' / '000.png')
+            return read(images, *words)
+
+        monkeypatch.setattr(DecodedImages, 'in_memory_if_small', later)
+        with pytest.raises(UserError, match=message):
+            loading.load(f'folder:{tmp_path}')
 
     def test_few_images_per_class_are_enough(self, tmp_path):
         write_images(tmp_path, {f'c{number}': 5 for number in range(6)}, size=(4, 4))

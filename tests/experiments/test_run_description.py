@@ -69,7 +69,7 @@ def test_the_documented_way_gives_the_predictions_of_the_run(place, monkeypatch)
     monkeypatch.chdir(place)
     section = (ROOT / 'docs/training.md').read_text().partition('## Using a trained model')[2]
     snippet = re.search(r'```python\n(.*?)```', section, re.DOTALL)[1]
-    assert snippet.partition('\n\n')[0].count('\n') == 2  # load, prepare, apply
+    assert snippet.split('\n\n')[1].count('\n') == 2  # load, prepare, apply
     kept = scores.read(place / 'runs/photos/predictions/test.npz')
     files = [place / 'photos' / name for name in kept.ids]
     assert len({backbones.images.inspect(file).size for file in files}) > 3
