@@ -17,6 +17,9 @@ from backbones.pretrained.save import to_layout
 from tests.backbones.test_parity import load
 from tests.parity import weights
 
+# Its programs are large: fewer of them at once keep a worker below 2 GiB.
+LARGE = 600.0
+
 # What users run is what must equal the reference; quicker compilation rounds otherwise at the kinks of ReLU.
 AS_USERS_COMPILE = True
 KINDS = {StochasticDepth: 'stochastic_depth', nn.Dropout: 'dropout'}

@@ -18,6 +18,9 @@ from experiments.training.optimizers import decay_mask, make_optimizer
 from experiments.training.state import TrainState, create_state
 from experiments.training.step import make_train_step
 
+# Its programs are large: fewer of them at once keep a worker below 2 GiB.
+LARGE = 600.0
+
 NAMES = ('resnet_micro', 'vit_micro')
 # Where either family shows the mechanism.
 ONE_BY_DEFAULT = [pytest.param(name, marks=() if name == 'vit_micro' else pytest.mark.slow) for name in NAMES]
