@@ -66,7 +66,9 @@ def select(
 def described(keys: Collection[str]) -> str:
     """``'; it holds …'``: what is in front of the keys, or an empty string where that says nothing."""
     groups = _groups(keys)
-    return f'; it holds {_counted(groups)}' if 1 < len(groups) < len(keys) else ''
+    if not 1 < len(groups) < len(keys):
+        return ''
+    return f'; it holds {_counted(groups)}, one of which is read with #NAME after the file'
 
 
 def _start(keys: Collection[str], prefix: str) -> str | None:

@@ -20,7 +20,7 @@ def damage(arrays: Mapping[str, np.ndarray]) -> str:
         counts = ' and '.join(f'{count:,} {what}' for count, what in ((nan, 'NaN'), (infinite, 'infinite')) if count)
         path, first = next(iter(broken.items()))
         kind = 'NaN' if np.isnan(first).any() else 'infinite'
-        return f'{len(broken)} of {len(arrays)} arrays hold {counts} values, first {path} ({kind})'
+        return f'{counts} in {len(broken)} of {len(arrays)} arrays, first {path} ({kind})'
     variances = {path: array for path, array in arrays.items() if _is_variance(path)}
     negative = {path: array for path, array in variances.items() if (array < 0).any()}
     if negative:

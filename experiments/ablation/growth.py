@@ -151,7 +151,7 @@ def set_aside(workdir: Path, kept: Sequence[Row], before: Sequence[Row]) -> None
     atomic_files.write_jsonl(workdir / f'results.before_{number}.jsonl', [row.as_json() for row in before])
     result_rows.write(workdir, kept)
     display.console.print(
-        f'{len(before) - len(kept)} cells are computed again, because their data changed; their earlier rows are in '
+        f'computed again because their data changed: {len(before) - len(kept)} cells; their earlier rows are in '
         f'results.before_{number}.jsonl',
         style='yellow',
     )

@@ -305,11 +305,11 @@ def changed(published, values: dict[tuple[str, int], float], dtype=np.float32) -
 @pytest.mark.parametrize(
     ('values', 'told'),
     [
-        ({(BIAS, 17): np.nan}, '1 of 100 arrays hold 1 NaN values, first params/{}/bias (NaN)'),
-        ({(BIAS, 17): -np.inf}, '1 of 100 arrays hold 1 infinite values, first params/{}/bias (infinite)'),
+        ({(BIAS, 17): np.nan}, '1 NaN in 1 of 100 arrays, first params/{}/bias (NaN)'),
+        ({(BIAS, 17): -np.inf}, '1 infinite in 1 of 100 arrays, first params/{}/bias (infinite)'),
         (
             {(VARIANCE, 3): np.inf, (VARIANCE, 4): np.nan, (BIAS, 0): np.inf},
-            '2 of 100 arrays hold 1 NaN and 2 infinite values, first batch_stats/{}/var (NaN)',
+            '1 NaN and 2 infinite in 2 of 100 arrays, first batch_stats/{}/var (NaN)',
         ),
         ({(VARIANCE, 3): -0.5}, '1 of 20 running variances are negative somewhere, first batch_stats/{}/var (down to'),
     ],
@@ -338,7 +338,7 @@ def test_values_of_a_part_that_is_not_wanted_do_not_matter(tmp_path: Path, publi
 
 def test_values_that_float32_cannot_hold_are_infinite(tmp_path: Path, published):
     path = write(tmp_path, changed(published, {(BIAS, 0): 1e300}, np.float64))
-    with pytest.raises(UserError, match=r'hold 1 infinite values, first .*/bias \(infinite\)'):
+    with pytest.raises(UserError, match=r'1 infinite in 1 of \d+ arrays, first .*/bias \(infinite\)'):
         backbones.load_weights('resnet18', path)
 
 
