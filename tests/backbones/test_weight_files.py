@@ -257,7 +257,8 @@ def test_the_only_network_is_taken_and_the_rest_is_reported(tmp_path: Path, arra
 def test_a_file_without_the_backbone_lists_what_it_holds(tmp_path: Path):
     keys = [*(f'generator.{n}.weight' for n in range(3)), *(f'critic.{n}.weight' for n in range(2))]
     save_file({key: np.ones(3, np.float32) for key in keys}, tmp_path / 'weights.safetensors')
-    with pytest.raises(UserError, match=r"it holds 'critic' \(2 arrays\), 'generator' \(3 arrays\), one of which is read with #NAME"):
+    message = r"it holds 'critic' \(2 arrays\), 'generator' \(3 arrays\), one of which is read with #NAME"
+    with pytest.raises(UserError, match=message):
         loaded(tmp_path)
 
 

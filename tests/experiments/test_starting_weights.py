@@ -86,7 +86,7 @@ def test_damaged_values_stop_a_training_and_an_ablation(monkeypatch, tmp_path, r
     damaged = resnet[KERNEL].copy()
     damaged[0, 0, 0, 0] = np.nan
     file = written(tmp_path / 'damaged.safetensors', resnet | {KERNEL: damaged})
-    message = f'{re.escape(file)} is damaged, or its training diverged: 1 of .* hold 1 NaN values, first {KERNEL}'
+    message = f'{re.escape(file)} is damaged, or its training diverged: 1 NaN in 1 of .* arrays, first {KERNEL}'
     with pytest.raises(UserError, match=message):
         start_training(monkeypatch, tmp_path, 'resnet_micro', file, image_size=8)
     monkeypatch.setattr('experiments.features.frozen_pass.FrozenPass.run', None)
