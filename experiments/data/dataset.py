@@ -13,6 +13,7 @@ from backbones.errors import UserError
 from backbones.images import ImageReading
 from experiments.data.account import Account
 from experiments.data.splits import stratified_fraction
+from experiments.data.truth import Boxes, Truth
 
 
 class Images(Protocol):
@@ -32,8 +33,9 @@ class Dataset:
 
     Attributes:
         name: as given by the user, such as ``tfds:cifar10``.
-        images: ``uint8[examples, height, width, 1 or 3]``, indexed by an array of indices.
-        targets: what the task predicts; for classification ``int32[examples]``, from 0 to ``len(classes) - 1``.
+        images: ``uint8[examples, height, width, 1 or 3]``, indexed by an array of indices; 4 channels with masks.
+        targets: class of each image, ``int32[examples]``, from 0 to ``len(classes) - 1``; where there is a ``truth``,
+            any number by which label fractions are stratified, such as 0.
         ids: one stable name per example, independent of the order of reading.
         classes: one name per class.
         splits: ``'train'``, ``'validation'`` and ``'test'`` → sorted indices; disjoint.
@@ -45,6 +47,7 @@ class Dataset:
         reading: how their files become 8-bit RGB.
         digests: SHA-256 of the file of each example; ``None`` where there are no files.
         file_sizes: bytes of the file of each example; ``None`` where there are no files.
+        truth: what a dense task predicts; ``None`` for classification.
     """
 
     name: str
@@ -61,9 +64,10 @@ class Dataset:
     reading: ImageReading = dataclasses.field(default_factory=ImageReading)
     digests: tuple[str, ...] | None = None
     file_sizes: tuple[int, ...] | None = None
+    truth: Truth | None = None
 
     def __post_init__(self):
-        if len(self.classes) < 2:
+        if len(self.classes) < 2 and self.truth is None:
             raise UserError(
                 f'data set {self.name!r} has {len(self.classes)} class ({", ".join(self.classes) or "none"}); '
                 'classification needs at least 2'
@@ -152,6 +156,9 @@ class Dataset:
             digest.update(self.images.tobytes())
         else:
             digest.update(content)
+        if isinstance(self.truth, Boxes):
+            for field in dataclasses.fields(self.truth):
+                digest.update(np.ascontiguousarray(getattr(self.truth, field.name)).data)
         for split in sorted(self.splits):
             digest.update(split.encode())
             digest.update(bytes(self.splits[split].astype(np.int64)))

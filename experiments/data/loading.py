@@ -1,4 +1,8 @@
-"""Data sets by name: ``mnist5k``, ``digits``, ``tfds:NAME``, ``folder:PATH``. A new data set is one function here."""
+"""Data sets by name: ``mnist5k``, ``digits``, ``tfds:NAME``, ``folder:PATH``. A new data set is one function here.
+
+What a data set says about an image depends on the task: a class, boxes or a mask. ``TASKS`` is the table of which task
+each kind of data set serves.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -9,46 +13,71 @@ from experiments.data import embedded, folder, folder_tree, tfds
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
 
-EMBEDDED: dict[str, Callable[[], Dataset]] = {
-    'mnist5k': embedded.load_mnist5k,
-    'digits': embedded.load_digits,
+CLASSIFICATION, SEGMENTATION, DETECTION = 'classification', 'segmentation', 'detection'
+
+# Embedded data sets, and kinds of others (what precedes the colon) → the tasks that they serve.
+TASKS: dict[str, tuple[str, ...]] = {
+    'mnist5k': (CLASSIFICATION,),
+    'digits': (CLASSIFICATION,),
+    'tfds': (CLASSIFICATION,),
+    'folder': (CLASSIFICATION,),
+}
+
+# Embedded data sets: each takes the task.
+EMBEDDED: dict[str, Callable[[str], Dataset]] = {
+    'mnist5k': lambda task: embedded.load_mnist5k(),
+    'digits': lambda task: embedded.load_digits(),
 }
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, task: str = CLASSIFICATION) -> None:
     """Check the name of a data set without reading anything.
 
     Raises:
-        UserError: no such name; the nearest ones are suggested.
+        UserError: no such name (the nearest ones are suggested), or a data set for other tasks.
     """
     kind, colon, rest = name.partition(':')
-    if name not in EMBEDDED and not (colon and kind in ('tfds', 'folder') and rest):
+    if name not in EMBEDDED and not (colon and kind in TASKS and kind not in EMBEDDED and rest):
         if Path(name).expanduser().is_dir():
             raise UserError(f"unknown data set {name!r}; a folder of images is named 'folder:{name}'")
-        raise unknown('data set', name, (*EMBEDDED, 'tfds:NAME', 'folder:PATH'))
+        kinds = (f'{kind}:{"NAME" if kind == "tfds" else "PATH"}' for kind in TASKS if kind not in EMBEDDED)
+        raise unknown('data set', name, (*EMBEDDED, *kinds))
+    if task not in TASKS[kind]:
+        fitting = ', '.join(each for each, serves in TASKS.items() if task in serves)
+        raise UserError(
+            f'{name!r} is a data set for {" and ".join(TASKS[kind])}, not for {task}; choose config key task, or a data '
+            f'set for {task} ({fitting or "there is none"})'
+        )
 
 
-def load(name: str, data_directory: Path | None = None, options: ReadingOptions | None = None, **values) -> Dataset:
+def load(
+    name: str,
+    data_directory: Path | None = None,
+    options: ReadingOptions | None = None,
+    task: str = CLASSIFICATION,
+    **values,
+) -> Dataset:
     """Load a data set.
 
     Args:
-        name: one of the embedded ones, ``tfds:NAME`` or ``folder:PATH``.
+        name: one of the embedded ones, or a kind and a name or path, such as ``tfds:NAME`` or ``folder:PATH``.
         data_directory: directory of prepared TFDS data sets; ``None``: TFDS's own default.
         options: how it is read.
+        task: name of the task, which decides what is read about each image.
         **values: or some of the options by name.
 
     Raises:
-        UserError: no such data set (the nearest names are suggested), too much of it cannot be read, or ``stored_size``
-            is not positive.
+        UserError: no such data set (the nearest names are suggested), not one for this task, too much of it cannot be
+            read, or ``stored_size`` is not positive.
     """
-    check_name(name)
+    check_name(name, task)
     if options is not None and values:
         raise ValueError('options are given as a whole or by name, not both')
     options = options or ReadingOptions(**values)
     if not name.startswith('folder:'):
         _check_of_folders(name, options)
     if name in EMBEDDED:
-        return EMBEDDED[name]()
+        return EMBEDDED[name](task)
     kind, _, rest = name.partition(':')
     if kind == 'tfds':
         return tfds.load(rest, data_directory or tfds.default_directory(), options)

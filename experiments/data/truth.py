@@ -1,0 +1,66 @@
+"""What a dense task predicts about an image: boxes around objects, or a class for every pixel.
+
+Both have one row per example, like ``Dataset.images``. A mask is the fourth channel of its image, so that it is stored,
+decoded, sent and moved with it.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from backbones.letterbox import letterbox_geometry
+
+# The value of pixels that count for nothing, in the loss as in every metric.
+IGNORE = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Masks:
+    """The fourth channel of the images holds the class of each pixel, from 0, or ``IGNORE``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Boxes:
+    """The objects of every image, padded to the largest number in any image.
+
+    Attributes:
+        boxes: left, top, right, bottom in pixels of the original image; zeros where there is no object.
+        classes: from 0; -1 where there is no object.
+        crowd: whether a box holds several objects (COCO's ``iscrowd``): not trained on, and matched as COCO matches it.
+        difficult: whether VOC's evaluation leaves the object out.
+        area: area in pixels of the original image, by which COCO tells small from large: of the object's own mask where
+            it has one, else of the box.
+        sizes: height and width of the original images.
+    """
+
+    boxes: Float[np.ndarray, 'examples objects 4']
+    classes: Int[np.ndarray, 'examples objects']
+    crowd: Bool[np.ndarray, 'examples objects']
+    difficult: Bool[np.ndarray, 'examples objects']
+    area: Float[np.ndarray, 'examples objects']
+    sizes: Int[np.ndarray, 'examples 2']
+
+    def placements(self, stored_size: tuple[int, int] | None) -> Float[np.ndarray, 'examples 4']:
+        """How pixels of the original images become stored ones: factors of x and y, then shifts of x and y.
+
+        Args:
+            stored_size: height and width that the images were brought to with a letterbox; ``None``: their own.
+        """
+        result = np.tile(np.array([1, 1, 0, 0], np.float32), (len(self.sizes), 1))
+        if stored_size is None:
+            return result
+        sizes, which = np.unique(self.sizes, axis=0, return_inverse=True)
+        for number, (height, width) in enumerate(sizes.tolist()):
+            (rows, columns), ((top, _), (left, _)) = letterbox_geometry((height, width), stored_size)
+            result[which == number] = columns / width, rows / height, left, top
+        return result
+
+    def stored(self, stored_size: tuple[int, int] | None) -> Float[np.ndarray, 'examples objects 4']:
+        """The boxes in pixels of the stored images."""
+        factors, shifts = np.split(self.placements(stored_size)[:, None], 2, axis=-1)
+        moved = self.boxes * np.tile(factors, 2) + np.tile(shifts, 2)
+        return np.where(self.classes[..., None] < 0, 0, moved).astype(np.float32)
+
+
+Truth = Boxes | Masks
