@@ -45,8 +45,8 @@ def check_name(name: str, task: str = CLASSIFICATION) -> None:
     if task not in TASKS[kind]:
         fitting = ', '.join(each for each, serves in TASKS.items() if task in serves)
         raise UserError(
-            f'{name!r} is a data set for {" and ".join(TASKS[kind])}, not for {task}; choose config key task, or a data '
-            f'set for {task} ({fitting or "there is none"})'
+            f'{name!r} is a data set for {" and ".join(TASKS[kind])}, not for {task}; choose config key task, or a '
+            f'data set for {task} ({fitting or "there is none"})'
         )
 
 
