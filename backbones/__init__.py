@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backbones import freezing
+    from backbones.assembly import create_detector, create_segmenter
     from backbones.errors import UserError
     from backbones.features import BackboneInfo, Features, StageInfo
     from backbones.pretrained.description import Description
@@ -26,6 +27,8 @@ __all__ = [
     'UserError',
     'create',
     'create_classifier',
+    'create_detector',
+    'create_segmenter',
     'freezing',
     'info',
     'load_weights',
@@ -44,6 +47,8 @@ _MODULES = {
     'UserError': 'errors',
     'create': 'registry',
     'create_classifier': 'registry',
+    'create_detector': 'assembly',
+    'create_segmenter': 'assembly',
     'info': 'registry',
     'load_weights': 'pretrained.load',
     'names': 'registry',

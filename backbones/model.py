@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 class Model(nn.Module):
     """``params`` are ``{'backbone': …, 'neck': …, 'head': …}``, without ``'neck'`` where there is none.
 
-    A neck is called with the backbone's ``Features``, a head with the ``Features`` and, where there is a neck, with
-    what the neck returns; both are passed ``train``.
+    A neck is called with the backbone's ``Features``. A head is called with the ``Features``, with what the neck
+    returns (``None`` without one) and with the height and width of the images. Both are passed ``train``.
 
     Attributes:
         backbone: any module that returns ``Features``.
@@ -30,6 +30,5 @@ class Model(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Any:  # noqa: D102
         features = self.backbone(images, train=train)
-        if self.neck is None:
-            return self.head(features, train=train)
-        return self.head(features, self.neck(features, train=train), train=train)
+        maps = None if self.neck is None else self.neck(features, train=train)
+        return self.head(features, maps, images.shape[1:3], train=train)

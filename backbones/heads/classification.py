@@ -33,7 +33,9 @@ class ClassificationHead(nn.Module):
     distilled: bool = False
 
     @nn.compact
-    def __call__(self, features: Features, train: bool = False) -> Float[Array, 'batch num_classes']:
+    def __call__(
+        self, features: Features, maps: None = None, size: tuple[int, int] | None = None, train: bool = False
+    ) -> Float[Array, 'batch num_classes']:
         seen = features.tokens[:, :2] if self.distilled else features.pooled  # ty: ignore[not-subscriptable]
         # The random stream depends on a module's path: as a child of the model, it drops what it has always dropped.
         owner = self.parent if isinstance(self.parent, nn.Module) else self

@@ -33,7 +33,9 @@ class MapHead(nn.Module):
     """A dense head on what the neck returns."""
 
     @nn.compact
-    def __call__(self, features: backbones.Features, maps: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(
+        self, features: backbones.Features, maps: jax.Array, size: tuple[int, int], train: bool = False
+    ) -> jax.Array:
         return nn.Dense(3, name='predict')(maps) + features.pooled.mean()
 
 
@@ -77,7 +79,7 @@ def test_a_neck_comes_between_backbone_and_head(dense_model, dense_file):
     }
     features = dense_model.backbone.apply({kind: tree['backbone'] for kind, tree in variables.items()}, IMAGES)
     maps = Neck().apply({kind: tree['neck'] for kind, tree in variables.items()}, features)
-    expected = MapHead().apply({'params': variables['params']['head']}, features, maps)
+    expected = MapHead().apply({'params': variables['params']['head']}, features, maps, IMAGES.shape[1:3])
     np.testing.assert_array_equal(dense_model.apply(variables, IMAGES), expected)
 
 

@@ -1,0 +1,107 @@
+"""Backbone, neck and head put together: segmenters and detectors on any backbone of the registry."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+
+from backbones import registry
+from backbones.errors import UserError, unknown
+from backbones.model import Model
+from backbones.necks import TABLE as NECKS
+from backbones.necks import levels
+
+# Heads by name; each takes ``num_classes``, ``dtype`` and options of its own.
+SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {}
+DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {}
+
+
+def create_segmenter(
+    name: str,
+    head: str = 'fcn',
+    num_classes: int = 21,
+    neck: str | None = None,
+    neck_options: Mapping[str, Any] | None = None,
+    head_options: Mapping[str, Any] | None = None,
+    **overrides,
+) -> Model:
+    """The backbone with a head for every pixel: output ``float32[batch, height, width, classes]``, like the images.
+
+    Args:
+        name: a registered backbone.
+        head: a row of ``SEGMENTATION_HEADS``.
+        num_classes: number of logits of each pixel.
+        neck: a row of ``necks.TABLE``, or ``None``: the head sees the backbone's own maps.
+        neck_options: options of the neck, and ``strides``, those of its levels.
+        head_options: options of the head.
+        **overrides: options of the backbone, as ``create`` takes them.
+
+    Raises:
+        UserError: no such backbone, head, neck or option, or fewer than one class.
+    """
+    backbone = registry.create(name, **overrides)
+    made = _head('segmentation', SEGMENTATION_HEADS, head, num_classes, head_options, backbone)
+    return Model(backbone, _neck(neck, backbone, neck_options, (4, 8, 16, 32)), made)
+
+
+def create_detector(
+    name: str,
+    head: str = 'fcos',
+    num_classes: int = 91,
+    neck: str = 'fpn',
+    neck_options: Mapping[str, Any] | None = None,
+    head_options: Mapping[str, Any] | None = None,
+    **overrides,
+) -> Model:
+    """The backbone with a one-stage detector: per level raw outputs, of which ``head.detections`` makes boxes.
+
+    Args:
+        name: a registered backbone.
+        head: a row of ``DETECTION_HEADS``.
+        num_classes: number of classes of objects.
+        neck: a row of ``necks.TABLE``.
+        neck_options: options of the neck, and ``strides``, those of its levels.
+        head_options: options of the head.
+        **overrides: options of the backbone, as ``create`` takes them.
+
+    Raises:
+        UserError: no such backbone, head, neck or option, or fewer than one class.
+    """
+    backbone = registry.create(name, **overrides)
+    made = _head('detection', DETECTION_HEADS, head, num_classes, head_options, backbone)
+    return Model(backbone, _neck(neck, backbone, neck_options, (8, 16, 32)), made)
+
+
+def _head(
+    task: str, table: Mapping[str, Callable], name: str, num_classes: int, options: Mapping | None, backbone: nn.Module
+) -> nn.Module:
+    if name not in table:
+        raise unknown(f'{task} head', name, table)
+    if num_classes < 1:
+        raise UserError(f'num_classes must be at least 1, not {num_classes}')
+    options = {'dtype': backbone.dtype, **(options or {})}
+    return _made(f'head {name}', table[name], {'num_classes': num_classes}, options)
+
+
+def _neck(
+    name: str | None, backbone: nn.Module, options: Mapping[str, Any] | None, strides: Sequence[int]
+) -> nn.Module | None:
+    if name is None:
+        if options:
+            raise UserError(f'there is no neck for the options {dict(options)}')
+        return None
+    if name not in NECKS:
+        raise unknown('neck', name, NECKS)
+    options = {'dtype': backbone.dtype, **(options or {})}
+    chosen = levels.choose(backbone, options.pop('strides', strides))
+    return _made(f'neck {name}', NECKS[name], {'levels': chosen}, options)
+
+
+def _made(what: str, constructor: Callable, given: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
+    module = constructor(**given)
+    fields = {field.name for field in dataclasses.fields(module)} - {'parent', 'name', *given}
+    for option in options:
+        if option not in fields:
+            raise unknown(f'option of the {what}', option, fields)
+    return module.clone(**options)

@@ -1,0 +1,1 @@
+"""Boxes: static shapes, jit and vmap clean."""

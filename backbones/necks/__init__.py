@@ -1,0 +1,10 @@
+"""Necks: what stands between a backbone's stages and a dense head. To add one, add a file and a row."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from backbones.necks.fpn import FPN
+
+# Each takes ``levels`` (``necks.levels.choose``), ``channels`` and ``dtype``, and options of its own.
+TABLE: dict[str, Callable[..., nn.Module]] = {'fpn': FPN}
