@@ -27,6 +27,9 @@ class Images(Protocol):
     ) -> UInt8[np.ndarray, 'count height width channels']: ...
 
 
+Targets = Int[np.ndarray, ' examples'] | Boxes
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Images, their targets and their splits.
@@ -89,6 +92,19 @@ class Dataset:
         if self.groups is None:
             return stratified_fraction(self.targets, self.splits['train'], fraction, seed, len(self.classes))
         return stratified_fraction(self.groups, self.splits['train'], fraction, seed, int(self.groups.max()) + 1)
+
+    def targets_of(self, indices: Int[np.ndarray, ' subset']) -> 'Targets':
+        """What metrics compare the predictions for some examples with: their classes, or their boxes."""
+        return self.truth.of(indices) if isinstance(self.truth, Boxes) else self.targets[indices]
+
+    def arrays_of(self, indices: Int[np.ndarray, ' subset']) -> dict[str, np.ndarray]:
+        """What a batch holds of some examples besides their images."""
+        return {name: array[indices] for name, array in self._arrays.items()}
+
+    @functools.cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        boxes = self.truth.arrays(self.stored_size) if isinstance(self.truth, Boxes) else {}
+        return {'target': self.targets, **boxes}
 
     def fingerprint(self) -> str:
         """A hash of the content and the splits of the data set.

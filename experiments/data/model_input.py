@@ -6,7 +6,9 @@ from backbones.pretrained.load import preprocessing_of
 from experiments.data.dataset import Dataset
 
 
-def input_preprocessing(backbone: str, weights: str, image_size: int, fit: str = 'crop') -> Preprocessing:
+def input_preprocessing(
+    backbone: str, weights: str, image_size: int | tuple[int, int], fit: str = 'crop'
+) -> Preprocessing:
     """The weights' preprocessing without its centre crop, so that every backbone sees the same part of an image.
 
     Args:
@@ -14,8 +16,8 @@ def input_preprocessing(backbone: str, weights: str, image_size: int, fit: str =
         weights: their source; for ``'random'`` or none, the preprocessing of the backbone's published weights is used.
             For a run of ours, it is the run's: its mean, std and interpolation; how the run stored its images does not
             matter, since those of this experiment are stored already.
-        image_size: side of the model's input in pixels; 0: what the preprocessing says, for a run of ours the size that
-            it was trained at.
+        image_size: side, or height and width, of the model's input in pixels; 0: what the preprocessing says, for a
+            run of ours the size that it was trained at.
         fit: how a non-square image becomes the input: ``'crop'``, ``'squash'`` or ``'letterbox'``.
 
     Raises:

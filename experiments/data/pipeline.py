@@ -40,8 +40,8 @@ class HostBatch:
 
     Attributes:
         step: number of the step; in an evaluation, of the batch.
-        arrays: ``'image'``: ``uint8[rows, height, width, channels]``, ``'target'``: as in the data set,
-            ``'weight'``: ``float32[rows]``, 1 for an example and 0 for padding, which is a copy of the first readable
+        arrays: ``'image'``: ``uint8[rows, height, width, channels]``, ``'target'`` and what a ``truth`` adds: as in
+            the data set, ``'weight'``: ``float32[rows]``, 1 for an example and 0 for padding, which is a copy of the first readable
             example of these rows, or zeros if there is none.
         ids: id of the example of each row; empty for the padding at the end of an evaluation.
         bad: ``(id, reason)`` of each example that could not be read.
@@ -320,11 +320,13 @@ def _host_batch(dataset: Dataset, step: int, rows: _Rows, read: _Read) -> HostBa
     good[list(read.bad)] = False
     # Padding has the target of the first readable example, as it has its pixels.
     examples = np.where(good, rows.examples, rows.examples[good.argmax()])
-    target = dataset.targets[examples] if good.any() else np.zeros_like(dataset.targets[:1]).repeat(len(good), 0)
+    rest = dataset.arrays_of(examples)
+    if not good.any():
+        rest = {name: np.zeros_like(array) for name, array in rest.items()}
     ids = tuple(dataset.ids[index] if index >= 0 else '' for index in rows.examples)
     # Grain unlinks the shared memory of a worker's array when the array is deleted, and JAX may still use that memory.
     image = read.image if type(read.image) is np.ndarray else np.array(read.image)
-    arrays = {'image': image, 'target': target, 'weight': good.astype(np.float32)}
+    arrays = {'image': image, **rest, 'weight': good.astype(np.float32)}
     return HostBatch(step, arrays, ids, tuple((ids[row], why) for row, why in read.bad.items()))
 
 

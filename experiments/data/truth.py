@@ -63,4 +63,18 @@ class Boxes:
         return np.where(self.classes[..., None] < 0, 0, moved).astype(np.float32)
 
 
+    def arrays(self, stored_size: tuple[int, int] | None) -> dict[str, np.ndarray]:
+        """What a batch holds of each example, in pixels of the stored images; crowds are no objects to learn from."""
+        return {
+            'boxes': self.stored(stored_size),
+            'classes': np.where(self.crowd, -1, self.classes).astype(np.int32),
+            'placement': self.placements(stored_size),
+            'size': self.sizes.astype(np.int32),
+        }
+
+    def of(self, indices: Int[np.ndarray, ' subset']) -> 'Boxes':
+        """The objects of some examples."""
+        return Boxes(**{field.name: getattr(self, field.name)[indices] for field in dataclasses.fields(self)})
+
+
 Truth = Boxes | Masks

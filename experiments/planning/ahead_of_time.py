@@ -13,7 +13,6 @@ from jax.sharding import NamedSharding
 from backbones import cost
 from backbones.errors import UserError
 from experiments import tasks
-from experiments.data.model_input import input_preprocessing
 from experiments.planning import program_costs
 from experiments.training import config as configuration
 from experiments.training.mesh import DeviceMesh
@@ -40,7 +39,7 @@ def planned(
         UserError: a value of the config does not fit.
     """
     configuration.check(config)
-    preprocessing = input_preprocessing(config.backbone, '', config.image_size, config.fit)
+    preprocessing = tasks.input_preprocessing(config.task, config.backbone, '', config)
     task = tasks.find(config.task).create(config, classes, preprocessing)
     return programs(task, configuration.compiled_values(config), stored_shape, batch_size, device_mesh)
 

@@ -1,15 +1,25 @@
 """Tasks, one file each; only they know what a target is. To add a task, add a file and a row here."""
 
+import ml_collections
+
 from backbones.errors import unknown
+from backbones.preprocessing import Preprocessing
+from experiments.data import model_input
 from experiments.tasks.classification import Classification
+from experiments.tasks.detection import Detection
+from experiments.tasks.segmentation import Segmentation
 from experiments.tasks.task import Task
 
-TABLE: dict[str, type[Classification]] = {'classification': Classification}
+TABLE: dict[str, type[Task]] = {
+    'classification': Classification,
+    'segmentation': Segmentation,
+    'detection': Detection,
+}
 
-__all__ = ['TABLE', 'Task', 'find']
+__all__ = ['TABLE', 'Task', 'find', 'input_preprocessing']
 
 
-def find(name: str) -> type[Classification]:
+def find(name: str) -> type[Task]:
     """A task by name.
 
     Raises:
@@ -18,3 +28,22 @@ def find(name: str) -> type[Classification]:
     if name not in TABLE:
         raise unknown('task', name, TABLE)
     return TABLE[name]
+
+
+def input_preprocessing(
+    task: str, backbone: str, weights: str, config: ml_collections.ConfigDict
+) -> Preprocessing:
+    """The preprocessing of a model's input.
+
+    Args:
+        task: its name.
+        backbone: a registered name.
+        weights: as ``data.model_input.input_preprocessing`` takes them.
+        config: of a training or an ablation, with ``image_size``, ``image_height`` and ``fit``.
+
+    Raises:
+        UserError: see there.
+    """
+    side = config.image_size
+    size = (config.image_height or side, side) if side else 0
+    return model_input.input_preprocessing(backbone, weights, size, find(task).fit or config.fit)

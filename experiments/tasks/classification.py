@@ -1,7 +1,7 @@
 """Classification with one label per image: cross-entropy and accuracy."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -17,6 +17,7 @@ from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from experiments.data import sampling
 from experiments.data.augmentation import augment, mix
+from experiments.data.dataset import Dataset, Targets
 from experiments.tasks.task import Batch
 
 # Share of each auxiliary head's loss in the total (Szegedy et al. 2015, section 5).
@@ -49,6 +50,12 @@ class Classification:
     name: ClassVar[str] = 'classification'
     primary: ClassVar[str] = 'accuracy'
     collections: ClassVar[tuple[str, ...]] = ('auxiliary_logits',)
+    fit: ClassVar[str | None] = None
+    head_regime: ClassVar[str] = 'linear'
+    keys: ClassVar[tuple[str, ...]] = (
+        'sampler', 'class_weights', 'label_smoothing', 'dropout', 'mixup', 'cutmix', 'shift', 'crop_scale',
+        'rand_augment_layers', 'rand_augment_magnitude', 'fit',
+    )  # fmt: skip
 
     @classmethod
     def create(
@@ -56,16 +63,10 @@ class Classification:
         config: ml_collections.ConfigDict,
         num_classes: int,
         preprocessing: Preprocessing,
-        training_targets: Int[np.ndarray, ' training'] | None = None,
+        dataset: Dataset | None = None,
+        indices: Int[np.ndarray, ' training'] | None = None,
     ) -> 'Classification':
-        """Create the task from a config.
-
-        Args:
-            config: see ``training.config``.
-            num_classes: number of classes in the data set.
-            preprocessing: the preprocessing of the model's input.
-            training_targets: targets from which class weights are computed; without them all weights are 1, which
-                does not change compilation.
+        """Create the task from a config; class weights are computed from the training examples, and 1 without them.
 
         Raises:
             UserError: there are fewer than two classes, ``class_weights`` is unknown, or a class to be balanced has no
@@ -76,9 +77,8 @@ class Classification:
         weights = ()
         if config.class_weights != 'none':
             counted = np.ones(num_classes)
-            if training_targets is not None:
-                every = np.arange(len(training_targets))
-                counted = sampling.class_weights(config.class_weights, training_targets, every, num_classes)
+            if dataset is not None and indices is not None:
+                counted = sampling.class_weights(config.class_weights, dataset.targets, indices, num_classes)
             weights = tuple(map(float, counted))
         return cls(
             num_classes=num_classes,
@@ -142,10 +142,16 @@ class Classification:
         return {'logits': outputs}
 
     @staticmethod
-    def score(predictions: Mapping[str, np.ndarray], targets: Int[np.ndarray, ' examples']) -> dict[str, float]:
+    def score(
+        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
+    ) -> dict[str, float]:
         """Accuracy: the share of examples whose largest logit is that of their class."""
         correct = int((predictions['logits'].argmax(-1) == targets).sum())
         return {'accuracy': correct / max(len(targets), 1)}
+
+    @staticmethod
+    def resampled(predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int) -> None:
+        """Accuracy is a mean over examples."""
 
 
 def _cross_entropy(logits: Float[Array, 'batch classes'], batch: Batch) -> Float[Array, ' batch']:

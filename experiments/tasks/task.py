@@ -1,17 +1,19 @@
 """The interface of tasks; the step, evaluation, checkpoints and tables use only this, whatever the task."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import jax
+import ml_collections
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
+from experiments.data.dataset import Dataset, Targets
 
-# Arrays whose first axis runs over the examples. As read: 'image', 'target', and 'weight', which is 0 for rows that are
-# not examples. As returned by ``prepare``: 'image' is the model's input, 'valid' is the 'weight' that was read, and
+# Arrays whose first axis runs over the examples. As read: 'image', 'target', what a ``truth`` adds, and 'weight', which
+# is 0 for rows that are not examples. As returned by ``prepare``: 'image' is the model's input, 'valid' is the 'weight' that was read, and
 # 'weight' is the example's weight in the loss.
 Batch = dict[str, Array]
 
@@ -24,16 +26,44 @@ class Task(Protocol):
         primary: the metric used for selection; higher is better.
         preprocessing: the preprocessing of the model's input.
         collections: collections that its models sow in training, for ``loss``.
+        fit: how images are fitted to the input; ``None``: as the config says.
+        head_regime: what the regime is called in which everything but the backbone trains.
+        keys: config keys that it reads, of those that not every task reads.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def primary(self) -> str: ...  # noqa: D102
+    name: ClassVar[str]
+    primary: ClassVar[str]
+    collections: ClassVar[tuple[str, ...]]
+    fit: ClassVar[str | None]
+    head_regime: ClassVar[str]
+    keys: ClassVar[tuple[str, ...]]
+
     @property
     def preprocessing(self) -> Preprocessing: ...  # noqa: D102
-    @property
-    def collections(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @classmethod
+    def create(
+        cls,
+        config: ml_collections.ConfigDict,
+        num_classes: int,
+        preprocessing: Preprocessing,
+        dataset: Dataset | None = None,
+        indices: Int[np.ndarray, ' training'] | None = None,
+    ) -> 'Task':
+        """Create the task from a config.
+
+        Args:
+            config: see ``training.config``.
+            num_classes: number of classes in the data set.
+            preprocessing: the preprocessing of the model's input.
+            dataset: what it is trained on; ``None``: not known yet, which does not change compilation but for the
+                number of objects.
+            indices: its training examples.
+
+        Raises:
+            UserError: values that do not fit each other or the data.
+        """
+        ...
 
     def model(self, backbone: str, options: Mapping[str, Any]) -> Model:
         """Create the model for a backbone.
@@ -63,6 +93,25 @@ class Task(Protocol):
         ...
 
     # The same for all instances of a task, so that it needs no model.
-    def score(self, predictions: Mapping[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
-        """Compute every metric of the task, including ``primary``, on the host."""
+    @staticmethod
+    def score(
+        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
+    ) -> dict[str, float]:
+        """Compute every metric of the task, including ``primary``, on the host.
+
+        Args:
+            predictions: from ``predict``, of some examples.
+            targets: theirs (``Dataset.targets_of``).
+            classes: names of the classes.
+        """
+        ...
+
+    @staticmethod
+    def resampled(
+        predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int
+    ) -> Float[np.ndarray, ' samples'] | None:
+        """``primary`` of that many bootstrap samples of the examples; equal seeds draw the same examples.
+
+        ``None`` for a metric that is a mean over examples, whose interval needs no resampling.
+        """
         ...

@@ -8,6 +8,7 @@ import ml_collections
 
 from backbones.errors import UserError, unknown
 from experiments.data.options import ReadingOptions
+from experiments import tasks
 from experiments.training import regimes
 
 Check = Callable[[str, Any], None]
@@ -39,6 +40,11 @@ def _share(key: str, value: float) -> None:
 def _positive_share(key: str, value: float) -> None:
     if not 0 < value <= 1:
         raise UserError(f'config key {key!r} must lie in (0, 1], not {value}')
+
+
+def _closed_share(key: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise UserError(f'config key {key!r} must lie in [0, 1], not {value}')
 
 
 def _magnitude(key: str, value: float) -> None:
@@ -118,11 +124,12 @@ KEYS: Mapping[str, ConfigKey] = {
     ),
     'dataset': ConfigKey('tfds:cifar10', 'a name as experiments.data.loading takes it'),
     'image_size': ConfigKey(0, "side of the model's input; 0: what the preprocessing says", not_negative),
+    'image_height': ConfigKey(0, 'height of the input where it is not square, image_size its width; 0: square', not_negative),
     **_READING,
     'fraction': ConfigKey(1.0, 'share of the training labels to use', _positive_share),
     # What trains.
     'regime': ConfigKey(
-        'scratch', 'linear, partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch', compiled=True
+        'scratch', 'linear (for dense tasks: frozen), partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch', compiled=True
     ),
     'layer_decay': ConfigKey(
         1.0, 'factor on the learning rate per block away from the head', _positive_share, compiled=True
@@ -132,6 +139,15 @@ KEYS: Mapping[str, ConfigKey] = {
     ),
     'probe_epochs': ConfigKey(5.0, "epochs of lpft's first phase", positive),
     'probe_learning_rate': ConfigKey(3e-3, "learning rate of lpft's first phase", positive),
+    # Neck and head of a dense task.
+    'head': ConfigKey('', "segmentation: 'fcn', 'linear', 'deeplabv3', 'upernet'; detection: 'fcos', 'retinanet'; empty: the first"),
+    'neck': ConfigKey('fpn', "between backbone and head: 'fpn', 'pan', 'simple_pyramid'; or 'none' (segmentation only)"),
+    'strides': ConfigKey((), 'strides in pixels of the levels of the neck, powers of two; empty: (8, 16, 32), and from 4 on for segmentation'),
+    'neck_channels': ConfigKey(0, 'channels of every level of the neck; 0: 256', not_negative),
+    'head_channels': ConfigKey(0, "channels inside the head; 0: as its reference's, or in a detector those of the neck", not_negative),
+    'head_depth': ConfigKey(0, 'convolutions in each tower of a detector; 0: 4', not_negative),
+    'output_stride': ConfigKey(0, 'stride of the last map of a backbone that can be dilated: 8, 16, 32; 0: as the head expects', not_negative),
+    'auxiliary_head': ConfigKey(False, 'segmentation: whether a second head on an earlier map adds to the loss'),
     # The batch and the loss.
     'epochs': ConfigKey(10.0, 'epochs of the last phase', positive),
     'batch_size': ConfigKey(128, 'batch size of all devices and processes together', positive),
@@ -141,6 +157,7 @@ KEYS: Mapping[str, ConfigKey] = {
     ),
     'sampler': ConfigKey('shuffle', "or 'balanced': every class equally often"),
     'class_weights': ConfigKey('none', "or 'balanced': rare classes count more in the loss"),
+    'dice': ConfigKey(0.0, 'segmentation: weight of the Dice loss, added to the cross-entropy', not_negative),
     # The optimizer.
     'optimizer': ConfigKey('adamw', "or 'sgd', 'lamb'", compiled=True),
     'learning_rate': ConfigKey(1e-3, 'learning rate of the last phase, after the warm-up', positive),
@@ -163,6 +180,13 @@ KEYS: Mapping[str, ConfigKey] = {
     'crop_scale': ConfigKey(0.0, 'random resized crops of at least this share of the area; 0: none', _share),
     'rand_augment_layers': ConfigKey(0, 'random operations per image; 0: none', not_negative),
     'rand_augment_magnitude': ConfigKey(9.0, 'strength of these operations, from 0 to 30', _magnitude),
+    'smallest_scale': ConfigKey(1.0, 'dense tasks: images are scaled by a random factor of at least this', positive),
+    'largest_scale': ConfigKey(1.0, 'dense tasks: and of at most this; what no longer fits is cut off', positive),
+    'mosaic': ConfigKey(0.0, 'dense tasks: share of the training images that are put together from four', _closed_share),
+    'colour_jitter': ConfigKey(0.0, 'dense tasks: random change of brightness, contrast and saturation, as a share', _share),
+    # Evaluation of a detector.
+    'score_threshold': ConfigKey(0.05, 'detections below this score are left out', _share),
+    'max_detections': ConfigKey(100, 'largest number of detections in an image', positive),
     # Devices and memory.
     'dtype': ConfigKey(
         'float32', "type of the computation; or 'bfloat16'; parameters are always float32",
@@ -230,7 +254,17 @@ def check(config: ml_collections.ConfigDict) -> None:
     for key, row in KEYS.items():
         row.check(key, _value(config, key))
     ReadingOptions.of(config)
+    if config.image_height and not config.image_size:
+        raise UserError(f'config key image_height is {config.image_height}, but image_size, the width, is 0; set both')
+    task = tasks.find(config.task)
+    _check_keys_of_task(config, task)
     regime, weights = regimes.parse(config.regime), config.weights
+    other = {tasks.find(name).head_regime for name in tasks.TABLE} - {task.head_regime}
+    if regime.name in other:
+        raise UserError(
+            f'the regime {config.regime!r} is not for {task.name}; what trains everything but the backbone is '
+            f'{task.head_regime!r} there'
+        )
     if regime.pretrained and not weights:
         raise UserError(
             f'the regime {config.regime!r} starts from pretrained weights, but config key weights is empty; '
@@ -241,6 +275,19 @@ def check(config: ml_collections.ConfigDict) -> None:
             f'the regime {config.regime!r} starts from random weights, but config key weights is {weights!r}; '
             f"leave it empty, or use the regime 'finetune'"
         )
+
+
+def _check_keys_of_task(config: ml_collections.ConfigDict, task: type[tasks.Task]) -> None:
+    """Refuse values that the task does not read: who sets them counts on them."""
+    owned = {key for each in tasks.TABLE.values() for key in each.keys}
+    for key in KEYS:
+        value = _value(config, key)
+        if key in owned and key not in task.keys and value != KEYS[key].default:
+            readers = ' and '.join(name for name, each in tasks.TABLE.items() if key in each.keys)
+            raise UserError(
+                f'config key {key!r} is {value!r}, but it is only for {readers}, and the task is {task.name}; leave it '
+                f'at {KEYS[key].default!r}'
+            )
 
 
 def _value(config: ml_collections.ConfigDict, key: str) -> Any:

@@ -109,5 +109,5 @@ def evaluate(
     read = np.concatenate(seen)
     kept = jax.tree.map(lambda *parts: np.concatenate(parts), *predictions)
     task = programs.task
-    metrics = {'loss': loss / max(count, 1), **task.score(kept, dataset.targets[read])}
+    metrics = {'loss': loss / max(count, 1), **task.score(kept, dataset.targets_of(read), dataset.classes)}
     return Evaluation(read, kept, metrics, task.primary, tuple(bad))

@@ -1,7 +1,8 @@
 """Which parameters train: freezing rules from a regime's name, and learning-rate factors from depth.
 
 ====================  ==============================================================================================
-``linear``            the head only
+``linear``            the head only (classification)
+``frozen``            neck and head (dense tasks)
 ``partial:K``         the last K stages, everything after them, and the head
 ``partial:Kblocks``   the last K blocks, everything after them, and the head
 ``lpft``              ``linear``, then ``finetune`` (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features")
@@ -11,7 +12,7 @@
 ``scratch``           everything, from random weights
 ====================  ==============================================================================================
 
-The head always trains, and so do the auxiliary heads of a backbone that has any.
+The neck and the head always train, and so do the auxiliary heads of a backbone that has any.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from backbones import freezing, lora
 from backbones.depth import Kind, Order, units
 from backbones.errors import UserError, unknown
 
-NAMES = ('linear', 'partial', 'lpft', 'finetune', 'bitfit', 'lora', 'scratch')
+NAMES = ('linear', 'frozen', 'partial', 'lpft', 'finetune', 'bitfit', 'lora', 'scratch')
 DEFAULT_RANK = 8
 
 
@@ -46,7 +47,7 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Regime:
-    """How a classifier is trained.
+    """How a model is trained.
 
     Attributes:
         name: its name, with the default filled in.

@@ -15,7 +15,6 @@ from experiments import tasks
 from experiments.cli import display
 from experiments.data import loading, pipeline, sampling
 from experiments.data.dataset import Dataset
-from experiments.data.model_input import input_preprocessing
 from experiments.data.random_augment import random_augment
 from experiments.planning import memory as memories
 from experiments.planning import step_memory
@@ -39,7 +38,7 @@ def check_without_data(config: ml_collections.ConfigDict, devices: Sequence[jax.
             parameters for the regime or takes no input of this size.
     """
     configuration.check(config)
-    loading.check_name(config.dataset)
+    loading.check_name(config.dataset, config.task)
     for kind, name, known in (
         ('sampler', config.sampler, sampling.SAMPLERS),
         ('kind of class weights', config.class_weights, sampling.CLASS_WEIGHTS),
@@ -49,7 +48,7 @@ def check_without_data(config: ml_collections.ConfigDict, devices: Sequence[jax.
     monitor.check_packages(config)
     device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
     mesh.check_batch(config.batch_size, device_mesh.devices, config.accumulation)
-    preprocessing = input_preprocessing(config.backbone, config.weights, config.image_size, config.fit)
+    preprocessing = tasks.input_preprocessing(config.task, config.backbone, config.weights, config)
     # The number of classes and the stored size only matter where the head and the pixels are.
     task = tasks.find(config.task).create(config, 2, preprocessing)
     Programs(task, configuration.compiled_values(config), (1, 1, 3), config.batch_size, device_mesh)
@@ -63,7 +62,7 @@ def load_pretrained(config: ml_collections.ConfigDict) -> dict | None:
     """
     if not config.weights:
         return None
-    size = input_preprocessing(config.backbone, config.weights, config.image_size, config.fit).size
+    size = tasks.input_preprocessing(config.task, config.backbone, config.weights, config).size
     return starting_weights.load(config.backbone, config.weights, size, config.image_size > 0, config.strict_weights)
 
 
@@ -104,9 +103,9 @@ class Session:
         self.batch_size = self._batch_size(device_mesh.devices)
         self.sampler = sampling.Sampler(config.sampler, config.seed, self.indices, dataset.targets, self.batch_size)
         self.steps_per_epoch = self.sampler.steps_per_epoch
-        preprocessing = input_preprocessing(config.backbone, config.weights, config.image_size, config.fit)
+        preprocessing = tasks.input_preprocessing(config.task, config.backbone, config.weights, config)
         task = tasks.find(config.task).create(
-            config, len(dataset.classes), preprocessing, dataset.targets[self.indices]
+            config, len(dataset.classes), preprocessing, dataset, self.indices
         )
         height, width, channels = dataset.images.shape[1:]
         compiled = configuration.compiled_values(config)
