@@ -12,13 +12,12 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from experiments import report
+from experiments import report, tasks
 from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files, command_line, display, work_directories
 from experiments.data import account, loading, model_input, record
 from experiments.data.dataset import Dataset
-from experiments.data.model_input import input_preprocessing
 from experiments.data.options import ReadingOptions
 from experiments.features.store import CACHE_VARIABLE, DEFAULT_LIMIT, Store, default_directory, parse_size
 from experiments.results.axes import PIXELS, Cell
@@ -56,7 +55,7 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
 
     def load(name: str) -> loading.Dataset:
         if name not in datasets:
-            datasets[name] = loading.load(name, options.data_dir, reading)
+            datasets[name] = loading.load(name, options.data_dir, reading, config.training.task)
             account.show(datasets[name], _inputs(config, planned, datasets[name]))
         return datasets[name]
 
@@ -102,7 +101,7 @@ def _inputs(config: ml_collections.ConfigDict, planned: Sequence[Cell], dataset:
     found = []
     for variant in dict.fromkeys(cell.variant for cell in planned):
         if variant.backbone != PIXELS:
-            each = input_preprocessing(variant.backbone, variant.weights, config.image_size, config.fit)
+            each = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, config)
             found.append(f'{variant.label}: {model_input.in_words(each, dataset)}')
     return found
 

@@ -14,6 +14,7 @@ import ml_collections
 import backbones
 from backbones import cost
 from backbones.errors import UserError
+from experiments import tasks
 from experiments.cli import atomic_files, command_line, display, work_directories
 from experiments.cli.versions import versions
 from experiments.data import account, loading, model_input, record
@@ -47,7 +48,7 @@ def main(argv: list[str] | None) -> None:
     distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
         check_without_data(config)
-        dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
+        dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config), config.task)
         session = Session(config, dataset, options.workdir)
         account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
         metrics = dry_run(session)
@@ -81,7 +82,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     work_directories.check(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
     begins = not loop.has_begun(workdir)
     pretrained = _check_without_data(config, workdir) if begins else None
-    dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
+    dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config), config.task)
     changes = [] if work_directories.is_unused(workdir) else _check_data(workdir, dataset, options.accept_changed_data)
     session = Session(config, dataset, workdir, pretrained=pretrained)
     del pretrained  # the session lets go of them once they are on the devices
@@ -147,7 +148,8 @@ def _write(
         raise UserError(f'{error}; {_FINISHED}') from error
     predictions = Path('predictions') / 'test.npz'
     ids = [dataset.ids[index] for index in test.indices]
-    scores.write(workdir / predictions, ids, dataset.targets[test.indices], test.predictions)
+    resampled = scores.resampled(tasks.find(config.task), test.predictions, dataset.targets_of(test.indices))
+    scores.write(workdir / predictions, ids, dataset.targets_of(test.indices), test.predictions, resampled)
     parameters = run.variables['params']
     row = Row(
         cell=Cell(

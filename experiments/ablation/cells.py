@@ -9,7 +9,7 @@ import ml_collections
 
 import backbones
 from backbones.errors import UserError, unknown
-from experiments import probes
+from experiments import probes, tasks
 from experiments.data import loading, options
 from experiments.data.options import ReadingOptions
 from experiments.features import taps
@@ -29,13 +29,14 @@ FROZEN_REGIMES = tuple(probes.TABLE)
 _OF_CELL: Mapping[str, Callable[[Cell], Any]] = {
     'dataset': lambda cell: cell.dataset,
     'backbone': lambda cell: cell.variant.backbone,
-    'weights': lambda cell: '' if cell.variant.weights == RANDOM else cell.variant.weights,
+    'weights': lambda cell: '' if not regimes.parse(cell.regime).pretrained else cell.variant.weights,
     'regime': lambda cell: cell.regime,
     'fraction': lambda cell: cell.fraction,
     'seed': lambda cell: cell.seed,
+    'head': lambda cell: cell.head,
 }
 # Keys of a training that have the value of the ablation's own key, because all cells share it.
-_SHARED = ('image_size', 'strict_weights', *options.KEYS)
+_SHARED = ('image_size', 'image_height', 'strict_weights', *options.KEYS)
 # Keys of ``config.training`` that mean nothing, since ``training_values`` sets them.
 NOT_OF_TRAINING = (*_OF_CELL, 'learning_rate', *_SHARED)
 
@@ -69,12 +70,14 @@ KEYS: Mapping[str, ConfigKey] = {
         ('linear', 'knn'),
         'heads on stored features (linear, ridge, knn), or regimes that train the backbone, as for training.regime',
     ),
+    'heads': ConfigKey(('',), "heads of a dense task, as for training.head; '': the task's first"),
     'fractions': ConfigKey((1.0,), 'shares of the training labels; those of one seed are nested'),
     'seeds': ConfigKey((0, 1, 2), 'each draws labels, the order of batches, and random weights'),
     # What all cells share.
     'image_size': ConfigKey(
         0, "side of every model's input in pixels; 0: as the weights' preprocessing says", not_negative
     ),
+    'image_height': TRAINING_KEYS['image_height'],
     'strict_weights': ConfigKey(True, 'weights must fit; False: what does not is printed and stays random'),
     'batch_size': ConfigKey(32, 'images per step of the frozen passes', positive),
     'calibration_images': ConfigKey(512, 'training images for the BatchNorm statistics of random weights', positive),
@@ -166,6 +169,8 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
         positive('knn.neighbours', count)
     for value in _axis(config, 'seeds'):
         seed('seeds', value)
+    task = tasks.find(config.training.task)
+    heads = [_head(task, name) for name in _axis(config, 'heads')]
     variants = [parse_variant(text) for text in _axis(config, 'backbones')]
     for name in dict.fromkeys(variant.backbone for variant in variants if variant.backbone != PIXELS):
         taps.check(name, backbones.create(name), config.tap, vectors=True)
@@ -174,28 +179,42 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
             raise unknown('regime', regime, {*FROZEN_REGIMES, *regimes.NAMES})
         if regime not in FROZEN_REGIMES:
             regimes.parse(regime)
+        elif task.heads:
+            raise UserError(
+                f'the regime {regime!r} fits a classifier on stored features, and the task is {task.name}; use '
+                f'{task.head_regime!r}, which trains neck and head'
+            )
     for fraction in _axis(config, 'fractions'):
         if not 0 < fraction <= 1:
             raise UserError(f'label fractions lie in (0, 1], not {fraction}')
     for rate in _axis(config, 'training_learning_rates'):
         positive('training_learning_rates', rate)
     for name in _axis(config, 'datasets'):
-        loading.check_name(name)
+        loading.check_name(name, task.name)
     cells = []
-    axes = (config.datasets, variants, config.regimes, config.fractions, config.seeds)
-    for dataset, variant, regime, fraction, drawn in itertools.product(*axes):
+    axes = (config.datasets, variants, heads, config.regimes, config.fractions, config.seeds)
+    for dataset, variant, head, regime, fraction, drawn in itertools.product(*axes):
         if regime not in FROZEN_REGIMES:
             if variant.backbone == PIXELS:
                 continue
             if not regimes.parse(regime).pretrained:
                 variant = Variant(variant.backbone, RANDOM)
-            elif variant.weights == RANDOM:
+            elif variant.weights == RANDOM and regime != task.head_regime:
                 continue
-        cells.append(Cell(dataset, variant, regime, float(fraction), int(drawn)))
+        cells.append(Cell(dataset, variant, regime, float(fraction), int(drawn), head))
     cells = list(dict.fromkeys(cells))
     if not cells:
         raise UserError(f'the axes span no cell: regimes {config.regimes} do not apply to {config.backbones}')
     return cells
+
+
+def _head(task: type[tasks.Task], name: str) -> str:
+    """The name of a head, that of the task's first one for ``''``; a task without a choice has none."""
+    if name and name not in task.heads:
+        if not task.heads:
+            raise UserError(f"config key 'heads' names {name!r}, but there is no choice of heads for {task.name}")
+        raise unknown(f'{task.name} head', name, task.heads)
+    return name or next(iter(task.heads), '')
 
 
 def _axis(config: ml_collections.ConfigDict, name: str) -> tuple:

@@ -19,7 +19,6 @@ from experiments.ablation.sweep import sweep
 from experiments.cli import display, work_directories
 from experiments.cli.versions import versions
 from experiments.data.dataset import Dataset
-from experiments.data.model_input import input_preprocessing
 from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import FrozenBackbone, frozen_backbone
 from experiments.features.store import Store
@@ -250,7 +249,7 @@ class Engine:
         outcome = Outcome(
             selected={'learning_rate': rate},
             validation_score=trained.validation_score,
-            test_scores=test.predictions['logits'],
+            predictions=test.predictions,
             trainable_parameters=trained.trainable,
             at_edge=at_edge({'learning_rate': rate}, {'learning_rate': rates}),
             choices=len(rates),
@@ -279,8 +278,8 @@ class Engine:
         test, task = seen.splits['test'], self._task
         file = Path('predictions') / f'{cell.key()}.npz'
         ids = [dataset.ids[index] for index in test]
-        predictions = {'logits': outcome.test_scores}
-        scores.write(self._workdir / file, ids, dataset.targets[test], predictions)
+        predictions, targets = outcome.predictions, dataset.targets_of(test)
+        scores.write(self._workdir / file, ids, targets, predictions, scores.resampled(task, predictions, targets))
         config = self._config_of(cell, outcome)
         return Row(
             cell=cell,
@@ -288,7 +287,7 @@ class Engine:
             primary=task.primary,
             config=config,
             validation={task.primary: outcome.validation_score},
-            test=task.score(predictions, dataset.targets[test]),
+            test=task.score(predictions, targets, dataset.classes),
             selected=outcome.selected,
             at_edge=outcome.at_edge,
             choices=outcome.choices,
@@ -333,7 +332,7 @@ class Engine:
         if variant.backbone == PIXELS:
             return 0
         config = self._config
-        size = input_preprocessing(variant.backbone, variant.weights, config.image_size, config.fit).size
+        size = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, config).size
         return cost.count_flops(backbones.create(variant.backbone), size)
 
     @functools.cache  # noqa: B019

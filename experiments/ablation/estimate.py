@@ -12,9 +12,9 @@ from rich.table import Table
 
 import backbones
 from backbones.cost import count_flops
+from experiments import tasks
 from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
 from experiments.data.dataset import Dataset
-from experiments.data.model_input import input_preprocessing
 from experiments.features import taps, throughput
 from experiments.features.frozen_backbone import FrozenBackbone, frozen_backbone
 from experiments.features.pixels import pixels_pass
@@ -49,7 +49,7 @@ def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDi
         *_, shape = pixels_pass(tuple(dataset.images.shape[1:]), config.batch_size, mesh.make())
         return _Network(0.0, int(np.prod(shape)))
     model = backbones.create(variant.backbone)
-    size = input_preprocessing(variant.backbone, variant.weights, config.image_size, config.fit).size
+    size = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, config).size
     return _Network(float(count_flops(model, size)), taps.channels(model, config.tap, size))
 
 

@@ -11,12 +11,9 @@ from experiments.data.splits import smallest_fraction
 def too_small(dataset: Dataset, fractions: Iterable[float]) -> Mapping[float, str]:
     """The fractions that leave a class without a training image; each with a sentence that says what would do."""
     train = dataset.splits['train']
-    if dataset.groups is None:
-        kind, labels, names = 'class', dataset.targets[train], dataset.classes
-    else:
-        names = tuple(map(str, range(int(dataset.groups.max()) + 1)))
-        kind, labels = 'group', dataset.groups[train]
-    counts = np.bincount(labels, minlength=len(names))
+    labels, names = dataset.strata()
+    kind = 'class' if names is dataset.classes else 'group'
+    counts = np.bincount(labels[train], minlength=len(names))
     fewest = int(counts.argmin())
     least = int(counts[fewest])
     remedy = 'no fraction works'

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -89,9 +89,15 @@ class Dataset:
         Raises:
             UserError: see ``stratified_fraction``.
         """
-        if self.groups is None:
-            return stratified_fraction(self.targets, self.splits['train'], fraction, seed, len(self.classes))
-        return stratified_fraction(self.groups, self.splits['train'], fraction, seed, int(self.groups.max()) + 1)
+        labels, names = self.strata()
+        return stratified_fraction(labels, self.splits['train'], fraction, seed, len(names))
+
+    def strata(self) -> tuple[Int[np.ndarray, ' examples'], Sequence[str]]:
+        """The number of each example, from 0, by which label fractions are stratified, and a name for each number."""
+        labels = self.targets if self.groups is None else self.groups
+        if self.groups is None and self.truth is None:
+            return labels, self.classes
+        return labels, tuple(map(str, range(int(labels.max()) + 1)))
 
     def targets_of(self, indices: Int[np.ndarray, ' subset']) -> 'Targets':
         """What metrics compare the predictions for some examples with: their classes, or their boxes."""

@@ -14,9 +14,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import backbones
 from backbones.cost import count_flops
 from backbones.preprocessing import Preprocessing
-from experiments.data import pipeline
+from experiments.data import calibration
 from experiments.data.dataset import Dataset
-from experiments.data.splits import hash_order
 from experiments.features import identity, taps
 from experiments.features.calibration import calibrate_statistics
 from experiments.features.frozen_backbone import FrozenBackbone
@@ -90,15 +89,15 @@ class Network:
         variables = self._init(jax.random.key(seed))
         if 'batch_stats' not in variables:
             return variables
-        chosen = calibration_examples(dataset, seed, calibration_images)
-        return self._calibrate(variables, _readable_images(dataset, chosen, bad_files_limit))
+        chosen = calibration.examples(dataset, seed, calibration_images)
+        return self._calibrate(variables, calibration.images(dataset, chosen, bad_files_limit))
 
     def random_recipe(self, backbone: FrozenBackbone, dataset: Dataset, calibration_images: int) -> dict[str, Any]:
         """Everything that random variables depend on: equal recipes give equal variables."""
         code = identity.source_version(calibrate_statistics.__module__)
         recipe = {'init_seed': backbone.init_seed, **self.document, 'calibration': None, 'calibration_code': code}
         if 'batch_stats' in self.shapes:
-            chosen = calibration_examples(dataset, backbone.init_seed, calibration_images)
+            chosen = calibration.examples(dataset, backbone.init_seed, calibration_images)
             recipe['calibration'] = {'data': data_document(dataset), 'examples': chosen.tolist()}
         return recipe
 
@@ -140,13 +139,3 @@ def data_document(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def calibration_examples(dataset: Dataset, seed: int, count: int) -> np.ndarray:
-    """The training examples on which the statistics of random weights are calibrated."""
-    train = dataset.splits['train']
-    order = hash_order(tuple(dataset.ids[index] for index in train), seed)
-    return train[order[:count]]
-
-
-def _readable_images(dataset: Dataset, indices: np.ndarray, bad_files_limit: int) -> np.ndarray:
-    (batch,) = pipeline.evaluation_batches(dataset, indices, len(indices), bad_files_limit=bad_files_limit)
-    return batch.arrays['image'][batch.arrays['weight'] > 0]

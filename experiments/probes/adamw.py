@@ -118,7 +118,7 @@ def run(
                 Outcome(
                     selected=selected,
                     validation_score=validated[best],
-                    test_scores=np.asarray(scores),
+                    predictions={'logits': np.asarray(scores)},
                     trainable_parameters=(channels + 1) * data.num_classes,
                     at_edge=at_edge(selected, grids),
                     choices=len(choices),

@@ -49,7 +49,8 @@ class Outcome:
     Attributes:
         selected: its hyper-parameters.
         validation_score: the task's primary metric on validation, by which it was selected.
-        test_scores: one score per test example and class; the largest is the prediction.
+        predictions: of the test examples, as ``Task.predict`` names them; heads on stored features have ``'logits'``, a
+            score per class.
         trainable_parameters: number of learned values.
         at_edge: hyper-parameters in ``selected`` whose value lies at an end of its grid (``at_edge``): a wider grid
             might have selected another.
@@ -61,12 +62,17 @@ class Outcome:
 
     selected: dict[str, float]
     validation_score: float
-    test_scores: Float[np.ndarray, 'test classes']
+    predictions: Mapping[str, np.ndarray]
     trainable_parameters: int
     at_edge: tuple[str, ...] = ()
     depends_on_seed: bool = True
     choices: int = 1
     diagnostics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def test_scores(self) -> Float[np.ndarray, 'test classes']:
+        """A classifier's score per test example and class; the largest is the prediction."""
+        return self.predictions['logits']
 
 
 def standardisation(

@@ -94,7 +94,7 @@ def run(
         return Outcome(
             selected=selected,
             validation_score=validated[best],
-            test_scores=_all_votes(features[data.test], *arguments)[best],
+            predictions={'logits': _all_votes(features[data.test], *arguments)[best]},
             trainable_parameters=0,
             # There cannot be fewer than one neighbour or more than all examples.
             at_edge=at_edge(selected, {'neighbours': neighbours}, {'neighbours': (1, len(subset.rows))}),

@@ -121,7 +121,7 @@ def _selected(
     return Outcome(
         selected=selected,
         validation_score=best.score,
-        test_scores=frame.apply(data.features[data.test]) @ best.weights,
+        predictions={'logits': frame.apply(data.features[data.test]) @ best.weights},
         trainable_parameters=(data.features.shape[1] + 1) * data.num_classes,
         at_edge=at_edge(selected, {'C': grid}),
         choices=len(path),

@@ -66,7 +66,7 @@ def run(
         return Outcome(
             selected=selected,
             validation_score=validated[best],
-            test_scores=scores,
+            predictions={'logits': scores},
             trainable_parameters=(features.shape[1] + 1) * data.num_classes,
             at_edge=at_edge(selected, {'penalty': grid.tolist()}),
             choices=len(grid),

@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from backbones.errors import UserError
 from experiments.results import rows as result_rows
 from experiments.results import scores as kept_scores
 from experiments.results.axes import Variant
-from experiments.results.intervals import apart, mean_interval, paired_difference_is_significant
+from experiments.results.intervals import (
+    apart,
+    mean_interval,
+    paired_difference_is_significant,
+    percentile_interval,
+)
 from experiments.results.rows import Row
 
 AT_EDGE = '†'
@@ -25,12 +30,16 @@ class Aggregate:
 
     Attributes:
         variant: backbone and weights.
+        head: that of a dense task.
         regime: how it was trained, followed by its work directory's name if several differ in their configs.
         dataset: its name, followed by the start of its fingerprint if data of the same name differ.
         fraction: share of the training labels.
         metric: the primary metric of the task.
         scores: this metric on the test split, per seed.
-        correct: whether the prediction is right, per seed and test example.
+        metrics: every other metric on the test split, averaged over the seeds.
+        correct: whether the prediction is right, per seed and test example; ``None`` where the metric is no mean over
+            examples.
+        resampled: where it is none, the metric of bootstrap samples of the test examples, per seed.
         examples: names of the test examples.
         costs: the costs in the rows; images/s is the median.
         data: the data in the rows.
@@ -46,7 +55,7 @@ class Aggregate:
     fraction: float
     metric: str
     scores: tuple[float, ...]
-    correct: Bool[np.ndarray, 'seeds test']
+    correct: Bool[np.ndarray, 'seeds test'] | None
     examples: np.ndarray
     costs: Mapping
     data: Mapping
@@ -54,6 +63,9 @@ class Aggregate:
     choices: frozenset[int] = frozenset()
     depends_on_seed: bool = True
     best: bool = False
+    head: str = ''
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    resampled: Float[np.ndarray, 'seeds samples'] | None = None
 
     @property
     def interval(self) -> tuple[float, float | None]:
@@ -61,6 +73,11 @@ class Aggregate:
         if not self.depends_on_seed:
             return self.scores[0], None
         return mean_interval(self.scores)
+
+    @property
+    def interval_over_images(self) -> tuple[float, float] | None:
+        """95 % interval over test images of the mean over seeds, where the metric was resampled."""
+        return None if self.resampled is None else percentile_interval(self.resampled.mean(0))
 
     def text(self) -> str:
         """Score in per cent."""
@@ -89,11 +106,11 @@ def load(*workdirs: Path) -> list[Aggregate]:
         found += [(workdir, row) for row in rows]
     labels = _dataset_labels([row for _, row in found])
     # Line of the table → its experiments. An experiment has all fractions of one config, so a directory has one line.
-    lines: dict[tuple[str, Variant, str], list[_Experiment]] = {}
+    lines: dict[tuple[str, Variant, str, str], list[_Experiment]] = {}
     repetitions: dict[tuple, dict[int, tuple[Path, Row]]] = {}
     for workdir, row in found:
         cell = row.cell
-        line = (labels[_data_identity(row)], cell.variant, cell.regime)
+        line = (labels[_data_identity(row)], cell.variant, cell.head, cell.regime)
         experiments = lines.setdefault(line, [])
         experiment = next((each for each in experiments if each.takes(workdir, row)), None)
         if experiment is None:
@@ -103,9 +120,10 @@ def load(*workdirs: Path) -> list[Aggregate]:
         seeds.setdefault(cell.seed, (workdir, row))
     aggregates = []
     for (line, fraction, number), seeds in repetitions.items():
-        dataset, variant, regime = line
+        dataset, variant, head, regime = line
         name = f'{regime} ({lines[line][number].workdir.name})' if len(lines[line]) > 1 else regime
-        aggregates.append(_aggregate(list(seeds.values()), variant, name, dataset, fraction))
+        found_here = _aggregate(list(seeds.values()), variant, name, dataset, fraction)
+        aggregates.append(dataclasses.replace(found_here, head=head))
     return [dataclasses.replace(aggregate, best=_is_best(aggregate, aggregates)) for aggregate in aggregates]
 
 
@@ -173,7 +191,9 @@ def _aggregate(
     for other in kept[1:]:
         if not np.array_equal(other.ids, examples):
             examples = np.intersect1d(examples, other.ids)
-    correct = np.stack([_of_examples(each.correct, each.ids, examples) for each in kept])
+    correct = [each.correct for each in kept]
+    resampled = [each.resampled for each in kept]
+    same = len(examples) == len(kept[0].ids)
     speeds = [row.costs['images_per_second'] for row in rows if row.costs['images_per_second']]
     return Aggregate(
         variant=variant,
@@ -182,7 +202,9 @@ def _aggregate(
         fraction=fraction,
         metric=rows[0].primary,
         scores=tuple(row.score for row in rows),
-        correct=correct,
+        metrics=_means([row.test for row in rows]),
+        correct=_stacked([None if each is None else _of_examples(each, scores.ids, examples) for each, scores in zip(correct, kept, strict=True)]),
+        resampled=_stacked(resampled) if same else None,
         examples=examples,
         # An older version counted FLOPs differently, so the newest row is used.
         costs={**rows[-1].costs, 'images_per_second': float(np.median(speeds)) if speeds else None},
@@ -191,6 +213,17 @@ def _aggregate(
         choices=frozenset(row.choices for row in rows if row.choices),
         depends_on_seed=any(row.depends_on_seed for row in rows),
     )
+
+
+def _stacked(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    present = [array for array in arrays if array is not None]
+    return np.stack(present) if len(present) == len(arrays) else None
+
+
+def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric that all rows have."""
+    shared = [name for name in metrics[0] if all(name in each for each in metrics)]
+    return {name: float(np.mean([each[name] for each in metrics])) for name in shared}
 
 
 def _of_examples(values: np.ndarray, ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -210,9 +243,19 @@ def _is_best(aggregate: Aggregate, aggregates: Sequence[Aggregate]) -> bool:
     return bool(rivals) and all(
         aggregate.interval[0] > other.interval[0]
         and apart(_known(aggregate), _known(other))
-        and paired_difference_is_significant(*_paired(aggregate, other))
+        and _differ_on_images(aggregate, other)
         for other in rivals
     )
+
+
+def _differ_on_images(one: Aggregate, other: Aggregate) -> bool:
+    """Whether two aggregates differ by more than a paired interval over test images."""
+    if one.correct is not None and other.correct is not None:
+        return paired_difference_is_significant(*_paired(one, other))
+    if one.resampled is None or other.resampled is None or not np.array_equal(one.examples, other.examples):
+        return False
+    low, high = percentile_interval(one.resampled.mean(0) - other.resampled.mean(0))
+    return low > 0 or high < 0
 
 
 def _known(aggregate: Aggregate) -> tuple[float, float | None]:
@@ -223,6 +266,7 @@ def _known(aggregate: Aggregate) -> tuple[float, float | None]:
 
 def _paired(one: Aggregate, other: Aggregate) -> tuple[np.ndarray, np.ndarray]:
     """Whether each is right, on the examples that both have."""
+    assert one.correct is not None and other.correct is not None
     if np.array_equal(one.examples, other.examples):
         return one.correct, other.correct
     shared = np.intersect1d(one.examples, other.examples)

@@ -25,17 +25,23 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Cell:
-    """One number of a table: one head or one training run, selected on validation and tested once."""
+    """One number of a table: one head or one training run, selected on validation and tested once.
+
+    ``head`` is that of a dense task; a classifier has only one kind.
+    """
 
     dataset: str
     variant: Variant
     regime: str
     fraction: float
     seed: int
+    head: str = ''
 
     def as_json(self) -> dict[str, object]:
         """The cell as a row of the results contains it."""
+        # Without a head, cells keep the names of their files.
         return {
+            **({'head': self.head} if self.head else {}),
             'backbone': self.variant.backbone,
             'weights': self.variant.weights,
             'dataset': self.dataset,
@@ -48,7 +54,7 @@ class Cell:
     def from_json(cell: Mapping[str, Any]) -> 'Cell':
         """The inverse of ``as_json``."""
         variant = Variant(cell['backbone'], cell['weights'])
-        return Cell(cell['dataset'], variant, cell['regime'], cell['fraction'], cell['seed'])
+        return Cell(cell['dataset'], variant, cell['regime'], cell['fraction'], cell['seed'], cell.get('head', ''))
 
     def key(self) -> str:
         """A short name for files; equal cells have equal keys."""
@@ -57,4 +63,8 @@ class Cell:
     @property
     def label(self) -> str:
         """Short text for messages."""
-        return f'{self.dataset} · {self.variant.label} · {self.regime} · fraction {self.fraction:g} · seed {self.seed}'
+        head = f'{self.head} · ' if self.head else ''
+        return (
+            f'{self.dataset} · {self.variant.label} · {head}{self.regime} · fraction {self.fraction:g} · '
+            f'seed {self.seed}'
+        )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy import stats
 
 CONFIDENCE = 0.95
@@ -17,6 +17,12 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
         return mean, None
     factor = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
     return mean, float(factor * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def percentile_interval(values: Float[np.ndarray, ' samples']) -> tuple[float, float]:
+    """The 95 % interval between percentiles of bootstrap samples."""
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def apart(a: tuple[float, float | None], b: tuple[float, float | None]) -> bool:

@@ -5,17 +5,21 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Int
 
 from backbones.errors import UserError
 from experiments.cli import atomic_files
+from experiments.data.truth import Boxes
 
 # With more classes than this, only the ``KEPT`` largest scores are kept.
 MANY_CLASSES = 100
 KEPT = 20
+# Bootstrap samples of the test examples.
+SAMPLES = 1000
+Targets = Int[np.ndarray, ' examples'] | Boxes
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -31,34 +35,65 @@ class Scores:
             older versions. They are logits for linear heads and training runs, predicted targets for ``ridge``, and
             vote shares for ``knn``.
         classes: the class of each of the ``logits``; ``None`` if the logits of all classes are kept, in class order.
+        resampled: see ``resampled``; ``None`` where the metric is a mean over examples. Then there are ``targets`` and
+            ``predictions``, which other metrics keep in arrays of their own.
     """
 
     ids: np.ndarray
-    targets: Int[np.ndarray, ' examples']
-    predictions: Int[np.ndarray, ' examples']
+    targets: Int[np.ndarray, ' examples'] | None
+    predictions: Int[np.ndarray, ' examples'] | None
     logits: Float16[np.ndarray, 'examples kept'] | None = None
     classes: Int[np.ndarray, 'examples kept'] | None = None
+    resampled: Float[np.ndarray, ' samples'] | None = None
 
     @property
-    def correct(self) -> Bool[np.ndarray, ' examples']:
-        """Whether the prediction is the target."""
-        return self.predictions == self.targets
+    def correct(self) -> Bool[np.ndarray, ' examples'] | None:
+        """Whether the prediction is the target; ``None`` where an example is not simply right or wrong."""
+        return None if self.predictions is None else self.predictions == self.targets
 
 
-def write(file: Path, ids: Sequence[str], targets: np.ndarray, predictions: Mapping[str, np.ndarray]) -> None:
+class Resampling(Protocol):
+    """A task, as far as its metric is computed again from samples of the test examples."""
+
+    def resampled(
+        self, predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int
+    ) -> Float[np.ndarray, ' samples'] | None: ...  # noqa: D102
+
+
+def resampled(
+    task: Resampling, predictions: Mapping[str, np.ndarray], targets: Targets
+) -> Float[np.ndarray, ' samples'] | None:
+    """The primary metric of bootstrap samples of the test examples, the same for all cells of as many examples."""
+    return task.resampled(predictions, targets, SAMPLES, seed=0)
+
+
+def write(
+    file: Path,
+    ids: Sequence[str],
+    targets: Targets,
+    predictions: Mapping[str, np.ndarray],
+    samples: Float[np.ndarray, ' samples'] | None = None,
+) -> None:
     """Write the task's predictions for a split to a compressed file.
 
     Args:
         file: ``.npz``.
         ids: name of each example.
-        targets: target of each example.
+        targets: target of each example; the arrays of boxes are named ``'truth_boxes'`` and so on.
         predictions: named as by ``Task.predict``, one row per example. ``'logits'`` are reduced as described in
             ``Scores``; all others are kept unchanged.
+        samples: see ``resampled``.
 
     Raises:
         OSError: writing fails.
     """
-    arrays: dict[str, Any] = {'ids': np.array(ids), 'targets': np.asarray(targets), **predictions}
+    arrays: dict[str, Any] = {'ids': np.array(ids), **predictions}
+    if isinstance(targets, Boxes):
+        arrays |= {f'truth_{field.name}': getattr(targets, field.name) for field in dataclasses.fields(targets)}
+    else:
+        arrays['targets'] = np.asarray(targets)
+    if samples is not None:
+        arrays['resampled'] = samples.astype(np.float32)
     if 'logits' in predictions:
         arrays |= _compact(predictions['logits'])
     with atomic_files.atomic_write(file, 'wb') as stream:
@@ -86,6 +121,8 @@ def read(file: Path) -> Scores:
         with file.open('rb') as stream, np.load(stream) as arrays:
             if 'label' in arrays:
                 return Scores(arrays['example'], arrays['label'], arrays['prediction'])
+            if 'resampled' in arrays:
+                return Scores(arrays['ids'], None, None, resampled=arrays['resampled'])
             return Scores(
                 arrays['ids'],
                 arrays['targets'],

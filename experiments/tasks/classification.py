@@ -52,6 +52,7 @@ class Classification:
     collections: ClassVar[tuple[str, ...]] = ('auxiliary_logits',)
     fit: ClassVar[str | None] = None
     head_regime: ClassVar[str] = 'linear'
+    heads: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[tuple[str, ...]] = (
         'sampler', 'class_weights', 'label_smoothing', 'dropout', 'mixup', 'cutmix', 'shift', 'crop_scale',
         'rand_augment_layers', 'rand_augment_magnitude', 'fit',

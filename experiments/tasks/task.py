@@ -28,6 +28,7 @@ class Task(Protocol):
         collections: collections that its models sow in training, for ``loss``.
         fit: how images are fitted to the input; ``None``: as the config says.
         head_regime: what the regime is called in which everything but the backbone trains.
+        heads: names of its heads, the usual one first; empty: there is no choice.
         keys: config keys that it reads, of those that not every task reads.
     """
 
@@ -36,6 +37,7 @@ class Task(Protocol):
     collections: ClassVar[tuple[str, ...]]
     fit: ClassVar[str | None]
     head_regime: ClassVar[str]
+    heads: ClassVar[tuple[str, ...]]
     keys: ClassVar[tuple[str, ...]]
 
     @property

@@ -8,6 +8,7 @@ import ml_collections
 
 from backbones.errors import UserError, unknown
 from experiments.data.options import ReadingOptions
+from experiments.results.axes import RANDOM
 from experiments import tasks
 from experiments.training import regimes
 
@@ -118,7 +119,9 @@ KEYS: Mapping[str, ConfigKey] = {
     'task': ConfigKey('classification', 'what is learned: a key of experiments.tasks.TABLE'),
     'seed': ConfigKey(0, 'seed of the random weights, the order of the examples, augmentation and dropout', seed),
     'backbone': ConfigKey('resnet_micro', 'a registered name', compiled=True),
-    'weights': ConfigKey('', 'source of pretrained weights; empty: random initialisation'),
+    'weights': ConfigKey(
+        '', "source of pretrained weights; empty: random initialisation; 'random': random ones that stay frozen"
+    ),
     'strict_weights': ConfigKey(
         True, 'whether weights that do not fit are an error; if not, what they leave out is printed and stays random'
     ),
@@ -258,6 +261,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f'config key image_height is {config.image_height}, but image_size, the width, is 0; set both')
     task = tasks.find(config.task)
     _check_keys_of_task(config, task)
+    if config.head and config.head not in task.heads:
+        raise unknown(f'{task.name} head', config.head, task.heads)
     regime, weights = regimes.parse(config.regime), config.weights
     other = {tasks.find(name).head_regime for name in tasks.TABLE} - {task.head_regime}
     if regime.name in other:
@@ -269,6 +274,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             f'the regime {config.regime!r} starts from pretrained weights, but config key weights is empty; '
             f"name a source, or use the regime 'scratch'"
+        )
+    if weights == RANDOM and regime.name != task.head_regime:
+        raise UserError(
+            f'config key weights is {RANDOM!r}, but the regime {config.regime!r} trains the backbone; random weights '
+            f"stay frozen in the regime {task.head_regime!r}, and are trained in the regime 'scratch' (weights empty)"
         )
     if not regime.pretrained and weights:
         raise UserError(

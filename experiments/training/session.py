@@ -13,17 +13,22 @@ from backbones import lora
 from backbones.errors import UserError, unknown
 from experiments import tasks
 from experiments.cli import display
-from experiments.data import loading, pipeline, sampling
+from experiments.data import calibration, loading, pipeline, sampling
 from experiments.data.dataset import Dataset
 from experiments.data.random_augment import random_augment
+from experiments.features.calibration import calibrate_statistics
 from experiments.planning import memory as memories
 from experiments.planning import step_memory
 from experiments.planning.memory import Memory
+from experiments.results.axes import RANDOM
 from experiments.training import config as configuration
 from experiments.training import evaluation, mesh, monitor, optimizers, starting_weights, state
 from experiments.training.monitor import Monitor
 from experiments.training.programs import Programs, programs
 from experiments.training.state import TrainState
+
+# Enough for means and variances over all positions.
+_CALIBRATION_IMAGES = 64
 
 
 def check_without_data(config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None) -> None:
@@ -60,7 +65,7 @@ def load_pretrained(config: ml_collections.ConfigDict) -> dict | None:
     Raises:
         UserError: the weights cannot be read, or do not fit.
     """
-    if not config.weights:
+    if config.weights in ('', RANDOM):
         return None
     size = tasks.input_preprocessing(config.task, config.backbone, config.weights, config).size
     return starting_weights.load(config.backbone, config.weights, size, config.image_size > 0, config.strict_weights)
@@ -265,7 +270,9 @@ class Session:
         """Random variables from the seed; pretrained weights replace the backbone's if the config names any."""
         config = self.config
         variables = self.programs.init(jax.random.key(config.seed))
-        if config.weights:
+        if config.weights == RANDOM:
+            variables = self._calibrated(variables)
+        elif config.weights:
             loaded = self._pretrained or load_pretrained(config)
             assert loaded is not None, 'the config names weights'
             # They would stay in memory for as long as the training runs.
@@ -275,6 +282,18 @@ class Session:
                 made = flatten_dict(variables[collection]['backbone'])
                 variables[collection]['backbone'] = unflatten_dict({**made, **flatten_dict(tree)})
         return variables
+
+    def _calibrated(self, variables: dict) -> dict:
+        """Variables whose backbone has statistics of training images, which it could not gather while it is frozen."""
+        if 'backbone' not in variables['batch_stats']:
+            return variables
+        chosen = calibration.examples(self.dataset, self.config.seed, _CALIBRATION_IMAGES)
+        images = calibration.images(self.dataset, chosen, self.config.bad_files_limit)[..., :3]
+        backbone = {collection: tree['backbone'] for collection, tree in variables.items()}
+        module, preprocessing = self.programs.model.backbone, self.programs.task.preprocessing
+        calibrate = jax.jit(lambda backbone, images: calibrate_statistics(module, backbone, preprocessing(images)))
+        changed = jax.tree.map(np.asarray, calibrate(backbone, images)['batch_stats'])
+        return {**variables, 'batch_stats': {**variables['batch_stats'], 'backbone': changed}}
 
     def next_phase_state(self, last: TrainState, phase: int) -> tuple[TrainState, str]:
         """The state at the beginning of a phase, sharded over the mesh, and a summary of what was carried over."""

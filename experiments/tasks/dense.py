@@ -1,0 +1,70 @@
+"""What the dense tasks share: neck and head from a config, and the place of an image in the model's input."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from backbones.letterbox import letterbox_geometry
+from experiments.data.joint_augmentation import JointAugmentation
+
+# Options of a module, hashable.
+Options = tuple[tuple[str, Any], ...]
+
+# Config keys that every dense task reads.
+KEYS = (
+    'head',
+    'neck',
+    'strides',
+    'neck_channels',
+    'head_channels',
+    'smallest_scale',
+    'largest_scale',
+    'mosaic',
+    'colour_jitter',
+)
+
+
+def neck_options(config: ml_collections.ConfigDict) -> Options:
+    """Those that the config sets; the others keep the neck's defaults."""
+    options: dict[str, Any] = {'strides': tuple(config.strides)} if config.strides else {}
+    if config.neck_channels:
+        options['channels'] = config.neck_channels
+    return tuple(options.items())
+
+
+def augmentation(config: ml_collections.ConfigDict, size: tuple[int, int]) -> JointAugmentation:
+    """How training images and their targets are changed together on the way to an input of this size."""
+    return JointAugmentation(
+        size=size,
+        flip=config.flip,
+        scale=(config.smallest_scale, config.largest_scale),
+        mosaic=config.mosaic,
+        colour=config.colour_jitter,
+    )
+
+
+def placement(stored: tuple[int, int], size: tuple[int, int]) -> Float[np.ndarray, ' 4']:
+    """How pixels of stored images become pixels of the input: factors of x and y, then shifts of x and y."""
+    (height, width), ((rows, columns), ((top, _), (left, _))) = stored, letterbox_geometry(stored, size)
+    return np.array([columns / width, rows / height, left, top], np.float32)
+
+
+def put_into_letterbox(
+    mask: Int[Array, 'batch height width'], size: tuple[int, int], fill: int
+) -> Int[Array, 'batch rows columns']:
+    """A mask where the letterbox puts its image, by nearest neighbours."""
+    stored = mask.shape[1:3]
+    (rows, columns), pads = letterbox_geometry(stored, size)
+    for axis, have, want in ((1, stored[0], rows), (2, stored[1], columns)):
+        if have != want:
+            mask = jnp.take(mask, np.minimum((np.arange(want) + 0.5) * have / want, have - 1).astype(int), axis)
+    return jnp.pad(mask, ((0, 0), *pads), constant_values=fill)
+
+
+def out_of_letterbox(x: Float[Array, 'b rows columns c'], stored: tuple[int, int]) -> Float[Array, 'b r2 c2 c']:
+    """The part of a map of the input's size that lies on the image."""
+    (rows, columns), ((top, _), (left, _)) = letterbox_geometry(stored, x.shape[1:3])
+    return x[:, top : top + rows, left : left + columns]

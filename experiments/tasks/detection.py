@@ -1,0 +1,180 @@
+"""Object detection: boxes with classes, learned and scored as the head and COCO define it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+import backbones
+from backbones import assembly
+from backbones.errors import UserError
+from backbones.model import Model
+from backbones.preprocessing import Preprocessing
+from experiments.data.dataset import Dataset, Targets
+from experiments.data.joint_augmentation import JointAugmentation, augment
+from experiments.data.truth import Boxes
+from experiments.results import coco
+from experiments.tasks import dense
+from experiments.tasks.dense import Options
+from experiments.tasks.task import Batch
+
+# Objects in an image where the data are not known yet.
+_OBJECTS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """See ``tasks.Task``.
+
+    Attributes:
+        num_classes: number of classes of objects.
+        objects: largest number of objects in an image.
+        preprocessing: the preprocessing of the model's input.
+        augmentation: of images and boxes together.
+        head: a row of ``assembly.DETECTION_HEADS``.
+        neck: a row of ``necks.TABLE``.
+        neck_options, head_options: theirs.
+    """
+
+    num_classes: int
+    objects: int
+    preprocessing: Preprocessing
+    augmentation: JointAugmentation
+    head: str = 'fcos'
+    neck: str = 'fpn'
+    neck_options: Options = ()
+    head_options: Options = ()
+
+    name: ClassVar[str] = 'detection'
+    primary: ClassVar[str] = 'AP'
+    collections: ClassVar[tuple[str, ...]] = ()
+    fit: ClassVar[str | None] = 'letterbox'
+    head_regime: ClassVar[str] = 'frozen'
+    heads: ClassVar[tuple[str, ...]] = tuple(assembly.DETECTION_HEADS)
+    keys: ClassVar[tuple[str, ...]] = (*dense.KEYS, 'head_depth', 'score_threshold', 'max_detections')
+
+    @classmethod
+    def create(
+        cls,
+        config: ml_collections.ConfigDict,
+        num_classes: int,
+        preprocessing: Preprocessing,
+        dataset: Dataset | None = None,
+        indices: Int[np.ndarray, ' training'] | None = None,
+    ) -> 'Detection':
+        """Create the task from a config.
+
+        Raises:
+            UserError: there is no class, no such head, or no neck.
+        """
+        if num_classes < 1:
+            raise UserError('detection needs at least 1 class, but the data set has none')
+        if config.neck == 'none':
+            raise UserError(f"a detector needs a neck, and config key neck is 'none'; use one of {list(backbones.necks.TABLE)}")
+        objects = _OBJECTS
+        if dataset is not None and isinstance(dataset.truth, Boxes):
+            objects = dataset.truth.classes.shape[1]
+        head = config.head or cls.heads[0]
+        options: dict[str, Any] = {
+            'score_threshold': config.score_threshold,
+            'max_detections': config.max_detections,
+        }
+        channels = config.head_channels or config.neck_channels
+        options |= {'channels': channels} if channels else {}
+        options |= {'depth': config.head_depth} if config.head_depth else {}
+        return cls(
+            num_classes=num_classes,
+            objects=objects,
+            preprocessing=preprocessing,
+            augmentation=dense.augmentation(config, preprocessing.size),
+            head=head,
+            neck=config.neck,
+            neck_options=dense.neck_options(config),
+            head_options=tuple(options.items()),
+        )
+
+    def model(self, backbone: str, options: Mapping[str, Any]) -> Model:
+        """Create the detector."""
+        return backbones.create_detector(
+            backbone,
+            self.head,
+            self.num_classes,
+            self.neck,
+            dict(self.neck_options),
+            dict(self.head_options),
+            dtype=jnp.dtype(options['dtype']),
+        )
+
+    def _head(self) -> nn.Module:
+        """The head, for what it computes without parameters."""
+        return assembly.DETECTION_HEADS[self.head](num_classes=self.num_classes, **dict(self.head_options))
+
+    def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+        """The spec of a batch: image, boxes with classes, the image's place and original size, and weight."""
+        shapes = {
+            'image': (stored_shape, jnp.uint8),
+            'target': ((), jnp.int32),
+            'boxes': ((self.objects, 4), jnp.float32),
+            'classes': ((self.objects,), jnp.int32),
+            'placement': ((4,), jnp.float32),
+            'size': ((2,), jnp.int32),
+            'weight': ((), jnp.float32),
+        }
+        return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
+
+    def prepare(self, key: Key[Array, ''] | None, batch: Batch, train: bool) -> Batch:
+        """Prepare model inputs, and boxes in their pixels; ``'placement'`` then leads from the original to these."""
+        images, boxes, classes, weight = (batch[name] for name in ('image', 'boxes', 'classes', 'weight'))
+        if train:
+            assert key is not None, 'training needs a random key'
+            image, _, boxes, classes = augment(key, images, boxes, classes, self.augmentation)
+            changed = {'image': self.preprocessing(image), 'boxes': boxes, 'classes': classes}
+        else:
+            factors, shifts = np.split(dense.placement(images.shape[1:3], self.preprocessing.size), 2)
+            before, moved = jnp.split(batch['placement'], 2, axis=-1)
+            changed = {
+                'image': self.preprocessing(images),
+                'boxes': boxes * np.tile(factors, 2) + np.tile(shifts, 2),
+                'classes': classes,
+                'placement': jnp.concatenate([before * factors, moved * factors + shifts], -1),
+                'size': batch['size'],
+            }
+        return {**changed, 'weight': weight, 'valid': weight}
+
+    def loss(
+        self, outputs: dict[str, dict[str, Array]], batch: Batch, sown: Mapping[str, Any]
+    ) -> tuple[Float[Array, ' batch'], dict[str, Float[Array, ' batch']]]:
+        """The sum of the head's losses, and each of them."""
+        truth = {'boxes': batch['boxes'], 'classes': batch['classes'], 'valid': (batch['valid'] > 0).astype(jnp.float32)}
+        parts = self._head().losses(outputs, truth, batch['image'].shape[1:3])  # ty: ignore[unresolved-attribute]
+        return sum(parts.values(), jnp.zeros(len(truth['valid']))), parts
+
+    def predict(self, outputs: dict[str, dict[str, Array]], batch: Batch) -> dict[str, Array]:
+        """Detections in pixels of the original images, best first; ``'found'`` marks those that are any."""
+        found = self._head().detections(outputs, batch['image'].shape[1:3])  # ty: ignore[unresolved-attribute]
+        factors, shifts = (jnp.tile(part, 2)[:, None] for part in jnp.split(batch['placement'], 2, axis=-1))
+        largest = jnp.tile(batch['size'][:, ::-1], 2)[:, None].astype(jnp.float32)
+        boxes = jnp.clip((found.boxes - shifts) / factors, 0, largest)
+        return {'boxes': boxes, 'scores': found.scores, 'labels': found.classes, 'found': found.valid}
+
+    @staticmethod
+    def score(
+        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
+    ) -> dict[str, float]:
+        """See ``results.coco.metrics``."""
+        assert isinstance(targets, Boxes)
+        return coco.metrics(targets, predictions, classes)
+
+    @staticmethod
+    def resampled(
+        predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int
+    ) -> Float[np.ndarray, ' samples']:
+        """AP of bootstrap samples of the images."""
+        assert isinstance(targets, Boxes)
+        return coco.resampled(targets, predictions, samples, seed)

@@ -1,0 +1,178 @@
+"""Semantic segmentation: a class for every pixel, learned by cross-entropy and Dice, scored by mIoU."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+import backbones
+from backbones import assembly, losses
+from backbones.errors import UserError
+from backbones.model import Model
+from backbones.necks.levels import resize
+from backbones.preprocessing import Preprocessing
+from experiments.data.dataset import Dataset, Targets
+from experiments.data.joint_augmentation import JointAugmentation, augment
+from experiments.data.truth import IGNORE
+from experiments.results import miou
+from experiments.tasks import dense
+from experiments.tasks.dense import Options
+from experiments.tasks.task import Batch
+
+# Share of an auxiliary head's loss in the total (torchvision, references/segmentation/train.py).
+AUXILIARY_WEIGHT = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """See ``tasks.Task``.
+
+    Attributes:
+        num_classes: number of classes; masks hold 0 to ``num_classes - 1``, or ``IGNORE``.
+        preprocessing: the preprocessing of the model's input.
+        augmentation: of images and masks together.
+        head: a row of ``assembly.SEGMENTATION_HEADS``.
+        neck: a row of ``necks.TABLE``; ``None`` for none.
+        neck_options, head_options: theirs.
+        output_stride: of the backbone's last map; 0: as ``create_segmenter`` has it.
+        dice: weight of the Dice loss beside the cross-entropy.
+    """
+
+    num_classes: int
+    preprocessing: Preprocessing
+    augmentation: JointAugmentation
+    head: str = 'fcn'
+    neck: str | None = None
+    neck_options: Options = ()
+    head_options: Options = ()
+    output_stride: int = 0
+    dice: float = 0.0
+
+    name: ClassVar[str] = 'segmentation'
+    primary: ClassVar[str] = 'mIoU'
+    collections: ClassVar[tuple[str, ...]] = ('auxiliary_logits',)
+    fit: ClassVar[str | None] = 'letterbox'
+    head_regime: ClassVar[str] = 'frozen'
+    heads: ClassVar[tuple[str, ...]] = tuple(assembly.SEGMENTATION_HEADS)
+    keys: ClassVar[tuple[str, ...]] = (*dense.KEYS, 'output_stride', 'auxiliary_head', 'dice')
+
+    @classmethod
+    def create(
+        cls,
+        config: ml_collections.ConfigDict,
+        num_classes: int,
+        preprocessing: Preprocessing,
+        dataset: Dataset | None = None,
+        indices: Int[np.ndarray, ' training'] | None = None,
+    ) -> 'Segmentation':
+        """Create the task from a config.
+
+        Raises:
+            UserError: there are fewer than two classes.
+        """
+        if num_classes < 2:
+            raise UserError(f'segmentation needs at least 2 classes, but the data set has {num_classes}')
+        head = config.head or cls.heads[0]
+        options: dict[str, Any] = {'channels': config.head_channels} if config.head_channels else {}
+        if config.auxiliary_head:
+            options['auxiliary'] = True
+        return cls(
+            num_classes=num_classes,
+            preprocessing=preprocessing,
+            augmentation=dense.augmentation(config, preprocessing.size),
+            head=head,
+            neck=None if config.neck == 'none' else config.neck,
+            neck_options=() if config.neck == 'none' else dense.neck_options(config),
+            head_options=tuple(options.items()),
+            output_stride=config.output_stride,
+            dice=config.dice,
+        )
+
+    def model(self, backbone: str, options: Mapping[str, Any]) -> Model:
+        """Create the segmenter."""
+        overrides = {'output_stride': self.output_stride} if self.output_stride else {}
+        return backbones.create_segmenter(
+            backbone,
+            self.head,
+            self.num_classes,
+            self.neck,
+            dict(self.neck_options),
+            dict(self.head_options),
+            dtype=jnp.dtype(options['dtype']),
+            **overrides,
+        )
+
+    def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+        """The spec of a batch: image with its mask, and weight."""
+        shapes = {
+            'image': ((*stored_shape[:2], 4), jnp.uint8),
+            'target': ((), jnp.int32),
+            'weight': ((), jnp.float32),
+        }
+        return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
+
+    def prepare(self, key: Key[Array, ''] | None, batch: Batch, train: bool) -> Batch:
+        """Prepare model inputs and ``'mask'``, ``int32`` of their size; without augmentation also that as stored."""
+        images, weight = batch['image'], batch['weight']
+        if train:
+            assert key is not None, 'training needs a random key'
+            image, mask, _, _ = augment(key, images, None, None, self.augmentation)
+            return {'image': self.preprocessing(image), 'mask': mask, 'weight': weight, 'valid': weight}
+        stored = images[..., 3].astype(jnp.int32)
+        mask = dense.put_into_letterbox(stored, self.preprocessing.size, IGNORE)
+        image = self.preprocessing(images[..., :3])
+        return {'image': image, 'mask': mask, 'stored_mask': stored, 'weight': weight, 'valid': weight}
+
+    def loss(
+        self, outputs: Float[Array, 'batch height width classes'], batch: Batch, sown: Mapping[str, Any]
+    ) -> tuple[Float[Array, ' batch'], dict[str, Float[Array, ' batch']]]:
+        """Cross-entropy over the pixels of the batch, the weighted Dice loss, and that of an auxiliary head."""
+        total = self._loss(outputs, batch)
+        for auxiliary in jax.tree.leaves(sown.get('auxiliary_logits', {})):
+            total += AUXILIARY_WEIGHT * self._loss(auxiliary, batch)
+        counted = batch['mask'] != IGNORE
+        right = (outputs.argmax(-1) == batch['mask']) & counted
+        return total, {'pixel_accuracy': right.sum((1, 2)) / jnp.maximum(counted.sum((1, 2)), 1)}
+
+    def _loss(self, logits: Array, batch: Batch) -> Float[Array, ' batch']:
+        valid = batch['valid'] > 0
+        total = losses.dense_cross_entropy(logits, batch['mask'], valid, IGNORE)
+        return total + self.dice * losses.dice(logits, batch['mask'], IGNORE) if self.dice else total
+
+    def predict(self, outputs: Float[Array, 'batch height width classes'], batch: Batch) -> dict[str, Array]:
+        """Each image's confusion matrix, ``int32[batch, true class, predicted class]``, over the stored pixels."""
+        truth = batch['stored_mask']
+        seen = dense.out_of_letterbox(outputs, truth.shape[1:3])
+        predicted = resize(seen, truth.shape[1:3]).argmax(-1)
+        return {'confusion': confusion(truth, predicted, self.num_classes)}
+
+    @staticmethod
+    def score(
+        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
+    ) -> dict[str, float]:
+        """See ``results.miou.metrics``."""
+        return miou.metrics(predictions['confusion'], classes)
+
+    @staticmethod
+    def resampled(
+        predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int
+    ) -> Float[np.ndarray, ' samples']:
+        """mIoU of bootstrap samples of the images."""
+        return miou.resampled(predictions['confusion'], samples, seed)
+
+
+def confusion(
+    truth: Int[Array, 'batch height width'], predicted: Int[Array, 'batch height width'], classes: int
+) -> Int[Array, 'batch classes classes']:
+    """Each image's numbers of pixels by true and predicted class; pixels without a class are not counted."""
+    cells = jnp.where(truth < classes, truth * classes + predicted, classes * classes)
+
+    def count(image: Array) -> Array:
+        return jnp.zeros(classes * classes + 1, jnp.int32).at[image.ravel()].add(1)[:-1]
+
+    return jax.vmap(count)(cells).reshape(-1, classes, classes)
