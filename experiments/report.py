@@ -32,6 +32,9 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
     console = display.make_console(stderr=False)
     for view in views:
         console.print(tables.rich_table(view))
+        classes = tables.rich_table_per_class(view)
+        if classes is not None:
+            console.print(classes)
         console.print()
     work_directories.make(output)
     again = ' '.join(f'--workdir {shlex.quote(str(each))}' for each in workdirs)

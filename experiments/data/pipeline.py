@@ -41,8 +41,8 @@ class HostBatch:
     Attributes:
         step: number of the step; in an evaluation, of the batch.
         arrays: ``'image'``: ``uint8[rows, height, width, channels]``, ``'target'`` and what a ``truth`` adds: as in
-            the data set, ``'weight'``: ``float32[rows]``, 1 for an example and 0 for padding, which is a copy of the first readable
-            example of these rows, or zeros if there is none.
+            the data set, ``'weight'``: ``float32[rows]``, 1 for an example and 0 for padding, which is a copy of the
+            first readable example of these rows, or zeros if there is none.
         ids: id of the example of each row; empty for the padding at the end of an evaluation.
         bad: ``(id, reason)`` of each example that could not be read.
     """

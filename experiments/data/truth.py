@@ -62,7 +62,6 @@ class Boxes:
         moved = self.boxes * np.tile(factors, 2) + np.tile(shifts, 2)
         return np.where(self.classes[..., None] < 0, 0, moved).astype(np.float32)
 
-
     def arrays(self, stored_size: tuple[int, int] | None) -> dict[str, np.ndarray]:
         """What a batch holds of each example, in pixels of the stored images; crowds are no objects to learn from."""
         return {

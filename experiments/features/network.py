@@ -137,5 +137,3 @@ def data_document(dataset: Dataset) -> dict[str, Any]:
         'shape': list(images.shape),
         'decoding': modules and identity.source_version(*modules),
     }
-
-

@@ -203,7 +203,12 @@ def _aggregate(
         metric=rows[0].primary,
         scores=tuple(row.score for row in rows),
         metrics=_means([row.test for row in rows]),
-        correct=_stacked([None if each is None else _of_examples(each, scores.ids, examples) for each, scores in zip(correct, kept, strict=True)]),
+        correct=_stacked(
+            [
+                None if each is None else _of_examples(each, scores.ids, examples)
+                for each, scores in zip(correct, kept, strict=True)
+            ]
+        ),
         resampled=_stacked(resampled) if same else None,
         examples=examples,
         # An older version counted FLOPs differently, so the newest row is used.
@@ -222,7 +227,7 @@ def _stacked(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
 
 def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each metric that all rows have."""
-    shared = [name for name in metrics[0] if all(name in each for each in metrics)]
+    shared = [name for name in metrics[0] if all(each.get(name) is not None for each in metrics)]
     return {name: float(np.mean([each[name] for each in metrics])) for name in shared}
 
 

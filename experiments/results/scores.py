@@ -57,7 +57,7 @@ class Resampling(Protocol):
 
     def resampled(
         self, predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int
-    ) -> Float[np.ndarray, ' samples'] | None: ...  # noqa: D102
+    ) -> Float[np.ndarray, ' samples'] | None: ...
 
 
 def resampled(

@@ -13,7 +13,8 @@ from rich.table import Table
 from experiments.results.aggregates import AT_EDGE, Aggregate
 from experiments.results.axes import Variant
 
-_LABELS = 3  # number of text columns before the numeric ones
+# The end of the name of a metric's interval, as a column.
+_OVER_IMAGES = '95 % over images'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,42 @@ class View:
         return [aggregate for row in self.rows for aggregate in row if aggregate]
 
     @property
+    def labels(self) -> list[str]:
+        """Titles of the text columns, which come before the numbers."""
+        has_heads = any(aggregate.head for aggregate in self.aggregates)
+        return ['backbone', 'weights', *(['head'] if has_heads else []), 'regime']
+
+    def _labels_of(self, known: Aggregate) -> list[str]:
+        values = {'backbone': known.variant.backbone, 'weights': known.variant.weights or '–', 'head': known.head}
+        return [values.get(label, known.regime) for label in self.labels]
+
+    @property
+    def _others(self) -> list[str]:
+        """Metrics beside the primary one, where it is no mean over examples: then each says something of its own."""
+        resampled = [aggregate for aggregate in self.aggregates if aggregate.resampled is not None]
+        names = dict.fromkeys(name for aggregate in resampled for name in aggregate.metrics)
+        return [name for name in names if '/' not in name and name not in (resampled[0].metric, 'loss')]
+
+    @property
+    def per_class_metric(self) -> str:
+        """The metric of a single class: mIoU is a mean of IoUs."""
+        return self.aggregates[0].metric.removeprefix('m')
+
+    def per_class(self) -> 'tuple[list[str], list[list[str]]] | None':
+        """Titles and rows of the table of the primary metric per class; ``None`` if there is none."""
+        kind = self.per_class_metric
+        names = dict.fromkeys(
+            name for aggregate in self.aggregates for name in aggregate.metrics if name.startswith(f'{kind}/')
+        )
+        if not names:
+            return None
+        rows = []
+        for row in self.rows:
+            known = next(aggregate for aggregate in reversed(row) if aggregate)
+            rows.append([*self._labels_of(known), *(_percent(known.metrics.get(name)) for name in names)])
+        return [*self.labels, *(name.partition('/')[2] for name in names)], rows
+
+    @property
     def header(self) -> list[str]:
         """Column titles."""
         examples = {
@@ -47,7 +84,9 @@ class View:
             f'{fraction:g} ({examples[fraction]:,} images)' if fraction in examples else f'{fraction:g}'
             for fraction in self.fractions
         ]
-        return ['backbone', 'weights', 'regime', *scores, 'input', 'parameters', 'trainable', 'GFLOP/image', 'images/s']
+        others = [_OVER_IMAGES, *self._others] if self._others else []
+        costs = ['input', 'parameters', 'trainable', 'GFLOP/image', 'images/s']
+        return [*self.labels, *scores, *others, *costs]
 
     def cells(self, row: tuple[Aggregate | None, ...]) -> list[str]:
         """The texts of one row, without marking the best aggregate."""
@@ -57,11 +96,15 @@ class View:
         def shown(key: str, form: str, scale: float = 1) -> str:
             return '–' if costs[key] is None else format(costs[key] / scale, form)
 
+        others = []
+        if self._others:
+            bounds = known.interval_over_images
+            others = [f'{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}' if bounds else '–']
+            others += [_percent(known.metrics.get(name)) for name in self._others]
         return [
-            known.variant.backbone,
-            known.variant.weights or '–',
-            known.regime,
+            *self._labels_of(known),
             *(aggregate.text() if aggregate else '' for aggregate in row),
+            *others,
             f'{_size(costs)} px' if costs.get('input') else '–',
             shown('parameters', ',.0f'),
             shown('trainable_parameters', ',.0f'),
@@ -86,6 +129,9 @@ class View:
                 else ''
             )
             + '.',
+            f'"{_OVER_IMAGES}" is the interval of the score over 1,000 bootstrap samples of the test images.'
+            if self._others
+            else '',
             'A multiply-add is two FLOP' + self._compiled() + '.',
             f'{data["provenance"]}.',
         ]
@@ -162,12 +208,16 @@ def view(aggregates: Sequence[Aggregate], dataset: str) -> View:
     """Arrange the aggregates of one data set."""
     mine = [aggregate for aggregate in aggregates if aggregate.dataset == dataset]
     fractions = tuple(sorted({aggregate.fraction for aggregate in mine}))
-    by_row: dict[tuple[Variant, str], dict[float, Aggregate]] = {}
+    by_row: dict[tuple[Variant, str, str], dict[float, Aggregate]] = {}
     for aggregate in mine:
-        by_row.setdefault((aggregate.variant, aggregate.regime), {})[aggregate.fraction] = aggregate
+        by_row.setdefault((aggregate.variant, aggregate.head, aggregate.regime), {})[aggregate.fraction] = aggregate
     rows = [tuple(found.get(fraction) for fraction in fractions) for found in by_row.values()]
     rows.sort(key=lambda row: [-(aggregate.interval[0] if aggregate else 0) for aggregate in reversed(row)])
     return View(dataset, fractions, tuple(rows))
+
+
+def _percent(value: float | None) -> str:
+    return '–' if value is None else f'{100 * value:.1f}'
 
 
 def _several(numbers: Sequence[int]) -> str:
@@ -180,10 +230,10 @@ def rich_table(shown: View) -> Table:
         title=escape(shown.dataset), title_justify='left', caption=escape(shown.note()), caption_justify='left'
     )
     for index, title in enumerate(shown.header):
-        table.add_column(title, justify='left' if index < _LABELS else 'right', overflow='fold')
+        table.add_column(title, justify='left' if index < len(shown.labels) else 'right', overflow='fold')
     for row in shown.rows:
         texts = [escape(text) for text in shown.cells(row)]
-        for index, aggregate in enumerate(row, _LABELS):
+        for index, aggregate in enumerate(row, len(shown.labels)):
             if aggregate and aggregate.best:
                 texts[index] = f'[bold green]{texts[index]}[/]'
         table.add_row(*texts)
@@ -193,20 +243,40 @@ def rich_table(shown: View) -> Table:
 def markdown(shown: View) -> str:
     """Format a table for ``table.md``."""
     header = shown.header
-    numbers = len(header) - _LABELS
-    lines = [
-        f'### {shown.dataset}',
-        '',
-        f'| {" | ".join(header)} |',
-        f'|{"---|" * _LABELS}{"---:|" * numbers}',
-    ]
+    lines = [f'### {shown.dataset}', '', *_heading(header, len(shown.labels))]
     for row in shown.rows:
         texts = shown.cells(row)
-        for index, aggregate in enumerate(row, _LABELS):
+        for index, aggregate in enumerate(row, len(shown.labels)):
             if aggregate and aggregate.best:
                 texts[index] = f'**{texts[index]}**'
         lines.append(f'| {" | ".join(texts)} |')
-    return '\n'.join([*lines, '', shown.note(), ''])
+    lines += ['', shown.note(), '']
+    classes = shown.per_class()
+    if classes is not None:
+        titles, rows = classes
+        lines += [f'Test {shown.per_class_metric} in per cent of each class:', '', *_heading(titles, len(shown.labels))]
+        lines += [f'| {" | ".join(row)} |' for row in rows]
+        lines.append('')
+    return '\n'.join(lines)
+
+
+def _heading(titles: Sequence[str], labels: int) -> list[str]:
+    return [f'| {" | ".join(titles)} |', f'|{"---|" * labels}{"---:|" * (len(titles) - labels)}']
+
+
+def rich_table_per_class(shown: View) -> Table | None:
+    """The table of classes for the terminal; ``None`` if there is none."""
+    classes = shown.per_class()
+    if classes is None:
+        return None
+    titles, rows = classes
+    title = f'{shown.dataset}: {shown.per_class_metric} of each class'
+    table = Table(title=escape(title), title_justify='left')
+    for index, each in enumerate(titles):
+        table.add_column(escape(each), justify='left' if index < len(shown.labels) else 'right', overflow='fold')
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
 
 
 def _size(costs: Mapping) -> str:
@@ -215,7 +285,7 @@ def _size(costs: Mapping) -> str:
 
 
 _CSV_COLUMNS = (
-    'dataset', 'backbone', 'weights', 'regime', 'fraction', 'train_examples', 'seeds', 'metric', 'score', 'half_width',
+    'dataset', 'backbone', 'weights', 'head', 'regime', 'fraction', 'train_examples', 'seeds', 'metric', 'score', 'half_width',
     'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters', 'trainable_parameters', 'flops_per_image',
     'images_per_second', 'input',
 )  # fmt: skip
@@ -231,7 +301,8 @@ def csv_text(aggregates: Sequence[Aggregate]) -> str:
         costs = aggregate.costs
         writer.writerow(
             [
-                aggregate.dataset, aggregate.variant.backbone, aggregate.variant.weights, aggregate.regime,
+                aggregate.dataset, aggregate.variant.backbone, aggregate.variant.weights, aggregate.head,
+                aggregate.regime,
                 aggregate.fraction, aggregate.data['train_examples'], len(aggregate.scores), aggregate.metric, mean,
                 half, int(aggregate.best), int(aggregate.depends_on_seed),
                 ' '.join(f'{name}:{count}' for name, count in aggregate.at_edge.items()),

@@ -30,9 +30,7 @@ def find(name: str) -> type[Task]:
     return TABLE[name]
 
 
-def input_preprocessing(
-    task: str, backbone: str, weights: str, config: ml_collections.ConfigDict
-) -> Preprocessing:
+def input_preprocessing(task: str, backbone: str, weights: str, config: ml_collections.ConfigDict) -> Preprocessing:
     """The preprocessing of a model's input.
 
     Args:

@@ -76,7 +76,9 @@ class Detection:
         if num_classes < 1:
             raise UserError('detection needs at least 1 class, but the data set has none')
         if config.neck == 'none':
-            raise UserError(f"a detector needs a neck, and config key neck is 'none'; use one of {list(backbones.necks.TABLE)}")
+            raise UserError(
+                f"a detector needs a neck, and config key neck is 'none'; use one of {list(backbones.necks.TABLE)}"
+            )
         objects = _OBJECTS
         if dataset is not None and isinstance(dataset.truth, Boxes):
             objects = dataset.truth.classes.shape[1]
@@ -151,7 +153,11 @@ class Detection:
         self, outputs: dict[str, dict[str, Array]], batch: Batch, sown: Mapping[str, Any]
     ) -> tuple[Float[Array, ' batch'], dict[str, Float[Array, ' batch']]]:
         """The sum of the head's losses, and each of them."""
-        truth = {'boxes': batch['boxes'], 'classes': batch['classes'], 'valid': (batch['valid'] > 0).astype(jnp.float32)}
+        truth = {
+            'boxes': batch['boxes'],
+            'classes': batch['classes'],
+            'valid': (batch['valid'] > 0).astype(jnp.float32),
+        }
         parts = self._head().losses(outputs, truth, batch['image'].shape[1:3])  # ty: ignore[unresolved-attribute]
         return sum(parts.values(), jnp.zeros(len(truth['valid']))), parts
 
@@ -164,9 +170,7 @@ class Detection:
         return {'boxes': boxes, 'scores': found.scores, 'labels': found.classes, 'found': found.valid}
 
     @staticmethod
-    def score(
-        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
-    ) -> dict[str, float]:
+    def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """See ``results.coco.metrics``."""
         assert isinstance(targets, Boxes)
         return coco.metrics(targets, predictions, classes)

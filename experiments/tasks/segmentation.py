@@ -152,9 +152,7 @@ class Segmentation:
         return {'confusion': confusion(truth, predicted, self.num_classes)}
 
     @staticmethod
-    def score(
-        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
-    ) -> dict[str, float]:
+    def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """See ``results.miou.metrics``."""
         return miou.metrics(predictions['confusion'], classes)
 

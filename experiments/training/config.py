@@ -7,9 +7,9 @@ from typing import Any
 import ml_collections
 
 from backbones.errors import UserError, unknown
+from experiments import tasks
 from experiments.data.options import ReadingOptions
 from experiments.results.axes import RANDOM
-from experiments import tasks
 from experiments.training import regimes
 
 Check = Callable[[str, Any], None]
@@ -127,12 +127,15 @@ KEYS: Mapping[str, ConfigKey] = {
     ),
     'dataset': ConfigKey('tfds:cifar10', 'a name as experiments.data.loading takes it'),
     'image_size': ConfigKey(0, "side of the model's input; 0: what the preprocessing says", not_negative),
-    'image_height': ConfigKey(0, 'height of the input where it is not square, image_size its width; 0: square', not_negative),
+    'image_height': ConfigKey(
+        0, 'height of the input where it is not square, and image_size its width; 0: square', not_negative
+    ),
     **_READING,
     'fraction': ConfigKey(1.0, 'share of the training labels to use', _positive_share),
     # What trains.
     'regime': ConfigKey(
-        'scratch', 'linear (for dense tasks: frozen), partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch', compiled=True
+        'scratch', 'linear (dense tasks: frozen), partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch',
+        compiled=True
     ),
     'layer_decay': ConfigKey(
         1.0, 'factor on the learning rate per block away from the head', _positive_share, compiled=True
@@ -143,14 +146,20 @@ KEYS: Mapping[str, ConfigKey] = {
     'probe_epochs': ConfigKey(5.0, "epochs of lpft's first phase", positive),
     'probe_learning_rate': ConfigKey(3e-3, "learning rate of lpft's first phase", positive),
     # Neck and head of a dense task.
-    'head': ConfigKey('', "segmentation: 'fcn', 'linear', 'deeplabv3', 'upernet'; detection: 'fcos', 'retinanet'; empty: the first"),
-    'neck': ConfigKey('fpn', "between backbone and head: 'fpn', 'pan', 'simple_pyramid'; or 'none' (segmentation only)"),
-    'strides': ConfigKey((), 'strides in pixels of the levels of the neck, powers of two; empty: (8, 16, 32), and from 4 on for segmentation'),
-    'neck_channels': ConfigKey(0, 'channels of every level of the neck; 0: 256', not_negative),
-    'head_channels': ConfigKey(0, "channels inside the head; 0: as its reference's, or in a detector those of the neck", not_negative),
+    'head': ConfigKey('', "fcn, linear, deeplabv3, upernet for segmentation; fcos, retinanet for detection; '': the first"),
+    'neck': ConfigKey('fpn', "fpn, pan, simple_pyramid; for segmentation also 'none'"),
+    'strides': ConfigKey(
+        (), "strides of the neck's levels in pixels, powers of two; (): (8, 16, 32), for segmentation from 4 on"
+    ),
+    'neck_channels': ConfigKey(0, 'channels of each level of the neck; 0: 256', not_negative),
+    'head_channels': ConfigKey(
+        0, "channels inside the head; 0: those of a detector's neck, in a segmenter those of its reference", not_negative
+    ),
     'head_depth': ConfigKey(0, 'convolutions in each tower of a detector; 0: 4', not_negative),
-    'output_stride': ConfigKey(0, 'stride of the last map of a backbone that can be dilated: 8, 16, 32; 0: as the head expects', not_negative),
-    'auxiliary_head': ConfigKey(False, 'segmentation: whether a second head on an earlier map adds to the loss'),
+    'output_stride': ConfigKey(
+        0, 'stride of the last map of a backbone that can be dilated: 8, 16, 32; 0: as the head expects', not_negative
+    ),
+    'auxiliary_head': ConfigKey(False, 'whether a second head on an earlier map adds to the loss of a segmenter'),
     # The batch and the loss.
     'epochs': ConfigKey(10.0, 'epochs of the last phase', positive),
     'batch_size': ConfigKey(128, 'batch size of all devices and processes together', positive),
@@ -183,10 +192,12 @@ KEYS: Mapping[str, ConfigKey] = {
     'crop_scale': ConfigKey(0.0, 'random resized crops of at least this share of the area; 0: none', _share),
     'rand_augment_layers': ConfigKey(0, 'random operations per image; 0: none', not_negative),
     'rand_augment_magnitude': ConfigKey(9.0, 'strength of these operations, from 0 to 30', _magnitude),
-    'smallest_scale': ConfigKey(1.0, 'dense tasks: images are scaled by a random factor of at least this', positive),
-    'largest_scale': ConfigKey(1.0, 'dense tasks: and of at most this; what no longer fits is cut off', positive),
-    'mosaic': ConfigKey(0.0, 'dense tasks: share of the training images that are put together from four', _closed_share),
-    'colour_jitter': ConfigKey(0.0, 'dense tasks: random change of brightness, contrast and saturation, as a share', _share),
+    'smallest_scale': ConfigKey(1.0, 'images of dense tasks are scaled by a random factor, of at least this', positive),
+    'largest_scale': ConfigKey(1.0, 'and of at most this; what no longer fits is cut off', positive),
+    'mosaic': ConfigKey(0.0, 'share of the training images of dense tasks that are four in one', _closed_share),
+    'colour_jitter': ConfigKey(
+        0.0, 'random change of brightness, contrast and saturation in dense tasks, as a share', _share
+    ),
     # Evaluation of a detector.
     'score_threshold': ConfigKey(0.05, 'detections below this score are left out', _share),
     'max_detections': ConfigKey(100, 'largest number of detections in an image', positive),

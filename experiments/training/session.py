@@ -109,9 +109,7 @@ class Session:
         self.sampler = sampling.Sampler(config.sampler, config.seed, self.indices, dataset.targets, self.batch_size)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         preprocessing = tasks.input_preprocessing(config.task, config.backbone, config.weights, config)
-        task = tasks.find(config.task).create(
-            config, len(dataset.classes), preprocessing, dataset, self.indices
-        )
+        task = tasks.find(config.task).create(config, len(dataset.classes), preprocessing, dataset, self.indices)
         height, width, channels = dataset.images.shape[1:]
         compiled = configuration.compiled_values(config)
         self.programs = programs(task, compiled, (height, width, channels), self.batch_size, device_mesh)
