@@ -191,7 +191,7 @@ def _aggregate(
     for other in kept[1:]:
         if not np.array_equal(other.ids, examples):
             examples = np.intersect1d(examples, other.ids)
-    correct = [each.correct for each in kept]
+    correct = [None if each.correct is None else _of_examples(each.correct, each.ids, examples) for each in kept]
     resampled = [each.resampled for each in kept]
     same = len(examples) == len(kept[0].ids)
     speeds = [row.costs['images_per_second'] for row in rows if row.costs['images_per_second']]
@@ -203,12 +203,7 @@ def _aggregate(
         metric=rows[0].primary,
         scores=tuple(row.score for row in rows),
         metrics=_means([row.test for row in rows]),
-        correct=_stacked(
-            [
-                None if each is None else _of_examples(each, scores.ids, examples)
-                for each, scores in zip(correct, kept, strict=True)
-            ]
-        ),
+        correct=_stacked(correct),
         resampled=_stacked(resampled) if same else None,
         examples=examples,
         # An older version counted FLOPs differently, so the newest row is used.

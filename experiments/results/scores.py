@@ -55,7 +55,7 @@ class Scores:
 class Resampling(Protocol):
     """A task, as far as its metric is computed again from samples of the test examples."""
 
-    def resampled(
+    def resampled(  # noqa: D102
         self, predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int
     ) -> Float[np.ndarray, ' samples'] | None: ...
 

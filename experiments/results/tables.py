@@ -285,9 +285,9 @@ def _size(costs: Mapping) -> str:
 
 
 _CSV_COLUMNS = (
-    'dataset', 'backbone', 'weights', 'head', 'regime', 'fraction', 'train_examples', 'seeds', 'metric', 'score', 'half_width',
-    'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters', 'trainable_parameters', 'flops_per_image',
-    'images_per_second', 'input',
+    'dataset', 'backbone', 'weights', 'head', 'regime', 'fraction', 'train_examples', 'seeds', 'metric', 'score',
+    'half_width', 'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters', 'trainable_parameters',
+    'flops_per_image', 'images_per_second', 'input',
 )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 import backbones
-from backbones import assembly
-from backbones.errors import UserError
+from backbones import assembly, necks
+from backbones.errors import UserError, unknown
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset, Targets
@@ -76,9 +76,7 @@ class Detection:
         if num_classes < 1:
             raise UserError('detection needs at least 1 class, but the data set has none')
         if config.neck == 'none':
-            raise UserError(
-                f"a detector needs a neck, and config key neck is 'none'; use one of {list(backbones.necks.TABLE)}"
-            )
+            raise unknown('neck of a detector', config.neck, necks.TABLE)
         objects = _OBJECTS
         if dataset is not None and isinstance(dataset.truth, Boxes):
             objects = dataset.truth.classes.shape[1]
@@ -153,13 +151,10 @@ class Detection:
         self, outputs: dict[str, dict[str, Array]], batch: Batch, sown: Mapping[str, Any]
     ) -> tuple[Float[Array, ' batch'], dict[str, Float[Array, ' batch']]]:
         """The sum of the head's losses, and each of them."""
-        truth = {
-            'boxes': batch['boxes'],
-            'classes': batch['classes'],
-            'valid': (batch['valid'] > 0).astype(jnp.float32),
-        }
-        parts = self._head().losses(outputs, truth, batch['image'].shape[1:3])  # ty: ignore[unresolved-attribute]
-        return sum(parts.values(), jnp.zeros(len(truth['valid']))), parts
+        valid = (batch['valid'] > 0).astype(jnp.float32)
+        truth = {'boxes': batch['boxes'], 'classes': batch['classes'], 'valid': valid}
+        parts = self._head().losses(outputs, truth, batch['image'].shape[1:3])
+        return sum(parts.values(), jnp.zeros_like(valid)), parts
 
     def predict(self, outputs: dict[str, dict[str, Array]], batch: Batch) -> dict[str, Array]:
         """Detections in pixels of the original images, best first; ``'found'`` marks those that are any."""

@@ -13,8 +13,8 @@ from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset, Targets
 
 # Arrays whose first axis runs over the examples. As read: 'image', 'target', what a ``truth`` adds, and 'weight', which
-# is 0 for rows that are not examples. As returned by ``prepare``: 'image' is the model's input, 'valid' is the 'weight' that was read, and
-# 'weight' is the example's weight in the loss.
+# is 0 for rows that are not examples. As returned by ``prepare``: 'image' is the model's input, 'valid' is the 'weight'
+# that was read, and 'weight' is the example's weight in the loss.
 Batch = dict[str, Array]
 
 

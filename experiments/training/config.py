@@ -134,7 +134,7 @@ KEYS: Mapping[str, ConfigKey] = {
     'fraction': ConfigKey(1.0, 'share of the training labels to use', _positive_share),
     # What trains.
     'regime': ConfigKey(
-        'scratch', 'linear (dense tasks: frozen), partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch',
+        'scratch', 'linear (dense: frozen), partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch',
         compiled=True
     ),
     'layer_decay': ConfigKey(
@@ -146,14 +146,14 @@ KEYS: Mapping[str, ConfigKey] = {
     'probe_epochs': ConfigKey(5.0, "epochs of lpft's first phase", positive),
     'probe_learning_rate': ConfigKey(3e-3, "learning rate of lpft's first phase", positive),
     # Neck and head of a dense task.
-    'head': ConfigKey('', "fcn, linear, deeplabv3, upernet for segmentation; fcos, retinanet for detection; '': the first"),
+    'head': ConfigKey('', "segmentation: fcn, linear, deeplabv3, upernet; detection: fcos, retinanet; '': the first"),
     'neck': ConfigKey('fpn', "fpn, pan, simple_pyramid; for segmentation also 'none'"),
     'strides': ConfigKey(
         (), "strides of the neck's levels in pixels, powers of two; (): (8, 16, 32), for segmentation from 4 on"
     ),
     'neck_channels': ConfigKey(0, 'channels of each level of the neck; 0: 256', not_negative),
     'head_channels': ConfigKey(
-        0, "channels inside the head; 0: those of a detector's neck, in a segmenter those of its reference", not_negative
+        0, "channels inside the head; 0: those of a detector's neck, of a segmenter's reference", not_negative
     ),
     'head_depth': ConfigKey(0, 'convolutions in each tower of a detector; 0: 4', not_negative),
     'output_stride': ConfigKey(
