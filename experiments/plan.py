@@ -59,16 +59,16 @@ def main(argv: list[str] | None) -> None:
     if options.find_batch and not limit:
         raise UserError(f'--find_batch needs the memory of a device of {options.topology}; set --memory_gib')
     device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
-    classes = options.classes
+    classes, dataset = options.classes, None
     if classes is None or shape is None:
-        dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config))
+        dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config), config.task)
         account.show(dataset)
         height, width, channels = dataset.images.shape[1:]
         classes, shape = classes or len(dataset.classes), shape or (height, width, channels)
 
     def programs(batch_per_device: int | None) -> Programs:
         batch = batch_per_device * device_mesh.devices if batch_per_device else config.batch_size
-        return ahead_of_time.planned(config, classes, shape, batch, device_mesh)
+        return ahead_of_time.planned(config, classes, shape, batch, device_mesh, dataset)
 
     if options.find_batch:
         first = options.batch_per_device or ahead_of_time.UNIT

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding
 from backbones import cost
 from backbones.errors import UserError
 from experiments import tasks
+from experiments.data.dataset import Dataset
 from experiments.planning import program_costs
 from experiments.training import config as configuration
 from experiments.training.mesh import DeviceMesh
@@ -29,8 +30,9 @@ def planned(
     stored_shape: tuple[int, int, int],
     batch_size: int,
     device_mesh: DeviceMesh,
+    dataset: Dataset | None = None,
 ) -> Programs:
-    """The programs of a training run, built without its data and weights.
+    """The programs of a training run, built without its weights, and where need be without its data.
 
     The mean and std of the preprocessing do not affect the cost of a step. The input size is that of the backbone's
     published weights unless the config overrides it. Class weights are all 1, which compiles the same way.
@@ -40,7 +42,7 @@ def planned(
     """
     configuration.check(config)
     preprocessing = tasks.input_preprocessing(config.task, config.backbone, '', config)
-    task = tasks.find(config.task).create(config, classes, preprocessing)
+    task = tasks.find(config.task).create(config, classes, preprocessing, dataset)
     return programs(task, configuration.compiled_values(config), stored_shape, batch_size, device_mesh)
 
 

@@ -49,9 +49,14 @@ class Evaluation:
         return self.metrics[self.primary]
 
 
-def batch_size(examples: int, devices: int) -> int:
-    """Examples per call of the compiled program; no more than necessary, because the last batch is padded."""
-    return min(-(-_BATCH_SIZE // devices), -(-examples // devices)) * devices
+def batch_size(examples: int, programs: Programs) -> int:
+    """Examples per call of the compiled program; no more than necessary, because the last batch is padded.
+
+    Dense heads keep large maps of every image, so a call takes no more images than a training step.
+    """
+    devices = programs.device_mesh.devices
+    most = min(_BATCH_SIZE, programs.batch_size) if programs.task.heads else _BATCH_SIZE
+    return min(-(-most // devices), -(-examples // devices)) * devices
 
 
 def evaluate(
@@ -79,7 +84,7 @@ def evaluate(
         UserError: the split is empty, or more examples than the limit cannot be read.
     """
     indices, device_mesh = dataset.splits[split], programs.device_mesh
-    size = batch_size(len(indices), device_mesh.devices)
+    size = batch_size(len(indices), programs)
     rows = device_mesh.rows(size)
     # Summed in float64, so that the number of batches does not matter.
     loss, count = 0.0, 0

@@ -1,16 +1,23 @@
 """What a run keeps with its weights: in its work directory, in every checkpoint, and in ``weights.safetensors``."""
 
 import dataclasses
+from typing import Any
 
 import ml_collections
 
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from backbones.pretrained.description import Description
+from experiments import tasks
 from experiments.data.dataset import Dataset
 
 # The values of a config that say how the head was made.
 _OF_THE_HEAD = ('regime', 'weights', 'lora_alpha', 'fraction', 'seed')
+# And those that say what neck and head of a dense task are.
+_OF_A_DENSE_MODEL = (
+    'head', 'neck', 'strides', 'neck_channels', 'head_channels', 'head_depth', 'output_stride', 'auxiliary_head',
+    'score_threshold', 'max_detections',
+)  # fmt: skip
 
 
 def describe(
@@ -25,6 +32,7 @@ def describe(
         preprocessing: from stored images to the model's input. In the description it begins with the files, which the
             data set has read and stored.
     """
+    keys = (*_OF_THE_HEAD, *_OF_A_DENSE_MODEL) if tasks.find(config.task).heads else _OF_THE_HEAD
     return Description(
         backbone=config.backbone,
         preprocessing=dataclasses.replace(preprocessing, stored_size=dataset.stored_size, reading=dataset.reading),
@@ -32,5 +40,9 @@ def describe(
         task=config.task,
         classes=tuple(dataset.classes),
         data={'name': dataset.name, 'fingerprint': dataset.fingerprint()},
-        head={'module': type(model.head).__name__, **{key: config[key] for key in _OF_THE_HEAD}},
+        head={'module': type(model.head).__name__, **{key: _plain(config[key]) for key in keys}},
     )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

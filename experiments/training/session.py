@@ -142,9 +142,8 @@ class Session:
         Raises:
             UserError: the model, the input or the batch do not suit each other.
         """
-        devices = self.programs.device_mesh.devices
         splits = (self.dataset.splits[name] for name in ('validation', 'test'))
-        self.programs.trace(evaluation.batch_size(len(indices), devices) for indices in splits)
+        self.programs.trace(evaluation.batch_size(len(indices), self.programs) for indices in splits)
 
     def train_step(self, phase: int, memory: Memory | None = None) -> jax.stages.Compiled:
         """The compiled step of a phase, which is compiled once, and compared with the memory that there is.
