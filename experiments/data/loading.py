@@ -1,4 +1,6 @@
-"""Data sets by name: ``mnist5k``, ``digits``, ``tfds:NAME``, ``folder:PATH``. A new data set is one function here.
+"""Data sets by name: ``mnist5k``, ``digits``, ``shapes``, ``tfds:NAME``, ``folder:PATH``.
+
+A new data set is one function here.
 
 What a data set says about an image depends on the task: a class, boxes or a mask. ``TASKS`` is the table of which task
 each kind of data set serves.
@@ -9,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backbones.errors import UserError, unknown
-from experiments.data import embedded, folder, folder_tree, tfds
+from experiments.data import embedded, folder, folder_tree, shapes, tfds
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
 
@@ -19,6 +21,7 @@ CLASSIFICATION, SEGMENTATION, DETECTION = 'classification', 'segmentation', 'det
 TASKS: dict[str, tuple[str, ...]] = {
     'mnist5k': (CLASSIFICATION,),
     'digits': (CLASSIFICATION,),
+    'shapes': (CLASSIFICATION, SEGMENTATION, DETECTION),
     'tfds': (CLASSIFICATION,),
     'folder': (CLASSIFICATION,),
 }
@@ -27,6 +30,7 @@ TASKS: dict[str, tuple[str, ...]] = {
 EMBEDDED: dict[str, Callable[[str], Dataset]] = {
     'mnist5k': lambda task: embedded.load_mnist5k(),
     'digits': lambda task: embedded.load_digits(),
+    'shapes': shapes.load_shapes,
 }
 
 

@@ -254,8 +254,8 @@ def _differ_on_images(one: Aggregate, other: Aggregate) -> bool:
         return paired_difference_is_significant(*_paired(one, other))
     if one.resampled is None or other.resampled is None or not np.array_equal(one.examples, other.examples):
         return False
-    low, high = percentile_interval(one.resampled.mean(0) - other.resampled.mean(0))
-    return low > 0 or high < 0
+    bounds = percentile_interval(one.resampled.mean(0) - other.resampled.mean(0))
+    return bounds is not None and (bounds[0] > 0 or bounds[1] < 0)
 
 
 def _known(aggregate: Aggregate) -> tuple[float, float | None]:

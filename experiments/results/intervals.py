@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 CONFIDENCE = 0.95
@@ -17,12 +17,6 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
         return mean, None
     factor = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
     return mean, float(factor * np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
-def percentile_interval(values: Float[np.ndarray, ' samples']) -> tuple[float, float]:
-    """The 95 % interval between percentiles of bootstrap samples."""
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
 
 
 def apart(a: tuple[float, float | None], b: tuple[float, float | None]) -> bool:
@@ -45,3 +39,20 @@ def paired_difference_is_significant(
         return False
     error = difference.std(ddof=1) / math.sqrt(len(difference))
     return bool(abs(difference.mean()) > stats.norm.ppf((1 + CONFIDENCE) / 2) * error)
+
+
+def resamples(examples: int, samples: int, seed: int) -> Int[np.ndarray, 'samples examples']:
+    """How often each example occurs in random samples with replacement, each as large as the whole (a bootstrap)."""
+    generator = np.random.Generator(np.random.Philox(key=seed))
+    return np.stack(
+        [np.bincount(generator.integers(0, examples, examples), minlength=examples) for _ in range(samples)]
+    )
+
+
+def percentile_interval(values: Float[np.ndarray, ' samples']) -> tuple[float, float] | None:
+    """The middle 95 % of a metric over samples; ``None`` if no sample has the metric (all are NaN)."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

@@ -143,7 +143,9 @@ class Classification:
         return {'logits': outputs}
 
     @staticmethod
-    def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
+    def score(
+        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
+    ) -> dict[str, float | None]:
         """Accuracy: the share of examples whose largest logit is that of their class."""
         correct = int((predictions['logits'].argmax(-1) == targets).sum())
         return {'accuracy': correct / max(len(targets), 1)}

@@ -20,6 +20,7 @@ from experiments.data.dataset import Dataset, Targets
 from experiments.data.joint_augmentation import JointAugmentation, augment
 from experiments.data.truth import Boxes
 from experiments.results import coco
+from experiments.results.detections import Detections
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
 from experiments.tasks.task import Batch
@@ -78,8 +79,15 @@ class Detection:
         if config.neck == 'none':
             raise unknown('neck of a detector', config.neck, necks.TABLE)
         objects = _OBJECTS
-        if dataset is not None and isinstance(dataset.truth, Boxes):
+        if dataset is not None:
+            assert isinstance(dataset.truth, Boxes)
             objects = dataset.truth.classes.shape[1]
+            for split, indices in dataset.splits.items():
+                found = dataset.truth.of(indices)
+                if not ((found.classes >= 0) & ~found.crowd).any():
+                    raise UserError(
+                        f'there is no object in the {split} images of {dataset.name!r}; a detector needs some'
+                    )
         head = config.head or cls.heads[0]
         options: dict[str, Any] = {
             'score_threshold': config.score_threshold,
@@ -165,10 +173,11 @@ class Detection:
         return {'boxes': boxes, 'scores': found.scores, 'labels': found.classes, 'found': found.valid}
 
     @staticmethod
-    def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
-        """See ``results.coco.metrics``."""
-        assert isinstance(targets, Boxes)
-        return coco.metrics(targets, predictions, classes)
+    def score(
+        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
+    ) -> dict[str, float | None]:
+        """See ``results.coco.CocoEvaluation``."""
+        return _evaluate(predictions, targets, classes).metrics
 
     @staticmethod
     def resampled(
@@ -176,4 +185,11 @@ class Detection:
     ) -> Float[np.ndarray, ' samples']:
         """AP of bootstrap samples of the images."""
         assert isinstance(targets, Boxes)
-        return coco.resampled(targets, predictions, samples, seed)
+        classes = tuple(map(str, range(max(0, int(targets.classes.max())) + 1)))
+        return _evaluate(predictions, targets, classes).resampled(samples, seed)[:, 0]
+
+
+def _evaluate(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]) -> coco.CocoEvaluation:
+    assert isinstance(targets, Boxes)
+    found = Detections(*(predictions[name] for name in ('boxes', 'scores', 'labels', 'found')))
+    return coco.evaluate(targets, np.arange(len(targets.classes)), found, classes)

@@ -19,7 +19,7 @@ from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset, Targets
 from experiments.data.joint_augmentation import JointAugmentation, augment
 from experiments.data.truth import IGNORE
-from experiments.results import miou
+from experiments.results import confusion as confusions
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
 from experiments.tasks.task import Batch
@@ -152,16 +152,19 @@ class Segmentation:
         return {'confusion': confusion(truth, predicted, self.num_classes)}
 
     @staticmethod
-    def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
-        """See ``results.miou.metrics``."""
-        return miou.metrics(predictions['confusion'], classes)
+    def score(
+        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
+    ) -> dict[str, float | None]:
+        """See ``results.confusion.metrics``."""
+        found = confusions.metrics(predictions['confusion'], classes)
+        return {**found, 'mIoU': found['mIoU'] or 0.0}
 
     @staticmethod
     def resampled(
         predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int
     ) -> Float[np.ndarray, ' samples']:
         """mIoU of bootstrap samples of the images."""
-        return miou.resampled(predictions['confusion'], samples, seed)
+        return confusions.resampled(predictions['confusion'], samples, seed)[:, 0]
 
 
 def confusion(

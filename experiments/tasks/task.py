@@ -96,7 +96,9 @@ class Task(Protocol):
 
     # The same for all instances of a task, so that it needs no model.
     @staticmethod
-    def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
+    def score(
+        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
+    ) -> dict[str, float | None]:
         """Compute every metric of the task, including ``primary``, on the host.
 
         Args:

@@ -367,7 +367,9 @@ class _Phase:
             parts.append(f'loss {row["loss"]:.4f}')
         score = validation[primary]
         best = f' (best {progress.best_score:.4f})' if score < progress.best_score else ''
-        others = [f'{name} {value:.4f}' for name, value in validation.items() if name != primary]
+        # Not those of single classes, which have a slash in their name, nor those that have no value here.
+        shown = {name: value for name, value in validation.items() if '/' not in name and value is not None}
+        others = [f'{name} {value:.4f}' for name, value in shown.items() if name != primary]
         parts += [f'validation {primary} {score:.4f}{best}', *(f'validation {each}' for each in others)]
         speed = self._monitor.meter.steps_per_second * session.batch_size
         parts += [f'learning rate {row["learning_rate"]:.2g}', *([f'{speed:,.0f} images/s'] if speed else [])]
