@@ -8,13 +8,15 @@ import flax.linen as nn
 
 from backbones import registry
 from backbones.errors import UserError, unknown
+from backbones.heads.fcos import FCOS
+from backbones.heads.retinanet import RetinaNet
 from backbones.model import Model
 from backbones.necks import TABLE as NECKS
 from backbones.necks import levels
 
 # Heads by name; each takes ``num_classes``, ``dtype`` and options of its own.
 SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {}
-DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {}
+DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {'fcos': FCOS, 'retinanet': RetinaNet}
 
 # Options that a neck has below a detector, if no others are asked for: levels p3 to p7.
 _DETECTOR_NECK: dict[str, dict[str, Any]] = {'fpn': {'extra': 'p6p7'}}
