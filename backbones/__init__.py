@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from backbones.pretrained.load import load_weights, preprocess
     from backbones.pretrained.merge import Report
     from backbones.pretrained.save import save_weights
+    from backbones.published_models import create_published
     from backbones.registry import create, create_classifier, info, names
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     'create',
     'create_classifier',
     'create_detector',
+    'create_published',
     'create_segmenter',
     'freezing',
     'info',
@@ -48,6 +50,7 @@ _MODULES = {
     'create': 'registry',
     'create_classifier': 'registry',
     'create_detector': 'assembly',
+    'create_published': 'published_models',
     'create_segmenter': 'assembly',
     'info': 'registry',
     'load_weights': 'pretrained.load',

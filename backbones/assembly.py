@@ -8,13 +8,18 @@ import flax.linen as nn
 
 from backbones import registry
 from backbones.errors import UserError, unknown
+from backbones.heads.fcos import FCOS
+from backbones.heads.retinanet import RetinaNet
 from backbones.model import Model
 from backbones.necks import TABLE as NECKS
 from backbones.necks import levels
 
 # Heads by name; each takes ``num_classes``, ``dtype`` and options of its own.
 SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {}
-DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {}
+DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {'fcos': FCOS, 'retinanet': RetinaNet}
+
+# Options that a neck has below a detector, if no others are asked for: levels p3 to p7.
+_DETECTOR_NECK: dict[str, dict[str, Any]] = {'fpn': {'extra': 'p6p7'}}
 
 
 def create_segmenter(
@@ -60,8 +65,8 @@ def create_detector(
         name: a registered backbone.
         head: a row of ``DETECTION_HEADS``.
         num_classes: number of classes of objects.
-        neck: a row of ``necks.TABLE``.
-        neck_options: options of the neck, and ``strides``, those of its levels.
+        neck: a row of ``necks.TABLE``; an FPN has the levels p3 to p7.
+        neck_options: options of the neck, and ``strides``, those of its levels; ``extra='none'`` leaves out p6 and p7.
         head_options: options of the head.
         **overrides: options of the backbone, as ``create`` takes them.
 
@@ -69,6 +74,7 @@ def create_detector(
         UserError: no such backbone, head, neck or option, or fewer than one class.
     """
     backbone = registry.create(name, **overrides)
+    neck_options = {**_DETECTOR_NECK.get(neck, {}), **(neck_options or {})}
     made = _head('detection', DETECTION_HEADS, head, num_classes, head_options, backbone)
     return Model(backbone, _neck(neck, backbone, neck_options, (8, 16, 32)), made)
 

@@ -27,6 +27,7 @@ class BasicBlock(nn.Module):
     stride: int = 1
     groups: int = 1
     base_width: int = 64
+    epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
 
     expansion = 1
@@ -39,9 +40,9 @@ class BasicBlock(nn.Module):
                 'ResNeXt and Wide ResNet are of bottlenecks, such as resnet50'
             )
         y = Conv(self.channels, 3, self.stride, dtype=self.dtype, name='conv1')(x)
-        y = nn.relu(BatchNorm(dtype=self.dtype, name='norm1')(y, train=train))
+        y = nn.relu(BatchNorm(self.epsilon, dtype=self.dtype, name='norm1')(y, train=train))
         y = Conv(self.channels, 3, dtype=self.dtype, name='conv2')(y)
-        y = BatchNorm(dtype=self.dtype, name='norm2')(y, train=train)
+        y = BatchNorm(self.epsilon, dtype=self.dtype, name='norm2')(y, train=train)
         return nn.relu(y + _shortcut(self, x, self.channels, train))
 
 
@@ -56,6 +57,7 @@ class Bottleneck(nn.Module):
     stride: int = 1
     groups: int = 1
     base_width: int = 64
+    epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
 
     expansion = 4
@@ -67,11 +69,11 @@ class Bottleneck(nn.Module):
         width = self.channels * self.base_width // 64 * self.groups
         expanded = self.channels * self.expansion
         y = Conv(width, 1, dtype=self.dtype, name='conv1')(x)
-        y = nn.relu(BatchNorm(dtype=self.dtype, name='norm1')(y, train=train))
+        y = nn.relu(BatchNorm(self.epsilon, dtype=self.dtype, name='norm1')(y, train=train))
         y = Conv(width, 3, self.stride, groups=self.groups, dtype=self.dtype, name='conv2')(y)
-        y = nn.relu(BatchNorm(dtype=self.dtype, name='norm2')(y, train=train))
+        y = nn.relu(BatchNorm(self.epsilon, dtype=self.dtype, name='norm2')(y, train=train))
         y = Conv(expanded, 1, dtype=self.dtype, name='conv3')(y)
-        y = BatchNorm(dtype=self.dtype, name='norm3')(y, train=train)
+        y = BatchNorm(self.epsilon, dtype=self.dtype, name='norm3')(y, train=train)
         return nn.relu(y + _shortcut(self, x, expanded, train))
 
 
@@ -80,7 +82,7 @@ def _shortcut(block: BasicBlock | Bottleneck, x: Array, channels: int, train: bo
     if block.stride == 1 and x.shape[-1] == channels:
         return x
     x = Conv(channels, 1, block.stride, dtype=block.dtype, name='shortcut_conv')(x)
-    return BatchNorm(dtype=block.dtype, name='shortcut_norm')(x, train=train)
+    return BatchNorm(block.epsilon, dtype=block.dtype, name='shortcut_norm')(x, train=train)
 
 
 class Stage(nn.Module):
@@ -92,6 +94,7 @@ class Stage(nn.Module):
     stride: int
     groups: int = 1
     base_width: int = 64
+    epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -99,7 +102,13 @@ class Stage(nn.Module):
         for index in range(self.depth):
             stride = self.stride if index == 0 else 1
             block = self.block(
-                self.channels, stride, self.groups, self.base_width, self.dtype, name=f'block{index + 1}'
+                self.channels,
+                stride,
+                self.groups,
+                self.base_width,
+                self.epsilon,
+                self.dtype,
+                name=f'block{index + 1}',
             )
             x = block(x, train=train)
         return x
@@ -117,6 +126,7 @@ class ResNet(nn.Module):
         base_width: channels of each group in the first stage's bottlenecks (torchvision's ``width_per_group``).
         small_images: a 3x3 stem of stride 1 without a pool, for images of about 32 pixels (He et al. 2016, section
             4.2), in place of the 7x7 of stride 2 and the 3x3 max-pool of stride 2.
+        epsilon: that of every BatchNorm; torchvision's RetinaNet runs its first weights with 0.
         dtype: type of the computation.
     """
 
@@ -127,6 +137,7 @@ class ResNet(nn.Module):
     groups: int = 1
     base_width: int = 64
     small_images: bool = False
+    epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
 
     def stage_channels(self) -> tuple[int, ...]:
@@ -146,12 +157,22 @@ class ResNet(nn.Module):
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
         size, stride = (3, 1) if self.small_images else (7, 2)
         x = Conv(self.stem_channels, size, stride, dtype=self.dtype, name='stem_conv')(images)
-        x = nn.relu(BatchNorm(dtype=self.dtype, name='stem_norm')(x, train=train))
+        x = nn.relu(BatchNorm(self.epsilon, dtype=self.dtype, name='stem_norm')(x, train=train))
         if not self.small_images:
             x = max_pool(x, window=3, stride=2, padding=1)
         stages = {}
         for index, (depth, channels) in enumerate(zip(self.depths, self.channels, strict=True)):
             name, stride = f'stage{index + 1}', 1 if index == 0 else 2
-            stage = Stage(self.block, depth, channels, stride, self.groups, self.base_width, self.dtype, name=name)
+            stage = Stage(
+                self.block,
+                depth,
+                channels,
+                stride,
+                self.groups,
+                self.base_width,
+                self.epsilon,
+                self.dtype,
+                name=name,
+            )
             x = stages[name] = stage(x, train=train)
         return Features(stages=stages, pooled=global_average_pool(x))

@@ -102,7 +102,9 @@ class Conv(nn.Module):
             stride 1; ``'same'`` is TensorFlow's rule, which pads asymmetrically at stride 2.
         groups: channel groups; equal to the input channels for a depthwise convolution.
         use_bias: whether a bias is added.
+        kernel_init: how the kernel is initialised.
         dtype: type of the computation; parameters stay float32.
+        bias_init: how the bias is initialised.
 
     Raises:
         UserError: a padding that is a string other than ``'same'``.
@@ -116,6 +118,7 @@ class Conv(nn.Module):
     use_bias: bool = False
     kernel_init: Callable = kaiming_normal
     dtype: jnp.dtype = jnp.float32
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch rows columns features']:
@@ -132,7 +135,7 @@ class Conv(nn.Module):
             padding = ((side, side), (side, side))
         y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding, self.groups)
         if self.use_bias:
-            y += self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+            y += self.param('bias', self.bias_init, (self.features,), jnp.float32).astype(self.dtype)
         return y
 
 

@@ -1,0 +1,70 @@
+"""Published dense models by name: which backbone, neck and head they are, and with which options.
+
+A row is what ``create_detector`` or ``create_segmenter`` is called with, and nothing more: a published model is one of
+ours with other options. Its weights: ``load_weights('resnet50', file, model=create_published('fcos_resnet50_fpn'))``.
+
+Source: torchvision/models/detection and torchvision/models/segmentation.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from backbones.assembly import create_detector
+from backbones.errors import unknown
+from backbones.model import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedModel:
+    """One row.
+
+    Attributes:
+        create: ``create_detector`` or ``create_segmenter``.
+        backbone: a registered name.
+        params: number of parameters, as torchvision counts them.
+        options: what ``create`` is called with beside the name of the backbone.
+        frozen_norm: whether the backbone's BatchNorms were frozen while it was trained. Their scales and biases are
+            then no parameters to torchvision; to us they are.
+    """
+
+    create: Callable[..., Model]
+    backbone: str
+    params: int
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    frozen_norm: bool = False
+
+
+TABLE: dict[str, PublishedModel] = {
+    'fcos_resnet50_fpn': PublishedModel(create_detector, 'resnet50', 32_269_600, {'head': 'fcos'}, frozen_norm=True),
+    # Its weights are older than the epsilon of torchvision's FrozenBatchNorm2d.
+    'retinanet_resnet50_fpn': PublishedModel(
+        create_detector, 'resnet50', 34_014_999, {'head': 'retinanet', 'epsilon': 0.0}, frozen_norm=True
+    ),
+    'retinanet_resnet50_fpn_v2': PublishedModel(
+        create_detector,
+        'resnet50',
+        38_198_935,
+        {
+            'head': 'retinanet',
+            'neck_options': {'extra_from_stage': True},
+            'head_options': {'norm': 'group', 'box_loss': 'giou'},
+        },
+    ),
+}
+
+
+def create_published(name: str, **changes) -> Model:
+    """A published model: ``create_published('fcos_resnet50_fpn', num_classes=20)``.
+
+    Args:
+        name: a row of ``TABLE``.
+        **changes: arguments of ``create_detector`` or ``create_segmenter`` that differ from the published ones.
+
+    Raises:
+        UserError: no such model, or see ``create_detector``.
+    """
+    if name not in TABLE:
+        raise unknown('published model', name, TABLE)
+    row = TABLE[name]
+    return row.create(row.backbone, **{**row.options, **changes})
