@@ -161,3 +161,27 @@ def patch_embedding(
     grid = images[:, : rows * patch, : columns * patch].reshape(batch, rows, patch, columns, patch, channels)
     grid = grid.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, patch * patch * channels)
     return jnp.dot(grid, kernel.reshape(patch * patch * channels, features))
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution whose stride equals its kernel size: every pixel becomes a square of pixels.
+
+    Attributes:
+        features: output channels.
+        factor: side of the kernel, and the factor by which height and width grow.
+        dtype: type of the computation; parameters stay float32, the kernel as ``[height, width, in, out]``.
+    """
+
+    features: int
+    factor: int = 2
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch rows columns features']:
+        batch, height, width, channels = x.shape
+        # Torch takes the fan-in of such a kernel from its outputs.
+        init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform', in_axis=-1, out_axis=-2)
+        kernel = self.param('kernel', init, (self.factor, self.factor, channels, self.features), jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
+        y = jnp.einsum('bhwc,yxcf->bhywxf', x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        return y.reshape(batch, height * self.factor, width * self.factor, self.features)
