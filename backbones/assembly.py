@@ -100,7 +100,8 @@ def _neck(
     if name not in NECKS:
         raise unknown('neck', name, NECKS)
     options = {'dtype': backbone.dtype, **(options or {})}
-    chosen = levels.choose(backbone, options.pop('strides', strides))
+    deepest = getattr(NECKS[name], 'of_deepest', False)
+    chosen = levels.choose(backbone, options.pop('strides', strides), deepest)
     return _made(f'neck {name}', NECKS[name], {'levels': chosen}, options)
 
 

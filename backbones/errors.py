@@ -1,7 +1,7 @@
 """Errors whose message is meant for the person who launched the program."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -36,3 +36,13 @@ def check_image_size(shape: tuple[int, ...], least: int) -> None:
     """
     if min(shape[1:3]) < least:
         raise UserError(f'images must be at least {least}x{least} pixels, not {shape[1]}x{shape[2]}')
+
+
+def check_output_stride(stride: int | None, possible: Sequence[int]) -> None:
+    """Refuse an output stride that a network cannot have.
+
+    Raises:
+        UserError: it is neither ``None`` nor possible.
+    """
+    if stride is not None and (type(stride) is not int or stride not in possible):
+        raise UserError(f'output_stride must be one of {", ".join(map(str, possible))}, or None, not {stride!r}')

@@ -19,7 +19,7 @@ from backbones.cnn.mobilenet import LARGE, SMALL, MobileNetV3
 from backbones.cnn.resnet import BasicBlock, Bottleneck, ResNet
 from backbones.cnn.vgg import VGG
 from backbones.cnn.yolo import YOLO
-from backbones.errors import UserError, unknown
+from backbones.errors import UserError, check_output_stride, unknown
 from backbones.features import BackboneInfo, StageInfo
 from backbones.heads.classification import ClassificationHead
 from backbones.model import Model
@@ -399,8 +399,8 @@ def create(name: str, **overrides) -> nn.Module:
         **overrides: attributes of the module to change, such as ``dtype=jnp.bfloat16``.
 
     Raises:
-        UserError: no such backbone, no such attribute, or a side (``patch``, ``position_grid``) that is not a
-            positive whole number.
+        UserError: no such backbone, no such attribute, a side (``patch``, ``position_grid``) that is not a positive
+            whole number, or an ``output_stride`` that the backbone cannot have.
     """
     constructor = entry(name).constructor
     module = constructor()
@@ -412,7 +412,10 @@ def create(name: str, **overrides) -> nn.Module:
         value = overrides[side]
         if (value, side) != (None, 'position_grid') and (type(value) is not int or value < 1):
             raise UserError(f'{side} of the backbone {name} must be a positive whole number, not {value!r}')
-    return module.clone(**overrides)
+    module = module.clone(**overrides)
+    if 'output_stride' in overrides:
+        check_output_stride(module.output_stride, module.output_strides())
+    return module
 
 
 def create_classifier(name: str, num_classes: int, **overrides) -> Model:

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from backbones.errors import check_output_stride
 from backbones.features import Features
 from backbones.layers.activations import activation
 from backbones.layers.attention import Dense
@@ -74,7 +75,12 @@ class MobileNetV3(nn.Module):
         padding: ``None`` for torch's symmetric padding, ``'same'`` for TensorFlow's.
         epsilon: constant that every BatchNorm adds to the variance.
         momentum: share of the old statistics that every BatchNorm keeps.
+        output_stride: that of the last stage; 16 dilates all of its depthwise convolutions in place of the stride
+            (torchvision's ``dilated=True``); ``None`` is the usual 32.
         dtype: type of the computation.
+
+    Raises:
+        UserError: another output stride.
     """
 
     rows: tuple[Row, ...]
@@ -83,6 +89,7 @@ class MobileNetV3(nn.Module):
     padding: Literal['same'] | None = None
     epsilon: float = 1e-3
     momentum: float = 0.99
+    output_stride: int | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.nowrap
@@ -101,8 +108,11 @@ class MobileNetV3(nn.Module):
 
     @nn.nowrap
     def stages(self) -> list[list[BlockConfig]]:
-        """The blocks by resolution."""
-        return into_stages(self.blocks())
+        """The blocks by resolution, or what would be one without dilation."""
+        stages = into_stages(self.blocks())
+        if self.output_stride == 16:
+            stages[-1] = [block._replace(stride=1, dilation=2) for block in stages[-1]]
+        return stages
 
     def stage_channels(self) -> tuple[int, ...]:
         """Channels of each stage's output."""
@@ -112,12 +122,17 @@ class MobileNetV3(nn.Module):
         """Input pixels per step of each stage's map."""
         return strides_after(2, self.stages())
 
+    def output_strides(self) -> tuple[int, ...]:
+        """The values that ``output_stride`` can have."""
+        return 16, 32
+
     def pooled_channels(self) -> int:
         """Channels of ``Features.pooled``."""
         return self.hidden
 
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
+        check_output_stride(self.output_stride, self.output_strides())
         act = activation(self.activation)
         conv = partial(Conv, padding=self.padding, dtype=self.dtype)
         norm = partial(BatchNorm, self.epsilon, self.momentum, self.dtype)

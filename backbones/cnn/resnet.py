@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from backbones.errors import UserError
+from backbones.errors import UserError, check_output_stride
 from backbones.features import Features
 from backbones.layers.convolution import Conv
 from backbones.layers.normalisation import BatchNorm
@@ -29,6 +29,8 @@ class BasicBlock(nn.Module):
     base_width: int = 64
     epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
+    first_dilation: int = 1
+    dilation: int = 1
 
     expansion = 1
 
@@ -39,9 +41,9 @@ class BasicBlock(nn.Module):
                 f'a ResNet of basic blocks has groups=1 and base_width=64, not {self.groups} and {self.base_width}; '
                 'ResNeXt and Wide ResNet are of bottlenecks, such as resnet50'
             )
-        y = Conv(self.channels, 3, self.stride, dtype=self.dtype, name='conv1')(x)
+        y = Conv(self.channels, 3, self.stride, dtype=self.dtype, dilation=self.first_dilation, name='conv1')(x)
         y = nn.relu(BatchNorm(self.epsilon, dtype=self.dtype, name='norm1')(y, train=train))
-        y = Conv(self.channels, 3, dtype=self.dtype, name='conv2')(y)
+        y = Conv(self.channels, 3, dtype=self.dtype, dilation=self.dilation, name='conv2')(y)
         y = BatchNorm(self.epsilon, dtype=self.dtype, name='norm2')(y, train=train)
         return nn.relu(y + _shortcut(self, x, self.channels, train))
 
@@ -59,6 +61,8 @@ class Bottleneck(nn.Module):
     base_width: int = 64
     epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
+    first_dilation: int = 1
+    dilation: int = 1
 
     expansion = 4
 
@@ -70,7 +74,9 @@ class Bottleneck(nn.Module):
         expanded = self.channels * self.expansion
         y = Conv(width, 1, dtype=self.dtype, name='conv1')(x)
         y = nn.relu(BatchNorm(self.epsilon, dtype=self.dtype, name='norm1')(y, train=train))
-        y = Conv(width, 3, self.stride, groups=self.groups, dtype=self.dtype, name='conv2')(y)
+        y = Conv(
+            width, 3, self.stride, groups=self.groups, dtype=self.dtype, dilation=self.first_dilation, name='conv2'
+        )(y)
         y = nn.relu(BatchNorm(self.epsilon, dtype=self.dtype, name='norm2')(y, train=train))
         y = Conv(expanded, 1, dtype=self.dtype, name='conv3')(y)
         y = BatchNorm(self.epsilon, dtype=self.dtype, name='norm3')(y, train=train)
@@ -86,7 +92,11 @@ def _shortcut(block: BasicBlock | Bottleneck, x: Array, channels: int, train: bo
 
 
 class Stage(nn.Module):
-    """A chain of blocks at one resolution; the first one has the stride."""
+    """A chain of blocks at one resolution; the first one has the stride.
+
+    ``dilation`` is that of the first block's 3x3 convolution (of a basic block: of the first of its two) and of all
+    others, which differ where the stage is dilated in place of its stride.
+    """
 
     block: type[BasicBlock] | type[Bottleneck]
     depth: int
@@ -96,6 +106,7 @@ class Stage(nn.Module):
     base_width: int = 64
     epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
+    dilation: tuple[int, int] = (1, 1)
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 c2']:
@@ -108,6 +119,8 @@ class Stage(nn.Module):
                 self.base_width,
                 self.epsilon,
                 self.dtype,
+                self.dilation[min(index, 1)],
+                self.dilation[1],
                 name=f'block{index + 1}',
             )
             x = block(x, train=train)
@@ -127,7 +140,12 @@ class ResNet(nn.Module):
         small_images: a 3x3 stem of stride 1 without a pool, for images of about 32 pixels (He et al. 2016, section
             4.2), in place of the 7x7 of stride 2 and the 3x3 max-pool of stride 2.
         epsilon: that of every BatchNorm; torchvision's RetinaNet runs its first weights with 0.
+        output_stride: that of the last stage. Where it is less than usual, the last stages have dilated convolutions in
+            place of their strides (torchvision's ``replace_stride_with_dilation``); ``None`` for no such stage.
         dtype: type of the computation.
+
+    Raises:
+        UserError: an output stride that is not among ``output_strides()``.
     """
 
     block: type[BasicBlock] | type[Bottleneck]
@@ -138,6 +156,7 @@ class ResNet(nn.Module):
     base_width: int = 64
     small_images: bool = False
     epsilon: float = 1e-5
+    output_stride: int | None = None
     dtype: jnp.dtype = jnp.float32
 
     def stage_channels(self) -> tuple[int, ...]:
@@ -146,6 +165,14 @@ class ResNet(nn.Module):
 
     def stage_strides(self) -> tuple[int, ...]:
         """Input pixels per step of each stage's map."""
+        usual = self._usual_strides()
+        return tuple(min(stride, self.output_stride or stride) for stride in usual)
+
+    def output_strides(self) -> tuple[int, ...]:
+        """The values that ``output_stride`` can have."""
+        return self._usual_strides()[1:]
+
+    def _usual_strides(self) -> tuple[int, ...]:
         first = 1 if self.small_images else 4
         return tuple(first * 2**index for index in range(len(self.depths)))
 
@@ -155,14 +182,18 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
+        check_output_stride(self.output_stride, self.output_strides())
         size, stride = (3, 1) if self.small_images else (7, 2)
         x = Conv(self.stem_channels, size, stride, dtype=self.dtype, name='stem_conv')(images)
         x = nn.relu(BatchNorm(self.epsilon, dtype=self.dtype, name='stem_norm')(x, train=train))
         if not self.small_images:
             x = max_pool(x, window=3, stride=2, padding=1)
-        stages = {}
+        stages, strides, usual = {}, self.stage_strides(), self._usual_strides()
         for index, (depth, channels) in enumerate(zip(self.depths, self.channels, strict=True)):
-            name, stride = f'stage{index + 1}', 1 if index == 0 else 2
+            before = max(index - 1, 0)
+            name, stride = f'stage{index + 1}', strides[index] // strides[before]
+            # The first block of a dilated stage keeps the dilation of the stage before.
+            dilation = usual[before] // strides[before], usual[index] // strides[index]
             stage = Stage(
                 self.block,
                 depth,
@@ -172,6 +203,7 @@ class ResNet(nn.Module):
                 self.base_width,
                 self.epsilon,
                 self.dtype,
+                dilation,
                 name=name,
             )
             x = stages[name] = stage(x, train=train)

@@ -30,6 +30,7 @@ class ConvNormActivation(nn.Module):
     dtype: jnp.dtype = jnp.float32
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     kernel_init: nn.initializers.Initializer = kaiming_normal
+    dilation: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 features']:
@@ -42,6 +43,7 @@ class ConvNormActivation(nn.Module):
             self.use_bias,
             self.kernel_init,
             self.dtype,
+            self.dilation,
             name='conv',
         )(x)
         x = BatchNorm(self.epsilon, self.momentum, self.dtype, self.scale_init, name='norm')(x, train=train)

@@ -18,6 +18,10 @@ from backbones.errors import unknown
 
 # He initialisation over the fan-out, as torchvision's CNNs use.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+# Torch's kaiming_uniform_ with a=1.
+kaiming_uniform = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
+# What torch's own convolutions begin with: uniform within 1 / sqrt(inputs).
+torch_uniform = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -28,33 +32,34 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _general(x: Array, kernel: Array, stride: int, padding: Padding, groups: int) -> Array:
+def _general(x: Array, kernel: Array, stride: int, padding: Padding, groups: int, dilation: int) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
         padding,
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
         feature_group_count=groups,
     )
 
 
-@partial(jax.jit, static_argnames=('stride', 'padding'), inline=True)  # traced once for all layers of one shape
-def _depthwise_shifts(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+# Jitted so that it is traced once for all layers of one shape.
+@partial(jax.jit, static_argnames=('stride', 'padding', 'dilation'), inline=True)
+def _depthwise_shifts(x: Array, kernel: Array, stride: int, padding: Padding, dilation: int) -> Array:
     """A depthwise convolution as one multiply-add per kernel tap, which the CPU compiler fuses into a single loop."""
     dtype = x.dtype
     # Summed in float32 and rounded once, as the other lowerings do.
     x, kernel = jnp.pad(x, ((0, 0), *padding, (0, 0))).astype(jnp.float32), kernel.astype(jnp.float32)
     rows, columns = kernel.shape[:2]
-    height = (x.shape[1] - rows) // stride + 1
-    width = (x.shape[2] - columns) // stride + 1
+    height = (x.shape[1] - (rows - 1) * dilation - 1) // stride + 1
+    width = (x.shape[2] - (columns - 1) * dilation - 1) // stride + 1
     total = jnp.zeros((), x.dtype)
     for row in range(rows):
         for column in range(columns):
+            top, left = row * dilation, column * dilation
             window = x[
-                :,
-                row : row + (height - 1) * stride + 1 : stride,
-                column : column + (width - 1) * stride + 1 : stride,
+                :, top : top + (height - 1) * stride + 1 : stride, left : left + (width - 1) * stride + 1 : stride
             ]
             total = total + window * kernel[row, column, 0]
     return total.astype(dtype)
@@ -66,6 +71,7 @@ def convolve(
     stride: int,
     padding: Padding,
     groups: int = 1,
+    dilation: int = 1,
 ) -> Float[Array, 'batch new_height new_width features']:
     """Convolve; the lowering depends on the kernel's shape and on the platform the program is compiled for."""
     if kernel.shape[:2] == (1, 1) and groups == 1 and padding == ((0, 0), (0, 0)):
@@ -77,18 +83,18 @@ def convolve(
             x,
             kernel,
             cpu=lambda x, kernel: jnp.dot(x[:, ::stride, ::stride], kernel[0, 0]),
-            default=lambda x, kernel: _general(x, kernel, stride, padding, groups),
+            default=lambda x, kernel: _general(x, kernel, stride, padding, groups, dilation),
         )
-    if kernel.shape[:2] == (stride, stride) and groups == 1 and padding == ((0, 0), (0, 0)):
+    if kernel.shape[:2] == (stride, stride) and groups == dilation == 1 and padding == ((0, 0), (0, 0)):
         return patch_embedding(x, kernel)
     if groups == x.shape[-1] == kernel.shape[-1]:
         return lax.platform_dependent(
             x,
             kernel,
-            cpu=lambda x, kernel: _depthwise_shifts(x, kernel, stride, padding),
-            default=lambda x, kernel: _general(x, kernel, stride, padding, groups),
+            cpu=lambda x, kernel: _depthwise_shifts(x, kernel, stride, padding, dilation),
+            default=lambda x, kernel: _general(x, kernel, stride, padding, groups, dilation),
         )
-    return _general(x, kernel, stride, padding, groups)
+    return _general(x, kernel, stride, padding, groups, dilation)
 
 
 class Conv(nn.Module):
@@ -98,13 +104,14 @@ class Conv(nn.Module):
         features: output channels.
         kernel_size: side of the square kernel in pixels.
         stride: step of the kernel in pixels.
-        padding: pixels added on every side; ``None`` means ``(kernel_size - 1) // 2``, which keeps the size at
-            stride 1; ``'same'`` is TensorFlow's rule, which pads asymmetrically at stride 2.
+        padding: pixels added on every side; ``None`` means ``dilation * (kernel_size - 1) // 2``, which keeps the size
+            of a map at stride 1; ``'same'`` is TensorFlow's rule, which pads asymmetrically at stride 2.
         groups: channel groups; equal to the input channels for a depthwise convolution.
         use_bias: whether a bias is added.
         kernel_init: how the kernel is initialised.
         dtype: type of the computation; parameters stay float32.
         bias_init: how the bias is initialised.
+        dilation: distance in pixels between neighbouring values of the kernel.
 
     Raises:
         UserError: a padding that is a string other than ``'same'``.
@@ -119,6 +126,7 @@ class Conv(nn.Module):
     kernel_init: Callable = kaiming_normal
     dtype: jnp.dtype = jnp.float32
     bias_init: Callable = nn.initializers.zeros
+    dilation: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch rows columns features']:
@@ -126,14 +134,17 @@ class Conv(nn.Module):
         kernel = self.param(
             'kernel', self.kernel_init, (size, size, x.shape[-1] // self.groups, self.features), jnp.float32
         )
+        span = self.dilation * (size - 1) + 1  # pixels that the kernel spans
         if isinstance(self.padding, str):
             if self.padding != 'same':
                 raise unknown('padding', self.padding, ('same',))
-            padding = (same_padding(x.shape[1], size, self.stride), same_padding(x.shape[2], size, self.stride))
+            rows, columns = (same_padding(side, span, self.stride) for side in x.shape[1:3])
+            padding = (rows, columns)
         else:
-            side = (size - 1) // 2 if self.padding is None else self.padding
+            side = (span - 1) // 2 if self.padding is None else self.padding
             padding = ((side, side), (side, side))
-        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding, self.groups)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        y = convolve(x, kernel, self.stride, padding, self.groups, self.dilation)
         if self.use_bias:
             y += self.param('bias', self.bias_init, (self.features,), jnp.float32).astype(self.dtype)
         return y
@@ -153,3 +164,27 @@ def patch_embedding(
     grid = images[:, : rows * patch, : columns * patch].reshape(batch, rows, patch, columns, patch, channels)
     grid = grid.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, patch * patch * channels)
     return jnp.dot(grid, kernel.reshape(patch * patch * channels, features))
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution whose stride equals its kernel size: every pixel becomes a square of pixels.
+
+    Attributes:
+        features: output channels.
+        factor: side of the kernel, and the factor by which height and width grow.
+        dtype: type of the computation; parameters stay float32, the kernel as ``[height, width, in, out]``.
+    """
+
+    features: int
+    factor: int = 2
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch rows columns features']:
+        batch, height, width, channels = x.shape
+        # Torch takes the fan-in of such a kernel from its outputs.
+        init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform', in_axis=-1, out_axis=-2)
+        kernel = self.param('kernel', init, (self.factor, self.factor, channels, self.features), jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
+        y = jnp.einsum('bhwc,yxcf->bhywxf', x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        return y.reshape(batch, height * self.factor, width * self.factor, self.features)

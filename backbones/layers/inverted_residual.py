@@ -36,6 +36,7 @@ class BlockConfig(NamedTuple):
         squeezed: channels inside the squeeze-and-excitation; 0 leaves it out.
         activation: name of the activation after the expansion and after the depthwise convolution.
         drop_rate: share of the examples that skip the block while training.
+        dilation: distance in pixels between neighbouring values of the depthwise kernel.
     """
 
     inputs: int
@@ -46,6 +47,7 @@ class BlockConfig(NamedTuple):
     squeezed: int
     activation: str
     drop_rate: float = 0.0
+    dilation: int = 1
 
 
 def into_stages(blocks: Iterable[BlockConfig]) -> list[list[BlockConfig]]:
@@ -92,7 +94,8 @@ class InvertedResidual(nn.Module):
         if block.expanded != block.inputs:
             y = conv(block.expanded, 1, name='expand_conv')(y)
             y = act(norm(name='expand_norm')(y, train=train))
-        y = conv(block.expanded, block.kernel, block.stride, groups=block.expanded, name='depthwise_conv')(y)
+        depthwise = partial(conv, groups=block.expanded, dilation=block.dilation)
+        y = depthwise(block.expanded, block.kernel, block.stride, name='depthwise_conv')(y)
         y = act(norm(name='depthwise_norm')(y, train=train))
         if block.squeezed:
             squeeze = partial(SqueezeExcitation, block.squeezed, self.squeeze_activation, self.gate, self.dtype)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from backbones.necks.fpn import FPN
+from backbones.necks.pan import PAN
+from backbones.necks.simple_pyramid import SimplePyramid
 
 # Each takes ``levels`` (``necks.levels.choose``), ``channels`` and ``dtype``, and options of its own.
-TABLE: dict[str, Callable[..., nn.Module]] = {'fpn': FPN}
+TABLE: dict[str, Callable[..., nn.Module]] = {'fpn': FPN, 'pan': PAN, 'simple_pyramid': SimplePyramid}

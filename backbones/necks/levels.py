@@ -15,12 +15,14 @@ import math
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 from jaxtyping import Array, Float
 
 from backbones.errors import UserError
 from backbones.features import Features
 from backbones.layers.pooling import max_pool
+from backbones.layers.resizing import resize
+
+__all__ = ['Level', 'choose', 'gather', 'resample', 'resize']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +45,13 @@ class Level:
         return f'p{self.exponent}'
 
 
-def choose(backbone: nn.Module, strides: Sequence[int]) -> tuple[Level, ...]:
+def choose(backbone: nn.Module, strides: Sequence[int], deepest: bool = False) -> tuple[Level, ...]:
     """The levels of these strides, by the rule above.
 
     Args:
         backbone: a module with ``stage_strides``.
         strides: powers of two, each larger than the one before.
+        deepest: whether all levels are made of the deepest stage.
 
     Raises:
         UserError: other strides.
@@ -59,7 +62,8 @@ def choose(backbone: nn.Module, strides: Sequence[int]) -> tuple[Level, ...]:
     own = [round(math.log2(stride)) for stride in backbone.stage_strides()]
     levels = []
     for exponent in exponents:
-        nearest = min(range(len(own)), key=lambda index: (abs(own[index] - exponent), -own[index], -index))
+        stages = range(len(own))[-1:] if deepest else range(len(own))
+        nearest = min(stages, key=lambda index: (abs(own[index] - exponent), -own[index], -index))
         levels.append(Level(exponent, f'stage{nearest + 1}', exponent - own[nearest]))
     return tuple(levels)
 
@@ -78,12 +82,3 @@ def resample(
     if halvings < 0:
         x = resize(x, tuple(side * 2**-halvings for side in x.shape[1:3]))
     return x
-
-
-def resize(
-    x: Float[Array, 'batch height width channels'], size: tuple[int, ...], method: str = 'linear'
-) -> Float[Array, 'batch rows columns channels']:
-    """Resize a map as torch's ``interpolate`` with ``align_corners=False`` does; ``method`` is jax's."""
-    if x.shape[1:3] == tuple(size):
-        return x
-    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), method, antialias=False)

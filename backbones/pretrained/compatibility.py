@@ -292,7 +292,7 @@ def _from_timm(configuration: Mapping[str, Any], name: str, module: nn.Module) -
     stated = {
         field.name: getattr(described, field.name)
         for field in dataclasses.fields(described)  # ty: ignore[invalid-argument-type]
-        if field.name not in HARMLESS
+        if field.name not in {*HARMLESS, 'output_stride'}  # which belongs to the task, not to the weights
     }
     lines = []
     arguments = dict(configuration.get('model_args') or {})
