@@ -43,7 +43,7 @@ class ConvNormActivation(nn.Module):
             self.use_bias,
             self.kernel_init,
             self.dtype,
-            self.dilation,
+            dilation=self.dilation,
             name='conv',
         )(x)
         x = BatchNorm(self.epsilon, self.momentum, self.dtype, self.scale_init, name='norm')(x, train=train)

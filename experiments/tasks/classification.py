@@ -143,12 +143,10 @@ class Classification:
         return {'logits': outputs}
 
     @staticmethod
-    def score(
-        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
-    ) -> dict[str, float | None]:
+    def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """Accuracy: the share of examples whose largest logit is that of their class."""
         correct = int((predictions['logits'].argmax(-1) == targets).sum())
-        return {'accuracy': correct / max(len(targets), 1)}
+        return {'accuracy': correct / max(len(predictions['logits']), 1)}
 
     @staticmethod
     def resampled(predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int) -> None:

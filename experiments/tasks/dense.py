@@ -1,5 +1,6 @@
 """What the dense tasks share: neck and head from a config, and the place of an image in the model's input."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -46,9 +47,15 @@ def augmentation(config: ml_collections.ConfigDict, size: tuple[int, int]) -> Jo
     )
 
 
-def placement(stored: tuple[int, int], size: tuple[int, int]) -> Float[np.ndarray, ' 4']:
+def known(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """The metrics that have a value: a class of which there is no object, or pixel, has none."""
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def placement(stored: Sequence[int], size: tuple[int, int]) -> Float[np.ndarray, ' 4']:
     """How pixels of stored images become pixels of the input: factors of x and y, then shifts of x and y."""
-    (height, width), ((rows, columns), ((top, _), (left, _))) = stored, letterbox_geometry(stored, size)
+    height, width = stored
+    (rows, columns), ((top, _), (left, _)) = letterbox_geometry((height, width), size)
     return np.array([columns / width, rows / height, left, top], np.float32)
 
 
@@ -56,15 +63,16 @@ def put_into_letterbox(
     mask: Int[Array, 'batch height width'], size: tuple[int, int], fill: int
 ) -> Int[Array, 'batch rows columns']:
     """A mask where the letterbox puts its image, by nearest neighbours."""
-    stored = mask.shape[1:3]
-    (rows, columns), pads = letterbox_geometry(stored, size)
-    for axis, have, want in ((1, stored[0], rows), (2, stored[1], columns)):
+    _, height, width = mask.shape
+    (rows, columns), pads = letterbox_geometry((height, width), size)
+    for axis, have, want in ((1, height, rows), (2, width, columns)):
         if have != want:
             mask = jnp.take(mask, np.minimum((np.arange(want) + 0.5) * have / want, have - 1).astype(int), axis)
     return jnp.pad(mask, ((0, 0), *pads), constant_values=fill)
 
 
-def out_of_letterbox(x: Float[Array, 'b rows columns c'], stored: tuple[int, int]) -> Float[Array, 'b r2 c2 c']:
+def out_of_letterbox(x: Float[Array, 'b rows columns c'], stored: Sequence[int]) -> Float[Array, 'b r2 c2 c']:
     """The part of a map of the input's size that lies on the image."""
-    (rows, columns), ((top, _), (left, _)) = letterbox_geometry(stored, x.shape[1:3])
+    (stored_height, stored_width), (_, height, width, _) = stored, x.shape
+    (rows, columns), ((top, _), (left, _)) = letterbox_geometry((stored_height, stored_width), (height, width))
     return x[:, top : top + rows, left : left + columns]

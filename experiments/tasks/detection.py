@@ -166,18 +166,16 @@ class Detection:
 
     def predict(self, outputs: dict[str, dict[str, Array]], batch: Batch) -> dict[str, Array]:
         """Detections in pixels of the original images, best first; ``'found'`` marks those that are any."""
-        found = self._head().detections(outputs, batch['image'].shape[1:3])  # ty: ignore[unresolved-attribute]
+        found = self._head().detections(outputs, batch['image'].shape[1:3])
         factors, shifts = (jnp.tile(part, 2)[:, None] for part in jnp.split(batch['placement'], 2, axis=-1))
         largest = jnp.tile(batch['size'][:, ::-1], 2)[:, None].astype(jnp.float32)
         boxes = jnp.clip((found.boxes - shifts) / factors, 0, largest)
         return {'boxes': boxes, 'scores': found.scores, 'labels': found.classes, 'found': found.valid}
 
     @staticmethod
-    def score(
-        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
-    ) -> dict[str, float | None]:
+    def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """See ``results.coco.CocoEvaluation``."""
-        return _evaluate(predictions, targets, classes).metrics
+        return {'AP': 0.0, **dense.known(_evaluate(predictions, targets, classes).metrics)}
 
     @staticmethod
     def resampled(

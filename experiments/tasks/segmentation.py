@@ -152,12 +152,9 @@ class Segmentation:
         return {'confusion': confusion(truth, predicted, self.num_classes)}
 
     @staticmethod
-    def score(
-        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
-    ) -> dict[str, float | None]:
+    def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """See ``results.confusion.metrics``."""
-        found = confusions.metrics(predictions['confusion'], classes)
-        return {**found, 'mIoU': found['mIoU'] or 0.0}
+        return {'mIoU': 0.0, **dense.known(confusions.metrics(predictions['confusion'], classes))}
 
     @staticmethod
     def resampled(

@@ -32,6 +32,8 @@ class Task(Protocol):
         keys: config keys that it reads, of those that not every task reads.
     """
 
+    def __hash__(self) -> int: ...  # noqa: D105
+
     name: ClassVar[str]
     primary: ClassVar[str]
     collections: ClassVar[tuple[str, ...]]
@@ -96,9 +98,7 @@ class Task(Protocol):
 
     # The same for all instances of a task, so that it needs no model.
     @staticmethod
-    def score(
-        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()
-    ) -> dict[str, float | None]:
+    def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """Compute every metric of the task, including ``primary``, on the host.
 
         Args:
