@@ -32,7 +32,7 @@ class Task(Protocol):
         keys: config keys that it reads, of those that not every task reads.
     """
 
-    def __hash__(self) -> int: ...  # noqa: D105
+    def __hash__(self) -> int: ...
 
     name: ClassVar[str]
     primary: ClassVar[str]
