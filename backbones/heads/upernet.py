@@ -80,11 +80,11 @@ class UPerNetHead(nn.Module):
     def __call__(
         self, features: Features, maps: Maps = None, size: tuple[int, int] | None = None, train: bool = False
     ) -> Logits:
+        if maps is None and not self.levels:
+            raise UserError('UPerNet needs levels=levels.choose(backbone, (4, 8, 16, 32)) or a neck')
         if self.auxiliary:
             head = AuxiliaryHead(self.num_classes, self.auxiliary_channels, dtype=self.dtype, name='auxiliary')
             head(features, size, train=train)
-        if maps is None and not self.levels:
-            raise UserError('UPerNet needs levels=levels.choose(backbone, (4, 8, 16, 32)) or a neck')
         conv = partial(ConvNormActivation, self.channels, dtype=self.dtype)
         *finer, (_, coarsest) = (gather(self.levels, features) if maps is None else maps).items()
         pool = PyramidPooling(self.channels, self.scales, self.dtype, name='pyramid_pooling')
