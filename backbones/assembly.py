@@ -8,18 +8,29 @@ import flax.linen as nn
 
 from backbones import registry
 from backbones.errors import UserError, unknown
+from backbones.heads.deeplabv3 import DeepLabV3Head
 from backbones.heads.fcos import FCOS
 from backbones.heads.retinanet import RetinaNet
+from backbones.heads.segmentation import FCNHead, LinearSegmentationHead
+from backbones.heads.upernet import UPerNetHead
 from backbones.model import Model
 from backbones.necks import TABLE as NECKS
 from backbones.necks import levels
 
-# Heads by name; each takes ``num_classes``, ``dtype`` and options of its own.
-SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {}
+# Heads by name, the usual one first; each takes ``num_classes``, ``dtype`` and options of its own, and some ``levels`` (``necks.levels``).
+SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {
+    'fcn': FCNHead,
+    'linear': LinearSegmentationHead,
+    'deeplabv3': DeepLabV3Head,
+    'upernet': UPerNetHead,
+}
 DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {'fcos': FCOS, 'retinanet': RetinaNet}
 
-# Options that a neck has below a detector, if no others are asked for: levels p3 to p7.
-_DETECTOR_NECK: dict[str, dict[str, Any]] = {'fpn': {'extra': 'p6p7'}}
+# Strides of a segmenter's levels, and of the one map that a head without levels sees where a backbone has the choice.
+_SEGMENTER_STRIDES = (4, 8, 16, 32)
+_SEGMENTER_STRIDE = 8
+# Heads that see several levels of the backbone, whose strides are therefore left as they are.
+_OF_LEVELS = ('upernet',)
 
 
 def create_segmenter(
@@ -40,14 +51,21 @@ def create_segmenter(
         neck: a row of ``necks.TABLE``, or ``None``: the head sees the backbone's own maps.
         neck_options: options of the neck, and ``strides``, those of its levels.
         head_options: options of the head.
-        **overrides: options of the backbone, as ``create`` takes them.
+        **overrides: options of the backbone, as ``create`` takes them. Where there is no neck and the head sees one
+            map, a backbone that has an ``output_stride`` gets 8, or the nearest larger one that it can have.
 
     Raises:
         UserError: no such backbone, head, neck or option, or fewer than one class.
     """
     backbone = registry.create(name, **overrides)
-    made = _head('segmentation', SEGMENTATION_HEADS, head, num_classes, head_options, backbone)
-    return Model(backbone, _neck(neck, backbone, neck_options, (4, 8, 16, 32)), made)
+    if neck is None and head not in _OF_LEVELS and hasattr(backbone, 'output_strides'):
+        finest = min(stride for stride in backbone.output_strides() if stride >= _SEGMENTER_STRIDE)
+        backbone = registry.create(name, **{'output_stride': finest, **overrides})
+    given = {'num_classes': num_classes}
+    if head in _OF_LEVELS:
+        given['levels'] = levels.choose(backbone, _SEGMENTER_STRIDES)
+    made = _head('segmentation', SEGMENTATION_HEADS, head, given, head_options, backbone)
+    return Model(backbone, _neck(neck, backbone, neck_options, _SEGMENTER_STRIDES), made)
 
 
 def create_detector(
@@ -65,7 +83,7 @@ def create_detector(
         name: a registered backbone.
         head: a row of ``DETECTION_HEADS``.
         num_classes: number of classes of objects.
-        neck: a row of ``necks.TABLE``; an FPN has the levels p3 to p7.
+        neck: a row of ``necks.TABLE``, with the levels p3 to p7.
         neck_options: options of the neck, and ``strides``, those of its levels; ``extra='none'`` leaves out p6 and p7.
         head_options: options of the head.
         **overrides: options of the backbone, as ``create`` takes them.
@@ -74,20 +92,26 @@ def create_detector(
         UserError: no such backbone, head, neck or option, or fewer than one class.
     """
     backbone = registry.create(name, **overrides)
-    neck_options = {**_DETECTOR_NECK.get(neck, {}), **(neck_options or {})}
-    made = _head('detection', DETECTION_HEADS, head, num_classes, head_options, backbone)
+    if hasattr(NECKS.get(neck), 'extra'):
+        neck_options = {'extra': 'p6p7', **(neck_options or {})}
+    made = _head('detection', DETECTION_HEADS, head, {'num_classes': num_classes}, head_options, backbone)
     return Model(backbone, _neck(neck, backbone, neck_options, (8, 16, 32)), made)
 
 
 def _head(
-    task: str, table: Mapping[str, Callable], name: str, num_classes: int, options: Mapping | None, backbone: nn.Module
+    task: str,
+    table: Mapping[str, Callable],
+    name: str,
+    given: Mapping[str, Any],
+    options: Mapping | None,
+    backbone: nn.Module,
 ) -> nn.Module:
     if name not in table:
         raise unknown(f'{task} head', name, table)
-    if num_classes < 1:
-        raise UserError(f'num_classes must be at least 1, not {num_classes}')
+    if given['num_classes'] < 1:
+        raise UserError(f'num_classes must be at least 1, not {given["num_classes"]}')
     options = {'dtype': backbone.dtype, **(options or {})}
-    return _made(f'head {name}', table[name], {'num_classes': num_classes}, options)
+    return _made(f'head {name}', table[name], given, options)
 
 
 def _neck(
