@@ -18,9 +18,6 @@ from backbones.necks import levels
 SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {}
 DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {'fcos': FCOS, 'retinanet': RetinaNet}
 
-# Options that a neck has below a detector, if no others are asked for: levels p3 to p7.
-_DETECTOR_NECK: dict[str, dict[str, Any]] = {'fpn': {'extra': 'p6p7'}}
-
 
 def create_segmenter(
     name: str,
@@ -65,7 +62,7 @@ def create_detector(
         name: a registered backbone.
         head: a row of ``DETECTION_HEADS``.
         num_classes: number of classes of objects.
-        neck: a row of ``necks.TABLE``; an FPN has the levels p3 to p7.
+        neck: a row of ``necks.TABLE``, with the levels p3 to p7.
         neck_options: options of the neck, and ``strides``, those of its levels; ``extra='none'`` leaves out p6 and p7.
         head_options: options of the head.
         **overrides: options of the backbone, as ``create`` takes them.
@@ -74,7 +71,8 @@ def create_detector(
         UserError: no such backbone, head, neck or option, or fewer than one class.
     """
     backbone = registry.create(name, **overrides)
-    neck_options = {**_DETECTOR_NECK.get(neck, {}), **(neck_options or {})}
+    if hasattr(NECKS.get(neck), 'extra'):
+        neck_options = {'extra': 'p6p7', **(neck_options or {})}
     made = _head('detection', DETECTION_HEADS, head, num_classes, head_options, backbone)
     return Model(backbone, _neck(neck, backbone, neck_options, (8, 16, 32)), made)
 
