@@ -17,7 +17,6 @@ from experiments.data.dataset import Dataset
 from experiments.data.decoding import DecodedImages, FileReader, content_digest
 from experiments.data.file_splits import split_files
 from experiments.data.folder_tree import ImageFile, Tree
-from experiments.data.image_files import ToCheck
 from experiments.data.options import ReadingOptions
 
 
@@ -36,8 +35,9 @@ def load(path: str, options: ReadingOptions) -> Dataset:
     root = image_files.existing(path, 'a folder with one folder per class')
     tree = folder_tree.read(root, options.layout, options.excluded)
     _check_not_empty(path, tree)
-    to_check = [ToCheck(file.name, file.path, file.problem) for file in tree.files]
-    checked, bad = image_files.check_all(to_check, image_files.check)
+    checked, bad = image_files.check_all(
+        {file.name: file for file in tree.files}, lambda file: image_files.check(file.path, file.problem)
+    )
     skipped = tuple(bad.items())
     unreadable.check_limit(skipped, f'of {len(tree.files)} files in {path!r}', options.bad_files_limit)
     files = [file for file in tree.files if file.name not in bad]

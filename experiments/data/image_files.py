@@ -1,6 +1,6 @@
 """The image files of a data set, whatever its layout: which can be read, how, and what is noteworthy about them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -87,20 +87,6 @@ def noticed(inspections: Sequence[Inspection], ids: Sequence[str]) -> list[str]:
     return found
 
 
-class ToCheck(NamedTuple):
-    """A file that should be an image.
-
-    Attributes:
-        name: by which it is told apart.
-        path: where it is.
-        problem: why it cannot be read, if that is known already.
-    """
-
-    name: str
-    path: Path
-    problem: str | None = None
-
-
 class Checked(NamedTuple):
     """A readable file: what it holds, the digest of its bytes, and a stamp that changes with them."""
 
@@ -113,33 +99,41 @@ class Checked(NamedTuple):
         return self.known.digest
 
 
-_File = TypeVar('_File', bound=ToCheck)
+_File = TypeVar('_File')
 _Found = TypeVar('_Found')
 
 
 def check_all(
-    files: Sequence[_File], check: Callable[[_File], _Found | str]
+    files: Mapping[str, _File], check: Callable[[_File], _Found | str]
 ) -> tuple[dict[str, _Found], dict[str, str]]:
-    """Decode every file once; returns what was found in the readable ones, and why others are not, by name."""
+    """Decode every file once.
+
+    Args:
+        files: what should be an image, by name.
+        check: what reading it finds, or why it cannot be read.
+
+    Returns:
+        What was found in the readable ones, and why others are not, by name.
+    """
     good, bad = {}, {}
     with worker_threads() as pool, display.progress() as bar:
         task = bar.add_task('checking images', total=len(files), note='')
-        for file, outcome in zip(files, pool.map(check, files), strict=True):
+        for name, outcome in zip(files, pool.map(check, files.values()), strict=True):
             if isinstance(outcome, str):
-                bad[file.name] = outcome
+                bad[name] = outcome
             else:
-                good[file.name] = outcome
+                good[name] = outcome
             bar.advance(task)
     return good, bad
 
 
-def check(file: ToCheck) -> Checked | str:
-    """What reading an image finds, or why it cannot be read."""
-    if file.problem is not None:
-        return file.problem
+def check(path: Path, problem: str | None = None) -> Checked | str:
+    """What reading an image finds, or why it cannot be read: the ``problem``, if that is known already."""
+    if problem is not None:
+        return problem
     content = b'?'
     try:
-        known, content = KnownFile.read(file.path)
+        known, content = KnownFile.read(path)
         return Checked(images.inspect(content), known) if content else 'empty file'
     except Exception as error:  # decoders raise all kinds of errors on damaged files
         return images.why_unreadable(content, error)
