@@ -79,6 +79,7 @@ class Inspection:
         frames: whether there are further frames or pages, of which only the first is read.
         plain: whether all pixels have the same colour.
         not_finite: whether some values are NaN, which become 0, or infinite.
+        orientation: the camera's orientation tag; 1 for an image that is stored upright.
     """
 
     size: tuple[int, int]
@@ -89,6 +90,17 @@ class Inspection:
     frames: bool = False
     plain: bool = False
     not_finite: bool = False
+    orientation: int = 1
+
+    @property
+    def size_as_stored(self) -> tuple[int, int]:
+        """Width and height in pixels as the file has them, not turned upright."""
+        return self.size[::-1] if self.orientation in _SWAPS_SIDES else self.size
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether reading it upright turns or mirrors what the file has."""
+        return self.orientation in _UPRIGHT
 
 
 def read_image(source: Source, reading: ImageReading = ImageReading()) -> UInt8[np.ndarray, 'height width 3']:
@@ -110,8 +122,13 @@ def read_image(source: Source, reading: ImageReading = ImageReading()) -> UInt8[
         raise UserError(f'{name} cannot be read: {why_unreadable(source, error)}') from None
 
 
-def decode(source: Source, reading: ImageReading = ImageReading()) -> Image.Image:
-    """The image in 8-bit RGB, upright.
+def decode(source: Source, reading: ImageReading = ImageReading(), upright: bool = True) -> Image.Image:
+    """The image in 8-bit RGB.
+
+    Args:
+        source: as for ``read_image``.
+        reading: as for ``read_image``.
+        upright: whether the camera's orientation tag is applied; without it, pixels lie as the file has them.
 
     Raises:
         UserError: a deep grey image for which ``reading`` has no range.
@@ -120,7 +137,7 @@ def decode(source: Source, reading: ImageReading = ImageReading()) -> Image.Imag
     with _opened(source) as image:
         orientation = _orientation(image)
         rgb = _to_rgb(image, reading)
-    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    return rgb.transpose(_UPRIGHT[orientation]) if upright and orientation in _UPRIGHT else rgb
 
 
 def to_stored(
@@ -180,7 +197,7 @@ def inspect(source: Source) -> Inspection:
             kind = _kind(image.mode, deep_colour, has_alpha)
     width, height = image.size
     size = (height, width) if orientation in _SWAPS_SIDES else (width, height)
-    return Inspection(size, kind, deep, floating, upper_bits, frames, plain, not_finite)
+    return Inspection(size, kind, deep, floating, upper_bits, frames, plain, not_finite, orientation)
 
 
 def _extrema(image: Image.Image) -> list[tuple[int, int]]:

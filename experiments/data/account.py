@@ -5,7 +5,7 @@ Every command prints it before it computes, and keeps it with its results.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from rich.table import Table
 
 from backbones.errors import listed
 from experiments.cli import display
+from experiments.data import contents
+from experiments.data.truth import Boxes, Masks
 
 if TYPE_CHECKING:
     from experiments.data.dataset import Dataset
@@ -62,7 +64,7 @@ def _size(size: tuple[int, int]) -> str:
 
 
 def counts(dataset: 'Dataset') -> dict[str, list[int]]:
-    """Split → number of examples of each class."""
+    """Split → number of examples of each class; for a dense task see ``contents``."""
     return {
         split: np.bincount(dataset.targets[dataset.splits[split]], minlength=len(dataset.classes)).tolist()
         for split in _SPLITS
@@ -73,7 +75,7 @@ def counts(dataset: 'Dataset') -> dict[str, list[int]]:
 def as_json(dataset: 'Dataset') -> dict[str, Any]:
     """Everything that ``table`` shows, for the files of a result; long lists of names are cut."""
     account = dataset.account
-    found: dict[str, Any] = {'examples': counts(dataset)}
+    found: dict[str, Any] = {'examples': counts(dataset)} if dataset.truth is None else contents.as_json(dataset)
     if account is None:
         return found
     return found | {
@@ -104,7 +106,39 @@ def table(dataset: 'Dataset', inputs: Sequence[str] = ()) -> Group:
 
 
 def _classes(dataset: 'Dataset') -> Table:
-    found = counts(dataset)
+    """One row for each class: number of examples or objects, or share of the pixels, in each split."""
+    truth = dataset.truth
+    if isinstance(truth, Masks):
+        shares = {split: contents.shares(each).tolist() for split, each in contents.per_class(dataset).items()}
+        result = _rows(dataset, shares, lambda share: f'{share:.1%}' if share >= 0.001 or not share else '< 0.1%')
+        if truth.pixels is not None:
+            of_splits = {split: contents.ignored(truth, dataset.splits[split]) for split in shares}
+            result.add_row('of all: ignored', *(f'{share:.1%}' for share in of_splits.values()))
+    elif isinstance(truth, Boxes):
+        objects = {split: each.tolist() for split, each in contents.per_class(dataset).items()}
+        result = _rows(dataset, objects, '{:,}'.format)
+        result.add_row(_classes_in_words(dataset), *(f'{sum(each):,}' for each in objects.values()))
+        sizes = [contents.object_sizes(truth, dataset.splits[split]) for split in objects]
+        for size in ('small', 'medium', 'large'):
+            result.add_row(size, *(f'{each[size]:,}' for each in sizes))
+        result.add_section()
+        empty = [contents.without_objects(truth, dataset.splits[split]) for split in objects]
+        result.add_row('images without objects', *(f'{each:,}' for each in empty))
+    else:
+        examples = counts(dataset)
+        result = _rows(dataset, examples, '{:,}'.format)
+        result.add_row(_classes_in_words(dataset), *(f'{sum(each):,}' for each in examples.values()))
+        return result
+    result.add_row('images', *(f'{len(dataset.splits[split]):,}' for split in _SPLITS if split in dataset.splits))
+    return result
+
+
+def _classes_in_words(dataset: 'Dataset') -> str:
+    return f'{len(dataset.classes):,} class{"es" if len(dataset.classes) != 1 else ""}'
+
+
+def _rows(dataset: 'Dataset', found: Mapping[str, Sequence[Any]], in_words: Callable[[Any], str]) -> Table:
+    """A table with one row for each class, or for most of them, and an open last section."""
     result = Table(title=escape(dataset.name), title_justify='left')
     result.add_column('class', overflow='fold')
     for split in found:
@@ -113,20 +147,17 @@ def _classes(dataset: 'Dataset') -> Table:
     shown = len(names) if len(names) <= _MOST_CLASSES else _MOST_CLASSES - 2
     for index, name in enumerate(names[:shown]):
         # A class without examples in a split is seldom meant.
-        result.add_row(
-            escape(name), *(f'{each[index]:,}' if each[index] else '[yellow]0[/]' for each in found.values())
-        )
+        row = (in_words(each[index]) if each[index] else '[yellow]0[/]' for each in found.values())
+        result.add_row(escape(name), *row)
     if shown < len(names):
-        fewest = [_from_to(each[shown:]) for each in found.values()]
-        result.add_row(f'{len(names) - shown:,} more', *fewest)
+        rest = [(min(each[shown:]), max(each[shown:])) for each in found.values()]
+        ends = [(in_words(low), in_words(high)) for low, high in rest]
+        result.add_row(
+            f'{len(names) - shown:,} more',
+            *(f'{low} each' if low == high else f'{low} to {high}' for low, high in ends),
+        )
     result.add_section()
-    result.add_row(f'{len(names):,} classes', *(f'{sum(each):,}' for each in found.values()))
     return result
-
-
-def _from_to(numbers: Sequence[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return f'{low:,} each' if low == high else f'{low:,} to {high:,}'
 
 
 def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:

@@ -51,6 +51,7 @@ class Dataset:
         digests: SHA-256 of the file of each example; ``None`` where there are no files.
         file_sizes: bytes of the file of each example; ``None`` where there are no files.
         truth: what a dense task predicts; ``None`` for classification.
+        annotation_digests: a hash of what the truth of each example was read from; ``None`` where there is none.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Dataset:
     digests: tuple[str, ...] | None = None
     file_sizes: tuple[int, ...] | None = None
     truth: Truth | None = None
+    annotation_digests: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if len(self.classes) < 2 and self.truth is None:

@@ -7,16 +7,19 @@ import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import PIL
 from jaxtyping import Int, UInt8
+from PIL import Image
 
 from backbones import images
 from backbones.errors import UserError
 from backbones.images import ImageReading
+from backbones.letterbox import letterbox_geometry
 from experiments.cli import display
+from experiments.data.truth import IGNORE
 
 # Data sets of up to this many bytes are decoded once and kept; larger ones are decoded on every access.
 MEMORY_LIMIT = 2 << 30
@@ -84,24 +87,61 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
+class MaskReader(Protocol):
+    """Reads a mask at the size of its image: the class of each pixel, from 0, or ``IGNORE``."""
+
+    @property
+    def digest(self) -> str:
+        """A hash that changes with the mask."""
+        ...
+
+    def __call__(self) -> UInt8[np.ndarray, 'height width']:
+        """Read it."""
+        ...
+
+
 class FileReader:
-    """Reads the image of file ``index``, as it is or as a square of ``side`` pixels.
+    """Reads the image of file ``index``, as it is or brought to a size, and its mask as a fourth channel.
 
     Args:
         files: the files.
         reading: how they become 8-bit RGB.
-        side: of the squares; ``None``: images keep their size.
-        fit: how images become square.
+        size: height and width in pixels, or the side of a square; ``None``: images keep their size.
+        fit: how images of another aspect ratio are brought to the size; with masks ``'letterbox'``.
+        masks: of each file, if there are masks.
+        turned: whether each file is turned upright as its orientation tag says; ``None``: all are.
     """
 
-    def __init__(self, files: Sequence[KnownFile], reading: ImageReading, side: int | None, fit: str):
-        self._files, self._reading, self._side, self._fit = files, reading, side, fit
+    def __init__(
+        self,
+        files: Sequence[KnownFile],
+        reading: ImageReading,
+        size: int | tuple[int, int] | None,
+        fit: str,
+        masks: Sequence[MaskReader] | None = None,
+        turned: Sequence[bool] | None = None,
+    ):
+        self._files, self._reading, self._size, self._fit = files, reading, size, fit
+        self._masks, self._turned = masks, turned
 
-    def __call__(self, index: int) -> UInt8[np.ndarray, 'height width 3']:
+    def __call__(self, index: int) -> UInt8[np.ndarray, 'height width channels']:
         """Read one image."""
-        image = images.decode(self._files[index].content(), self._reading)
+        upright = self._turned is None or self._turned[index]
+        image = images.decode(self._files[index].content(), self._reading, upright)
         # Upright already: the tag of the camera would turn it again.
-        return np.asarray(image) if self._side is None else images.to_stored(image, self._side, self._fit)
+        pixels = np.asarray(image) if self._size is None else images.to_stored(image, self._size, self._fit)
+        if self._masks is None:
+            return pixels
+        mask = self._masks[index]()
+        return np.dstack([pixels, mask if self._size is None else stored_mask(mask, self._size)])
+
+
+def stored_mask(mask: UInt8[np.ndarray, 'h w'], size: int | tuple[int, int]) -> UInt8[np.ndarray, 'height width']:
+    """Bring a mask to the size in which its image is stored with a letterbox: nearest pixels, ``IGNORE`` around it."""
+    rows, columns = (size, size) if isinstance(size, int) else size
+    (height, width), pads = letterbox_geometry(mask.shape, (rows, columns))
+    inside = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    return np.pad(inside, pads, constant_values=IGNORE)
 
 
 def fits_in_memory(shape: tuple[int, ...]) -> bool:

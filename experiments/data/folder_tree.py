@@ -125,7 +125,7 @@ def stamp(root: Path, exclude: Sequence[str] = ()) -> str | None:
                 ordered = sorted(entries, key=lambda each: each.name)
             for entry in ordered:
                 name = os.path.relpath(entry.path, root)
-                if _is_noise(entry.name) or matches(name, exclude):
+                if is_noise(entry.name) or matches(name, exclude):
                     continue
                 if not entry.is_dir():
                     status = entry.stat(follow_symlinks=entry.is_file())
@@ -167,7 +167,8 @@ def is_own_output(folder: Path) -> bool:
     )
 
 
-def _is_noise(name: str) -> bool:
+def is_noise(name: str) -> bool:
+    """Whether a file or folder is hidden or of an operating system, by its name."""
     return name.startswith('.') or name.lower() in _SYSTEM_NAMES
 
 
@@ -393,7 +394,7 @@ class _Reader:
             path = Path(entry.path)
             if self._excluded(entry.path):
                 self._leave_out('excluded', f'{self._name(path)}/')
-            elif _is_noise(entry.name):
+            elif is_noise(entry.name):
                 self._leave_out('hidden or of the system', f'{self._name(path)}/')
             elif is_own_output(path):
                 self._leave_out('output of this program', f'{self._name(path)}/')
@@ -438,7 +439,7 @@ class _Reader:
             path = Path(entry.path)
             if self._excluded(entry.path):
                 self._leave_out('excluded', self._name(path))
-            elif _is_noise(entry.name):
+            elif is_noise(entry.name):
                 self._leave_out('hidden or of the system', self._name(path))
             else:
                 yield path, _problem(path)

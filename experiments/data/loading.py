@@ -1,6 +1,4 @@
-"""Data sets by name: ``mnist5k``, ``digits``, ``shapes``, ``tfds:NAME``, ``folder:PATH``.
-
-A new data set is one function here.
+"""Data sets by name, such as ``digits``, ``tfds:NAME`` and ``folder:PATH``. A new data set is one function here.
 
 What a data set says about an image depends on the task: a class, boxes or a mask. ``TASKS`` is the table of which task
 each kind of data set serves.
@@ -13,7 +11,8 @@ from pathlib import Path
 from backbones.errors import UserError, unknown
 from experiments.data import embedded, folder, folder_tree, shapes, tfds
 from experiments.data.dataset import Dataset
-from experiments.data.options import ReadingOptions
+from experiments.data.dense import coco, mask_folders, voc, yolo
+from experiments.data.options import ReadingOptions, check_kind
 
 CLASSIFICATION, SEGMENTATION, DETECTION = 'classification', 'segmentation', 'detection'
 
@@ -24,6 +23,19 @@ TASKS: dict[str, tuple[str, ...]] = {
     'shapes': (CLASSIFICATION, SEGMENTATION, DETECTION),
     'tfds': (CLASSIFICATION,),
     'folder': (CLASSIFICATION,),
+    'voc': (DETECTION, SEGMENTATION),
+    'coco': (DETECTION, SEGMENTATION),
+    'yolo': (DETECTION,),
+    'masks': (SEGMENTATION,),
+}
+
+# Kinds of data sets that are read from a path: each takes the path, how it is read, and the task.
+PATHS: dict[str, Callable[[str, ReadingOptions, str], Dataset]] = {
+    'folder': lambda path, options, task: folder.load(path, options),
+    'voc': lambda path, options, task: voc.load(path, options, task == SEGMENTATION),
+    'coco': lambda path, options, task: coco.load(path, options, task == SEGMENTATION),
+    'yolo': lambda path, options, task: yolo.load(path, options),
+    'masks': lambda path, options, task: mask_folders.load(path, options),
 }
 
 # Embedded data sets: each takes the task.
@@ -78,25 +90,13 @@ def load(
     if options is not None and values:
         raise ValueError('options are given as a whole or by name, not both')
     options = options or ReadingOptions(**values)
-    if not name.startswith('folder:'):
-        _check_of_folders(name, options)
+    kind, _, rest = name.partition(':')
+    check_kind(kind, name, options)
     if name in EMBEDDED:
         return EMBEDDED[name](task)
-    kind, _, rest = name.partition(':')
     if kind == 'tfds':
         return tfds.load(rest, data_directory or tfds.default_directory(), options)
-    return folder.load(rest, options)
-
-
-def _check_of_folders(name: str, options: ReadingOptions) -> None:
-    """Refuse values that only folders of images have: who sets them counts on them."""
-    defaults = ReadingOptions()
-    for key in ('layout', 'exclude', 'group', 'drop_duplicates'):
-        if getattr(options, key) != getattr(defaults, key):
-            raise UserError(
-                f'config key {key!r} is {getattr(options, key)!r}, but it is only for folder:PATH, and the data set is '
-                f'{name!r}; leave it at {getattr(defaults, key)!r}'
-            )
+    return PATHS[kind](rest, options, task)
 
 
 def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions | None = None) -> str | None:
@@ -106,26 +106,29 @@ def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions
     """
     kind, _, rest = name.partition(':')
     directory = data_directory or tfds.default_directory()
-    if kind == 'folder':
-        root = Path(rest).expanduser()
+    if kind == 'yolo':  # its images may lie anywhere
+        roots = yolo.folders(rest)
+    elif kind in PATHS:
+        roots = [Path(rest).expanduser()]
     elif kind == 'tfds':
-        root = directory / rest.partition('/')[0].partition(':')[0]
+        roots = [directory / rest.partition('/')[0].partition(':')[0]]
     else:
         return name if name in EMBEDDED else None
-    if not root.is_dir():
+    if not roots or not all(root.is_dir() for root in roots):
         return None
-    tree = folder_tree.stamp(root, options.excluded if options is not None and kind == 'folder' else ())
-    return None if tree is None else hashlib.sha256(f'{tree} {options}'.encode()).hexdigest()
+    excluded = options.excluded if options is not None and kind in PATHS else ()
+    trees = [folder_tree.stamp(root, excluded) for root in roots]
+    return None if None in trees else hashlib.sha256(f'{" ".join(map(str, trees))} {options}'.encode()).hexdigest()
 
 
 def check_place(workdir: Path, name: str) -> None:
-    """Check that a work directory is not the folder of images itself, whose folders would be classes.
+    """Check that a work directory is not the folder of the data itself, in which it would be taken for a part of them.
 
     Raises:
         UserError: it is.
     """
     kind, _, rest = name.partition(':')
-    if kind == 'folder' and Path(rest).expanduser().resolve() == workdir.expanduser().resolve():
+    if kind in PATHS and Path(rest).expanduser().resolve() == workdir.expanduser().resolve():
         raise UserError(
             f'the work directory {str(workdir)!r} is the folder of images itself; choose another --workdir, such as '
             f'{str(workdir / "runs" / "x")!r}'

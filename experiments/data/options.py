@@ -12,9 +12,14 @@ from backbones.errors import UserError, unknown
 from backbones.preprocessing import FITS
 from experiments.data.folder_tree import LAYOUTS
 
+# Kinds of data sets that are folders of files: of images in class folders, and for dense tasks.
+_DENSE = ('voc', 'coco', 'yolo', 'masks')
+_FILES = ('folder', *_DENSE)
 
-def _option(default: Any, meaning: str, choices: tuple[str, ...] = ()) -> Any:
-    return dataclasses.field(default=default, metadata={'meaning': meaning, 'choices': choices})
+
+def _option(default: Any, meaning: str, choices: tuple[str, ...] = (), kinds: tuple[str, ...] = ()) -> Any:
+    """A config key; ``kinds``: of the only data sets that heed it."""
+    return dataclasses.field(default=default, metadata={'meaning': meaning, 'choices': choices, 'kinds': kinds})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +36,41 @@ class ReadingOptions:
     )
     fit: str = _option('crop', "how an image of another aspect ratio is made square; or 'squash', 'letterbox'", FITS)
     layout: str = _option(
-        'auto', "what the folders in a folder are: 'splits', 'classes', or as their names say", LAYOUTS
+        'auto', "what the folders in a folder are: 'splits', 'classes', or as their names say", LAYOUTS, ('folder',)
     )
-    exclude: str = _option('', 'patterns of files and folders that are left out, separated by commas')
+    exclude: str = _option('', 'patterns of files and folders that are left out, separated by commas', kinds=_FILES)
     background: str = _option('white', 'colour that transparent images are put on, also as #rrggbb')
-    group: str = _option('', 'regular expression on the path; images with the same match stay in one split')
-    drop_duplicates: bool = _option(False, 'leave out training images that are also in validation or test')
+    group: str = _option(
+        '', 'regular expression on the path; images with the same match stay in one split', kinds=_FILES
+    )
+    drop_duplicates: bool = _option(
+        False, 'leave out training images that are also in validation or test', kinds=_FILES
+    )
+    bad_boxes_limit: float = _option(
+        0.05,
+        'objects that make no sense are counted and left out; the run ends if their share is larger',
+        kinds=('voc', 'coco', 'yolo'),
+    )
+    ignore_label: int = _option(
+        -1, 'value of mask pixels that count for nothing, besides 255; -1: no other', kinds=('voc', 'masks')
+    )
+    class_names: str = _option(
+        '', 'names of the values of masks from 0, separated by commas; empty: those of a classes.txt', kinds=('masks',)
+    )
 
     def __post_init__(self):
         if self.stored_size < 1:
             raise UserError(f"config key 'stored_size' must be positive, not {self.stored_size}")
         if self.bad_files_limit < 0:
             raise UserError(f"config key 'bad_files_limit' must not be negative, but is {self.bad_files_limit}")
+        # A fault of all files (another unit, order or list of classes) spoils far more boxes than one in twenty, slips
+        # of annotators far fewer; a share, since large data sets have more of these.
+        if not 0 <= self.bad_boxes_limit <= 1:
+            raise UserError(
+                f"config key 'bad_boxes_limit' is a share of all objects, from 0 to 1, not {self.bad_boxes_limit}"
+            )
+        if not -1 <= self.ignore_label <= 255:
+            raise UserError(f"config key 'ignore_label' is a value of 8 bits, or -1 for none, not {self.ignore_label}")
         for field in dataclasses.fields(self):
             choices, value = field.metadata['choices'], getattr(self, field.name)
             if choices and value not in choices:
@@ -74,6 +102,32 @@ class ReadingOptions:
     def excluded(self) -> tuple[str, ...]:
         """The patterns of what is left out."""
         return tuple(pattern.strip() for pattern in self.exclude.split(',') if pattern.strip())
+
+
+def check_kind(kind: str, name: str, options: ReadingOptions) -> None:
+    """Refuse values that data sets of a kind do not heed: who sets them counts on them.
+
+    Args:
+        kind: what precedes the colon in the name of a data set.
+        name: that name.
+        options: the values.
+
+    Raises:
+        UserError: names the key and the kinds that heed it.
+    """
+    for field in dataclasses.fields(options):
+        kinds, value = field.metadata['kinds'], getattr(options, field.name)
+        if kinds and kind not in kinds and value != field.default:
+            heeding = ', '.join(f'{each}:PATH' for each in kinds)
+            raise UserError(
+                f'config key {field.name!r} is {value!r}, but it is only for {heeding}, and the data set is {name!r}; '
+                f'leave it at {field.default!r}'
+            )
+    if kind in _DENSE and options.fit == 'squash':
+        raise UserError(
+            f"config key 'fit' is 'squash', but images of {name!r} keep their aspect ratio, as boxes and masks lie in "
+            "them; choose 'letterbox'"
+        )
 
 
 KEYS = tuple(field.name for field in dataclasses.fields(ReadingOptions))

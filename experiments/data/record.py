@@ -3,7 +3,7 @@
 A run that continues compares it with the data that are there now, and names what differs::
 
     data/NAME.json            classes, splits, fingerprint, and the account that was printed
-    data/NAME.examples.csv.gz id, class, split, and size and digest of the file of each example
+    data/NAME.examples.csv.gz id, class, split, and size and digest of the file of each example, and of its annotation
 """
 
 import csv
@@ -36,6 +36,7 @@ class _Example(NamedTuple):
     split: str
     bytes: str
     digest: str
+    annotation: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Record:
         reading: how their files became 8-bit RGB.
         pillow: version of Pillow that decoded the images.
         stamp: ``loading.stamp`` when it was written; ``None`` if unknown.
-        examples: id → class, split, and size and digest of its file.
+        examples: id → class, split, size and digest of its file, and digest of its annotation (boxes or mask).
     """
 
     fingerprint: str
@@ -199,6 +200,7 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
     replaced = [
         each for each in both if then[each].digest != now[each].digest and then[each].digest and now[each].digest
     ]
+    annotated = [each for each in both if then[each].annotation != now[each].annotation]
     relabelled = [each for each in both if then[each].label != now[each].label]
     moved = [each for each in both if then[each].split != now[each].split]
     for names, what in (
@@ -206,6 +208,7 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
         (spoilt, 'no longer readable'),
         (new, 'added'),
         (replaced, 'replaced under the same name'),
+        (annotated, 'with another annotation'),
         (relabelled, 'in another class'),
         (list(moved_ids), 'moved or renamed'),
     ):
@@ -265,8 +268,14 @@ def _moved(then: dict[str, _Example], now: dict[str, _Example]) -> dict[str, str
 def _examples(dataset: Dataset) -> dict[str, _Example]:
     splits = {int(index): split for split, indices in dataset.splits.items() for index in indices}
     nothing = [''] * len(dataset.ids)
-    columns = (dataset.ids, dataset.targets, dataset.file_sizes or nothing, dataset.digests or nothing)
+    labels = [dataset.classes[label] for label in dataset.targets] if dataset.truth is None else nothing
+    columns = (
+        labels,
+        dataset.file_sizes or nothing,
+        dataset.digests or nothing,
+        dataset.annotation_digests or nothing,
+    )
     return {
-        example: _Example(dataset.classes[int(label)], splits.get(index, ''), str(size), digest[:16])
-        for index, (example, label, size, digest) in enumerate(zip(*columns, strict=True))
+        dataset.ids[index]: _Example(label, splits.get(index, ''), str(size), digest[:16], annotation[:16])
+        for index, (label, size, digest, annotation) in enumerate(zip(*columns, strict=True))
     }

@@ -17,7 +17,13 @@ IGNORE = 255
 
 @dataclasses.dataclass(frozen=True)
 class Masks:
-    """The fourth channel of the images holds the class of each pixel, from 0, or ``IGNORE``."""
+    """The fourth channel of the images holds the class of each pixel, from 0, or ``IGNORE``.
+
+    Attributes:
+        pixels: how many pixels of each original mask are of each class and, last, ignored; ``None`` if unknown.
+    """
+
+    pixels: Int[np.ndarray, 'examples classes_and_ignored'] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

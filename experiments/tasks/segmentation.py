@@ -140,9 +140,9 @@ class Segmentation:
         return total, {'pixel_accuracy': right.sum((1, 2)) / jnp.maximum(counted.sum((1, 2)), 1)}
 
     def _loss(self, logits: Array, batch: Batch) -> Float[Array, ' batch']:
-        valid = batch['valid'] > 0
-        total = losses.dense_cross_entropy(logits, batch['mask'], valid, IGNORE)
-        return total + self.dice * losses.dice(logits, batch['mask'], IGNORE) if self.dice else total
+        valid = (batch['valid'] > 0).astype(jnp.float32)
+        total = losses.pixel_cross_entropy(logits, batch['mask'], valid, IGNORE)
+        return total + self.dice * losses.soft_dice(logits, batch['mask'], valid, IGNORE) if self.dice else total
 
     def predict(self, outputs: Float[Array, 'batch height width classes'], batch: Batch) -> dict[str, Array]:
         """Each image's confusion matrix, ``int32[batch, true class, predicted class]``, over the stored pixels."""
