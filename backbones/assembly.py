@@ -17,7 +17,8 @@ from backbones.model import Model
 from backbones.necks import TABLE as NECKS
 from backbones.necks import levels
 
-# Heads by name, the usual one first; each takes ``num_classes``, ``dtype`` and options of its own, and some ``levels`` (``necks.levels``).
+# Heads by name, the usual one first; each takes ``num_classes``, ``dtype`` and options of its own, and some ``levels``
+# (``necks.levels``).
 SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {
     'fcn': FCNHead,
     'linear': LinearSegmentationHead,
