@@ -1,0 +1,209 @@
+"""Dense tasks through the training engine: what is frozen costs a forward pass and never moves, the rest trains."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from tiny_dense import dense_config, make_dense, without_objects
+
+from backbones import UserError, cost
+from experiments import tasks
+from experiments.data.dataset import Dataset
+from experiments.data.truth import IGNORE, Boxes
+from experiments.training import loop
+from experiments.training.session import Session, check_without_data
+
+TASKS = ('segmentation', 'detection')
+BACKBONES = ('resnet_micro', 'vit_micro')
+PAIRS = [
+    pytest.param(
+        task,
+        backbone,
+        marks=()
+        if (task, backbone) in (('segmentation', 'resnet_micro'), ('detection', 'vit_micro'))
+        else pytest.mark.slow,
+    )
+    for task in TASKS
+    for backbone in BACKBONES
+]
+
+
+@functools.cache
+def dataset(task: str) -> Dataset:
+    return make_dense(task)
+
+
+def leaves(variables: dict) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf) for path, leaf in flatten_dict(variables, sep='/').items()}
+
+
+@pytest.mark.parametrize(('task', 'backbone'), PAIRS)
+def test_a_frozen_backbone_never_moves_and_neck_and_head_do(tmp_path, task, backbone):
+    session = Session(dense_config(task, backbone), dataset(task), tmp_path)
+    before = leaves(session.host_variables(session.initial_state()))
+    trained = loop.run(session, tables=False)
+    after = leaves(trained.variables)
+    moved = {path for path, leaf in after.items() if not np.array_equal(leaf, before[path])}
+    assert not {path for path in moved if '/backbone/' in path}
+    assert {path.split('/')[1] for path in moved if path.startswith('params/')} == {'neck', 'head'}
+    assert all(np.isfinite(leaf).all() for leaf in after.values())
+    evaluation = trained.evaluate('test')
+    assert evaluation.count == 8
+    assert 0 <= evaluation.score <= 1
+    assert np.isfinite(evaluation.metrics['loss'])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_a_frozen_backbone_costs_one_forward_pass(task, backbone, tmp_path):
+    """Neck and head cost a forward and a backward pass, of about twice as much, and the backbone a forward pass."""
+    config = dense_config(task, backbone)
+    session = Session(config, dataset(task), tmp_path)
+    programs = session.programs
+    compiled = programs.lowered(0).compile().cost_analysis()['flops'] / config.batch_size
+    size = programs.task.preprocessing.size
+    of_backbone = cost.count_flops(programs.model.backbone, size)
+    whole = cost.count_flops(programs.model, size)
+    tuned = Session(dense_config(task, backbone, 'finetune'), dataset(task), tmp_path).programs
+    all_of_it = tuned.lowered(0).compile().cost_analysis()['flops'] / config.batch_size
+    print(f'per image: backbone {of_backbone:.3g}, all {whole:.3g}, frozen step {compiled:.3g}, tuned {all_of_it:.3g}')
+    rest = whole - of_backbone
+    # Losses, assignment and elementwise work are counted by the compiler, too.
+    assert compiled < of_backbone * 1.2 + 6 * rest
+    assert all_of_it > compiled + 1.5 * of_backbone
+
+
+def test_an_image_without_objects_and_rows_without_examples_are_no_trouble(tmp_path):
+    config = dense_config('detection')
+    empty = without_objects(dataset('detection'), range(8))
+    session = Session(config, empty, tmp_path)
+    state, rate = session.initial_state(), np.float32(1e-3)
+    (host,) = session.batches(0, 1)
+    for weight in (np.ones(8), np.repeat([1, 0], 4), np.zeros(8)):
+        arrays = {
+            **host.arrays,
+            'weight': weight.astype(np.float32),
+            'classes': np.full_like(host.arrays['classes'], -1),
+        }
+        changed = session.device_put(dataclasses.replace(host, arrays=arrays))
+        state, metrics = session.train_step(0)(state, changed, rate)
+        assert all(np.isfinite(float(value)) for value in metrics.values()), weight
+        assert float(metrics['finite'])
+
+
+def test_only_objects_that_count_are_learned_from():
+    """Crowds are not; their boxes stay in the truth that the metric sees."""
+    data = dataset('detection')
+    assert isinstance(data.truth, Boxes)
+    crowd = np.zeros_like(data.truth.crowd)
+    crowd[:, 0] = True
+    changed = dataclasses.replace(data, truth=dataclasses.replace(data.truth, crowd=crowd))
+    arrays = changed.arrays_of(np.arange(4))
+    assert (arrays['classes'][:, 0] == -1).all()
+    np.testing.assert_array_equal(arrays['classes'][:, 1:], data.truth.classes[:4, 1:])
+    assert changed.targets_of(np.arange(4)).crowd[:, 0].all()
+
+
+def test_pixels_without_a_class_change_nothing():
+    """Neither the loss nor the confusion matrix, whatever is predicted there."""
+    task = tasks.find('segmentation').create(
+        dense_config('segmentation'),
+        7,
+        tasks.input_preprocessing('segmentation', 'vit_micro', '', dense_config('segmentation')),
+    )
+    data = dataset('segmentation')
+    images = data.images[:4].copy()
+    images[:, :, :16, 3] = IGNORE
+    batch = task.prepare(None, {'image': images, 'weight': np.ones(4, np.float32)}, train=False)
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(4, 32, 32, 7)).astype(np.float32)
+    other = logits.copy()
+    other[:, :, :16] = generator.normal(size=(4, 32, 16, 7))
+    for one, two in zip(
+        jax.tree.leaves(task.loss(logits, batch, {})), jax.tree.leaves(task.loss(other, batch, {})), strict=True
+    ):
+        np.testing.assert_allclose(one, two, rtol=1e-6)
+    matrices = [np.asarray(task.predict(each, batch)['confusion']) for each in (logits, other)]
+    np.testing.assert_array_equal(*matrices)
+    assert matrices[0].sum() == (images[..., 3] != IGNORE).sum()
+
+
+def test_predictions_are_in_pixels_of_the_original_image():
+    """Perfect raw outputs give back the annotated boxes, through both letterboxes."""
+    config = dense_config('detection', image_size=48, image_height=32)
+    preprocessing = tasks.input_preprocessing('detection', 'vit_micro', '', config)
+    data = dataset('detection')
+    truth = data.truth
+    assert isinstance(truth, Boxes)
+    # As if they had been larger, and of another shape, before they were stored.
+    factors = np.array([3.0, 2.0, 3.0, 2.0], np.float32)
+    larger = dataclasses.replace(truth, boxes=truth.boxes * factors, sizes=truth.sizes * np.array([2, 3]))
+    data = dataclasses.replace(data, truth=larger, stored_size=(32, 32))
+    task = tasks.find('detection').create(config, 6, preprocessing, data, data.splits['train'])
+    batch = {'image': data.images[:4], 'weight': np.ones(4, np.float32), **data.arrays_of(np.arange(4))}
+    prepared = task.prepare(None, batch, train=False)
+    placement = np.asarray(prepared['placement'])[:, None]
+    back = (np.asarray(prepared['boxes']) - np.tile(placement[..., 2:], 2)) / np.tile(placement[..., :2], 2)
+    present = larger.classes[:4] >= 0
+    np.testing.assert_allclose(back[present], larger.boxes[:4][present], atol=1e-3)
+    height, width = prepared['image'].shape[1:3]
+    inside = np.asarray(prepared['boxes'])[present]
+    assert (inside >= -1e-3).all() and (inside <= np.array([width, height, width, height]) + 1e-3).all()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            {'regime': 'linear'},
+            "the regime 'linear' is not for detection; what trains everything but the backbone is 'frozen'",
+        ),
+        ({'mixup': 0.2}, "config key 'mixup' is 0.2, but it is only for classification"),
+        ({'dice': 1.0}, "config key 'dice' is 1.0, but it is only for segmentation"),
+        ({'head': 'fcn'}, "unknown detection head 'fcn'"),
+        ({'neck': 'none'}, "unknown neck of a detector 'none'"),
+        ({'neck': 'fnp'}, "unknown neck 'fnp'"),
+        ({'strides': (3, 8)}, 'powers of two'),
+        ({'weights': 'random', 'regime': 'finetune'}, "random weights stay frozen in the regime 'frozen'"),
+        ({'dataset': 'mnist5k'}, "'mnist5k' is a data set for classification, not for detection"),
+        ({'image_height': 32, 'image_size': 0}, 'image_height is 32, but image_size, the width, is 0'),
+    ],
+)
+def test_what_does_not_fit_is_said_before_the_data_are_read(changes, message):
+    with pytest.raises(UserError) as refused:
+        check_without_data(dense_config('detection', **changes))
+    assert message in str(refused.value)
+
+
+def test_a_split_without_objects_is_refused(tmp_path):
+    data = without_objects(dataset('detection'), dataset('detection').splits['validation'])
+    with pytest.raises(UserError, match="there is no object in the validation images of 'shapes'"):
+        Session(dense_config('detection'), data, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', TASKS)
+def test_random_weights_stay_frozen_with_statistics_of_the_data(tmp_path, task):
+    session = Session(dense_config(task, 'resnet_micro', weights='random'), dataset(task), tmp_path)
+    state = session.initial_state()
+    statistics = leaves(state.batch_stats['backbone'])
+    assert all(np.abs(leaf).max() > 0 for path, leaf in statistics.items() if path.endswith('mean'))
+    trained = loop.run(session, tables=False)
+    kept = leaves(trained.variables['batch_stats']['backbone'])
+    assert all(np.array_equal(kept[path], leaf) for path, leaf in statistics.items())
+
+
+def test_the_description_says_what_neck_and_head_are(tmp_path):
+    session = Session(dense_config('detection'), dataset('detection'), tmp_path)
+    from experiments.training.run_description import describe
+
+    told = describe(session.config, session.dataset, session.programs.model, session.programs.task.preprocessing)
+    told = json.loads(json.dumps(told.as_json()))
+    assert told['task'] == 'detection'
+    assert told['head'] | {'neck': 'fpn', 'strides': [4, 8], 'neck_channels': 16, 'head_depth': 1} == told['head']
+    assert told['classes'] == list(dataset('detection').classes)
