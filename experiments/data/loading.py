@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backbones.errors import UserError, unknown
-from experiments.data import embedded, folder, folder_tree, shapes, tfds
+from experiments.data import embedded, folder, folder_tree, shapes, tfds, tfds_dense
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
 
@@ -22,7 +22,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     'mnist5k': (CLASSIFICATION,),
     'digits': (CLASSIFICATION,),
     'shapes': (CLASSIFICATION, SEGMENTATION, DETECTION),
-    'tfds': (CLASSIFICATION,),
+    'tfds': (CLASSIFICATION, SEGMENTATION, DETECTION),
     'folder': (CLASSIFICATION,),
 }
 
@@ -84,7 +84,10 @@ def load(
         return EMBEDDED[name](task)
     kind, _, rest = name.partition(':')
     if kind == 'tfds':
-        return tfds.load(rest, data_directory or tfds.default_directory(), options)
+        directory = data_directory or tfds.default_directory()
+        if task != CLASSIFICATION:
+            return tfds_dense.load(rest, directory, options, task == SEGMENTATION)
+        return tfds.load(rest, directory, options)
     return folder.load(rest, options)
 
 
