@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backbones.errors import UserError, unknown
-from experiments.data import embedded, folder, folder_tree, shapes, tfds
+from experiments.data import embedded, folder, folder_tree, shapes, tfds, tfds_dense
 from experiments.data.dataset import Dataset
 from experiments.data.dense import coco, mask_folders, voc, yolo
 from experiments.data.options import ReadingOptions, check_kind
@@ -21,7 +21,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     'mnist5k': (CLASSIFICATION,),
     'digits': (CLASSIFICATION,),
     'shapes': (CLASSIFICATION, SEGMENTATION, DETECTION),
-    'tfds': (CLASSIFICATION,),
+    'tfds': (CLASSIFICATION, SEGMENTATION, DETECTION),
     'folder': (CLASSIFICATION,),
     'voc': (DETECTION, SEGMENTATION),
     'coco': (DETECTION, SEGMENTATION),
@@ -95,7 +95,10 @@ def load(
     if name in EMBEDDED:
         return EMBEDDED[name](task)
     if kind == 'tfds':
-        return tfds.load(rest, data_directory or tfds.default_directory(), options)
+        directory = data_directory or tfds.default_directory()
+        if task != CLASSIFICATION:
+            return tfds_dense.load(rest, directory, options, task == SEGMENTATION)
+        return tfds.load(rest, directory, options)
     return PATHS[kind](rest, options, task)
 
 

@@ -55,7 +55,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     import tensorflow_datasets as tfds  # imported late: only runs on TFDS data wait for it
 
     image_files.ignore_warnings_of_pillow()
-    builder = _prepared_builder(name, directory)
+    builder = prepared_builder(name, directory)
     features, keys = builder.info.features, builder.info.supervised_keys
     if 'train' not in builder.info.splits:
         raise UserError(f'tfds:{name} has no split named train but {", ".join(builder.info.splits)}')
@@ -88,7 +88,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     for split, source in sources.items():
         for position, record in enumerate(_labels(source, label_key, hashed)):
             if isinstance(record, Exception):
-                skipped.append((_id(split, position), unreadable.reason(record)))
+                skipped.append((record_id(split, position), unreadable.reason(record)))
             else:
                 label, digest = record
                 labels.append(label)
@@ -109,11 +109,11 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     if images.fits_in_memory:
         images, errors = images.decode_all()
         if errors:
-            skipped += [(_id(*records[index]), unreadable.reason(error)) for index, error in errors.items()]
+            skipped += [(record_id(*records[index]), unreadable.reason(error)) for index, error in errors.items()]
             good = np.delete(np.arange(len(labels)), list(errors))
             images, labels, records = images[good], labels[good], [records[index] for index in good]
     unreadable.check_limit(skipped, f'of {total} records of tfds:{name}', options.bad_files_limit)
-    ids = tuple(_id(split, position) for split, position in records)
+    ids = tuple(record_id(split, position) for split, position in records)
     splits, how = official_splits(labels, ids, np.array([split for split, _ in records]))
     provenance = f'TFDS {builder.info.full_name}; {how}{unreadable.skipped(skipped, "record")}'
     return Dataset(
@@ -136,7 +136,8 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     )
 
 
-def _id(split: str, position: int) -> str:
+def record_id(split: str, position: int) -> str:
+    """The name of an example."""
     return f'{split}/{position:07d}'
 
 
@@ -162,7 +163,12 @@ def _label(source: Any, position: int, read: Callable[[Any], tuple[int, bytes]])
         return error
 
 
-def _prepared_builder(name: str, directory: Path):
+def prepared_builder(name: str, directory: Path):
+    """TFDS's builder of a data set, which is prepared if it is not and TensorFlow is there.
+
+    Raises:
+        UserError: no such data set, it cannot be prepared here, or only TensorFlow reads its format.
+    """
     import tensorflow_datasets as tfds
 
     prepared = sorted(path.name for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []

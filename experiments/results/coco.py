@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from experiments.data.truth import Boxes
-from experiments.results.detections import Detections, truth_of
+from experiments.results.detections import Detections, check_rows
 from experiments.results.intervals import percentile_interval, resamples
 
 # The order of ``COCOeval.stats``, after which come the recalls for small, medium and large objects.
@@ -85,18 +85,15 @@ class CocoEvaluation:
         return np.array(found)
 
 
-def evaluate(
-    truth: Boxes, indices: Int[np.ndarray, ' examples'], detections: Detections, classes: Sequence[str]
-) -> CocoEvaluation:
-    """Evaluate the detections in some images of a data set.
+def evaluate(truth: Boxes, detections: Detections, classes: Sequence[str]) -> CocoEvaluation:
+    """Evaluate the detections in images.
 
     Args:
-        truth: the objects of the data set; those that only VOC leaves out (``difficult``) are objects here.
-        indices: the image that each row of ``detections`` is of.
-        detections: at most 100 per image and class count, the best ones.
+        truth: the objects of each image; those that only VOC leaves out (``difficult``) are objects here.
+        detections: in the same images; at most 100 per image and class count, the best ones.
         classes: names of the classes.
     """
-    truth = truth_of(truth, indices, detections)
+    check_rows(truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(
             _index(_objects(truth), truth, classes), _index(_found(detections), truth, classes), 'bbox'
@@ -110,7 +107,7 @@ def evaluate(
     for number, name in enumerate(classes):
         metrics[f'AP/{name}'] = _none_if_nan(_mean(precision[:, :, number]))
         metrics[f'AP50/{name}'] = _none_if_nan(_mean(precision[:1, :, number]))
-    images, thresholds = len(indices), len(precision)
+    images, thresholds = len(truth.sizes), len(precision)
     per_class = len(evaluation.params.areaRng) * images
     parts = [evaluation.evalImgs[start : start + images] for start in range(0, len(classes) * per_class, per_class)]
     return CocoEvaluation(metrics, tuple(_matches(part, thresholds) for part in parts))

@@ -25,13 +25,11 @@ class Detections:
     valid: Bool[np.ndarray, 'examples detections']
 
 
-def truth_of(truth: Boxes, indices: Int[np.ndarray, ' subset'], detections: Detections) -> Boxes:
-    """The truth of the examples that the rows of ``detections`` stand for.
+def check_rows(truth: Boxes, detections: Detections) -> None:
+    """Check that the rows of the truth and of the detections can be of the same images.
 
     Raises:
-        ValueError: there are more or fewer rows than examples.
+        ValueError: there are more of one than of the other.
     """
-    if len(indices) != len(detections.valid):
-        raise ValueError(f'detections in {len(detections.valid)} images, but {len(indices)} images are named')
-    fields = dataclasses.fields(truth)
-    return Boxes(**{field.name: getattr(truth, field.name)[indices] for field in fields})
+    if len(truth.sizes) != len(detections.valid):
+        raise ValueError(f'detections in {len(detections.valid)} images, but the truth of {len(truth.sizes)}')

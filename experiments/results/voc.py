@@ -7,27 +7,25 @@ Sources: Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challen
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from experiments.data.truth import Boxes
-from experiments.results.detections import Detections, truth_of
+from experiments.results.detections import Detections, check_rows
 
 _MATCH = 0.5
 
 
 def evaluate(
     truth: Boxes,
-    indices: Int[np.ndarray, ' examples'],
     detections: Detections,
     classes: Sequence[str],
     eleven_points: bool = False,
 ) -> dict[str, float | None]:
-    """Evaluate the detections in some images of a data set.
+    """Evaluate the detections in images.
 
     Args:
-        truth: the objects of the data set. A difficult one is neither to be found nor wrong to find.
-        indices: the image that each row of ``detections`` is of.
-        detections: all count, however many there are.
+        truth: the objects of each image. A difficult one is neither to be found nor wrong to find.
+        detections: in the same images; all count, however many there are.
         classes: names of the classes.
         eleven_points: the mean of the precision at recalls 0, 0.1, … 1, as until VOC 2009; otherwise the area under
             the precision made monotonic, as since VOC 2010.
@@ -36,7 +34,7 @@ def evaluate(
         ``VOC_AP``, the mean over the classes that have an object that is not difficult, and ``VOC_AP/CLASS``, which is
         ``None`` for others; with eleven points ``VOC07_AP`` and ``VOC07_AP/CLASS``.
     """
-    truth = truth_of(truth, indices, detections)
+    check_rows(truth, detections)
     name = 'VOC07_AP' if eleven_points else 'VOC_AP'
     of_class = [_of_class(truth, detections, number, eleven_points) for number in range(len(classes))]
     known = [each for each in of_class if each is not None]

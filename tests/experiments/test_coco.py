@@ -72,7 +72,7 @@ def alone(name: str) -> Boxes | Detections:
 def test_the_digits_are_those_of_pycocotools(tmp_path, capsys, seed):
     truth, detections = scenes(seed=seed)
     expected = from_files(tmp_path, truth, detections, range(30))
-    found = coco.evaluate(truth, np.arange(30), detections, CLASSES).metrics
+    found = coco.evaluate(truth, detections, CLASSES).metrics
     assert [found[name] for name in NAMES] == expected.stats[:9].tolist()
     assert 0.05 < found['AP_small'] < found['AP50'] < 0.95
     precision = expected.eval['precision'][:, :, :, 0, 2]
@@ -87,12 +87,14 @@ def test_the_digits_are_those_of_pycocotools(tmp_path, capsys, seed):
 def test_a_subset_of_the_images(tmp_path):
     truth, detections = scenes()
     chosen = np.array([4, 2, 11, 29, 7])
-    rows = Detections(**{key: value[chosen] for key, value in vars(detections).items()})
+    rows, objects = (
+        type(each)(**{key: value[chosen] for key, value in vars(each).items()}) for each in (detections, truth)
+    )
     expected = from_files(tmp_path, truth, detections, chosen)
-    found = coco.evaluate(truth, chosen, rows, CLASSES).metrics
+    found = coco.evaluate(objects, rows, CLASSES).metrics
     assert [found[name] for name in NAMES] == expected.stats[:9].tolist()
-    with pytest.raises(ValueError, match='detections in 5 images, but 4 images are named'):
-        coco.evaluate(truth, chosen[1:], rows, CLASSES)
+    with pytest.raises(ValueError, match='detections in 5 images, but the truth of 30'):
+        coco.evaluate(truth, rows, CLASSES)
 
 
 def test_more_detections_than_count(tmp_path):
@@ -103,7 +105,7 @@ def test_more_detections_than_count(tmp_path):
     scores = generator.permutation(600).reshape(4, 150) / 600
     detections = Detections(boxes, scores, np.zeros((4, 150), np.int32), np.ones((4, 150), bool))
     expected = from_files(tmp_path, truth, detections, range(4), CLASSES[:1])
-    evaluation = coco.evaluate(truth, np.arange(4), detections, CLASSES[:1])
+    evaluation = coco.evaluate(truth, detections, CLASSES[:1])
     assert [evaluation.metrics[name] for name in NAMES] == [None if x == -1 else x for x in expected.stats[:9]]
     np.testing.assert_array_equal(
         evaluation.precisions(np.ones((1, 4), int))[0], expected.eval['precision'][:, :, :, 0, 2]
@@ -112,7 +114,7 @@ def test_more_detections_than_count(tmp_path):
 
 def test_the_first_object_and_detection_count():
     """Ids from 0 would leave the match of the first one out."""
-    found = coco.evaluate(alone('truth'), np.arange(1), alone('detections'), ('cell',)).metrics
+    found = coco.evaluate(alone('truth'), alone('detections'), ('cell',)).metrics
     for name in ('AP', 'AP50', 'AP_small', 'AR_1', 'AP/cell'):
         assert found[name] == pytest.approx(1, abs=1e-12)
     assert found['AP_medium'] is found['AP_large'] is None
@@ -121,12 +123,12 @@ def test_the_first_object_and_detection_count():
 def test_nothing_found_and_nothing_there():
     truth, found = alone('truth'), alone('detections')
     blind = dataclasses.replace(found, valid=np.zeros((1, 1), bool))
-    evaluation = coco.evaluate(truth, np.arange(1), blind, ('cell',))
+    evaluation = coco.evaluate(truth, blind, ('cell',))
     assert evaluation.metrics['AP'] == evaluation.metrics['AR_100'] == 0
     assert evaluation.bootstrap(3) == {'AP': (0, 0), 'AP50': (0, 0)}
     empty = dataclasses.replace(truth, classes=np.full((1, 1), -1, np.int32))
     for detections in (found, blind):
-        evaluation = coco.evaluate(empty, np.arange(1), detections, ('cell',))
+        evaluation = coco.evaluate(empty, detections, ('cell',))
         assert set(evaluation.metrics.values()) == {None}
         assert evaluation.bootstrap(3) == {'AP': None, 'AP50': None}
 
@@ -134,7 +136,7 @@ def test_nothing_found_and_nothing_there():
 @pytest.fixture(scope='module')
 def evaluated() -> coco.CocoEvaluation:
     truth, detections = scenes()
-    return coco.evaluate(truth, np.arange(30), detections, CLASSES)
+    return coco.evaluate(truth, detections, CLASSES)
 
 
 class TestIntervals:
@@ -159,7 +161,7 @@ class TestIntervals:
         few = evaluated.bootstrap(200, seed=0)
         assert few == evaluated.bootstrap(200, seed=0) != evaluated.bootstrap(200, seed=1)
         truth, detections = scenes(images=200)
-        many = coco.evaluate(truth, np.arange(200), detections, CLASSES).bootstrap(200)
+        many = coco.evaluate(truth, detections, CLASSES).bootstrap(200)
         for name in ('AP', 'AP50'):
             low, high = few[name]
             assert low < evaluated.metrics[name] < high

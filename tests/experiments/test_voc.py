@@ -53,7 +53,7 @@ def slowly(truth: Boxes, detections: Detections, number: int, eleven_points: boo
 @pytest.mark.parametrize('eleven_points', [False, True])
 def test_as_it_is_defined(eleven_points):
     truth, detections = scenes(images=12, whole=True)
-    found = voc.evaluate(truth, np.arange(12), detections, CLASSES, eleven_points)
+    found = voc.evaluate(truth, detections, CLASSES, eleven_points)
     name = 'VOC07_AP' if eleven_points else 'VOC_AP'
     expected = [slowly(truth, detections, number, eleven_points) for number in range(4)]
     assert expected[3] is found[f'{name}/nothing'] is None
@@ -73,8 +73,8 @@ def one_image(boxes, found, difficult=None) -> tuple[Boxes, Detections]:
     return truth, Detections(found, scores, np.zeros(scores.shape, np.int32), np.ones(scores.shape, bool))
 
 
-def average(*arguments, **options) -> float | None:
-    return voc.evaluate(*one_image(*arguments)[:1], np.arange(1), one_image(*arguments)[1], ['a'], **options)['VOC_AP']
+def average(*arguments) -> float | None:
+    return voc.evaluate(*one_image(*arguments), ['a'])['VOC_AP']
 
 
 def test_the_rules():
@@ -87,7 +87,7 @@ def test_the_rules():
     other = [50, 50, 60, 60]
     assert average([square, other], [square, square, other], [True, False]) == 1, 'difficult ones are not wrong'
     truth, detections = one_image([square], [square])
-    assert voc.evaluate(truth, np.arange(1), detections, ['a'], eleven_points=True)['VOC07_AP'] == pytest.approx(1)
+    assert voc.evaluate(truth, detections, ['a'], eleven_points=True)['VOC07_AP'] == pytest.approx(1)
     blind = dataclasses.replace(detections, valid=np.zeros((1, 1), bool))
-    assert voc.evaluate(truth, np.arange(1), blind, ['a'])['VOC_AP'] == 0
-    assert voc.evaluate(truth, np.arange(1), blind, ['a'], eleven_points=True)['VOC07_AP'] == 0
+    assert voc.evaluate(truth, blind, ['a'])['VOC_AP'] == 0
+    assert voc.evaluate(truth, blind, ['a'], eleven_points=True)['VOC07_AP'] == 0
