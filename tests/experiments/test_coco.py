@@ -1,168 +1,306 @@
-"""COCO's metrics: the digits of pycocotools from files, and intervals that agree with them."""
-
-import contextlib
-import dataclasses
-import io
-import json
+"""Data sets in the layout of COCO: boxes, and masks that are painted from polygons and run lengths."""
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from dense_files import box_of, labels_of, mask_of, split_names, write_image, write_json
+from pycocotools import mask as coco_mask
 
-from experiments.data.truth import Boxes
-from experiments.results import coco
-from experiments.results.detections import Detections
-from tests.experiments.detection_scenes import CLASSES, scenes
+from backbones import UserError
+from experiments.data import account, loading, record
 
-NAMES = ('AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large', 'AR_1', 'AR_10', 'AR_100')
-
-
-def from_files(directory, truth: Boxes, detections: Detections, images, classes=CLASSES) -> COCOeval:
-    """An evaluation as its users make it: annotations and results in files, image ids of their own."""
-    objects, found = [], []
-    for image_id, image in enumerate(images):
-        for which in np.flatnonzero(truth.classes[image] >= 0):
-            left, top, right, bottom = map(float, truth.boxes[image, which])
-            objects.append(
-                {
-                    'id': 100 + len(objects),
-                    'image_id': 7 + image_id,
-                    'category_id': 3 + int(truth.classes[image, which]),
-                    'bbox': [left, top, right - left, bottom - top],
-                    'area': float(truth.area[image, which]),
-                    'iscrowd': int(truth.crowd[image, which]),
-                }
-            )
-        for which in np.flatnonzero(detections.valid[image]):
-            left, top, right, bottom = map(float, detections.boxes[image, which])
-            found.append(
-                {
-                    'image_id': 7 + image_id,
-                    'category_id': 3 + int(detections.classes[image, which]),
-                    'bbox': [left, top, right - left, bottom - top],
-                    'score': float(detections.scores[image, which]),
-                }
-            )
-    annotations = {
-        'images': [{'id': 7 + image_id} for image_id in range(len(images))],
-        'categories': [{'id': 3 + number, 'name': name} for number, name in enumerate(classes)],
-        'annotations': objects,
-    }
-    (directory / 'objects.json').write_text(json.dumps(annotations))
-    (directory / 'found.json').write_text(json.dumps(found))
-    with contextlib.redirect_stdout(io.StringIO()):
-        read = COCO(str(directory / 'objects.json'))
-        evaluation = COCOeval(read, read.loadRes(str(directory / 'found.json')), 'bbox')
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
+CATEGORIES = [{'id': 7, 'name': 'dog'}, {'id': 3, 'name': 'cat'}, {'id': 90, 'name': 'emu'}]
+SIZE = {'width': 40, 'height': 30}
 
 
-def alone(name: str) -> Boxes | Detections:
-    """One object of side 10, found exactly."""
-    box, one = np.array([[[5, 5, 15, 15]]], np.float32), np.ones((1, 1), bool)
-    if name == 'truth':
-        return Boxes(box, np.zeros((1, 1), np.int32), ~one, ~one, np.full((1, 1), 100.0), np.full((1, 2), 20))
-    return Detections(box, np.full((1, 1), 0.5), np.zeros((1, 1), np.int32), one)
+def annotation(number: int, image: int, category: int = 3, bbox=(10, 5, 20, 10), **more) -> dict:
+    common = {'id': number, 'image_id': image, 'category_id': category, 'bbox': list(bbox), 'iscrowd': 0}
+    return {**common, 'segmentation': [[10, 5, 30, 5, 30, 15, 10, 15]], **more}
 
 
-@pytest.mark.parametrize('seed', [0, 1])
-def test_the_digits_are_those_of_pycocotools(tmp_path, capsys, seed):
-    truth, detections = scenes(seed=seed)
-    expected = from_files(tmp_path, truth, detections, range(30))
-    found = coco.evaluate(truth, detections, CLASSES).metrics
-    assert [found[name] for name in NAMES] == expected.stats[:9].tolist()
-    assert 0.05 < found['AP_small'] < found['AP50'] < 0.95
-    precision = expected.eval['precision'][:, :, :, 0, 2]
-    for number, name in enumerate(CLASSES[:3]):
-        assert found[f'AP/{name}'] == precision[:, :, number].mean()
-        assert found[f'AP50/{name}'] == precision[0, :, number].mean()
-    assert found['AP/nothing'] is found['AP50/nothing'] is None
-    assert json.loads(json.dumps(found)) == found
-    assert capsys.readouterr() == ('', '')
+def document(names, annotations, first=0, categories=CATEGORIES) -> dict:
+    """Images with ids from ``first``."""
+    images = [{'id': first + place, 'file_name': name, **SIZE} for place, name in enumerate(names)]
+    return {'images': images, 'annotations': annotations, 'categories': categories}
 
 
-def test_a_subset_of_the_images(tmp_path):
-    truth, detections = scenes()
-    chosen = np.array([4, 2, 11, 29, 7])
-    rows, objects = (
-        type(each)(**{key: value[chosen] for key, value in vars(each).items()}) for each in (detections, truth)
+@pytest.fixture
+def root(tmp_path):
+    """Two splits; images of training have ids from 0, and of validation from 100."""
+    for split, first, count in (('train2017', 0, 6), ('val2017', 100, 2)):
+        names = [f'{number:03d}.png' for number in range(count)]
+        for name in names:
+            write_image(tmp_path / split / name)
+        boxes = [annotation(1 + place, first + place) for place in range(count)]
+        write_json(tmp_path / 'annotations' / f'instances_{split}.json', document(names, boxes, first))
+    return tmp_path
+
+
+def rewrite(root, annotations, names=('000.png', '001.png', '002.png', '003.png', '004.png', '005.png'), **more):
+    write_json(root / 'annotations' / 'instances_train2017.json', document(names, annotations, **more))
+
+
+def load(root, task='detection', **values):
+    return loading.load(f'coco:{root}', task=task, **values)
+
+
+class TestBoxes:
+    def test_classes_in_the_order_of_their_ids(self, root):
+        rewrite(root, [annotation(1, 0, 90, (1, 2, 3, 4)), annotation(2, 0, 7, (10, 5, 20.5, 10))])
+        dataset = load(root)
+        assert dataset.classes == ('cat', 'dog', 'emu')
+        assert labels_of(dataset, 'train2017/000.png') == ['emu', 'dog']
+        assert box_of(dataset, 'train2017/000.png') == [[1, 2, 4, 6], [10, 5, 30.5, 15]]
+        assert box_of(dataset, 'train2017/001.png') == []
+
+    def test_the_validation_split_serves_as_the_test(self, root):
+        dataset = load(root)
+        assert split_names(dataset)['test'] == {'val2017/000.png', 'val2017/001.png'}
+        assert [len(dataset.splits[split]) for split in ('train', 'validation')] == [5, 1]
+        assert 'there is no test split, so the validation folder serves as one' in dataset.account.guessed
+
+    def test_crowds_and_areas_are_kept(self, root):
+        rewrite(root, [annotation(1, 0, area=55.5), annotation(2, 0, iscrowd=1, area=0)])
+        dataset = load(root)
+        index = dataset.ids.index('train2017/000.png')
+        assert dataset.truth.crowd[index].tolist() == [False, True]
+        assert dataset.truth.area[index].tolist() == [55.5, 200]
+
+    def test_roboflow_keeps_annotations_among_the_images(self, tmp_path):
+        for split in ('train', 'valid', 'test'):
+            names = [f'{split}{number}.jpg' for number in range(2)]
+            for name in names:
+                write_image(tmp_path / split / name)
+            write_json(tmp_path / split / '_annotations.coco.json', document(names, [annotation(0, 0)]))
+        dataset = load(tmp_path)
+        assert split_names(dataset)['validation'] == {'valid/valid0.jpg', 'valid/valid1.jpg'}
+        assert box_of(dataset, 'valid/valid0.jpg') == [[10, 5, 30, 15]]
+
+    def test_one_file_without_a_split_is_split_by_a_hash(self, tmp_path):
+        names = [f'{number:03d}.png' for number in range(20)]
+        for name in names:
+            write_image(tmp_path / 'images' / name)
+        write_json(tmp_path / 'annotations.json', document(names, [annotation(1, 0)]))
+        dataset = load(tmp_path)
+        assert len(dataset.splits['test']) == 4
+        assert dataset.ids[0] == 'images/000.png'
+
+    def test_a_box_is_taken_from_polygons_where_there_is_none(self, root):
+        outline = [[1, 2, 9, 2, 9, 20], [5, 5, 12, 5, 12, 6]]
+        rewrite(root, [{'id': 1, 'image_id': 0, 'category_id': 3, 'segmentation': outline}])
+        assert box_of(load(root), 'train2017/000.png') == [[1, 2, 12, 20]]
+
+    def test_annotations_of_other_kinds_are_named(self, root):
+        write_json(root / 'annotations' / 'captions_train2017.json', {'images': [], 'annotations': []})
+        dataset = load(root)
+        assert dataset.account.left_out['file that annotates no objects'] == ('annotations/captions_train2017.json',)
+
+    def test_images_that_no_file_lists(self, root):
+        write_image(root / 'train2017' / 'more.png')
+        assert load(root).account.left_out['image in no annotation file'] == ('train2017/more.png',)
+
+
+class TestWhatMakesNoSense:
+    @pytest.mark.parametrize(
+        ('bad', 'reason', 'name'),
+        [
+            (annotation(9, 0, bbox=(50, 5, 4, 4)), 'object, outside its image', 'train2017/000.png #2'),
+            (annotation(9, 0, bbox=(5, 5, 0, 4)), 'object, without area', 'train2017/000.png #2'),
+            (
+                annotation(9, 0, bbox=(5, 5, -3, 4)),
+                'object, inverted: its right or bottom comes before its left or top',
+                'train2017/000.png #2',
+            ),
+            (annotation(9, 0, bbox=(float('nan'), 5, 3, 4)), 'object, not finite', 'train2017/000.png #2'),
+            (annotation(9, 0, bbox=(5, 5, 3)), 'object, it has no box of four numbers', 'train2017/000.png #2'),
+            (annotation(9, 0, 4), 'object, its class is unknown, category 4', 'train2017/000.png #2'),
+            (
+                annotation(9, 77),
+                'object of an image that is not listed',
+                'annotations/instances_train2017.json annotation 9',
+            ),
+        ],
     )
-    expected = from_files(tmp_path, truth, detections, chosen)
-    found = coco.evaluate(objects, rows, CLASSES).metrics
-    assert [found[name] for name in NAMES] == expected.stats[:9].tolist()
-    with pytest.raises(ValueError, match='detections in 5 images, but the truth of 30'):
-        coco.evaluate(truth, rows, CLASSES)
+    def test_is_named_and_left_out(self, root, bad, reason, name):
+        rewrite(root, [annotation(1, 0), bad])
+        dataset = load(root, bad_boxes_limit=0.3)
+        assert dataset.account.left_out[reason] == (name,)
+        assert box_of(dataset, 'train2017/000.png') == [[10, 5, 30, 15]]
+        with pytest.raises(UserError, match=r'1 of 4 objects of .* make no sense: .*config key bad_boxes_limit'):
+            load(root)
+
+    def test_an_image_that_is_not_there(self, root):
+        (root / 'train2017' / '003.png').unlink()
+        assert 'train2017/003.png' not in load(root).ids
+        with pytest.raises(UserError, match=r'1 of 8 images .*train2017/003\.png: No such file'):
+            load(root, bad_files_limit=0)
+
+    def test_ids_that_occur_twice(self, root):
+        rewrite(root, [annotation(1, 0), annotation(1, 1), annotation(2, 2), annotation(2, 2)])
+        dataset = load(root)
+        assert len(box_of(dataset, 'train2017/002.png')) == 1
+        assert box_of(dataset, 'train2017/001.png')
+        assert any(text.startswith('2 annotations have the id of another one') for text in dataset.account.noticed)
+
+    def test_two_images_of_one_id(self, root):
+        found = document(['000.png', '001.png'], [])
+        found['images'][1]['id'] = 0
+        write_json(root / 'annotations' / 'instances_train2017.json', found)
+        with pytest.raises(UserError, match=r"both '000\.png' and '001\.png' have the id 0"):
+            load(root)
+
+    def test_categories_that_differ(self, root):
+        rewrite(root, [annotation(1, 0)], categories=[{'id': 3, 'name': 'lion'}])
+        with pytest.raises(UserError, match=r"category 3 is 'lion' in .*train2017\.json, and 'cat' in .*val2017\.json"):
+            load(root)
+
+    def test_names_that_occur_twice_are_told_apart(self, root):
+        for split in ('train2017', 'val2017'):
+            categories = [{'id': 3, 'name': 'cat'}, {'id': 5, 'name': 'cat'}]
+            found = document(['000.png', '001.png'], [annotation(1, 0)], categories=categories)
+            write_json(root / 'annotations' / f'instances_{split}.json', found)
+        assert load(root).classes == ('cat (3)', 'cat (5)')
+
+    @pytest.mark.parametrize('text', ['', '[1', '\x00'])
+    def test_a_damaged_file(self, root, text):
+        (root / 'annotations' / 'instances_train2017.json').write_text(text)
+        with pytest.raises(UserError, match=r"instances_train2017\.json' cannot be read"):
+            load(root)
+
+    def test_an_entry_without_a_name(self, root):
+        write_json(
+            root / 'annotations' / 'instances_train2017.json',
+            {'images': [{'id': 1}], 'annotations': [], 'categories': CATEGORIES},
+        )
+        with pytest.raises(UserError, match=r"instances_train2017\.json: entry 0 of images has no 'file_name'"):
+            load(root)
+
+    def test_a_file_of_no_split(self, root):
+        write_json(root / 'annotations' / 'instances_mine.json', document([], []))
+        with pytest.raises(UserError, match=r'does not tell which split .*config\.exclude=.annotations/instances_mine'):
+            load(root)
+        assert len(load(root, exclude='annotations/instances_mine.json').ids) == 8
+
+    def test_two_files_of_one_split(self, root):
+        write_json(root / 'annotations' / 'instances_train2014.json', document([], []))
+        with pytest.raises(UserError, match=r'train2014\.json and .*train2017\.json in .* are of the train split'):
+            load(root)
+
+    def test_another_layout(self, tmp_path):
+        write_image(tmp_path / 'train' / 'a.png')
+        with pytest.raises(UserError, match=r'there are no annotation files in .*, but train; expected annotations/'):
+            load(tmp_path)
+
+    def test_an_orientation_tag_that_the_size_contradicts(self, root):
+        """The size is that of the file's pixels, so the box is too, and the tag is not applied."""
+        write_image(root / 'train2017' / '000.png', orientation=6)
+        dataset = load(root)
+        assert dataset.truth.sizes[dataset.ids.index('train2017/000.png')].tolist() == [30, 40]
 
 
-def test_more_detections_than_count(tmp_path):
-    """Of 150 in an image, the best hundred count, and only they do in an interval."""
-    truth, _ = scenes(images=4, most=80)
-    generator = np.random.default_rng(0)
-    boxes = np.concatenate([truth.boxes, truth.boxes], 1)[:, :150] + generator.normal(size=(4, 150, 4))
-    scores = generator.permutation(600).reshape(4, 150) / 600
-    detections = Detections(boxes, scores, np.zeros((4, 150), np.int32), np.ones((4, 150), bool))
-    expected = from_files(tmp_path, truth, detections, range(4), CLASSES[:1])
-    evaluation = coco.evaluate(truth, detections, CLASSES[:1])
-    assert [evaluation.metrics[name] for name in NAMES] == [None if x == -1 else x for x in expected.stats[:9]]
-    np.testing.assert_array_equal(
-        evaluation.precisions(np.ones((1, 4), int))[0], expected.eval['precision'][:, :, :, 0, 2]
+class TestMasks:
+    def polygon(self, left, top, right, bottom):
+        return [[left, top, right, top, right, bottom, left, bottom]]
+
+    def test_smaller_objects_lie_on_top(self, root):
+        large, small = self.polygon(5, 5, 35, 25), self.polygon(10, 10, 20, 20)
+        rewrite(root, [annotation(1, 0, 7, segmentation=small), annotation(2, 0, 3, segmentation=large)])
+        dataset = load(root, 'segmentation')
+        assert dataset.classes == ('background', 'cat', 'dog', 'emu')
+        mask = mask_of(dataset, 'train2017/000.png')
+        assert np.bincount(mask.ravel()).tolist() == [600, 500, 100]
+        assert (mask[10:20, 10:20] == 2).all()
+        assert mask[0, 0] == 0
+        assert dataset.truth.pixels[dataset.ids.index('train2017/000.png')].tolist() == [600, 500, 100, 0, 0]
+
+    @pytest.mark.filterwarnings('ignore:__array__ implementation')  # pycocotools with numpy 2
+    @pytest.mark.parametrize('compressed', [True, False])
+    def test_run_lengths(self, root, compressed):
+        expected = np.zeros((30, 40), np.uint8, order='F')
+        expected[3:12, 7:19] = 1
+        if compressed:
+            runs = coco_mask.encode(expected)
+            runs['counts'] = runs['counts'].decode()
+        else:
+            flat = expected.ravel('F').astype(int)
+            ends = np.flatnonzero(np.diff(flat)) + 1
+            runs = {'size': [30, 40], 'counts': np.diff([0, *ends, flat.size]).tolist()}
+        rewrite(root, [annotation(1, 0, segmentation=runs)])
+        np.testing.assert_array_equal(mask_of(load(root, 'segmentation'), 'train2017/000.png'), expected)
+
+    def test_crowds_are_ignored_below_other_objects(self, root):
+        crowd, single = self.polygon(5, 5, 15, 15), self.polygon(0, 0, 40, 10)
+        rewrite(root, [annotation(1, 0, segmentation=crowd, iscrowd=1), annotation(2, 0, segmentation=single)])
+        mask = mask_of(load(root, 'segmentation'), 'train2017/000.png')
+        assert (mask[10:15, 5:15] == 255).all()
+        assert (mask[5:10, 5:15] == 1).all()
+
+    @pytest.mark.parametrize(
+        ('segmentation', 'told'),
+        [
+            (None, 'it has no segmentation'),
+            ([], 'it has no segmentation'),
+            ([[1, 2, 3, 4]], 'a polygon of it has not three corners or more'),
+            ([[1, 2, 3, 4, float('nan'), 6]], 'a polygon of it is not finite'),
+            ([[1, 2, 3, 4, 1e9, 6]], 'a polygon of it reaches far out of its image'),
+            ({'size': [30, 40], 'counts': [1, 2]}, 'its run lengths do not add up to the pixels of its image'),
+            ({'size': [3, 4], 'counts': [12]}, r'its run lengths are for [3, 4], not for [30, 40]'),
+            ({'size': [30, 40], 'counts': 7}, 'its run lengths are neither numbers nor text'),
+            ({'size': [30, 40], 'counts': [1200]}, 'its segmentation is empty'),
+        ],
     )
+    def test_outlines_that_make_no_sense(self, root, segmentation, told):
+        good = annotation(1, 0, segmentation=self.polygon(5, 5, 35, 25))
+        rewrite(root, [good, annotation(2, 1, segmentation=segmentation)])
+        (root / 'annotations' / 'instances_val2017.json').unlink()
+        dataset = load(root, 'segmentation', bad_boxes_limit=0.5)
+        assert dataset.account.left_out[f'object, {told}'] == ('train2017/001.png annotation 2',)
+        with pytest.raises(UserError, match=r'1 of 2 objects of .* make no sense'):
+            load(root, 'segmentation')
 
+    def test_damaged_run_lengths(self, root):
+        damaged = {'size': [30, 40], 'counts': 'not run lengths at all'}
+        rewrite(root, [annotation(1, 0, segmentation=damaged)])
+        (root / 'annotations' / 'instances_val2017.json').unlink()
+        with pytest.raises(UserError, match='its run lengths are damaged'):
+            load(root, 'segmentation')
 
-def test_the_first_object_and_detection_count():
-    """Ids from 0 would leave the match of the first one out."""
-    found = coco.evaluate(alone('truth'), alone('detections'), ('cell',)).metrics
-    for name in ('AP', 'AP50', 'AP_small', 'AR_1', 'AP/cell'):
-        assert found[name] == pytest.approx(1, abs=1e-12)
-    assert found['AP_medium'] is found['AP_large'] is None
+    def test_mixed_sizes_are_letterboxed_with_their_masks(self, root):
+        """Pixels around the image are ignored, and the mask lies on its object."""
+        rewrite(root, [annotation(1, 0, segmentation=self.polygon(0, 0, 40, 30))])
+        write_json(
+            root / 'annotations' / 'instances_val2017.json',
+            {
+                'images': [{'id': 0, 'file_name': '000.png', 'width': 10, 'height': 20}],
+                'annotations': [annotation(1, 0, segmentation=self.polygon(0, 0, 10, 10))],
+                'categories': CATEGORIES,
+            },
+        )
+        write_image(root / 'val2017' / '000.png', (10, 20))
+        dataset = load(root, 'segmentation', stored_size=40)
+        assert dataset.images.shape[1:] == (40, 40, 4)
+        mask = mask_of(dataset, 'val2017/000.png')
+        assert (mask[:, :10] == 255).all()
+        assert (mask[:, 30:] == 255).all()
+        assert (mask[:20, 10:30] == 1).all()
+        assert (mask[20:, 10:30] == 0).all()
 
+    def test_a_changed_outline_is_noticed(self, root, tmp_path_factory):
+        workdir = tmp_path_factory.mktemp('run')
+        for split, first in (('train2017', 0), ('val2017', 100)):
+            found = document(['000.png', '001.png'], [annotation(1, first, segmentation=[[1, 1, 9, 1, 9, 9]])], first)
+            write_json(root / 'annotations' / f'instances_{split}.json', found)
+        record.write(workdir, load(root, 'segmentation'))
+        rewrite(root, [annotation(1, 0, segmentation=[[1, 1, 9, 1, 9, 19]])], ['000.png', '001.png'])
+        with pytest.raises(UserError, match=r'1 image with another annotation \(train2017/000\.png\)'):
+            record.check(workdir, load(root, 'segmentation'))
 
-def test_nothing_found_and_nothing_there():
-    truth, found = alone('truth'), alone('detections')
-    blind = dataclasses.replace(found, valid=np.zeros((1, 1), bool))
-    evaluation = coco.evaluate(truth, blind, ('cell',))
-    assert evaluation.metrics['AP'] == evaluation.metrics['AR_100'] == 0
-    assert evaluation.bootstrap(3) == {'AP': (0, 0), 'AP50': (0, 0)}
-    empty = dataclasses.replace(truth, classes=np.full((1, 1), -1, np.int32))
-    for detections in (found, blind):
-        evaluation = coco.evaluate(empty, detections, ('cell',))
-        assert set(evaluation.metrics.values()) == {None}
-        assert evaluation.bootstrap(3) == {'AP': None, 'AP50': None}
-
-
-@pytest.fixture(scope='module')
-def evaluated() -> coco.CocoEvaluation:
-    truth, detections = scenes()
-    return coco.evaluate(truth, detections, CLASSES)
-
-
-class TestIntervals:
-    def test_every_image_once_is_the_metric(self, tmp_path, evaluated):
-        truth, detections = scenes()
-        expected = from_files(tmp_path, truth, detections, range(30)).eval['precision'][:, :, :, 0, 2]
-        (precision,) = evaluated.precisions(np.ones((1, 30), int))
-        np.testing.assert_array_equal(precision, expected)
-        assert np.mean(precision[precision > -1]) == evaluated.metrics['AP']
-        assert np.mean(precision[0][precision[0] > -1]) == evaluated.metrics['AP50']
-
-    def test_a_sample_is_a_data_set_in_which_images_are_repeated(self, tmp_path, evaluated):
-        truth, detections = scenes()
-        counts = np.random.default_rng(3).multinomial(30, np.full(30, 1 / 30), 4)
-        found = evaluated.precisions(counts)
-        for number, count in enumerate(counts):
-            repeated = np.repeat(np.arange(30), count)
-            expected = from_files(tmp_path, truth, detections, repeated).eval['precision'][:, :, :, 0, 2]
-            np.testing.assert_array_equal(found[number], expected)
-
-    def test_an_interval_holds_the_metric_and_narrows_with_images(self, evaluated):
-        few = evaluated.bootstrap(200, seed=0)
-        assert few == evaluated.bootstrap(200, seed=0) != evaluated.bootstrap(200, seed=1)
-        truth, detections = scenes(images=200)
-        many = coco.evaluate(truth, detections, CLASSES).bootstrap(200)
-        for name in ('AP', 'AP50'):
-            low, high = few[name]
-            assert low < evaluated.metrics[name] < high
-            assert many[name][1] - many[name][0] < 0.7 * (high - low)
+    def test_the_account_says_the_share_of_each_class(self, root, capsys):
+        for split, first in (('train2017', 0), ('val2017', 100)):
+            found = document(
+                ['000.png', '001.png'], [annotation(1, first, segmentation=self.polygon(0, 0, 20, 30))], first
+            )
+            write_json(root / 'annotations' / f'instances_{split}.json', found)
+        dataset = load(root, 'segmentation')
+        assert account.as_json(dataset)['pixel_shares']['test'] == [0.75, 0.25, 0, 0]
+        account.show(dataset)
+        assert '75.0%' in capsys.readouterr().err

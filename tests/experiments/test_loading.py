@@ -51,7 +51,9 @@ def test_embedded_splits_never_change():
 def test_values_for_folders_are_never_ignored(name, values):
     """Who sets a group believes that patients are kept apart."""
     (key,) = values
-    with pytest.raises(UserError, match=f'config key {key!r} is .*only for folder:PATH, and the data set is {name!r}'):
+    with pytest.raises(
+        UserError, match=f'config key {key!r} is .*only for folder:PATH.*, and the data set is {name!r}'
+    ):
         loading.load(name, **values)
 
 

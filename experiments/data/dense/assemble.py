@@ -8,7 +8,7 @@ import numpy as np
 
 from backbones.errors import UserError
 from backbones.letterbox import letterbox_geometry
-from experiments.data import account, contents, folder_tree, image_files, unreadable
+from experiments.data import account, contents, folder_tree, image_files
 from experiments.data.dataset import Dataset
 from experiments.data.decoding import DecodedImages, FileReader, MaskReader, content_digest
 from experiments.data.dense import boxes
@@ -148,7 +148,6 @@ def _dataset(
         labels=sorted(labels.items()) if labels else None,
     )
     shape = (len(ids), *(size or sizes[0]), 3 if masks is None else 4)
-    skipped = tuple(kept.bad.items())
     dataset = Dataset(
         name=name,
         images=DecodedImages(read, shape, content).in_memory_if_small('reading images'),
@@ -157,8 +156,8 @@ def _dataset(
         classes=classes,
         splits=splits.indices,
         provenance=f'{annotations.format} {folder_tree.printable(files.root.resolve().name)}; {splits.how}'
-        f'{unreadable.skipped(skipped, "image")}',
-        skipped=skipped,
+        f'{f"; {account.number_of(len(kept.bad))} left out" if kept.bad else ""}',
+        skipped=tuple(kept.bad.items()),
         stored_size=size,
         reading=reading,
         digests=digests,
@@ -172,7 +171,7 @@ def _dataset(
         stored=_stored_in_words(sizes, size, masks is not None),
         rules=tuple(rules),
         left_out={
-            **unreadable.by_reason(skipped),
+            **kept.bad_by_reason(),
             **bad_objects,
             **annotations.left_out,
             **kept.left_out,

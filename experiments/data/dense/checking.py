@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from backbones import images
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
 from backbones.images import Inspection
-from experiments.data import image_files, unreadable
+from experiments.data import image_files
 from experiments.data.dense.annotations import AnnotatedImage, Annotations
 from experiments.data.dense.files import Files
 from experiments.data.dense.mask_source import InspectedMask
@@ -55,6 +55,13 @@ class KeptImages(NamedTuple):
     total: int
     left_out: Mapping[str, tuple[str, ...]]
 
+    def bad_by_reason(self) -> dict[str, tuple[str, ...]]:
+        """Names of the images that cannot be used, by reason."""
+        found: dict[str, list[str]] = {}
+        for name, why in self.bad.items():
+            found.setdefault(f'image, {why}', []).append(name)
+        return {why: tuple(names) for why, names in found.items()}
+
     def without(self, bad: Mapping[str, str]) -> 'KeptImages':
         """All but some, which cannot be used either."""
         kept = tuple(each for each in self.images if each.image.name not in bad)
@@ -66,7 +73,12 @@ class KeptImages(NamedTuple):
         Raises:
             UserError: more than ``limit`` images cannot be used, or none for training can.
         """
-        unreadable.check_limit(tuple(self.bad.items()), f'of {self.total} images of {name!r}', limit)
+        if len(self.bad) > limit:
+            shown = listed((f'{image}: {why}' for image, why in self.bad.items()), 5, '; ')
+            raise UserError(
+                f'{len(self.bad):,} of {self.total:,} images of {name!r} cannot be used ({shown}); at most {limit:,} '
+                'are left out (config key bad_files_limit)'
+            )
         splits = {each.image.split for each in self.images}
         if '' not in splits and 'train' not in splits:
             raise UserError(

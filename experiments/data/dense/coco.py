@@ -40,6 +40,7 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
     """
     root = image_files.existing(path, 'a folder with annotations/*.json beside the folders of images')
     files = Files(root, options.excluded)
+    painting.ignore_warnings_of_pycocotools()
     read, others = annotation_files(path, files)
     names = _category_names(read)
     found = _Found()

@@ -6,12 +6,21 @@ They are kept as run lengths, which pycocotools decodes as COCO's own tools do.
 import dataclasses
 import hashlib
 import math
+import warnings
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from experiments.data.dense.mask_source import InspectedMask, LabelTable, counted
+
+
+def ignore_warnings_of_pycocotools() -> None:
+    """Let pycocotools 2.0.11 say nothing of what numpy 2 wants of it, once for each mask.
+
+    Call it in the main thread: the filters of warnings belong to the whole process.
+    """
+    warnings.filterwarnings('ignore', "__array__ implementation doesn't accept a copy keyword", DeprecationWarning)
 
 
 class BadOutline(ValueError):
