@@ -9,6 +9,8 @@ import flax.linen as nn
 from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.heads.deeplabv3 import DeepLabV3Head
+from backbones.heads.fcos import FCOS
+from backbones.heads.retinanet import RetinaNet
 from backbones.heads.segmentation import FCNHead, LinearSegmentationHead
 from backbones.heads.upernet import UPerNetHead
 from backbones.model import Model
@@ -22,16 +24,13 @@ SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {
     'deeplabv3': DeepLabV3Head,
     'upernet': UPerNetHead,
 }
-DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {}
+DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {'fcos': FCOS, 'retinanet': RetinaNet}
 
 # Strides of a segmenter's levels, and of the one map that a head without levels sees where a backbone has the choice.
 _SEGMENTER_STRIDES = (4, 8, 16, 32)
 _SEGMENTER_STRIDE = 8
 # Heads that see several levels of the backbone, whose strides are therefore left as they are.
 _OF_LEVELS = ('upernet',)
-
-# Options that a neck has below a detector, if no others are asked for: levels p3 to p7.
-_DETECTOR_NECK: dict[str, dict[str, Any]] = {'fpn': {'extra': 'p6p7'}}
 
 
 def create_segmenter(
@@ -84,7 +83,7 @@ def create_detector(
         name: a registered backbone.
         head: a row of ``DETECTION_HEADS``.
         num_classes: number of classes of objects.
-        neck: a row of ``necks.TABLE``; an FPN has the levels p3 to p7.
+        neck: a row of ``necks.TABLE``, with the levels p3 to p7.
         neck_options: options of the neck, and ``strides``, those of its levels; ``extra='none'`` leaves out p6 and p7.
         head_options: options of the head.
         **overrides: options of the backbone, as ``create`` takes them.
@@ -93,7 +92,8 @@ def create_detector(
         UserError: no such backbone, head, neck or option, or fewer than one class.
     """
     backbone = registry.create(name, **overrides)
-    neck_options = {**_DETECTOR_NECK.get(neck, {}), **(neck_options or {})}
+    if hasattr(NECKS.get(neck), 'extra'):
+        neck_options = {'extra': 'p6p7', **(neck_options or {})}
     made = _head('detection', DETECTION_HEADS, head, {'num_classes': num_classes}, head_options, backbone)
     return Model(backbone, _neck(neck, backbone, neck_options, (8, 16, 32)), made)
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from backbones import registry
 from backbones.assembly import create_detector
 from backbones.errors import unknown
 from backbones.model import Model
@@ -68,3 +69,15 @@ def create_published(name: str, **changes) -> Model:
         raise unknown('published model', name, TABLE)
     row = TABLE[name]
     return row.create(row.backbone, **{**row.options, **changes})
+
+
+def published_on(name: str, **overrides) -> list[Model]:
+    """The published models, with another backbone of the same kind in place of their own.
+
+    Args:
+        name: a registered backbone.
+        **overrides: options of the backbone.
+    """
+    kind = type(registry.create(name))
+    rows = [row for row in TABLE.values() if type(registry.create(row.backbone)) is kind]
+    return [row.create(name, **{**row.options, **overrides}) for row in rows]

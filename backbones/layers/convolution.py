@@ -108,8 +108,10 @@ class Conv(nn.Module):
             of a map at stride 1; ``'same'`` is TensorFlow's rule, which pads asymmetrically at stride 2.
         groups: channel groups; equal to the input channels for a depthwise convolution.
         use_bias: whether a bias is added.
+        kernel_init: how the kernel is initialised.
         dtype: type of the computation; parameters stay float32.
         dilation: distance in pixels between neighbouring values of the kernel.
+        bias_init: how the bias is initialised.
 
     Raises:
         UserError: a padding that is a string other than ``'same'``.
@@ -124,6 +126,7 @@ class Conv(nn.Module):
     kernel_init: Callable = kaiming_normal
     dtype: jnp.dtype = jnp.float32
     dilation: int = 1
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch rows columns features']:
@@ -143,7 +146,7 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         y = convolve(x, kernel, self.stride, padding, self.groups, self.dilation)
         if self.use_bias:
-            y += self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+            y += self.param('bias', self.bias_init, (self.features,), jnp.float32).astype(self.dtype)
         return y
 
 

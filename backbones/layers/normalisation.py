@@ -65,3 +65,35 @@ class LayerNorm(nn.Module):
         mean = values.mean(-1, keepdims=True)
         variance = jnp.square(values - mean).mean(-1, keepdims=True)
         return ((values - mean) * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation over the positions of an image and the channels of a group, with statistics in float32.
+
+    Source: Wu and He 2018, "Group Normalization".
+
+    Attributes:
+        groups: number of groups. Where the channels are no multiple of it, there are fewer: the most that divide the
+            channels into groups of at least four.
+        epsilon: added to the variance.
+        dtype: type of the computation.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch height width channels']:
+        channels = x.shape[-1]
+        groups = self.groups
+        if channels % groups:
+            most = max(min(groups, channels // 4), 1)
+            groups = next(number for number in range(most, 0, -1) if channels % number == 0)
+        scale = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
+        values = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, channels // groups)
+        mean = values.mean((1, 2, 4), keepdims=True)
+        variance = jnp.square(values - mean).mean((1, 2, 4), keepdims=True)
+        normalised = ((values - mean) * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape)
+        return (normalised * scale + bias).astype(self.dtype)

@@ -14,14 +14,26 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from backbones import registry
 from backbones.errors import MisfitWarning, UserError, listed, unknown
+from backbones.model import Model
 from backbones.preprocessing import Preprocessing, as_size
 from backbones.pretrained import advice, compatibility, configuration, keymaps, sources, values
 from backbones.pretrained.description import Description
 from backbones.pretrained.keymaps.native import NATIVE, PARTS, native_keymap, part_of
-from backbones.pretrained.keymaps.rules import ForeignFileError, KeyMap, Translation, UnreadableArrayError, translate
+from backbones.pretrained.keymaps.rules import (
+    ForeignFileError,
+    KeyMap,
+    Line,
+    Translation,
+    UnreadableArrayError,
+    translate,
+)
 from backbones.pretrained.merge import Report, Shape, merge
 from backbones.pretrained.selection import described, select
 from backbones.published import WEIGHTS
+from backbones.published_models import published_on
+
+# Name of each layout, and its key map; a name may stand for several.
+Layouts = Sequence[tuple[str, list[Line]]]
 
 
 def preprocess(name_or_weights: str | Path, name: str | None = None) -> Preprocessing:
@@ -103,12 +115,15 @@ def load_weights(
     image_size: int | tuple[int, int] | None = None,
     strict: bool = True,
     input_channels: int = 3,
-    parts: Sequence[str] = ('backbone',),
+    parts: Sequence[str] | None = None,
     check_values: bool = True,
     prefix: str = '',
+    model: Model | None = None,
     **overrides,
 ) -> tuple[dict, Report]:
     """Read published weights or our own into the variables of a registered backbone, or of a model that has one.
+
+    A whole detector: ``load_weights('resnet50', file, model=create_published('fcos_resnet50_fpn'))``.
 
     Args:
         name: a registered name.
@@ -124,11 +139,14 @@ def load_weights(
             missing is left out of the variables. A file of which nothing fits is an error all the same.
         input_channels: number of channels of the images; a first convolution trained on RGB is summed over its three
             channels for one, and repeated and scaled by ``3 / input_channels`` for more.
-        parts: which of ``'backbone'``, ``'neck'`` and ``'head'`` are wanted. The shapes of a linear head and of a
-            backbone are checked; a neck, and any other head, is taken as the file holds it.
+        parts: which of ``'backbone'``, ``'neck'`` and ``'head'`` are wanted; by default the backbone, or all parts of
+            ``model``. Without ``model``, the shapes of a linear head and of a backbone are checked; a neck, and any
+            other head, is taken as the file holds it.
         check_values: whether a value that is NaN or infinite (in float32), or a negative running variance, is an error.
         prefix: which network of a file that holds several is wanted: the name of a dictionary in it, or what is in
             front of the keys, such as ``'teacher'`` or ``'module.encoder_q'``.
+        model: the model that is to take the weights, with this backbone: every variable of the wanted parts must be in
+            the file, with its shape, and nothing else of them.
         **overrides: options of the backbone, as ``create`` takes them. Where a layout was trained in several ways and
             the file does not tell which, an option that is passed is not questioned.
 
@@ -137,15 +155,16 @@ def load_weights(
         that is wanted, and otherwise those of a ``Model`` with the parts wanted.
 
     Raises:
-        UserError: no such name, source, prefix or part, a part that the source does not hold, several networks and no
-            prefix to choose by, an unreadable file, a layout of another architecture, a key that gives away a file of
-            another model, (``strict``) the weights of a training of another backbone, or arrays that do not fit, both
-            shapes named, or (``check_values``) values that no trained network has.
+        UserError: no such name, source, prefix or part, a ``model`` with another backbone or beside ``overrides``, a
+            part that the source does not hold, several networks and no prefix to choose by, an unreadable file, a
+            layout of another architecture, a key that gives away a file of another model, (``strict``) the weights of a
+            training of another backbone, or arrays that do not fit, both shapes named, or (``check_values``) values
+            that no trained network has.
     """
-    wanted = _wanted(parts, classifier)
+    wanted = _wanted(parts, classifier, model)
     if image_size is not None:
         as_size(image_size)  # before a large file is read
-    module = registry.create(name, **overrides)
+    module = registry.create(name, **overrides) if model is None else _backbone_of(model, name, overrides)
     checkpoint = sources.read(source)
     if prefix and checkpoint.prefix:
         raise UserError(f'{source} names a part of the file already; leave out prefix={prefix!r}, or the part after #')
@@ -153,8 +172,10 @@ def load_weights(
     other = None if kept is None else compatibility.of_another_backbone(kept, name, module, overrides)
     if other and strict:
         raise UserError(f'{source} does not fit {name}: {other}')
-    arrays, apart = select(module, checkpoint.arrays, prefix or checkpoint.prefix, name, str(source))
-    layout, translation = recognise(module, arrays, name, str(source))
+    layouts = _layouts(model, module, name, wanted, overrides)
+    start = prefix or checkpoint.prefix
+    arrays, apart = select(module, checkpoint.arrays, start, name, str(source), [lines for _, lines in layouts])
+    layout, translation = recognise(module, arrays, name, str(source), layouts)
     held = {part_of(path) for path in translation.arrays}
     if absent := [part for part in wanted if part not in held]:
         others = tuple(part for part in PARTS if part in held)
@@ -162,7 +183,11 @@ def load_weights(
         raise UserError(f'{source} holds no {absent[0]}; load what it holds with parts={others}{hint}')
     made_for = kept.preprocessing if kept is not None else registry.info(name).preprocessing
     size = made_for.size if image_size is None else as_size(image_size)
-    expected = _expected(name, translation, wanted, (1, *size, input_channels), overrides)
+    images = 1, *size, input_channels
+    if model is None:
+        expected = _expected(name, translation, wanted, images, overrides)
+    else:
+        expected = {path: shape for path, shape in model_shapes(model, images).items() if part_of(path) in wanted}
     stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
     differences = compatibility.differences(checkpoint.configuration, layout, name, module, overrides)
     if kept is not None:
@@ -181,7 +206,8 @@ def load_weights(
     if image_size is not None:
         expects = expects.replace(size=size)
     report = Report(str(source), layout, expects.for_channels(input_channels), description=kept)
-    fitting, report = merge(expected, translation, report, lambda *args: _resize(module, size, *args))
+    lenient = ('head',) if model is None else ()
+    fitting, report = merge(expected, translation, report, lambda *args: _resize(module, size, *args), lenient)
     # A configuration that says another size has been objected to above.
     chosen = {*overrides, *(['image_size'] if image_size is not None or differs else [])}
     differences += compatibility.resampled(module, report.reshaped, size, chosen)
@@ -207,25 +233,55 @@ def load_weights(
     return unflatten_dict({tuple(path.split('/')): array for path, array in fitting.items()}), report
 
 
-def _wanted(parts: Sequence[str], classifier: bool) -> tuple[str, ...]:
+def _wanted(parts: Sequence[str] | None, classifier: bool, model: Model | None) -> tuple[str, ...]:
     """The wanted parts, in the order of a model.
 
     Raises:
-        UserError: an unknown part, none at all, or ``classifier`` beside other parts.
+        UserError: an unknown part, none at all, one that ``model`` does not have, or ``classifier`` beside other parts.
     """
+    there = PARTS if model is None or model.neck is not None else ('backbone', 'head')
+    if parts is None:
+        parts = ('backbone',) if model is None else there
+        classifier = classifier and model is None
     if isinstance(parts, str) or not parts:
         raise UserError(
             f"parts must name some of {', '.join(PARTS)}, such as parts=('backbone', 'head'), not {parts!r}"
         )
     for part in parts:
-        if part not in PARTS:
-            raise unknown('part of a model', part, PARTS)
+        if part not in there:
+            raise unknown('part of a model' if part not in PARTS else 'part of this model', part, there)
     wanted = tuple(part for part in PARTS if part in parts)
     if not classifier or wanted == ('backbone', 'head'):
         return wanted
     if wanted != ('backbone',):
         raise UserError(f"classifier=True means parts=('backbone', 'head'), not parts={tuple(parts)}; leave one out")
     return 'backbone', 'head'
+
+
+def _backbone_of(model: Model, name: str, overrides: Mapping) -> nn.Module:
+    """The model's backbone.
+
+    Raises:
+        UserError: it is of another kind than the named one, or options of the backbone are passed beside it.
+    """
+    if overrides:
+        raise UserError(f'model=… has its options already; leave out {listed(overrides)}, or make the model with them')
+    kind = type(registry.create(name))
+    if type(model.backbone) is not kind:
+        raise UserError(
+            f'model=… has a backbone of the kind {type(model.backbone).__name__}, but {name} is a {kind.__name__}'
+        )
+    return model.backbone
+
+
+def _layouts(model: Model | None, module: nn.Module, name: str, wanted: Sequence[str], overrides: Mapping) -> Layouts:
+    """The layouts that a file may have; where more than a backbone is wanted of it, also those of published models."""
+    if model is not None:
+        return keymaps.model_layouts(model)
+    own = list(keymaps.layouts(module).items())
+    if wanted == ('backbone',):
+        return own
+    return own + [each for usual in published_on(name, **overrides) for each in keymaps.model_layouts(usual)]
 
 
 def _expected(
@@ -241,20 +297,30 @@ def _expected(
     return shapes | {path: array.shape for path, array in translation.arrays.items() if part_of(path) in free}
 
 
-def recognise(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, source: str) -> tuple[str, Translation]:
-    """Recognise the layout (the one that knows most of the keys) and bring the arrays to our paths and axes."""
-    candidates = {NATIVE: native_keymap(arrays)}
-    candidates |= {layout: KeyMap(lines) for layout, lines in keymaps.layouts(module).items()}
-    known = {layout: keymap.known(arrays) for layout, keymap in candidates.items()}
-    layout = max(candidates, key=lambda each: known[each])
-    if not known[layout]:
+def recognise(
+    module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, source: str, layouts: Layouts | None = None
+) -> tuple[str, Translation]:
+    """Recognise the layout (the one that knows most of the keys) and bring the arrays to our paths and axes.
+
+    Args:
+        module: the backbone.
+        arrays: by the file's keys.
+        name, source: for messages.
+        layouts: the layouts to choose from, beside our own; ``None``: those of the backbone.
+    """
+    others = keymaps.layouts(module).items() if layouts is None else layouts
+    candidates = [(NATIVE, native_keymap(arrays)), *((layout, KeyMap(lines)) for layout, lines in others)]
+    counts = [keymap.known(arrays) for _, keymap in candidates]
+    layout, keymap = candidates[counts.index(max(counts))]
+    if not max(counts):
+        names = ', '.join(dict.fromkeys(each for each, _ in candidates))
         example = next(iter(arrays), 'nothing')
         raise UserError(
-            f'{source} holds no weights of {name} in a known layout ({", ".join(candidates)}): its keys look like '
+            f'{source} holds no weights of {name} in a known layout ({names}): its keys look like '
             f'{example!r}{advice.suggestion(arrays, name) or described(arrays)}'
         )
     try:
-        return layout, translate(arrays, candidates[layout])
+        return layout, translate(arrays, keymap)
     except ForeignFileError as error:
         raise UserError(f'{source} does not fit {name}: {error}') from None
     except UnreadableArrayError as error:
@@ -266,10 +332,14 @@ def recognise(module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, so
 
 def expected_shapes(name: str, num_classes: int | None, images: Shape, overrides: Mapping) -> dict[str, Shape]:
     """Path → shape of every variable of a classifier, or of its backbone alone where ``num_classes`` is ``None``."""
-    model = registry.create_classifier(name, num_classes or 1, **overrides)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(images, jnp.float32))
-    shapes = {path: leaf.shape for path, leaf in flatten_dict(variables, sep='/').items()}
+    shapes = model_shapes(registry.create_classifier(name, num_classes or 1, **overrides), images)
     return {path: shape for path, shape in shapes.items() if num_classes or part_of(path) != 'head'}
+
+
+def model_shapes(model: nn.Module, images: Shape) -> dict[str, Shape]:
+    """Path → shape of every variable of a model, for images of this shape."""
+    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(images, jnp.float32))
+    return {path: leaf.shape for path, leaf in flatten_dict(variables, sep='/').items()}
 
 
 def _resize(module: nn.Module, size: tuple[int, int], path: str, array: np.ndarray, shape: Shape) -> np.ndarray | None:

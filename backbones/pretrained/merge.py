@@ -1,7 +1,7 @@
 """Merging a file's arrays into the variables a model expects: strict, with a report of what happened."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -94,7 +94,11 @@ def adapt_input_channels(path: str, kernel: np.ndarray, shape: Shape) -> np.ndar
 
 
 def merge(
-    expected: Mapping[str, Shape], translation: Translation, report: Report, resize: Resize
+    expected: Mapping[str, Shape],
+    translation: Translation,
+    report: Report,
+    resize: Resize,
+    lenient: Collection[str] = ('head',),
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Fit translated arrays to the paths and shapes that a model expects.
 
@@ -103,6 +107,7 @@ def merge(
         translation: the file's arrays in our axes, and what is known about its keys.
         report: source, layout and preprocessing.
         resize: ``(path, array, shape)`` → the array resampled to the shape, or ``None`` if it cannot be.
+        lenient: parts of which the file may hold more than is expected.
 
     Returns:
         The arrays that fit, and the completed report.
@@ -133,7 +138,7 @@ def merge(
         matched.append(path)
         fitting[path] = array
     homeless = sorted((set(arrays) | set(translation.incomplete)) - set(expected))
-    wanted = {part_of(path) for path in expected} - {'head'}
+    wanted = {part_of(path) for path in expected}.difference(lenient)
     unused = [path for path in homeless if path in translation.optional or part_of(path) not in wanted]
     return fitting, dataclasses.replace(
         report,

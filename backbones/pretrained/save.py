@@ -12,12 +12,14 @@ from safetensors.numpy import save_file
 
 from backbones import registry
 from backbones.errors import UserError, listed, unknown
+from backbones.model import Model
 from backbones.pretrained import keymaps
 from backbones.pretrained.checksums import flush
 from backbones.pretrained.description import KEY, Description
-from backbones.pretrained.keymaps.native import NATIVE, in_a_model
+from backbones.pretrained.keymaps.native import NATIVE, in_a_model, part_of
 from backbones.pretrained.keymaps.rules import KeyMap, export
 from backbones.pretrained.load import expected_shapes
+from backbones.published_models import published_on
 
 
 def save_weights(
@@ -26,6 +28,7 @@ def save_weights(
     layout: str = NATIVE,
     name: str | None = None,
     description: Description | None = None,
+    model: Model | None = None,
     **overrides,
 ) -> None:
     """Write variables as safetensors.
@@ -39,6 +42,8 @@ def save_weights(
             layout needs none.
         description: kept with the weights, and reported by ``load_weights`` (``Report.description``): what they were
             trained to see, and the names of their classes.
+        model: the model that the variables belong to. A foreign layout of neck and head needs it, unless they are those
+            of a published model (``published_models``), with whatever backbone and number of classes.
         **overrides: options that the backbone was created with.
 
     Raises:
@@ -53,7 +58,7 @@ def save_weights(
     arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
     if layout != NATIVE:
         described = None if description is None else description.backbone
-        arrays = to_layout(arrays, layout, name or described or identify(arrays), overrides)
+        arrays = to_layout(arrays, layout, name or described or identify(arrays), overrides, model)
     partial = path.with_name(f'.{path.name}.partial')
     # Safetensors writes the memory as it is laid out and ignores the strides.
     contiguous = {key: np.asarray(array, order='C') for key, array in arrays.items()}
@@ -95,17 +100,26 @@ def _metadata(layout: str, description: Description | None) -> dict[str, str] | 
 
 
 def to_layout(
-    arrays: Mapping[str, np.ndarray], layout: str, name: str, overrides: Mapping | None = None
+    arrays: Mapping[str, np.ndarray],
+    layout: str,
+    name: str,
+    overrides: Mapping | None = None,
+    model: Model | None = None,
 ) -> dict[str, np.ndarray]:
     """Our paths → the keys and axes of a layout.
 
     Raises:
         UserError: the backbone does not have this layout, or a variable has no place in it.
     """
-    layouts = keymaps.layouts(registry.create(name, **(overrides or {})))
-    if layout not in layouts:
-        raise unknown(f'layout for {name}', layout, (NATIVE, *layouts))
-    exported, homeless = export({in_a_model(path): array for path, array in arrays.items()}, KeyMap(layouts[layout]))
+    options = overrides or {}
+    found = keymaps.model_layouts(model) if model else list(keymaps.layouts(registry.create(name, **options)).items())
+    whole = {in_a_model(path): array for path, array in arrays.items()}
+    if model is None and any(part_of(path) == 'neck' for path in whole):
+        found = [each for usual in published_on(name, **options) for each in keymaps.model_layouts(usual)]
+    maps = [KeyMap(lines) for each, lines in found if each == layout]
+    if not maps:
+        raise unknown(f'layout for {name}', layout, {NATIVE, *(each for each, _ in found)})
+    exported, homeless = min((export(whole, each) for each in maps), key=lambda result: len(result[1]))
     if homeless:
         raise UserError(f'the {layout} layout has no place for {listed(homeless)} of {name}')
     return exported

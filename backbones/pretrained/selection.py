@@ -14,14 +14,19 @@ import numpy as np
 from backbones.errors import UserError, listed, unknown
 from backbones.pretrained import keymaps
 from backbones.pretrained.keymaps.native import native_keymap
-from backbones.pretrained.keymaps.rules import KeyMap, Rule, fill
+from backbones.pretrained.keymaps.rules import KeyMap, Line, Rule, fill
 
 # Prefixes that torch's wrappers put before every key: DataParallel, DistributedDataParallel; torch.compile.
 _WRAPPERS = ('module.', '_orig_mod.')
 
 
 def select(
-    module: nn.Module, arrays: Mapping[str, np.ndarray], prefix: str, name: str, source: str
+    module: nn.Module,
+    arrays: Mapping[str, np.ndarray],
+    prefix: str,
+    name: str,
+    source: str,
+    layouts: Iterable[Sequence[Line]] | None = None,
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The arrays of the backbone, and of the head and neck beside it, by the keys of a layout.
 
@@ -32,6 +37,7 @@ def select(
             holds only one.
         name: the registered name of the module, for messages.
         source: where the arrays come from, for messages.
+        layouts: key maps that the keys may follow beside our own; ``None``: those of the backbone alone.
 
     Returns:
         The arrays, and the keys of the others. Where no group of keys is the backbone's, these are all arrays, without
@@ -47,9 +53,9 @@ def select(
         raise UserError(f'{unknown(f"part of {source}", prefix, groups)} (it holds {_counted(groups)})')
     start += _wrappers(_under(arrays, start))
     inside = _under(arrays, start)
-    layouts = [KeyMap(lines) for lines in keymaps.layouts(module).values()]
+    known = [KeyMap(lines) for lines in (keymaps.layouts(module).values() if layouts is None else layouts)]
     stages = {f'stage{number}' for number in range(1, len(module.stage_channels()) + 1)}
-    found = _networks(inside, layouts, stages)
+    found = _networks(inside, known, stages)
     if len(found) > 1:
         counts = {each.rstrip('.'): len(_under(inside, each)) for each in found}
         chosen = '.'.join([*([prefix.rstrip('.')] if prefix else []), next(iter(counts))])

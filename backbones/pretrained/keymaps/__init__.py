@@ -13,9 +13,13 @@ from backbones.cnn.mobilenet import MobileNetV3
 from backbones.cnn.resnet import ResNet
 from backbones.cnn.vgg import VGG
 from backbones.cnn.yolo import YOLO
+from backbones.heads.fcos import FCOS
+from backbones.heads.retinanet import RetinaNet
+from backbones.model import Model
 from backbones.pretrained.keymaps import (
     convnext,
     cspnet,
+    detection,
     efficientnet,
     googlenet,
     mobilenet,
@@ -76,3 +80,18 @@ def layouts(module: nn.Module) -> dict[str, list[Line]]:
     """
     maps = {name: keymap(module) for name, keymap in TABLE.get(type(module), {}).items()}
     return {name: lines for name, lines in maps.items() if lines}
+
+
+# Kind of head → layout → key map of a whole model that has it.
+MODELS: dict[type[nn.Module], dict[str, Callable[[Model], list[Line]]]] = {
+    FCOS: {'torchvision': detection.torchvision},
+    RetinaNet: {'torchvision': detection.torchvision},
+}
+
+
+def model_layouts(model: Model) -> list[tuple[str, list[Line]]]:
+    """Layouts and key maps of a whole model; those of its backbone where its head is a linear one."""
+    if type(model.head) not in MODELS:
+        return list(layouts(model.backbone).items())
+    maps = [(name, keymap(model)) for name, keymap in MODELS[type(model.head)].items()]
+    return [(name, lines) for name, lines in maps if lines]
