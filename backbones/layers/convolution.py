@@ -110,8 +110,8 @@ class Conv(nn.Module):
         use_bias: whether a bias is added.
         kernel_init: how the kernel is initialised.
         dtype: type of the computation; parameters stay float32.
-        bias_init: how the bias is initialised.
         dilation: distance in pixels between neighbouring values of the kernel.
+        bias_init: how the bias is initialised.
 
     Raises:
         UserError: a padding that is a string other than ``'same'``.
@@ -125,8 +125,8 @@ class Conv(nn.Module):
     use_bias: bool = False
     kernel_init: Callable = kaiming_normal
     dtype: jnp.dtype = jnp.float32
-    bias_init: Callable = nn.initializers.zeros
     dilation: int = 1
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch rows columns features']:

@@ -142,6 +142,7 @@ class Detection:
         if train:
             assert key is not None, 'training needs a random key'
             image, _, boxes, classes = augment(key, images, boxes, classes, self.augmentation)
+            assert boxes is not None and classes is not None
             changed = {'image': self.preprocessing(image), 'boxes': boxes, 'classes': classes}
         else:
             factors, shifts = np.split(dense.placement(images.shape[1:3], self.preprocessing.size), 2)
@@ -190,4 +191,4 @@ class Detection:
 def _evaluate(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]) -> coco.CocoEvaluation:
     assert isinstance(targets, Boxes)
     found = Detections(*(predictions[name] for name in ('boxes', 'scores', 'labels', 'found')))
-    return coco.evaluate(targets, np.arange(len(targets.classes)), found, classes)
+    return coco.evaluate(targets, found, classes)

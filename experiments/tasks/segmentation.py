@@ -122,6 +122,7 @@ class Segmentation:
         if train:
             assert key is not None, 'training needs a random key'
             image, mask, _, _ = augment(key, images, None, None, self.augmentation)
+            assert mask is not None, 'images of segmentation have a fourth channel'
             return {'image': self.preprocessing(image), 'mask': mask, 'weight': weight, 'valid': weight}
         stored = images[..., 3].astype(jnp.int32)
         mask = dense.put_into_letterbox(stored, self.preprocessing.size, IGNORE)
