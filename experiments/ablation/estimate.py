@@ -35,12 +35,14 @@ class _Network:
     """What the time of a variant depends on.
 
     Attributes:
-        flops: FLOPs of the forward pass for one image.
+        flops: FLOPs of the forward pass of the backbone for one image.
         features: values that a head sees of one image.
+        rest: FLOPs of neck and head, where they are more than a matrix product.
     """
 
     flops: float
     features: int
+    rest: float = 0.0
 
 
 def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDict) -> _Network:
@@ -50,7 +52,20 @@ def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDi
         return _Network(0.0, int(np.prod(shape)))
     model = backbones.create(variant.backbone)
     size = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, config).size
-    return _Network(float(count_flops(model, size)), taps.channels(model, config.tap, size))
+    return _Network(
+        float(count_flops(model, size)), taps.channels(model, config.tap, size), _of_the_rest(variant, dataset, config)
+    )
+
+
+def _of_the_rest(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDict) -> float:
+    """FLOPs of neck and head of a dense task."""
+    task = tasks.find(config.training.task)
+    if not task.heads:
+        return 0.0
+    preprocessing = tasks.input_preprocessing(task.name, variant.backbone, variant.weights, config)
+    made = task.create(config.training, len(dataset.classes), preprocessing, dataset)
+    model = made.model(variant.backbone, {'dtype': config.training.dtype, 'dropout': 0.0})
+    return float(count_flops(model, preprocessing.size) - count_flops(model.backbone, preprocessing.size))
 
 
 def measured_speed() -> float:
@@ -164,14 +179,16 @@ def _trained_flops(
 ) -> float:
     """FLOPs of the trainings at the learning rates of the config: forward, backward, and evaluations."""
     recipe, train = config.training, len(dataset.splits['train'])
-    passes = 0.0
+    total = 0.0
     for cell in cells:
         probed = recipe.probe_epochs if cell.regime == 'lpft' else 0.0
         evaluations = (recipe.epochs + probed) / recipe.evaluate_epochs
-        # A backward pass takes twice as much as a forward pass, and is not needed while only the head trains.
-        passes += cell.fraction * train * (3 * recipe.epochs + probed)
-        passes += max(1.0, evaluations) * len(dataset.splits['validation'])
-    return passes * len(config.training_learning_rates) * network.flops
+        # A backward pass takes twice as much as a forward pass, and the backbone has none while it is frozen.
+        backbone = recipe.epochs if cell.regime == tasks.find(recipe.task).head_regime else 3 * recipe.epochs
+        total += cell.fraction * train * (backbone + probed) * network.flops
+        total += cell.fraction * train * 3 * (recipe.epochs + probed) * network.rest
+        total += max(1.0, evaluations) * len(dataset.splits['validation']) * (network.flops + network.rest)
+    return total * len(config.training_learning_rates)
 
 
 def _measurement(batch_seconds: float) -> float:

@@ -238,4 +238,6 @@ def load_shapes(task: str) -> Dataset:
     if task == 'detection':
         return dataset
     images = np.concatenate([shapes.images, shapes.masks[..., None]], -1)
-    return dataclasses.replace(dataset, images=images, classes=('background', *CLASSES), truth=Masks())
+    classes = ('background', *CLASSES)
+    truth = Masks.counted(shapes.masks, len(classes))
+    return dataclasses.replace(dataset, images=images, classes=classes, truth=truth)

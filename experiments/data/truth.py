@@ -7,7 +7,7 @@ decoded, sent and moved with it.
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from backbones.letterbox import letterbox_geometry
 
@@ -24,6 +24,12 @@ class Masks:
     """
 
     pixels: Int[np.ndarray, 'examples classes_and_ignored'] | None = None
+
+    @staticmethod
+    def counted(masks: UInt8[np.ndarray, 'examples height width'], classes: int) -> 'Masks':
+        """Those of masks in memory, with the pixels of so many classes counted."""
+        counts = np.stack([np.bincount(mask.ravel(), minlength=IGNORE + 1) for mask in masks])
+        return Masks(np.concatenate([counts[:, :classes], counts[:, IGNORE:]], -1))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ def make_dense(task: str, splits=(16, 8, 8), size: int = 32, seed: int = 3) -> D
     images, classes, truth = made.images, shapes.CLASSES, made.boxes
     if task == 'segmentation':
         images, classes = np.concatenate([images, made.masks[..., None]], -1), ('background', *classes)
-        truth = Masks()
+        truth = Masks.counted(made.masks, len(classes))
     ends = np.cumsum(splits)
     return Dataset(
         name='shapes',
