@@ -93,7 +93,7 @@ class Runs:
 
     def session(self, name: str) -> Session:
         config = command_line.load_config(str(self.config_file))
-        return Session(config, loading.load(config.dataset), self.directory / name)
+        return Session(config, loading.load(config.dataset, task=config.task), self.directory / name)
 
     def restored(self, name: str) -> Restored:
         """The newest checkpoint, on one device."""

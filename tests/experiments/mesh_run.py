@@ -96,6 +96,32 @@ def train(backbone: str, fsdp: int = 1, checkpoints: str = '') -> dict:
     return result
 
 
+def train_dense(task: str, backbone: str, fsdp: int = 1) -> dict:
+    """Twelve steps of a dense task on images with and without objects, and an exact evaluation."""
+    from tiny_dense import dense_config, make_dense
+
+    from experiments.training.session import Session
+
+    nn.relu = nn.silu  # as in ``make_session``
+    config = dense_config(task, backbone, 'finetune', epochs=6.0, flip=False, optimizer='sgd', clip_norm=1.0)
+    config.learning_rate = 0.01
+    config.mesh.fsdp = fsdp
+    dataset = make_dense(task, splits=(16, 8, 13))
+    session = Session(config, dataset, Path(tempfile.gettempdir()))
+    state, learning_rate = session.initial_state(), session.learning_rate(0, 0)
+    losses = []
+    for host in session.batches(0, 12):
+        state, metrics = session.train_step(0)(state, session.device_put(host), learning_rate(host.step))
+        losses.append(float(metrics['loss']))
+    evaluation = session.evaluate(state.variables(), 'test')
+    return {
+        'devices': jax.device_count(),
+        'losses': losses,
+        'metrics': evaluation.metrics,
+        'indices': evaluation.indices.tolist(),
+    }
+
+
 def restore(backbone: str, fsdp: int = 1, checkpoints: str = '') -> dict:
     """What the checkpoint of ``train`` holds."""
     from experiments.training.checkpoints import Checkpoints
@@ -220,7 +246,14 @@ def main(action: str, settings: str) -> dict:
     if processes[0]:
         jax.distributed.initialize(f'localhost:{processes[0]}', *processes[1:])
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-    actions = {'train': train, 'restore': restore, 'fit': fit, 'extract': extract, 'linear_costs': linear_costs}
+    actions = {
+        'train': train,
+        'train_dense': train_dense,
+        'restore': restore,
+        'fit': fit,
+        'extract': extract,
+        'linear_costs': linear_costs,
+    }
     return actions[action](**arguments)
 
 

@@ -78,6 +78,25 @@ def test_killed_four_times(tmp_path, whole, case):
 
 
 @pytest.mark.slow
+def test_a_detector_is_killed_twice(tmp_path):
+    """Random crops and scales, boxes, and a head without parameters of its own for them: all of it resumes."""
+    runs = Runs(
+        tmp_path, task='detection', dataset='shapes', weights='bundled:vit_micro', regime='finetune', image_size=32,
+        strides=(4, 8), neck_channels=16, head_depth=1, shift=0, flip=True, smallest_scale=0.5, largest_scale=1.5,
+        mosaic=0.5, colour_jitter=0.2, fraction=0.1, batch_size=8, epochs=3.0, checkpoint_epochs=0.1,
+    )  # fmt: skip
+    runs.run('whole')
+    steps = runs.result('whole')['steps']
+    assert steps > 40
+    generator = random.Random(0)
+    for kind, target in (('saving', steps // 4), ('computing', steps // 2)):
+        kill(runs, kind, target, generator)
+    assert runs.newest('cut') < steps
+    runs.run('cut')
+    runs.assert_same('cut', 'whole')
+
+
+@pytest.mark.slow
 def test_asked_to_stop(tmp_path):
     runs = Runs(tmp_path, epochs=6.0, ema_decay=0.9, mixup=0.2, checkpoint_epochs=1.0)
     runs.run('whole')

@@ -1,0 +1,183 @@
+"""Ablations of dense tasks: cells over backbones, heads and regimes, tables with intervals over seeds and images."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_dense import make_dense
+
+from backbones import UserError
+from experiments import report
+from experiments.ablation import cells, left_out
+from experiments.ablation.cells import Cell, Variant
+from experiments.ablation.engine import Engine
+from experiments.results import aggregates, rows, scores, tables
+
+
+def make_config(task: str, **changes):
+    """Two seeds of a matched pair, frozen and random."""
+    config = cells.default_config()
+    config.backbones = ('vit_micro@bundled:vit_micro', 'vit_micro@random')
+    config.datasets, config.regimes, config.seeds = ('shapes',), ('frozen',), (0, 1)
+    config.image_size = 32
+    training = config.training
+    training.task = task
+    training.strides, training.neck_channels, training.head_channels = (4, 8), 16, 16
+    if task == 'detection':
+        training.head_depth = 1
+    training.batch_size, training.epochs, training.warmup_epochs, training.threads = 8, 1.0, 0.0, 1
+    config.training_learning_rates, config.training_extra_learning_rates = (3e-3,), 0
+    for key, value in changes.items():
+        config[key] = value
+    return config
+
+
+class TestPlan:
+    def test_heads_are_an_axis(self):
+        planned = cells.plan(make_config('detection', heads=('fcos', 'retinanet'), seeds=(0,)))
+        assert [(cell.head, cell.variant.weights) for cell in planned] == [
+            ('fcos', 'bundled:vit_micro'),
+            ('retinanet', 'bundled:vit_micro'),
+            ('fcos', 'random'),
+            ('retinanet', 'random'),
+        ]
+        assert len({cell.key() for cell in planned}) == 4
+        assert Cell.from_json(json.loads(json.dumps(planned[1].as_json()))) == planned[1]
+
+    def test_the_usual_head_has_its_name(self):
+        assert {cell.head for cell in cells.plan(make_config('segmentation'))} == {'fcn'}
+
+    def test_random_weights_stay_frozen_and_scratch_trains_them(self):
+        config = make_config('segmentation', regimes=('frozen', 'finetune', 'scratch'), seeds=(0,))
+        planned = {(cell.regime, cell.variant.weights) for cell in cells.plan(config)}
+        assert planned == {
+            ('frozen', 'bundled:vit_micro'),
+            ('frozen', 'random'),
+            ('finetune', 'bundled:vit_micro'),
+            ('scratch', 'random'),
+        }
+        values = {
+            cell.regime: cells.training_values(cell, config, 1e-3)['weights']
+            for cell in cells.plan(config)
+            if cell.variant.weights == 'random'
+        }
+        assert values == {'frozen': 'random', 'scratch': ''}
+
+    @pytest.mark.parametrize(
+        ('task', 'changes', 'message'),
+        [
+            ('detection', {'regimes': ('linear',)}, "the task is detection; use 'frozen', which trains neck and head"),
+            ('detection', {'heads': ('fcn',)}, "unknown detection head 'fcn'"),
+            ('classification', {'heads': ('fcn',)}, 'there is no choice of heads for classification'),
+            ('segmentation', {'datasets': ('digits',)}, "'digits' is a data set for classification"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, task, changes, message):
+        with pytest.raises(UserError) as refused:
+            cells.plan(make_config(task, **changes))
+        assert message in str(refused.value)
+
+    def test_a_label_fraction_counts_images(self):
+        assert not left_out.too_small(make_dense('detection'), (0.5,))
+
+
+def run(tmp_path, task: str, **changes):
+    config = make_config(task, **changes)
+    data = make_dense(task, splits=(16, 8, 12))
+    Engine(config, tmp_path, lambda name: data).run(cells.plan(config))
+    return rows.read(tmp_path), data
+
+
+@pytest.fixture(scope='module')
+def segmented(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('segmented')
+    return workdir, *run(workdir, 'segmentation')
+
+
+def test_every_cell_has_a_row_with_every_metric(segmented):
+    _, found, _ = segmented
+    assert [(row.cell.variant, row.cell.seed) for row in found] == [
+        (Variant('vit_micro', weights), seed) for weights in ('bundled:vit_micro', 'random') for seed in (0, 1)
+    ]
+    for row in found:
+        assert (row.task, row.primary) == ('segmentation', 'mIoU')
+        assert {'mIoU', 'pixel_accuracy', 'IoU/background'} <= row.test.keys()
+        assert row.costs['trainable_parameters'] > 0
+        assert row.depends_on_seed
+        assert row.data['test_examples'] == 12
+
+
+def test_the_kept_scores_give_the_metric_and_its_interval(segmented):
+    workdir, found, _ = segmented
+    for row in found:
+        kept = scores.read(workdir / row.predictions)
+        assert kept.correct is None
+        assert kept.resampled is not None
+        assert kept.resampled.shape == (scores.SAMPLES,)
+        low, high = np.quantile(kept.resampled, [0.001, 0.999])
+        assert low <= row.score <= high
+        with np.load(workdir / row.predictions) as arrays:
+            summed = arrays['confusion'].sum(0)
+        right, union = np.diag(summed), summed.sum(0) + summed.sum(1) - np.diag(summed)
+        assert row.score == pytest.approx((right[union > 0] / union[union > 0]).mean(), abs=1e-12)
+
+
+def test_the_table_has_other_metrics_both_intervals_and_classes(segmented):
+    workdir, _, data = segmented
+    view = tables.view(aggregates.load(workdir), 'shapes')
+    assert view.header[:4] == ['backbone', 'weights', 'head', 'regime']
+    assert {'95 % over images', 'pixel_accuracy'} <= {*view.header}
+    text = tables.markdown(view)
+    assert '±' in text
+    assert 'Test IoU in per cent of each class' in text
+    for name in data.classes:
+        assert f'| {name} ' in text or f' {name} |' in text
+    report.write([workdir], workdir)
+    assert (workdir / 'table.md').read_text().startswith('### shapes')
+    assert 'fcn' in (workdir / 'table.csv').read_text()
+
+
+@pytest.mark.slow
+def test_detection_from_config_to_table(tmp_path):
+    found, data = run(tmp_path, 'detection', heads=('fcos', 'retinanet'), seeds=(0,))
+    assert [row.cell.head for row in found] == ['fcos', 'retinanet'] * 2
+    for row in found:
+        assert {'AP', 'AP50', 'AP75', 'AP_small'} <= row.test.keys()
+        with np.load(tmp_path / row.predictions) as arrays:
+            assert arrays['boxes'].shape == (12, 100, 4)
+            np.testing.assert_array_equal(arrays['truth_boxes'], data.truth.boxes[data.splits['test']])
+    text = tables.markdown(tables.view(aggregates.load(tmp_path), 'shapes'))
+    assert 'retinanet' in text
+    assert 'AP50' in text
+    # A rerun finds every cell finished.
+    Engine(make_config('detection', heads=('fcos', 'retinanet'), seeds=(0,)), tmp_path, lambda name: data).run(
+        cells.plan(make_config('detection', heads=('fcos', 'retinanet'), seeds=(0,)))
+    )
+    assert rows.read(tmp_path) == found
+
+
+def test_differences_over_images_mark_the_best():
+    """The paired bootstrap tells apart what differs on the same resampled images, and nothing that does not."""
+    generator = np.random.default_rng(0)
+    shared = generator.normal(0.5, 0.05, 1000)
+    near = shared + generator.normal(0, 0.01, 1000)
+    far = shared - 0.1 + generator.normal(0, 0.01, 1000)
+
+    def aggregate(score: float, samples) -> aggregates.Aggregate:
+        return aggregates.Aggregate(
+            variant=Variant('resnet_micro', str(score)),
+            regime='frozen',
+            dataset='shapes',
+            fraction=1.0,
+            metric='mIoU',
+            scores=(score, score + 0.001, score - 0.001),
+            correct=None,
+            examples=np.arange(12),
+            costs={},
+            data={},
+            resampled=np.stack([samples] * 3),
+        )
+
+    best, rival, worse = aggregate(0.51, near), aggregate(0.5, shared), aggregate(0.4, far)
+    assert not aggregates._is_best(best, [best, rival])
+    assert aggregates._is_best(best, [best, worse])
