@@ -1,4 +1,4 @@
-"""A detector and a segmenter of either family learn eight images by heart: loss, assignment and decoding fit together."""
+"""A detector and a segmenter of either family learn eight images by heart: loss, assignment and decoding agree."""
 
 import dataclasses
 
