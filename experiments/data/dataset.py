@@ -88,12 +88,9 @@ class Dataset:
         Raises:
             UserError: see ``stratified_fraction``.
         """
-        strata, count = self.targets, len(self.classes)
-        if self.groups is not None:
-            strata = self.groups
-        if self.groups is not None or self.truth is not None:
-            count = int(strata.max()) + 1
-        return stratified_fraction(strata, self.splits['train'], fraction, seed, count)
+        if self.groups is None:
+            return stratified_fraction(self.targets, self.splits['train'], fraction, seed, len(self.classes))
+        return stratified_fraction(self.groups, self.splits['train'], fraction, seed, int(self.groups.max()) + 1)
 
     def fingerprint(self) -> str:
         """A hash of the content and the splits of the data set.

@@ -324,10 +324,6 @@ def test_images_on_demand_can_be_sent_to_another_process(root, monkeypatch):
     np.testing.assert_array_equal(sent[np.arange(8)], dataset.images[np.arange(8)])
 
 
-def test_a_label_fraction_is_drawn_from_all_images(root):
-    assert len(load(root).fraction(0.4, seed=0)) == 2
-
-
 def test_masks_are_stored_with_their_nearest_pixels(root):
     dataset = load(root, stored_size=20)
     assert dataset.images.shape == (8, 15, 20, 4)
