@@ -55,7 +55,8 @@ def check_name(name: str, task: str = CLASSIFICATION) -> None:
     kind, colon, rest = name.partition(':')
     if name not in EMBEDDED and not (colon and kind in TASKS and kind not in EMBEDDED and rest):
         if Path(name).expanduser().is_dir():
-            raise UserError(f"unknown data set {name!r}; a folder of images is named 'folder:{name}'")
+            kind, what = _likely_kind(Path(name).expanduser())
+            raise UserError(f"unknown data set {name!r}; a folder of {what} is named '{kind}:{name}'")
         kinds = (f'{kind}:{"NAME" if kind == "tfds" else "PATH"}' for kind in TASKS if kind not in EMBEDDED)
         raise unknown('data set', name, (*EMBEDDED, *kinds))
     if task not in TASKS[kind]:
@@ -64,6 +65,19 @@ def check_name(name: str, task: str = CLASSIFICATION) -> None:
             f'{name!r} is a data set for {" and ".join(TASKS[kind])}, not for {task}; choose config key task, or a '
             f'data set for {task} ({fitting or "there is none"})'
         )
+
+
+def _likely_kind(root: Path) -> tuple[str, str]:
+    """The kind of data set that a folder seems to be, and what it holds, in words."""
+    if (root / 'JPEGImages').is_dir():
+        return 'voc', "images in Pascal VOC's layout"
+    if next(root.glob('annotations/*.json'), None) or next(root.glob('*/_annotations.coco.json'), None):
+        return 'coco', "images in COCO's layout"
+    if (root / 'data.yaml').is_file():
+        return 'yolo', "images in YOLO's layout"
+    if any((place / 'masks').is_dir() for place in (root, root / 'train')):
+        return 'masks', 'images and masks'
+    return 'folder', 'images'
 
 
 def load(

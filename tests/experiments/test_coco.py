@@ -174,6 +174,29 @@ class TestWhatMakesNoSense:
         with pytest.raises(UserError, match=r"instances_train2017\.json: entry 0 of images has no 'file_name'"):
             load(root)
 
+    @pytest.mark.parametrize(
+        ('entry', 'told'),
+        [
+            (5, "entry 0 of annotations has no 'id'"),
+            (annotation(1, 0) | {'category_id': [1]}, r"entry 0 of annotations has \[1\] as 'category_id'"),
+            (annotation(1, 0) | {'image_id': None}, "entry 0 of annotations has no 'image_id'"),
+        ],
+    )
+    def test_an_entry_that_is_no_annotation(self, root, entry, told):
+        rewrite(root, [entry])
+        with pytest.raises(UserError, match=told):
+            load(root)
+
+    def test_a_crowd_may_be_written_as_text(self, root):
+        rewrite(root, [annotation(1, 0, iscrowd='1'), annotation(2, 0, iscrowd='0')])
+        assert load(root).truth.crowd[0].tolist() == [True, False]
+
+    def test_no_image_can_be_used(self, root):
+        for file in root.glob('*/*.png'):
+            file.write_bytes(b'')
+        with pytest.raises(UserError, match=r'8 of 8 images .* cannot be used \(val2017/000\.png: empty file; '):
+            load(root)
+
     def test_a_file_of_no_split(self, root):
         write_json(root / 'annotations' / 'instances_mine.json', document([], []))
         with pytest.raises(UserError, match=r'does not tell which split .*config\.exclude=.annotations/instances_mine'):

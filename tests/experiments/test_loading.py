@@ -69,6 +69,23 @@ def test_a_folder_without_its_kind(tmp_path):
         loading.load(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ('inside', 'kind'),
+    [
+        ('JPEGImages/a.jpg', 'voc'),
+        ('annotations/a.json', 'coco'),
+        ('train/_annotations.coco.json', 'coco'),
+        ('data.yaml', 'yolo'),
+        ('train/masks/a.png', 'masks'),
+    ],
+)
+def test_a_folder_of_a_dense_task_without_its_kind(tmp_path, inside, kind):
+    (tmp_path / inside).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / inside).touch()
+    with pytest.raises(UserError, match=f"is named '{kind}:{tmp_path}'"):
+        loading.load(str(tmp_path))
+
+
 class TestTfds:
     def test_not_prepared_says_what_to_run(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tfds, 'tensorflow_is_installed', lambda: False)

@@ -1,5 +1,9 @@
 """Folders of images and masks: layouts, what values and colours mean, and masks that do not fit."""
 
+import pickle
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from dense_files import mask_of, split_names, write_image, write_mask
@@ -18,6 +22,20 @@ def write(root, images, masks, count=4, values=VALUES, mode='L'):
     for number in range(count):
         write_image(root / images / f'{number}.jpg')
         write_mask(root / masks / f'{number}.png', values, mode)
+
+
+def grey_png(values, bits) -> bytes:
+    """A grey PNG of few bits, which Pillow cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    height, width = values.shape
+    digits = (values[..., None] >> np.arange(bits)[::-1]) & 1
+    rows = np.packbits(digits.reshape(height, -1), axis=1)
+    lines = b''.join(b'\0' + row.tobytes() for row in rows)
+    header = struct.pack('>IIBBBBB', width, height, bits, 0, 0, 0, 0)
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(lines)) + chunk(b'IEND', b'')
 
 
 def load(root, **values):
@@ -162,6 +180,13 @@ class TestValues:
         Image.fromarray(VALUES.astype(np.uint16)).save(root / 'train' / 'masks' / '0.png')
         np.testing.assert_array_equal(mask_of(load(root), 'train/images/0.jpg'), VALUES)
 
+    @pytest.mark.parametrize('bits', [1, 2, 4])
+    def test_grey_masks_of_few_bits(self, root, bits):
+        """Pillow spreads their values over 0 to 255."""
+        values = np.minimum(VALUES, 2**bits - 1)
+        (root / 'train' / 'masks' / '0.png').write_bytes(grey_png(values, bits))
+        np.testing.assert_array_equal(mask_of(load(root), 'train/images/0.jpg'), values)
+
     def test_too_many_classes(self, root):
         Image.fromarray(np.full((30, 40), 700, np.uint16)).save(root / 'train' / 'masks' / '0.png')
         with pytest.raises(UserError, match='at most 255 are possible'):
@@ -290,6 +315,13 @@ class TestChanges:
         write_mask(root / 'train' / 'masks' / '2.png', np.zeros((30, 40)))
         with pytest.raises(UserError, match=r"masks/2\.png' has changed since the data set was loaded"):
             dataset.images[index]
+
+
+def test_images_on_demand_can_be_sent_to_another_process(root, monkeypatch):
+    monkeypatch.setattr('experiments.data.decoding.MEMORY_LIMIT', 1)
+    dataset = load(root, stored_size=20)
+    sent = pickle.loads(pickle.dumps(dataset.images))
+    np.testing.assert_array_equal(sent[np.arange(8)], dataset.images[np.arange(8)])
 
 
 def test_masks_are_stored_with_their_nearest_pixels(root):

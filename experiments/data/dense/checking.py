@@ -73,12 +73,10 @@ class KeptImages(NamedTuple):
         Raises:
             UserError: more than ``limit`` images cannot be used, or none for training can.
         """
-        if len(self.bad) > limit:
+        if len(self.bad) > limit or not self.images:
             shown = listed((f'{image}: {why}' for image, why in self.bad.items()), 5, '; ')
-            raise UserError(
-                f'{len(self.bad):,} of {self.total:,} images of {name!r} cannot be used ({shown}); at most {limit:,} '
-                'are left out (config key bad_files_limit)'
-            )
+            why = f'at most {limit:,} are left out (config key bad_files_limit)' if self.images else 'no other is left'
+            raise UserError(f'{len(self.bad):,} of {self.total:,} images of {name!r} cannot be used ({shown}); {why}')
         splits = {each.image.split for each in self.images}
         if '' not in splits and 'train' not in splits:
             raise UserError(

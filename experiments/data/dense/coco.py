@@ -159,7 +159,7 @@ class _Found:
             try:
                 if each['category_id'] not in names:
                     raise painting.BadOutline(f'its class is unknown, category {each["category_id"]}')
-                is_crowd = bool(each.get('iscrowd'))
+                is_crowd = _is_crowd(each)
                 value = IGNORE if is_crowd else classes.index(names[each['category_id']])
                 (crowds if is_crowd else outlines).append(painting.outline(each.get('segmentation'), size, value))
             except painting.BadOutline as error:
@@ -172,6 +172,10 @@ class _Found:
         if not self._twice:
             return ()
         return (f'{len(self._twice):,} annotations have the id of another one (such as {self._twice[0]})',)
+
+
+def _is_crowd(annotation: Mapping[str, Any]) -> bool:
+    return annotation.get('iscrowd') in (1, '1')
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -191,7 +195,7 @@ def _object(annotation: Mapping[str, Any], names: Mapping[Any, str]) -> Annotate
         return AnnotatedObject(label, problem='it has no box of four numbers')
     area = annotation.get('area')
     area = float(area) if isinstance(area, int | float) and math.isfinite(area) else 0.0
-    return AnnotatedObject(label, box, crowd=bool(annotation.get('iscrowd')), area=area)
+    return AnnotatedObject(label, box, crowd=_is_crowd(annotation), area=area)
 
 
 def _box(annotation: Mapping[str, Any]) -> tuple[float, float, float, float] | None:

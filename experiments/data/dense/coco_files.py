@@ -104,7 +104,8 @@ def _document(file: Path, name: str) -> dict[str, Any] | None:
         isinstance(found.get(key), list) for key in ('images', 'annotations', 'categories')
     ):
         return None
-    if found['annotations'] and not any('category_id' in each for each in found['annotations'][:100]):
+    first = [each for each in found['annotations'][:100] if isinstance(each, dict)]
+    if first and not any('category_id' in each for each in first):
         return None
     for key, needed in (
         ('images', ('id', 'file_name')),
@@ -112,9 +113,11 @@ def _document(file: Path, name: str) -> dict[str, Any] | None:
         ('categories', ('id', 'name')),
     ):
         for place, each in enumerate(found[key]):
-            absent = [field for field in needed if not isinstance(each, dict) or each.get(field) is None]
-            if absent:
-                raise UserError(f'{name}: entry {place} of {key} has no {absent[0]!r}')
+            for field in needed:
+                value = each.get(field) if isinstance(each, dict) else None
+                if not isinstance(value, int | str):
+                    told = 'has no' if value is None else f'has {value!r} as'
+                    raise UserError(f'{name}: entry {place} of {key} {told} {field!r}; expected a number or text')
     return found
 
 

@@ -82,13 +82,20 @@ def mask_values(content: bytes, by_colour: bool) -> Int[np.ndarray, 'height widt
         if image.format == 'JPEG':
             raise UserError('a JPEG file, whose compression changes the values of masks: PNG keeps them')
         if image.mode in ('P', 'L', '1', 'I') or image.mode.startswith('I;'):
-            return np.asarray(image).astype(np.int64)
+            unit = _unit(image)
+            return np.asarray(image).astype(np.int64) // unit
         if image.mode not in ('RGB', 'RGBA', 'LA', 'PA', 'RGBX'):
             raise UserError(f'a mask of mode {image.mode}; expected palette indices, grey values or RGB')
         pixels = np.asarray(image.convert('RGB')).astype(np.int64)
     if not by_colour and (pixels == pixels[..., :1]).all():
         return pixels[..., 0]
     return colour_value(pixels[..., 0], pixels[..., 1], pixels[..., 2])
+
+
+def _unit(image: Image.Image) -> int:
+    """What Pillow makes of the value 1: it spreads grey values of 2 and 4 bits over all of 8 bits."""
+    how = repr(getattr(image, 'tile', ()))  # emptied when the pixels are loaded
+    return 85 if "'L;2'" in how else 17 if "'L;4'" in how else 1
 
 
 def colour_value(red, green, blue):

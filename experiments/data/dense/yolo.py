@@ -132,7 +132,7 @@ def _described(path: str) -> _Description:
     guessed: list[str] = []
     root = file.parent
     if given := document.get('path'):
-        stated = (root / Path(given).expanduser()).resolve()
+        stated = (root / Path(str(given)).expanduser()).resolve()
         if stated.is_dir():
             root = stated
         else:
