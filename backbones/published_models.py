@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from backbones import registry
-from backbones.assembly import create_detector
+from backbones.assembly import create_detector, create_segmenter
 from backbones.errors import unknown
 from backbones.model import Model
+from backbones.preprocessing import TORCHVISION_SEGMENTER, Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class PublishedModel:
         options: what ``create`` is called with beside the name of the backbone.
         frozen_norm: whether the backbone's BatchNorms were frozen while it was trained. Their scales and biases are
             then no parameters to torchvision; to us they are.
+        preprocessing: what it expects of images; ``None`` for a detector, whose input ``detection_input`` makes.
     """
 
     create: Callable[..., Model]
@@ -34,9 +36,19 @@ class PublishedModel:
     params: int
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     frozen_norm: bool = False
+    preprocessing: Preprocessing | None = None
+
+
+def _segmenter(backbone: str, head: str, params: int) -> PublishedModel:
+    """Trained on those images of COCO that have the 20 classes of Pascal VOC, and a background."""
+    return PublishedModel(create_segmenter, backbone, params, {'head': head}, preprocessing=TORCHVISION_SEGMENTER)
 
 
 TABLE: dict[str, PublishedModel] = {
+    'fcn_resnet50': _segmenter('resnet50', 'fcn', 35_322_218),
+    'fcn_resnet101': _segmenter('resnet101', 'fcn', 54_314_346),
+    'deeplabv3_resnet50': _segmenter('resnet50', 'deeplabv3', 42_004_074),
+    'deeplabv3_resnet101': _segmenter('resnet101', 'deeplabv3', 60_996_202),
     'fcos_resnet50_fpn': PublishedModel(create_detector, 'resnet50', 32_269_600, {'head': 'fcos'}, frozen_norm=True),
     # Its weights are older than the epsilon of torchvision's FrozenBatchNorm2d.
     'retinanet_resnet50_fpn': PublishedModel(
@@ -81,3 +93,12 @@ def published_on(name: str, **overrides) -> list[Model]:
     kind = type(registry.create(name))
     rows = [row for row in TABLE.values() if type(registry.create(row.backbone)) is kind]
     return [row.create(name, **{**row.options, **overrides}) for row in rows]
+
+
+def preprocessing_of(model: Model) -> Preprocessing | None:
+    """What published weights of a model with this kind of head expect of images; ``None`` where no row says it."""
+    kind = type(model.head)
+    expected = (
+        row.preprocessing for row in TABLE.values() if type(row.create(row.backbone, **row.options).head) is kind
+    )
+    return next(expected, None)

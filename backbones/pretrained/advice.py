@@ -67,6 +67,9 @@ def remedies(module: nn.Module, report: Report, arrays: Mapping[str, np.ndarray]
 
 def _of_shapes(module: nn.Module, report: Report, input_channels: int) -> Iterator[str]:
     projection = 'params/backbone/projection/kernel'
+    auxiliary = 'params/head/auxiliary/'
+    if any(path.startswith(auxiliary) for path in report.missing):
+        yield "it has no auxiliary head: make the model with head_options={'auxiliary': False}"
     if projection in report.missing:
         yield 'it has no projection: pass projected_channels=None'
     for path, file, ours in report.misfit:
@@ -77,6 +80,8 @@ def _of_shapes(module: nn.Module, report: Report, input_channels: int) -> Iterat
         elif path == 'params/backbone/patch_embedding/kernel' and file[2:] == ours[2:] and file[0] == file[1]:
             names = _siblings(module, patch=file[0])
             yield f'its patches are of {file[0]} pixels: ' + _either(names, f'patch={file[0]}')
+        elif path == 'params/head/classifier/kernel' and file[:-1] == ours[:-1]:
+            yield f'it has {file[-1]} classes: make the model with num_classes={file[-1]}'
         elif re.fullmatch(r'.*/auxiliary\d/dense2/kernel', path):
             yield f'pass auxiliary_classes={file[-1]}, or 0 for no auxiliary heads'
         elif len(file) == len(ours) == 4 and ours[2] == input_channels and file == (*ours[:2], file[2], ours[3]):

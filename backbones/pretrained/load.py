@@ -30,6 +30,7 @@ from backbones.pretrained.keymaps.rules import (
 from backbones.pretrained.merge import Report, Shape, merge
 from backbones.pretrained.selection import described, select
 from backbones.published import WEIGHTS
+from backbones.published_models import preprocessing_of as published_preprocessing
 from backbones.published_models import published_on
 
 # Name of each layout, and its key map; a name may stand for several.
@@ -202,7 +203,9 @@ def load_weights(
                 f'its configuration is for images of {theirs} pixels where ours are {ours} '
                 f'(pass image_size={theirs}, or image_size={ours} to have its positions resampled)'
             )
-    expects = kept.preprocessing if kept is not None else stated or registry.preprocessing_of(name, layout)
+    usual = None if model is None or layout == NATIVE else published_preprocessing(model)
+    usual = usual or registry.preprocessing_of(name, layout)
+    expects = kept.preprocessing if kept is not None else stated or usual
     if image_size is not None:
         expects = expects.replace(size=size)
     report = Report(str(source), layout, expects.for_channels(input_channels), description=kept)
