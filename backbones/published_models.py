@@ -12,6 +12,7 @@ from typing import Any
 
 from backbones import registry
 from backbones.assembly import create_detector
+from backbones.detection_input import DetectionInput
 from backbones.errors import unknown
 from backbones.model import Model
 
@@ -25,6 +26,7 @@ class PublishedModel:
         backbone: a registered name.
         params: number of parameters, as torchvision counts them.
         options: what ``create`` is called with beside the name of the backbone.
+        input: what it expects of images; ``None`` where it is not said.
         frozen_norm: whether the backbone's BatchNorms were frozen while it was trained. Their scales and biases are
             then no parameters to torchvision; to us they are.
     """
@@ -33,14 +35,25 @@ class PublishedModel:
     backbone: str
     params: int
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    input: DetectionInput | None = None
     frozen_norm: bool = False
 
 
+_DETECTION_INPUT = DetectionInput()
+
+
 TABLE: dict[str, PublishedModel] = {
-    'fcos_resnet50_fpn': PublishedModel(create_detector, 'resnet50', 32_269_600, {'head': 'fcos'}, frozen_norm=True),
+    'fcos_resnet50_fpn': PublishedModel(
+        create_detector, 'resnet50', 32_269_600, {'head': 'fcos'}, _DETECTION_INPUT, frozen_norm=True
+    ),
     # Its weights are older than the epsilon of torchvision's FrozenBatchNorm2d.
     'retinanet_resnet50_fpn': PublishedModel(
-        create_detector, 'resnet50', 34_014_999, {'head': 'retinanet', 'epsilon': 0.0}, frozen_norm=True
+        create_detector,
+        'resnet50',
+        34_014_999,
+        {'head': 'retinanet', 'epsilon': 0.0},
+        _DETECTION_INPUT,
+        frozen_norm=True,
     ),
     'retinanet_resnet50_fpn_v2': PublishedModel(
         create_detector,
@@ -51,6 +64,7 @@ TABLE: dict[str, PublishedModel] = {
             'neck_options': {'extra_from_stage': True},
             'head_options': {'norm': 'group', 'box_loss': 'giou'},
         },
+        _DETECTION_INPUT,
     ),
 }
 
