@@ -177,6 +177,8 @@ def load_weights(
     start = prefix or checkpoint.prefix
     arrays, apart = select(module, checkpoint.arrays, start, name, str(source), [lines for _, lines in layouts])
     layout, translation = recognise(module, arrays, name, str(source), layouts)
+    if model is not None and layout == NATIVE:
+        translation = dataclasses.replace(translation, optional=frozenset())  # what it has must all have a place
     held = {part_of(path) for path in translation.arrays}
     if absent := [part for part in wanted if part not in held]:
         others = tuple(part for part in PARTS if part in held)
@@ -220,7 +222,7 @@ def load_weights(
         shown = listed(problems, separator='; ')
         message = f'{source} does not fit {name} ({layout} layout, {len(report.matched)} of {len(expected)}): {shown}'
         if report.misfit or report.missing or report.unexpected:
-            known = advice.remedies(module, report, arrays, input_channels)
+            known = advice.remedies(module, report, arrays, input_channels, translation.arrays)
             message += ''.join(f'; {each}' for each in known) or advice.suggestion(arrays, name)
         # A model of which nothing was read is no lenient reading of the file.
         if strict or not report.matched:

@@ -17,7 +17,7 @@ from backbones.pretrained import keymaps
 from backbones.pretrained.checksums import flush
 from backbones.pretrained.description import KEY, Description
 from backbones.pretrained.keymaps.native import NATIVE, in_a_model, part_of
-from backbones.pretrained.keymaps.rules import KeyMap, export
+from backbones.pretrained.keymaps.rules import KeyMap, Rule, export
 from backbones.pretrained.load import expected_shapes
 from backbones.published_models import published_on
 
@@ -119,10 +119,17 @@ def to_layout(
     maps = [KeyMap(lines) for each, lines in found if each == layout]
     if not maps:
         raise unknown(f'layout for {name}', layout, {NATIVE, *(each for each, _ in found)})
-    exported, homeless = min((export(whole, each) for each in maps), key=lambda result: len(result[1]))
+    # Of several models, the one that has all these variables, and the fewest others.
+    tried = [(*export(whole, each), _absent(each, whole)) for each in maps]
+    exported, homeless, _ = min(tried, key=lambda result: (len(result[1]), result[2]))
     if homeless:
         raise UserError(f'the {layout} layout has no place for {listed(homeless)} of {name}')
     return exported
+
+
+def _absent(keymap: KeyMap, leaves: Mapping[str, np.ndarray]) -> int:
+    """How many of the paths that a key map spells out there are not."""
+    return sum(isinstance(line, Rule) and '{' not in line.path and line.path not in leaves for line in keymap.lines)
 
 
 def identify(arrays: Mapping[str, np.ndarray]) -> str:
