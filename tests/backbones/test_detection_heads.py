@@ -60,8 +60,8 @@ def test_published_models_are_what_a_detector_is_by_default():
     assert backbones.create_published('retinanet_resnet50_fpn') == backbones.create_detector(
         'resnet50', 'retinanet', epsilon=0.0
     )
-    with pytest.raises(UserError, match="unknown published model 'fcos_resnet50'; did you mean 'fcos_resnet50_fpn'"):
-        backbones.create_published('fcos_resnet50')
+    with pytest.raises(UserError, match="unknown published model 'fcos_resnet50_fp'; did you mean 'fcos_resnet50_fpn'"):
+        backbones.create_published('fcos_resnet50_fp')
 
 
 SIZE = (48, 64)
