@@ -164,6 +164,20 @@ def test_a_file_that_lacks_something(tmp_path: Path):
         backbones.load_weights('resnet18', written(alone, tmp_path), model=model_of(FCOS))
 
 
+def test_a_neck_of_more_levels_is_not_taken_for_one_of_fewer(tmp_path: Path):
+    arrays = arrays_of(FCOS)
+    for block in ('inner_blocks', 'layer_blocks'):
+        for each in ('weight', 'bias'):
+            arrays[f'backbone.fpn.{block}.3.0.{each}'] = arrays[f'backbone.fpn.{block}.2.0.{each}'] + 1
+    file = written(arrays, tmp_path)
+    with pytest.raises(UserError, match=r'backbone.fpn.\w+_blocks.3.0.\w+ in the file has no place in the model'):
+        backbones.load_weights('resnet18', file, parts=('backbone', 'neck'), **cases.NARROW)
+    # It is one for a model with that level, but for its shape.
+    model = model_of(FCOS, neck_options={'strides': (4, 8, 16, 32)})
+    with pytest.raises(UserError, match=r'neck/lateral2/kernel is \[1, 1, 24, 64\] in the file and \[1, 1, 12, 64\]'):
+        backbones.load_weights('resnet18', file, model=model)
+
+
 def test_a_model_must_have_the_backbone_and_the_parts(tmp_path: Path):
     file = written(arrays_of(FCOS), tmp_path)
     with pytest.raises(UserError, match='has a backbone of the kind ResNet, but vgg16 is a VGG'):
