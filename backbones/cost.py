@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from backbones.layers.resizing import INTERPOLATION
 from backbones.preprocessing import as_size
 
 
@@ -54,6 +55,8 @@ def _count(jaxpr: Any) -> int:
         elif equation.primitive.name == 'conv_general_dilated':
             features = equation.invars[1].aval.shape[equation.params['dimension_numbers'].rhs_spec[0]]
             total += 2 * _size(equation.outvars[0]) * _size(equation.invars[1]) // features
+        elif equation.params.get('name') == INTERPOLATION:
+            continue  # resizing, which is a matrix product only to be fast
         elif equation.primitive.name == 'cond':
             # The branches may be the lowerings for several platforms; one without a convolution multiplies and adds
             # elementwise, which does not count.

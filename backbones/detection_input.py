@@ -34,7 +34,7 @@ class InputBatch:
     def restore(self, detections: Detections) -> Detections:
         """The same detections in pixels of the images as they came."""
         factors = np.tile((self.sizes / self.extents)[:, ::-1], 2)
-        return detections.replace(boxes=detections.boxes * factors[:, None])
+        return dataclasses.replace(detections, boxes=detections.boxes * factors[:, None])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,8 +33,10 @@ _RESIZE_METHODS = {
 
 _DEFAULT_READING = ImageReading()
 
-# How an image is fitted to an input whose proportions may differ.
+# How an image is fitted to an input whose proportions may differ, as data sets are; and the way of inputs that may have
+# any proportions.
 FITS = ('crop', 'squash', 'letterbox')
+_EVERY_FIT = (*FITS, 'shorter_side')
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -49,7 +51,8 @@ class Preprocessing:
         interpolation: ``'bilinear'``, ``'bicubic'``, ``'lanczos'`` or ``'nearest'``, as Pillow 12 computes them, or
             ``'bilinear_opencv'``, which does not antialias.
         fit: ``'crop'`` keeps the proportions and cuts out the centre, ``'squash'`` changes the proportions,
-            ``'letterbox'`` keeps the proportions and fills what is left with grey, evenly on both sides.
+            ``'letterbox'`` keeps the proportions and fills what is left with grey, evenly on both sides;
+            ``'shorter_side'`` keeps the proportions and the whole image, which covers ``size`` and may be larger.
         stored_size: height and width in pixels to which the data of a training were brought before anything else
             (``images.to_stored``), which is then done to every image; ``None``: their images were not resized.
         reading: how files become pixels.
@@ -78,8 +81,8 @@ class Preprocessing:
         stored_size: int | tuple[int, int] | None = None,
         reading: ImageReading = _DEFAULT_READING,
     ):
-        if fit not in FITS:
-            raise unknown('way to fit an image to the input', fit, FITS)
+        if fit not in _EVERY_FIT:
+            raise unknown('way to fit an image to the input', fit, _EVERY_FIT)
         stored = None if stored_size is None else as_size(stored_size)
         values = {'mean': mean, 'std': std, 'size': as_size(size), 'crop': crop, 'interpolation': interpolation}
         for name, value in {**values, 'fit': fit, 'stored_size': stored, 'reading': reading}.items():
@@ -131,7 +134,8 @@ class Preprocessing:
         else:
             _, height, width, _ = pixels.shape
             shape = _resized_shape((height, width), self.size, self.crop, self.fit == 'squash')
-            pixels = _centre(_resize(pixels, shape, self.interpolation), self.size)
+            pixels = _resize(pixels, shape, self.interpolation)
+            pixels = pixels if self.fit == 'shorter_side' else _centre(pixels, self.size)
         if pixels.shape[-1] == 1:
             pixels = jnp.repeat(pixels, channels, axis=-1)
         # One multiply-add: (x / 255 - mean) / std.
@@ -159,7 +163,7 @@ class Preprocessing:
             sources: files, their bytes, binary streams, or open Pillow images.
 
         Raises:
-            UserError: there are none, or see ``images.read_image``.
+            UserError: there are none, or inputs of several sizes, or see ``images.read_image``.
         """
         if isinstance(sources, str | bytes) or not isinstance(sources, Iterable):
             raise UserError(f'files are given as a list, such as files([{sources!r:.60}]), not as one')
@@ -169,7 +173,14 @@ class Preprocessing:
         prepare = self.for_stored_images()
         if len({image.shape for image in images}) == 1:
             images = [np.concatenate(images)]
-        return jnp.concatenate([prepare(jnp.asarray(image)) for image in images])
+        inputs = [prepare(jnp.asarray(image)) for image in images]
+        if len({each.shape[1:] for each in inputs}) > 1:
+            sizes = sorted({f'{each.shape[2]}x{each.shape[1]}' for each in inputs})
+            raise UserError(
+                f'the files have several proportions, so their inputs are of {" and ".join(sizes[:2])} pixels, which '
+                'make no batch; read files of one size at a time'
+            )
+        return jnp.concatenate(inputs)
 
     def _stored(self, source: Source) -> UInt8[np.ndarray, '1 height width 3']:
         assert self.stored_size is not None
@@ -275,6 +286,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Pixels from -1 to 1, as TensorFlow's Inception expects them.
 INCEPTION = {'mean': (0.5,) * 3, 'std': (0.5,) * 3}
 TORCHVISION = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.875)
+# torchvision/transforms/_presets.py, SemanticSegmentation: the shorter side is resized, and nothing is cut off.
+TORCHVISION_SEGMENTER = TORCHVISION.replace(size=520, crop=1.0, fit='shorter_side')
 GOOGLENET = TORCHVISION.replace(**INCEPTION)  # the effect of torchvision's ``transform_input``
 CSPNET = TORCHVISION.replace(size=256, crop=0.887)
 # Ultralytics resizes with OpenCV.

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from backbones import registry
-from backbones.assembly import create_detector
+from backbones.assembly import create_detector, create_segmenter
+from backbones.detection_input import DetectionInput
 from backbones.errors import unknown
 from backbones.model import Model
+from backbones.preprocessing import TORCHVISION_SEGMENTER, Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,7 @@ class PublishedModel:
         backbone: a registered name.
         params: number of parameters, as torchvision counts them.
         options: what ``create`` is called with beside the name of the backbone.
+        input: what it expects of images; ``None`` where it is not said.
         frozen_norm: whether the backbone's BatchNorms were frozen while it was trained. Their scales and biases are
             then no parameters to torchvision; to us they are.
     """
@@ -33,14 +36,34 @@ class PublishedModel:
     backbone: str
     params: int
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    input: DetectionInput | Preprocessing | None = None
     frozen_norm: bool = False
 
 
+def _segmenter(backbone: str, head: str, params: int) -> PublishedModel:
+    """Trained on those images of COCO that have the 20 classes of Pascal VOC, and a background."""
+    return PublishedModel(create_segmenter, backbone, params, {'head': head}, TORCHVISION_SEGMENTER)
+
+
+_DETECTION_INPUT = DetectionInput()
+
+
 TABLE: dict[str, PublishedModel] = {
-    'fcos_resnet50_fpn': PublishedModel(create_detector, 'resnet50', 32_269_600, {'head': 'fcos'}, frozen_norm=True),
+    'fcn_resnet50': _segmenter('resnet50', 'fcn', 35_322_218),
+    'fcn_resnet101': _segmenter('resnet101', 'fcn', 54_314_346),
+    'deeplabv3_resnet50': _segmenter('resnet50', 'deeplabv3', 42_004_074),
+    'deeplabv3_resnet101': _segmenter('resnet101', 'deeplabv3', 60_996_202),
+    'fcos_resnet50_fpn': PublishedModel(
+        create_detector, 'resnet50', 32_269_600, {'head': 'fcos'}, _DETECTION_INPUT, frozen_norm=True
+    ),
     # Its weights are older than the epsilon of torchvision's FrozenBatchNorm2d.
     'retinanet_resnet50_fpn': PublishedModel(
-        create_detector, 'resnet50', 34_014_999, {'head': 'retinanet', 'epsilon': 0.0}, frozen_norm=True
+        create_detector,
+        'resnet50',
+        34_014_999,
+        {'head': 'retinanet', 'epsilon': 0.0},
+        _DETECTION_INPUT,
+        frozen_norm=True,
     ),
     'retinanet_resnet50_fpn_v2': PublishedModel(
         create_detector,
@@ -51,6 +74,7 @@ TABLE: dict[str, PublishedModel] = {
             'neck_options': {'extra_from_stage': True},
             'head_options': {'norm': 'group', 'box_loss': 'giou'},
         },
+        _DETECTION_INPUT,
     ),
 }
 
@@ -81,3 +105,12 @@ def published_on(name: str, **overrides) -> list[Model]:
     kind = type(registry.create(name))
     rows = [row for row in TABLE.values() if type(registry.create(row.backbone)) is kind]
     return [row.create(name, **{**row.options, **overrides}) for row in rows]
+
+
+def preprocessing_of(model: Model) -> Preprocessing | None:
+    """What published weights of a segmenter with this kind of head expect of images; ``None`` where no row says it."""
+    kind = type(model.head)
+    for row in TABLE.values():
+        if isinstance(row.input, Preprocessing) and type(row.create(row.backbone, **row.options).head) is kind:
+            return row.input
+    return None

@@ -1,5 +1,6 @@
 """The Python in the README and in docs/ runs as it is shown, page by page, in a directory that holds what it names."""
 
+import functools
 import importlib
 import re
 from collections.abc import Callable
@@ -66,9 +67,24 @@ def a_run_on_photographs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> No
     train.main(['--config', config, *quick, '--workdir', str(directory / 'runs' / 'photos')])
 
 
+def published_model(name: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A published model on a ResNet-50, ``NAME_coco.pth``, as torch writes it."""
+    from safetensors.numpy import load_file
+
+    monkeypatch.syspath_prepend(ROOT / 'tests' / 'backbones')
+    write_arrays = importlib.import_module('test_torch_file').write_arrays
+    model = backbones.create_published(name)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, np.float32), shapes)
+    backbones.save_weights(directory / 'x.safetensors', variables, 'torchvision', 'resnet50', model=model)
+    write_arrays(directory / f'{name}_coco.pth', 'zip', load_file(directory / 'x.safetensors'))
+
+
 # What the snippets of a page name and do not make.
 GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     'backbones.md': torchvisions_resnet50,
+    'detectors.md': functools.partial(published_model, 'fcos_resnet50_fpn'),
+    'segmenters.md': functools.partial(published_model, 'fcn_resnet50'),
     'weights.md': a_repository_of_the_hub,
     'training.md': a_run_on_photographs,
 }

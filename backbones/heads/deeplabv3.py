@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from backbones.errors import UserError
 from backbones.features import Features
 from backbones.heads.segmentation import AuxiliaryHead, Logits, Maps, check_pooled_batch, full_size, single_map
 from backbones.layers.blocks import ConvNormActivation
@@ -44,6 +45,9 @@ class ASPP(nn.Module):
         rates: dilation of each of the 3x3 convolutions.
         dropout: share of the output dropped while training.
         dtype: type of the computation.
+
+    Raises:
+        UserError: a rate of less than 1, or training on a batch of one image.
     """
 
     channels: int = 256
@@ -53,6 +57,8 @@ class ASPP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h w channels']:
+        if not all(rate >= 1 for rate in self.rates):
+            raise UserError(f'the rates of an ASPP are dilations of at least 1, such as (12, 24, 36), not {self.rates}')
         conv = partial(_Convolution, self.channels, dtype=self.dtype)
         branches = [conv(name='branch1')(x, train=train)]
         for number, rate in enumerate(self.rates, start=2):
@@ -76,7 +82,7 @@ class DeepLabV3Head(nn.Module):
         dtype: type of the computation; logits are float32.
 
     Raises:
-        UserError: training on a batch of one image.
+        UserError: a rate of less than 1, or training on a batch of one image.
     """
 
     num_classes: int

@@ -1,14 +1,19 @@
 """Resizing maps as torch's ``interpolate`` does, without antialiasing."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from backbones.errors import unknown
+
+# The name of this program in others, by which ``cost`` knows it.
+INTERPOLATION = 'interpolation'
 
 
 def linear_matrix(old: int, new: int) -> np.ndarray:
@@ -50,8 +55,15 @@ def resize(
         if method == 'nearest':
             x = jnp.take(x, np.arange(new) * old // new, axis=axis)
         else:
-            # A product rather than two gathers, whose gradient would be a scatter.
-            matrix = jnp.asarray(linear_matrix(old, new), jnp.float32)
-            product = 'nh,bhwc->bnwc' if axis == 1 else 'nw,bhwc->bhnc'
-            x = jnp.einsum(product, matrix, x.astype(jnp.float32), precision=lax.Precision.HIGHEST)
+            x = interpolation(x.astype(jnp.float32), new, axis)
     return x.astype(dtype)
+
+
+@partial(jax.jit, static_argnames=('new', 'axis'))
+def interpolation(
+    x: Float[Array, 'batch height width channels'], new: int, axis: int
+) -> Float[Array, 'batch rows columns channels']:
+    """Linear interpolation of one axis, as a product with a matrix: the gradient of gathers would be a scatter."""
+    matrix = jnp.asarray(linear_matrix(x.shape[axis], new), x.dtype)
+    product = 'nh,bhwc->bnwc' if axis == 1 else 'nw,bhwc->bhnc'
+    return jnp.einsum(product, matrix, x, precision=lax.Precision.HIGHEST)

@@ -50,7 +50,13 @@ def suggestion(arrays: Mapping[str, np.ndarray], name: str) -> str:
     return f'; it fits {" or ".join(names[:3])}' if names else ''
 
 
-def remedies(module: nn.Module, report: Report, arrays: Mapping[str, np.ndarray], input_channels: int) -> list[str]:
+def remedies(
+    module: nn.Module,
+    report: Report,
+    arrays: Mapping[str, np.ndarray],
+    input_channels: int,
+    held: Mapping[str, np.ndarray],
+) -> list[str]:
     """What to pass or to load instead, for those misfits whose cause is known.
 
     Args:
@@ -58,8 +64,9 @@ def remedies(module: nn.Module, report: Report, arrays: Mapping[str, np.ndarray]
         report: report of the attempt.
         arrays: the file's arrays, by its own keys.
         input_channels: number of channels of the images that the module was to take.
+        held: the file's arrays by our paths.
     """
-    found = [*_of_shapes(module, report, input_channels)]
+    found = [*_of_shapes(module, report, input_channels), *_of_detectors(report, held)]
     if isinstance(module, VisionTransformer):
         found += _of_tokens(module, report, arrays)
     return found
@@ -67,6 +74,9 @@ def remedies(module: nn.Module, report: Report, arrays: Mapping[str, np.ndarray]
 
 def _of_shapes(module: nn.Module, report: Report, input_channels: int) -> Iterator[str]:
     projection = 'params/backbone/projection/kernel'
+    auxiliary = 'params/head/auxiliary/'
+    if any(path.startswith(auxiliary) for path in report.missing):
+        yield "it has no auxiliary head: make the model with head_options={'auxiliary': False}"
     if projection in report.missing:
         yield 'it has no projection: pass projected_channels=None'
     for path, file, ours in report.misfit:
@@ -77,11 +87,32 @@ def _of_shapes(module: nn.Module, report: Report, input_channels: int) -> Iterat
         elif path == 'params/backbone/patch_embedding/kernel' and file[2:] == ours[2:] and file[0] == file[1]:
             names = _siblings(module, patch=file[0])
             yield f'its patches are of {file[0]} pixels: ' + _either(names, f'patch={file[0]}')
+        elif path == 'params/head/classifier/kernel' and file[:-1] == ours[:-1]:
+            yield f'it has {file[-1]} classes: make the model with num_classes={file[-1]}'
         elif re.fullmatch(r'.*/auxiliary\d/dense2/kernel', path):
             yield f'pass auxiliary_classes={file[-1]}, or 0 for no auxiliary heads'
         elif len(file) == len(ours) == 4 and ours[2] == input_channels and file == (*ours[:2], file[2], ours[3]):
             # Only a first convolution takes so few channels.
             yield f'it is for images of {file[2]} channels: pass input_channels={file[2]}'
+
+
+def _of_detectors(report: Report, held: Mapping[str, np.ndarray]) -> Iterator[str]:
+    boxes = held.get('params/head/box_deltas/bias')
+    for path, file, ours in report.misfit:
+        if path == 'params/head/class_logits/bias' and boxes is not None:
+            classes = file[0] // (len(boxes) // 4)
+            yield (
+                f'its head has {classes} classes: make the model with num_classes={classes}, or take its parts '
+                "('backbone', 'neck')"
+            )
+        elif re.fullmatch(r'params/neck/lateral\d/bias', path):
+            yield f"its neck has {file[0]} channels: make the model with neck_options={{'channels': {file[0]}}}"
+            return  # which nothing after the neck fits either
+        elif path == 'params/neck/extra1/kernel' and file[3] == ours[3]:
+            yield (
+                'its p6 is made of another map: make the model with '
+                f"neck_options={{'extra_from_stage': {file[2] > ours[2]}}}"
+            )
 
 
 def _of_positions(module: VisionTransformer, file: tuple[int, ...], ours: tuple[int, ...]) -> Iterator[str]:

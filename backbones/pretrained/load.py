@@ -30,6 +30,7 @@ from backbones.pretrained.keymaps.rules import (
 from backbones.pretrained.merge import Report, Shape, merge
 from backbones.pretrained.selection import described, select
 from backbones.published import WEIGHTS
+from backbones.published_models import preprocessing_of as published_preprocessing
 from backbones.published_models import published_on
 
 # Name of each layout, and its key map; a name may stand for several.
@@ -176,6 +177,8 @@ def load_weights(
     start = prefix or checkpoint.prefix
     arrays, apart = select(module, checkpoint.arrays, start, name, str(source), [lines for _, lines in layouts])
     layout, translation = recognise(module, arrays, name, str(source), layouts)
+    if model is not None and layout == NATIVE:
+        translation = dataclasses.replace(translation, optional=frozenset())  # what it has must all have a place
     held = {part_of(path) for path in translation.arrays}
     if absent := [part for part in wanted if part not in held]:
         others = tuple(part for part in PARTS if part in held)
@@ -202,7 +205,9 @@ def load_weights(
                 f'its configuration is for images of {theirs} pixels where ours are {ours} '
                 f'(pass image_size={theirs}, or image_size={ours} to have its positions resampled)'
             )
-    expects = kept.preprocessing if kept is not None else stated or registry.preprocessing_of(name, layout)
+    usual = None if model is None or layout == NATIVE else published_preprocessing(model)
+    usual = usual or registry.preprocessing_of(name, layout)
+    expects = kept.preprocessing if kept is not None else stated or usual
     if image_size is not None:
         expects = expects.replace(size=size)
     report = Report(str(source), layout, expects.for_channels(input_channels), description=kept)
@@ -217,7 +222,7 @@ def load_weights(
         shown = listed(problems, separator='; ')
         message = f'{source} does not fit {name} ({layout} layout, {len(report.matched)} of {len(expected)}): {shown}'
         if report.misfit or report.missing or report.unexpected:
-            known = advice.remedies(module, report, arrays, input_channels)
+            known = advice.remedies(module, report, arrays, input_channels, translation.arrays)
             message += ''.join(f'; {each}' for each in known) or advice.suggestion(arrays, name)
         # A model of which nothing was read is no lenient reading of the file.
         if strict or not report.matched:

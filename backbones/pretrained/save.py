@@ -17,7 +17,7 @@ from backbones.pretrained import keymaps
 from backbones.pretrained.checksums import flush
 from backbones.pretrained.description import KEY, Description
 from backbones.pretrained.keymaps.native import NATIVE, in_a_model, part_of
-from backbones.pretrained.keymaps.rules import KeyMap, export
+from backbones.pretrained.keymaps.rules import KeyMap, Rule, export
 from backbones.pretrained.load import expected_shapes
 from backbones.published_models import published_on
 
@@ -114,15 +114,22 @@ def to_layout(
     options = overrides or {}
     found = keymaps.model_layouts(model) if model else list(keymaps.layouts(registry.create(name, **options)).items())
     whole = {in_a_model(path): array for path, array in arrays.items()}
-    if model is None and any(part_of(path) == 'neck' for path in whole):
-        found = [each for usual in published_on(name, **options) for each in keymaps.model_layouts(usual)]
+    if model is None and any(part_of(path) != 'backbone' for path in whole):
+        found += [each for usual in published_on(name, **options) for each in keymaps.model_layouts(usual)]
     maps = [KeyMap(lines) for each, lines in found if each == layout]
     if not maps:
         raise unknown(f'layout for {name}', layout, {NATIVE, *(each for each, _ in found)})
-    exported, homeless = min((export(whole, each) for each in maps), key=lambda result: len(result[1]))
+    # Of several models, the one that has all these variables, and the fewest others.
+    tried = [(*export(whole, each), _absent(each, whole)) for each in maps]
+    exported, homeless, _ = min(tried, key=lambda result: (len(result[1]), result[2]))
     if homeless:
         raise UserError(f'the {layout} layout has no place for {listed(homeless)} of {name}')
     return exported
+
+
+def _absent(keymap: KeyMap, leaves: Mapping[str, np.ndarray]) -> int:
+    """How many of the paths that a key map spells out there are not."""
+    return sum(isinstance(line, Rule) and '{' not in line.path and line.path not in leaves for line in keymap.lines)
 
 
 def identify(arrays: Mapping[str, np.ndarray]) -> str:

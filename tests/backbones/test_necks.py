@@ -183,6 +183,10 @@ def test_every_backbone_gives_every_level_about_its_pixels(name):
             for stride, x in zip(strides, maps.values(), strict=True):
                 for side, pixels in zip(x.shape[1:3], tiny(name), strict=True):
                     assert abs(side - pixels * stretch / stride) <= 1, (stride, x.shape)
+    for neck in TABLE:
+        module = assembly._neck(neck, backbones.create(name), {'channels': 8, 'extra': 'p6p7'}, (8, 16, 32))
+        maps, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), found)
+        assert {level: x.shape[-1] for level, x in maps.items()} == dict.fromkeys(('p3', 'p4', 'p5', 'p6', 'p7'), 8)
 
 
 # --- Necks on backbones. ----------------------------------------------------------------------------------------------

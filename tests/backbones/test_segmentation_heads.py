@@ -14,6 +14,7 @@ import backbones
 from backbones import UserError, freezing
 from backbones.assembly import SEGMENTATION_HEADS
 from backbones.cnn.resnet import Bottleneck, ResNet
+from backbones.cost import count_flops
 from backbones.features import Features
 from backbones.heads.deeplabv3 import ASPP, DeepLabV3Head
 from backbones.heads.segmentation import FCNHead, LinearSegmentationHead
@@ -209,6 +210,14 @@ def test_parameters_are_those_of_torchvision_with_an_auxiliary_head(name, head, 
     assert sum(leaf.size for leaf in jax.tree.leaves(variables['params'])) == params
 
 
+@pytest.mark.parametrize(('head', 'operations'), [('fcn', 152.717), ('deeplabv3', 178.722)])
+def test_operations_are_those_that_torchvision_publishes(head, operations):
+    """Its billions of multiply-adds at 520 pixels, which include the auxiliary head's, and no interpolation."""
+    auxiliary = 65 * 65 * (9 * 1024 * 256 + 256 * 21)
+    found = count_flops(backbones.create_segmenter('resnet50', head), 520) / 2 + auxiliary
+    assert found / 1e9 == pytest.approx(operations, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ('name', 'options', 'strides'),
     [
@@ -251,6 +260,8 @@ def test_what_cannot_be_assembled_is_refused():
         backbones.create_segmenter('resnet18', num_classes=0)
     with pytest.raises(UserError, match='there is no neck for the options'):
         backbones.create_segmenter('resnet18', neck_options={'channels': 8})
+    with pytest.raises(UserError, match=r'rates of an ASPP are .*, not \(0, 6\)'):
+        traced(backbones.create_segmenter('resnet_micro', 'deeplabv3', head_options={'rates': (0, 6)}))
     with pytest.raises(UserError, match='UPerNet needs levels'):
         UPerNetHead(3).init(jax.random.key(0), features())
 
@@ -298,6 +309,12 @@ FAMILIES = {
     'vit_micro': {'depth': 4, 'channels': 24},
     'swin_tiny': {'channels': 12, 'depths': (1, 1, 1, 1), 'heads': (1, 1, 1, 1), 'window': 2},
     'convnext_tiny': {'channels': (8, 8, 16, 16), 'depths': (1, 1, 1, 1)},
+    'vgg16': {'depths': (1, 1, 1, 1, 1), 'hidden_channels': 8},
+    'googlenet': {},
+    'efficientnet_lite0': {},
+    'mobilenet_v3_small': {},
+    'cspdarknet53': {'depths': (1, 1, 1, 1, 1)},
+    'yolo11n': {},
 }
 
 
@@ -345,6 +362,7 @@ def gradients(name: str, head: str, neck: str | None = None) -> tuple[jax.Array,
         pytest.param('swin_tiny', 'fcn', None, marks=pytest.mark.slow),
         pytest.param('convnext_tiny', 'upernet', None, marks=pytest.mark.slow),
         pytest.param('swin_tiny', 'linear', 'pan', marks=pytest.mark.slow),
+        *(pytest.param(name, 'fcn', None, marks=pytest.mark.exhaustive) for name in list(FAMILIES)[3:]),
     ],
 )
 def test_a_segmenter_of_each_family_trains(name, head, neck):

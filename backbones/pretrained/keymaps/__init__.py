@@ -13,8 +13,10 @@ from backbones.cnn.mobilenet import MobileNetV3
 from backbones.cnn.resnet import ResNet
 from backbones.cnn.vgg import VGG
 from backbones.cnn.yolo import YOLO
+from backbones.heads.deeplabv3 import DeepLabV3Head
 from backbones.heads.fcos import FCOS
 from backbones.heads.retinanet import RetinaNet
+from backbones.heads.segmentation import FCNHead
 from backbones.model import Model
 from backbones.pretrained.keymaps import (
     convnext,
@@ -24,6 +26,7 @@ from backbones.pretrained.keymaps import (
     googlenet,
     mobilenet,
     resnet,
+    segmentation,
     swin,
     vgg,
     vit,
@@ -86,6 +89,8 @@ def layouts(module: nn.Module) -> dict[str, list[Line]]:
 MODELS: dict[type[nn.Module], dict[str, Callable[[Model], list[Line]]]] = {
     FCOS: {'torchvision': detection.torchvision},
     RetinaNet: {'torchvision': detection.torchvision},
+    FCNHead: {'torchvision': segmentation.torchvision},
+    DeepLabV3Head: {'torchvision': segmentation.torchvision},
 }
 
 

@@ -55,17 +55,16 @@ def _fpn(neck: FPN) -> list[Line]:
 
     Torchvision numbers the levels from the finest, and has no neck that resamples the maps of the backbone.
     """
-    first = neck.levels[0].exponent
-    exponents = [level.exponent for level in neck.levels]
-    if any(level.halvings for level in neck.levels) or exponents != list(range(first, first + len(exponents))):
-        return []
     lines: list[Line] = []
-    for theirs, ours in (('inner_blocks', 'lateral'), ('layer_blocks', 'output')):
-        key, path = f'backbone.fpn.{theirs}.{{i}}', f'neck/{ours}{{i+{first}}}'
-        if neck.norm:
-            lines += convolution_rules(f'{key}.0', f'{path}/conv') + batch_norm_rules(f'{key}.1', f'{path}/norm')
-        else:
-            lines += convolution_rules(f'{key}[.0]', path, bias=True)
+    for index, level in enumerate(neck.levels):
+        if level.halvings:
+            return []
+        for theirs, ours in (('inner_blocks', 'lateral'), ('layer_blocks', 'output')):
+            key, path = f'backbone.fpn.{theirs}.{index}', f'neck/{ours}{level.exponent}'
+            if neck.norm:
+                lines += convolution_rules(f'{key}.0', f'{path}/conv') + batch_norm_rules(f'{key}.1', f'{path}/norm')
+            else:
+                lines += convolution_rules(f'{key}[.0]', path, bias=True)
     for number, level in enumerate(('p6', 'p7'), start=1):
         if neck.extra == 'p6p7':
             lines += convolution_rules(f'backbone.fpn.extra_blocks.{level}', f'neck/extra{number}', bias=True)

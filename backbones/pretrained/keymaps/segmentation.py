@@ -7,7 +7,11 @@ from backbones.heads.deeplabv3 import DeepLabV3Head
 from backbones.heads.segmentation import FCNHead
 from backbones.model import Model
 from backbones.pretrained.keymaps import resnet
-from backbones.pretrained.keymaps.rules import Ignored, Line, Made, Rule, batch_norm_rules, convolution_rules
+from backbones.pretrained.keymaps.rules import Foreign, Ignored, Line, Made, Rule, batch_norm_rules, convolution_rules
+
+# Keys that tell the two heads apart; others are the same in both, and stand for other layers.
+_FCN = Foreign(r'classifier\.0\.weight', "belongs to an FCN; make the model with head='fcn'")
+_DEEPLABV3 = Foreign(r'classifier\.0\.convs\..*', "belongs to a DeepLabv3; make the model with head='deeplabv3'")
 
 
 def torchvision(model: Model) -> list[Line]:
@@ -18,9 +22,9 @@ def torchvision(model: Model) -> list[Line]:
     if model.neck is not None or not isinstance(model.backbone, ResNet):
         return []
     if isinstance(model.head, FCNHead):
-        head = _fcn('classifier', 'head')
+        head = [*_fcn('classifier', 'head'), _DEEPLABV3]
     elif isinstance(model.head, DeepLabV3Head):
-        head = _deeplabv3(len(model.head.rates))
+        head = [*_deeplabv3(len(model.head.rates)), _FCN]
     else:
         return []
     auxiliary = _fcn('aux_classifier', 'head/auxiliary') if model.head.auxiliary else [Ignored(r'aux_classifier\..*')]

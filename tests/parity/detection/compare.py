@@ -102,8 +102,8 @@ def raw_answers(kind: str, seed: int = 0) -> tuple[dict[str, Any], Detections]:
 def differences(found: Detections, stored: Mapping[str, np.ndarray], prefix: str) -> dict[str, float]:
     """By how much detections deviate: their number, their classes, their boxes in pixels, their scores.
 
-    Scores that differ by rounding may change places, so boxes are matched with the nearest of their class; several may be
-    clipped to the same empty box, whose scores then tell which is which.
+    Scores that differ by rounding may change places, so boxes are matched with the nearest of their class; several may
+    be clipped to the same empty box, whose scores then tell which is which.
     """
     worst = {'number': 0.0, 'classes': 0.0, 'boxes': 0.0, 'scores': 0.0}
     for row in range(len(found.valid)):
