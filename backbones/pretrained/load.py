@@ -175,8 +175,7 @@ def load_weights(
         raise UserError(f'{source} does not fit {name}: {other}')
     layouts = _layouts(model, module, name, wanted, overrides)
     start = prefix or checkpoint.prefix
-    arrays, apart = select(module, checkpoint.arrays, start, name, str(source), [lines for _, lines in layouts])
-    layout, translation = recognise(module, arrays, name, str(source), layouts)
+    arrays, apart, layout, translation = _found(module, checkpoint.arrays, start, name, str(source), layouts, wanted)
     if model is not None and layout == NATIVE:
         translation = dataclasses.replace(translation, optional=frozenset())  # what it has must all have a place
     held = {part_of(path) for path in translation.arrays}
@@ -279,14 +278,51 @@ def _backbone_of(model: Model, name: str, overrides: Mapping) -> nn.Module:
     return model.backbone
 
 
-def _layouts(model: Model | None, module: nn.Module, name: str, wanted: Sequence[str], overrides: Mapping) -> Layouts:
-    """The layouts that a file may have; where more than a backbone is wanted of it, also those of published models."""
+def _layouts(
+    model: Model | None, module: nn.Module, name: str, wanted: Sequence[str], overrides: Mapping
+) -> list[Layouts]:
+    """The layouts that a file may have: the first of these lists in which it has all wanted parts.
+
+    Where more than a backbone is wanted and nobody says of what model, it may be a published one.
+    """
     if model is not None:
-        return keymaps.model_layouts(model)
+        return [keymaps.model_layouts(model)]
     own = list(keymaps.layouts(module).items())
     if wanted == ('backbone',):
-        return own
-    return own + [each for usual in published_on(name, **overrides) for each in keymaps.model_layouts(usual)]
+        return [own]
+    return [own, [each for usual in published_on(name, **overrides) for each in keymaps.model_layouts(usual)]]
+
+
+def _found(
+    module: nn.Module,
+    arrays: Mapping[str, np.ndarray],
+    prefix: str,
+    name: str,
+    source: str,
+    layouts: Sequence[Layouts],
+    wanted: Sequence[str],
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], str, Translation]:
+    """The arrays of the network that is wanted, the keys of the others, its layout, and its arrays in our axes.
+
+    Of several lists of layouts, the first in which all wanted parts are found decides, or else the first.
+
+    Raises:
+        UserError: see ``select`` and ``recognise``; of several lists, what is wrong with the first.
+    """
+    results, errors = [], []
+    for known in layouts:
+        try:
+            inside, apart = select(module, arrays, prefix, name, source, [lines for _, lines in known])
+            layout, translation = recognise(module, inside, name, source, known)
+        except UserError as error:
+            errors.append(error)
+            continue
+        results.append((inside, apart, layout, translation))
+        if {part_of(path) for path in translation.arrays}.issuperset(wanted):
+            return results[-1]
+    if not results:
+        raise errors[0]
+    return results[0]
 
 
 def _expected(
