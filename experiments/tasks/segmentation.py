@@ -24,9 +24,6 @@ from experiments.tasks import dense
 from experiments.tasks.dense import Options
 from experiments.tasks.task import Batch
 
-# Share of an auxiliary head's loss in the total (torchvision, references/segmentation/train.py).
-AUXILIARY_WEIGHT = 0.5
-
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
@@ -79,8 +76,8 @@ class Segmentation:
             raise UserError(f'segmentation needs at least 2 classes, but the data set has {num_classes}')
         head = config.head or cls.heads[0]
         options: dict[str, Any] = {'channels': config.head_channels} if config.head_channels else {}
-        if config.auxiliary_head:
-            options['auxiliary'] = True
+        if config.auxiliary_head or hasattr(assembly.SEGMENTATION_HEADS[head], 'auxiliary'):
+            options['auxiliary'] = config.auxiliary_head
         return cls(
             num_classes=num_classes,
             preprocessing=preprocessing,
@@ -135,7 +132,7 @@ class Segmentation:
         """Cross-entropy over the pixels of the batch, the weighted Dice loss, and that of an auxiliary head."""
         total = self._loss(outputs, batch)
         for auxiliary in jax.tree.leaves(sown.get('auxiliary_logits', {})):
-            total += AUXILIARY_WEIGHT * self._loss(auxiliary, batch)
+            total += assembly.SEGMENTATION_HEADS[self.head].auxiliary_weight * self._loss(auxiliary, batch)
         counted = batch['mask'] != IGNORE
         right = (outputs.argmax(-1) == batch['mask']) & counted
         return total, {'pixel_accuracy': right.sum((1, 2)) / jnp.maximum(counted.sum((1, 2)), 1)}

@@ -11,9 +11,9 @@ from experiments.data.truth import Boxes, Masks
 from experiments.training.config import default_config
 
 
-def make_dense(task: str, splits=(16, 8, 8), size: int = 32, seed: int = 3) -> Dataset:
+def make_dense(task: str, splits=(16, 8, 8), size: int = 32, seed: int = 3, objects=(0, 8)) -> Dataset:
     """Generated shapes with boxes, or with masks, in the order training, validation, test."""
-    made = shapes.generate(sum(splits), size, seed)
+    made = shapes.generate(sum(splits), size, seed, objects)
     images, classes, truth = made.images, shapes.CLASSES, made.boxes
     if task == 'segmentation':
         images, classes = np.concatenate([images, made.masks[..., None]], -1), ('background', *classes)

@@ -85,8 +85,8 @@ def array(case: Case, key: str, shape: tuple[int, ...]) -> np.ndarray:
         values = random.uniform(0.5, 1.0, shape)
     elif 'cls_logits' in key:
         # What comes out of a tower is between 0.5 and 1 with a normalisation, and smaller without one.
-        gain, prior = {'fcos_resnet50_fpn': (1.5, -3.0), 'retinanet_resnet50_fpn': (1.5, -4)}.get(
-            case.kind, (1.5, -4.5)
+        gain, prior = {'fcos_resnet50_fpn': (1.5, -3.2), 'retinanet_resnet50_fpn': (1.5, -4)}.get(
+            case.kind, (1.5, -5.6)
         )
         values = noise * gain / np.prod(shape[1:]) ** 0.5 if len(shape) > 1 else 0.3 * noise + prior
     elif 'bbox_reg' in key:
