@@ -114,7 +114,7 @@ def to_layout(
     options = overrides or {}
     found = keymaps.model_layouts(model) if model else list(keymaps.layouts(registry.create(name, **options)).items())
     whole = {in_a_model(path): array for path, array in arrays.items()}
-    if model is None and any(part_of(path) == 'neck' for path in whole):
+    if model is None and any(part_of(path) != 'backbone' for path in whole):
         found += [each for usual in published_on(name, **options) for each in keymaps.model_layouts(usual)]
     maps = [KeyMap(lines) for each, lines in found if each == layout]
     if not maps:
