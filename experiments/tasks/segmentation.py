@@ -131,8 +131,9 @@ class Segmentation:
     ) -> tuple[Float[Array, ' batch'], dict[str, Float[Array, ' batch']]]:
         """Cross-entropy over the pixels of the batch, the weighted Dice loss, and that of an auxiliary head."""
         total = self._loss(outputs, batch)
+        share = getattr(assembly.SEGMENTATION_HEADS[self.head], 'auxiliary_weight', 0.0)
         for auxiliary in jax.tree.leaves(sown.get('auxiliary_logits', {})):
-            total += assembly.SEGMENTATION_HEADS[self.head].auxiliary_weight * self._loss(auxiliary, batch)
+            total += share * self._loss(auxiliary, batch)
         counted = batch['mask'] != IGNORE
         right = (outputs.argmax(-1) == batch['mask']) & counted
         return total, {'pixel_accuracy': right.sum((1, 2)) / jnp.maximum(counted.sum((1, 2)), 1)}
