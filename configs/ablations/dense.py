@@ -28,7 +28,7 @@ def get_config(task: str = 'segmentation', dataset: str = 'shapes', regimes: str
     training = config.training
     training.task = task
     (light_detector if task == 'detection' else light_segmenter)(training)
-    config.image_size = 64
+    config.image_size, config.stored_size = 64, training.stored_size
     training.strides = (4, 8, 16)
     training.neck_channels = training.head_channels = 64
     training.batch_size = 16

@@ -265,6 +265,7 @@ def test_a_training_of_an_ablation_gets_what_its_cells_share(tmp_path):
     shared = {
         'strict_weights': False, 'image_size': 24, 'bad_files_limit': 0, 'stored_size': 24, 'fit': 'squash',
         'layout': 'classes', 'exclude': 'b', 'background': 'black', 'group': 'g', 'drop_duplicates': True,
+        'image_height': 16, 'ignore_label': 11, 'class_names': 'a,b', 'bad_boxes_limit': 0.1,
     }  # fmt: skip
     meanings = {key: cells.KEYS[f'training.{key}'].meaning for key in default_config() if key != 'mesh'}
     told = {key for key, text in meanings.items() if text.endswith(f"; not read here: the ablation's own {key} holds")}
@@ -273,7 +274,9 @@ def test_a_training_of_an_ablation_gets_what_its_cells_share(tmp_path):
     made = Engine(config, tmp_path, make_dataset)._training_config(cell, 1e-3)
     assert {key: made[key] for key in shared} == shared
     # What each cell sets is said of exactly the other keys that a training has otherwise than ``config.training``.
-    config.update_from_flattened_dict({'training.seed': 7, 'training.fraction': 0.1, 'training.learning_rate': 5.0})
+    config.update_from_flattened_dict(
+        {'training.seed': 7, 'training.fraction': 0.1, 'training.learning_rate': 5.0, 'training.head': 'fcn'}
+    )
     made = Engine(config, tmp_path, make_dataset)._training_config(cell, 1e-3)
     differing = {key for key in meanings if made[key] != config.training[key]} - shared.keys()
     assert differing == {key for key, text in meanings.items() if text.endswith('; not read here: each cell sets it')}
