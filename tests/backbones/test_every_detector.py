@@ -1,0 +1,96 @@
+"""Every backbone of the registry carries a detector and a segmenter: shapes of all, gradients in rotation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import backbones
+from backbones.losses import pixel_cross_entropy
+from backbones.model import Model
+
+CLASSES = 3
+CHANNELS = {'channels': 16}
+# By default, those whose stages differ in kind: strides 1 to 8, six stages, a window, a patch of 14 pixels.
+QUICK = ('resnet_micro', 'vgg16', 'yolo11n', 'vit_micro', 'swin_tiny', 'dinov2_small_reg')
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in backbones.names()]
+
+
+def size(name: str) -> tuple[int, int]:
+    """A small size of images that the backbone takes, not square."""
+    return (56, 84) if getattr(backbones.create(name), 'patch', None) == 14 else (64, 96)
+
+
+def neck_of(name: str) -> str:
+    return 'simple_pyramid' if name in backbones.names('vit') else 'fpn'
+
+
+def detector(name: str) -> Model:
+    return backbones.create_detector(name, 'fcos', CLASSES, neck_of(name), CHANNELS, {'depth': 1})
+
+
+def loss_of(model: Model, name: str):
+    """A loss of images with and without objects, as a function of parameters."""
+    height, width = size(name)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, height, width, 3)), jnp.float32)
+    truth = {
+        'boxes': jnp.asarray([[[4, 6, 40, 50], [30, 10, 30, 40]], [[0, 0, 0, 0]] * 2], jnp.float32),
+        'classes': jnp.asarray([[1, 2], [-1, -1]]),
+        'valid': jnp.ones(2),
+    }
+    labels = jnp.asarray(np.random.default_rng(1).integers(0, CLASSES, (2, height, width)))
+
+    def loss(params: dict, rest: dict):
+        outputs, _ = model.apply(
+            {'params': params, **rest},
+            images,
+            train=True,
+            rngs={'dropout': jax.random.key(0)},
+            mutable=['batch_stats', 'auxiliary_logits'],
+        )
+        if isinstance(outputs, dict):
+            return sum(part.mean() for part in model.head.losses(outputs, truth, (height, width)).values())
+        return pixel_cross_entropy(outputs, labels).mean()
+
+    return loss, images
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_backbone_becomes_a_detector(name):
+    model = detector(name)
+    loss, images = loss_of(model, name)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    outputs = jax.eval_shape(lambda variables: model.apply(variables, images, train=False), shapes)
+    assert list(outputs) == ['p3', 'p4', 'p5', 'p6', 'p7']
+    for level, maps in outputs.items():
+        rows, columns = maps['classes'].shape[1:3]
+        nominal = 2 ** int(level[1:])
+        # A patch of 14 pixels counts as a stride of 16; strided levels round up.
+        assert images.shape[1] / nominal / 1.2 <= rows <= images.shape[1] / nominal * 1.2 + 1
+        assert maps['classes'].shape == (2, rows, columns, 1, CLASSES)
+        assert maps['boxes'].shape == (2, rows, columns, 1, 4)
+    params, rest = shapes['params'], {kind: tree for kind, tree in shapes.items() if kind != 'params'}
+    gradients = jax.eval_shape(jax.grad(loss), params, rest)
+    assert jax.tree.structure(gradients) == jax.tree.structure(params)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize('name', backbones.names())
+@pytest.mark.parametrize('kind', ['detector', 'segmenter'])
+def test_every_backbone_gets_finite_gradients(name, kind):
+    model = detector(name)
+    if kind == 'segmenter':
+        model = backbones.create_segmenter(name, 'fcn', CLASSES, neck_of(name), CHANNELS, CHANNELS)
+    loss, images = loss_of(model, name)
+
+    @jax.jit
+    def run(key):
+        variables = model.init(key, images)
+        rest = {collection: tree for collection, tree in variables.items() if collection != 'params'}
+        return jax.value_and_grad(loss)(variables['params'], rest)
+
+    value, gradients = run(jax.random.key(0))
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    for part in ('backbone', 'neck', 'head'):
+        assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients[part])), part
