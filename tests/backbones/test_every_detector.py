@@ -10,6 +10,7 @@ from backbones.losses import pixel_cross_entropy
 from backbones.model import Model
 
 CLASSES = 3
+LARGEST = 60_000_000
 CHANNELS = {'channels': 16}
 # By default, those whose stages differ in kind: strides 1 to 8, six stages, a window, a patch of 14 pixels.
 QUICK = ('resnet_micro', 'vgg16', 'yolo11n', 'vit_micro', 'swin_tiny', 'dinov2_small_reg')
@@ -40,7 +41,7 @@ def loss_of(model: Model, name: str):
     }
     labels = jnp.asarray(np.random.default_rng(1).integers(0, CLASSES, (2, height, width)))
 
-    def loss(params: dict, rest: dict):
+    def loss(params: dict, rest: dict, images: jax.Array = images):
         outputs, _ = model.apply(
             {'params': params, **rest},
             images,
@@ -83,14 +84,18 @@ def test_every_backbone_gets_finite_gradients(name, kind):
         model = backbones.create_segmenter(name, 'fcn', CLASSES, neck_of(name), CHANNELS, CHANNELS)
     loss, images = loss_of(model, name)
 
+    # Gradients of all parameters of a large one would take more memory than a test should.
+    of_all = backbones.info(name).params < LARGEST
+
     @jax.jit
     def run(key):
         variables = model.init(key, images)
         rest = {collection: tree for collection, tree in variables.items() if collection != 'params'}
-        return jax.value_and_grad(loss)(variables['params'], rest)
+        return jax.value_and_grad(loss, argnums=0 if of_all else 2)(variables['params'], rest, images)
 
     value, gradients = run(jax.random.key(0))
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
-    for part in ('backbone', 'neck', 'head'):
+    for part in ('backbone', 'neck', 'head') if of_all else ():
         assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients[part])), part
+    assert of_all or np.abs(gradients).max() > 0
