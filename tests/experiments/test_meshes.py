@@ -112,12 +112,11 @@ def test_any_mesh_computes_the_same(alone, backbone, devices, fsdp):
     assert got['bytes_per_device'] <= {1: 1.0, 2: 1.1, 4: 1.2, 8: 1.5}[fsdp] * got['bytes'] / fsdp
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ('task', 'backbone'),
     [
-        ('detection', 'vit_micro'),
-        ('segmentation', 'resnet_micro'),
+        pytest.param('detection', 'vit_micro', marks=pytest.mark.slow),
+        pytest.param('segmentation', 'resnet_micro', marks=pytest.mark.slow),
         pytest.param('detection', 'resnet_micro', marks=pytest.mark.exhaustive),
         pytest.param('segmentation', 'vit_micro', marks=pytest.mark.exhaustive),
     ],
@@ -125,7 +124,7 @@ def test_any_mesh_computes_the_same(alone, backbone, devices, fsdp):
 def test_dense_tasks_compute_the_same_on_any_mesh(task, backbone):
     """Objects are counted over the whole batch, wherever its images are."""
     want = run('train_dense', task=task, backbone=backbone)
-    assert want['losses'][-1] < 0.95 * want['losses'][0]
+    assert want['losses'][-1] < 0.97 * want['losses'][0]
     for devices, fsdp in ((2, 1), (4, 2)):
         got = run('train_dense', task=task, backbone=backbone, devices=devices, fsdp=fsdp)
         assert got['devices'] == devices
