@@ -11,6 +11,7 @@ import backbones
 from backbones.errors import UserError, unknown
 from experiments import probes, tasks
 from experiments.data import loading, options
+from experiments.data.model_input import input_size
 from experiments.data.options import ReadingOptions
 from experiments.features import taps
 from experiments.probes import knn, linear, ridge
@@ -165,6 +166,7 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
         if '.' not in key:
             row.check(key, config[key])
     ReadingOptions.of(config)
+    input_size(config)
     for count in config.knn.neighbours:
         positive('knn.neighbours', count)
     for value in _axis(config, 'seeds'):

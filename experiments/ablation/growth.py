@@ -1,7 +1,7 @@
 """Growth of an ablation in its work directory: what each finished cell depends on, and what may therefore change.
 
-The axes of a config (backbones, datasets, regimes, fractions, seeds) may change freely: finished cells are not run
-again, and those that the config no longer asks for stay in the results. Any other value may change as long as no
+The axes of a config (backbones, datasets, regimes, heads, fractions, seeds) may change freely: finished cells are not
+run again, and those that the config no longer asks for stay in the results. Any other value may change as long as no
 finished cell depends on it.
 """
 
@@ -50,7 +50,7 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
     frozen = cell.regime in FROZEN_REGIMES
     keys = ['fit']
     if cell.variant.backbone != PIXELS:
-        keys.append('image_size')
+        keys += ['image_size', 'image_height']
         if cell.variant.weights != RANDOM:
             keys.append('strict_weights')
     if frozen:

@@ -42,6 +42,5 @@ def input_preprocessing(task: str, backbone: str, weights: str, config: ml_colle
     Raises:
         UserError: see there.
     """
-    side = config.image_size
-    size = (config.image_height or side, side) if side else 0
+    size = model_input.input_size(config)
     return model_input.input_preprocessing(backbone, weights, size, find(task).fit or config.fit)

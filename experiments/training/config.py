@@ -8,6 +8,7 @@ import ml_collections
 
 from backbones.errors import UserError, unknown
 from experiments import tasks
+from experiments.data.model_input import input_size
 from experiments.data.options import ReadingOptions
 from experiments.results.axes import RANDOM
 from experiments.training import regimes
@@ -268,8 +269,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     for key, row in KEYS.items():
         row.check(key, _value(config, key))
     ReadingOptions.of(config)
-    if config.image_height and not config.image_size:
-        raise UserError(f'config key image_height is {config.image_height}, but image_size, the width, is 0; set both')
+    input_size(config)
     task = tasks.find(config.task)
     _check_keys_of_task(config, task)
     if config.head and config.head not in task.heads:

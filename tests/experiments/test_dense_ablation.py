@@ -68,6 +68,7 @@ class TestPlan:
         [
             ('detection', {'regimes': ('linear',)}, "the task is detection; use 'frozen', which trains neck and head"),
             ('detection', {'heads': ('fcn',)}, "unknown detection head 'fcn'"),
+            ('detection', {'image_size': 0, 'image_height': 32}, 'image_height is 32, but image_size, the width, is 0'),
             ('classification', {'heads': ('fcn',)}, 'there is no choice of heads for classification'),
             ('segmentation', {'datasets': ('digits',)}, "'digits' is a data set for classification"),
         ],
@@ -105,6 +106,8 @@ def test_every_cell_has_a_row_with_every_metric(segmented):
         assert row.costs['trainable_parameters'] > 0
         assert row.depends_on_seed
         assert row.data['test_examples'] == 12
+        # Nothing of the other cells: a row is the same in an ablation with other axes.
+        assert not {'backbones', 'datasets', 'regimes', 'heads', 'fractions', 'seeds'} & row.config.keys()
 
 
 def test_the_kept_scores_give_the_metric_and_its_interval(segmented):
