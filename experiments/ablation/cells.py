@@ -216,7 +216,7 @@ def _head(task: type[tasks.Task], name: str) -> str:
         if not task.heads:
             raise UserError(f"config key 'heads' names {name!r}, but there is no choice of heads for {task.name}")
         raise unknown(f'{task.name} head', name, task.heads)
-    return name or next(iter(task.heads), '')
+    return tasks.head_name(task, name)
 
 
 def _axis(config: ml_collections.ConfigDict, name: str) -> tuple:

@@ -7,7 +7,7 @@ import pytest
 from tiny_dense import make_dense
 
 from backbones import UserError
-from experiments import report
+from experiments import report, train
 from experiments.ablation import cells, left_out
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
@@ -46,6 +46,17 @@ class TestPlan:
 
     def test_the_usual_head_has_its_name(self):
         assert {cell.head for cell in cells.plan(make_config('segmentation'))} == {'fcn'}
+
+    @pytest.mark.parametrize('task', ['classification', 'segmentation', 'detection'])
+    def test_a_training_is_the_cell_that_an_ablation_would_have(self, task):
+        """So that a report of both has them on one line, and two heads on two."""
+        config = make_config(task, regimes=('finetune',), fractions=(0.5,), seeds=(3,), datasets=('shapes',))
+        (cell,) = cells.plan(config)
+        training = config.training.copy_and_resolve_references()
+        training.update(cells.training_values(cell, config, 1e-3))
+        assert train._cell(training) == cell
+        training.head = ''
+        assert train._cell(training) == cell
 
     def test_random_weights_stay_frozen_and_scratch_trains_them(self):
         config = make_config('segmentation', regimes=('frozen', 'finetune', 'scratch'), seeds=(0,))
