@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from backbones import UserError, cost
 from experiments import tasks
 from experiments.data.dataset import Dataset
 from experiments.data.truth import IGNORE, Boxes
-from experiments.training import loop
+from experiments.training import evaluation, loop
 from experiments.training.session import Session, check_without_data
 
 TASKS = ('segmentation', 'detection')
@@ -51,10 +52,10 @@ def test_a_frozen_backbone_never_moves_and_neck_and_head_do(tmp_path, task, back
     assert not {path for path in moved if '/backbone/' in path}
     assert {path.split('/')[1] for path in moved if path.startswith('params/')} == {'neck', 'head'}
     assert all(np.isfinite(leaf).all() for leaf in after.values())
-    evaluation = trained.evaluate('test')
-    assert evaluation.count == 8
-    assert 0 <= evaluation.score <= 1
-    assert np.isfinite(evaluation.metrics['loss'])
+    found = trained.evaluate('test')
+    assert found.count == 8
+    assert 0 <= found.score <= 1
+    assert np.isfinite(found.metrics['loss'])
 
 
 @pytest.mark.slow
@@ -178,6 +179,17 @@ def test_what_does_not_fit_is_said_before_the_data_are_read(changes, message):
     with pytest.raises(UserError) as refused:
         check_without_data(dense_config('detection', **changes))
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ('task', 'examples', 'size'), [('detection', 100, 2), ('detection', 1, 1), ('classification', 1000, 256)]
+)
+def test_an_evaluation_takes_no_more_images_than_fit_beside_each_other(task, examples, size):
+    """Accumulation is for memory, which an evaluation must not exceed."""
+    made = SimpleNamespace(
+        task=tasks.find(task), batch_size=8, options={'accumulation': 4}, device_mesh=SimpleNamespace(devices=1)
+    )
+    assert evaluation.batch_size(examples, made) == size
 
 
 def test_a_split_without_objects_is_refused(tmp_path):
