@@ -75,8 +75,11 @@ class Segmentation:
         if num_classes < 2:
             raise UserError(f'segmentation needs at least 2 classes, but the data set has {num_classes}')
         head = config.head or cls.heads[0]
-        options: dict[str, Any] = {'channels': config.head_channels} if config.head_channels else {}
-        if config.auxiliary_head or hasattr(assembly.SEGMENTATION_HEADS[head], 'auxiliary'):
+        kind = assembly.SEGMENTATION_HEADS[head]
+        # An ablation of several heads has one value for all, and a linear one has no width.
+        has_width = config.head_channels and hasattr(kind, 'channels')
+        options: dict[str, Any] = {'channels': config.head_channels} if has_width else {}
+        if config.auxiliary_head or hasattr(kind, 'auxiliary'):
             options['auxiliary'] = config.auxiliary_head
         return cls(
             num_classes=num_classes,

@@ -154,7 +154,9 @@ KEYS: Mapping[str, ConfigKey] = {
     ),
     'neck_channels': ConfigKey(0, 'channels of each level of the neck; 0: 256', not_negative),
     'head_channels': ConfigKey(
-        0, "channels inside the head; 0: those of a detector's neck, of a segmenter's reference", not_negative
+        0,
+        "channels inside the head; 0: those of a detector's neck, of a segmenter's reference; a linear head has none",
+        not_negative
     ),
     'head_depth': ConfigKey(0, 'convolutions in each tower of a detector; 0: 4', not_negative),
     'output_stride': ConfigKey(

@@ -7,7 +7,7 @@ import pytest
 from tiny_dense import make_dense
 
 from backbones import UserError
-from experiments import report, train
+from experiments import report, tasks, train
 from experiments.ablation import cells, left_out
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
@@ -46,6 +46,16 @@ class TestPlan:
 
     def test_the_usual_head_has_its_name(self):
         assert {cell.head for cell in cells.plan(make_config('segmentation'))} == {'fcn'}
+
+    def test_every_head_takes_the_values_that_all_share(self, tmp_path):
+        config = make_config('segmentation', heads=tuple(tasks.find('segmentation').heads), seeds=(0,))
+        Engine(config, tmp_path, lambda name: make_dense('segmentation')).check_without_data(cells.plan(config))
+
+    def test_a_head_that_cannot_be_made_is_named_before_the_data_are_read(self, tmp_path):
+        config = make_config('segmentation', heads=('fcn', 'linear'), seeds=(0,))
+        config.training.auxiliary_head = True
+        with pytest.raises(UserError, match="unknown option of the head linear 'auxiliary'"):
+            Engine(config, tmp_path, lambda name: make_dense('segmentation')).check_without_data(cells.plan(config))
 
     @pytest.mark.parametrize('task', ['classification', 'segmentation', 'detection'])
     def test_a_training_is_the_cell_that_an_ablation_would_have(self, task):
