@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from test_results import make_row
 from tiny_dense import make_dense
 
 from backbones import UserError
 from experiments import report, tasks, train
-from experiments.ablation import cells, left_out
+from experiments.ablation import cells, estimate, left_out
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.results import aggregates, rows, scores, tables
@@ -103,6 +104,21 @@ class TestPlan:
         assert not left_out.too_small(make_dense('detection'), (0.5,))
 
 
+def test_the_plan_knows_what_each_head_costs():
+    config = make_config('segmentation', heads=('linear', 'upernet', ''), seeds=(0,))
+    data = make_dense('segmentation')
+    network = estimate._network(Variant('vit_micro', 'random'), data, config)
+    assert 0 < network.rest['linear'] < network.rest['fcn'] < network.rest['upernet']
+    cheap, dear = (
+        estimate._trained_flops([cell], network, data, config)
+        for cell in cells.plan(config)
+        if cell.variant.weights == 'random' and cell.head in ('linear', 'upernet')
+    )
+    train, validation = len(data.splits['train']), len(data.splits['validation'])
+    # The frozen backbone costs the same with either.
+    assert dear - cheap == (3 * train + validation) * (network.rest['upernet'] - network.rest['linear'])
+
+
 def run(tmp_path, task: str, **changes):
     config = make_config(task, **changes)
     data = make_dense(task, splits=(16, 8, 12))
@@ -178,6 +194,23 @@ def test_detection_from_config_to_table(tmp_path):
         cells.plan(make_config('detection', heads=('fcos', 'retinanet'), seeds=(0,)))
     )
     assert rows.read(tmp_path) == found
+
+
+@pytest.mark.parametrize('other', [('a', 'b', 'd'), ('a', 'c', 'b'), ('a', 'b')])
+def test_samples_of_other_images_are_not_paired(tmp_path, other):
+    """Of two seeds, one could not read every image, or has them in another order."""
+    (first, second) = (
+        make_row(seed=seed, primary='mIoU', test={'mIoU': 0.5}, validation={'mIoU': 0.5}) for seed in (0, 1)
+    )
+    for row, ids in ((first, ('a', 'b', 'c')), (second, other)):
+        matrices = {'confusion': np.ones((len(ids), 2, 2), np.int32)}
+        scores.write(tmp_path / row.predictions, ids, np.zeros(len(ids), int), matrices, np.full(1000, 0.5))
+    rows.write(tmp_path, [first, second])
+    (found,) = aggregates.load(tmp_path)
+    assert found.resampled is None
+    assert found.interval_over_images is None
+    rows.write(tmp_path, [first])
+    assert aggregates.load(tmp_path)[0].interval_over_images == (0.5, 0.5)
 
 
 def test_differences_over_images_mark_the_best():
