@@ -74,7 +74,8 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
         rows: its finished cells.
 
     Raises:
-        UserError: it is not an ablation's, or a value that finished cells depend on differs (both are named).
+        UserError: it is not an ablation's, its finished cells are of another task, or a value that they depend on
+            differs (both are named).
     """
     earlier = work_directories.read_config(workdir)
     if earlier is not None and 'backbones' not in earlier and not work_directories.is_unused(workdir):
@@ -83,6 +84,14 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
             "an ablation's); choose another --workdir"
         )
     now = work_directories.as_read_back(config)
+    # Data of one name are others for another task, which would seem to have changed.
+    task = now['training']['task']
+    elsewhere = [row for row in rows if row.task != task]
+    if elsewhere:
+        raise UserError(
+            f'{_count(elsewhere)} in {str(workdir)!r} {"is" if len(elsewhere) == 1 else "are"} of the task '
+            f'{elsewhere[0].task}, and config key training.task is {task!r}; choose another --workdir'
+        )
     differing: dict[str, list[tuple[Cell, Any, Any]]] = {}
     for row in rows:
         for key, (before, after) in _differences(row.cell, row.config, now).items():

@@ -139,6 +139,13 @@ class TestValues:
         assert not trained & {'linear', 'calibration_images', 'training.seed', 'training.learning_rate'}
         assert not trained & {f'training.{key}' for key in FREE_KEYS}
 
+    def test_cells_of_another_task_are_refused(self, tmp_path):
+        """Their data have the same name, and would seem to have changed."""
+        config = pixels().to_dict()
+        config['training']['task'] = 'detection'
+        with pytest.raises(UserError, match=r"1 finished cell in .* is of the task classification, .* is 'detection'"):
+            growth.check(tmp_path, config, [make_row()])
+
     def test_keys_that_came_later_have_their_default(self, tmp_path, monkeypatch):
         config = pixels().to_dict()
         old = make_row('pixels', config={'image_size': 16})
