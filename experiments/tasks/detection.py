@@ -82,8 +82,8 @@ class Detection:
         if dataset is not None:
             assert isinstance(dataset.truth, Boxes)
             objects = dataset.truth.classes.shape[1]
-            for split, indices in dataset.splits.items():
-                found = dataset.truth.of(indices)
+            for split, of_split in dataset.splits.items():
+                found = dataset.truth.of(of_split)
                 if not ((found.classes >= 0) & ~found.crowd).any():
                     raise UserError(
                         f'there is no object in the {split} images of {dataset.name!r}; a detector needs some'

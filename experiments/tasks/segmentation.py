@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, Key
 import backbones
 from backbones import assembly, losses
 from backbones.errors import UserError
+from backbones.layers.resizing import resize
 from backbones.model import Model
-from backbones.necks.levels import resize
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset, Targets
 from experiments.data.joint_augmentation import JointAugmentation, augment
