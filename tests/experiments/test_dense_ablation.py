@@ -1,6 +1,7 @@
 """Ablations of dense tasks: cells over backbones, heads and regimes, tables with intervals over seeds and images."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from experiments import report, tasks, train
 from experiments.ablation import cells, estimate, left_out
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
+from experiments.cli import command_line
 from experiments.results import aggregates, rows, scores, tables
+
+CONFIG = Path(__file__).parents[2] / 'configs' / 'ablations' / 'dense.py'
 
 
 def make_config(task: str, **changes):
@@ -44,6 +48,14 @@ class TestPlan:
         ]
         assert len({cell.key() for cell in planned}) == 4
         assert Cell.from_json(json.loads(json.dumps(planned[1].as_json()))) == planned[1]
+
+    @pytest.mark.parametrize(('arguments', 'count'), [('', 4), (':task=detection,heads=fcos+retinanet', 8)])
+    def test_the_config_of_dense_tasks_spans_its_cells(self, tmp_path, arguments, count):
+        config = command_line.load_config(f'{CONFIG}{arguments}')
+        planned = cells.plan(config)
+        assert len(planned) == count
+        of_one = [cell for cell in planned if cell.variant == Variant('vit_micro', 'random')]
+        Engine(config, tmp_path, lambda name: make_dense(config.training.task)).check_without_data(of_one)
 
     def test_the_usual_head_has_its_name(self):
         assert {cell.head for cell in cells.plan(make_config('segmentation'))} == {'fcn'}

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -13,9 +14,12 @@ from tiny_dense import dense_config, make_dense, without_objects
 
 from backbones import UserError, cost
 from experiments import tasks
+from experiments.cli import command_line
+from experiments.data import pipeline
 from experiments.data.dataset import Dataset
 from experiments.data.truth import IGNORE, Boxes
-from experiments.training import evaluation, loop
+from experiments.planning import ahead_of_time
+from experiments.training import evaluation, loop, mesh
 from experiments.training.session import Session, check_without_data
 
 TASKS = ('segmentation', 'detection')
@@ -179,6 +183,33 @@ def test_what_does_not_fit_is_said_before_the_data_are_read(changes, message):
     with pytest.raises(UserError) as refused:
         check_without_data(dense_config('detection', **changes))
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        'detection.py:backbone=resnet_micro,dataset=shapes,head=retinanet,neck=pan',
+        'detection.py:backbone=vit_micro,dataset=shapes,regime=lora:2,neck=simple_pyramid',
+        'segmentation.py:backbone=resnet_micro,dataset=shapes,regime=scratch,head=upernet,neck=none',
+        'segmentation.py:backbone=vit_micro,dataset=shapes,regime=frozen,weights=random,head=linear',
+    ],
+)
+def test_the_configs_of_dense_tasks_can_begin(arguments):
+    check_without_data(command_line.load_config(str(Path(__file__).parents[2] / 'configs' / arguments)))
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_batch_is_what_the_plan_says_without_the_data(task):
+    config, data = dense_config(task), dataset(task)
+    one = mesh.make(devices=jax.devices()[:1])
+    expected = ahead_of_time.planned(config, len(data.classes), data.images.shape[1:], 8, one).abstract_batch()
+    (host,) = pipeline.evaluation_batches(data, np.arange(8), 8)
+    assert expected.keys() == host.arrays.keys()
+    for name, array in host.arrays.items():
+        assert expected[name].dtype == array.dtype, name
+        # How many objects an image has at most is known with the data only.
+        known = expected[name].shape[2:] if name in ('boxes', 'classes') else expected[name].shape[1:]
+        assert array.shape[array.ndim - len(known) :] == known, name
 
 
 @pytest.mark.parametrize(
