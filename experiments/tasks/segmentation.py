@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 import backbones
-from backbones import assembly, losses
-from backbones.errors import UserError
+from backbones import assembly, losses, necks
+from backbones.errors import UserError, unknown
 from backbones.layers.resizing import resize
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
@@ -70,10 +70,12 @@ class Segmentation:
         """Create the task from a config.
 
         Raises:
-            UserError: there are fewer than two classes.
+            UserError: there are fewer than two classes, or no such neck.
         """
         if num_classes < 2:
             raise UserError(f'segmentation needs at least 2 classes, but the data set has {num_classes}')
+        if config.neck not in (*necks.TABLE, 'none'):
+            raise unknown('neck', config.neck, (*necks.TABLE, 'none'))
         head = config.head or cls.heads[0]
         kind = assembly.SEGMENTATION_HEADS[head]
         # An ablation of several heads has one value for all, and a linear one has no width.

@@ -174,6 +174,8 @@ def test_predictions_are_in_pixels_of_the_original_image():
         ({'neck': 'none'}, "unknown neck of a detector 'none'"),
         ({'neck': 'fnp'}, "unknown neck 'fnp'"),
         ({'strides': (3, 8)}, 'powers of two'),
+        ({'smallest_scale': 1.5}, 'config key smallest_scale is 1.5, more than largest_scale, 1.0'),
+        ({'task': 'segmentation', 'neck': 'no'}, "unknown neck 'no'; did you mean 'none'?"),
         ({'weights': 'random', 'regime': 'finetune'}, "random weights stay frozen in the regime 'frozen'"),
         ({'dataset': 'mnist5k'}, "'mnist5k' is a data set for classification, not for detection"),
         ({'image_height': 32, 'image_size': 0}, 'image_height is 32, but image_size, the width, is 0'),
@@ -181,7 +183,7 @@ def test_predictions_are_in_pixels_of_the_original_image():
 )
 def test_what_does_not_fit_is_said_before_the_data_are_read(changes, message):
     with pytest.raises(UserError) as refused:
-        check_without_data(dense_config('detection', **changes))
+        check_without_data(dense_config(**{'task': 'detection', **changes}))
     assert message in str(refused.value)
 
 
