@@ -7,12 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from tiny_dense import dense_config, make_dense, without_objects
 
 from backbones import UserError, cost
+from backbones.boxes.nms import Detections
 from experiments import tasks
 from experiments.cli import command_line
 from experiments.data import pipeline
@@ -159,6 +161,26 @@ def test_predictions_are_in_pixels_of_the_original_image():
     height, width = prepared['image'].shape[1:3]
     inside = np.asarray(prepared['boxes'])[present]
     assert (inside >= -1e-3).all() and (inside <= np.array([width, height, width, height]) + 1e-3).all()
+
+
+def test_what_is_found_in_the_border_of_a_letterbox_is_not_kept(monkeypatch):
+    """It would be a false positive, with no area in the image that it is counted in."""
+    config = dense_config('detection')
+    task = tasks.find('detection').create(config, 6, tasks.input_preprocessing('detection', 'vit_micro', '', config))
+    boxes = jnp.array([[[0, 8, 16, 24], [4, 0, 12, 7], [4, 0, 12, 12], [0, 0, 0, 0]]], jnp.float32)
+    valid = jnp.array([[True, True, True, False]])
+    found = Detections(boxes, jnp.full((1, 4), 0.5), jnp.zeros((1, 4), int), valid)
+    head = SimpleNamespace(detections=lambda outputs, size: found)
+    monkeypatch.setattr(type(task), '_head', lambda self: head)
+    # An image of 64x32 in the middle of an input of 32x32.
+    batch = {
+        'image': np.zeros((1, 32, 32, 3)),
+        'placement': np.array([[0.5, 0.5, 0, 8]], np.float32),
+        'size': np.array([[32, 64]]),
+    }
+    predicted = task.predict({}, batch)
+    assert predicted['found'].tolist() == [[True, False, True, False]]
+    np.testing.assert_array_equal(predicted['boxes'][0, [0, 2]], [[0, 0, 32, 32], [8, 0, 24, 8]])
 
 
 @pytest.mark.parametrize(
