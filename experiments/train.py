@@ -138,6 +138,13 @@ def _check_with_data(session: Session) -> None:
             session.train_step(phase)
 
 
+def _cell(config: ml_collections.ConfigDict) -> Cell:
+    """What an ablation would call this training."""
+    variant = Variant(config.backbone, config.weights or RANDOM)
+    head = tasks.head_name(tasks.find(config.task), config.head)
+    return Cell(config.dataset, variant, config.regime, config.fraction, config.seed, head)
+
+
 def _write(
     config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, run: loop.Trained, test: Evaluation
 ) -> None:
@@ -152,13 +159,7 @@ def _write(
     scores.write(workdir / predictions, ids, dataset.targets_of(test.indices), test.predictions, resampled)
     parameters = run.variables['params']
     row = Row(
-        cell=Cell(
-            config.dataset,
-            Variant(config.backbone, config.weights or RANDOM),
-            config.regime,
-            config.fraction,
-            config.seed,
-        ),
+        cell=_cell(config),
         task=config.task,
         primary=test.primary,
         config=work_directories.as_read_back(config.to_dict()),

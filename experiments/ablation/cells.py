@@ -11,6 +11,7 @@ import backbones
 from backbones.errors import UserError, unknown
 from experiments import probes, tasks
 from experiments.data import loading, options
+from experiments.data.model_input import input_size
 from experiments.data.options import ReadingOptions
 from experiments.features import taps
 from experiments.probes import knn, linear, ridge
@@ -165,6 +166,7 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
         if '.' not in key:
             row.check(key, config[key])
     ReadingOptions.of(config)
+    input_size(config)
     for count in config.knn.neighbours:
         positive('knn.neighbours', count)
     for value in _axis(config, 'seeds'):
@@ -214,7 +216,7 @@ def _head(task: type[tasks.Task], name: str) -> str:
         if not task.heads:
             raise UserError(f"config key 'heads' names {name!r}, but there is no choice of heads for {task.name}")
         raise unknown(f'{task.name} head', name, task.heads)
-    return name or next(iter(task.heads), '')
+    return tasks.head_name(task, name)
 
 
 def _axis(config: ml_collections.ConfigDict, name: str) -> tuple:

@@ -109,7 +109,8 @@ class Engine:
         ):
             self._extract.check(backbone)
         for cell in _one_each(
-            [cell for cell in pending if cell.regime not in FROZEN_REGIMES], lambda cell: (cell.variant, cell.regime)
+            [cell for cell in pending if cell.regime not in FROZEN_REGIMES],
+            lambda cell: (cell.variant, cell.regime, cell.head),
         ):
             session.check_without_data(self._training_config(cell))
 
@@ -317,7 +318,7 @@ class Engine:
     def _config_of(self, cell: Cell, outcome: Outcome) -> dict:
         """Every config value that a cell was run with."""
         config = self._config.to_dict()
-        apart = {'backbones', 'datasets', 'regimes', 'fractions', 'seeds', 'training', *growth.SWEEP}
+        apart = {'backbones', 'datasets', 'regimes', 'heads', 'fractions', 'seeds', 'training', *growth.SWEEP}
         chosen = {key: value for key, value in config.items() if key not in {*apart, *FROZEN_REGIMES}}
         if cell.regime in FROZEN_REGIMES:
             chosen[cell.regime] = config[cell.regime]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -37,12 +37,12 @@ class _Network:
     Attributes:
         flops: FLOPs of the forward pass of the backbone for one image.
         features: values that a head sees of one image.
-        rest: FLOPs of neck and head, where they are more than a matrix product.
+        rest: of each head of a dense task, FLOPs of neck and head for one image.
     """
 
     flops: float
     features: int
-    rest: float = 0.0
+    rest: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDict) -> _Network:
@@ -57,15 +57,21 @@ def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDi
     )
 
 
-def _of_the_rest(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDict) -> float:
-    """FLOPs of neck and head of a dense task."""
+def _of_the_rest(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDict) -> dict[str, float]:
+    """FLOPs of neck and head, for every head of a dense task that the ablation has."""
     task = tasks.find(config.training.task)
     if not task.heads:
-        return 0.0
+        return {}
     preprocessing = tasks.input_preprocessing(task.name, variant.backbone, variant.weights, config)
-    made = task.create(config.training, len(dataset.classes), preprocessing, dataset)
-    model = made.model(variant.backbone, {'dtype': config.training.dtype, 'dropout': 0.0})
-    return float(count_flops(model, preprocessing.size) - count_flops(model.backbone, preprocessing.size))
+    found = {}
+    for head in dict.fromkeys(tasks.head_name(task, name) for name in config.heads):
+        recipe = config.training.copy_and_resolve_references()
+        recipe.head = head
+        made = task.create(recipe, len(dataset.classes), preprocessing, dataset)
+        model = made.model(variant.backbone, {'dtype': recipe.dtype, 'dropout': 0.0})
+        of_backbone = count_flops(model.backbone, preprocessing.size)
+        found[head] = float(count_flops(model, preprocessing.size) - of_backbone)
+    return found
 
 
 def measured_speed() -> float:
@@ -117,7 +123,7 @@ def table(
         any_stored = any_stored or bool(stored)
         heads, head_flops = _heads(frozen, network, dataset, config)
         trainings = len(trained) * len(config.training_learning_rates)
-        programs = len({(cell.regime, cell.fraction) for cell in trained})
+        programs = len({(cell.regime, cell.fraction, cell.head) for cell in trained})
 
         seconds = len(computed) * len(dataset.targets) * network.flops / (speed * _FORWARD_EFFICIENCY)
         if computed and network.flops:
@@ -186,8 +192,9 @@ def _trained_flops(
         # A backward pass takes twice as much as a forward pass, and the backbone has none while it is frozen.
         backbone = recipe.epochs if cell.regime == tasks.find(recipe.task).head_regime else 3 * recipe.epochs
         total += cell.fraction * train * (backbone + probed) * network.flops
-        total += cell.fraction * train * 3 * (recipe.epochs + probed) * network.rest
-        total += max(1.0, evaluations) * len(dataset.splits['validation']) * (network.flops + network.rest)
+        rest = network.rest.get(cell.head, 0.0)
+        total += cell.fraction * train * 3 * (recipe.epochs + probed) * rest
+        total += max(1.0, evaluations) * len(dataset.splits['validation']) * (network.flops + rest)
     return total * len(config.training_learning_rates)
 
 

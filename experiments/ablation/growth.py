@@ -1,7 +1,7 @@
 """Growth of an ablation in its work directory: what each finished cell depends on, and what may therefore change.
 
-The axes of a config (backbones, datasets, regimes, fractions, seeds) may change freely: finished cells are not run
-again, and those that the config no longer asks for stay in the results. Any other value may change as long as no
+The axes of a config (backbones, datasets, regimes, heads, fractions, seeds) may change freely: finished cells are not
+run again, and those that the config no longer asks for stay in the results. Any other value may change as long as no
 finished cell depends on it.
 """
 
@@ -50,7 +50,7 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
     frozen = cell.regime in FROZEN_REGIMES
     keys = ['fit']
     if cell.variant.backbone != PIXELS:
-        keys.append('image_size')
+        keys += ['image_size', 'image_height']
         if cell.variant.weights != RANDOM:
             keys.append('strict_weights')
     if frozen:
@@ -74,7 +74,8 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
         rows: its finished cells.
 
     Raises:
-        UserError: it is not an ablation's, or a value that finished cells depend on differs (both are named).
+        UserError: it is not an ablation's, its finished cells are of another task, or a value that they depend on
+            differs (both are named).
     """
     earlier = work_directories.read_config(workdir)
     if earlier is not None and 'backbones' not in earlier and not work_directories.is_unused(workdir):
@@ -83,6 +84,14 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
             "an ablation's); choose another --workdir"
         )
     now = work_directories.as_read_back(config)
+    # Data of one name are others for another task, which would seem to have changed.
+    task = now['training']['task']
+    elsewhere = [row for row in rows if row.task != task]
+    if elsewhere:
+        raise UserError(
+            f'{_count(elsewhere)} in {str(workdir)!r} {"is" if len(elsewhere) == 1 else "are"} of the task '
+            f'{elsewhere[0].task}, and config key training.task is {task!r}; choose another --workdir'
+        )
     differing: dict[str, list[tuple[Cell, Any, Any]]] = {}
     for row in rows:
         for key, (before, after) in _differences(row.cell, row.config, now).items():

@@ -136,6 +136,25 @@ class FileReader:
         return np.dstack([pixels, mask if self._size is None else stored_mask(mask, self._size)])
 
 
+def stored_size_of(sizes: Sequence[tuple[int, int]], side: int) -> tuple[int, int] | None:
+    """Height and width in which images are stored; ``None``: their own, which they share.
+
+    Images of one size that is larger become smaller without any border; those of several sizes become squares.
+
+    Args:
+        sizes: height and width of each image.
+        side: the longest side.
+    """
+    if len(set(sizes)) > 1:
+        return side, side
+    if max(sizes[0]) <= side:
+        return None
+    size, before = letterbox_geometry(sizes[0], (side, side))[0], (side, side)
+    while size != before:  # rounding may cost the longer side a pixel
+        size, before = letterbox_geometry(sizes[0], size)[0], size
+    return size
+
+
 def stored_mask(mask: UInt8[np.ndarray, 'h w'], size: int | tuple[int, int]) -> UInt8[np.ndarray, 'height width']:
     """Bring a mask to the size in which its image is stored with a letterbox: nearest pixels, ``IGNORE`` around it."""
     rows, columns = (size, size) if isinstance(size, int) else size

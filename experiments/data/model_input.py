@@ -1,9 +1,24 @@
 """Preprocessing from stored images to a model's input: constants of the weights, size and fit of the experiment."""
 
+import ml_collections
+
 import backbones
+from backbones.errors import UserError
 from backbones.preprocessing import Preprocessing
 from backbones.pretrained.load import preprocessing_of
 from experiments.data.dataset import Dataset
+
+
+def input_size(config: ml_collections.ConfigDict) -> int | tuple[int, int]:
+    """Height and width of the input that a training or an ablation asks for; 0: what the preprocessing says.
+
+    Raises:
+        UserError: there is a height without a width.
+    """
+    width, height = config.image_size, config.image_height
+    if height and not width:
+        raise UserError(f'config key image_height is {height}, but image_size, the width, is 0; set both')
+    return (height or width, width) if width else 0
 
 
 def input_preprocessing(

@@ -21,10 +21,9 @@ from PIL import Image
 
 from backbones import images as image_files
 from backbones.errors import UserError
-from backbones.letterbox import letterbox_geometry
 from experiments.data import account, tfds, unreadable
 from experiments.data.dataset import Dataset
-from experiments.data.decoding import DecodedImages, content_digest
+from experiments.data.decoding import DecodedImages, content_digest, stored_mask, stored_size_of
 from experiments.data.options import ReadingOptions
 from experiments.data.splits import official_splits
 from experiments.data.truth import IGNORE, Boxes, Masks
@@ -79,7 +78,7 @@ def load(name: str, directory: Path, options: ReadingOptions, segmentation: bool
     if not any(each.split == 'train' for each in records):
         raise UserError(f'tfds:{name} has no split named train with annotations, but {", ".join(builder.info.splits)}')
     sizes = [each.size for each in records]
-    size = _stored_size(sizes, options.stored_size)
+    size = stored_size_of(sizes, options.stored_size)
     values = _lookup(_MASKS[family][1]) if segmentation else None
 
     def read(index: int) -> np.ndarray:
@@ -168,18 +167,6 @@ def _unlabelled(records: list[_Record]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _stored_size(sizes: list[tuple[int, int]], side: int) -> tuple[int, int] | None:
-    """Height and width in which images are stored; ``None``: their own. Images of one size get no border."""
-    if len(set(sizes)) > 1:
-        return side, side
-    if max(sizes[0]) <= side:
-        return None
-    size, before = letterbox_geometry(sizes[0], (side, side))[0], (side, side)
-    while size != before:  # rounding may cost the longer side a pixel
-        size, before = letterbox_geometry(sizes[0], size)[0], size
-    return size
-
-
 def _lookup(values: Mapping[int, int]) -> np.ndarray:
     """Class of each of the 256 values of a mask; a value that has none is marked by one that no class has."""
     return np.array([values.get(value, IGNORE - 1) for value in range(256)], np.uint8)
@@ -202,11 +189,7 @@ def _pixels(record: Mapping[str, bytes], size: tuple[int, int] | None, values: n
     classes = values[mask]
     if (classes == IGNORE - 1).any():
         raise UserError(f'its mask holds {mask[classes == IGNORE - 1][0]}, which is no class')
-    if size is not None:
-        (height, width), pads = letterbox_geometry(classes.shape, size)
-        inside = np.asarray(Image.fromarray(classes).resize((width, height), Image.Resampling.NEAREST))
-        classes = np.pad(inside, pads, constant_values=IGNORE)
-    return np.dstack([pixels, classes])
+    return np.dstack([pixels, classes if size is None else stored_mask(classes, size)])
 
 
 def _boxes(records: list[_Record], family: str) -> tuple[Boxes, dict[str, tuple[str, ...]]]:

@@ -16,7 +16,7 @@ from backbones.preprocessing import Preprocessing
 from experiments.cli import atomic_files
 from experiments.data import unreadable
 from experiments.data.dataset import Dataset
-from experiments.data.model_input import input_preprocessing
+from experiments.data.model_input import input_preprocessing, input_size
 from experiments.features import collective_store, frozen_pass, identity
 from experiments.features.entry_files import Bounds, Shard, StoredFeatures
 from experiments.features.frozen_backbone import FrozenBackbone
@@ -160,7 +160,7 @@ class Extractor:
 
     def _network(self, backbone: FrozenBackbone) -> Network:
         config = self._config
-        preprocessing = input_preprocessing(backbone.name, backbone.weights, config.image_size, config.fit)
+        preprocessing = input_preprocessing(backbone.name, backbone.weights, input_size(config), config.fit)
         key = (backbone.name, preprocessing)
         if key not in self._networks:
             self._networks[key] = make_network(*key, config.tap, self._dtype, self._batch_size, self._mesh)

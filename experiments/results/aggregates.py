@@ -193,7 +193,8 @@ def _aggregate(
             examples = np.intersect1d(examples, other.ids)
     correct = [None if each.correct is None else _of_examples(each.correct, each.ids, examples) for each in kept]
     resampled = [each.resampled for each in kept]
-    same = len(examples) == len(kept[0].ids)
+    # Samples are drawn by place, so that those of other examples, or in another order, are not paired.
+    same = all(np.array_equal(each.ids, kept[0].ids) for each in kept)
     speeds = [row.costs['images_per_second'] for row in rows if row.costs['images_per_second']]
     return Aggregate(
         variant=variant,

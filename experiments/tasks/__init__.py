@@ -16,7 +16,7 @@ TABLE: dict[str, type[Task]] = {
     'detection': Detection,
 }
 
-__all__ = ['TABLE', 'Task', 'find', 'input_preprocessing']
+__all__ = ['TABLE', 'Task', 'find', 'head_name', 'input_preprocessing']
 
 
 def find(name: str) -> type[Task]:
@@ -28,6 +28,11 @@ def find(name: str) -> type[Task]:
     if name not in TABLE:
         raise unknown('task', name, TABLE)
     return TABLE[name]
+
+
+def head_name(task: type[Task], name: str) -> str:
+    """The head that a config names: the task's usual one for ``''``, and none where there is no choice."""
+    return name or next(iter(task.heads), '')
 
 
 def input_preprocessing(task: str, backbone: str, weights: str, config: ml_collections.ConfigDict) -> Preprocessing:
@@ -42,6 +47,5 @@ def input_preprocessing(task: str, backbone: str, weights: str, config: ml_colle
     Raises:
         UserError: see there.
     """
-    side = config.image_size
-    size = (config.image_height or side, side) if side else 0
+    size = model_input.input_size(config)
     return model_input.input_preprocessing(backbone, weights, size, find(task).fit or config.fit)

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from backbones.errors import UserError
 from backbones.letterbox import letterbox_geometry
 from experiments.data.joint_augmentation import JointAugmentation
 
@@ -37,7 +38,15 @@ def neck_options(config: ml_collections.ConfigDict) -> Options:
 
 
 def augmentation(config: ml_collections.ConfigDict, size: tuple[int, int]) -> JointAugmentation:
-    """How training images and their targets are changed together on the way to an input of this size."""
+    """How training images and their targets are changed together on the way to an input of this size.
+
+    Raises:
+        UserError: the smallest scale is more than the largest.
+    """
+    if config.smallest_scale > config.largest_scale:
+        raise UserError(
+            f'config key smallest_scale is {config.smallest_scale}, more than largest_scale, {config.largest_scale}'
+        )
     return JointAugmentation(
         size=size,
         flip=config.flip,

@@ -82,8 +82,8 @@ class Detection:
         if dataset is not None:
             assert isinstance(dataset.truth, Boxes)
             objects = dataset.truth.classes.shape[1]
-            for split, indices in dataset.splits.items():
-                found = dataset.truth.of(indices)
+            for split, of_split in dataset.splits.items():
+                found = dataset.truth.of(of_split)
                 if not ((found.classes >= 0) & ~found.crowd).any():
                     raise UserError(
                         f'there is no object in the {split} images of {dataset.name!r}; a detector needs some'
@@ -171,7 +171,9 @@ class Detection:
         factors, shifts = (jnp.tile(part, 2)[:, None] for part in jnp.split(batch['placement'], 2, axis=-1))
         largest = jnp.tile(batch['size'][:, ::-1], 2)[:, None].astype(jnp.float32)
         boxes = jnp.clip((found.boxes - shifts) / factors, 0, largest)
-        return {'boxes': boxes, 'scores': found.scores, 'labels': found.classes, 'found': found.valid}
+        # A box in the border of a letterbox shows nothing of the image, and is not there for it.
+        inside = (boxes[..., 2:] > boxes[..., :2]).all(-1)
+        return {'boxes': boxes, 'scores': found.scores, 'labels': found.classes, 'found': found.valid & inside}
 
     @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 import backbones
-from backbones import assembly, losses
-from backbones.errors import UserError
+from backbones import assembly, losses, necks
+from backbones.errors import UserError, unknown
+from backbones.layers.resizing import resize
 from backbones.model import Model
-from backbones.necks.levels import resize
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset, Targets
 from experiments.data.joint_augmentation import JointAugmentation, augment
@@ -70,13 +70,18 @@ class Segmentation:
         """Create the task from a config.
 
         Raises:
-            UserError: there are fewer than two classes.
+            UserError: there are fewer than two classes, or no such neck.
         """
         if num_classes < 2:
             raise UserError(f'segmentation needs at least 2 classes, but the data set has {num_classes}')
+        if config.neck not in (*necks.TABLE, 'none'):
+            raise unknown('neck', config.neck, (*necks.TABLE, 'none'))
         head = config.head or cls.heads[0]
-        options: dict[str, Any] = {'channels': config.head_channels} if config.head_channels else {}
-        if config.auxiliary_head or hasattr(assembly.SEGMENTATION_HEADS[head], 'auxiliary'):
+        kind = assembly.SEGMENTATION_HEADS[head]
+        # An ablation of several heads has one value for all, and a linear one has no width.
+        has_width = config.head_channels and hasattr(kind, 'channels')
+        options: dict[str, Any] = {'channels': config.head_channels} if has_width else {}
+        if config.auxiliary_head or hasattr(kind, 'auxiliary'):
             options['auxiliary'] = config.auxiliary_head
         return cls(
             num_classes=num_classes,

@@ -8,6 +8,7 @@ import ml_collections
 
 from backbones.errors import UserError, unknown
 from experiments import tasks
+from experiments.data.model_input import input_size
 from experiments.data.options import ReadingOptions
 from experiments.results.axes import RANDOM
 from experiments.training import regimes
@@ -153,7 +154,9 @@ KEYS: Mapping[str, ConfigKey] = {
     ),
     'neck_channels': ConfigKey(0, 'channels of each level of the neck; 0: 256', not_negative),
     'head_channels': ConfigKey(
-        0, "channels inside the head; 0: those of a detector's neck, of a segmenter's reference", not_negative
+        0,
+        "channels inside the head; 0: those of a detector's neck, of a segmenter's reference; a linear head has none",
+        not_negative
     ),
     'head_depth': ConfigKey(0, 'convolutions in each tower of a detector; 0: 4', not_negative),
     'output_stride': ConfigKey(
@@ -268,8 +271,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     for key, row in KEYS.items():
         row.check(key, _value(config, key))
     ReadingOptions.of(config)
-    if config.image_height and not config.image_size:
-        raise UserError(f'config key image_height is {config.image_height}, but image_size, the width, is 0; set both')
+    input_size(config)
     task = tasks.find(config.task)
     _check_keys_of_task(config, task)
     if config.head and config.head not in task.heads:

@@ -52,10 +52,12 @@ class Evaluation:
 def batch_size(examples: int, programs: Programs) -> int:
     """Examples per call of the compiled program; no more than necessary, because the last batch is padded.
 
-    Dense heads keep large maps of every image, so a call takes no more images than a training step.
+    Dense heads keep large maps of every image, so a call takes no more images than a micro-batch of the training.
     """
     devices = programs.device_mesh.devices
-    most = min(_BATCH_SIZE, programs.batch_size) if programs.task.heads else _BATCH_SIZE
+    most = _BATCH_SIZE
+    if programs.task.heads:
+        most = min(most, programs.batch_size // programs.options['accumulation'])
     return min(-(-most // devices), -(-examples // devices)) * devices
 
 

@@ -51,7 +51,8 @@ class Recipe:
 
     Attributes:
         accumulation: number of micro-batches that a batch is split into. They are processed in sequence. Without
-            BatchNorm and dropout the update is that of the whole batch; BatchNorm sees one micro-batch at a time.
+            BatchNorm and dropout the update is that of the whole batch; BatchNorm sees one micro-batch at a time, and
+            so does a loss that is divided by what the examples of a batch hold together (objects, pixels that count).
         ema_decay: decay of the moving average of the parameters; 0: none.
         adapter_scale: scale of the low-rank adapters.
         gradient_checkpointing: whether blocks are recomputed in the backward pass.
@@ -226,7 +227,8 @@ def make_evaluation_step(
     """Build ``evaluate(variables, batch)``, which returns the task's predictions for each row and the summed loss.
 
     ``valid`` marks the rows that are examples. ``loss`` is the sum over them and ``count`` is their number: added over
-    all batches and divided once, they give the exact mean for any number of examples and devices.
+    all batches and divided once, they give the exact mean for any number of examples and devices, unless the loss is
+    divided by what the examples of a batch hold together.
     """
     layout = layout or OneDevice()
 

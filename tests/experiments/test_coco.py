@@ -221,6 +221,24 @@ class TestWhatMakesNoSense:
 
 
 class TestMasks:
+    @pytest.mark.parametrize(('count', 'fits'), [(254, True), (255, False)])
+    def test_more_categories_than_a_mask_can_hold(self, root, count, fits):
+        """With the background 255 classes, from 0 to 254: 255 is what counts for nothing."""
+        categories = [{'id': number, 'name': f'class {number}'} for number in range(1, count + 1)]
+        for split, first in (('train2017', 0), ('val2017', 100)):
+            names = [f'{number:03d}.png' for number in range(6 if first == 0 else 2)]
+            objects = [annotation(1 + place, first + place, count) for place in range(len(names))]
+            file = root / 'annotations' / f'instances_{split}.json'
+            write_json(file, document(names, objects, first, categories=categories))
+        if fits:
+            dataset = load(root, 'segmentation')
+            assert len(dataset.classes) == 255
+            assert dataset.images[0, 10, 20, 3] == 254
+        else:
+            with pytest.raises(UserError, match='has 256 classes, with the background; masks hold at most 255'):
+                load(root, 'segmentation')
+            assert len(load(root).classes) == 255
+
     def polygon(self, left, top, right, bottom):
         return [[left, top, right, top, right, bottom, left, bottom]]
 

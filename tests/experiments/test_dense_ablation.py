@@ -1,17 +1,22 @@
 """Ablations of dense tasks: cells over backbones, heads and regimes, tables with intervals over seeds and images."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from test_results import make_row
 from tiny_dense import make_dense
 
 from backbones import UserError
-from experiments import report
-from experiments.ablation import cells, left_out
+from experiments import report, tasks, train
+from experiments.ablation import cells, estimate, left_out
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
+from experiments.cli import command_line
 from experiments.results import aggregates, rows, scores, tables
+
+CONFIG = Path(__file__).parents[2] / 'configs' / 'ablations' / 'dense.py'
 
 
 def make_config(task: str, **changes):
@@ -44,8 +49,37 @@ class TestPlan:
         assert len({cell.key() for cell in planned}) == 4
         assert Cell.from_json(json.loads(json.dumps(planned[1].as_json()))) == planned[1]
 
+    @pytest.mark.parametrize(('arguments', 'count'), [('', 4), (':task=detection,heads=fcos+retinanet', 8)])
+    def test_the_config_of_dense_tasks_spans_its_cells(self, tmp_path, arguments, count):
+        config = command_line.load_config(f'{CONFIG}{arguments}')
+        planned = cells.plan(config)
+        assert len(planned) == count
+        of_one = [cell for cell in planned if cell.variant == Variant('vit_micro', 'random')]
+        Engine(config, tmp_path, lambda name: make_dense(config.training.task)).check_without_data(of_one)
+
     def test_the_usual_head_has_its_name(self):
         assert {cell.head for cell in cells.plan(make_config('segmentation'))} == {'fcn'}
+
+    def test_every_head_takes_the_values_that_all_share(self, tmp_path):
+        config = make_config('segmentation', heads=tuple(tasks.find('segmentation').heads), seeds=(0,))
+        Engine(config, tmp_path, lambda name: make_dense('segmentation')).check_without_data(cells.plan(config))
+
+    def test_a_head_that_cannot_be_made_is_named_before_the_data_are_read(self, tmp_path):
+        config = make_config('segmentation', heads=('fcn', 'linear'), seeds=(0,))
+        config.training.auxiliary_head = True
+        with pytest.raises(UserError, match="unknown option of the head linear 'auxiliary'"):
+            Engine(config, tmp_path, lambda name: make_dense('segmentation')).check_without_data(cells.plan(config))
+
+    @pytest.mark.parametrize('task', ['classification', 'segmentation', 'detection'])
+    def test_a_training_is_the_cell_that_an_ablation_would_have(self, task):
+        """So that a report of both has them on one line, and two heads on two."""
+        config = make_config(task, regimes=('finetune',), fractions=(0.5,), seeds=(3,), datasets=('shapes',))
+        (cell,) = cells.plan(config)
+        training = config.training.copy_and_resolve_references()
+        training.update(cells.training_values(cell, config, 1e-3))
+        assert train._cell(training) == cell
+        training.head = ''
+        assert train._cell(training) == cell
 
     def test_random_weights_stay_frozen_and_scratch_trains_them(self):
         config = make_config('segmentation', regimes=('frozen', 'finetune', 'scratch'), seeds=(0,))
@@ -68,6 +102,7 @@ class TestPlan:
         [
             ('detection', {'regimes': ('linear',)}, "the task is detection; use 'frozen', which trains neck and head"),
             ('detection', {'heads': ('fcn',)}, "unknown detection head 'fcn'"),
+            ('detection', {'image_size': 0, 'image_height': 32}, 'image_height is 32, but image_size, the width, is 0'),
             ('classification', {'heads': ('fcn',)}, 'there is no choice of heads for classification'),
             ('segmentation', {'datasets': ('digits',)}, "'digits' is a data set for classification"),
         ],
@@ -79,6 +114,21 @@ class TestPlan:
 
     def test_a_label_fraction_counts_images(self):
         assert not left_out.too_small(make_dense('detection'), (0.5,))
+
+
+def test_the_plan_knows_what_each_head_costs():
+    config = make_config('segmentation', heads=('linear', 'upernet', ''), seeds=(0,))
+    data = make_dense('segmentation')
+    network = estimate._network(Variant('vit_micro', 'random'), data, config)
+    assert 0 < network.rest['linear'] < network.rest['fcn'] < network.rest['upernet']
+    cheap, dear = (
+        estimate._trained_flops([cell], network, data, config)
+        for cell in cells.plan(config)
+        if cell.variant.weights == 'random' and cell.head in ('linear', 'upernet')
+    )
+    train, validation = len(data.splits['train']), len(data.splits['validation'])
+    # The frozen backbone costs the same with either.
+    assert dear - cheap == (3 * train + validation) * (network.rest['upernet'] - network.rest['linear'])
 
 
 def run(tmp_path, task: str, **changes):
@@ -105,6 +155,8 @@ def test_every_cell_has_a_row_with_every_metric(segmented):
         assert row.costs['trainable_parameters'] > 0
         assert row.depends_on_seed
         assert row.data['test_examples'] == 12
+        # Nothing of the other cells: a row is the same in an ablation with other axes.
+        assert not {'backbones', 'datasets', 'regimes', 'heads', 'fractions', 'seeds'} & row.config.keys()
 
 
 def test_the_kept_scores_give_the_metric_and_its_interval(segmented):
@@ -154,6 +206,23 @@ def test_detection_from_config_to_table(tmp_path):
         cells.plan(make_config('detection', heads=('fcos', 'retinanet'), seeds=(0,)))
     )
     assert rows.read(tmp_path) == found
+
+
+@pytest.mark.parametrize('other', [('a', 'b', 'd'), ('a', 'c', 'b'), ('a', 'b')])
+def test_samples_of_other_images_are_not_paired(tmp_path, other):
+    """Of two seeds, one could not read every image, or has them in another order."""
+    (first, second) = (
+        make_row(seed=seed, primary='mIoU', test={'mIoU': 0.5}, validation={'mIoU': 0.5}) for seed in (0, 1)
+    )
+    for row, ids in ((first, ('a', 'b', 'c')), (second, other)):
+        matrices = {'confusion': np.ones((len(ids), 2, 2), np.int32)}
+        scores.write(tmp_path / row.predictions, ids, np.zeros(len(ids), int), matrices, np.full(1000, 0.5))
+    rows.write(tmp_path, [first, second])
+    (found,) = aggregates.load(tmp_path)
+    assert found.resampled is None
+    assert found.interval_over_images is None
+    rows.write(tmp_path, [first])
+    assert aggregates.load(tmp_path)[0].interval_over_images == (0.5, 0.5)
 
 
 def test_differences_over_images_mark_the_best():

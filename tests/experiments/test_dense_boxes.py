@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbones.letterbox import letterbox_geometry
+from experiments.data.decoding import stored_size_of
 from experiments.data.dense.annotations import AnnotatedObject
-from experiments.data.dense.assemble import stored_size_of
 from experiments.data.dense.boxes import check_objects
 from experiments.data.truth import Boxes
 

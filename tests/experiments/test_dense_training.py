@@ -3,18 +3,25 @@
 import dataclasses
 import functools
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from tiny_dense import dense_config, make_dense, without_objects
 
 from backbones import UserError, cost
+from backbones.boxes.nms import Detections
 from experiments import tasks
+from experiments.cli import command_line
+from experiments.data import pipeline
 from experiments.data.dataset import Dataset
 from experiments.data.truth import IGNORE, Boxes
-from experiments.training import loop
+from experiments.planning import ahead_of_time
+from experiments.training import evaluation, loop, mesh
 from experiments.training.session import Session, check_without_data
 
 TASKS = ('segmentation', 'detection')
@@ -51,10 +58,10 @@ def test_a_frozen_backbone_never_moves_and_neck_and_head_do(tmp_path, task, back
     assert not {path for path in moved if '/backbone/' in path}
     assert {path.split('/')[1] for path in moved if path.startswith('params/')} == {'neck', 'head'}
     assert all(np.isfinite(leaf).all() for leaf in after.values())
-    evaluation = trained.evaluate('test')
-    assert evaluation.count == 8
-    assert 0 <= evaluation.score <= 1
-    assert np.isfinite(evaluation.metrics['loss'])
+    found = trained.evaluate('test')
+    assert found.count == 8
+    assert 0 <= found.score <= 1
+    assert np.isfinite(found.metrics['loss'])
 
 
 @pytest.mark.slow
@@ -156,6 +163,26 @@ def test_predictions_are_in_pixels_of_the_original_image():
     assert (inside >= -1e-3).all() and (inside <= np.array([width, height, width, height]) + 1e-3).all()
 
 
+def test_what_is_found_in_the_border_of_a_letterbox_is_not_kept(monkeypatch):
+    """It would be a false positive, with no area in the image that it is counted in."""
+    config = dense_config('detection')
+    task = tasks.find('detection').create(config, 6, tasks.input_preprocessing('detection', 'vit_micro', '', config))
+    boxes = jnp.array([[[0, 8, 16, 24], [4, 0, 12, 7], [4, 0, 12, 12], [0, 0, 0, 0]]], jnp.float32)
+    valid = jnp.array([[True, True, True, False]])
+    found = Detections(boxes, jnp.full((1, 4), 0.5), jnp.zeros((1, 4), int), valid)
+    head = SimpleNamespace(detections=lambda outputs, size: found)
+    monkeypatch.setattr(type(task), '_head', lambda self: head)
+    # An image of 64x32 in the middle of an input of 32x32.
+    batch = {
+        'image': np.zeros((1, 32, 32, 3)),
+        'placement': np.array([[0.5, 0.5, 0, 8]], np.float32),
+        'size': np.array([[32, 64]]),
+    }
+    predicted = task.predict({}, batch)
+    assert predicted['found'].tolist() == [[True, False, True, False]]
+    np.testing.assert_array_equal(predicted['boxes'][0, [0, 2]], [[0, 0, 32, 32], [8, 0, 24, 8]])
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
@@ -169,6 +196,8 @@ def test_predictions_are_in_pixels_of_the_original_image():
         ({'neck': 'none'}, "unknown neck of a detector 'none'"),
         ({'neck': 'fnp'}, "unknown neck 'fnp'"),
         ({'strides': (3, 8)}, 'powers of two'),
+        ({'smallest_scale': 1.5}, 'config key smallest_scale is 1.5, more than largest_scale, 1.0'),
+        ({'task': 'segmentation', 'neck': 'no'}, "unknown neck 'no'; did you mean 'none'?"),
         ({'weights': 'random', 'regime': 'finetune'}, "random weights stay frozen in the regime 'frozen'"),
         ({'dataset': 'mnist5k'}, "'mnist5k' is a data set for classification, not for detection"),
         ({'image_height': 32, 'image_size': 0}, 'image_height is 32, but image_size, the width, is 0'),
@@ -176,8 +205,46 @@ def test_predictions_are_in_pixels_of_the_original_image():
 )
 def test_what_does_not_fit_is_said_before_the_data_are_read(changes, message):
     with pytest.raises(UserError) as refused:
-        check_without_data(dense_config('detection', **changes))
+        check_without_data(dense_config(**{'task': 'detection', **changes}))
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        'detection.py:backbone=resnet_micro,dataset=shapes,head=retinanet,neck=pan',
+        'detection.py:backbone=vit_micro,dataset=shapes,regime=lora:2,neck=simple_pyramid',
+        'segmentation.py:backbone=resnet_micro,dataset=shapes,regime=scratch,head=upernet,neck=none',
+        'segmentation.py:backbone=vit_micro,dataset=shapes,regime=frozen,weights=random,head=linear',
+    ],
+)
+def test_the_configs_of_dense_tasks_can_begin(arguments):
+    check_without_data(command_line.load_config(str(Path(__file__).parents[2] / 'configs' / arguments)))
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_batch_is_what_the_plan_says_without_the_data(task):
+    config, data = dense_config(task), dataset(task)
+    one = mesh.make(devices=jax.devices()[:1])
+    expected = ahead_of_time.planned(config, len(data.classes), data.images.shape[1:], 8, one).abstract_batch()
+    (host,) = pipeline.evaluation_batches(data, np.arange(8), 8)
+    assert expected.keys() == host.arrays.keys()
+    for name, array in host.arrays.items():
+        assert expected[name].dtype == array.dtype, name
+        # How many objects an image has at most is known with the data only.
+        known = expected[name].shape[2:] if name in ('boxes', 'classes') else expected[name].shape[1:]
+        assert array.shape[array.ndim - len(known) :] == known, name
+
+
+@pytest.mark.parametrize(
+    ('task', 'examples', 'size'), [('detection', 100, 2), ('detection', 1, 1), ('classification', 1000, 256)]
+)
+def test_an_evaluation_takes_no_more_images_than_fit_beside_each_other(task, examples, size):
+    """Accumulation is for memory, which an evaluation must not exceed."""
+    made = SimpleNamespace(
+        task=tasks.find(task), batch_size=8, options={'accumulation': 4}, device_mesh=SimpleNamespace(devices=1)
+    )
+    assert evaluation.batch_size(examples, made) == size
 
 
 def test_a_split_without_objects_is_refused(tmp_path):

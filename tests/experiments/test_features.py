@@ -151,6 +151,11 @@ class TestValues:
         config = config_of(batch_size=7)
         assert Extractor(config, Store(tmp_path), tmp_path)._batch_size % jax.device_count() == 0
 
+    def test_the_input_need_not_be_square(self, tmp_path):
+        config = config_of(image_height=16)
+        network = Extractor(config, Store(tmp_path), tmp_path)._network(FrozenBackbone('vit_micro', 'random'))
+        assert network.preprocessing.size == (16, 8)
+
 
 def extractor_calibration(dataset, seed):
     return calibration.examples(dataset, seed, make_config().calibration_images)

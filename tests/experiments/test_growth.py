@@ -130,13 +130,21 @@ class TestValues:
             found = growth.dependencies(Cell('digits', Variant(backbone, weights), regime, 1.0, 0), config)
             return {key if key.startswith('training') else key.partition('.')[0] for key in found}
 
+        size = {'image_size', 'image_height'}
         assert keys('pixels', '', 'knn') == {'fit', 'knn'}
-        assert keys('vit_micro', 'x.pth', 'linear') == {'fit', 'image_size', 'tap', 'linear', 'strict_weights'}
-        assert keys('vit_micro', 'random', 'ridge') == {'fit', 'image_size', 'tap', 'ridge', 'calibration_images'}
+        assert keys('vit_micro', 'x.pth', 'linear') == {*size, 'fit', 'tap', 'linear', 'strict_weights'}
+        assert keys('vit_micro', 'random', 'ridge') == {*size, 'fit', 'tap', 'ridge', 'calibration_images'}
         trained = keys('vit_micro', 'x.pth', 'finetune')
-        assert trained > {'fit', 'image_size', 'training_learning_rates', 'training.epochs', 'training.layer_decay'}
+        assert trained > {*size, 'fit', 'training_learning_rates', 'training.epochs', 'training.layer_decay'}
         assert not trained & {'linear', 'calibration_images', 'training.seed', 'training.learning_rate'}
         assert not trained & {f'training.{key}' for key in FREE_KEYS}
+
+    def test_cells_of_another_task_are_refused(self, tmp_path):
+        """Their data have the same name, and would seem to have changed."""
+        config = pixels().to_dict()
+        config['training']['task'] = 'detection'
+        with pytest.raises(UserError, match=r"1 finished cell in .* is of the task classification, .* is 'detection'"):
+            growth.check(tmp_path, config, [make_row()])
 
     def test_keys_that_came_later_have_their_default(self, tmp_path, monkeypatch):
         config = pixels().to_dict()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from backbones import UserError
-from experiments.data import loading
+from experiments.data import account, loading
 from experiments.data.truth import IGNORE, Boxes, Masks
 
 CLASSES = ['aeroplane', 'bicycle', 'bird']
@@ -229,6 +229,15 @@ class TestPets:
         np.testing.assert_array_equal(mask[10:70:2, ::2], np.array([9, 1, 0, IGNORE])[trimap])
         assert (mask[:10] == IGNORE).all()
         assert (dataset.images[0][:10, :, :3] == 114).all()
+
+    def test_the_account_of_masks_that_were_not_counted(self, tmp_path, capsys):
+        write_pets(tmp_path, {'train': [pet(seed) for seed in range(8)], 'test': [pet(8)]})
+        account.show(loading.load('tfds:oxford_iiit_pet', tmp_path, task='segmentation'))
+        shown = [line.replace('┃', '│').split('│')[1:-1] for line in capsys.readouterr().err.splitlines()]
+        cells = [[cell.strip() for cell in line] for line in shown if line]
+        assert ['class', 'train', 'validation', 'test'] in cells
+        assert ['pet', '–', '–', '–'] in cells
+        assert ['images', '7', '1', '1'] in cells
 
     def test_masks_that_do_not_fit(self, tmp_path):
         wrong = [pet(0, trimap=np.ones((40, 30), np.uint8)), pet(1, trimap=np.full((30, 40), 7, np.uint8))]

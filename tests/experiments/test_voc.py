@@ -106,7 +106,7 @@ class TestBoxes:
         dataset = load(root)
         assert dataset.truth.difficult[dataset.ids.index('JPEGImages/a.png')].tolist() == [False, True]
         assert dataset.truth.difficult.sum() == 1
-        assert '1 objects are marked as difficult' in ' '.join(dataset.account.noticed)
+        assert '1 objects are marked as difficult; COCO' in ' '.join(dataset.account.noticed)
 
     def test_the_name_in_the_annotation_finds_an_image_of_another_name(self, root):
         (root / 'JPEGImages' / 'a.png').rename(root / 'JPEGImages' / 'photo.png')

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from backbones.errors import UserError
-from backbones.letterbox import letterbox_geometry
 from experiments.data import account, contents, folder_tree, image_files
 from experiments.data.dataset import Dataset
-from experiments.data.decoding import DecodedImages, FileReader, MaskReader, content_digest
+from experiments.data.decoding import DecodedImages, FileReader, MaskReader, content_digest, stored_size_of
 from experiments.data.dense import boxes
 from experiments.data.dense.annotations import Annotations
 from experiments.data.dense.checking import KeptImage, KeptImages, check_images
@@ -94,25 +93,6 @@ def with_masks(
     return _dataset(
         name, files, annotations, options, kept, table.classes, truth, annotations.strays, (), masks, table.labels
     )
-
-
-def stored_size_of(sizes: Sequence[tuple[int, int]], side: int) -> tuple[int, int] | None:
-    """Height and width in which images are stored; ``None``: their own, which they share.
-
-    Images of one size that is larger become smaller without any border; those of several sizes become squares.
-
-    Args:
-        sizes: height and width of each image.
-        side: the longest side.
-    """
-    if len(set(sizes)) > 1:
-        return side, side
-    if max(sizes[0]) <= side:
-        return None
-    size, before = letterbox_geometry(sizes[0], (side, side))[0], (side, side)
-    while size != before:  # rounding may cost the longer side a pixel
-        size, before = letterbox_geometry(sizes[0], size)[0], size
-    return size
 
 
 def _dataset(

@@ -36,7 +36,8 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
         segmentation: whether masks are read, not boxes.
 
     Raises:
-        UserError: no such folder, another layout, damaged annotations, or see ``assemble``.
+        UserError: no such folder, another layout, damaged annotations, more categories than masks can hold, or see
+            ``assemble``.
     """
     root = image_files.existing(path, 'a folder with annotations/*.json beside the folders of images')
     files = Files(root, options.excluded)
@@ -45,6 +46,11 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
     names = _category_names(read)
     found = _Found()
     classes = (_BACKGROUND, *(name for name in names.values() if name != _BACKGROUND))
+    if segmentation and len(classes) > IGNORE:
+        raise UserError(
+            f'{path!r} has {len(classes):,} classes, with the background; masks hold at most {IGNORE:,}, so that it is '
+            'only for detection'
+        )
     for file in read:
         found.add(file, files, names, classes if segmentation else None)
     paths = [image.path for image in found.images]
@@ -71,7 +77,7 @@ def _category_names(read: Sequence[AnnotationFile]) -> dict[Any, str]:
     """Id of a category → name of its class, in the order of ids, which may have gaps.
 
     Raises:
-        UserError: an id has another name in another file, or there are too many for masks.
+        UserError: an id has another name in another file, or some ids are numbers and others text.
     """
     found: dict[Any, str] = {}
     owner: dict[Any, str] = {}

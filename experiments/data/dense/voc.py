@@ -148,7 +148,9 @@ def _shifted(box: tuple[float, float, float, float], shift: int) -> tuple[float,
 
 def _difficult(found: Sequence[AnnotatedImage]) -> tuple[str, ...]:
     count = sum(each.difficult for image in found for each in image.objects)
-    return (f'{count:,} objects are marked as difficult, and count as VOC counts them',) if count else ()
+    if not count:
+        return ()
+    return (f"{count:,} objects are marked as difficult; COCO's average precision counts them like any other",)
 
 
 # --- Masks. -----------------------------------------------------------------------------------------------------------
