@@ -24,8 +24,8 @@ def get_config(
     config.regime = regime
     config.head, config.neck = head, neck
     light(config)
-    if head == 'linear':  # a single convolution
-        config.head_channels = 0
+    if neck == 'none':
+        config.neck_channels = 0
     return config
 
 

@@ -132,7 +132,10 @@ class View:
             f'"{_OVER_IMAGES}" is the interval of the score over 1,000 bootstrap samples of the test images.'
             if self._others
             else '',
-            'A multiply-add is two FLOP' + self._compiled() + '.',
+            'A multiply-add is two FLOP'
+            + self._compiled()
+            + ('; GFLOP/image are those of the backbone, without neck and head' if self._others else '')
+            + '.',
             f'{data["provenance"]}.',
         ]
         return ' '.join(sentence for sentence in sentences if sentence)

@@ -19,7 +19,7 @@ from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset, Targets
 from experiments.data.joint_augmentation import JointAugmentation, augment
 from experiments.data.truth import Boxes
-from experiments.results import coco
+from experiments.results import coco, voc
 from experiments.results.detections import Detections
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
@@ -177,8 +177,12 @@ class Detection:
 
     @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
-        """See ``results.coco.CocoEvaluation``."""
-        return {'AP': 0.0, **dense.known(_evaluate(predictions, targets, classes).metrics)}
+        """COCO's metrics, and VOC's where annotations have difficult objects, which only VOC leaves out."""
+        assert isinstance(targets, Boxes)
+        metrics = _evaluate(predictions, targets, classes).metrics
+        if targets.difficult.any():
+            metrics |= voc.evaluate(targets, _detections(predictions), classes)
+        return {'AP': 0.0, **dense.known(metrics)}
 
     @staticmethod
     def resampled(
@@ -192,5 +196,8 @@ class Detection:
 
 def _evaluate(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]) -> coco.CocoEvaluation:
     assert isinstance(targets, Boxes)
-    found = Detections(*(predictions[name] for name in ('boxes', 'scores', 'labels', 'found')))
-    return coco.evaluate(targets, found, classes)
+    return coco.evaluate(targets, _detections(predictions), classes)
+
+
+def _detections(predictions: Mapping[str, np.ndarray]) -> Detections:
+    return Detections(*(predictions[name] for name in ('boxes', 'scores', 'labels', 'found')))

@@ -70,12 +70,18 @@ class Segmentation:
         """Create the task from a config.
 
         Raises:
-            UserError: there are fewer than two classes, or no such neck.
+            UserError: there are fewer than two classes, no such neck, or no neck for its options.
         """
         if num_classes < 2:
             raise UserError(f'segmentation needs at least 2 classes, but the data set has {num_classes}')
         if config.neck not in (*necks.TABLE, 'none'):
             raise unknown('neck', config.neck, (*necks.TABLE, 'none'))
+        for key in ('strides', 'neck_channels') if config.neck == 'none' else ():
+            if config[key]:
+                raise UserError(
+                    f"config key {key!r} is {config[key]!r}, but there is no neck ('none'); choose one of "
+                    f'{", ".join(necks.TABLE)}, or leave {key!r} at {type(config[key])()!r}'
+                )
         head = config.head or cls.heads[0]
         kind = assembly.SEGMENTATION_HEADS[head]
         # An ablation of several heads has one value for all, and a linear one has no width.

@@ -123,6 +123,9 @@ KEYS: Mapping[str, ConfigKey] = {
     'weights': ConfigKey(
         '', "source of pretrained weights; empty: random initialisation; 'random': random ones that stay frozen"
     ),
+    'calibration_images': ConfigKey(
+        64, "training images that give the BatchNorm statistics of weights that are 'random' and stay so", positive
+    ),
     'strict_weights': ConfigKey(
         True, 'whether weights that do not fit are an error; if not, what they leave out is printed and stays random'
     ),

@@ -27,9 +27,6 @@ from experiments.training.monitor import Monitor
 from experiments.training.programs import Programs, programs
 from experiments.training.state import TrainState
 
-# Enough for means and variances over all positions.
-_CALIBRATION_IMAGES = 64
-
 
 def check_without_data(config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None) -> None:
     """Check everything about a training that needs neither its data nor its weights; nothing is computed.
@@ -284,7 +281,7 @@ class Session:
         """Variables whose backbone has statistics of training images, which it could not gather while it is frozen."""
         if 'backbone' not in variables['batch_stats']:
             return variables
-        chosen = calibration.examples(self.dataset, self.config.seed, _CALIBRATION_IMAGES)
+        chosen = calibration.examples(self.dataset, self.config.seed, self.config.calibration_images)
         images = calibration.images(self.dataset, chosen, self.config.bad_files_limit)[..., :3]
         backbone = {collection: tree['backbone'] for collection, tree in variables.items()}
         module, preprocessing = self.programs.model.backbone, self.programs.task.preprocessing

@@ -41,7 +41,7 @@ def load(name: str, weights: str, size: tuple[int, int], size_is_chosen: bool, s
     if resampled and strict:
         raise UserError(
             f'{weights}: {resampled[0]}; the config key image_size is 0, which keeps the size of the backbone: set it '
-            f'(--config.image_size={size[0]})'
+            f'(--config.image_size={size[1]}{"" if size[0] == size[1] else f" --config.image_height={size[0]}"})'
         )
     _print(str(each.message) for each in told if each.category is not MisfitWarning)
     if not strict:

@@ -274,3 +274,25 @@ def test_the_description_says_what_neck_and_head_are(tmp_path):
     assert told['task'] == 'detection'
     assert told['head'] | {'neck': 'fpn', 'strides': [4, 8], 'neck_channels': 16, 'head_depth': 1} == told['head']
     assert told['classes'] == list(dataset('detection').classes)
+
+
+def test_difficult_objects_bring_vocs_metric():
+    """Only VOC leaves them out: a detector that misses exactly those is perfect by its measure."""
+    truth = dataset('detection').truth
+    assert isinstance(truth, Boxes)
+    truth = truth.of(np.arange(16))
+    difficult = np.zeros_like(truth.difficult)
+    difficult[:, 0] = truth.classes[:, 0] >= 0
+    easy = (truth.classes >= 0) & ~difficult
+    found = {'boxes': truth.boxes, 'scores': np.ones(easy.shape, np.float32), 'labels': truth.classes, 'found': easy}
+    classes = dataset('detection').classes
+    task = tasks.find('detection')
+    assert 'VOC_AP' not in task.score(found, truth, classes)
+    metrics = task.score(found, dataclasses.replace(truth, difficult=difficult), classes)
+    assert metrics['VOC_AP'] == 1
+    assert metrics['AP50'] < 1
+
+
+def test_options_of_a_neck_without_a_neck_are_refused():
+    with pytest.raises(UserError, match=r"config key 'strides' is \(4, 8\), but there is no neck"):
+        check_without_data(dense_config('segmentation', neck='none'))
