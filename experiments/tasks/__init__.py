@@ -38,6 +38,10 @@ def head_name(task: type[Task], name: str) -> str:
 def input_preprocessing(task: str, backbone: str, weights: str, config: ml_collections.ConfigDict) -> Preprocessing:
     """The preprocessing of a model's input.
 
+    Where images move together with their targets, they are resized bilinearly by the augmentation, and so they are
+    where there is none, whatever the weights' own interpolation: otherwise training and evaluation would differ, and
+    more for those families whose weights want another one.
+
     Args:
         task: its name.
         backbone: a registered name.
@@ -47,5 +51,6 @@ def input_preprocessing(task: str, backbone: str, weights: str, config: ml_colle
     Raises:
         UserError: see there.
     """
-    size = model_input.input_size(config)
-    return model_input.input_preprocessing(backbone, weights, size, find(task).fit or config.fit)
+    size, fit = model_input.input_size(config), find(task).fit
+    found = model_input.input_preprocessing(backbone, weights, size, fit or config.fit)
+    return found if fit is None else found.replace(interpolation='bilinear')

@@ -100,7 +100,10 @@ class Detection:
             num_classes=num_classes,
             objects=objects,
             preprocessing=preprocessing,
-            augmentation=dense.augmentation(config, preprocessing.size),
+            # Four images hold more objects than one; few of them as many as the fullest.
+            augmentation=dataclasses.replace(
+                dense.augmentation(config, preprocessing.size), max_objects=2 * objects if config.mosaic else None
+            ),
             head=head,
             neck=config.neck,
             neck_options=dense.neck_options(config),

@@ -26,7 +26,7 @@ class Task(Protocol):
         primary: the metric used for selection; higher is better.
         preprocessing: the preprocessing of the model's input.
         collections: collections that its models sow in training, for ``loss``.
-        fit: how images are fitted to the input; ``None``: as the config says.
+        fit: how images are fitted to the input, with their targets; ``None``: as the config says, and images alone.
         head_regime: what the regime is called in which everything but the backbone trains.
         heads: names of its heads, the usual one first; empty: there is no choice.
         keys: config keys that it reads, of those that not every task reads.

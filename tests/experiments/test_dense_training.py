@@ -296,3 +296,22 @@ def test_difficult_objects_bring_vocs_metric():
 def test_options_of_a_neck_without_a_neck_are_refused():
     with pytest.raises(UserError, match=r"config key 'strides' is \(4, 8\), but there is no neck"):
         check_without_data(dense_config('segmentation', neck='none'))
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_training_and_evaluation_see_the_same_image(task):
+    """Without augmentation, whatever the interpolation that the weights want."""
+    config = dense_config(task, 'vit_tiny_patch16', 'scratch', image_size=64, image_height=48, flip=False)
+    preprocessing = tasks.input_preprocessing(task, 'vit_tiny_patch16', '', config)
+    data = dataset(task)
+    made = tasks.find(task).create(config, len(data.classes), preprocessing, data, data.splits['train'])
+    batch = {'image': data.images[:4], 'weight': np.ones(4, np.float32), **data.arrays_of(np.arange(4))}
+    trained, evaluated = (made.prepare(jax.random.key(0), batch, train) for train in (True, False))
+    # Pixels are rounded to whole numbers once in training and not at all otherwise.
+    np.testing.assert_allclose(trained['image'], evaluated['image'], atol=1.01 / 255 / min(preprocessing.std))
+    if task == 'segmentation':
+        np.testing.assert_array_equal(trained['mask'], evaluated['mask'])
+    else:
+        np.testing.assert_array_equal(trained['classes'], evaluated['classes'])
+        present = np.asarray(evaluated['classes']) >= 0
+        np.testing.assert_allclose(trained['boxes'][present], evaluated['boxes'][present], atol=1e-3)
