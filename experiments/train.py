@@ -53,6 +53,8 @@ def main(argv: list[str] | None) -> None:
         account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
         metrics = dry_run(session)
         shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
+        if not metrics['finite']:
+            raise UserError(f'the loss or the gradient of the first step is not finite ({shown}); nothing was written')
         display.console.print(f'dry run: {shown}; nothing was written')
         return
     with Interruption() as interruption:

@@ -16,6 +16,7 @@ from backbones.boxes.assignment import assign_by_centre
 from backbones.boxes.coding import decode_distances, encode_distances
 from backbones.boxes.iou import giou_loss
 from backbones.boxes.nms import Detections
+from backbones.errors import UserError
 from backbones.features import Features
 from backbones.heads import one_stage
 from backbones.heads.one_stage import Outputs, Tower, prediction
@@ -60,6 +61,12 @@ class FCOS(nn.Module):
         size: tuple[int, int] | None = None,
         train: bool = False,
     ) -> dict[str, dict[str, Array]]:
+        if maps and min(map(one_stage.exponent, maps)) < 1:
+            # The rounded corners of torchvision's anchors fall together, so that distances have no unit.
+            raise UserError(
+                'FCOS needs strides of 2 and more: a level of stride 1 has anchors without a side; choose others, '
+                "or the head 'retinanet'"
+            )
         class_tower, box_tower = (
             Tower(self.depth, self.channels, self.norm, dtype=self.dtype, name=name)
             for name in ('class_tower', 'box_tower')

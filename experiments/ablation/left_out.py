@@ -19,12 +19,12 @@ def too_small(dataset: Dataset, fractions: Iterable[float]) -> Mapping[float, st
     remedy = 'no fraction works'
     if least:
         remedy = f'the smallest that works is {smallest_fraction(least)} (--config.fractions)'
+    who = f'the {kind} {names[fewest]!r} has the fewest training images, {least}, and'
+    if dataset.truth is not None and dataset.groups is None:  # images of dense tasks are all of one stratum
+        who = f'it has {least:,} training images, and'
     # As ``Dataset.fraction`` rounds.
     return {
-        fraction: (
-            f'label fraction {fraction:g} of {dataset.name!r} is left out: the {kind} {names[fewest]!r} has the fewest '
-            f'training images, {least}, and keeps none of them; {remedy}'
-        )
+        fraction: (f'label fraction {fraction:g} of {dataset.name!r} is left out: {who} keeps none of them; {remedy}')
         for fraction in dict.fromkeys(fractions)
         if round(fraction * least) == 0
     }

@@ -146,16 +146,20 @@ def _rows(dataset: 'Dataset', found: Mapping[str, Sequence[Any]], in_words: Call
     for split in found:
         result.add_column(split, justify='right')
     names = dataset.classes
-    shown = len(names) if len(names) <= _MOST_CLASSES else _MOST_CLASSES - 2
-    for index, name in enumerate(names[:shown]):
+    most = len(names) if len(names) <= _MOST_CLASSES else _MOST_CLASSES - 2
+    # Where not all are shown, those that occur come first: of VOC's 20, a data set may have two.
+    absent = [not any(each[index] for each in found.values()) for index in range(len(names))]
+    ranked = sorted(range(len(names)), key=absent.__getitem__)
+    shown, others = sorted(ranked[:most]), ranked[most:]
+    for index in shown:
         # A class without examples in a split is seldom meant.
         row = (in_words(each[index]) if each[index] else '[yellow]0[/]' for each in found.values())
-        result.add_row(escape(name), *row)
-    if shown < len(names):
-        rest = [(min(each[shown:]), max(each[shown:])) for each in found.values()]
+        result.add_row(escape(names[index]), *row)
+    if others:
+        rest = [(min(each[index] for index in others), max(each[index] for index in others)) for each in found.values()]
         ends = [(in_words(low), in_words(high)) for low, high in rest]
         result.add_row(
-            f'{len(names) - shown:,} more',
+            f'{len(others):,} more',
             *(f'{low} each' if low == high else f'{low} to {high}' for low, high in ends),
         )
     result.add_section()

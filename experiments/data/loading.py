@@ -54,7 +54,7 @@ def check_name(name: str, task: str = CLASSIFICATION) -> None:
     """
     kind, colon, rest = name.partition(':')
     if name not in EMBEDDED and not (colon and kind in TASKS and kind not in EMBEDDED and rest):
-        if Path(name).expanduser().is_dir():
+        if name and Path(name).expanduser().is_dir():
             kind, what = _likely_kind(Path(name).expanduser())
             raise UserError(f"unknown data set {name!r}; a folder of {what} is named '{kind}:{name}'")
         kinds = (f'{kind}:{"NAME" if kind == "tfds" else "PATH"}' for kind in TASKS if kind not in EMBEDDED)
@@ -145,7 +145,10 @@ def check_place(workdir: Path, name: str) -> None:
         UserError: it is.
     """
     kind, _, rest = name.partition(':')
-    if kind in PATHS and Path(rest).expanduser().resolve() == workdir.expanduser().resolve():
+    place = Path(rest).expanduser().resolve()
+    if kind == 'yolo' and place.is_file():
+        place = place.parent
+    if kind in PATHS and place == workdir.expanduser().resolve():
         raise UserError(
             f'the work directory {str(workdir)!r} is the folder of images itself; choose another --workdir, such as '
             f'{str(workdir / "runs" / "x")!r}'

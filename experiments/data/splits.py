@@ -193,6 +193,8 @@ def stratified_fraction(
             )
         else:
             needed = 'the class has none at all'
+        if classes == 1:
+            raise UserError(f'label fraction {fraction} of {available:,} training examples leaves none; {needed}')
         raise UserError(
             f'label fraction {fraction} leaves {len(empty)} of {classes} classes without a training example '
             f'(class {label} has {available}); {needed}'

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from backbones.errors import UserError
 from backbones.letterbox import letterbox_geometry
+from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation
 
 # Options of a module, hashable.
@@ -29,9 +30,31 @@ KEYS = (
 )
 
 
-def neck_options(config: ml_collections.ConfigDict) -> Options:
-    """Those that the config sets; the others keep the neck's defaults."""
-    options: dict[str, Any] = {'strides': tuple(config.strides)} if config.strides else {}
+def neck_options(config: ml_collections.ConfigDict, size: tuple[int, int]) -> Options:
+    """Those that the config sets; the others keep the neck's defaults.
+
+    Args:
+        config: of a training.
+        size: height and width of the input.
+
+    Raises:
+        UserError: there are strides without a neck, or not even the finest level has two points on each side.
+    """
+    strides = tuple(config.strides)
+    if config.neck == 'none':
+        for key, nothing in (('strides', ()), ('neck_channels', 0)):
+            if config[key] != nothing:
+                raise UserError(
+                    f"config key {key!r} is {config[key]!r}, but the neck is 'none'; leave it at {nothing!r}, or "
+                    'name a neck'
+                )
+        return ()
+    if strides and min(strides) >= min(size):
+        raise UserError(
+            f"config key 'strides' is {strides}, but the input has {size[1]}x{size[0]} pixels, and even the finest "
+            'map would be a single point on one side; choose smaller strides, or a larger image_size'
+        )
+    options: dict[str, Any] = {'strides': strides} if strides else {}
     if config.neck_channels:
         options['channels'] = config.neck_channels
     return tuple(options.items())
@@ -54,6 +77,15 @@ def augmentation(config: ml_collections.ConfigDict, size: tuple[int, int]) -> Jo
         mosaic=config.mosaic,
         colour=config.colour_jitter,
     )
+
+
+def needed(dataset: Dataset, training: Int[np.ndarray, ' training'] | None) -> list[tuple[str, np.ndarray]]:
+    """What must hold something to learn or to score: each split, and the images that are trained on; in words first."""
+    found = [(f'the {split} images of {dataset.name!r}', chosen) for split, chosen in dataset.splits.items()]
+    if training is not None and len(training) < len(dataset.splits['train']):
+        shown = f'the {len(training):,} training images of {dataset.name!r} that config key fraction leaves'
+        found.append((shown, training))
+    return found
 
 
 def known(metrics: Mapping[str, float | None]) -> dict[str, float]:

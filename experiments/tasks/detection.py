@@ -72,7 +72,7 @@ class Detection:
         """Create the task from a config.
 
         Raises:
-            UserError: there is no class, no such head, or no neck.
+            UserError: there is no class, no neck, or no object in a split or the share of the labels; or see ``dense``.
         """
         if num_classes < 1:
             raise UserError('detection needs at least 1 class, but the data set has none')
@@ -82,12 +82,10 @@ class Detection:
         if dataset is not None:
             assert isinstance(dataset.truth, Boxes)
             objects = dataset.truth.classes.shape[1]
-            for split, of_split in dataset.splits.items():
-                found = dataset.truth.of(of_split)
+            for which, chosen in dense.needed(dataset, indices):
+                found = dataset.truth.of(chosen)
                 if not ((found.classes >= 0) & ~found.crowd).any():
-                    raise UserError(
-                        f'there is no object in the {split} images of {dataset.name!r}; a detector needs some'
-                    )
+                    raise UserError(f'there is no object in {which}; a detector needs some')
         head = config.head or cls.heads[0]
         options: dict[str, Any] = {
             'score_threshold': config.score_threshold,
@@ -106,7 +104,7 @@ class Detection:
             ),
             head=head,
             neck=config.neck,
-            neck_options=dense.neck_options(config),
+            neck_options=dense.neck_options(config, preprocessing.size),
             head_options=tuple(options.items()),
         )
 

@@ -18,7 +18,7 @@ from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset, Targets
 from experiments.data.joint_augmentation import JointAugmentation, augment
-from experiments.data.truth import IGNORE
+from experiments.data.truth import IGNORE, Masks
 from experiments.results import confusion as confusions
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
@@ -70,24 +70,25 @@ class Segmentation:
         """Create the task from a config.
 
         Raises:
-            UserError: there are fewer than two classes, no such neck, or no neck for its options.
+            UserError: there are fewer than two classes, no pixel that counts in a split or the share of the labels, or
+                options that neck or head do not have.
         """
         if num_classes < 2:
             raise UserError(f'segmentation needs at least 2 classes, but the data set has {num_classes}')
+        if dataset is not None and isinstance(dataset.truth, Masks) and dataset.truth.pixels is not None:
+            for which, chosen in dense.needed(dataset, indices):
+                if not dataset.truth.pixels[chosen, :-1].any():
+                    raise UserError(f'no pixel counts in {which}: all are ignored; a segmenter needs some')
         if config.neck not in (*necks.TABLE, 'none'):
             raise unknown('neck', config.neck, (*necks.TABLE, 'none'))
-        for key in ('strides', 'neck_channels') if config.neck == 'none' else ():
-            if config[key]:
-                raise UserError(
-                    f"config key {key!r} is {config[key]!r}, but there is no neck ('none'); choose one of "
-                    f'{", ".join(necks.TABLE)}, or leave {key!r} at {type(config[key])()!r}'
-                )
         head = config.head or cls.heads[0]
         kind = assembly.SEGMENTATION_HEADS[head]
         # An ablation of several heads has one value for all, and a linear one has no width.
         has_width = config.head_channels and hasattr(kind, 'channels')
         options: dict[str, Any] = {'channels': config.head_channels} if has_width else {}
-        if config.auxiliary_head or hasattr(kind, 'auxiliary'):
+        if config.auxiliary_head and not hasattr(kind, 'auxiliary'):
+            raise UserError(f"config key 'auxiliary_head' is True, but the head {head!r} has none; leave it at False")
+        if hasattr(kind, 'auxiliary'):
             options['auxiliary'] = config.auxiliary_head
         return cls(
             num_classes=num_classes,
@@ -95,14 +96,23 @@ class Segmentation:
             augmentation=dense.augmentation(config, preprocessing.size),
             head=head,
             neck=None if config.neck == 'none' else config.neck,
-            neck_options=() if config.neck == 'none' else dense.neck_options(config),
+            neck_options=dense.neck_options(config, preprocessing.size),
             head_options=tuple(options.items()),
             output_stride=config.output_stride,
             dice=config.dice,
         )
 
     def model(self, backbone: str, options: Mapping[str, Any]) -> Model:
-        """Create the segmenter."""
+        """Create the segmenter.
+
+        Raises:
+            UserError: a stride of the last map for a backbone that cannot be dilated.
+        """
+        if self.output_stride and not hasattr(backbones.create(backbone), 'output_stride'):
+            raise UserError(
+                f"config key 'output_stride' is {self.output_stride}, but the backbone {backbone} cannot be dilated; "
+                'leave it at 0'
+            )
         overrides = {'output_stride': self.output_stride} if self.output_stride else {}
         return backbones.create_segmenter(
             backbone,

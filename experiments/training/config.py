@@ -1,6 +1,7 @@
 """The single table of every value that a training run reads."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,15 +18,15 @@ Check = Callable[[str, Any], None]
 
 
 def positive(key: str, value: float) -> None:
-    """Reject 0 and negative values."""
-    if value <= 0:
-        raise UserError(f'config key {key!r} must be positive, not {value}')
+    """Reject 0 and negative values, and those that are not finite."""
+    if not 0 < value < math.inf:
+        raise UserError(f'config key {key!r} must be positive{"" if value <= 0 else " and finite"}, not {value}')
 
 
 def not_negative(key: str, value: float) -> None:
-    """Reject negative values."""
-    if value < 0:
-        raise UserError(f'config key {key!r} must not be negative, but is {value}')
+    """Reject negative values, and those that are not finite."""
+    if not 0 <= value < math.inf:
+        raise UserError(f'config key {key!r} must {"not be negative" if value < 0 else "be finite"}, but is {value}')
 
 
 def seed(key: str, value: int) -> None:
@@ -159,7 +160,7 @@ KEYS: Mapping[str, ConfigKey] = {
     'head_channels': ConfigKey(
         0,
         "channels inside the head; 0: those of a detector's neck, of a segmenter's reference; a linear head has none",
-        not_negative
+        not_negative,
     ),
     'head_depth': ConfigKey(0, 'convolutions in each tower of a detector; 0: 4', not_negative),
     'output_stride': ConfigKey(

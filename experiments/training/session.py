@@ -1,6 +1,7 @@
 """A training run with its data and devices: everything that ``loop.run`` needs to take steps."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -116,12 +117,19 @@ class Session:
         self._fitting: set[int] = set()
 
     def _batch_size(self, devices: int) -> int:
-        """The config's batch size; with fewer examples, as many of them as can be shared evenly, and mixed in pairs."""
+        """The config's batch size; with fewer examples, as many of them as can be shared evenly, mixed and joined."""
         config, examples = self.config, len(self.indices)
         unit, why = devices * config.accumulation, 'one per device and micro-batch'
         mixing = [name for name in ('mixup', 'cutmix') if config[name]]
         if mixing and unit % 2:
             unit, why = 2 * unit, f'a pair per device and micro-batch for {" and ".join(mixing)}'
+        if config.mosaic:
+            unit, why = math.lcm(unit, 4), f'four images in one for the mosaic, and {why}'
+            if config.batch_size % 4:
+                raise UserError(
+                    f"config key 'mosaic' joins four images and needs a batch_size divisible by 4, not "
+                    f'{config.batch_size}; use {-(-config.batch_size // unit) * unit}'
+                )
         if examples >= config.batch_size:
             if mixing and config.batch_size % 2:
                 raise UserError(

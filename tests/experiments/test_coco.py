@@ -7,6 +7,7 @@ from pycocotools import mask as coco_mask
 
 from backbones import UserError
 from experiments.data import account, loading, record
+from experiments.data.dense import painting
 
 CATEGORIES = [{'id': 7, 'name': 'dog'}, {'id': 3, 'name': 'cat'}, {'id': 90, 'name': 'emu'}]
 SIZE = {'width': 40, 'height': 30}
@@ -345,3 +346,99 @@ class TestMasks:
         assert account.as_json(dataset)['pixel_shares']['test'] == [0.75, 0.25, 0, 0]
         account.show(dataset)
         assert '75.0%' in capsys.readouterr().err
+
+
+def test_more_classes_than_masks_can_tell_apart(root):
+    categories = [{'id': number, 'name': f'class {number}'} for number in range(255)]
+    rewrite(root, [annotation(1, 0)], categories=categories)
+    write_json(root / 'annotations' / 'instances_val2017.json', document([], [], categories=categories))
+    with pytest.raises(UserError, match='256 classes, with the background; masks hold at most 255'):
+        load(root, 'segmentation')
+    rewrite(root, [annotation(1, 0)], categories=categories[:254])
+    write_json(root / 'annotations' / 'instances_val2017.json', document([], [], categories=categories[:254]))
+    assert len(load(root, 'segmentation').classes) == 255
+
+
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_annotations_without_any_object(root, task):
+    rewrite(root, [])
+    write_json(root / 'annotations' / 'instances_val2017.json', document(['000.png', '001.png'], [], 100))
+    with pytest.raises(UserError, match='there are no objects in the annotations'):
+        load(root, task)
+
+
+@pytest.mark.parametrize(
+    ('counts', 'told'),
+    [
+        ('xxx', 'are damaged'),  # pycocotools decodes it to whatever the memory held
+        ('', 'are damaged'),
+        ('0', 'do not add up to the pixels of its image'),
+        ('ZZZZ', 'are damaged'),
+        ('o' * 20, 'are damaged'),
+        ('\u00e4', 'are damaged'),
+        (coco_mask.encode(np.asfortranarray(np.eye(30, 40, dtype=np.uint8)))['counts'].decode(), ''),
+    ],
+)
+def test_compressed_run_lengths_must_add_up(root, counts, told):
+    right = not told
+    outline = {'size': [30, 40], 'counts': counts}
+    rewrite(root, [annotation(1, 0), annotation(2, 1, segmentation=outline)])
+    dataset = load(root, 'segmentation', bad_boxes_limit=0.5)
+    found = [reason for reason in dataset.account.left_out if reason.startswith('object, its run lengths')]
+    assert found == ([] if right else [f'object, its run lengths {told}'])
+    expected = np.eye(30, 40, dtype=np.uint8) if right else np.zeros((30, 40), np.uint8)
+    np.testing.assert_array_equal(mask_of(dataset, 'train2017/001.png'), expected)
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_all_compressed_run_lengths_of_masks_add_up(seed):
+    generator = np.random.default_rng(seed)
+    shape = tuple(generator.integers(1, 200, 2).tolist())
+    mask = np.asfortranarray(generator.random(shape) < generator.choice([0.01, 0.5, 0.99]), np.uint8)
+    mask[0, 0] = 1
+    encoded = coco_mask.encode(mask)
+    for counts in (encoded['counts'], encoded['counts'].decode()):
+        found = painting.outline({'size': list(shape), 'counts': counts}, shape, 1)
+        assert (found.counts, found.area) == (encoded['counts'], mask.sum())
+
+
+def test_numbers_that_no_float_holds(root):
+    rewrite(
+        root,
+        [
+            annotation(1, 0, area=1e300),
+            annotation(2, 1, bbox=(10**400, 5, 3, 4)),
+            annotation(3, 2, segmentation=[[10**400] * 6]),
+        ],
+    )
+    dataset = load(root, bad_boxes_limit=0.5)
+    assert dataset.truth.area[dataset.ids.index('train2017/000.png')].tolist() == [200]  # that of the box
+    assert dataset.account.left_out['object, it has no box of four numbers'] == ('train2017/001.png #1',)
+    reason = 'object, a polygon of it is not finite'
+    assert reason in load(root, 'segmentation', bad_boxes_limit=0.5).account.left_out
+
+
+def test_a_category_that_is_given_twice(root):
+    rewrite(root, [annotation(1, 0)], categories=[{'id': 3, 'name': 'cat'}, {'id': 3, 'name': 'cow'}])
+    with pytest.raises(UserError, match=r"instances_train2017\.json: both 'cat' and 'cow' have the id 3"):
+        load(root)
+
+
+def test_a_file_for_training_that_is_none_is_named(root):
+    write_json(root / 'annotations' / 'instances_train2017.json', {'images': []})
+    with pytest.raises(UserError, match=r'for training; annotations/instances_train2017\.json should hold'):
+        load(root)
+
+
+def test_a_name_that_no_file_can_have(root):
+    long = 'a' * 300 + '.png'
+    rewrite(root, [annotation(1, 0), annotation(2, 6)], names=[*(f'00{number}.png' for number in range(6)), long])
+    assert load(root).account.left_out['image, File name too long'] == (f'train2017/{long}',)
+
+
+def test_a_size_that_no_image_has_is_not_painted(root):
+    huge = {'id': 0, 'file_name': '000.png', 'width': 40, 'height': 10**9}
+    others = document([f'00{number}.png' for number in range(1, 6)], [annotation(1, 1)], 1)
+    write_json(root / 'annotations' / 'instances_train2017.json', {**others, 'images': [huge, *others['images']]})
+    reason = 'image, its annotation says 40x1000000000 pixels, it has 40x30'
+    assert load(root, 'segmentation').account.left_out[reason] == ('train2017/000.png',)

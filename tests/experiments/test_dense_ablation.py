@@ -67,7 +67,7 @@ class TestPlan:
     def test_a_head_that_cannot_be_made_is_named_before_the_data_are_read(self, tmp_path):
         config = make_config('segmentation', heads=('fcn', 'linear'), seeds=(0,))
         config.training.auxiliary_head = True
-        with pytest.raises(UserError, match="unknown option of the head linear 'auxiliary'"):
+        with pytest.raises(UserError, match="'auxiliary_head' is True, but the head 'linear' has none"):
             Engine(config, tmp_path, lambda name: make_dense('segmentation')).check_without_data(cells.plan(config))
 
     @pytest.mark.parametrize('task', ['classification', 'segmentation', 'detection'])
@@ -250,3 +250,11 @@ def test_differences_over_images_mark_the_best():
     best, rival, worse = aggregate(0.51, near), aggregate(0.5, shared), aggregate(0.4, far)
     assert not aggregates._is_best(best, [best, rival])
     assert aggregates._is_best(best, [best, worse])
+
+
+def test_a_fraction_that_leaves_no_image_is_left_out():
+    data = make_dense('detection')
+    assert left_out.too_small(data, (0.01, 0.5)) == {
+        0.01: "label fraction 0.01 of 'shapes' is left out: it has 16 training images, and keeps none of them; the "
+        'smallest that works is 0.032 (--config.fractions)'
+    }

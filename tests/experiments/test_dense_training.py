@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +16,11 @@ from tiny_dense import dense_config, make_dense, without_objects
 
 from backbones import UserError, cost
 from backbones.boxes.nms import Detections
-from experiments import tasks
+from experiments import tasks, train
 from experiments.cli import command_line
-from experiments.data import pipeline
+from experiments.data import loading, pipeline
 from experiments.data.dataset import Dataset
-from experiments.data.truth import IGNORE, Boxes
+from experiments.data.truth import IGNORE, Boxes, Masks
 from experiments.planning import ahead_of_time
 from experiments.training import evaluation, loop, mesh
 from experiments.training.session import Session, check_without_data
@@ -201,6 +202,12 @@ def test_what_is_found_in_the_border_of_a_letterbox_is_not_kept(monkeypatch):
         ({'weights': 'random', 'regime': 'finetune'}, "random weights stay frozen in the regime 'frozen'"),
         ({'dataset': 'mnist5k'}, "'mnist5k' is a data set for classification, not for detection"),
         ({'image_height': 32, 'image_size': 0}, 'image_height is 32, but image_size, the width, is 0'),
+        ({'strides': (1, 2)}, 'FCOS needs strides of 2 and more'),
+        ({'strides': (32, 64)}, "config key 'strides' is (32, 64), but the input has 32x32 pixels"),
+        ({'smallest_scale': 2.0, 'largest_scale': 1.5}, 'smallest_scale is 2.0, more than largest_scale, 1.5'),
+        ({'epochs': math.inf}, "config key 'epochs' must be positive and finite, not inf"),
+        ({'learning_rate': math.nan}, "config key 'learning_rate' must be positive and finite, not nan"),
+        ({'weight_decay': math.inf}, "config key 'weight_decay' must be finite, but is inf"),
     ],
 )
 def test_what_does_not_fit_is_said_before_the_data_are_read(changes, message):
@@ -247,6 +254,67 @@ def test_an_evaluation_takes_no_more_images_than_fit_beside_each_other(task, exa
     assert evaluation.batch_size(examples, made) == size
 
 
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            {'head': 'linear', 'auxiliary_head': True},
+            "config key 'auxiliary_head' is True, but the head 'linear' has none; leave it at False",
+        ),
+        ({'neck': 'none'}, "config key 'strides' is (4, 8), but the neck is 'none'"),
+        ({'backbone': 'vit_micro', 'output_stride': 8}, "config key 'output_stride' is 8, but the backbone vit_micro"),
+    ],
+)
+def test_what_a_segmenter_does_not_have(changes, message):
+    with pytest.raises(UserError) as refused:
+        check_without_data(dense_config('segmentation', **changes))
+    assert message in str(refused.value)
+
+
+def test_every_head_fits_one_config():
+    for task in TASKS:
+        for head in tasks.find(task).heads:
+            check_without_data(dense_config(task, head=head, head_channels=16))
+
+
+def test_a_mosaic_needs_whole_groups_of_four(tmp_path):
+    data = dataset('detection')
+    with pytest.raises(UserError, match='a batch_size divisible by 4, not 6; use 8'):
+        Session(dense_config('detection', mosaic=0.5, batch_size=6), data, tmp_path)
+    count = len(data.splits['train'])
+    chosen = dense_config('detection', mosaic=0.5, batch_size=8, fraction=7 / count)
+    assert Session(chosen, data, tmp_path).batch_size == 4
+    chosen.fraction = 3 / count
+    with pytest.raises(UserError, match='3 training examples are too few for batches of 4: four images in one'):
+        Session(chosen, data, tmp_path)
+
+
+def test_a_share_of_the_labels_without_objects_is_refused(tmp_path):
+    data, config = dataset('detection'), dense_config('detection', fraction=0.5)
+    chosen = data.fraction(0.5, config.seed)
+    Session(config, without_objects(data, np.setdiff1d(data.splits['train'], chosen)), tmp_path)
+    with pytest.raises(UserError, match=rf"no object in the {len(chosen)} training images of 'shapes' that config key"):
+        Session(config, without_objects(data, chosen), tmp_path)
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_a_split_of_nothing_but_ignored_pixels_is_refused(tmp_path, split):
+    data = dataset('segmentation')
+    pixels = data.truth.pixels.copy()
+    pixels[data.splits[split], :-1] = 0
+    with pytest.raises(UserError, match=f"no pixel counts in the {split} images of 'shapes'"):
+        Session(dense_config('segmentation'), dataclasses.replace(data, truth=Masks(pixels)), tmp_path)
+
+
+def test_a_dry_run_whose_step_is_not_finite_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(train, 'dry_run', lambda session: {'finite': 0.0, 'loss': 2.5, 'gradient_norm': math.nan})
+    monkeypatch.setattr(loading, 'load', lambda *arguments: dataset('detection'))
+    config = ['--config', 'configs/detection.py:backbone=vit_micro,dataset=shapes,regime=scratch']
+    with pytest.raises(UserError, match=r'not finite .*loss 2\.5, gradient_norm nan'):
+        train.main([*config, '--config.image_size=32', '--workdir', str(tmp_path), '--dry_run'])
+
+
+@pytest.mark.slow
 def test_a_split_without_objects_is_refused(tmp_path):
     data = without_objects(dataset('detection'), dataset('detection').splits['validation'])
     with pytest.raises(UserError, match="there is no object in the validation images of 'shapes'"):
@@ -291,11 +359,6 @@ def test_difficult_objects_bring_vocs_metric():
     metrics = task.score(found, dataclasses.replace(truth, difficult=difficult), classes)
     assert metrics['VOC_AP'] == 1
     assert metrics['AP50'] < 1
-
-
-def test_options_of_a_neck_without_a_neck_are_refused():
-    with pytest.raises(UserError, match=r"config key 'strides' is \(4, 8\), but there is no neck"):
-        check_without_data(dense_config('segmentation', neck='none'))
 
 
 @pytest.mark.parametrize('task', TASKS)

@@ -64,6 +64,11 @@ def test_unknown_name_offers_the_nearest():
         loading.load('tfds')
 
 
+def test_no_name():
+    with pytest.raises(UserError, match="unknown data set ''; valid choices: coco:PATH"):
+        loading.load('')
+
+
 def test_a_folder_without_its_kind(tmp_path):
     with pytest.raises(UserError, match=f"a folder of images is named 'folder:{tmp_path}'"):
         loading.load(str(tmp_path))
@@ -223,3 +228,11 @@ def write_array_record_dataset(
 def test_images_of_no_size(name, size):
     with pytest.raises(UserError, match=f"'stored_size' must be positive, not {size}"):
         loading.load(name, stored_size=size)
+
+
+def test_a_work_directory_is_not_the_folder_of_the_data(tmp_path):
+    (tmp_path / 'data.yaml').write_text('')
+    for name in (f'coco:{tmp_path}', f'yolo:{tmp_path}', f'yolo:{tmp_path}/data.yaml'):
+        with pytest.raises(UserError, match='is the folder of images itself'):
+            loading.check_place(tmp_path, name)
+        loading.check_place(tmp_path / 'runs', name)

@@ -346,3 +346,23 @@ def test_the_account(root, capsys):
 def test_values_of_masks_are_refused_elsewhere(tmp_path):
     with pytest.raises(UserError, match="config key 'class_names' is 'a,b', but it is only for masks:PATH"):
         loading.load(f'voc:{tmp_path}', task='segmentation', class_names='a,b')
+
+
+@pytest.mark.parametrize('folder', ['images', 'masks'])
+def test_two_files_of_one_name_are_no_pair(root, folder):
+    place = root / 'train' / folder
+    (place / '0.bmp').write_bytes(b'')
+    with pytest.raises(UserError, match=rf"'train/{folder}/0.bmp' and .* have the same name.*exclude='train/{folder}"):
+        load(root)
+    assert 'train/images/0.jpg' in load(root, exclude='*.bmp').ids
+
+
+def test_names_of_nothing(root):
+    with pytest.raises(UserError, match="config key 'class_names' is 'a,,b'"):
+        load(root, class_names='a,,b')
+
+
+def test_truth_values_are_no_values_of_masks(root):
+    (root / 'classes.json').write_text('{"sky": false, "road": true}')
+    with pytest.raises(UserError, match='expected a list of names'):
+        load(root)

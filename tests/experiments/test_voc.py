@@ -6,6 +6,7 @@ from dense_files import box_of, labels_of, mask_of, split_names, voc_xml, write_
 from PIL import Image
 
 from backbones import UserError
+from experiments.cli import display
 from experiments.data import account, loading, record
 from experiments.data.dense import voc
 
@@ -368,3 +369,15 @@ class TestMasks:
         (root / 'SegmentationClass' / 'b.png').unlink()
         with pytest.raises(UserError, match=r'JPEGImages/b\.jpg: it has no mask in SegmentationClass/'):
             self.load(root, bad_files_limit=0)
+
+
+def test_the_account_shows_the_classes_that_occur(tmp_path):
+    write_voc(tmp_path, {f'{number:03d}': [('tvmonitor', 2, 2, 20, 20), ('sheep', 5, 5, 9, 9)] for number in range(9)})
+    dataset = loading.load(f'voc:{tmp_path}', task='detection')
+    assert len(dataset.classes) == 20
+    with display.console.capture() as captured:
+        account.show(dataset)
+    shown = [line.split()[1] for line in captured.get().splitlines() if line.startswith('│')]
+    assert 'tvmonitor' in shown
+    assert 'sheep' in shown
+    assert shown.index('aeroplane') < shown.index('sheep') < shown.index('tvmonitor') < shown.index('10')

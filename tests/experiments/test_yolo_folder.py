@@ -55,7 +55,7 @@ def test_images_without_a_label_file_have_no_objects(root):
     write_labels(root, 'train', 'b', '')
     dataset = load(root)
     assert box_of(dataset, 'images/train/a.png') == box_of(dataset, 'images/train/b.png') == []
-    assert '1 images have no label file, so no objects (images/train/a.png)' in dataset.account.noticed
+    assert '1 image without a label file, so without objects (images/train/a.png)' in dataset.account.noticed
 
 
 def test_lines_that_occur_twice_count_once(root):
@@ -185,3 +185,35 @@ def test_images_outside_the_folder_of_the_file_are_stamped(root, tmp_path_factor
     assert before is not None
     write_labels(root, 'val', 'g', '0 0.5 0.5 0.5 0.3\n')
     assert loading.stamp(f'yolo:{elsewhere}') not in (None, before)
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_labels(root):
+    (root / 'labels' / 'train' / 'a.txt').write_text('0 0.5 0.5 0.5 0.5\n', encoding='utf-8-sig')
+    assert labels_of(load(root), 'images/train/a.png') == ['no']
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'\xff\xfe\0binary', 'train.txt.*, which data.yaml names, is no text file that lists images'),
+        (b'x' * 5000, 'no images for training that can be used'),
+    ],
+)
+def test_a_list_that_is_none(root, content, message):
+    (root / 'train.txt').write_bytes(content)
+    (root / 'data.yaml').write_text(YAML.replace('images/train', 'train.txt'))
+    with pytest.raises(UserError, match=message):
+        load(root)
+
+
+@pytest.mark.parametrize('names', ['[]', '[[no], bus]', '{-1: no, 1: bus}', '{0: {a: b}, 1: bus}'])
+def test_names_that_are_none(root, names):
+    (root / 'data.yaml').write_text(f'train: images/train\nval: images/val\nnames: {names}\n')
+    with pytest.raises(UserError, match='does not name the classes'):
+        load(root)
+
+
+def test_training_images_that_are_the_validation_images_too(root):
+    (root / 'data.yaml').write_text(YAML.replace('images/val', 'images/train'))
+    with pytest.raises(UserError, match=r'6 of train are listed in another split too.*such as images/train/a\.png'):
+        load(root)

@@ -15,6 +15,7 @@ from experiments.data.options import ReadingOptions
 
 # An image that several splits list stays in the first of these, so that nothing evaluated was trained on.
 _ORDER = ('test', 'validation', 'train', '')
+_TWICE = 'image listed more than once'
 
 
 class KeptImage(NamedTuple):
@@ -79,8 +80,14 @@ class KeptImages(NamedTuple):
             raise UserError(f'{len(self.bad):,} of {self.total:,} images of {name!r} cannot be used ({shown}); {why}')
         splits = {each.image.split for each in self.images}
         if '' not in splits and 'train' not in splits:
+            moved = [each for each in self.left_out.get(_TWICE, ()) if each.endswith('(train)')]
+            why = moved and (
+                f'; {len(moved):,} of train are listed in another split too, which keeps them, as nothing evaluated '
+                f'may be trained on (such as {moved[0].removesuffix(" (train)")}); take them out of one of the two'
+            )
             raise UserError(
                 f'{name!r} has no images for training that can be used; there are {", ".join(sorted(splits)) or "none"}'
+                f'{why or ""}'
             )
 
 
@@ -110,7 +117,7 @@ def check_images(name: str, files: Files, annotations: Annotations, options: Rea
         tuple(found[each.name] for each in used if each is by_name[each.name] and each.name in found),
         bad,
         len(by_name),
-        {'image listed more than once': twice} if twice else {},
+        {_TWICE: twice} if twice else {},
     )
     kept.check(name, options.bad_files_limit)
     return kept
@@ -121,7 +128,9 @@ def _check(image: AnnotatedImage, upright: bool) -> KeptImage | str:
     checked = image_files.check(image.path, image.problem)
     if isinstance(checked, str):
         return checked
-    mask = None
+    inspection, mask = checked.inspection, None
+    if image.size is not None and is_turned(inspection, image.size, upright) is None:
+        return _of_another_size('its annotation says', image.size, inspection)  # before a mask of any size is painted
     if image.mask is not None:
         try:
             mask = image.mask.inspect()
@@ -129,11 +138,15 @@ def _check(image: AnnotatedImage, upright: bool) -> KeptImage | str:
             told = str(error) if isinstance(error, UserError) else images.why_unreadable(b'?', error)
             return f'its mask cannot be read: {told}'
     said = mask.shape if mask else image.size
-    turned = is_turned(checked.inspection, said, upright)
+    turned = is_turned(inspection, said, upright)
     if turned is None:
-        (rows, columns), (width, height) = said or (0, 0), checked.inspection.size_as_stored
-        return f'{"its mask has" if mask else "its annotation says"} {columns}x{rows} pixels, it has {width}x{height}'
+        return _of_another_size('its mask has', said or (0, 0), inspection)
     return KeptImage(image, checked, turned, mask)
+
+
+def _of_another_size(who: str, said: tuple[int, int], inspection: Inspection) -> str:
+    width, height = inspection.size_as_stored
+    return f'{who} {said[1]}x{said[0]} pixels, it has {width}x{height}'
 
 
 def is_turned(inspection: Inspection, said: tuple[int, int] | None, upright: bool) -> bool | None:

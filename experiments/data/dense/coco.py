@@ -8,12 +8,13 @@ Source of the format: cocodataset.org/#format-data, and pycocotools ``coco.py``.
 """
 
 import dataclasses
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backbones.errors import UserError
+import numpy as np
+
+from backbones.errors import UserError, listed
 from experiments.data import image_files
 from experiments.data.dataset import Dataset
 from experiments.data.dense import assemble, painting
@@ -25,6 +26,8 @@ from experiments.data.options import ReadingOptions
 from experiments.data.truth import IGNORE
 
 _BACKGROUND = 'background'
+# Areas are kept as float32; what is no such number, NaN included, is none.
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
@@ -43,6 +46,11 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
     files = Files(root, options.excluded)
     painting.ignore_warnings_of_pycocotools()
     read, others = annotation_files(path, files)
+    if others and not any(file.split in ('train', '') for file in read):
+        raise UserError(
+            f'no file of {f"coco:{path}"!r} annotates objects for training; {listed(others)} should hold lists called '
+            'images, annotations and categories'
+        )
     names = _category_names(read)
     found = _Found()
     classes = (_BACKGROUND, *(name for name in names.values() if name != _BACKGROUND))
@@ -69,6 +77,8 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
     )
     if not segmentation:
         return assemble.with_boxes(f'coco:{path}', files, annotations, options)
+    if not found.painted:
+        raise UserError(f'there are no objects in the annotations of {f"coco:{path}"!r}')
     table = LabelTable(classes, {**{value: value for value in range(len(classes))}, IGNORE: IGNORE})
     return assemble.with_masks(f'coco:{path}', files, annotations, options, lambda counts, first: table)
 
@@ -77,7 +87,7 @@ def _category_names(read: Sequence[AnnotationFile]) -> dict[Any, str]:
     """Id of a category → name of its class, in the order of ids, which may have gaps.
 
     Raises:
-        UserError: an id has another name in another file, or some ids are numbers and others text.
+        UserError: an id has two names, or ids are of several types.
     """
     found: dict[Any, str] = {}
     owner: dict[Any, str] = {}
@@ -85,6 +95,11 @@ def _category_names(read: Sequence[AnnotationFile]) -> dict[Any, str]:
         for category in file.categories:
             number, name = category['id'], str(category['name'])
             if found.setdefault(number, name) != name:
+                if owner[number] == file.name:
+                    raise UserError(
+                        f'{file.name}: both {found[number]!r} and {name!r} have the id {number}, so that annotations '
+                        'belong to either'
+                    )
                 raise UserError(
                     f'category {number} is {found[number]!r} in {owner[number]}, and {name!r} in {file.name}; the '
                     'files must have the same categories'
@@ -200,7 +215,7 @@ def _object(annotation: Mapping[str, Any], names: Mapping[Any, str]) -> Annotate
     if box is None:
         return AnnotatedObject(label, problem='it has no box of four numbers')
     area = annotation.get('area')
-    area = float(area) if isinstance(area, int | float) and math.isfinite(area) else 0.0
+    area = float(area) if isinstance(area, int | float) and abs(area) <= _LARGEST else 0.0
     return AnnotatedObject(label, box, crowd=_is_crowd(annotation), area=area)
 
 
@@ -209,7 +224,7 @@ def _box(annotation: Mapping[str, Any]) -> tuple[float, float, float, float] | N
     try:
         left, top, width, height = map(float, annotation['bbox'])
         return left, top, left + width, top + height
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # the last: whole numbers of hundreds of digits
         polygons = annotation.get('segmentation')
     if annotation.get('bbox') or not isinstance(polygons, list):
         return None
@@ -217,5 +232,5 @@ def _box(annotation: Mapping[str, Any]) -> tuple[float, float, float, float] | N
         xs = [float(each) for polygon in polygons for each in polygon[::2]]
         ys = [float(each) for polygon in polygons for each in polygon[1::2]]
         return min(xs), min(ys), max(xs), max(ys)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

@@ -36,9 +36,17 @@ class AnnotationFile(NamedTuple):
         """The file of an image; where it is not there, where it should be."""
         for folder in self.folders:
             for name in (image, Path(image).name):
-                if (folder / name).is_file():
+                if _is_file(folder / name):
                     return folder / name
         return self.folders[0] / image
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a name that is too long for one is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def annotation_files(path: str, files: Files) -> tuple[list[AnnotationFile], tuple[str, ...]]:
@@ -148,7 +156,7 @@ def _folders(file: Path, files: Files, split: str) -> tuple[Path, ...]:
 def strangers(read: Sequence[AnnotationFile], used: Sequence[Path], files: Files) -> tuple[str, ...]:
     """Images that lie among those that are listed, and are not listed themselves."""
     known = set(used)
-    folders = {path.parent for path in used if path.is_file()}
+    folders = {path.parent for path in used if _is_file(path)}
     tops = {folder for folder in folders if not any(other in folder.parents for other in folders)}
     found = {path for folder in tops for path in files.images(folder)}
     return tuple(sorted(files.name(path) for path in found - known))

@@ -58,7 +58,9 @@ def class_names(root: Path, given: str = '') -> ClassNames:
         UserError: a file that names them cannot be understood, or a name or colour occurs twice.
     """
     if given:
-        names = [name.strip() for name in given.split(',') if name.strip()]
+        names = [name.strip() for name in given.split(',')]
+        if not all(names):
+            raise UserError(f"config key 'class_names' is {given!r}; expected names between its commas")
         return _without_doubles('class_names', [NamedClass(value, name) for value, name in enumerate(names)])
     for name in NAME_FILES:
         file = root / name
@@ -92,7 +94,7 @@ def _from_json(text: str) -> list[NamedClass]:
     if isinstance(found, dict) and all(isinstance(each, str) for each in found.values()):
         if all(re.fullmatch(r'\d+', key) for key in found):
             return [NamedClass(int(key), name) for key, name in found.items()]
-    elif isinstance(found, dict) and all(isinstance(each, int) for each in found.values()):
+    elif isinstance(found, dict) and all(type(each) is int for each in found.values()):
         return [NamedClass(value, name) for name, value in found.items()]
     raise ValueError('expected a list of names, or an object of values and names')
 

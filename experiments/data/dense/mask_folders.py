@@ -63,10 +63,10 @@ def load(path: str, options: ReadingOptions) -> Dataset:
     found: list[AnnotatedImage] = []
     left_out: dict[str, tuple[str, ...]] = {}
     for pair in pairs:
-        masks = {each.relative_to(pair.masks).with_suffix('').as_posix(): each for each in files.images(pair.masks)}
+        masks = _by_name(pair.masks, files)
         used = set()
-        for image in files.images(pair.images):
-            mask = _mask_of(image.relative_to(pair.images).with_suffix('').as_posix(), masks)
+        for name, image in _by_name(pair.images, files).items():
+            mask = _mask_of(name, masks)
             used.add(mask)
             source = None if mask is None else MaskFile(mask, names.by_colour)
             problem = None if mask else f'it has no mask in {files.name(pair.masks)}/'
@@ -84,6 +84,24 @@ def load(path: str, options: ReadingOptions) -> Dataset:
         options,
         lambda counts, first: label_table(counts, first, names, options.ignore_label, path),
     )
+
+
+def _by_name(folder: Path, files: Files) -> dict[str, Path]:
+    """The images below a folder by their path there without the suffix.
+
+    Raises:
+        UserError: two have the same, so that nothing tells which mask is of which image.
+    """
+    found: dict[str, Path] = {}
+    for image in files.images(folder):
+        name = image.relative_to(folder).with_suffix('').as_posix()
+        other = found.setdefault(name, image)
+        if other is not image:
+            raise UserError(
+                f'{files.name(other)!r} and {files.name(image)!r} have the same name, so that nothing tells which mask '
+                f'is of which image; leave one out with --config.exclude={files.name(image)!r}'
+            )
+    return found
 
 
 def _mask_of(name: str, masks: dict[str, Path]) -> Path | None:

@@ -17,6 +17,7 @@ import yaml
 from backbones import images
 from backbones.errors import UserError, listed
 from experiments.data import image_files
+from experiments.data.account import number_of
 from experiments.data.dataset import Dataset
 from experiments.data.dense import assemble
 from experiments.data.dense.annotations import AnnotatedImage, Annotations, digest_of
@@ -69,7 +70,7 @@ def load(path: str, options: ReadingOptions) -> Dataset:
             label = _label_file(image)
             name = files.name(image)
             try:
-                text = label.read_text(errors='replace')
+                text = label.read_text(encoding='utf-8-sig', errors='replace')
             except FileNotFoundError:
                 unlabelled.append(name)
                 text = ''
@@ -94,7 +95,7 @@ def load(path: str, options: ReadingOptions) -> Dataset:
         upright=True,  # OpenCV, with which YOLO's images are read, turns them
         left_out={'label given twice': tuple(doubles)} if doubles else {},
         guessed=described.guessed,
-        noticed=(f'{len(unlabelled):,} images have no label file, so no objects ({listed(unlabelled)})',)
+        noticed=(f'{number_of(len(unlabelled))} without a label file, so without objects ({listed(unlabelled)})',)
         if unlabelled
         else (),
     )
@@ -193,6 +194,9 @@ def _names(document: Mapping, file: Path) -> dict[int, str]:
             found = {number: str(name) for number, name in enumerate(names)}
         else:
             found = {number: f'class {number}' for number in range(int(document['nc']))}
+        given = names.values() if isinstance(names, dict) else names if isinstance(names, list) else ()
+        if not found or min(found) < 0 or not all(isinstance(name, str) for name in given):
+            raise ValueError
     except (KeyError, TypeError, ValueError):
         raise UserError(
             f'{str(file)!r} does not name the classes: it needs the key names, a list or numbers with names'
@@ -214,14 +218,21 @@ def _images(place: Path, described: _Description, files: Files) -> Sequence[Path
         return found
     if place.suffix.lower() in images.suffixes():
         return [place]
-    lines = [line.strip() for line in place.read_text(encoding='utf-8-sig', errors='surrogateescape').splitlines()]
+    text = place.read_text(encoding='utf-8-sig', errors='surrogateescape')
+    if '\0' in text:  # no path holds one
+        raise UserError(f'{str(place)!r}, which {described.file.name} names, is no text file that lists images')
+    lines = [line.strip() for line in text.splitlines()]
     return [_listed_image(line, place, described.root) for line in lines if line]
 
 
 def _listed_image(line: str, place: Path, root: Path) -> Path:
     """An image that a file lists: relative to that file where it begins with a dot, else to the root or that file."""
     beside = place.parent / line
-    return beside if line.startswith('.') or beside.exists() else root / line
+    try:
+        there = line.startswith('.') or beside.exists()
+    except OSError:  # no path, but a text of another kind
+        there = True
+    return beside if there else root / line
 
 
 def _label_file(image: Path) -> Path:
