@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -15,6 +15,8 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, None
+    from scipy import stats  # imported late: it takes a second
+
     factor = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
     return mean, float(factor * np.std(values, ddof=1) / math.sqrt(len(values)))
 
@@ -38,7 +40,7 @@ def paired_difference_is_significant(
     if len(difference) < 2:
         return False
     error = difference.std(ddof=1) / math.sqrt(len(difference))
-    return bool(abs(difference.mean()) > stats.norm.ppf((1 + CONFIDENCE) / 2) * error)
+    return bool(abs(difference.mean()) > NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * error)
 
 
 def resamples(examples: int, samples: int, seed: int) -> Int[np.ndarray, 'samples examples']:
