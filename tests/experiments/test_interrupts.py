@@ -104,14 +104,14 @@ def training_on_a_folder(tmp_path: Path, body: str) -> subprocess.Popen:
 def test_one_ends_a_training_while_a_file_that_does_not_answer_is_checked(tmp_path):
     body = """
 from experiments import train
-from experiments.data import folder
-check = folder._check
-def blocked(file, *more):
-    if file.path.stem.endswith('3'):
+from experiments.data import image_files
+check = image_files.check
+def blocked(path, *more):
+    if path.stem.endswith('3'):
         ready()
         threading.Event().wait()
-    return check(file, *more)
-folder._check = blocked
+    return check(path, *more)
+image_files.check = blocked
 train.main(sys.argv[1:])
 """
     process = training_on_a_folder(tmp_path, body)
