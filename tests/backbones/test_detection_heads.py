@@ -31,7 +31,7 @@ def stored(kind: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     'case',
     [
-        pytest.param(case, id=case.kind, marks=[pytest.mark.slow] if case.kind == 'retinanet_resnet50_fpn' else [])
+        pytest.param(case, id=case.kind, marks=[] if case.kind == 'fcos_resnet50_fpn' else [pytest.mark.slow])
         for case in cases.CASES
     ],
 )

@@ -4,18 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_registry import QUICK as SMALLEST_OF_EACH
 
 import backbones
 from backbones.losses import pixel_cross_entropy
 from backbones.model import Model
+from tests.backbones.test_registry import QUICK as SMALLEST_OF_EACH
+from tests.backbones.test_registry import marked
 
 CLASSES = 3
 LARGEST = 60_000_000
 CHANNELS = {'channels': 16}
-# By default, those whose stages differ in kind: strides 1 to 8, six stages, a window, a patch of 14 pixels.
-QUICK = ('resnet_micro', 'vgg16', 'yolo11n', 'vit_micro', 'swin_tiny', 'dinov2_small_reg')
-NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in backbones.names()]
+NAMES = marked(backbones.names(), ('resnet_micro', 'vit_micro', 'vgg16'))
 
 
 def size(name: str) -> tuple[int, int]:

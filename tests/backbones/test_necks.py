@@ -24,7 +24,7 @@ from backbones.pretrained.keymaps.rules import (
     convolution_rules,
     layer_norm_rules,
 )
-from tests.backbones.test_registry import marked
+from tests.backbones.test_registry import KINDS_OF_STAGES, marked
 from tests.parity.segmentation import cases
 from tests.parity.segmentation.comparing import TOLERANCE, apply, deviation, stored, variables_of
 
@@ -170,7 +170,7 @@ def trace_features(name: str) -> Features:
     return jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x)[0], images)
 
 
-@pytest.mark.parametrize('name', marked(backbones.names()))
+@pytest.mark.parametrize('name', marked(backbones.names(), KINDS_OF_STAGES))
 def test_every_backbone_gives_every_level_about_its_pixels(name):
     """Within the pixel that a backbone may round; a patch of 14 pixels counts as 16, so its maps are larger."""
     found = trace_features(name)
@@ -199,8 +199,14 @@ def assembled(neck: str, name: str, **options) -> tuple[nn.Module, nn.Module]:
     return backbone, assembly._neck(neck, backbone, {'channels': 8, **options}, (4, 8, 16))
 
 
-@pytest.mark.parametrize('name', TINY)
-@pytest.mark.parametrize('neck', TABLE)
+@pytest.mark.parametrize(
+    ('neck', 'name'),
+    [
+        pytest.param(neck, name, marks=() if (number + other) % 2 else pytest.mark.slow)
+        for number, neck in enumerate(TABLE)
+        for other, name in enumerate(TINY)
+    ],
+)
 def test_a_neck_has_finite_gradients_on_a_cnn_and_on_a_vit(neck, name):
     backbone, module = assembled(neck, name, extra='p6p7')
     images = jax.ShapeDtypeStruct((2, 32, 48, 3), jnp.float32)

@@ -110,9 +110,13 @@ QUICK = (
 )
 
 
-def marked(names):
-    """Parameters of which only those in ``QUICK`` run by default."""
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+# Those whose stages differ in kind: strides 1 to 8, six stages, maps of one stride, a window, a patch of 14 pixels.
+KINDS_OF_STAGES = ('resnet_micro', 'vgg16', 'yolo11n', 'vit_micro', 'swin_tiny', 'dinov2_small_reg')
+
+
+def marked(names, quick=QUICK):
+    """Parameters of which only the quick ones run by default."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
 
 
 NAMES = marked(PARAMETERS)

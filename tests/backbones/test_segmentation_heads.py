@@ -24,7 +24,7 @@ from backbones.model import Model
 from backbones.necks.levels import Level
 from backbones.pretrained.keymaps import segmentation
 from backbones.pretrained.keymaps.rules import KeyMap, Line, batch_norm_rules, convolution_rules, export
-from tests.backbones.test_registry import marked
+from tests.backbones.test_registry import KINDS_OF_STAGES, marked
 from tests.parity import weights
 from tests.parity.segmentation import cases
 from tests.parity.segmentation.comparing import TOLERANCE, apply, deviation, stored, variables_of
@@ -295,7 +295,7 @@ def tiny(name: str) -> tuple[int, int]:
     return (56, 112) if getattr(backbones.create(name), 'patch', None) == 14 else (64, 96)
 
 
-@pytest.mark.parametrize('name', marked(backbones.names()))
+@pytest.mark.parametrize('name', marked(backbones.names(), KINDS_OF_STAGES))
 def test_every_backbone_becomes_a_segmenter(name):
     height, width = tiny(name)
     logits, variables = traced(backbones.create_segmenter(name, 'fcn', 7, head_options={'channels': 8}), height, width)
@@ -355,9 +355,9 @@ def gradients(name: str, head: str, neck: str | None = None) -> tuple[jax.Array,
     ('name', 'head', 'neck'),
     [
         ('resnet_micro', 'fcn', None),
-        ('vit_micro', 'linear', None),
+        pytest.param('vit_micro', 'linear', None, marks=pytest.mark.slow),
         ('vit_micro', 'fcn', 'simple_pyramid'),
-        ('resnet_micro', 'deeplabv3', 'fpn'),
+        pytest.param('resnet_micro', 'deeplabv3', 'fpn', marks=pytest.mark.slow),
         pytest.param('vit_micro', 'upernet', None, marks=pytest.mark.slow),
         pytest.param('swin_tiny', 'fcn', None, marks=pytest.mark.slow),
         pytest.param('convnext_tiny', 'upernet', None, marks=pytest.mark.slow),
