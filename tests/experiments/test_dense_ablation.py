@@ -49,7 +49,7 @@ class TestPlan:
         assert len({cell.key() for cell in planned}) == 4
         assert Cell.from_json(json.loads(json.dumps(planned[1].as_json()))) == planned[1]
 
-    @pytest.mark.parametrize(('arguments', 'count'), [('', 4), (':task=detection,heads=fcos+retinanet', 8)])
+    @pytest.mark.parametrize(('arguments', 'count'), [('', 4), (':task=detection,heads=fcos,retinanet', 8)])
     def test_the_config_of_dense_tasks_spans_its_cells(self, tmp_path, arguments, count):
         config = command_line.load_config(f'{CONFIG}{arguments}')
         planned = cells.plan(config)
