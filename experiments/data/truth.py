@@ -10,9 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from backbones.letterbox import letterbox_geometry
-
-# The value of pixels that count for nothing, in the loss as in every metric.
-IGNORE = 255
+from backbones.pixel_labels import IGNORE
 
 
 @dataclasses.dataclass(frozen=True)
