@@ -87,3 +87,5 @@ class Boxes:
 
 
 Truth = Boxes | Masks
+# What metrics compare the predictions for some examples with: the class of each, or its boxes.
+Targets = Int[np.ndarray, ' examples'] | Boxes

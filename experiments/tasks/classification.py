@@ -17,7 +17,8 @@ from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from experiments.data import sampling
 from experiments.data.augmentation import augment, mix
-from experiments.data.dataset import Dataset, Targets
+from experiments.data.dataset import Dataset
+from experiments.data.truth import Targets
 from experiments.tasks.task import Batch
 
 # Share of each auxiliary head's loss in the total (Szegedy et al. 2015, section 5).

@@ -16,11 +16,11 @@ from backbones import assembly, necks
 from backbones.errors import UserError, unknown
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
-from experiments.data.dataset import Dataset, Targets
+from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
-from experiments.data.truth import Boxes
-from experiments.results import coco, voc
-from experiments.results.detections import Detections
+from experiments.data.truth import Boxes, Targets
+from experiments.results import coco_metrics, voc_metrics
+from experiments.results.detected_boxes import DetectedBoxes
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
 from experiments.tasks.task import Batch
@@ -182,7 +182,7 @@ class Detection:
         assert isinstance(targets, Boxes)
         metrics = _evaluate(predictions, targets, classes).metrics
         if targets.difficult.any():
-            metrics |= voc.evaluate(targets, _detections(predictions), classes)
+            metrics |= voc_metrics.evaluate(targets, _detections(predictions), classes)
         return {'AP': 0.0, **dense.known(metrics)}
 
     @staticmethod
@@ -195,10 +195,12 @@ class Detection:
         return _evaluate(predictions, targets, classes).resampled(samples, seed)[:, 0]
 
 
-def _evaluate(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]) -> coco.CocoEvaluation:
+def _evaluate(
+    predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]
+) -> coco_metrics.CocoEvaluation:
     assert isinstance(targets, Boxes)
-    return coco.evaluate(targets, _detections(predictions), classes)
+    return coco_metrics.evaluate(targets, _detections(predictions), classes)
 
 
-def _detections(predictions: Mapping[str, np.ndarray]) -> Detections:
-    return Detections(*(predictions[name] for name in ('boxes', 'scores', 'labels', 'found')))
+def _detections(predictions: Mapping[str, np.ndarray]) -> DetectedBoxes:
+    return DetectedBoxes(*(predictions[name] for name in ('boxes', 'scores', 'labels', 'found')))

@@ -16,10 +16,10 @@ from backbones.errors import UserError, unknown
 from backbones.layers.resizing import resize
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
-from experiments.data.dataset import Dataset, Targets
+from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
-from experiments.data.truth import IGNORE, Masks
-from experiments.results import confusion as confusions
+from experiments.data.truth import IGNORE, Masks, Targets
+from experiments.results import segmentation_metrics
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
 from experiments.tasks.task import Batch
@@ -169,22 +169,22 @@ class Segmentation:
         truth = batch['stored_mask']
         seen = dense.out_of_letterbox(outputs, truth.shape[1:3])
         predicted = resize(seen, truth.shape[1:3]).argmax(-1)
-        return {'confusion': confusion(truth, predicted, self.num_classes)}
+        return {'confusion': confusion_matrices(truth, predicted, self.num_classes)}
 
     @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
-        """See ``results.confusion.metrics``."""
-        return {'mIoU': 0.0, **dense.known(confusions.metrics(predictions['confusion'], classes))}
+        """See ``results.segmentation_metrics.metrics``."""
+        return {'mIoU': 0.0, **dense.known(segmentation_metrics.metrics(predictions['confusion'], classes))}
 
     @staticmethod
     def resampled(
         predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int
     ) -> Float[np.ndarray, ' samples']:
         """mIoU of bootstrap samples of the images."""
-        return confusions.resampled(predictions['confusion'], samples, seed)[:, 0]
+        return segmentation_metrics.resampled(predictions['confusion'], samples, seed)[:, 0]
 
 
-def confusion(
+def confusion_matrices(
     truth: Int[Array, 'batch height width'], predicted: Int[Array, 'batch height width'], classes: int
 ) -> Int[Array, 'batch classes classes']:
     """Each image's numbers of pixels by true and predicted class; pixels without a class are not counted."""

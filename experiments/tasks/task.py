@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
-from experiments.data.dataset import Dataset, Targets
+from experiments.data.dataset import Dataset
+from experiments.data.truth import Targets
 
 # Arrays whose first axis runs over the examples. As read: 'image', 'target', what a ``truth`` adds, and 'weight', which
 # is 0 for rows that are not examples. As returned by ``prepare``: 'image' is the model's input, 'valid' is the 'weight'
