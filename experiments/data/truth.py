@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from backbones.letterbox import letterbox_geometry
+from backbones.letterbox_placement import letterbox_placement
 from backbones.pixel_labels import IGNORE
 
 
@@ -62,8 +62,7 @@ class Boxes:
             return result
         sizes, which = np.unique(self.sizes, axis=0, return_inverse=True)
         for number, (height, width) in enumerate(sizes.tolist()):
-            (rows, columns), ((top, _), (left, _)) = letterbox_geometry((height, width), stored_size)
-            result[which == number] = columns / width, rows / height, left, top
+            result[which == number] = letterbox_placement((height, width), stored_size)
         return result
 
     def stored(self, stored_size: tuple[int, int] | None) -> Float[np.ndarray, 'examples objects 4']:

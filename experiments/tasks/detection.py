@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 import backbones
 from backbones import assembly, necks
 from backbones.errors import UserError, unknown
+from backbones.letterbox_placement import letterbox_placement
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset
@@ -146,7 +147,9 @@ class Detection:
             assert boxes is not None and classes is not None
             changed = {'image': self.preprocessing(image), 'boxes': boxes, 'classes': classes}
         else:
-            factors, shifts = np.split(dense.placement(images.shape[1:3], self.preprocessing.size), 2)
+            _, height, width, _ = images.shape
+            placement = letterbox_placement((height, width), self.preprocessing.size)
+            factors, shifts = np.split(np.array(placement, np.float32), 2)
             before, moved = jnp.split(batch['placement'], 2, axis=-1)
             changed = {
                 'image': self.preprocessing(images),
