@@ -5,6 +5,7 @@ decoded, sent and moved with it.
 """
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -86,5 +87,7 @@ class Boxes:
 
 
 Truth = Boxes | Masks
+# What a task needs to know about an image: its class, the boxes of its objects, or a mask.
+TruthKind = Literal['class', 'boxes', 'masks']
 # What metrics compare the predictions for some examples with: the class of each, or its boxes.
 Targets = Int[np.ndarray, ' examples'] | Boxes

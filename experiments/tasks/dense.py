@@ -16,18 +16,9 @@ from experiments.data.joint_augmentation import JointAugmentation
 # Options of a module, hashable.
 Options = tuple[tuple[str, Any], ...]
 
-# Config keys that every dense task reads.
-KEYS = (
-    'head',
-    'neck',
-    'strides',
-    'neck_channels',
-    'head_channels',
-    'smallest_scale',
-    'largest_scale',
-    'mosaic',
-    'colour_jitter',
-)
+# Config keys that every dense task reads: of neck and head, and of the augmentation.
+MODEL_KEYS = ('head', 'neck', 'strides', 'neck_channels', 'head_channels')
+AUGMENTATION_KEYS = ('smallest_scale', 'largest_scale', 'mosaic', 'colour_jitter')
 
 
 def neck_options(config: ml_collections.ConfigDict, size: tuple[int, int]) -> Options:

@@ -19,7 +19,7 @@ from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
-from experiments.data.truth import Boxes, Targets
+from experiments.data.truth import Boxes, Targets, TruthKind
 from experiments.results import coco_metrics, voc_metrics
 from experiments.results.detected_boxes import DetectedBoxes
 from experiments.tasks import dense
@@ -58,8 +58,11 @@ class Detection:
     collections: ClassVar[tuple[str, ...]] = ()
     fit: ClassVar[str | None] = 'letterbox'
     head_regime: ClassVar[str] = 'frozen'
+    truth: ClassVar[TruthKind] = 'boxes'
+    is_dense: ClassVar[bool] = True
     heads: ClassVar[tuple[str, ...]] = tuple(assembly.DETECTION_HEADS)
-    keys: ClassVar[tuple[str, ...]] = (*dense.KEYS, 'head_depth', 'score_threshold', 'max_detections')
+    model_keys: ClassVar[tuple[str, ...]] = (*dense.MODEL_KEYS, 'head_depth', 'score_threshold', 'max_detections')
+    keys: ClassVar[tuple[str, ...]] = (*model_keys, *dense.AUGMENTATION_KEYS)
 
     @classmethod
     def create(

@@ -18,7 +18,7 @@ from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
-from experiments.data.truth import IGNORE, Masks, Targets
+from experiments.data.truth import IGNORE, Masks, Targets, TruthKind
 from experiments.results import segmentation_metrics
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
@@ -55,8 +55,11 @@ class Segmentation:
     collections: ClassVar[tuple[str, ...]] = ('auxiliary_logits',)
     fit: ClassVar[str | None] = 'letterbox'
     head_regime: ClassVar[str] = 'frozen'
+    truth: ClassVar[TruthKind] = 'masks'
+    is_dense: ClassVar[bool] = True
     heads: ClassVar[tuple[str, ...]] = tuple(assembly.SEGMENTATION_HEADS)
-    keys: ClassVar[tuple[str, ...]] = (*dense.KEYS, 'output_stride', 'auxiliary_head', 'dice')
+    model_keys: ClassVar[tuple[str, ...]] = (*dense.MODEL_KEYS, 'output_stride', 'auxiliary_head')
+    keys: ClassVar[tuple[str, ...]] = (*model_keys, *dense.AUGMENTATION_KEYS, 'dice')
 
     @classmethod
     def create(

@@ -41,7 +41,7 @@ def check_without_data(config: ml_collections.ConfigDict, devices: Sequence[jax.
             parameters for the regime or takes no input of this size.
     """
     configuration.check(config)
-    loading.check_name(config.dataset, config.task)
+    loading.check_name(config.dataset, tasks.find(config.task).truth)
     for kind, name, known in (
         ('sampler', config.sampler, sampling.SAMPLERS),
         ('kind of class weights', config.class_weights, sampling.CLASS_WEIGHTS),

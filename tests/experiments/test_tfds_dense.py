@@ -124,7 +124,7 @@ SPLITS = {
 
 def test_the_boxes_of_voc(tmp_path):
     write_voc(tmp_path, '2007', SPLITS)
-    dataset = loading.load('tfds:voc/2007', tmp_path, task='detection', stored_size=64)
+    dataset = loading.load('tfds:voc/2007', tmp_path, truth='boxes', stored_size=64)
     assert 'tensorflow' not in sys.modules
     # TFDS knows this data set, and the names of its twenty classes.
     assert dataset.classes[:3] == tuple(CLASSES)
@@ -154,10 +154,10 @@ def test_the_boxes_of_voc(tmp_path):
 
 def test_images_of_one_size_have_no_border(tmp_path):
     write_voc(tmp_path, '2007', {'train': SPLITS['train'], 'validation': SPLITS['test'], 'test': SPLITS['test']})
-    small = loading.load('tfds:voc/2007', tmp_path, task='detection')
+    small = loading.load('tfds:voc/2007', tmp_path, truth='boxes')
     assert small.stored_size is None
     np.testing.assert_array_equal(small.images[0], scene(0, 40, 30))
-    dataset = loading.load('tfds:voc/2007', tmp_path, task='detection', stored_size=20)
+    dataset = loading.load('tfds:voc/2007', tmp_path, truth='boxes', stored_size=20)
     assert dataset.stored_size == (15, 20)
     assert dataset.images.shape == (7, 15, 20, 3)
     np.testing.assert_allclose(dataset.truth.stored(dataset.stored_size)[0, 0], [0, 0, 5, 15])
@@ -168,7 +168,7 @@ def test_a_split_without_annotations_is_left_out(tmp_path):
     blind = [voc_example(seed, []) for seed in (6, 7)]
     many = [voc_example(seed, [(1, 1, 10, 30)]) for seed in range(10, 22)]
     write_voc(tmp_path, '2012', {'train': many, 'validation': SPLITS['test'], 'test': blind})
-    dataset = loading.load('tfds:voc/2012', tmp_path, task='detection')
+    dataset = loading.load('tfds:voc/2012', tmp_path, truth='boxes')
     assert [len(dataset.splits[name]) for name in ('train', 'validation', 'test')] == [11, 1, 2]
     assert [dataset.ids[index] for index in dataset.splits['test']] == ['validation/0000000', 'validation/0000001']
     assert dataset.account.left_out == {
@@ -180,12 +180,12 @@ def test_what_cannot_be_read_or_makes_no_sense_is_named(tmp_path):
     broken = {**voc_example(0, [(1, 1, 5, 5)]), 'image': b'no image'}
     inverted = voc_example(0, [(9, 9, 5, 5), (1, 1, 5, 5)])
     write_voc(tmp_path, '2007', {**SPLITS, 'train': [broken, inverted, *SPLITS['train']]})
-    dataset = loading.load('tfds:voc/2007', tmp_path, task='detection')
+    dataset = loading.load('tfds:voc/2007', tmp_path, truth='boxes')
     assert dict(dataset.skipped).keys() == {'train/0000000'}
     assert dataset.truth.classes[0].tolist() == [1, -1, -1]
     assert dataset.account.left_out['image with an object without area, which is left out'] == ('train/0000001',)
     with pytest.raises(UserError, match='1 of 8 records of tfds:voc/2007'):
-        loading.load('tfds:voc/2007', tmp_path, task='detection', bad_files_limit=0)
+        loading.load('tfds:voc/2007', tmp_path, truth='boxes', bad_files_limit=0)
 
 
 def write_pets(directory: Path, splits: dict[str, list[dict[str, Any]]]) -> None:
@@ -218,7 +218,7 @@ def pet(seed: int, width: int = 40, height: int = 30, trimap: np.ndarray | None 
 class TestPets:
     def test_the_trimap(self, tmp_path):
         write_pets(tmp_path, {'train': [pet(seed) for seed in range(8)], 'test': [pet(8, 20, 44)]})
-        dataset = loading.load('tfds:oxford_iiit_pet', tmp_path, task='segmentation', stored_size=80)
+        dataset = loading.load('tfds:oxford_iiit_pet', tmp_path, truth='masks', stored_size=80)
         assert isinstance(dataset.truth, Masks)
         assert dataset.classes == ('background', 'pet')
         assert dataset.images.shape == (9, 80, 80, 4)
@@ -232,7 +232,7 @@ class TestPets:
 
     def test_the_account_of_masks_that_were_not_counted(self, tmp_path, capsys):
         write_pets(tmp_path, {'train': [pet(seed) for seed in range(8)], 'test': [pet(8)]})
-        account.show(loading.load('tfds:oxford_iiit_pet', tmp_path, task='segmentation'))
+        account.show(loading.load('tfds:oxford_iiit_pet', tmp_path, truth='masks'))
         shown = [line.replace('┃', '│').split('│')[1:-1] for line in capsys.readouterr().err.splitlines()]
         cells = [[cell.strip() for cell in line] for line in shown if line]
         assert ['class', 'train', 'validation', 'test'] in cells
@@ -242,7 +242,7 @@ class TestPets:
     def test_masks_that_do_not_fit(self, tmp_path):
         wrong = [pet(0, trimap=np.ones((40, 30), np.uint8)), pet(1, trimap=np.full((30, 40), 7, np.uint8))]
         write_pets(tmp_path, {'train': [*wrong, *map(pet, range(2, 8))], 'test': [pet(8)]})
-        dataset = loading.load('tfds:oxford_iiit_pet', tmp_path, task='segmentation')
+        dataset = loading.load('tfds:oxford_iiit_pet', tmp_path, truth='masks')
         assert dict(dataset.skipped) == {
             'train/0000000': 'its mask is 30x40, its image 40x30',
             'train/0000001': 'its mask holds 7, which is no class',
@@ -260,13 +260,13 @@ class TestPets:
     def test_no_boxes(self, tmp_path):
         write_pets(tmp_path, {'train': [pet(0)], 'test': [pet(8)]})
         with pytest.raises(UserError, match='tfds:oxford_iiit_pet is no data set for detection: it has no feature obj'):
-            loading.load('tfds:oxford_iiit_pet', tmp_path, task='detection')
+            loading.load('tfds:oxford_iiit_pet', tmp_path, truth='boxes')
 
 
 def test_no_masks(tmp_path):
     write_voc(tmp_path, '2007', SPLITS)
     with pytest.raises(UserError, match=r'tfds:voc/2007 is no data set for segmentation; .*oxford_iiit_pet is known'):
-        loading.load('tfds:voc/2007', tmp_path, task='segmentation')
+        loading.load('tfds:voc/2007', tmp_path, truth='masks')
 
 
 def test_crowds_and_areas_of_coco(tmp_path):
@@ -288,7 +288,7 @@ def test_crowds_and_areas_of_coco(tmp_path):
         'objects/label': [2, 0],
     }
     write(tmp_path / 'blobs' / '1.0.0', 'blobs', features, {'train': [example] * 4, 'test': [example]})
-    dataset = loading.load('tfds:blobs', tmp_path, task='detection')
+    dataset = loading.load('tfds:blobs', tmp_path, truth='boxes')
     assert dataset.classes == tuple(CLASSES)
     np.testing.assert_array_equal(dataset.truth.boxes[0], [[0, 0, 10, 15], [20, 3, 40, 9]])
     assert dataset.truth.crowd[0].tolist() == [False, True]
