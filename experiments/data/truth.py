@@ -19,10 +19,10 @@ class Masks:
     """The fourth channel of the images holds the class of each pixel, from 0, or ``IGNORE``.
 
     Attributes:
-        pixels: how many pixels of each original mask are of each class and, last, ignored; ``None`` if unknown.
+        pixels: how many pixels of each original mask are of each class and, last, ignored.
     """
 
-    pixels: Int[np.ndarray, 'examples classes_and_ignored'] | None = None
+    pixels: Int[np.ndarray, 'examples classes_and_ignored']
 
     @staticmethod
     def counted(masks: UInt8[np.ndarray, 'examples height width'], classes: int) -> 'Masks':

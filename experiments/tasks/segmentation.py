@@ -78,7 +78,7 @@ class Segmentation:
         """
         if num_classes < 2:
             raise UserError(f'segmentation needs at least 2 classes, but the data set has {num_classes}')
-        if dataset is not None and isinstance(dataset.truth, Masks) and dataset.truth.pixels is not None:
+        if dataset is not None and isinstance(dataset.truth, Masks):
             for which, chosen in dense.needed(dataset, indices):
                 if not dataset.truth.pixels[chosen, :-1].any():
                     raise UserError(f'no pixel counts in {which}: all are ignored; a segmenter needs some')

@@ -44,10 +44,9 @@ def with_boxes(name: str, files: Files, annotations: Annotations, options: Readi
     bad = {**annotations.strays, **found.bad}
     total = sum(map(len, objects)) + sum(map(len, annotations.strays.values()))
     boxes.check_limit(bad, total, name, options.bad_boxes_limit)
-    if total and not (found.boxes.classes >= 0).any():
-        raise UserError(f'all objects of {name!r} are left out; without any, nothing can be learned')
     if not total:
         raise UserError(f'there are no objects in the annotations of {name!r}')
+    boxes.check_left(found.boxes, name)
     return _dataset(name, files, annotations, options, kept, annotations.classes, found.boxes, bad, found.noticed)
 
 
