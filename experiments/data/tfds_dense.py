@@ -20,7 +20,7 @@ from backbones.errors import UserError
 from experiments.data import account, contents, tfds, unreadable
 from experiments.data.dataset import Dataset
 from experiments.data.decoding import DecodedImages, content_digest, stored_mask, stored_size_of, worker_threads
-from experiments.data.dense import boxes
+from experiments.data.dense import object_checks
 from experiments.data.options import ReadingOptions
 from experiments.data.splits import official_splits
 from experiments.data.tfds_annotations import (
@@ -136,9 +136,9 @@ def _boxes(
         UserError: too many make no sense, or none is left.
     """
     objects, ids = [each.objects for each in records], tuple(map(_id, records))
-    found = boxes.check_objects(objects, np.array([each.size for each in records], np.int32), ids, classes)
-    boxes.check_limit(found.bad, sum(map(len, objects)), name, options.bad_boxes_limit)
-    boxes.check_left(found.boxes, name)
+    found = object_checks.check_objects(objects, np.array([each.size for each in records], np.int32), ids, classes)
+    object_checks.check_limit(found.bad, sum(map(len, objects)), name, options.bad_boxes_limit)
+    object_checks.check_left(found.boxes, name)
     return found.boxes, found.bad, found.noticed
 
 

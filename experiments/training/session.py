@@ -14,7 +14,7 @@ from backbones import lora
 from backbones.errors import UserError, unknown
 from experiments import tasks
 from experiments.cli import display
-from experiments.data import calibration, loading, pipeline, sampling
+from experiments.data import calibration_examples, loading, pipeline, sampling
 from experiments.data.dataset import Dataset
 from experiments.data.random_augment import random_augment
 from experiments.features.calibration import calibrate_statistics
@@ -289,8 +289,8 @@ class Session:
         """Variables whose backbone has statistics of training images, which it could not gather while it is frozen."""
         if 'backbone' not in variables['batch_stats']:
             return variables
-        chosen = calibration.examples(self.dataset, self.config.seed, self.config.calibration_images)
-        images = calibration.images(self.dataset, chosen, self.config.bad_files_limit)[..., :3]
+        chosen = calibration_examples.examples(self.dataset, self.config.seed, self.config.calibration_images)
+        images = calibration_examples.images(self.dataset, chosen, self.config.bad_files_limit)[..., :3]
         backbone = {collection: tree['backbone'] for collection, tree in variables.items()}
         module, preprocessing = self.programs.model.backbone, self.programs.task.preprocessing
         calibrate = jax.jit(lambda backbone, images: calibrate_statistics(module, backbone, preprocessing(images)))
