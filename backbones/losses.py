@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-IGNORE = 255
+from backbones.pixel_labels import IGNORE
 
 Logits = Float[Array, 'batch height width classes']
 Labels = Int[Array, 'batch height width']

@@ -51,11 +51,12 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
     workdir, reading = options.workdir, ReadingOptions.of(config)
     for name in config.datasets:
         loading.check_place(workdir, name)
+    truth = tasks.find(config.training.task).truth
     datasets: dict[str, loading.Dataset] = {}
 
     def load(name: str) -> loading.Dataset:
         if name not in datasets:
-            datasets[name] = loading.load(name, options.data_dir, reading, config.training.task)
+            datasets[name] = loading.load(name, options.data_dir, reading, truth)
             account.show(datasets[name], _inputs(config, planned, datasets[name]))
         return datasets[name]
 

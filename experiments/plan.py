@@ -12,6 +12,7 @@ import ml_collections
 from rich.console import Console
 
 from backbones.errors import UserError, unknown
+from experiments import tasks
 from experiments.cli import atomic_files, command_line, display
 from experiments.data import account, loading
 from experiments.data.options import ReadingOptions
@@ -61,7 +62,9 @@ def main(argv: list[str] | None) -> None:
     device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
     classes, dataset = options.classes, None
     if classes is None or shape is None:
-        dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config), config.task)
+        dataset = loading.load(
+            config.dataset, options.data_dir, ReadingOptions.of(config), tasks.find(config.task).truth
+        )
         account.show(dataset)
         height, width, channels = dataset.images.shape[1:]
         classes, shape = classes or len(dataset.classes), shape or (height, width, channels)

@@ -48,7 +48,9 @@ def main(argv: list[str] | None) -> None:
     distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
         check_without_data(config)
-        dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config), config.task)
+        dataset = loading.load(
+            config.dataset, options.data_dir, ReadingOptions.of(config), tasks.find(config.task).truth
+        )
         session = Session(config, dataset, options.workdir)
         account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
         metrics = dry_run(session)
@@ -84,7 +86,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     work_directories.check(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
     begins = not loop.has_begun(workdir)
     pretrained = _check_without_data(config, workdir) if begins else None
-    dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config), config.task)
+    dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config), tasks.find(config.task).truth)
     changes = [] if work_directories.is_unused(workdir) else _check_data(workdir, dataset, options.accept_changed_data)
     session = Session(config, dataset, workdir, pretrained=pretrained)
     del pretrained  # the session lets go of them once they are on the devices

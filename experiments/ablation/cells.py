@@ -181,7 +181,7 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
             raise unknown('regime', regime, {*FROZEN_REGIMES, *regimes.NAMES})
         if regime not in FROZEN_REGIMES:
             regimes.parse(regime)
-        elif task.heads:
+        elif task.is_dense:
             raise UserError(
                 f'the regime {regime!r} fits a classifier on stored features, and the task is {task.name}; use '
                 f'{task.head_regime!r}, which trains neck and head'
@@ -192,7 +192,7 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     for rate in _axis(config, 'training_learning_rates'):
         positive('training_learning_rates', rate)
     for name in _axis(config, 'datasets'):
-        loading.check_name(name, task.name)
+        loading.check_name(name, task.truth)
     cells = []
     axes = (config.datasets, variants, heads, config.regimes, config.fractions, config.seeds)
     for dataset, variant, head, regime, fraction, drawn in itertools.product(*axes):

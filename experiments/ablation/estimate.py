@@ -60,7 +60,7 @@ def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDi
 def _of_the_rest(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDict) -> dict[str, float]:
     """FLOPs of neck and head, for every head of a dense task that the ablation has."""
     task = tasks.find(config.training.task)
-    if not task.heads:
+    if not task.is_dense:
         return {}
     preprocessing = tasks.input_preprocessing(task.name, variant.backbone, variant.weights, config)
     found = {}

@@ -108,10 +108,7 @@ def table(dataset: 'Dataset', inputs: Sequence[str] = ()) -> Group:
 def _classes(dataset: 'Dataset') -> Table:
     """One row for each class: number of examples or objects, or share of the pixels, in each split."""
     truth = dataset.truth
-    if isinstance(truth, Masks) and truth.pixels is None:
-        nothing_known = {split: ['–'] * len(dataset.classes) for split in _SPLITS if split in dataset.splits}
-        result = _rows(dataset, nothing_known, str)
-    elif isinstance(truth, Masks):
+    if isinstance(truth, Masks):
         shares = {split: contents.shares(each).tolist() for split, each in contents.per_class(dataset).items()}
         result = _rows(dataset, shares, lambda share: f'{share:.1%}' if share >= 0.001 or not share else '< 0.1%')
         of_splits = {split: contents.ignored(truth, dataset.splits[split]) for split in shares}

@@ -18,17 +18,14 @@ _VISIBLE = 8
 
 
 def per_class(dataset: 'Dataset') -> dict[str, Int[np.ndarray, ' classes']]:
-    """Split → number of objects of each class, or of pixels of the original masks.
-
-    Empty where the masks were not counted.
-    """
+    """Split → number of objects of each class, or of pixels of the original masks."""
     truth, classes = dataset.truth, len(dataset.classes)
     found = {}
     for split, indices in _splits(dataset).items():
         if isinstance(truth, Boxes):
             labels = truth.classes[indices]
             found[split] = np.bincount(labels[labels >= 0], minlength=classes)
-        elif isinstance(truth, Masks) and truth.pixels is not None:
+        elif isinstance(truth, Masks):
             found[split] = truth.pixels[indices, :-1].sum(0)
     return found
 
@@ -42,7 +39,7 @@ def as_json(dataset: 'Dataset') -> dict[str, Any]:
         found['objects'] = {split: each.tolist() for split, each in counts.items()}
         found['images_without_objects'] = {split: without_objects(truth, each) for split, each in splits.items()}
         found['object_sizes'] = {split: object_sizes(truth, each) for split, each in splits.items()}
-    elif isinstance(truth, Masks) and truth.pixels is not None:
+    elif isinstance(truth, Masks):
         found['pixel_shares'] = {split: shares(each).tolist() for split, each in counts.items()}
         found['ignored_pixels'] = {split: ignored(truth, each) for split, each in splits.items()}
     return found
@@ -67,7 +64,6 @@ def object_sizes(truth: Boxes, indices: Int[np.ndarray, ' subset']) -> dict[str,
 
 def ignored(truth: Masks, indices: Int[np.ndarray, ' subset']) -> float:
     """The share of all pixels that count for nothing."""
-    assert truth.pixels is not None
     pixels = truth.pixels[indices]
     return float(pixels[:, -1].sum() / max(pixels.sum(), 1))
 

@@ -13,7 +13,7 @@ from backbones.errors import UserError
 from backbones.images import ImageReading
 from experiments.data.account import Account
 from experiments.data.splits import stratified_fraction
-from experiments.data.truth import Boxes, Truth
+from experiments.data.truth import Boxes, Targets, Truth
 
 
 class Images(Protocol):
@@ -27,9 +27,6 @@ class Images(Protocol):
     ) -> UInt8[np.ndarray, 'count height width channels']: ...
 
 
-Targets = Int[np.ndarray, ' examples'] | Boxes
-
-
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Images, their targets and their splits.
@@ -37,8 +34,7 @@ class Dataset:
     Attributes:
         name: as given by the user, such as ``tfds:cifar10``.
         images: ``uint8[examples, height, width, 1 or 3]``, indexed by an array of indices; 4 channels with masks.
-        targets: class of each image, ``int32[examples]``, from 0 to ``len(classes) - 1``; where there is a ``truth``,
-            any number by which label fractions are stratified, such as 0.
+        targets: class of each image, ``int32[examples]``, from 0 to ``len(classes) - 1``; zeros beside a ``truth``.
         ids: one stable name per example, independent of the order of reading.
         classes: one name per class.
         splits: ``'train'``, ``'validation'`` and ``'test'`` → sorted indices; disjoint.
@@ -101,7 +97,7 @@ class Dataset:
             return labels, self.classes
         return labels, tuple(map(str, range(int(labels.max()) + 1)))
 
-    def targets_of(self, indices: Int[np.ndarray, ' subset']) -> 'Targets':
+    def targets_of(self, indices: Int[np.ndarray, ' subset']) -> Targets:
         """What metrics compare the predictions for some examples with: their classes, or their boxes."""
         return self.truth.of(indices) if isinstance(self.truth, Boxes) else self.targets[indices]
 

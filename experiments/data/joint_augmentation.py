@@ -12,7 +12,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from backbones.errors import UserError
-from backbones.letterbox import LETTERBOX_GREY, letterbox_geometry
+from backbones.letterbox import LETTERBOX_GREY
+from backbones.letterbox_placement import letterbox_placement
 from experiments.data import placement
 from experiments.data.placement import Axis
 from experiments.data.truth import IGNORE
@@ -102,7 +103,8 @@ def augment(
     # Images of a mosaic stay on one device if devices hold whole groups of four.
     members = jnp.arange(group)
     tiles = jnp.stack([(members + tile) % group for tile in range(4)], -1).reshape(group, 2, 2)
-    needed = [placement.taps_needed(options.scale[0] * scale) for scale in _fit((height, width), options.size)[0]]
+    x_scale, y_scale, _, _ = letterbox_placement((height, width), options.size)
+    needed = [placement.taps_needed(options.scale[0] * scale) for scale in (y_scale, x_scale)]
     colours = _colour_changes(colour_key, images, options.colour) if options.colour else None
 
     def input_of(images: Array, tiles: Array, rows: Axis, columns: Axis, colours) -> tuple[Array, Array | None]:
@@ -139,12 +141,6 @@ def augment(
     return inputs, masks, boxes, classes
 
 
-def _fit(shape: tuple[int, int], size: tuple[int, int]) -> tuple[tuple[float, float], tuple[int, int]]:
-    """Scale and shift of the rows and columns of an image in a letterbox."""
-    inside, ((top, _), (left, _)) = letterbox_geometry(shape, size)
-    return (inside[0] / shape[0], inside[1] / shape[1]), (top, left)
-
-
 def _places(key: Key[Array, ''], batch: int, shape: tuple[int, int], options: JointAugmentation) -> tuple[Axis, Axis]:
     """The placement of every input along its rows and columns."""
     scale_key, shift_key, mosaic_key, meeting_key = jax.random.split(key, 4)
@@ -153,9 +149,10 @@ def _places(key: Key[Array, ''], batch: int, shape: tuple[int, int], options: Jo
     drawn = jax.random.uniform(shift_key, (2, batch))
     joined = jax.random.bernoulli(mosaic_key, options.mosaic, (batch,))
     meeting = jax.random.uniform(meeting_key, (2, batch), minval=_MEETING[0], maxval=_MEETING[1])
+    x_scale, y_scale, left, top = letterbox_placement(shape, options.size)
     axes = []
     for length, size, scale, shift, draw, share in zip(
-        shape, options.size, *_fit(shape, options.size), drawn, meeting, strict=True
+        shape, options.size, (y_scale, x_scale), (top, left), drawn, meeting, strict=True
     ):
         scales = jnp.full((batch,), scale) if low == high == 1 else scale * factor
         alone = jnp.full((batch,), float(shift)) if low == high == 1 else draw * (size - scales * length)

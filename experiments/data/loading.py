@@ -1,7 +1,7 @@
 """Data sets by name, such as ``digits``, ``tfds:NAME`` and ``folder:PATH``. A new data set is one function here.
 
-What a data set says about an image depends on the task: a class, boxes or a mask. ``TASKS`` is the table of which task
-each kind of data set serves.
+A task says what it needs to know about an image: its class, boxes or a mask. ``TRUTHS`` is the table of what each kind
+of data set has.
 """
 
 import hashlib
@@ -13,57 +13,62 @@ from experiments.data import embedded, folder, folder_tree, shapes, tfds, tfds_d
 from experiments.data.dataset import Dataset
 from experiments.data.dense import coco, mask_folders, voc, yolo
 from experiments.data.options import ReadingOptions, check_kind
+from experiments.data.truth import TruthKind
 
-CLASSIFICATION, SEGMENTATION, DETECTION = 'classification', 'segmentation', 'detection'
+# Embedded data sets, and kinds of others (what precedes the colon) → what they say about images.
+TRUTHS: dict[str, tuple[TruthKind, ...]] = {
+    'mnist5k': ('class',),
+    'digits': ('class',),
+    'shapes': ('class', 'boxes', 'masks'),
+    'tfds': ('class', 'boxes', 'masks'),
+    'folder': ('class',),
+    'voc': ('boxes', 'masks'),
+    'coco': ('boxes', 'masks'),
+    'yolo': ('boxes',),
+    'masks': ('masks',),
+}
+_IN_WORDS: dict[TruthKind, str] = {'class': 'a class for each image', 'boxes': 'boxes', 'masks': 'masks'}
 
-# Embedded data sets, and kinds of others (what precedes the colon) → the tasks that they serve.
-TASKS: dict[str, tuple[str, ...]] = {
-    'mnist5k': (CLASSIFICATION,),
-    'digits': (CLASSIFICATION,),
-    'shapes': (CLASSIFICATION, SEGMENTATION, DETECTION),
-    'tfds': (CLASSIFICATION, SEGMENTATION, DETECTION),
-    'folder': (CLASSIFICATION,),
-    'voc': (DETECTION, SEGMENTATION),
-    'coco': (DETECTION, SEGMENTATION),
-    'yolo': (DETECTION,),
-    'masks': (SEGMENTATION,),
+# Kinds of data sets that are read from a path: each takes the path, how it is read, and what of each image.
+PATHS: dict[str, Callable[[str, ReadingOptions, TruthKind], Dataset]] = {
+    'folder': lambda path, options, truth: folder.load(path, options),
+    'voc': lambda path, options, truth: voc.load(path, options, truth == 'masks'),
+    'coco': lambda path, options, truth: coco.load(path, options, truth == 'masks'),
+    'yolo': lambda path, options, truth: yolo.load(path, options),
+    'masks': lambda path, options, truth: mask_folders.load(path, options),
 }
 
-# Kinds of data sets that are read from a path: each takes the path, how it is read, and the task.
-PATHS: dict[str, Callable[[str, ReadingOptions, str], Dataset]] = {
-    'folder': lambda path, options, task: folder.load(path, options),
-    'voc': lambda path, options, task: voc.load(path, options, task == SEGMENTATION),
-    'coco': lambda path, options, task: coco.load(path, options, task == SEGMENTATION),
-    'yolo': lambda path, options, task: yolo.load(path, options),
-    'masks': lambda path, options, task: mask_folders.load(path, options),
-}
-
-# Embedded data sets: each takes the task.
-EMBEDDED: dict[str, Callable[[str], Dataset]] = {
-    'mnist5k': lambda task: embedded.load_mnist5k(),
-    'digits': lambda task: embedded.load_digits(),
+# Embedded data sets: each takes what is read of each image.
+EMBEDDED: dict[str, Callable[[TruthKind], Dataset]] = {
+    'mnist5k': lambda truth: embedded.load_mnist5k(),
+    'digits': lambda truth: embedded.load_digits(),
     'shapes': shapes.load_shapes,
 }
 
 
-def check_name(name: str, task: str = CLASSIFICATION) -> None:
+def check_name(name: str, truth: TruthKind = 'class') -> None:
     """Check the name of a data set without reading anything.
 
+    Args:
+        name: as for ``load``.
+        truth: what it must say about images.
+
     Raises:
-        UserError: no such name (the nearest ones are suggested), or a data set for other tasks.
+        UserError: no such name (the nearest ones are suggested), or a data set that says something else.
     """
     kind, colon, rest = name.partition(':')
-    if name not in EMBEDDED and not (colon and kind in TASKS and kind not in EMBEDDED and rest):
+    if name not in EMBEDDED and not (colon and kind in TRUTHS and kind not in EMBEDDED and rest):
         if name and Path(name).expanduser().is_dir():
             kind, what = _likely_kind(Path(name).expanduser())
             raise UserError(f"unknown data set {name!r}; a folder of {what} is named '{kind}:{name}'")
-        kinds = (f'{kind}:{"NAME" if kind == "tfds" else "PATH"}' for kind in TASKS if kind not in EMBEDDED)
+        kinds = (f'{kind}:{"NAME" if kind == "tfds" else "PATH"}' for kind in TRUTHS if kind not in EMBEDDED)
         raise unknown('data set', name, (*EMBEDDED, *kinds))
-    if task not in TASKS[kind]:
-        fitting = ', '.join(each for each, serves in TASKS.items() if task in serves)
+    if truth not in TRUTHS[kind]:
+        there = ' and '.join(_IN_WORDS[each] for each in TRUTHS[kind])
+        fitting = ', '.join(each for each, has in TRUTHS.items() if truth in has)
         raise UserError(
-            f'{name!r} is a data set for {" and ".join(TASKS[kind])}, not for {task}; choose config key task, or a '
-            f'data set for {task} ({fitting or "there is none"})'
+            f'{name!r} has {there}, but the task needs {_IN_WORDS[truth]}; choose another config key task, or a data '
+            f'set with {_IN_WORDS[truth]} ({fitting})'
         )
 
 
@@ -84,7 +89,7 @@ def load(
     name: str,
     data_directory: Path | None = None,
     options: ReadingOptions | None = None,
-    task: str = CLASSIFICATION,
+    truth: TruthKind = 'class',
     **values,
 ) -> Dataset:
     """Load a data set.
@@ -93,27 +98,27 @@ def load(
         name: one of the embedded ones, or a kind and a name or path, such as ``tfds:NAME`` or ``folder:PATH``.
         data_directory: directory of prepared TFDS data sets; ``None``: TFDS's own default.
         options: how it is read.
-        task: name of the task, which decides what is read about each image.
+        truth: what is read about each image, as the task needs it (``Task.truth``).
         **values: or some of the options by name.
 
     Raises:
-        UserError: no such data set (the nearest names are suggested), not one for this task, too much of it cannot be
-            read, or ``stored_size`` is not positive.
+        UserError: no such data set (the nearest names are suggested), not one that says this about images, too much of
+            it cannot be read, or ``stored_size`` is not positive.
     """
-    check_name(name, task)
+    check_name(name, truth)
     if options is not None and values:
         raise ValueError('options are given as a whole or by name, not both')
     options = options or ReadingOptions(**values)
     kind, _, rest = name.partition(':')
     check_kind(kind, name, options)
     if name in EMBEDDED:
-        return EMBEDDED[name](task)
+        return EMBEDDED[name](truth)
     if kind == 'tfds':
         directory = data_directory or tfds.default_directory()
-        if task != CLASSIFICATION:
-            return tfds_dense.load(rest, directory, options, task == SEGMENTATION)
+        if truth != 'class':
+            return tfds_dense.load(rest, directory, options, truth == 'masks')
         return tfds.load(rest, directory, options)
-    return PATHS[kind](rest, options, task)
+    return PATHS[kind](rest, options, truth)
 
 
 def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions | None = None) -> str | None:

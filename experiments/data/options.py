@@ -49,7 +49,7 @@ class ReadingOptions:
     bad_boxes_limit: float = _option(
         0.05,
         'objects that make no sense are counted and left out; the run ends if their share is larger',
-        kinds=('voc', 'coco', 'yolo'),
+        kinds=('voc', 'coco', 'yolo', 'tfds'),
     )
     ignore_label: int = _option(
         -1, 'value of mask pixels that count for nothing, besides 255; -1: no other', kinds=('voc', 'masks')
@@ -118,7 +118,7 @@ def check_kind(kind: str, name: str, options: ReadingOptions) -> None:
     for field in dataclasses.fields(options):
         kinds, value = field.metadata['kinds'], getattr(options, field.name)
         if kinds and kind not in kinds and value != field.default:
-            heeding = ', '.join(f'{each}:PATH' for each in kinds)
+            heeding = ', '.join(f'{each}:{"NAME" if each == "tfds" else "PATH"}' for each in kinds)
             raise UserError(
                 f'config key {field.name!r} is {value!r}, but it is only for {heeding}, and the data set is {name!r}; '
                 f'leave it at {field.default!r}'

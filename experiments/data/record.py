@@ -200,7 +200,9 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
     replaced = [
         each for each in both if then[each].digest != now[each].digest and then[each].digest and now[each].digest
     ]
-    annotated = [each for each in both if then[each].annotation != now[each].annotation]
+    # Records of earlier versions keep no annotations of some kinds of data.
+    kept = any(row.annotation for row in then.values())
+    annotated = [each for each in both if kept and then[each].annotation != now[each].annotation]
     relabelled = [each for each in both if then[each].label != now[each].label]
     moved = [each for each in both if then[each].split != now[each].split]
     for names, what in (

@@ -13,7 +13,7 @@ from experiments.data import shape_drawing
 from experiments.data.account import Account
 from experiments.data.dataset import Dataset
 from experiments.data.shape_drawing import EXTENT, OUTLINES, TEXTURES
-from experiments.data.truth import IGNORE, Boxes, Masks
+from experiments.data.truth import IGNORE, Boxes, Masks, TruthKind
 
 CLASSES = tuple(OUTLINES)
 SIZE = 128
@@ -210,14 +210,14 @@ def _light(pixels: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return np.float32(0.8 + 0.3 * numbers[2]) + strength * (along * cosine + (along * sine)[:, None])
 
 
-def load_shapes(task: str) -> Dataset:
-    """2,000 images of 128 px for classification (the shape of the largest object), segmentation or detection.
+def load_shapes(truth: TruthKind) -> Dataset:
+    """2,000 images of 128 px with a class (the shape of the largest object), masks or boxes.
 
-    Segmentation and detection have the same images, some of which show nothing. Classification has images of its own,
-    each with one to three objects: a class for nothing, or for one of eight, would be another task.
+    Masks and boxes are of the same images, some of which show nothing. Those with a class are others, each
+    with one to three objects: a class for nothing, or for one of eight, would be another task.
     """
     count = sum(SPLITS.values())
-    classified = task == 'classification'
+    classified = truth == 'class'
     shapes = generate(count, seed=1 if classified else 0, objects=_CLASSIFIED if classified else _DENSE)
     borders = np.cumsum(list(SPLITS.values()))
     splits = dict(zip(SPLITS, np.split(np.arange(count), borders[:-1]), strict=True))
@@ -235,9 +235,9 @@ def load_shapes(task: str) -> Dataset:
         return dataset
     # Label fractions are stratified by what there is most of in an image.
     dataset = dataclasses.replace(dataset, groups=shapes.labels + 1, truth=shapes.boxes)
-    if task == 'detection':
+    if truth == 'boxes':
         return dataset
     images = np.concatenate([shapes.images, shapes.masks[..., None]], -1)
     classes = ('background', *CLASSES)
-    truth = Masks.counted(shapes.masks, len(classes))
-    return dataclasses.replace(dataset, images=images, classes=classes, truth=truth)
+    masks = Masks.counted(shapes.masks, len(classes))
+    return dataclasses.replace(dataset, images=images, classes=classes, truth=masks)

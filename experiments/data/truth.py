@@ -5,14 +5,13 @@ decoded, sent and moved with it.
 """
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from backbones.letterbox import letterbox_geometry
-
-# The value of pixels that count for nothing, in the loss as in every metric.
-IGNORE = 255
+from backbones.letterbox_placement import letterbox_placement
+from backbones.pixel_labels import IGNORE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +19,10 @@ class Masks:
     """The fourth channel of the images holds the class of each pixel, from 0, or ``IGNORE``.
 
     Attributes:
-        pixels: how many pixels of each original mask are of each class and, last, ignored; ``None`` if unknown.
+        pixels: how many pixels of each original mask are of each class and, last, ignored.
     """
 
-    pixels: Int[np.ndarray, 'examples classes_and_ignored'] | None = None
+    pixels: Int[np.ndarray, 'examples classes_and_ignored']
 
     @staticmethod
     def counted(masks: UInt8[np.ndarray, 'examples height width'], classes: int) -> 'Masks':
@@ -64,8 +63,7 @@ class Boxes:
             return result
         sizes, which = np.unique(self.sizes, axis=0, return_inverse=True)
         for number, (height, width) in enumerate(sizes.tolist()):
-            (rows, columns), ((top, _), (left, _)) = letterbox_geometry((height, width), stored_size)
-            result[which == number] = columns / width, rows / height, left, top
+            result[which == number] = letterbox_placement((height, width), stored_size)
         return result
 
     def stored(self, stored_size: tuple[int, int] | None) -> Float[np.ndarray, 'examples objects 4']:
@@ -89,3 +87,7 @@ class Boxes:
 
 
 Truth = Boxes | Masks
+# What a task needs to know about an image: its class, the boxes of its objects, or a mask.
+TruthKind = Literal['class', 'boxes', 'masks']
+# What metrics compare the predictions for some examples with: the class of each, or its boxes.
+Targets = Int[np.ndarray, ' examples'] | Boxes

@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import backbones
 from backbones.cost import count_flops
 from backbones.preprocessing import Preprocessing
-from experiments.data import calibration
+from experiments.data import calibration_examples
 from experiments.data.dataset import Dataset
 from experiments.features import identity, taps
 from experiments.features.calibration import calibrate_statistics
@@ -89,15 +89,15 @@ class Network:
         variables = self._init(jax.random.key(seed))
         if 'batch_stats' not in variables:
             return variables
-        chosen = calibration.examples(dataset, seed, calibration_images)
-        return self._calibrate(variables, calibration.images(dataset, chosen, bad_files_limit))
+        chosen = calibration_examples.examples(dataset, seed, calibration_images)
+        return self._calibrate(variables, calibration_examples.images(dataset, chosen, bad_files_limit))
 
     def random_recipe(self, backbone: FrozenBackbone, dataset: Dataset, calibration_images: int) -> dict[str, Any]:
         """Everything that random variables depend on: equal recipes give equal variables."""
         code = identity.source_version(calibrate_statistics.__module__)
         recipe = {'init_seed': backbone.init_seed, **self.document, 'calibration': None, 'calibration_code': code}
         if 'batch_stats' in self.shapes:
-            chosen = calibration.examples(dataset, backbone.init_seed, calibration_images)
+            chosen = calibration_examples.examples(dataset, backbone.init_seed, calibration_images)
             recipe['calibration'] = {'data': data_document(dataset), 'examples': chosen.tolist()}
         return recipe
 

@@ -12,14 +12,13 @@ from jaxtyping import Bool, Float, Float16, Int
 
 from backbones.errors import UserError
 from experiments.cli import atomic_files
-from experiments.data.truth import Boxes
+from experiments.data.truth import Boxes, Targets
 
 # With more classes than this, only the ``KEPT`` largest scores are kept.
 MANY_CLASSES = 100
 KEPT = 20
 # Bootstrap samples of the test examples.
 SAMPLES = 1000
-Targets = Int[np.ndarray, ' examples'] | Boxes
 _LARGEST = float(np.finfo(np.float16).max)
 
 

@@ -17,7 +17,8 @@ from backbones.model import Model
 from backbones.preprocessing import Preprocessing
 from experiments.data import sampling
 from experiments.data.augmentation import augment, mix
-from experiments.data.dataset import Dataset, Targets
+from experiments.data.dataset import Dataset
+from experiments.data.truth import Targets, TruthKind
 from experiments.tasks.task import Batch
 
 # Share of each auxiliary head's loss in the total (Szegedy et al. 2015, section 5).
@@ -52,11 +53,14 @@ class Classification:
     collections: ClassVar[tuple[str, ...]] = ('auxiliary_logits',)
     fit: ClassVar[str | None] = None
     head_regime: ClassVar[str] = 'linear'
+    truth: ClassVar[TruthKind] = 'class'
+    is_dense: ClassVar[bool] = False
     heads: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[tuple[str, ...]] = (
         'sampler', 'class_weights', 'label_smoothing', 'dropout', 'mixup', 'cutmix', 'shift', 'crop_scale',
         'rand_augment_layers', 'rand_augment_magnitude', 'fit',
     )  # fmt: skip
+    model_keys: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def create(

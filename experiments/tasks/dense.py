@@ -1,4 +1,4 @@
-"""What the dense tasks share: neck and head from a config, and the place of an image in the model's input."""
+"""What the dense tasks share: neck and head from a config, and masks into and out of the input's letterbox."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,18 +16,9 @@ from experiments.data.joint_augmentation import JointAugmentation
 # Options of a module, hashable.
 Options = tuple[tuple[str, Any], ...]
 
-# Config keys that every dense task reads.
-KEYS = (
-    'head',
-    'neck',
-    'strides',
-    'neck_channels',
-    'head_channels',
-    'smallest_scale',
-    'largest_scale',
-    'mosaic',
-    'colour_jitter',
-)
+# Config keys that every dense task reads: of neck and head, and of the augmentation.
+MODEL_KEYS = ('head', 'neck', 'strides', 'neck_channels', 'head_channels')
+AUGMENTATION_KEYS = ('smallest_scale', 'largest_scale', 'mosaic', 'colour_jitter')
 
 
 def neck_options(config: ml_collections.ConfigDict, size: tuple[int, int]) -> Options:
@@ -91,13 +82,6 @@ def needed(dataset: Dataset, training: Int[np.ndarray, ' training'] | None) -> l
 def known(metrics: Mapping[str, float | None]) -> dict[str, float]:
     """The metrics that have a value: a class of which there is no object, or pixel, has none."""
     return {name: value for name, value in metrics.items() if value is not None}
-
-
-def placement(stored: Sequence[int], size: tuple[int, int]) -> Float[np.ndarray, ' 4']:
-    """How pixels of stored images become pixels of the input: factors of x and y, then shifts of x and y."""
-    height, width = stored
-    (rows, columns), ((top, _), (left, _)) = letterbox_geometry((height, width), size)
-    return np.array([columns / width, rows / height, left, top], np.float32)
 
 
 def put_into_letterbox(

@@ -14,13 +14,14 @@ from jaxtyping import Array, Float, Int, Key
 import backbones
 from backbones import assembly, necks
 from backbones.errors import UserError, unknown
+from backbones.letterbox_placement import letterbox_placement
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
-from experiments.data.dataset import Dataset, Targets
+from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
-from experiments.data.truth import Boxes
-from experiments.results import coco, voc
-from experiments.results.detections import Detections
+from experiments.data.truth import Boxes, Targets, TruthKind
+from experiments.results import coco_metrics, voc_metrics
+from experiments.results.detected_boxes import DetectedBoxes
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
 from experiments.tasks.task import Batch
@@ -57,8 +58,11 @@ class Detection:
     collections: ClassVar[tuple[str, ...]] = ()
     fit: ClassVar[str | None] = 'letterbox'
     head_regime: ClassVar[str] = 'frozen'
+    truth: ClassVar[TruthKind] = 'boxes'
+    is_dense: ClassVar[bool] = True
     heads: ClassVar[tuple[str, ...]] = tuple(assembly.DETECTION_HEADS)
-    keys: ClassVar[tuple[str, ...]] = (*dense.KEYS, 'head_depth', 'score_threshold', 'max_detections')
+    model_keys: ClassVar[tuple[str, ...]] = (*dense.MODEL_KEYS, 'head_depth', 'score_threshold', 'max_detections')
+    keys: ClassVar[tuple[str, ...]] = (*model_keys, *dense.AUGMENTATION_KEYS)
 
     @classmethod
     def create(
@@ -146,7 +150,9 @@ class Detection:
             assert boxes is not None and classes is not None
             changed = {'image': self.preprocessing(image), 'boxes': boxes, 'classes': classes}
         else:
-            factors, shifts = np.split(dense.placement(images.shape[1:3], self.preprocessing.size), 2)
+            _, height, width, _ = images.shape
+            placement = letterbox_placement((height, width), self.preprocessing.size)
+            factors, shifts = np.split(np.array(placement, np.float32), 2)
             before, moved = jnp.split(batch['placement'], 2, axis=-1)
             changed = {
                 'image': self.preprocessing(images),
@@ -182,7 +188,7 @@ class Detection:
         assert isinstance(targets, Boxes)
         metrics = _evaluate(predictions, targets, classes).metrics
         if targets.difficult.any():
-            metrics |= voc.evaluate(targets, _detections(predictions), classes)
+            metrics |= voc_metrics.evaluate(targets, _detections(predictions), classes)
         return {'AP': 0.0, **dense.known(metrics)}
 
     @staticmethod
@@ -195,10 +201,12 @@ class Detection:
         return _evaluate(predictions, targets, classes).resampled(samples, seed)[:, 0]
 
 
-def _evaluate(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]) -> coco.CocoEvaluation:
+def _evaluate(
+    predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]
+) -> coco_metrics.CocoEvaluation:
     assert isinstance(targets, Boxes)
-    return coco.evaluate(targets, _detections(predictions), classes)
+    return coco_metrics.evaluate(targets, _detections(predictions), classes)
 
 
-def _detections(predictions: Mapping[str, np.ndarray]) -> Detections:
-    return Detections(*(predictions[name] for name in ('boxes', 'scores', 'labels', 'found')))
+def _detections(predictions: Mapping[str, np.ndarray]) -> DetectedBoxes:
+    return DetectedBoxes(*(predictions[name] for name in ('boxes', 'scores', 'labels', 'found')))

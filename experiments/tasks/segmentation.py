@@ -16,10 +16,10 @@ from backbones.errors import UserError, unknown
 from backbones.layers.resizing import resize
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
-from experiments.data.dataset import Dataset, Targets
+from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
-from experiments.data.truth import IGNORE, Masks
-from experiments.results import confusion as confusions
+from experiments.data.truth import IGNORE, Masks, Targets, TruthKind
+from experiments.results import segmentation_metrics
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
 from experiments.tasks.task import Batch
@@ -55,8 +55,11 @@ class Segmentation:
     collections: ClassVar[tuple[str, ...]] = ('auxiliary_logits',)
     fit: ClassVar[str | None] = 'letterbox'
     head_regime: ClassVar[str] = 'frozen'
+    truth: ClassVar[TruthKind] = 'masks'
+    is_dense: ClassVar[bool] = True
     heads: ClassVar[tuple[str, ...]] = tuple(assembly.SEGMENTATION_HEADS)
-    keys: ClassVar[tuple[str, ...]] = (*dense.KEYS, 'output_stride', 'auxiliary_head', 'dice')
+    model_keys: ClassVar[tuple[str, ...]] = (*dense.MODEL_KEYS, 'output_stride', 'auxiliary_head')
+    keys: ClassVar[tuple[str, ...]] = (*model_keys, *dense.AUGMENTATION_KEYS, 'dice')
 
     @classmethod
     def create(
@@ -75,7 +78,7 @@ class Segmentation:
         """
         if num_classes < 2:
             raise UserError(f'segmentation needs at least 2 classes, but the data set has {num_classes}')
-        if dataset is not None and isinstance(dataset.truth, Masks) and dataset.truth.pixels is not None:
+        if dataset is not None and isinstance(dataset.truth, Masks):
             for which, chosen in dense.needed(dataset, indices):
                 if not dataset.truth.pixels[chosen, :-1].any():
                     raise UserError(f'no pixel counts in {which}: all are ignored; a segmenter needs some')
@@ -169,22 +172,22 @@ class Segmentation:
         truth = batch['stored_mask']
         seen = dense.out_of_letterbox(outputs, truth.shape[1:3])
         predicted = resize(seen, truth.shape[1:3]).argmax(-1)
-        return {'confusion': confusion(truth, predicted, self.num_classes)}
+        return {'confusion': confusion_matrices(truth, predicted, self.num_classes)}
 
     @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
-        """See ``results.confusion.metrics``."""
-        return {'mIoU': 0.0, **dense.known(confusions.metrics(predictions['confusion'], classes))}
+        """See ``results.segmentation_metrics.metrics``."""
+        return {'mIoU': 0.0, **dense.known(segmentation_metrics.metrics(predictions['confusion'], classes))}
 
     @staticmethod
     def resampled(
         predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int
     ) -> Float[np.ndarray, ' samples']:
         """mIoU of bootstrap samples of the images."""
-        return confusions.resampled(predictions['confusion'], samples, seed)[:, 0]
+        return segmentation_metrics.resampled(predictions['confusion'], samples, seed)[:, 0]
 
 
-def confusion(
+def confusion_matrices(
     truth: Int[Array, 'batch height width'], predicted: Int[Array, 'batch height width'], classes: int
 ) -> Int[Array, 'batch classes classes']:
     """Each image's numbers of pixels by true and predicted class; pixels without a class are not counted."""

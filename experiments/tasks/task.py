@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
-from experiments.data.dataset import Dataset, Targets
+from experiments.data.dataset import Dataset
+from experiments.data.truth import Targets, TruthKind
 
 # Arrays whose first axis runs over the examples. As read: 'image', 'target', what a ``truth`` adds, and 'weight', which
 # is 0 for rows that are not examples. As returned by ``prepare``: 'image' is the model's input, 'valid' is the 'weight'
@@ -28,8 +29,12 @@ class Task(Protocol):
         collections: collections that its models sow in training, for ``loss``.
         fit: how images are fitted to the input, with their targets; ``None``: as the config says, and images alone.
         head_regime: what the regime is called in which everything but the backbone trains.
+        truth: what it needs to know about an image.
+        is_dense: whether it predicts something at many places of an image: neck and head work on maps, whose cost
+            counts, and heads on stored features, which classify images, are none for it.
         heads: names of its heads, the usual one first; empty: there is no choice.
         keys: config keys that it reads, of those that not every task reads.
+        model_keys: those of them that say what its neck and head are; their values are kept with the weights.
     """
 
     def __hash__(self) -> int: ...
@@ -39,8 +44,11 @@ class Task(Protocol):
     collections: ClassVar[tuple[str, ...]]
     fit: ClassVar[str | None]
     head_regime: ClassVar[str]
+    truth: ClassVar[TruthKind]
+    is_dense: ClassVar[bool]
     heads: ClassVar[tuple[str, ...]]
     keys: ClassVar[tuple[str, ...]]
+    model_keys: ClassVar[tuple[str, ...]]
 
     @property
     def preprocessing(self) -> Preprocessing: ...  # noqa: D102

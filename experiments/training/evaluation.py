@@ -56,7 +56,7 @@ def batch_size(examples: int, programs: Programs) -> int:
     """
     devices = programs.device_mesh.devices
     most = _BATCH_SIZE
-    if programs.task.heads:
+    if programs.task.is_dense:
         most = min(most, programs.batch_size // programs.options['accumulation'])
     return min(-(-most // devices), -(-examples // devices)) * devices
 

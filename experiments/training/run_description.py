@@ -11,13 +11,8 @@ from backbones.pretrained.description import Description
 from experiments import tasks
 from experiments.data.dataset import Dataset
 
-# The values of a config that say how the head was made.
-_OF_THE_HEAD = ('regime', 'weights', 'lora_alpha', 'fraction', 'seed')
-# And those that say what neck and head of a dense task are.
-_OF_A_DENSE_MODEL = (
-    'head', 'neck', 'strides', 'neck_channels', 'head_channels', 'head_depth', 'output_stride', 'auxiliary_head',
-    'score_threshold', 'max_detections',
-)  # fmt: skip
+# The values of a config that say how the head was made, whatever the task.
+_OF_EVERY_HEAD = ('regime', 'weights', 'lora_alpha', 'fraction', 'seed')
 
 
 def describe(
@@ -32,7 +27,7 @@ def describe(
         preprocessing: from stored images to the model's input. In the description it begins with the files, which the
             data set has read and stored.
     """
-    keys = (*_OF_THE_HEAD, *_OF_A_DENSE_MODEL) if tasks.find(config.task).heads else _OF_THE_HEAD
+    keys = (*_OF_EVERY_HEAD, *tasks.find(config.task).model_keys)
     return Description(
         backbone=config.backbone,
         preprocessing=dataclasses.replace(preprocessing, stored_size=dataset.stored_size, reading=dataset.reading),

@@ -14,7 +14,7 @@ from backbones import lora
 from backbones.errors import UserError, unknown
 from experiments import tasks
 from experiments.cli import display
-from experiments.data import calibration, loading, pipeline, sampling
+from experiments.data import calibration_examples, loading, pipeline, sampling
 from experiments.data.dataset import Dataset
 from experiments.data.random_augment import random_augment
 from experiments.features.calibration import calibrate_statistics
@@ -41,7 +41,7 @@ def check_without_data(config: ml_collections.ConfigDict, devices: Sequence[jax.
             parameters for the regime or takes no input of this size.
     """
     configuration.check(config)
-    loading.check_name(config.dataset, config.task)
+    loading.check_name(config.dataset, tasks.find(config.task).truth)
     for kind, name, known in (
         ('sampler', config.sampler, sampling.SAMPLERS),
         ('kind of class weights', config.class_weights, sampling.CLASS_WEIGHTS),
@@ -289,8 +289,8 @@ class Session:
         """Variables whose backbone has statistics of training images, which it could not gather while it is frozen."""
         if 'backbone' not in variables['batch_stats']:
             return variables
-        chosen = calibration.examples(self.dataset, self.config.seed, self.config.calibration_images)
-        images = calibration.images(self.dataset, chosen, self.config.bad_files_limit)[..., :3]
+        chosen = calibration_examples.examples(self.dataset, self.config.seed, self.config.calibration_images)
+        images = calibration_examples.images(self.dataset, chosen, self.config.bad_files_limit)[..., :3]
         backbone = {collection: tree['backbone'] for collection, tree in variables.items()}
         module, preprocessing = self.programs.model.backbone, self.programs.task.preprocessing
         calibrate = jax.jit(lambda backbone, images: calibrate_statistics(module, backbone, preprocessing(images)))

@@ -14,6 +14,7 @@ from PIL import Image
 
 import backbones
 from backbones.cost import count_flops
+from backbones.letterbox_placement import letterbox_placement
 from backbones.preprocessing import (
     AUGREG_VIT,
     LETTERBOX_GREY,
@@ -188,6 +189,16 @@ def test_a_letterbox_holds_the_whole_image_in_the_middle(shape, size):
     # As far as whole pixels allow, the proportions are kept.
     exact = min(Fraction(want, have) for want, have in zip(size, shape, strict=True))
     assert all(abs(side - have * exact) <= 1 for side, have in zip(inside, shape, strict=True))
+
+
+@given(SIDES, SIDES)
+def test_a_placement_leads_from_the_corners_of_an_image_to_its_corners_in_the_letterbox(shape, size):
+    (rows, columns), ((above, _), (left_of, _)) = letterbox_geometry(shape, size)
+    x_factor, y_factor, x_shift, y_shift = letterbox_placement(shape, size)
+    height, width = shape
+    assert (x_shift, y_shift) == (left_of, above)
+    assert width * x_factor + x_shift == pytest.approx(left_of + columns)
+    assert height * y_factor + y_shift == pytest.approx(above + rows)
 
 
 def test_a_letterbox_crops_nothing():

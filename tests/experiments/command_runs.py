@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from experiments import tasks
 from experiments.cli import command_line
 from experiments.data import loading
 from experiments.training.checkpoints import Checkpoints, Restored
@@ -93,7 +94,7 @@ class Runs:
 
     def session(self, name: str) -> Session:
         config = command_line.load_config(str(self.config_file))
-        return Session(config, loading.load(config.dataset, task=config.task), self.directory / name)
+        return Session(config, loading.load(config.dataset, truth=tasks.find(config.task).truth), self.directory / name)
 
     def restored(self, name: str) -> Restored:
         """The newest checkpoint, on one device."""

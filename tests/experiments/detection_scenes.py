@@ -3,12 +3,12 @@
 import numpy as np
 
 from experiments.data.truth import Boxes
-from experiments.results.detections import Detections
+from experiments.results.detected_boxes import DetectedBoxes
 
 CLASSES = ('cell', 'plate', 'rod', 'nothing')
 
 
-def scenes(images: int = 30, seed: int = 0, most: int = 9, whole: bool = False) -> tuple[Boxes, Detections]:
+def scenes(images: int = 30, seed: int = 0, most: int = 9, whole: bool = False) -> tuple[Boxes, DetectedBoxes]:
     """Up to ``most`` objects per image, with crowds and difficult ones, and as many detections again as there are.
 
     Some images have no object, others no detection; the last class has no object, but detections.
@@ -48,4 +48,4 @@ def scenes(images: int = 30, seed: int = 0, most: int = 9, whole: bool = False) 
         area.astype(np.float32),
         np.full((images, 2), 300),
     )
-    return truth, Detections(found.astype(np.float32), scores.astype(np.float32), guesses.astype(np.int32), valid)
+    return truth, DetectedBoxes(found.astype(np.float32), scores.astype(np.float32), guesses.astype(np.int32), valid)

@@ -40,8 +40,8 @@ def rewrite(root, annotations, names=('000.png', '001.png', '002.png', '003.png'
     write_json(root / 'annotations' / 'instances_train2017.json', document(names, annotations, **more))
 
 
-def load(root, task='detection', **values):
-    return loading.load(f'coco:{root}', task=task, **values)
+def load(root, truth='boxes', **values):
+    return loading.load(f'coco:{root}', truth=truth, **values)
 
 
 class TestBoxes:
@@ -232,12 +232,12 @@ class TestMasks:
             file = root / 'annotations' / f'instances_{split}.json'
             write_json(file, document(names, objects, first, categories=categories))
         if fits:
-            dataset = load(root, 'segmentation')
+            dataset = load(root, 'masks')
             assert len(dataset.classes) == 255
             assert dataset.images[0, 10, 20, 3] == 254
         else:
             with pytest.raises(UserError, match='has 256 classes, with the background; masks hold at most 255'):
-                load(root, 'segmentation')
+                load(root, 'masks')
             assert len(load(root).classes) == 255
 
     def polygon(self, left, top, right, bottom):
@@ -246,7 +246,7 @@ class TestMasks:
     def test_smaller_objects_lie_on_top(self, root):
         large, small = self.polygon(5, 5, 35, 25), self.polygon(10, 10, 20, 20)
         rewrite(root, [annotation(1, 0, 7, segmentation=small), annotation(2, 0, 3, segmentation=large)])
-        dataset = load(root, 'segmentation')
+        dataset = load(root, 'masks')
         assert dataset.classes == ('background', 'cat', 'dog', 'emu')
         mask = mask_of(dataset, 'train2017/000.png')
         assert np.bincount(mask.ravel()).tolist() == [600, 500, 100]
@@ -267,12 +267,12 @@ class TestMasks:
             ends = np.flatnonzero(np.diff(flat)) + 1
             runs = {'size': [30, 40], 'counts': np.diff([0, *ends, flat.size]).tolist()}
         rewrite(root, [annotation(1, 0, segmentation=runs)])
-        np.testing.assert_array_equal(mask_of(load(root, 'segmentation'), 'train2017/000.png'), expected)
+        np.testing.assert_array_equal(mask_of(load(root, 'masks'), 'train2017/000.png'), expected)
 
     def test_crowds_are_ignored_below_other_objects(self, root):
         crowd, single = self.polygon(5, 5, 15, 15), self.polygon(0, 0, 40, 10)
         rewrite(root, [annotation(1, 0, segmentation=crowd, iscrowd=1), annotation(2, 0, segmentation=single)])
-        mask = mask_of(load(root, 'segmentation'), 'train2017/000.png')
+        mask = mask_of(load(root, 'masks'), 'train2017/000.png')
         assert (mask[10:15, 5:15] == 255).all()
         assert (mask[5:10, 5:15] == 1).all()
 
@@ -294,17 +294,17 @@ class TestMasks:
         good = annotation(1, 0, segmentation=self.polygon(5, 5, 35, 25))
         rewrite(root, [good, annotation(2, 1, segmentation=segmentation)])
         (root / 'annotations' / 'instances_val2017.json').unlink()
-        dataset = load(root, 'segmentation', bad_boxes_limit=0.5)
+        dataset = load(root, 'masks', bad_boxes_limit=0.5)
         assert dataset.account.left_out[f'object, {told}'] == ('train2017/001.png annotation 2',)
         with pytest.raises(UserError, match=r'1 of 2 objects of .* make no sense'):
-            load(root, 'segmentation')
+            load(root, 'masks')
 
     def test_damaged_run_lengths(self, root):
         damaged = {'size': [30, 40], 'counts': 'not run lengths at all'}
         rewrite(root, [annotation(1, 0, segmentation=damaged)])
         (root / 'annotations' / 'instances_val2017.json').unlink()
         with pytest.raises(UserError, match='its run lengths are damaged'):
-            load(root, 'segmentation')
+            load(root, 'masks')
 
     def test_mixed_sizes_are_letterboxed_with_their_masks(self, root):
         """Pixels around the image are ignored, and the mask lies on its object."""
@@ -318,7 +318,7 @@ class TestMasks:
             },
         )
         write_image(root / 'val2017' / '000.png', (10, 20))
-        dataset = load(root, 'segmentation', stored_size=40)
+        dataset = load(root, 'masks', stored_size=40)
         assert dataset.images.shape[1:] == (40, 40, 4)
         mask = mask_of(dataset, 'val2017/000.png')
         assert (mask[:, :10] == 255).all()
@@ -331,10 +331,10 @@ class TestMasks:
         for split, first in (('train2017', 0), ('val2017', 100)):
             found = document(['000.png', '001.png'], [annotation(1, first, segmentation=[[1, 1, 9, 1, 9, 9]])], first)
             write_json(root / 'annotations' / f'instances_{split}.json', found)
-        record.write(workdir, load(root, 'segmentation'))
+        record.write(workdir, load(root, 'masks'))
         rewrite(root, [annotation(1, 0, segmentation=[[1, 1, 9, 1, 9, 19]])], ['000.png', '001.png'])
         with pytest.raises(UserError, match=r'1 image with another annotation \(train2017/000\.png\)'):
-            record.check(workdir, load(root, 'segmentation'))
+            record.check(workdir, load(root, 'masks'))
 
     def test_the_account_says_the_share_of_each_class(self, root, capsys):
         for split, first in (('train2017', 0), ('val2017', 100)):
@@ -342,7 +342,7 @@ class TestMasks:
                 ['000.png', '001.png'], [annotation(1, first, segmentation=self.polygon(0, 0, 20, 30))], first
             )
             write_json(root / 'annotations' / f'instances_{split}.json', found)
-        dataset = load(root, 'segmentation')
+        dataset = load(root, 'masks')
         assert account.as_json(dataset)['pixel_shares']['test'] == [0.75, 0.25, 0, 0]
         account.show(dataset)
         assert '75.0%' in capsys.readouterr().err
@@ -353,18 +353,18 @@ def test_more_classes_than_masks_can_tell_apart(root):
     rewrite(root, [annotation(1, 0)], categories=categories)
     write_json(root / 'annotations' / 'instances_val2017.json', document([], [], categories=categories))
     with pytest.raises(UserError, match='256 classes, with the background; masks hold at most 255'):
-        load(root, 'segmentation')
+        load(root, 'masks')
     rewrite(root, [annotation(1, 0)], categories=categories[:254])
     write_json(root / 'annotations' / 'instances_val2017.json', document([], [], categories=categories[:254]))
-    assert len(load(root, 'segmentation').classes) == 255
+    assert len(load(root, 'masks').classes) == 255
 
 
-@pytest.mark.parametrize('task', ['detection', 'segmentation'])
-def test_annotations_without_any_object(root, task):
+@pytest.mark.parametrize('truth', ['boxes', 'masks'])
+def test_annotations_without_any_object(root, truth):
     rewrite(root, [])
     write_json(root / 'annotations' / 'instances_val2017.json', document(['000.png', '001.png'], [], 100))
     with pytest.raises(UserError, match='there are no objects in the annotations'):
-        load(root, task)
+        load(root, truth)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_compressed_run_lengths_must_add_up(root, counts, told):
     right = not told
     outline = {'size': [30, 40], 'counts': counts}
     rewrite(root, [annotation(1, 0), annotation(2, 1, segmentation=outline)])
-    dataset = load(root, 'segmentation', bad_boxes_limit=0.5)
+    dataset = load(root, 'masks', bad_boxes_limit=0.5)
     found = [reason for reason in dataset.account.left_out if reason.startswith('object, its run lengths')]
     assert found == ([] if right else [f'object, its run lengths {told}'])
     expected = np.eye(30, 40, dtype=np.uint8) if right else np.zeros((30, 40), np.uint8)
@@ -415,7 +415,7 @@ def test_numbers_that_no_float_holds(root):
     assert dataset.truth.area[dataset.ids.index('train2017/000.png')].tolist() == [200]  # that of the box
     assert dataset.account.left_out['object, it has no box of four numbers'] == ('train2017/001.png #1',)
     reason = 'object, a polygon of it is not finite'
-    assert reason in load(root, 'segmentation', bad_boxes_limit=0.5).account.left_out
+    assert reason in load(root, 'masks', bad_boxes_limit=0.5).account.left_out
 
 
 def test_a_category_that_is_given_twice(root):
@@ -441,4 +441,4 @@ def test_a_size_that_no_image_has_is_not_painted(root):
     others = document([f'00{number}.png' for number in range(1, 6)], [annotation(1, 1)], 1)
     write_json(root / 'annotations' / 'instances_train2017.json', {**others, 'images': [huge, *others['images']]})
     reason = 'image, its annotation says 40x1000000000 pixels, it has 40x30'
-    assert load(root, 'segmentation').account.left_out[reason] == ('train2017/000.png',)
+    assert load(root, 'masks').account.left_out[reason] == ('train2017/000.png',)

@@ -11,14 +11,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from experiments.data.truth import Boxes
-from experiments.results import coco
-from experiments.results.detections import Detections
+from experiments.results import coco_metrics
+from experiments.results.detected_boxes import DetectedBoxes
 from tests.experiments.detection_scenes import CLASSES, scenes
 
 NAMES = ('AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large', 'AR_1', 'AR_10', 'AR_100')
 
 
-def from_files(directory, truth: Boxes, detections: Detections, images, classes=CLASSES) -> COCOeval:
+def from_files(directory, truth: Boxes, detections: DetectedBoxes, images, classes=CLASSES) -> COCOeval:
     """An evaluation as its users make it: annotations and results in files, image ids of their own."""
     objects, found = [], []
     for image_id, image in enumerate(images):
@@ -60,19 +60,19 @@ def from_files(directory, truth: Boxes, detections: Detections, images, classes=
     return evaluation
 
 
-def alone(name: str) -> Boxes | Detections:
+def alone(name: str) -> Boxes | DetectedBoxes:
     """One object of side 10, found exactly."""
     box, one = np.array([[[5, 5, 15, 15]]], np.float32), np.ones((1, 1), bool)
     if name == 'truth':
         return Boxes(box, np.zeros((1, 1), np.int32), ~one, ~one, np.full((1, 1), 100.0), np.full((1, 2), 20))
-    return Detections(box, np.full((1, 1), 0.5), np.zeros((1, 1), np.int32), one)
+    return DetectedBoxes(box, np.full((1, 1), 0.5), np.zeros((1, 1), np.int32), one)
 
 
 @pytest.mark.parametrize('seed', [0, 1])
 def test_the_digits_are_those_of_pycocotools(tmp_path, capsys, seed):
     truth, detections = scenes(seed=seed)
     expected = from_files(tmp_path, truth, detections, range(30))
-    found = coco.evaluate(truth, detections, CLASSES).metrics
+    found = coco_metrics.evaluate(truth, detections, CLASSES).metrics
     assert [found[name] for name in NAMES] == expected.stats[:9].tolist()
     assert 0.05 < found['AP_small'] < found['AP50'] < 0.95
     precision = expected.eval['precision'][:, :, :, 0, 2]
@@ -91,10 +91,10 @@ def test_a_subset_of_the_images(tmp_path):
         type(each)(**{key: value[chosen] for key, value in vars(each).items()}) for each in (detections, truth)
     )
     expected = from_files(tmp_path, truth, detections, chosen)
-    found = coco.evaluate(objects, rows, CLASSES).metrics
+    found = coco_metrics.evaluate(objects, rows, CLASSES).metrics
     assert [found[name] for name in NAMES] == expected.stats[:9].tolist()
     with pytest.raises(ValueError, match='detections in 5 images, but the truth of 30'):
-        coco.evaluate(truth, rows, CLASSES)
+        coco_metrics.evaluate(truth, rows, CLASSES)
 
 
 def test_more_detections_than_count(tmp_path):
@@ -103,9 +103,9 @@ def test_more_detections_than_count(tmp_path):
     generator = np.random.default_rng(0)
     boxes = np.concatenate([truth.boxes, truth.boxes], 1)[:, :150] + generator.normal(size=(4, 150, 4))
     scores = generator.permutation(600).reshape(4, 150) / 600
-    detections = Detections(boxes, scores, np.zeros((4, 150), np.int32), np.ones((4, 150), bool))
+    detections = DetectedBoxes(boxes, scores, np.zeros((4, 150), np.int32), np.ones((4, 150), bool))
     expected = from_files(tmp_path, truth, detections, range(4), CLASSES[:1])
-    evaluation = coco.evaluate(truth, detections, CLASSES[:1])
+    evaluation = coco_metrics.evaluate(truth, detections, CLASSES[:1])
     assert [evaluation.metrics[name] for name in NAMES] == [None if x == -1 else x for x in expected.stats[:9]]
     np.testing.assert_array_equal(
         evaluation.precisions(np.ones((1, 4), int))[0], expected.eval['precision'][:, :, :, 0, 2]
@@ -114,7 +114,7 @@ def test_more_detections_than_count(tmp_path):
 
 def test_the_first_object_and_detection_count():
     """Ids from 0 would leave the match of the first one out."""
-    found = coco.evaluate(alone('truth'), alone('detections'), ('cell',)).metrics
+    found = coco_metrics.evaluate(alone('truth'), alone('detections'), ('cell',)).metrics
     for name in ('AP', 'AP50', 'AP_small', 'AR_1', 'AP/cell'):
         assert found[name] == pytest.approx(1, abs=1e-12)
     assert found['AP_medium'] is found['AP_large'] is None
@@ -123,20 +123,20 @@ def test_the_first_object_and_detection_count():
 def test_nothing_found_and_nothing_there():
     truth, found = alone('truth'), alone('detections')
     blind = dataclasses.replace(found, valid=np.zeros((1, 1), bool))
-    evaluation = coco.evaluate(truth, blind, ('cell',))
+    evaluation = coco_metrics.evaluate(truth, blind, ('cell',))
     assert evaluation.metrics['AP'] == evaluation.metrics['AR_100'] == 0
     assert evaluation.bootstrap(3) == {'AP': (0, 0), 'AP50': (0, 0)}
     empty = dataclasses.replace(truth, classes=np.full((1, 1), -1, np.int32))
     for detections in (found, blind):
-        evaluation = coco.evaluate(empty, detections, ('cell',))
+        evaluation = coco_metrics.evaluate(empty, detections, ('cell',))
         assert set(evaluation.metrics.values()) == {None}
         assert evaluation.bootstrap(3) == {'AP': None, 'AP50': None}
 
 
 @pytest.fixture(scope='module')
-def evaluated() -> coco.CocoEvaluation:
+def evaluated() -> coco_metrics.CocoEvaluation:
     truth, detections = scenes()
-    return coco.evaluate(truth, detections, CLASSES)
+    return coco_metrics.evaluate(truth, detections, CLASSES)
 
 
 class TestIntervals:
@@ -161,7 +161,7 @@ class TestIntervals:
         few = evaluated.bootstrap(200, seed=0)
         assert few == evaluated.bootstrap(200, seed=0) != evaluated.bootstrap(200, seed=1)
         truth, detections = scenes(images=200)
-        many = coco.evaluate(truth, detections, CLASSES).bootstrap(200)
+        many = coco_metrics.evaluate(truth, detections, CLASSES).bootstrap(200)
         for name in ('AP', 'AP50'):
             low, high = few[name]
             assert low < evaluated.metrics[name] < high

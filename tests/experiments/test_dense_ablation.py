@@ -104,7 +104,11 @@ class TestPlan:
             ('detection', {'heads': ('fcn',)}, "unknown detection head 'fcn'"),
             ('detection', {'image_size': 0, 'image_height': 32}, 'image_height is 32, but image_size, the width, is 0'),
             ('classification', {'heads': ('fcn',)}, 'there is no choice of heads for classification'),
-            ('segmentation', {'datasets': ('digits',)}, "'digits' is a data set for classification"),
+            (
+                'segmentation',
+                {'datasets': ('digits',)},
+                "'digits' has a class for each image, but the task needs masks",
+            ),
         ],
     )
     def test_what_does_not_fit_is_refused(self, task, changes, message):

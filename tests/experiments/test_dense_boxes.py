@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from backbones.letterbox import letterbox_geometry
 from experiments.data.decoding import stored_size_of
 from experiments.data.dense.annotations import AnnotatedObject
-from experiments.data.dense.boxes import check_objects
+from experiments.data.dense.object_checks import check_objects
 from experiments.data.truth import Boxes
 
 PROPERTY = settings(max_examples=100, deadline=None)

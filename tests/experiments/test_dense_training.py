@@ -194,7 +194,10 @@ def test_what_is_found_in_the_border_of_a_letterbox_is_not_kept(monkeypatch):
         ({'smallest_scale': 1.5}, 'config key smallest_scale is 1.5, more than largest_scale, 1.0'),
         ({'task': 'segmentation', 'neck': 'no'}, "unknown neck 'no'; did you mean 'none'?"),
         ({'weights': 'random', 'regime': 'finetune'}, "random weights stay frozen in the regime 'frozen'"),
-        ({'dataset': 'mnist5k'}, "'mnist5k' is a data set for classification, not for detection"),
+        (
+            {'dataset': 'mnist5k'},
+            "'mnist5k' has a class for each image, but the task needs boxes; choose another config key task",
+        ),
         ({'image_height': 32, 'image_size': 0}, 'image_height is 32, but image_size, the width, is 0'),
         ({'strides': (1, 2)}, 'FCOS needs strides of 2 and more'),
         ({'strides': (32, 64)}, "config key 'strides' is (32, 64), but the input has 32x32 pixels"),

@@ -21,7 +21,7 @@ from backbones.images import ImageReading
 from experiments.ablation import cells
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files
-from experiments.data import calibration, decoding, loading
+from experiments.data import calibration_examples, decoding, loading
 from experiments.data.decoding import DecodedImages
 from experiments.features import extractor, identity, network, taps, throughput
 from experiments.features.calibration import calibrate_statistics
@@ -158,7 +158,7 @@ class TestValues:
 
 
 def extractor_calibration(dataset, seed):
-    return calibration.examples(dataset, seed, make_config().calibration_images)
+    return calibration_examples.examples(dataset, seed, make_config().calibration_images)
 
 
 def lazy_copy(dataset):

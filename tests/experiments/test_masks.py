@@ -39,7 +39,7 @@ def grey_png(values, bits) -> bytes:
 
 
 def load(root, **values):
-    return loading.load(f'masks:{root}', task='segmentation', **values)
+    return loading.load(f'masks:{root}', truth='masks', **values)
 
 
 @pytest.fixture
@@ -345,7 +345,7 @@ def test_the_account(root, capsys):
 
 def test_values_of_masks_are_refused_elsewhere(tmp_path):
     with pytest.raises(UserError, match="config key 'class_names' is 'a,b', but it is only for masks:PATH"):
-        loading.load(f'voc:{tmp_path}', task='segmentation', class_names='a,b')
+        loading.load(f'voc:{tmp_path}', truth='masks', class_names='a,b')
 
 
 @pytest.mark.parametrize('folder', ['images', 'masks'])

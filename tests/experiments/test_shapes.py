@@ -98,7 +98,7 @@ def test_colour_does_not_tell_the_shape():
 
 def test_each_task_has_its_form(monkeypatch):
     monkeypatch.setattr(shapes, 'SPLITS', {'train': 30, 'validation': 10, 'test': 20})
-    detection, segmentation = (loading.load('shapes', task=task) for task in ('detection', 'segmentation'))
+    detection, segmentation = (loading.load('shapes', truth=truth) for truth in ('boxes', 'masks'))
     classification = loading.load('shapes')
     for dataset in (detection, segmentation, classification):
         assert {name: len(part) for name, part in dataset.splits.items()} == {'train': 30, 'validation': 10, 'test': 20}

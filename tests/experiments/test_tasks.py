@@ -92,6 +92,13 @@ def test_a_task_that_does_not_exist(tmp_path):
     assert all(task.name == name for name, task in tasks.TABLE.items())
 
 
+@pytest.mark.parametrize('task', tasks.TABLE.values())
+def test_the_keys_of_a_task_are_keys_of_a_training(task):
+    assert set(task.model_keys) <= set(task.keys) <= set(configuration.KEYS)
+    assert len(set(task.keys)) == len(task.keys)
+    assert task.heads == () or 'head' in task.model_keys
+
+
 def test_one_class_is_too_few():
     with pytest.raises(UserError, match='classification needs at least 2 classes, but the data set has 1'):
         classification.Classification.create(configuration.default_config(), 1, PREPROCESSING)

@@ -1,5 +1,7 @@
 """TFDS data sets with boxes or masks, prepared as TFDS prepares them and read without TensorFlow."""
 
+import dataclasses
+import hashlib
 import io
 import json
 import sys
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from backbones import UserError
-from experiments.data import account, loading
+from experiments.data import loading, record
 from experiments.data.truth import IGNORE, Boxes, Masks
 
 CLASSES = ['aeroplane', 'bicycle', 'bird']
@@ -124,7 +126,7 @@ SPLITS = {
 
 def test_the_boxes_of_voc(tmp_path):
     write_voc(tmp_path, '2007', SPLITS)
-    dataset = loading.load('tfds:voc/2007', tmp_path, task='detection', stored_size=64)
+    dataset = loading.load('tfds:voc/2007', tmp_path, truth='boxes', stored_size=64)
     assert 'tensorflow' not in sys.modules
     # TFDS knows this data set, and the names of its twenty classes.
     assert dataset.classes[:3] == tuple(CLASSES)
@@ -154,10 +156,10 @@ def test_the_boxes_of_voc(tmp_path):
 
 def test_images_of_one_size_have_no_border(tmp_path):
     write_voc(tmp_path, '2007', {'train': SPLITS['train'], 'validation': SPLITS['test'], 'test': SPLITS['test']})
-    small = loading.load('tfds:voc/2007', tmp_path, task='detection')
+    small = loading.load('tfds:voc/2007', tmp_path, truth='boxes')
     assert small.stored_size is None
     np.testing.assert_array_equal(small.images[0], scene(0, 40, 30))
-    dataset = loading.load('tfds:voc/2007', tmp_path, task='detection', stored_size=20)
+    dataset = loading.load('tfds:voc/2007', tmp_path, truth='boxes', stored_size=20)
     assert dataset.stored_size == (15, 20)
     assert dataset.images.shape == (7, 15, 20, 3)
     np.testing.assert_allclose(dataset.truth.stored(dataset.stored_size)[0, 0], [0, 0, 5, 15])
@@ -168,7 +170,7 @@ def test_a_split_without_annotations_is_left_out(tmp_path):
     blind = [voc_example(seed, []) for seed in (6, 7)]
     many = [voc_example(seed, [(1, 1, 10, 30)]) for seed in range(10, 22)]
     write_voc(tmp_path, '2012', {'train': many, 'validation': SPLITS['test'], 'test': blind})
-    dataset = loading.load('tfds:voc/2012', tmp_path, task='detection')
+    dataset = loading.load('tfds:voc/2012', tmp_path, truth='boxes')
     assert [len(dataset.splits[name]) for name in ('train', 'validation', 'test')] == [11, 1, 2]
     assert [dataset.ids[index] for index in dataset.splits['test']] == ['validation/0000000', 'validation/0000001']
     assert dataset.account.left_out == {
@@ -180,12 +182,44 @@ def test_what_cannot_be_read_or_makes_no_sense_is_named(tmp_path):
     broken = {**voc_example(0, [(1, 1, 5, 5)]), 'image': b'no image'}
     inverted = voc_example(0, [(9, 9, 5, 5), (1, 1, 5, 5)])
     write_voc(tmp_path, '2007', {**SPLITS, 'train': [broken, inverted, *SPLITS['train']]})
-    dataset = loading.load('tfds:voc/2007', tmp_path, task='detection')
+    dataset = loading.load('tfds:voc/2007', tmp_path, truth='boxes', bad_boxes_limit=0.2)
     assert dict(dataset.skipped).keys() == {'train/0000000'}
     assert dataset.truth.classes[0].tolist() == [1, -1, -1]
-    assert dataset.account.left_out['image with an object without area, which is left out'] == ('train/0000001',)
+    assert dataset.account.left_out['object, inverted: its right or bottom comes before its left or top'] == (
+        'train/0000001 #1',
+    )
     with pytest.raises(UserError, match='1 of 8 records of tfds:voc/2007'):
-        loading.load('tfds:voc/2007', tmp_path, task='detection', bad_files_limit=0)
+        loading.load('tfds:voc/2007', tmp_path, truth='boxes', bad_files_limit=0)
+    with pytest.raises(UserError, match=r"1 of 10 objects of 'tfds:voc/2007' make no sense: .*bad_boxes_limit"):
+        loading.load('tfds:voc/2007', tmp_path, truth='boxes')
+
+
+def test_corners_out_of_the_image_are_clipped_and_said(tmp_path):
+    """Some annotations count from 0 where VOC counts from 1."""
+    write_voc(tmp_path, '2007', {**SPLITS, 'train': [voc_example(0, [(0, 5, 10, 30)]), *SPLITS['train']]})
+    dataset = loading.load('tfds:voc/2007', tmp_path, truth='boxes')
+    assert dataset.truth.boxes[0, 0].tolist() == [0, 4, 10, 30]
+    assert '1 box clipped to the image, by up to 1 pixels (train/0000000 #1)' in dataset.account.noticed
+
+
+def test_no_object_makes_sense(tmp_path):
+    inverted = [voc_example(seed, [(9, 9, 5, 5)]) for seed in range(4)]
+    write_voc(tmp_path, '2007', {'train': inverted, 'test': inverted})
+    with pytest.raises(UserError, match="all objects of 'tfds:voc/2007' are left out"):
+        loading.load('tfds:voc/2007', tmp_path, truth='boxes', bad_boxes_limit=1.0)
+
+
+def test_another_annotation_of_the_same_image_is_noticed(tmp_path):
+    workdir = tmp_path / 'runs'
+    for place, corners in (('before', (1, 1, 10, 30)), ('after', (1, 1, 10, 29))):
+        write_voc(tmp_path / place, '2007', {**SPLITS, 'train': [voc_example(9, [corners]), *SPLITS['train']]})
+    before, after = (loading.load('tfds:voc/2007', tmp_path / place, truth='boxes') for place in ('before', 'after'))
+    record.write(workdir, before)
+    assert record.differences_from(workdir, after) == ['1 image with another annotation (train/0000000)']
+    # A record of an earlier version has no annotations to compare with.
+    record.write(workdir, dataclasses.replace(before, annotation_digests=None))
+    (told,) = record.differences_from(workdir, after)
+    assert told.startswith('the pixels differ')
 
 
 def write_pets(directory: Path, splits: dict[str, list[dict[str, Any]]]) -> None:
@@ -218,7 +252,7 @@ def pet(seed: int, width: int = 40, height: int = 30, trimap: np.ndarray | None 
 class TestPets:
     def test_the_trimap(self, tmp_path):
         write_pets(tmp_path, {'train': [pet(seed) for seed in range(8)], 'test': [pet(8, 20, 44)]})
-        dataset = loading.load('tfds:oxford_iiit_pet', tmp_path, task='segmentation', stored_size=80)
+        dataset = loading.load('tfds:oxford_iiit_pet', tmp_path, truth='masks', stored_size=80)
         assert isinstance(dataset.truth, Masks)
         assert dataset.classes == ('background', 'pet')
         assert dataset.images.shape == (9, 80, 80, 4)
@@ -230,19 +264,22 @@ class TestPets:
         assert (mask[:10] == IGNORE).all()
         assert (dataset.images[0][:10, :, :3] == 114).all()
 
-    def test_the_account_of_masks_that_were_not_counted(self, tmp_path, capsys):
-        write_pets(tmp_path, {'train': [pet(seed) for seed in range(8)], 'test': [pet(8)]})
-        account.show(loading.load('tfds:oxford_iiit_pet', tmp_path, task='segmentation'))
-        shown = [line.replace('┃', '│').split('│')[1:-1] for line in capsys.readouterr().err.splitlines()]
-        cells = [[cell.strip() for cell in line] for line in shown if line]
-        assert ['class', 'train', 'validation', 'test'] in cells
-        assert ['pet', '–', '–', '–'] in cells
-        assert ['images', '7', '1', '1'] in cells
+    def test_pixels_are_counted(self, tmp_path):
+        """Those of the original masks, in the records as in memory."""
+        trimap = np.full((30, 40), 2, np.uint8)
+        trimap[:10], trimap[10:12] = 1, 3
+        train = [pet(0, trimap=trimap), *map(pet, range(1, 8))]
+        write_pets(tmp_path, {'train': train, 'test': [pet(8, 20, 44)]})
+        dataset = loading.load('tfds:oxford_iiit_pet', tmp_path, truth='masks', stored_size=16)
+        assert dataset.truth.pixels[0].tolist() == [18 * 40, 10 * 40, 2 * 40]
+        assert dataset.truth.pixels.sum(1).tolist() == [30 * 40] * 8 + [44 * 20]
+        assert len(set(dataset.annotation_digests)) == 9
+        assert dataset.annotation_digests[0] == hashlib.sha256(encoded(trimap)).hexdigest()
 
     def test_masks_that_do_not_fit(self, tmp_path):
         wrong = [pet(0, trimap=np.ones((40, 30), np.uint8)), pet(1, trimap=np.full((30, 40), 7, np.uint8))]
         write_pets(tmp_path, {'train': [*wrong, *map(pet, range(2, 8))], 'test': [pet(8)]})
-        dataset = loading.load('tfds:oxford_iiit_pet', tmp_path, task='segmentation')
+        dataset = loading.load('tfds:oxford_iiit_pet', tmp_path, truth='masks')
         assert dict(dataset.skipped) == {
             'train/0000000': 'its mask is 30x40, its image 40x30',
             'train/0000001': 'its mask holds 7, which is no class',
@@ -260,13 +297,13 @@ class TestPets:
     def test_no_boxes(self, tmp_path):
         write_pets(tmp_path, {'train': [pet(0)], 'test': [pet(8)]})
         with pytest.raises(UserError, match='tfds:oxford_iiit_pet is no data set for detection: it has no feature obj'):
-            loading.load('tfds:oxford_iiit_pet', tmp_path, task='detection')
+            loading.load('tfds:oxford_iiit_pet', tmp_path, truth='boxes')
 
 
 def test_no_masks(tmp_path):
     write_voc(tmp_path, '2007', SPLITS)
     with pytest.raises(UserError, match=r'tfds:voc/2007 is no data set for segmentation; .*oxford_iiit_pet is known'):
-        loading.load('tfds:voc/2007', tmp_path, task='segmentation')
+        loading.load('tfds:voc/2007', tmp_path, truth='masks')
 
 
 def test_crowds_and_areas_of_coco(tmp_path):
@@ -288,7 +325,7 @@ def test_crowds_and_areas_of_coco(tmp_path):
         'objects/label': [2, 0],
     }
     write(tmp_path / 'blobs' / '1.0.0', 'blobs', features, {'train': [example] * 4, 'test': [example]})
-    dataset = loading.load('tfds:blobs', tmp_path, task='detection')
+    dataset = loading.load('tfds:blobs', tmp_path, truth='boxes')
     assert dataset.classes == tuple(CLASSES)
     np.testing.assert_array_equal(dataset.truth.boxes[0], [[0, 0, 10, 15], [20, 3, 40, 9]])
     assert dataset.truth.crowd[0].tolist() == [False, True]

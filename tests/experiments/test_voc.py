@@ -16,7 +16,7 @@ LISTS = {'train': NAMES[:3], 'val': NAMES[3:5], 'test': NAMES[5:]}
 
 
 def load(root, **values):
-    return loading.load(f'voc:{root}', task='detection', **values)
+    return loading.load(f'voc:{root}', truth='boxes', **values)
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ class TestLayout:
             load(root, fit='squash')
 
     def test_not_for_classification(self, root):
-        with pytest.raises(UserError, match='is a data set for detection and segmentation, not for classification'):
+        with pytest.raises(UserError, match='has boxes and masks, but the task needs a class for each image; choose'):
             loading.load(f'voc:{root}')
 
 
@@ -325,7 +325,7 @@ class TestMasks:
         return tmp_path
 
     def load(self, root, **values):
-        return loading.load(f'voc:{root}', task='segmentation', **values)
+        return loading.load(f'voc:{root}', truth='masks', **values)
 
     def test_the_index_of_the_palette_is_the_class(self, root):
         dataset = self.load(root)
@@ -373,7 +373,7 @@ class TestMasks:
 
 def test_the_account_shows_the_classes_that_occur(tmp_path):
     write_voc(tmp_path, {f'{number:03d}': [('tvmonitor', 2, 2, 20, 20), ('sheep', 5, 5, 9, 9)] for number in range(9)})
-    dataset = loading.load(f'voc:{tmp_path}', task='detection')
+    dataset = loading.load(f'voc:{tmp_path}', truth='boxes')
     assert len(dataset.classes) == 20
     with display.console.capture() as captured:
         account.show(dataset)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.data.truth import Boxes
-from experiments.results import voc
-from experiments.results.detections import Detections
+from experiments.results import voc_metrics
+from experiments.results.detected_boxes import DetectedBoxes
 from tests.experiments.detection_scenes import CLASSES, scenes
 
 
@@ -21,7 +21,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> fractions.Fraction:
     return fractions.Fraction(len(pixels(a) & pixels(b)), len(pixels(a) | pixels(b)))
 
 
-def slowly(truth: Boxes, detections: Detections, number: int, eleven_points: bool) -> float | None:
+def slowly(truth: Boxes, detections: DetectedBoxes, number: int, eleven_points: bool) -> float | None:
     """One class: all detections in the order of their scores, each matched with the object it overlaps most."""
     objects = {
         (image, which): 'difficult' if truth.difficult[image, which] else 'free'
@@ -53,7 +53,7 @@ def slowly(truth: Boxes, detections: Detections, number: int, eleven_points: boo
 @pytest.mark.parametrize('eleven_points', [False, True])
 def test_as_it_is_defined(eleven_points):
     truth, detections = scenes(images=12, whole=True)
-    found = voc.evaluate(truth, detections, CLASSES, eleven_points)
+    found = voc_metrics.evaluate(truth, detections, CLASSES, eleven_points)
     name = 'VOC07_AP' if eleven_points else 'VOC_AP'
     expected = [slowly(truth, detections, number, eleven_points) for number in range(4)]
     assert expected[3] is found[f'{name}/nothing'] is None
@@ -63,18 +63,18 @@ def test_as_it_is_defined(eleven_points):
     assert found[name] == pytest.approx(np.mean(expected[:3]), abs=1e-12)
 
 
-def one_image(boxes, found, difficult=None) -> tuple[Boxes, Detections]:
+def one_image(boxes, found, difficult=None) -> tuple[Boxes, DetectedBoxes]:
     boxes, found = np.array([boxes], np.float32), np.array([found], np.float32)
     no = np.zeros(boxes.shape[:2], bool)
     truth = Boxes(boxes, no.astype(np.int32), no, no, boxes[..., 0], np.full((1, 2), 99))
     if difficult is not None:
         truth = dataclasses.replace(truth, difficult=np.array([difficult]))
     scores = -np.arange(found.shape[1], dtype=float)[None]
-    return truth, Detections(found, scores, np.zeros(scores.shape, np.int32), np.ones(scores.shape, bool))
+    return truth, DetectedBoxes(found, scores, np.zeros(scores.shape, np.int32), np.ones(scores.shape, bool))
 
 
 def average(*arguments) -> float | None:
-    return voc.evaluate(*one_image(*arguments), ['a'])['VOC_AP']
+    return voc_metrics.evaluate(*one_image(*arguments), ['a'])['VOC_AP']
 
 
 def test_the_rules():
@@ -87,7 +87,7 @@ def test_the_rules():
     other = [50, 50, 60, 60]
     assert average([square, other], [square, square, other], [True, False]) == 1, 'difficult ones are not wrong'
     truth, detections = one_image([square], [square])
-    assert voc.evaluate(truth, detections, ['a'], eleven_points=True)['VOC07_AP'] == pytest.approx(1)
+    assert voc_metrics.evaluate(truth, detections, ['a'], eleven_points=True)['VOC07_AP'] == pytest.approx(1)
     blind = dataclasses.replace(detections, valid=np.zeros((1, 1), bool))
-    assert voc.evaluate(truth, blind, ['a'])['VOC_AP'] == 0
-    assert voc.evaluate(truth, blind, ['a'], eleven_points=True)['VOC07_AP'] == 0
+    assert voc_metrics.evaluate(truth, blind, ['a'])['VOC_AP'] == 0
+    assert voc_metrics.evaluate(truth, blind, ['a'], eleven_points=True)['VOC07_AP'] == 0

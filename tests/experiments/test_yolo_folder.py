@@ -26,7 +26,7 @@ def root(tmp_path):
 
 
 def load(root, **values):
-    return loading.load(f'yolo:{root}', task='detection', **values)
+    return loading.load(f'yolo:{root}', truth='boxes', **values)
 
 
 def test_boxes_are_shares_of_the_image(root):

@@ -10,10 +10,10 @@ from backbones.errors import UserError
 from experiments.data import account, contents, folder_tree, image_files
 from experiments.data.dataset import Dataset
 from experiments.data.decoding import DecodedImages, FileReader, MaskReader, content_digest, stored_size_of
-from experiments.data.dense import boxes
+from experiments.data.dense import object_checks
 from experiments.data.dense.annotations import Annotations
 from experiments.data.dense.checking import KeptImage, KeptImages, check_images
-from experiments.data.dense.files import Files
+from experiments.data.dense.folder_files import Files
 from experiments.data.dense.mask_files import value_in_words
 from experiments.data.dense.mask_source import LabelTable
 from experiments.data.file_splits import split_files
@@ -40,14 +40,13 @@ def with_boxes(name: str, files: Files, annotations: Annotations, options: Readi
     ids = tuple(each.image.name for each in kept.images)
     sizes = np.array([each.size for each in kept.images], np.int32).reshape(-1, 2)
     objects = [each.image.objects for each in kept.images]
-    found = boxes.check_objects(objects, sizes, ids, annotations.classes, annotations.normalised)
+    found = object_checks.check_objects(objects, sizes, ids, annotations.classes, annotations.normalised)
     bad = {**annotations.strays, **found.bad}
     total = sum(map(len, objects)) + sum(map(len, annotations.strays.values()))
-    boxes.check_limit(bad, total, name, options.bad_boxes_limit)
-    if total and not (found.boxes.classes >= 0).any():
-        raise UserError(f'all objects of {name!r} are left out; without any, nothing can be learned')
+    object_checks.check_limit(bad, total, name, options.bad_boxes_limit)
     if not total:
         raise UserError(f'there are no objects in the annotations of {name!r}')
+    object_checks.check_left(found.boxes, name)
     return _dataset(name, files, annotations, options, kept, annotations.classes, found.boxes, bad, found.noticed)
 
 
@@ -64,7 +63,7 @@ def with_masks(
     Raises:
         UserError: as for ``with_boxes``, or whatever ``table_of`` raises.
     """
-    boxes.check_limit(annotations.strays, annotations.painted, name, options.bad_boxes_limit)
+    object_checks.check_limit(annotations.strays, annotations.painted, name, options.bad_boxes_limit)
     kept = check_images(name, files, annotations, options)
     counts: Counter = Counter()
     first: dict[int, str] = {}

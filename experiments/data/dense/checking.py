@@ -8,7 +8,7 @@ from backbones.errors import UserError, listed
 from backbones.images import Inspection
 from experiments.data import image_files
 from experiments.data.dense.annotations import AnnotatedImage, Annotations
-from experiments.data.dense.files import Files
+from experiments.data.dense.folder_files import Files
 from experiments.data.dense.mask_source import InspectedMask
 from experiments.data.image_files import Checked
 from experiments.data.options import ReadingOptions

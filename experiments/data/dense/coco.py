@@ -20,7 +20,7 @@ from experiments.data.dataset import Dataset
 from experiments.data.dense import assemble, painting
 from experiments.data.dense.annotations import AnnotatedImage, AnnotatedObject, Annotations, digest_of
 from experiments.data.dense.coco_files import AnnotationFile, annotation_files, strangers
-from experiments.data.dense.files import Files
+from experiments.data.dense.folder_files import Files
 from experiments.data.dense.mask_source import LabelTable
 from experiments.data.options import ReadingOptions
 from experiments.data.truth import IGNORE

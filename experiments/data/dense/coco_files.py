@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backbones.errors import UserError, listed
-from experiments.data.dense.files import Files
+from experiments.data.dense.folder_files import Files
 from experiments.data.folder_tree import SPLITS
 
 _JSON = frozenset({'.json'})

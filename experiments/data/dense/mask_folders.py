@@ -21,7 +21,7 @@ from experiments.data import image_files
 from experiments.data.dataset import Dataset
 from experiments.data.dense import assemble
 from experiments.data.dense.annotations import AnnotatedImage, Annotations
-from experiments.data.dense.files import Files
+from experiments.data.dense.folder_files import Files
 from experiments.data.dense.label_tables import class_names, label_table
 from experiments.data.dense.mask_files import MaskFile
 from experiments.data.folder_tree import SPLITS

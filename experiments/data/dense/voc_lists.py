@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backbones.errors import UserError
 from experiments.data.dense.annotations import AnnotatedImage
-from experiments.data.dense.files import Files
+from experiments.data.dense.folder_files import Files
 from experiments.data.folder_tree import SPLITS
 
 

@@ -21,7 +21,7 @@ from experiments.data.account import number_of
 from experiments.data.dataset import Dataset
 from experiments.data.dense import assemble
 from experiments.data.dense.annotations import AnnotatedImage, Annotations, digest_of
-from experiments.data.dense.files import Files
+from experiments.data.dense.folder_files import Files
 from experiments.data.dense.yolo_labels import parse
 from experiments.data.folder_tree import SPLITS
 from experiments.data.options import ReadingOptions

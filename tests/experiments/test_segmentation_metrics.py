@@ -1,11 +1,13 @@
 """Metrics of segmentation, against scikit-learn's of all pixels."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, jaccard_score
 
 from experiments.data.truth import IGNORE
-from experiments.results import confusion
+from experiments.results import segmentation_metrics
+from experiments.tasks.segmentation import confusion_matrices
 
 CLASSES = ('road', 'sky', 'tree', 'nowhere')
 
@@ -20,16 +22,21 @@ def masks() -> tuple[np.ndarray, np.ndarray]:
     return truth, predicted.astype(np.int32)
 
 
+def matrices_of(masks) -> np.ndarray:
+    truth, predicted = (jnp.asarray(each, jnp.int32) for each in masks)
+    return np.asarray(confusion_matrices(truth, predicted, len(CLASSES)))
+
+
 def test_the_matrices_are_those_of_scikit_learn(masks):
-    matrices = confusion.confusion(*masks, 4)
-    assert matrices.dtype == np.int64
+    """As they are counted on the devices."""
+    matrices = matrices_of(masks)
     for found, truth, predicted in zip(matrices, *masks, strict=True):
         counted = truth != IGNORE
         np.testing.assert_array_equal(found, confusion_matrix(truth[counted], predicted[counted], labels=range(4)))
 
 
 def test_the_metrics_are_of_all_pixels(masks):
-    found = confusion.metrics(confusion.confusion(*masks, 4), CLASSES)
+    found = segmentation_metrics.metrics(matrices_of(masks), CLASSES)
     counted = masks[0] != IGNORE
     truth, predicted = (each[counted] for each in masks)
     overlaps = jaccard_score(truth, predicted, labels=[0, 1, 2], average=None)
@@ -42,7 +49,7 @@ def test_the_metrics_are_of_all_pixels(masks):
 
 def test_a_class_that_is_only_predicted_counts():
     """Leaving it out would reward guesses of absent classes; it has no accuracy of its own."""
-    found = confusion.metrics(np.array([[[3, 1], [0, 0]]]), ('a', 'b'))
+    found = segmentation_metrics.metrics(np.array([[[3, 1], [0, 0]]]), ('a', 'b'))
     assert found['IoU/b'] == 0
     assert found['accuracy/b'] is None
     assert found['mIoU'] == 3 / 4 / 2
@@ -51,23 +58,25 @@ def test_a_class_that_is_only_predicted_counts():
 
 def test_no_pixels_at_all():
     matrices = np.zeros((2, 2, 2), np.int64)
-    assert set(confusion.metrics(matrices, ('a', 'b')).values()) == {None}
-    assert confusion.bootstrap(matrices, 5) == {'mIoU': None, 'pixel_accuracy': None}
+    assert set(segmentation_metrics.metrics(matrices, ('a', 'b')).values()) == {None}
+    assert segmentation_metrics.bootstrap(matrices, 5) == {'mIoU': None, 'pixel_accuracy': None}
 
 
 class TestIntervals:
     def test_a_sample_is_a_data_set_in_which_images_are_repeated(self, masks, monkeypatch):
-        matrices = confusion.confusion(*masks, 4)
+        matrices = matrices_of(masks)
         counts = np.random.default_rng(1).multinomial(12, np.full(12, 1 / 12), 2)
         for count in (np.ones(12, int), *counts):
-            monkeypatch.setattr(confusion, 'resamples', lambda examples, samples, seed, count=count: count[None])
-            expected = confusion.metrics(np.repeat(matrices, count, 0), CLASSES)
-            for name, interval in confusion.bootstrap(matrices, 1).items():
+            monkeypatch.setattr(
+                segmentation_metrics, 'resamples', lambda examples, samples, seed, count=count: count[None]
+            )
+            expected = segmentation_metrics.metrics(np.repeat(matrices, count, 0), CLASSES)
+            for name, interval in segmentation_metrics.bootstrap(matrices, 1).items():
                 assert interval == (expected[name], expected[name])
 
     def test_an_interval_holds_the_metric(self, masks):
-        matrices = confusion.confusion(*masks, 4)
-        found = confusion.metrics(matrices, CLASSES)
-        for name, (low, high) in confusion.bootstrap(matrices).items():
+        matrices = matrices_of(masks)
+        found = segmentation_metrics.metrics(matrices, CLASSES)
+        for name, (low, high) in segmentation_metrics.bootstrap(matrices).items():
             assert low < found[name] < high
             assert high - low < 0.2

@@ -125,6 +125,16 @@ def _padded(
     )
 
 
+def check_left(boxes: Boxes, name: str) -> None:
+    """Refuse a data set of whose objects none is left.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (boxes.classes >= 0).any():
+        raise UserError(f'all objects of {name!r} are left out; without any, nothing can be learned')
+
+
 def check_limit(bad: Mapping[str, Sequence[str]], total: int, name: str, limit: float) -> None:
     """Refuse too many objects that make no sense.
 

@@ -10,14 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from experiments.data.truth import Boxes
-from experiments.results.detections import Detections, check_rows
+from experiments.results.detected_boxes import DetectedBoxes, check_rows
 
 _MATCH = 0.5
 
 
 def evaluate(
     truth: Boxes,
-    detections: Detections,
+    detections: DetectedBoxes,
     classes: Sequence[str],
     eleven_points: bool = False,
 ) -> dict[str, float | None]:
@@ -42,7 +42,7 @@ def evaluate(
     return {name: mean, **{f'{name}/{each}': found for each, found in zip(classes, of_class, strict=True)}}
 
 
-def _of_class(truth: Boxes, detections: Detections, number: int, eleven_points: bool) -> float | None:
+def _of_class(truth: Boxes, detections: DetectedBoxes, number: int, eleven_points: bool) -> float | None:
     objects = truth.classes == number
     wanted = np.count_nonzero(objects & ~truth.difficult)
     if not wanted:

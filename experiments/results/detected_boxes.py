@@ -1,4 +1,4 @@
-"""Detections of a split as its metrics take them: padded arrays in pixels of the original images."""
+"""What a detector found in a split, as its metrics take them: padded arrays in pixels of the original images."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from experiments.data.truth import Boxes
 
 
 @dataclasses.dataclass(frozen=True)
-class Detections:
+class DetectedBoxes:
     """What a detector found in each image.
 
     Attributes:
@@ -25,7 +25,7 @@ class Detections:
     valid: Bool[np.ndarray, 'examples detections']
 
 
-def check_rows(truth: Boxes, detections: Detections) -> None:
+def check_rows(truth: Boxes, detections: DetectedBoxes) -> None:
     """Check that the rows of the truth and of the detections can be of the same images.
 
     Raises:

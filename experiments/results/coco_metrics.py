@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from experiments.data.truth import Boxes
-from experiments.results.detections import Detections, check_rows
+from experiments.results.detected_boxes import DetectedBoxes, check_rows
 from experiments.results.intervals import percentile_interval, resamples
 
 # The order of ``COCOeval.stats``, after which come the recalls for small, medium and large objects.
@@ -85,7 +85,7 @@ class CocoEvaluation:
         return np.array(found)
 
 
-def evaluate(truth: Boxes, detections: Detections, classes: Sequence[str]) -> CocoEvaluation:
+def evaluate(truth: Boxes, detections: DetectedBoxes, classes: Sequence[str]) -> CocoEvaluation:
     """Evaluate the detections in images.
 
     Args:
@@ -152,7 +152,7 @@ def _objects(truth: Boxes) -> list[dict[str, Any]]:
     return found
 
 
-def _found(detections: Detections) -> list[dict[str, Any]]:
+def _found(detections: DetectedBoxes) -> list[dict[str, Any]]:
     found = _annotations(detections.boxes, detections.classes, detections.valid)
     for annotation, score in zip(found, detections.scores[detections.valid].tolist(), strict=True):
         annotation['score'] = score

@@ -7,30 +7,9 @@ is one of all pixels, not a mean over images.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
-from experiments.data.truth import IGNORE
 from experiments.results.intervals import percentile_interval, resamples
-
-
-def confusion(
-    truth: UInt8[np.ndarray, 'examples height width'],
-    predicted: Int[np.ndarray, 'examples height width'],
-    num_classes: int,
-) -> Int[np.ndarray, 'examples {num_classes} {num_classes}']:
-    """How many pixels of each class (rows) each image predicts as each class (columns); ``IGNORE`` is not counted.
-
-    Args:
-        truth: class of each pixel, or ``IGNORE``.
-        predicted: class of each pixel, from 0 to ``num_classes - 1``.
-        num_classes: number of classes.
-    """
-    result = np.zeros((len(truth), num_classes, num_classes), np.int64)
-    for of_image, right, guess in zip(result, truth, predicted, strict=True):
-        counted = right != IGNORE
-        pairs = right[counted].astype(np.int64) * num_classes + guess[counted]
-        of_image[:] = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-    return result
 
 
 def metrics(matrices: Int[np.ndarray, 'examples classes classes'], classes: Sequence[str]) -> dict[str, float | None]:
@@ -40,7 +19,7 @@ def metrics(matrices: Int[np.ndarray, 'examples classes classes'], classes: Sequ
     mmsegmentation and detectron2; in torchvision's references it makes the mean NaN.
 
     Args:
-        matrices: see ``confusion``.
+        matrices: of each image, its pixels by true class (rows) and predicted class (columns).
         classes: names of the classes.
 
     Returns:
@@ -69,7 +48,7 @@ def resampled(
     """mIoU and pixel accuracy of samples of the images, drawn with replacement.
 
     Args:
-        matrices: see ``confusion``.
+        matrices: as for ``metrics``.
         samples: number of samples.
         seed: of the samples.
     """
