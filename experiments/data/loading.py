@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backbones.errors import UserError, unknown
-from experiments.data import embedded, folder, folder_tree, shapes, tfds, tfds_dense
+from experiments.data import embedded, folder, folder_tree, likely_kinds, shapes, tfds, tfds_dense
 from experiments.data.dataset import Dataset
 from experiments.data.dense import coco, mask_folders, voc, yolo
 from experiments.data.options import ReadingOptions, check_kind
@@ -55,7 +55,7 @@ def check_name(name: str, task: str = CLASSIFICATION) -> None:
     kind, colon, rest = name.partition(':')
     if name not in EMBEDDED and not (colon and kind in TASKS and kind not in EMBEDDED and rest):
         if name and Path(name).expanduser().is_dir():
-            kind, what = _likely_kind(Path(name).expanduser())
+            kind, what = next(iter(likely_kinds.recognise(Path(name).expanduser())), ('folder', 'images'))
             raise UserError(f"unknown data set {name!r}; a folder of {what} is named '{kind}:{name}'")
         kinds = (f'{kind}:{"NAME" if kind == "tfds" else "PATH"}' for kind in TASKS if kind not in EMBEDDED)
         raise unknown('data set', name, (*EMBEDDED, *kinds))
@@ -65,19 +65,6 @@ def check_name(name: str, task: str = CLASSIFICATION) -> None:
             f'{name!r} is a data set for {" and ".join(TASKS[kind])}, not for {task}; choose config key task, or a '
             f'data set for {task} ({fitting or "there is none"})'
         )
-
-
-def _likely_kind(root: Path) -> tuple[str, str]:
-    """The kind of data set that a folder seems to be, and what it holds, in words."""
-    if (root / 'JPEGImages').is_dir():
-        return 'voc', "images in Pascal VOC's layout"
-    if next(root.glob('annotations/*.json'), None) or next(root.glob('*/_annotations.coco.json'), None):
-        return 'coco', "images in COCO's layout"
-    if (root / 'data.yaml').is_file():
-        return 'yolo', "images in YOLO's layout"
-    if any((place / 'masks').is_dir() for place in (root, root / 'train')):
-        return 'masks', 'images and masks'
-    return 'folder', 'images'
 
 
 def load(
@@ -113,7 +100,13 @@ def load(
         if task != CLASSIFICATION:
             return tfds_dense.load(rest, directory, options, task == SEGMENTATION)
         return tfds.load(rest, directory, options)
-    return PATHS[kind](rest, options, task)
+    try:
+        dataset = PATHS[kind](rest, options, task)
+        if kind == 'folder' and set(dataset.classes) == {'images', 'masks'}:
+            raise UserError(f"the classes of {name!r} would be 'images' and 'masks'")
+    except UserError as error:
+        raise likely_kinds.with_hint(error, kind, rest, TASKS, task) from None
+    return dataset
 
 
 def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions | None = None) -> str | None:
