@@ -7,6 +7,8 @@ from backbones.errors import UserError
 
 # Where labels of YOLO lie, for folders whose ``data.yaml`` is missing.
 _YOLO_LABELS = ('labels/*.txt', 'labels/*/*.txt', '*/labels/*.txt')
+# Folders that are a part of such a data set.
+_PARTS = ('JPEGImages', 'Annotations', 'SegmentationClass', 'annotations', 'images', 'labels', 'masks')
 _COCO = ('annotations/*.json', '*/_annotations.coco.json')
 
 
@@ -53,9 +55,13 @@ def with_hint(error: UserError, kind: str, path: str, serves: dict[str, tuple[st
     """
     root = Path(path).expanduser()
     likely = recognise(root) if root.is_dir() else []
-    if not likely or kind in [each.kind for each in likely]:
+    if not likely and root.name in _PARTS:
+        path, likely = str(root.parent), recognise(root.parent)
+    elif kind in [each.kind for each in likely]:
+        return error
+    if not likely:
         return error
     named, what = likely[0]
     tasks = serves[named]
     which = '' if task in tasks else f', for {" and ".join(tasks)} (config key task)'
-    return UserError(f"{error}; it looks like a folder of {what}, which is named '{named}:{path}'{which}")
+    return UserError(f"{error}; {path!r} looks like a folder of {what}, which is named '{named}:{path}'{which}")

@@ -56,7 +56,7 @@ class Segmentation:
     fit: ClassVar[str | None] = 'letterbox'
     head_regime: ClassVar[str] = 'frozen'
     heads: ClassVar[tuple[str, ...]] = tuple(assembly.SEGMENTATION_HEADS)
-    keys: ClassVar[tuple[str, ...]] = (*dense.KEYS, 'output_stride', 'auxiliary_head', 'dice')
+    keys: ClassVar[tuple[str, ...]] = (*dense.KEYS, 'output_stride', 'auxiliary_head', 'dice', 'ignore_label')
 
     @classmethod
     def create(
@@ -96,7 +96,7 @@ class Segmentation:
             augmentation=dense.augmentation(config, preprocessing.size),
             head=head,
             neck=None if config.neck == 'none' else config.neck,
-            neck_options=dense.neck_options(config, preprocessing.size),
+            neck_options=dense.neck_options(config, preprocessing.size, usual=4),
             head_options=tuple(options.items()),
             output_stride=config.output_stride,
             dice=config.dice,

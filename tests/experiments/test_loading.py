@@ -135,6 +135,13 @@ def test_a_folder_under_another_kind_is_named(layouts, there, kind):
     assert ('(config key task)' in str(refused.value)) == (task not in loading.TASKS[there])
 
 
+@pytest.mark.parametrize(('kind', 'part'), [('voc', 'JPEGImages'), ('coco', 'annotations'), ('yolo', 'images')])
+def test_a_part_of_a_data_set_leads_to_the_whole(layouts, kind, part):
+    with pytest.raises(UserError) as refused:
+        loading.load(f'{kind}:{layouts / kind / part}', task='detection')
+    assert str(refused.value).endswith(f"which is named '{kind}:{layouts / kind}'")
+
+
 def test_what_is_wrong_with_a_folder_of_the_right_kind_is_no_matter_of_its_kind(layouts):
     with pytest.raises(UserError) as refused:
         loading.load(f'yolo:{layouts / "yolo"}', task='detection')
