@@ -8,6 +8,24 @@ class UserError(ValueError):
     """Bad input. The message names the value, what was expected and the nearest valid choice; no traceback needed."""
 
 
+class ImageSizeError(UserError):
+    """Images of a size that a network does not take.
+
+    Attributes:
+        problem: the first half of the message, without advice.
+        sizes: heights and widths near theirs that it takes, increasing.
+    """
+
+    def __init__(self, problem: str, sizes: Sequence[tuple[int, ...]], advice: str):
+        several = len(sizes) > 1
+        nearest = ' and '.join(f'{height}x{width}' for height, width in sizes)
+        super().__init__(
+            f'{problem}; the nearest size{"s" if several else ""} that do{"" if several else "es"} '
+            f'{"are" if several else "is"} {nearest}{advice}'
+        )
+        self.problem, self.sizes = problem, tuple(sizes)
+
+
 class MisfitWarning(UserWarning):
     """What does not fit and would be an error, if weights were not read with ``strict=False``."""
 
@@ -36,6 +54,25 @@ def check_image_size(shape: tuple[int, ...], least: int) -> None:
     """
     if min(shape[1:3]) < least:
         raise UserError(f'images must be at least {least}x{least} pixels, not {shape[1]}x{shape[2]}')
+
+
+def check_whole_patches(shape: tuple[int, ...], patch: int) -> None:
+    """Refuse images ``[batch, height, width, channels]`` that do not divide into square patches.
+
+    Raises:
+        ImageSizeError: a side is not a multiple of ``patch`` pixels.
+    """
+    sides = shape[1:3]
+    if any(side % patch for side in sides):
+        smaller, larger = (
+            tuple(max(count, 1) * patch for count in counts)
+            for counts in ((side // patch for side in sides), (-(-side // patch) for side in sides))
+        )
+        raise ImageSizeError(
+            f'images of {sides[0]}x{sides[1]} pixels do not divide into patches of {patch}',
+            sorted({smaller, larger}),
+            ', and pad=True fills them up with zeros',
+        )
 
 
 def check_output_stride(stride: int | None, possible: Sequence[int]) -> None:

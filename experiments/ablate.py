@@ -21,6 +21,7 @@ from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
 from experiments.features.store import CACHE_VARIABLE, DEFAULT_LIMIT, Store, default_directory, parse_size
 from experiments.results.axes import PIXELS, Cell
+from experiments.training import own_keys
 from experiments.training.preemption import Interruption
 
 
@@ -74,6 +75,7 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
         if not record.is_unchanged(workdir, name, stamps[name]):
             engine.load(name)
     planned, left_out = engine.possible(planned)
+    left_out += own_keys.unread(config.training, config.regimes, 'training.')
     pending = engine.pending(planned)
 
     def keep_records() -> None:

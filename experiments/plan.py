@@ -17,7 +17,7 @@ from experiments.cli import atomic_files, command_line, display
 from experiments.data import account, loading
 from experiments.data.options import ReadingOptions
 from experiments.planning import absent_devices, ahead_of_time, program_costs
-from experiments.training import mesh
+from experiments.training import mesh, own_keys
 from experiments.training.config import KEYS
 from experiments.training.mesh import DeviceMesh
 from experiments.training.programs import Programs
@@ -71,7 +71,8 @@ def main(argv: list[str] | None) -> None:
 
     def programs(batch_per_device: int | None) -> Programs:
         batch = batch_per_device * device_mesh.devices if batch_per_device else config.batch_size
-        return ahead_of_time.planned(config, classes, shape, batch, device_mesh, dataset)
+        with own_keys.named():
+            return ahead_of_time.planned(config, classes, shape, batch, device_mesh, dataset)
 
     if options.find_batch:
         first = options.batch_per_device or ahead_of_time.UNIT

@@ -24,7 +24,7 @@ from experiments.planning import program_costs
 from experiments.results import rows, scores
 from experiments.results.axes import RANDOM, Cell, Variant
 from experiments.results.rows import Row
-from experiments.training import distributed, introduction, loop
+from experiments.training import distributed, introduction, loop, own_keys
 from experiments.training.config import FREE_KEYS, KEYS, default_config
 from experiments.training.evaluation import Evaluation
 from experiments.training.preemption import Interruption
@@ -47,7 +47,7 @@ def main(argv: list[str] | None) -> None:
     options, config = command_line.parse(arguments, argv)
     distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
-        check_without_data(config)
+        _check_config(config)
         dataset = loading.load(
             config.dataset, options.data_dir, ReadingOptions.of(config), tasks.find(config.task).truth
         )
@@ -127,10 +127,17 @@ def _check_data(workdir: Path, dataset: Dataset, accepted: bool) -> list[str]:
     return changes
 
 
+def _check_config(config: ml_collections.ConfigDict) -> None:
+    with own_keys.named():
+        check_without_data(config)
+    if found := own_keys.unread(config, [config.regime]):
+        raise UserError(found[0])
+
+
 def _check_without_data(config: ml_collections.ConfigDict, workdir: Path) -> dict | None:
     """Check what can be checked before the data are read, which may take long; returns the weights to start from."""
     work_directories.check_writable(workdir)
-    check_without_data(config)
+    _check_config(config)
     return load_pretrained(config)
 
 

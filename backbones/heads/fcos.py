@@ -9,49 +9,37 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
-from backbones.boxes.anchors import cell_anchors, grid_anchors
+from backbones.boxes.anchors import cell_anchors
 from backbones.boxes.assignment import assign_by_centre
 from backbones.boxes.coding import decode_distances, encode_distances
 from backbones.boxes.iou import giou_loss
-from backbones.boxes.nms import Detections
 from backbones.errors import UserError
 from backbones.features import Features
-from backbones.heads import one_stage
-from backbones.heads.one_stage import Outputs, Tower, prediction
+from backbones.heads.one_stage import OneStageHead, binary_cross_entropy, exponent, focal_loss
+from backbones.heads.towers import Tower, checked, prediction
 
 
-class FCOS(nn.Module):
+class FCOS(OneStageHead):
     """Two towers of convolutions, shared by all levels; the second predicts boxes and centre-ness.
 
     A level's nominal stride is the side of its only anchor: distances are predicted in it, an object's centre must be
     within 1.5 of it, and objects between 4 and 8 of it belong to the level (to the finest also smaller ones, to the
     coarsest larger ones).
 
+    The losses are ``'classes'`` (focal), ``'boxes'`` (GIoU) and ``'centerness'`` (binary cross-entropy), divided by the
+    number of points with an object in the whole batch. A score is the geometric mean of those of class and centre.
+
     Attributes:
-        num_classes: number of classes.
-        depth: convolutions per tower.
-        channels: channels of the towers; ``None``: those of the maps.
-        norm: ``'group'`` or ``'none'``.
         radius: how far an object's centre may be, in nominal strides.
-        score_threshold: scores of detections are above it.
-        iou_threshold: largest overlap of two detections of a class.
-        topk: boxes that each level may contribute.
-        max_detections: boxes per image.
-        dtype: type of the computation; outputs are float32.
     """
 
-    num_classes: int
-    depth: int = 4
-    channels: int | None = None
     norm: Literal['none', 'group'] = 'group'
     radius: float = 1.5
     score_threshold: float = 0.2
     iou_threshold: float = 0.6
-    topk: int = 1000
-    max_detections: int = 100
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -61,7 +49,7 @@ class FCOS(nn.Module):
         size: tuple[int, int] | None = None,
         train: bool = False,
     ) -> dict[str, dict[str, Array]]:
-        if maps and min(map(one_stage.exponent, maps)) < 1:
+        if maps and min(map(exponent, maps)) < 1:
             # The rounded corners of torchvision's anchors fall together, so that distances have no unit.
             raise UserError(
                 'FCOS needs strides of 2 and more: a level of stride 1 has anchors without a side; choose others, '
@@ -75,7 +63,7 @@ class FCOS(nn.Module):
         box_deltas = prediction(4, self.dtype, 'box_deltas')
         centerness = prediction(1, self.dtype, 'centerness')
         outputs = {}
-        for level, x in one_stage.checked(maps, self.norm, self.depth).items():
+        for level, x in checked(maps, self.norm, self.depth).items():
             seen = box_tower(x)
             predicted = {
                 'classes': class_logits(class_tower(x))[:, :, :, None],
@@ -85,85 +73,54 @@ class FCOS(nn.Module):
             outputs[level] = {name: each.astype(jnp.float32) for name, each in predicted.items()}
         return outputs
 
-    def anchors(self, outputs: Outputs, size: Sequence[int]) -> list[Float[Array, 'n 4']]:
-        """The anchors of each level, one per point, for images of this height and width."""
-        cells = [cell_anchors([2 ** one_stage.exponent(level)]) for level in outputs]
-        grids = [each['boxes'].shape[1:3] for each in outputs.values()]
-        pairs = zip(cells, grids, strict=True)
-        return [jnp.asarray(grid_anchors(cell, grid, size).reshape(-1, 4)) for cell, grid in pairs]
+    def cells(self, level: str) -> Float[np.ndarray, '1 4']:
+        """The one anchor of a point."""
+        return cell_anchors([2 ** exponent(level)])
 
-    def losses(
-        self, outputs: Outputs, truth: Mapping[str, Array], size: Sequence[int]
-    ) -> dict[str, Float[Array, 'batch']]:
-        """Per image, scaled such that the mean over the valid images is the reference's loss of the batch.
-
-        The losses of all points are divided by the number of points with an object in the whole batch.
-
-        Args:
-            outputs: what the head predicts.
-            truth: ``'boxes'`` ``float32[batch, objects, 4]`` in pixels of the input, ``'classes'``
-                ``int32[batch, objects]``, -1 where there is no object, and ``'valid'`` ``float32[batch]``, 0 for a row
-                that is no example.
-            size: height and width of the images.
-
-        Returns:
-            ``'classes'`` (focal), ``'boxes'`` (GIoU) and ``'centerness'`` (binary cross-entropy).
-        """
-        anchors = self.anchors(outputs, size)
+    def assign(
+        self, boxes: Float[Array, 'objects 4'], real: Bool[Array, 'objects'], anchors: Sequence[Float[Array, 'n 4']]
+    ) -> Int[Array, 'n']:
+        """See ``assign_by_centre``."""
         everywhere = jnp.concatenate(anchors)
         sides = everywhere[:, 2] - everywhere[:, 0]
         last = len(everywhere) - len(anchors[-1])
         lower = (4 * sides).at[: len(anchors[0])].set(0)
         upper = (8 * sides).at[last:].set(jnp.inf)
-        boxes, classes, valid = truth['boxes'], truth['classes'], truth['valid'] > 0
-        real = one_stage.real_objects(boxes, classes) & valid[:, None]
+        points = (everywhere[:, :2] + everywhere[:, 2:]) / 2
+        return assign_by_centre(boxes, real, points, sides, jnp.stack([lower, upper], axis=1), self.radius)
 
-        def assign(boxes: Array, real: Array) -> Array:
-            points = (everywhere[:, :2] + everywhere[:, 2:]) / 2
-            return assign_by_centre(boxes, real, points, sides, jnp.stack([lower, upper], axis=1), self.radius)
+    def losses_of_level(
+        self,
+        predicted: Mapping[str, Array],
+        anchors: Float[Array, 'n 4'],
+        assigned: Int[Array, 'batch n'],
+        classes: Int[Array, 'batch n'],
+        boxes: Float[Array, 'batch n 4'],
+    ) -> dict[str, Float[Array, 'batch n']]:
+        """Boxes and centre-ness only count where there is an object."""
+        of_boxes = giou_loss(self.decode(predicted['boxes'], anchors), boxes)
+        centre = _centerness(encode_distances(boxes, anchors))
+        of_centerness = binary_cross_entropy(predicted['centerness'], centre)
+        return {
+            'classes': focal_loss(predicted['classes'], classes),
+            'boxes': jnp.where(assigned >= 0, of_boxes, 0),
+            'centerness': jnp.where(assigned >= 0, of_centerness, 0),
+        }
 
-        assigned = jax.vmap(assign)(boxes, real)
-        targets = one_stage.targets(assigned, boxes, classes, everywhere)
-        levels = zip(outputs.values(), anchors, *(one_stage.split(each, outputs) for each in targets), strict=True)
-        of_classes = of_boxes = of_centerness = jnp.zeros(len(boxes))
-        for level, its_anchors, its_classes, its_boxes in levels:
-            predicted = {name: one_stage.flat(values) for name, values in level.items()}
-            of_classes += one_stage.focal_loss(predicted['classes'], its_classes).sum(1)
-            loss = giou_loss(decode_distances(predicted['boxes'], its_anchors), its_boxes)
-            of_boxes += jnp.where(its_classes >= 0, loss, 0).sum(1)
-            centre = _centerness(encode_distances(its_boxes, its_anchors))
-            loss = one_stage.binary_cross_entropy(predicted['centerness'], centre)
-            of_centerness += jnp.where(its_classes >= 0, loss, 0).sum(1)
-        scale = valid.sum() / jnp.maximum((assigned >= 0).sum(), 1)
-        totals = {'classes': of_classes, 'boxes': of_boxes, 'centerness': of_centerness}
-        return {name: jnp.where(valid, each * scale, 0) for name, each in totals.items()}
+    def normalised(
+        self, total: Float[Array, 'batch'], there: Bool[Array, 'batch n'], valid: Bool[Array, 'batch']
+    ) -> Float[Array, 'batch']:
+        """By the points with an object in the whole batch: the mean over its valid images is the reference's."""
+        return total * (valid.sum() / jnp.maximum(there.sum(), 1))
 
-    def detections(
-        self, outputs: Outputs, size: Sequence[int], extent: Float[Array, 'batch 2'] | None = None
-    ) -> Detections:
-        """Boxes in pixels of the input; the score is the geometric mean of those of the class and of the centre.
+    def scores(self, level: Mapping[str, Array]) -> Float[Array, 'n classes']:
+        """The geometric mean of the probabilities of the class and of the centre."""
+        centre = jax.nn.sigmoid(level['centerness'])
+        return jnp.sqrt(jax.nn.sigmoid(level['classes']) * centre[:, None])
 
-        Args:
-            outputs: what the head predicts.
-            size: height and width of the images.
-            extent: height and width of each image without its padding, to which boxes are clipped; ``None``: ``size``.
-        """
-
-        def score(level: Mapping[str, Array]) -> Array:
-            centre = jax.nn.sigmoid(level['centerness'])
-            return jnp.sqrt(jax.nn.sigmoid(level['classes']) * centre[:, None])
-
-        return one_stage.detect(
-            outputs,
-            self.anchors(outputs, size),
-            score,
-            decode_distances,
-            one_stage.extents_of(outputs, size, extent),
-            self.score_threshold,
-            self.iou_threshold,
-            self.topk,
-            self.max_detections,
-        )
+    def decode(self, boxes: Float[Array, '*shape 4'], anchors: Float[Array, '*shape 4']) -> Float[Array, '*shape 4']:
+        """From distances to the sides."""
+        return decode_distances(boxes, anchors)
 
 
 def _centerness(distances: Float[Array, '*shape 4']) -> Float[Array, '*shape']:

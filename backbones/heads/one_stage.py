@@ -1,10 +1,10 @@
-"""What one-stage detectors share: towers of convolutions, the focal loss, the choice of candidates.
+"""What one-stage detectors share: the walk over levels in losses and detections, the focal loss, the best candidates.
 
 Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; torchvision/models/detection/retinanet.py, fcos.py.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import flax.linen as nn
@@ -13,69 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from backbones.boxes.anchors import grid_anchors
 from backbones.boxes.iou import clip
 from backbones.boxes.nms import Detections, suppress
-from backbones.errors import UserError, unknown
-from backbones.layers.convolution import Conv
-from backbones.layers.normalisation import GroupNorm
 
 # Level → 'classes', 'boxes' and what else a head predicts, each ``[batch, rows, columns, anchors, …]``.
 Outputs = Mapping[str, Mapping[str, Array]]
-
-normal = nn.initializers.normal(0.01)
-NORMS = ('none', 'group')
-
-
-class Tower(nn.Module):
-    """3x3 convolutions of one width, each followed by a ReLU: parameters ``conv1``, ``norm1``, ``conv2``, …
-
-    Attributes:
-        depth: number of convolutions.
-        channels: channels of each; ``None``: those of the input.
-        norm: what stands between a convolution and its ReLU: ``'group'``, a GroupNorm, or ``'none'``.
-        use_bias: whether convolutions have a bias.
-        dtype: type of the computation.
-    """
-
-    depth: int = 4
-    channels: int | None = None
-    norm: Literal['none', 'group'] = 'none'
-    use_bias: bool = True
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c2']:
-        channels = self.channels or x.shape[-1]
-        for number in range(1, self.depth + 1):
-            convolution = Conv(
-                channels, 3, use_bias=self.use_bias, kernel_init=normal, dtype=self.dtype, name=f'conv{number}'
-            )
-            x = convolution(x)
-            if self.norm == 'group':
-                x = GroupNorm(dtype=self.dtype, name=f'norm{number}')(x)
-            x = nn.relu(x)
-        return x
-
-
-def prediction(features: int, dtype: jnp.dtype, name: str, prior: float | None = None) -> Conv:
-    """The 3x3 convolution after a tower; ``prior`` is the probability that its sigmoid begins with."""
-    bias = nn.initializers.zeros if prior is None else nn.initializers.constant(-math.log((1 - prior) / prior))
-    return Conv(features, 3, use_bias=True, kernel_init=normal, bias_init=bias, dtype=dtype, name=name)
-
-
-def checked(maps: Mapping[str, Array] | None, norm: str, depth: int) -> Mapping[str, Array]:
-    """The maps, unless a head with these options cannot be made.
-
-    Raises:
-        UserError: there is no neck, an unknown norm, or a negative depth.
-    """
-    if maps is None:
-        raise UserError("a one-stage detector needs a neck, which gives it levels such as 'p3'; pass neck='fpn'")
-    if norm not in NORMS:
-        raise unknown('norm of the head', norm, NORMS)
-    if depth < 0:
-        raise UserError(f'depth of the head must be at least 0, not {depth}')
-    return maps
 
 
 def exponent(level: str) -> int:
@@ -155,42 +98,129 @@ def best_of_level(
     return best, anchors[pairs // classes], pairs % classes
 
 
-def detect(
-    outputs: Outputs,
-    anchors: Sequence[Float[Array, 'n 4']],
-    score: Callable[[Mapping[str, Array]], Float[Array, 'batch n classes']],
-    decode: Callable[[Array, Array], Array],
-    extents: Float[Array, 'batch 2'],
-    score_threshold: float,
-    iou_threshold: float,
-    topk: int,
-    max_detections: int,
-) -> Detections:
-    """Boxes of a batch: the best of every level, decoded, clipped to the images, and suppressed class by class.
+class OneStageHead(nn.Module):
+    """Base of the heads of one-stage detectors: the same convolutions on all levels, anchors at every point of a map.
 
-    Args:
-        outputs: what the head predicts.
-        anchors: those of each level.
-        score: from a level's predictions, all anchors one after the other, to a score for every class.
-        decode: from raw boxes and anchors to boxes.
-        extents: height and width of each image, without what it is padded with.
-        score_threshold: scores must be above it.
-        iou_threshold: largest overlap of two boxes of a class.
-        topk: number of boxes that each level may contribute.
-        max_detections: number of boxes per image.
+    A head says what it predicts (``__call__``), where its anchors are (``cells``), which object each of them is to
+    predict (``assign``), what a wrong prediction costs (``losses_of_level``, ``normalised``), and what a prediction
+    means (``scores``, ``decode``).
+
+    Attributes:
+        num_classes: number of classes.
+        depth: convolutions per tower.
+        channels: channels of the towers; ``None``: those of the maps.
+        norm: what the towers have between a convolution and its ReLU: ``'group'``, a GroupNorm, or ``'none'``.
+        score_threshold: scores of detections are above it.
+        iou_threshold: largest overlap of two detections of a class.
+        topk: boxes that each level may contribute.
+        max_detections: boxes per image.
+        dtype: type of the computation; outputs are float32.
     """
 
-    def of_one_image(levels: Sequence[Mapping[str, Array]], extent: Float[Array, '2']) -> Detections:
-        found = []
-        for level, boxes in zip(levels, anchors, strict=True):
-            scores, chosen, classes = best_of_level(score(level), score_threshold, topk)
-            decoded = clip(decode(level['boxes'][chosen], boxes[chosen]), extent)
-            found.append((decoded, scores, classes))
-        boxes, scores, classes = (jnp.concatenate(each) for each in zip(*found, strict=True))
-        return suppress(boxes, scores, classes, scores > score_threshold, iou_threshold, max_detections)
+    num_classes: int
+    depth: int = 4
+    channels: int | None = None
+    norm: Literal['none', 'group'] = 'none'
+    score_threshold: float = 0.05
+    iou_threshold: float = 0.5
+    topk: int = 1000
+    max_detections: int = 100
+    dtype: jnp.dtype = jnp.float32
 
-    levels = [{name: flat(values) for name, values in level.items()} for level in outputs.values()]
-    return jax.vmap(of_one_image)(levels, extents)
+    def cells(self, level: str) -> Float[np.ndarray, 'anchors 4']:
+        """A level's anchors around the origin, in pixels."""
+        raise NotImplementedError
+
+    def assign(
+        self,
+        boxes: Float[Array, 'objects 4'],
+        real: Bool[Array, 'objects'],
+        anchors: Sequence[Float[Array, 'n 4']],
+    ) -> Int[Array, 'n']:
+        """The index of the object that each anchor of each level is to predict; negative where there is none."""
+        raise NotImplementedError
+
+    def losses_of_level(
+        self,
+        predicted: Mapping[str, Array],
+        anchors: Float[Array, 'n 4'],
+        assigned: Int[Array, 'batch n'],
+        classes: Int[Array, 'batch n'],
+        boxes: Float[Array, 'batch n 4'],
+    ) -> dict[str, Float[Array, 'batch n']]:
+        """The losses of each anchor of a level, by name; classes and boxes are those of ``targets``."""
+        raise NotImplementedError
+
+    def normalised(
+        self, total: Float[Array, 'batch'], there: Bool[Array, 'batch n'], valid: Bool[Array, 'batch']
+    ) -> Float[Array, 'batch']:
+        """Sums over anchors in relation to the number of anchors that have an object (``there``)."""
+        raise NotImplementedError
+
+    def scores(self, level: Mapping[str, Array]) -> Float[Array, 'n classes']:
+        """The score of each class, from a level's predictions, all anchors one after the other."""
+        raise NotImplementedError
+
+    def decode(self, boxes: Float[Array, '*shape 4'], anchors: Float[Array, '*shape 4']) -> Float[Array, '*shape 4']:
+        """Boxes in pixels from what is predicted of them."""
+        raise NotImplementedError
+
+    def anchors(self, outputs: Outputs, size: Sequence[int]) -> list[Float[Array, 'n 4']]:
+        """The anchors of each level for images of this height and width."""
+        grids = [each['boxes'].shape[1:3] for each in outputs.values()]
+        pairs = zip(outputs, grids, strict=True)
+        return [jnp.asarray(grid_anchors(self.cells(level), grid, size).reshape(-1, 4)) for level, grid in pairs]
+
+    def losses(
+        self, outputs: Outputs, truth: Mapping[str, Array], size: Sequence[int]
+    ) -> dict[str, Float[Array, 'batch']]:
+        """The head's losses, per image; the mean over the valid images is the reference's loss of the batch.
+
+        Args:
+            outputs: what the head predicts.
+            truth: ``'boxes'`` ``float32[batch, objects, 4]`` in pixels of the input, ``'classes'``
+                ``int32[batch, objects]``, -1 where there is no object, and ``'valid'`` ``float32[batch]``, 0 for a row
+                that is no example.
+            size: height and width of the images.
+        """
+        anchors = self.anchors(outputs, size)
+        boxes, classes, valid = truth['boxes'], truth['classes'], truth['valid'] > 0
+        real = real_objects(boxes, classes) & valid[:, None]
+        assigned = jax.vmap(lambda boxes, real: self.assign(boxes, real, anchors))(boxes, real)
+        wanted = assigned, *targets(assigned, boxes, classes, jnp.concatenate(anchors))
+        totals: dict[str, Array] = {}
+        for level, *its in zip(outputs.values(), anchors, *(split(each, outputs) for each in wanted), strict=True):
+            predicted = {name: flat(values) for name, values in level.items()}
+            for name, loss in self.losses_of_level(predicted, *its).items():
+                totals[name] = totals.get(name, 0) + loss.sum(1)
+        return {
+            name: jnp.where(valid, self.normalised(total, assigned >= 0, valid), 0) for name, total in totals.items()
+        }
+
+    def detections(
+        self, outputs: Outputs, size: Sequence[int], extent: Float[Array, 'batch 2'] | None = None
+    ) -> Detections:
+        """Boxes in pixels of the input: the best of every level, clipped to the images, suppressed class by class.
+
+        Args:
+            outputs: what the head predicts.
+            size: height and width of the images.
+            extent: height and width of each image without its padding, to which boxes are clipped; ``None``: ``size``.
+        """
+        anchors = self.anchors(outputs, size)
+
+        def of_one_image(levels: Sequence[Mapping[str, Array]], extent: Float[Array, '2']) -> Detections:
+            found = []
+            for level, its_anchors in zip(levels, anchors, strict=True):
+                scores, chosen, classes = best_of_level(self.scores(level), self.score_threshold, self.topk)
+                decoded = clip(self.decode(level['boxes'][chosen], its_anchors[chosen]), extent)
+                found.append((decoded, scores, classes))
+            boxes, scores, classes = (jnp.concatenate(each) for each in zip(*found, strict=True))
+            there = scores > self.score_threshold
+            return suppress(boxes, scores, classes, there, self.iou_threshold, self.max_detections)
+
+        levels = [{name: flat(values) for name, values in level.items()} for level in outputs.values()]
+        return jax.vmap(of_one_image)(levels, extents_of(outputs, size, extent))
 
 
 def extents_of(

@@ -16,25 +16,16 @@ from backbones import registry
 from backbones.errors import MisfitWarning, UserError, listed, unknown
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing, as_size
-from backbones.pretrained import advice, compatibility, configuration, keymaps, sources, values
+from backbones.pretrained import advice, compatibility, configuration, sources, values
 from backbones.pretrained.description import Description
-from backbones.pretrained.keymaps.native import NATIVE, PARTS, native_keymap, part_of
-from backbones.pretrained.keymaps.rules import (
-    ForeignFileError,
-    KeyMap,
-    Line,
-    Translation,
-    UnreadableArrayError,
-    translate,
-)
+from backbones.pretrained.keymaps.native import NATIVE, PARTS, part_of
+from backbones.pretrained.keymaps.rules import Translation
 from backbones.pretrained.merge import Report, Shape, merge
-from backbones.pretrained.selection import described, select
+from backbones.pretrained.parts import backbone_of, find_network, possible_layouts, wanted_parts
+from backbones.pretrained.recognition import recognise
+from backbones.pretrained.selection import select
 from backbones.published import WEIGHTS
 from backbones.published_models import preprocessing_of as published_preprocessing
-from backbones.published_models import published_on
-
-# Name of each layout, and its key map; a name may stand for several.
-Layouts = Sequence[tuple[str, list[Line]]]
 
 
 def preprocess(name_or_weights: str | Path, name: str | None = None) -> Preprocessing:
@@ -162,10 +153,10 @@ def load_weights(
             training of another backbone, or arrays that do not fit, both shapes named, or (``check_values``) values
             that no trained network has.
     """
-    wanted = _wanted(parts, classifier, model)
+    wanted = wanted_parts(parts, classifier, model)
     if image_size is not None:
         as_size(image_size)  # before a large file is read
-    module = registry.create(name, **overrides) if model is None else _backbone_of(model, name, overrides)
+    module = registry.create(name, **overrides) if model is None else backbone_of(model, name, overrides)
     checkpoint = sources.read(source)
     if prefix and checkpoint.prefix:
         raise UserError(f'{source} names a part of the file already; leave out prefix={prefix!r}, or the part after #')
@@ -173,9 +164,11 @@ def load_weights(
     other = None if kept is None else compatibility.of_another_backbone(kept, name, module, overrides)
     if other and strict:
         raise UserError(f'{source} does not fit {name}: {other}')
-    layouts = _layouts(model, module, name, wanted, overrides)
+    layouts = possible_layouts(model, module, name, wanted, overrides)
     start = prefix or checkpoint.prefix
-    arrays, apart, layout, translation = _found(module, checkpoint.arrays, start, name, str(source), layouts, wanted)
+    arrays, apart, layout, translation = find_network(
+        module, checkpoint.arrays, start, name, str(source), layouts, wanted
+    )
     if model is not None and layout == NATIVE:
         translation = dataclasses.replace(translation, optional=frozenset())  # what it has must all have a place
     held = {part_of(path) for path in translation.arrays}
@@ -237,94 +230,6 @@ def load_weights(
     return unflatten_dict({tuple(path.split('/')): array for path, array in fitting.items()}), report
 
 
-def _wanted(parts: Sequence[str] | None, classifier: bool, model: Model | None) -> tuple[str, ...]:
-    """The wanted parts, in the order of a model.
-
-    Raises:
-        UserError: an unknown part, none at all, one that ``model`` does not have, or ``classifier`` beside other parts.
-    """
-    there = PARTS if model is None or model.neck is not None else ('backbone', 'head')
-    if parts is None:
-        parts = ('backbone',) if model is None else there
-        classifier = classifier and model is None
-    if isinstance(parts, str) or not parts:
-        raise UserError(
-            f"parts must name some of {', '.join(PARTS)}, such as parts=('backbone', 'head'), not {parts!r}"
-        )
-    for part in parts:
-        if part not in there:
-            raise unknown('part of a model' if part not in PARTS else 'part of this model', part, there)
-    wanted = tuple(part for part in PARTS if part in parts)
-    if not classifier or wanted == ('backbone', 'head'):
-        return wanted
-    if wanted != ('backbone',):
-        raise UserError(f"classifier=True means parts=('backbone', 'head'), not parts={tuple(parts)}; leave one out")
-    return 'backbone', 'head'
-
-
-def _backbone_of(model: Model, name: str, overrides: Mapping) -> nn.Module:
-    """The model's backbone.
-
-    Raises:
-        UserError: it is of another kind than the named one, or options of the backbone are passed beside it.
-    """
-    if overrides:
-        raise UserError(f'model=… has its options already; leave out {listed(overrides)}, or make the model with them')
-    kind = type(registry.create(name))
-    if type(model.backbone) is not kind:
-        raise UserError(
-            f'model=… has a backbone of the kind {type(model.backbone).__name__}, but {name} is a {kind.__name__}'
-        )
-    return model.backbone
-
-
-def _layouts(
-    model: Model | None, module: nn.Module, name: str, wanted: Sequence[str], overrides: Mapping
-) -> list[Layouts]:
-    """The layouts that a file may have: the first of these lists in which it has all wanted parts.
-
-    Where more than a backbone is wanted and nobody says of what model, it may be a published one.
-    """
-    if model is not None:
-        return [keymaps.model_layouts(model)]
-    own = list(keymaps.layouts(module).items())
-    if wanted == ('backbone',):
-        return [own]
-    return [own, [each for usual in published_on(name, **overrides) for each in keymaps.model_layouts(usual)]]
-
-
-def _found(
-    module: nn.Module,
-    arrays: Mapping[str, np.ndarray],
-    prefix: str,
-    name: str,
-    source: str,
-    layouts: Sequence[Layouts],
-    wanted: Sequence[str],
-) -> tuple[dict[str, np.ndarray], tuple[str, ...], str, Translation]:
-    """The arrays of the network that is wanted, the keys of the others, its layout, and its arrays in our axes.
-
-    Of several lists of layouts, the first in which all wanted parts are found decides, or else the first.
-
-    Raises:
-        UserError: see ``select`` and ``recognise``; of several lists, what is wrong with the first.
-    """
-    results, errors = [], []
-    for known in layouts:
-        try:
-            inside, apart = select(module, arrays, prefix, name, source, [lines for _, lines in known])
-            layout, translation = recognise(module, inside, name, source, known)
-        except UserError as error:
-            errors.append(error)
-            continue
-        results.append((inside, apart, layout, translation))
-        if {part_of(path) for path in translation.arrays}.issuperset(wanted):
-            return results[-1]
-    if not results:
-        raise errors[0]
-    return results[0]
-
-
 def _expected(
     name: str, translation: Translation, wanted: Sequence[str], images: Shape, overrides: Mapping
 ) -> dict[str, Shape]:
@@ -336,39 +241,6 @@ def _expected(
     shapes = {path: shape for path, shape in shapes.items() if part_of(path) in wanted}
     free = {'neck', *(() if linear else ('head',))}.intersection(wanted)
     return shapes | {path: array.shape for path, array in translation.arrays.items() if part_of(path) in free}
-
-
-def recognise(
-    module: nn.Module, arrays: Mapping[str, np.ndarray], name: str, source: str, layouts: Layouts | None = None
-) -> tuple[str, Translation]:
-    """Recognise the layout (the one that knows most of the keys) and bring the arrays to our paths and axes.
-
-    Args:
-        module: the backbone.
-        arrays: by the file's keys.
-        name, source: for messages.
-        layouts: the layouts to choose from, beside our own; ``None``: those of the backbone.
-    """
-    others = keymaps.layouts(module).items() if layouts is None else layouts
-    candidates = [(NATIVE, native_keymap(arrays)), *((layout, KeyMap(lines)) for layout, lines in others)]
-    counts = [keymap.known(arrays) for _, keymap in candidates]
-    layout, keymap = candidates[counts.index(max(counts))]
-    if not max(counts):
-        names = ', '.join(dict.fromkeys(each for each, _ in candidates))
-        example = next(iter(arrays), 'nothing')
-        raise UserError(
-            f'{source} holds no weights of {name} in a known layout ({names}): its keys look like '
-            f'{example!r}{advice.suggestion(arrays, name) or described(arrays)}'
-        )
-    try:
-        return layout, translate(arrays, keymap)
-    except ForeignFileError as error:
-        raise UserError(f'{source} does not fit {name}: {error}') from None
-    except UnreadableArrayError as error:
-        raise UserError(f'{source}: {error}') from None
-    except ValueError as error:
-        key, path, shape = error.args
-        raise UserError(f'{source}: {key} has {len(shape)} axes {list(shape)}, which {path} cannot have') from None
 
 
 def expected_shapes(name: str, num_classes: int | None, images: Shape, overrides: Mapping) -> dict[str, Shape]:

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from backbones.errors import UserError
+from backbones.errors import check_whole_patches
 from backbones.layers.convolution import patch_embedding
 
 
@@ -19,7 +19,7 @@ class PatchEmbedding(nn.Module):
         dtype: type of the computation.
 
     Raises:
-        UserError: the image is not a multiple of the patch, and ``pad`` is not set.
+        ImageSizeError: the image is not a multiple of the patch, and ``pad`` is not set.
     """
 
     patch: int
@@ -30,15 +30,11 @@ class PatchEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, 'b height width c']) -> Float[Array, 'b rows columns channels']:
-        height, width = images.shape[1:3]
         if self.pad:
+            height, width = images.shape[1:3]
             images = jnp.pad(images, ((0, 0), (0, -height % self.patch), (0, -width % self.patch), (0, 0)))
-        elif height % self.patch or width % self.patch:
-            nearest = [max(round(side / self.patch), 1) * self.patch for side in (height, width)]
-            raise UserError(
-                f'images of {height}x{width} pixels do not divide into patches of {self.patch}; '
-                f'the nearest size that does is {nearest[0]}x{nearest[1]}, and pad=True fills them up with zeros'
-            )
+        else:
+            check_whole_patches(images.shape, self.patch)
         shape = (self.patch, self.patch, images.shape[-1], self.channels)
         kernel = self.param('kernel', nn.initializers.lecun_normal(), shape, jnp.float32)
         x = patch_embedding(images.astype(self.dtype), kernel.astype(self.dtype))

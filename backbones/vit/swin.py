@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from backbones.errors import UserError
+from backbones.errors import UserError, check_whole_patches
 from backbones.features import Features
 from backbones.layers.attention import Dense, FeedForward, WindowAttention
 from backbones.layers.convolution import Conv
@@ -152,12 +152,8 @@ class SwinTransformer(nn.Module):
         """The images as they are, or padded, so that they divide into patches."""
         height, width = images.shape[1:3]
         missing = -height % self.patch, -width % self.patch
-        if any(missing) and not self.pad:
-            nearest = [max(round(side / self.patch), 1) * self.patch for side in (height, width)]
-            raise UserError(
-                f'images of {height}x{width} pixels do not divide into patches of {self.patch}; '
-                f'the nearest size that does is {nearest[0]}x{nearest[1]} (or set pad=True)'
-            )
+        if not self.pad:
+            check_whole_patches(images.shape, self.patch)
         return jnp.pad(images, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
 
     @nn.compact

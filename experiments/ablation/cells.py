@@ -18,7 +18,8 @@ from experiments.probes import knn, linear, ridge
 from experiments.results.axes import PIXELS, RANDOM, Cell, Variant
 from experiments.training import regimes
 from experiments.training.config import KEYS as TRAINING_KEYS
-from experiments.training.config import ConfigKey, not_negative, positive, seed, with_defaults
+from experiments.training.config import ConfigKey, with_defaults
+from experiments.training.value_checks import not_negative, positive, seed, side
 
 __all__ = ['FROZEN_REGIMES', 'KEYS', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'default_config', 'parse_variant', 'plan']
 
@@ -76,7 +77,7 @@ KEYS: Mapping[str, ConfigKey] = {
     'seeds': ConfigKey((0, 1, 2), 'each draws labels, the order of batches, and random weights'),
     # What all cells share.
     'image_size': ConfigKey(
-        0, "side of every model's input in pixels; 0: as the weights' preprocessing says", not_negative
+        0, "side of every model's input in pixels; 0: as the weights' preprocessing says", side
     ),
     'image_height': TRAINING_KEYS['image_height'],
     'strict_weights': ConfigKey(True, 'weights must fit; False: what does not is printed and stays random'),

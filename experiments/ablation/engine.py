@@ -1,5 +1,6 @@
 """Runs the unfinished cells of an ablation."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Sequence
@@ -14,7 +15,7 @@ from backbones import cost
 from backbones.errors import UserError
 from experiments import probes, tasks
 from experiments.ablation import growth, left_out
-from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant, training_values
+from experiments.ablation.cells import FROZEN_REGIMES, NOT_OF_TRAINING, PIXELS, RANDOM, Cell, Variant, training_values
 from experiments.ablation.sweep import sweep
 from experiments.cli import display, work_directories
 from experiments.cli.versions import versions
@@ -26,7 +27,7 @@ from experiments.probes.common import Outcome, ProbeData, Subset, at_edge
 from experiments.results import rows as result_rows
 from experiments.results import scores
 from experiments.results.rows import Row
-from experiments.training import loop, session
+from experiments.training import loop, own_keys, session
 
 # What precedes the keys of a training's config on the command line.
 _TRAINING_KEYS = 'config.training.'
@@ -107,12 +108,14 @@ class Engine:
         for backbone in dict.fromkeys(
             frozen_backbone(cell.variant, 0) for cell in pending if not growth.has_begun(self._workdir, cell)
         ):
-            self._extract.check(backbone)
+            with own_keys.named():
+                self._extract.check(backbone)
         for cell in _one_each(
             [cell for cell in pending if cell.regime not in FROZEN_REGIMES],
             lambda cell: (cell.variant, cell.regime, cell.head),
         ):
-            session.check_without_data(self._training_config(cell))
+            with _own_keys():
+                session.check_without_data(self._training_config(cell))
 
     def possible(self, cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
         """The cells whose label fraction leaves every class of their data set a training image.
@@ -145,11 +148,12 @@ class Engine:
         sessions = []
         for cell in self.pending(cells):
             if cell.regime not in FROZEN_REGIMES and not growth.has_begun(self._workdir, cell):
-                config = self._training_config(cell)
-                made = session.Session(config, self.load(cell.dataset), self._workdir, keys=_TRAINING_KEYS)
-                if all(made.programs is not other.programs for other in sessions):
-                    made.trace()
-                    sessions.append(made)
+                config, dataset = self._training_config(cell), self.load(cell.dataset)
+                with _own_keys():
+                    made = session.Session(config, dataset, self._workdir, keys=_TRAINING_KEYS)
+                    if all(made.programs is not other.programs for other in sessions):
+                        made.trace()
+                        sessions.append(made)
         if sessions:
             # The others are compiled, and compared, when they begin.
             largest = max(sessions, key=lambda each: each.programs.computed_bytes())
@@ -343,6 +347,11 @@ class Engine:
     def _append(self, rows: list[Row]) -> None:
         self._rows += rows
         result_rows.write(self._workdir, self._rows)
+
+
+def _own_keys() -> contextlib.AbstractContextManager[None]:
+    """Name keys of a training as those of the ablation."""
+    return own_keys.named(lambda key: key if key in NOT_OF_TRAINING else f'training.{key}')
 
 
 def _one_each(cells: Sequence[Cell], kind: Callable[[Cell], Hashable]) -> list[Cell]:

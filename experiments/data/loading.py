@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backbones.errors import UserError, unknown
-from experiments.data import embedded, folder, folder_tree, shapes, tfds, tfds_dense
+from experiments.data import embedded, folder, folder_tree, likely_kinds, shapes, tfds, tfds_dense
 from experiments.data.dataset import Dataset
 from experiments.data.dense import coco, mask_folders, voc, yolo
 from experiments.data.options import ReadingOptions, check_kind
-from experiments.data.truth import TruthKind
+from experiments.data.truth import IN_WORDS, TruthKind
 
 # Embedded data sets, and kinds of others (what precedes the colon) → what they say about images.
 TRUTHS: dict[str, tuple[TruthKind, ...]] = {
@@ -27,7 +27,6 @@ TRUTHS: dict[str, tuple[TruthKind, ...]] = {
     'yolo': ('boxes',),
     'masks': ('masks',),
 }
-_IN_WORDS: dict[TruthKind, str] = {'class': 'a class for each image', 'boxes': 'boxes', 'masks': 'masks'}
 
 # Kinds of data sets that are read from a path: each takes the path, how it is read, and what of each image.
 PATHS: dict[str, Callable[[str, ReadingOptions, TruthKind], Dataset]] = {
@@ -59,30 +58,17 @@ def check_name(name: str, truth: TruthKind = 'class') -> None:
     kind, colon, rest = name.partition(':')
     if name not in EMBEDDED and not (colon and kind in TRUTHS and kind not in EMBEDDED and rest):
         if name and Path(name).expanduser().is_dir():
-            kind, what = _likely_kind(Path(name).expanduser())
+            kind, what = next(iter(likely_kinds.recognise(Path(name).expanduser())), ('folder', 'images'))
             raise UserError(f"unknown data set {name!r}; a folder of {what} is named '{kind}:{name}'")
         kinds = (f'{kind}:{"NAME" if kind == "tfds" else "PATH"}' for kind in TRUTHS if kind not in EMBEDDED)
         raise unknown('data set', name, (*EMBEDDED, *kinds))
     if truth not in TRUTHS[kind]:
-        there = ' and '.join(_IN_WORDS[each] for each in TRUTHS[kind])
+        there = ' and '.join(IN_WORDS[each] for each in TRUTHS[kind])
         fitting = ', '.join(each for each, has in TRUTHS.items() if truth in has)
         raise UserError(
-            f'{name!r} has {there}, but the task needs {_IN_WORDS[truth]}; choose another config key task, or a data '
-            f'set with {_IN_WORDS[truth]} ({fitting})'
+            f'{name!r} has {there}, but the task needs {IN_WORDS[truth]}; choose another config key task, or a data '
+            f'set with {IN_WORDS[truth]} ({fitting})'
         )
-
-
-def _likely_kind(root: Path) -> tuple[str, str]:
-    """The kind of data set that a folder seems to be, and what it holds, in words."""
-    if (root / 'JPEGImages').is_dir():
-        return 'voc', "images in Pascal VOC's layout"
-    if next(root.glob('annotations/*.json'), None) or next(root.glob('*/_annotations.coco.json'), None):
-        return 'coco', "images in COCO's layout"
-    if (root / 'data.yaml').is_file():
-        return 'yolo', "images in YOLO's layout"
-    if any((place / 'masks').is_dir() for place in (root, root / 'train')):
-        return 'masks', 'images and masks'
-    return 'folder', 'images'
 
 
 def load(
@@ -118,7 +104,13 @@ def load(
         if truth != 'class':
             return tfds_dense.load(rest, directory, options, truth == 'masks')
         return tfds.load(rest, directory, options)
-    return PATHS[kind](rest, options, truth)
+    try:
+        dataset = PATHS[kind](rest, options, truth)
+        if kind == 'folder' and set(dataset.classes) == {'images', 'masks'}:
+            raise UserError(f"the classes of {name!r} would be 'images' and 'masks'")
+    except UserError as error:
+        raise likely_kinds.with_hint(error, kind, rest, TRUTHS, truth) from None
+    return dataset
 
 
 def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions | None = None) -> str | None:

@@ -89,5 +89,6 @@ class Boxes:
 Truth = Boxes | Masks
 # What a task needs to know about an image: its class, the boxes of its objects, or a mask.
 TruthKind = Literal['class', 'boxes', 'masks']
+IN_WORDS: dict[TruthKind, str] = {'class': 'a class for each image', 'boxes': 'boxes', 'masks': 'masks'}
 # What metrics compare the predictions for some examples with: the class of each, or its boxes.
 Targets = Int[np.ndarray, ' examples'] | Boxes

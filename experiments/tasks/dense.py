@@ -21,15 +21,17 @@ MODEL_KEYS = ('head', 'neck', 'strides', 'neck_channels', 'head_channels')
 AUGMENTATION_KEYS = ('smallest_scale', 'largest_scale', 'mosaic', 'colour_jitter')
 
 
-def neck_options(config: ml_collections.ConfigDict, size: tuple[int, int]) -> Options:
+def neck_options(config: ml_collections.ConfigDict, size: tuple[int, int], usual: int) -> Options:
     """Those that the config sets; the others keep the neck's defaults.
 
     Args:
         config: of a training.
         size: height and width of the input.
+        usual: stride of the finest level where the config names none.
 
     Raises:
-        UserError: there are strides without a neck, or not even the finest level has two points on each side.
+        UserError: there are strides without a neck, not even the finest level has two points on each side, or a level
+            is coarser than the input.
     """
     strides = tuple(config.strides)
     if config.neck == 'none':
@@ -40,10 +42,16 @@ def neck_options(config: ml_collections.ConfigDict, size: tuple[int, int]) -> Op
                     'name a neck'
                 )
         return ()
-    if strides and min(strides) >= min(size):
+    if min(strides, default=usual) >= min(size):
+        stated = strides or f'(), which begins with {usual}'
         raise UserError(
-            f"config key 'strides' is {strides}, but the input has {size[1]}x{size[0]} pixels, and even the finest "
+            f"config key 'strides' is {stated}, but the input has {size[1]}x{size[0]} pixels, and even the finest "
             'map would be a single point on one side; choose smaller strides, or a larger image_size'
+        )
+    if strides and max(strides) > max(size):
+        raise UserError(
+            f"config key 'strides' is {strides}, but the input has only {size[1]}x{size[0]} pixels; leave out "
+            f'{max(strides)}, or choose a larger image_size'
         )
     options: dict[str, Any] = {'strides': strides} if strides else {}
     if config.neck_channels:

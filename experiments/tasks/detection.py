@@ -108,7 +108,7 @@ class Detection:
             ),
             head=head,
             neck=config.neck,
-            neck_options=dense.neck_options(config, preprocessing.size),
+            neck_options=dense.neck_options(config, preprocessing.size, usual=8),
             head_options=tuple(options.items()),
         )
 

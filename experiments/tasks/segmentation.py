@@ -59,7 +59,7 @@ class Segmentation:
     is_dense: ClassVar[bool] = True
     heads: ClassVar[tuple[str, ...]] = tuple(assembly.SEGMENTATION_HEADS)
     model_keys: ClassVar[tuple[str, ...]] = (*dense.MODEL_KEYS, 'output_stride', 'auxiliary_head')
-    keys: ClassVar[tuple[str, ...]] = (*model_keys, *dense.AUGMENTATION_KEYS, 'dice')
+    keys: ClassVar[tuple[str, ...]] = (*model_keys, *dense.AUGMENTATION_KEYS, 'dice', 'ignore_label')
 
     @classmethod
     def create(
@@ -99,7 +99,7 @@ class Segmentation:
             augmentation=dense.augmentation(config, preprocessing.size),
             head=head,
             neck=None if config.neck == 'none' else config.neck,
-            neck_options=dense.neck_options(config, preprocessing.size),
+            neck_options=dense.neck_options(config, preprocessing.size, usual=4),
             head_options=tuple(options.items()),
             output_stride=config.output_stride,
             dice=config.dice,

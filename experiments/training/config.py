@@ -1,8 +1,7 @@
 """The single table of every value that a training run reads."""
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -13,72 +12,25 @@ from experiments.data.model_input import input_size
 from experiments.data.options import ReadingOptions
 from experiments.results.axes import RANDOM
 from experiments.training import regimes
-
-Check = Callable[[str, Any], None]
-
-
-def positive(key: str, value: float) -> None:
-    """Reject 0 and negative values, and those that are not finite."""
-    if not 0 < value < math.inf:
-        raise UserError(f'config key {key!r} must be positive{"" if value <= 0 else " and finite"}, not {value}')
-
-
-def not_negative(key: str, value: float) -> None:
-    """Reject negative values, and those that are not finite."""
-    if not 0 <= value < math.inf:
-        raise UserError(f'config key {key!r} must {"not be negative" if value < 0 else "be finite"}, but is {value}')
-
-
-def seed(key: str, value: int) -> None:
-    """Reject values that cannot seed the random number generators."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
-        raise UserError(f'config key {key!r} must lie between 0 and 4294967295, not {value!r}')
-
-
-def _share(key: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise UserError(f'config key {key!r} must lie in [0, 1), not {value}')
-
-
-def _positive_share(key: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise UserError(f'config key {key!r} must lie in (0, 1], not {value}')
-
-
-def _closed_share(key: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise UserError(f'config key {key!r} must lie in [0, 1], not {value}')
-
-
-def _magnitude(key: str, value: float) -> None:
-    if not 0 <= value <= 30:
-        raise UserError(f'config key {key!r} must lie in [0, 30], not {value}')
-
-
-def _all_or_positive(key: str, value: int) -> None:
-    if value != -1 and value <= 0:
-        raise UserError(f'config key {key!r} must be positive or -1 (all devices), not {value}')
-
-
-@dataclasses.dataclass(frozen=True)
-class OneOf:
-    """A check that rejects values that are not among the choices."""
-
-    choices: tuple[str, ...]
-
-    def __call__(self, key: str, value: str) -> None:
-        """Reject ``value`` if it is none of the choices."""
-        if value not in self.choices:
-            raise unknown(key, value, self.choices)
-
-
-def one_of(*choices: str) -> OneOf:
-    """Reject values that are not among the choices."""
-    return OneOf(choices)
-
-
-def _anything(key: str, value: Any) -> None:
-    pass
+from experiments.training.value_checks import (
+    Check,
+    OneOf,
+    all_or_positive,
+    anything,
+    channels,
+    closed_share,
+    depth,
+    detections,
+    magnitude,
+    not_negative,
+    one_of,
+    positive,
+    positive_share,
+    scale,
+    seed,
+    share,
+    side,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +48,7 @@ class ConfigKey:
 
     default: Any
     meaning: str
-    check: Check = _anything
+    check: Check = anything
     free: bool = False
     compiled: bool = False
 
@@ -111,7 +63,7 @@ _READING = {
     field.name: ConfigKey(
         field.default,
         field.metadata['meaning'],
-        one_of(*field.metadata['choices']) if field.metadata['choices'] else _anything,
+        one_of(*field.metadata['choices']) if field.metadata['choices'] else anything,
     )
     for field in dataclasses.fields(ReadingOptions)
 }
@@ -131,19 +83,19 @@ KEYS: Mapping[str, ConfigKey] = {
         True, 'whether weights that do not fit are an error; if not, what they leave out is printed and stays random'
     ),
     'dataset': ConfigKey('tfds:cifar10', 'a name as experiments.data.loading takes it'),
-    'image_size': ConfigKey(0, "side of the model's input; 0: what the preprocessing says", not_negative),
+    'image_size': ConfigKey(0, "side of the model's input; 0: what the preprocessing says", side),
     'image_height': ConfigKey(
-        0, 'height of the input where it is not square, and image_size its width; 0: square', not_negative
+        0, 'height of the input where it is not square, and image_size its width; 0: square', side
     ),
     **_READING,
-    'fraction': ConfigKey(1.0, 'share of the training labels to use', _positive_share),
+    'fraction': ConfigKey(1.0, 'share of the training labels to use', positive_share),
     # What trains.
     'regime': ConfigKey(
         'scratch', 'linear (dense: frozen), partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch',
         compiled=True
     ),
     'layer_decay': ConfigKey(
-        1.0, 'factor on the learning rate per block away from the head', _positive_share, compiled=True
+        1.0, 'factor on the learning rate per block away from the head', positive_share, compiled=True
     ),
     'lora_alpha': ConfigKey(
         0.0, 'adapters are scaled by lora_alpha / rank; 0: by 1', not_negative, compiled=True
@@ -156,13 +108,13 @@ KEYS: Mapping[str, ConfigKey] = {
     'strides': ConfigKey(
         (), "strides of the neck's levels in pixels, powers of two; (): (8, 16, 32), for segmentation from 4 on"
     ),
-    'neck_channels': ConfigKey(0, 'channels of each level of the neck; 0: 256', not_negative),
+    'neck_channels': ConfigKey(0, 'channels of each level of the neck; 0: 256', channels),
     'head_channels': ConfigKey(
         0,
         "channels inside the head; 0: those of a detector's neck, of a segmenter's reference; a linear head has none",
-        not_negative,
+        channels,
     ),
-    'head_depth': ConfigKey(0, 'convolutions in each tower of a detector; 0: 4', not_negative),
+    'head_depth': ConfigKey(0, 'convolutions in each tower of a detector; 0: 4', depth),
     'output_stride': ConfigKey(
         0, 'stride of the last map of a backbone that can be dilated: 8, 16, 32; 0: as the head expects', not_negative
     ),
@@ -184,30 +136,30 @@ KEYS: Mapping[str, ConfigKey] = {
     'weight_decay': ConfigKey(0.05, 'weight decay of kernels', not_negative, compiled=True),
     'clip_norm': ConfigKey(0.0, 'largest gradient norm; 0: no clipping', not_negative, compiled=True),
     'ema_decay': ConfigKey(
-        0.0, 'decay of the moving average of the parameters, which is then evaluated; 0: none', _share, compiled=True
+        0.0, 'decay of the moving average of the parameters, which is then evaluated; 0: none', share, compiled=True
     ),
     'early_stopping_epochs': ConfigKey(
         0, 'patience: epochs without a better validation score that end a phase; 0: never', not_negative
     ),
     # Augmentation and regularisation.
-    'label_smoothing': ConfigKey(0.0, 'share of the target that is spread over all classes', _share),
-    'dropout': ConfigKey(0.0, 'share of the pooled features that is dropped in training', _share, compiled=True),
+    'label_smoothing': ConfigKey(0.0, 'share of the target that is spread over all classes', share),
+    'dropout': ConfigKey(0.0, 'share of the pooled features that is dropped in training', share, compiled=True),
     'mixup': ConfigKey(0.0, 'parameter of the beta distribution of mixing ratios; 0: off', not_negative),
     'cutmix': ConfigKey(0.0, 'parameter of the beta distribution of mixing ratios; 0: off', not_negative),
     'flip': ConfigKey(True, 'mirror half of the images left to right'),
     'shift': ConfigKey(0, 'random shifts of up to this many stored pixels', not_negative),
-    'crop_scale': ConfigKey(0.0, 'random resized crops of at least this share of the area; 0: none', _share),
+    'crop_scale': ConfigKey(0.0, 'random resized crops of at least this share of the area; 0: none', share),
     'rand_augment_layers': ConfigKey(0, 'random operations per image; 0: none', not_negative),
-    'rand_augment_magnitude': ConfigKey(9.0, 'strength of these operations, from 0 to 30', _magnitude),
-    'smallest_scale': ConfigKey(1.0, 'images of dense tasks are scaled by a random factor, of at least this', positive),
-    'largest_scale': ConfigKey(1.0, 'and of at most this; what no longer fits is cut off', positive),
-    'mosaic': ConfigKey(0.0, 'share of the training images of dense tasks that are four in one', _closed_share),
+    'rand_augment_magnitude': ConfigKey(9.0, 'strength of these operations, from 0 to 30', magnitude),
+    'smallest_scale': ConfigKey(1.0, 'images of dense tasks are scaled by a random factor, of at least this', scale),
+    'largest_scale': ConfigKey(1.0, 'and of at most this; what no longer fits is cut off', scale),
+    'mosaic': ConfigKey(0.0, 'share of the training images of dense tasks that are four in one', closed_share),
     'colour_jitter': ConfigKey(
-        0.0, 'random change of brightness, contrast and saturation in dense tasks, as a share', _share
+        0.0, 'random change of brightness, contrast and saturation in dense tasks, as a share', share
     ),
     # Evaluation of a detector.
-    'score_threshold': ConfigKey(0.05, 'detections below this score are left out', _share),
-    'max_detections': ConfigKey(100, 'largest number of detections in an image', positive),
+    'score_threshold': ConfigKey(0.05, 'detections below this score are left out', share),
+    'max_detections': ConfigKey(100, 'largest number of detections in an image', detections),
     # Devices and memory.
     'dtype': ConfigKey(
         'float32', "type of the computation; or 'bfloat16'; parameters are always float32",
@@ -216,7 +168,7 @@ KEYS: Mapping[str, ConfigKey] = {
     'gradient_checkpointing': ConfigKey(
         False, 'recompute blocks in the backward pass: less memory, more time', compiled=True
     ),
-    'mesh.data': ConfigKey(-1, 'devices that share the batch; -1: all that are left', _all_or_positive, free=True),
+    'mesh.data': ConfigKey(-1, 'devices that share the batch; -1: all that are left', all_or_positive, free=True),
     'mesh.fsdp': ConfigKey(1, 'devices that share the batch and the parameters', positive, free=True),
     # Reading.
     'threads': ConfigKey(0, 'threads that read the data; 0: one per core', not_negative, free=True),

@@ -17,6 +17,7 @@ The neck and the head always train, and so do the auxiliary heads of a backbone 
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -26,6 +27,13 @@ from backbones.errors import UserError, unknown
 
 NAMES = ('linear', 'frozen', 'partial', 'lpft', 'finetune', 'bitfit', 'lora', 'scratch')
 DEFAULT_RANK = 8
+# Config keys that not all regimes read, and those that do: only what trains has a learning rate.
+READERS: Mapping[str, tuple[str, ...]] = {
+    'lora_alpha': ('lora',),
+    'probe_epochs': ('lpft',),
+    'probe_learning_rate': ('lpft',),
+    'layer_decay': ('partial', 'lpft', 'finetune', 'bitfit', 'lora', 'scratch'),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_swin_pads_an_image_if_asked_to():
 
 def test_swin_tells_how_to_have_an_image_padded():
     model = backbones.create('swin_tiny', **SMALL_SWIN)
-    with pytest.raises(backbones.UserError, match=r'33x38 pixels .* is 32x40 \(or set pad=True\)'):
+    with pytest.raises(backbones.UserError, match=r'33x38 pixels .* are 32x36 and 36x40, and pad=True fills'):
         jax.eval_shape(model.init, jax.random.key(0), images(33, 38))
 
 

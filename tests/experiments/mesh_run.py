@@ -96,7 +96,7 @@ def train(backbone: str, fsdp: int = 1, checkpoints: str = '') -> dict:
     return result
 
 
-def train_dense(task: str, backbone: str, fsdp: int = 1) -> dict:
+def train_dense(task: str, backbone: str, head: str = '', fsdp: int = 1) -> dict:
     """Twelve steps of a dense task on images with and without objects, and an exact evaluation."""
     from tiny_dense import dense_config, make_dense
 
@@ -105,6 +105,9 @@ def train_dense(task: str, backbone: str, fsdp: int = 1) -> dict:
     nn.relu = nn.silu  # as in ``make_session``
     config = dense_config(task, backbone, 'finetune', epochs=6.0, flip=False, optimizer='sgd', clip_norm=1.0)
     config.learning_rate = 0.01
+    config.head = head
+    if task == 'detection':
+        config.score_threshold = 1e-3  # so little is learned that no score is above the usual one
     config.mesh.fsdp = fsdp
     dataset = make_dense(task, splits=(16, 8, 13))
     session = Session(config, dataset, Path(tempfile.gettempdir()))
@@ -119,6 +122,11 @@ def train_dense(task: str, backbone: str, fsdp: int = 1) -> dict:
         'losses': losses,
         'metrics': evaluation.metrics,
         'indices': evaluation.indices.tolist(),
+        'predictions': {
+            name: values.tolist()
+            for name, values in evaluation.predictions.items()
+            if name in ('confusion', 'labels', 'found')
+        },
     }
 
 

@@ -10,7 +10,8 @@ from tiny import make_config, make_dataset
 import backbones
 from backbones import UserError
 from experiments import ablate, train
-from experiments.cli import work_directories
+from experiments.ablation import estimate
+from experiments.cli import display, work_directories
 from experiments.data import loading
 from experiments.planning import memory
 from experiments.results import rows
@@ -58,8 +59,21 @@ WITHOUT_DATA = {
     'class weights': (['--config.class_weights=balance'], "unknown kind of class weights 'balance'"),
     'mesh': (['--config.mesh.fsdp=3'], 'a mesh of data=-1 and fsdp=3 does not fit'),
     'weights': (['--config.weights=nothing.pth'], "there are no weights at 'nothing.pth'"),
-    'package': (['--config.wandb_project=x'], 'config key wandb_project needs the package wandb'),
-    'size': (['--config.backbone=vit_tiny_patch16', '--config.image_size=8'], '16'),
+    'package': (['--config.wandb_project=x'], r'config key (training\.)?wandb_project needs the package wandb'),
+    'size': (
+        ['--config.backbone=vit_tiny_patch16', '--config.image_size=8'],
+        'do not divide into patches of 16; set --config.image_size=16$',
+    ),
+    'sizes': (
+        ['--config.image_size=33', '--config.image_height=16'],
+        'of 4; set --config.image_size=32 --config.image_height=16 or --config.image_size=36 --config.image_height=16$',
+    ),
+    'adapters': (['--config.lora_alpha=8'], "'lora_alpha' is 8.0, but it is only for lora, and the regime is finetune"),
+    'first phase': (
+        ['--config.probe_epochs=2'],
+        "'probe_epochs' is 2.0, but it is only for lpft, and the regime is",
+    ),
+    'decay': (['--config.regime=linear', '--config.layer_decay=0.5'], "'layer_decay' is 0.5, but it is only for parti"),
 }
 
 
@@ -176,6 +190,20 @@ def test_a_mistake_in_an_ablation_that_the_data_show_claims_no_directory(tmp_pat
     with pytest.raises(UserError, match=r'this machine has 12 MiB; use --config\.training\.accumulation=4 or --'):
         ablation(tmp_path)
     assert not (tmp_path / 'run').exists()
+
+
+def test_keys_that_no_regime_of_an_ablation_reads_are_said(tmp_path, monkeypatch):
+    """They are not refused: regimes may come and go."""
+    monkeypatch.setattr(loading, 'load', lambda *_, **__: make_dataset('digits'))
+    monkeypatch.setattr(estimate, 'table', lambda *_: '')
+    keys = ['--config.training.lora_alpha=3', '--config.training.layer_decay=0.5', '--plan']
+    with display.console.capture() as said:
+        ablation(tmp_path, *keys, regimes='knn,finetune')
+    expected = (
+        "'training.lora_alpha' is 3.0, but it is only for lora, and the regimes are knn, finetune; leave it at 0.0"
+    )
+    assert expected in ' '.join(said.get().split())
+    assert 'layer_decay' not in said.get()
 
 
 def test_a_run_that_failed_at_once_leaves_its_directory_to_the_corrected_command(tmp_path, monkeypatch, capsys):

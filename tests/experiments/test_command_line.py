@@ -19,7 +19,8 @@ from experiments.ablation import cells
 from experiments.cli import command_line, platforms, work_directories
 from experiments.features import __main__ as features
 from experiments.training.config import KEYS as TRAINING_KEYS
-from experiments.training.config import ConfigKey, default_config, one_of
+from experiments.training.config import ConfigKey, default_config
+from experiments.training.value_checks import one_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -67,7 +67,33 @@ class TestPlan:
     def test_a_head_that_cannot_be_made_is_named_before_the_data_are_read(self, tmp_path):
         config = make_config('segmentation', heads=('fcn', 'linear'), seeds=(0,))
         config.training.auxiliary_head = True
-        with pytest.raises(UserError, match="'auxiliary_head' is True, but the head 'linear' has none"):
+        with pytest.raises(UserError, match=r"'training\.auxiliary_head' is True, but the head 'linear' has none"):
+            Engine(config, tmp_path, lambda name: make_dense('segmentation')).check_without_data(cells.plan(config))
+
+    @pytest.mark.parametrize(
+        ('changes', 'message'),
+        [
+            ({'strides': (32, 64)}, "config key 'training.strides' is (32, 64), but the input has 32x32 pixels"),
+            ({'neck': 'none'}, "config key 'training.strides' is (4, 8), but the neck is 'none'"),
+            ({'largest_scale': 0.5}, 'config key training.smallest_scale is 1.0, more than largest_scale, 0.5'),
+            ({'dice': -1.0}, "config key 'training.dice' must not be negative"),
+            ({'mixup': 0.1}, "config key 'training.mixup' is 0.1, but it is only for classification"),
+            ({'output_stride': 8}, "config key 'training.output_stride' is 8, but the backbone vit_micro"),
+        ],
+    )
+    def test_a_key_of_the_trainings_is_named_as_the_ablation_has_it(self, tmp_path, changes, message):
+        config = make_config('segmentation', seeds=(0,))
+        config.training.update(changes)
+        with pytest.raises(UserError) as refused:
+            Engine(config, tmp_path, lambda name: make_dense('segmentation')).check_without_data(cells.plan(config))
+        assert message in str(refused.value)
+
+    @pytest.mark.parametrize('regime', ['frozen', 'linear'])
+    def test_a_size_that_a_backbone_does_not_take_is_a_key_of_the_ablation(self, tmp_path, regime):
+        config = make_config('classification' if regime == 'linear' else 'segmentation', regimes=(regime,), seeds=(0,))
+        config.image_size = 33
+        config.training.strides, config.training.neck_channels, config.training.head_channels = (), 0, 0
+        with pytest.raises(UserError, match=r'of 4; set --config\.image_size=32 or --config\.image_size=36$'):
             Engine(config, tmp_path, lambda name: make_dense('segmentation')).check_without_data(cells.plan(config))
 
     @pytest.mark.parametrize('task', ['classification', 'segmentation', 'detection'])

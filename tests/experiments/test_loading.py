@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dense_files import write_image, write_json, write_mask, write_voc
 from PIL import Image
 
 from backbones import UserError
-from experiments.data import account, loading, tfds
+from experiments.data import account, likely_kinds, loading, tfds
 
 
 def write_images(root: Path, layout: dict[str, int], size=(20, 16), suffix='png', mode='RGB', seed=0) -> None:
@@ -81,14 +82,70 @@ def test_a_folder_without_its_kind(tmp_path):
         ('annotations/a.json', 'coco'),
         ('train/_annotations.coco.json', 'coco'),
         ('data.yaml', 'yolo'),
-        ('train/masks/a.png', 'masks'),
+        ('labels/train/a.txt', 'yolo'),
+        ('train/images/a.jpg train/masks/a.png', 'masks'),
+        ('train/a.jpg trainannot/a.png', 'masks'),
+        ('train/masks/a.jpg train/none/b.jpg', 'folder'),
     ],
 )
 def test_a_folder_of_a_dense_task_without_its_kind(tmp_path, inside, kind):
-    (tmp_path / inside).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / inside).touch()
+    for file in inside.split():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
     with pytest.raises(UserError, match=f"is named '{kind}:{tmp_path}'"):
         loading.load(str(tmp_path))
+
+
+@pytest.fixture(scope='module')
+def layouts(tmp_path_factory):
+    """A small folder of each kind; nothing but what tells the kinds apart is in order."""
+    root, empty = tmp_path_factory.mktemp('layouts'), np.zeros((30, 40))
+    write_voc(root / 'voc', {'a': [], 'b': []})
+    for name in ('a', 'b'):
+        for place in ('coco/train2017', 'yolo/images/train', 'masks/train/images', 'masks/val/images'):
+            write_image(root / place / f'{name}.jpg')
+        for place in ('masks/train/masks', 'masks/val/masks'):
+            write_mask(root / place / f'{name}.png', empty)
+        (root / 'yolo/labels/train').mkdir(parents=True, exist_ok=True)
+        (root / 'yolo/labels/train' / f'{name}.txt').write_text('0 0.5 0.5 0.1 0.1')
+    write_json(root / 'coco/annotations/instances_train2017.json', {'images': [], 'annotations': [], 'categories': []})
+    (root / 'yolo/data.yaml').write_text('train: images/train')
+    return root
+
+
+READ_FOR = {
+    'folder': 'class',
+    'voc': 'boxes',
+    'coco': 'boxes',
+    'yolo': 'boxes',
+    'masks': 'masks',
+}
+
+
+@pytest.mark.parametrize('there', ['voc', 'coco', 'yolo', 'masks'])
+@pytest.mark.parametrize('kind', READ_FOR)
+def test_a_folder_under_another_kind_is_named(layouts, there, kind):
+    truth = READ_FOR[kind]
+    if kind == there:
+        assert likely_kinds.recognise(layouts / there)[0].kind == kind
+        return
+    with pytest.raises(UserError) as refused:
+        loading.load(f'{kind}:{layouts / there}', truth=truth)
+    assert f"which is named '{there}:{layouts / there}'" in str(refused.value)
+    assert ('(config key task)' in str(refused.value)) == (truth not in loading.TRUTHS[there])
+
+
+@pytest.mark.parametrize(('kind', 'part'), [('voc', 'JPEGImages'), ('coco', 'annotations'), ('yolo', 'images')])
+def test_a_part_of_a_data_set_leads_to_the_whole(layouts, kind, part):
+    with pytest.raises(UserError) as refused:
+        loading.load(f'{kind}:{layouts / kind / part}', truth='boxes')
+    assert str(refused.value).endswith(f"which is named '{kind}:{layouts / kind}'")
+
+
+def test_what_is_wrong_with_a_folder_of_the_right_kind_is_no_matter_of_its_kind(layouts):
+    with pytest.raises(UserError) as refused:
+        loading.load(f'yolo:{layouts / "yolo"}', truth='boxes')
+    assert 'looks like' not in str(refused.value)
 
 
 class TestTfds:

@@ -152,6 +152,37 @@ def test_two_processes_compute_the_same(alone, backbone, fsdp):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ('task', 'backbone', 'head'),
+    [
+        # Its losses are divided by the objects of the whole batch, also of those images that the other process has.
+        ('detection', 'vit_micro', 'fcos'),
+        # Its anchors find something after so few steps.
+        ('detection', 'vit_micro', 'retinanet'),
+        ('segmentation', 'resnet_micro', 'fcn'),
+    ],
+)
+def test_two_processes_compute_the_same_dense_task(task, backbone, head):
+    """Of 13 examples the last batch holds five: one process has four of them, the other has one."""
+    want = run('train_dense', task=task, backbone=backbone, head=head)
+    assert len(want['indices']) == 13
+    primary = want['metrics']['mIoU' if task == 'segmentation' else 'AP']
+    print(f'{task} {head}: primary metric {primary:.4f}, losses {want["losses"]}')
+    # Otherwise equal metrics would mean nothing; the boxes of an untrained FCOS are points.
+    assert primary > 0 or head == 'fcos'
+    assert np.any(want['predictions']['confusion' if task == 'segmentation' else 'found'])
+    for got in run_processes('train_dense', 2, task=task, backbone=backbone, head=head):
+        assert got['devices'] == 2
+        difference = np.abs(np.subtract(got['losses'], want['losses'])).max()
+        print(f'largest difference of a loss {difference:.2g}')
+        assert difference <= 1e-5
+        assert got['indices'] == want['indices']
+        assert got['predictions'] == want['predictions']
+        assert abs(got['metrics'].pop('loss') - want['metrics']['loss']) <= 1e-5
+        assert got['metrics'] == {name: value for name, value in want['metrics'].items() if name != 'loss'}
+
+
+@pytest.mark.slow
 def test_two_processes_share_a_frozen_pass(tmp_path):
     """Each reads its rows, process 0 writes, both have everything; and what is wrong ends both."""
     both = run_processes('extract', 2, devices=2, directory=str(tmp_path / 'both'), damaged=[5, 93])
