@@ -27,8 +27,10 @@ SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {
 }
 DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {'fcos': FCOS, 'retinanet': RetinaNet}
 
-# Strides of a segmenter's levels, and of the one map that a head without levels sees where a backbone has the choice.
-_SEGMENTER_STRIDES = (4, 8, 16, 32)
+# Strides of the levels of a neck, where none are asked for.
+SEGMENTER_STRIDES = (4, 8, 16, 32)
+DETECTOR_STRIDES = (8, 16, 32)
+# Stride of the one map that a segmenter's head without levels sees where a backbone has the choice.
 _SEGMENTER_STRIDE = 8
 # Heads that see several levels of the backbone, whose strides are therefore left as they are.
 _OF_LEVELS = ('upernet',)
@@ -64,9 +66,9 @@ def create_segmenter(
         backbone = registry.create(name, **{'output_stride': finest, **overrides})
     given = {'num_classes': num_classes}
     if head in _OF_LEVELS:
-        given['levels'] = levels.choose(backbone, _SEGMENTER_STRIDES)
+        given['levels'] = levels.choose(backbone, SEGMENTER_STRIDES)
     made = _head('segmentation', SEGMENTATION_HEADS, head, given, head_options, backbone)
-    return Model(backbone, _neck(neck, backbone, neck_options, _SEGMENTER_STRIDES), made)
+    return Model(backbone, _neck(neck, backbone, neck_options, SEGMENTER_STRIDES), made)
 
 
 def create_detector(
@@ -96,7 +98,7 @@ def create_detector(
     if hasattr(NECKS.get(neck), 'extra'):
         neck_options = {'extra': 'p6p7', **(neck_options or {})}
     made = _head('detection', DETECTION_HEADS, head, {'num_classes': num_classes}, head_options, backbone)
-    return Model(backbone, _neck(neck, backbone, neck_options, (8, 16, 32)), made)
+    return Model(backbone, _neck(neck, backbone, neck_options, DETECTOR_STRIDES), made)
 
 
 def _head(

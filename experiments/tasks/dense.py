@@ -21,13 +21,13 @@ MODEL_KEYS = ('head', 'neck', 'strides', 'neck_channels', 'head_channels')
 AUGMENTATION_KEYS = ('smallest_scale', 'largest_scale', 'mosaic', 'colour_jitter')
 
 
-def neck_options(config: ml_collections.ConfigDict, size: tuple[int, int], usual: int) -> Options:
+def neck_options(config: ml_collections.ConfigDict, size: tuple[int, int], usual: Sequence[int]) -> Options:
     """Those that the config sets; the others keep the neck's defaults.
 
     Args:
         config: of a training.
         size: height and width of the input.
-        usual: stride of the finest level where the config names none.
+        usual: strides of the levels where the config names none.
 
     Raises:
         UserError: there are strides without a neck, not even the finest level has two points on each side, or a level
@@ -42,8 +42,8 @@ def neck_options(config: ml_collections.ConfigDict, size: tuple[int, int], usual
                     'name a neck'
                 )
         return ()
-    if min(strides, default=usual) >= min(size):
-        stated = strides or f'(), which begins with {usual}'
+    if min(strides or usual) >= min(size):
+        stated = strides or f'(), which means {tuple(usual)}'
         raise UserError(
             f"config key 'strides' is {stated}, but the input has {size[1]}x{size[0]} pixels, and even the finest "
             'map would be a single point on one side; choose smaller strides, or a larger image_size'

@@ -108,7 +108,7 @@ class Detection:
             ),
             head=head,
             neck=config.neck,
-            neck_options=dense.neck_options(config, preprocessing.size, usual=8),
+            neck_options=dense.neck_options(config, preprocessing.size, assembly.DETECTOR_STRIDES),
             head_options=tuple(options.items()),
         )
 

@@ -99,7 +99,7 @@ class Segmentation:
             augmentation=dense.augmentation(config, preprocessing.size),
             head=head,
             neck=None if config.neck == 'none' else config.neck,
-            neck_options=dense.neck_options(config, preprocessing.size, usual=4),
+            neck_options=dense.neck_options(config, preprocessing.size, assembly.SEGMENTER_STRIDES),
             head_options=tuple(options.items()),
             output_stride=config.output_stride,
             dice=config.dice,

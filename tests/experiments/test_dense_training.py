@@ -216,7 +216,10 @@ def test_what_is_found_in_the_border_of_a_letterbox_is_not_kept(monkeypatch):
         ({'neck_channels': 10**6}, "config key 'neck_channels' must be at most 4096, not 1000000"),
         ({'head_channels': 10**6}, "config key 'head_channels' must be at most 4096, not 1000000"),
         ({'image_size': 10**5}, "config key 'image_size' must be at most 8192, not 100000"),
-        ({'strides': (), 'image_size': 8}, "config key 'strides' is (), which begins with 8, but the input has 8x8"),
+        (
+            {'strides': (), 'image_size': 8},
+            "config key 'strides' is (), which means (8, 16, 32), but the input has 8x8",
+        ),
         ({'strides': (4, 64)}, "'strides' is (4, 64), but the input has only 32x32 pixels; leave out 64, or"),
         ({'ignore_label': 11}, "config key 'ignore_label' is 11, but it is only for segmentation"),
         ({'image_size': 33}, 'do not divide into patches of 4; the nearest sizes that do are 32x32 and 36x36, and pad'),
