@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import ml_collections
 
 from backbones.errors import UserError, unknown
-from experiments.cli import compiler_flags, config_help, interrupts, platforms
+from experiments.cli import allocator, compiler_flags, config_help, interrupts, platforms
 from experiments.cli.config_files import load as load_config
 from experiments.cli.config_help import Described
 from experiments.cli.exit_status import INTERRUPTED, Preempted
@@ -243,6 +243,7 @@ def _keys(config: ml_collections.ConfigDict, prefix: str = '') -> list[str]:
 
 def run(main: Callable[[list[str] | None], None]) -> None:
     """Call a command's ``main`` and turn its outcome into an exit status."""
+    allocator.configure()
     compiler_flags.configure()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # as standard error: a path need not be UTF-8
