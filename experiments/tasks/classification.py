@@ -102,6 +102,10 @@ class Classification:
         dtype = jnp.dtype(options['dtype'])
         return backbones.create_classifier(backbone, self.num_classes, dtype=dtype, dropout=options['dropout'])
 
+    def model_arguments(self) -> dict[str, Any]:
+        """None: every classifier is made alike."""
+        return {}
+
     def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
         """The spec of a batch: image, class and weight."""
         shapes = {'image': (stored_shape, jnp.uint8), 'target': ((), jnp.int32), 'weight': ((), jnp.float32)}

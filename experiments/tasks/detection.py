@@ -114,15 +114,12 @@ class Detection:
 
     def model(self, backbone: str, options: Mapping[str, Any]) -> Model:
         """Create the detector."""
-        return backbones.create_detector(
-            backbone,
-            self.head,
-            self.num_classes,
-            self.neck,
-            dict(self.neck_options),
-            dict(self.head_options),
-            dtype=jnp.dtype(options['dtype']),
-        )
+        dtype = jnp.dtype(options['dtype'])
+        return backbones.create_detector(backbone, num_classes=self.num_classes, dtype=dtype, **self.model_arguments())
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Head and neck, with their options."""
+        return dense.model_arguments(self.head, self.neck, self.neck_options, self.head_options)
 
     def _head(self) -> nn.Module:
         """The head, for what it computes without parameters."""

@@ -116,17 +116,13 @@ class Segmentation:
                 f"config key 'output_stride' is {self.output_stride}, but the backbone {backbone} cannot be dilated; "
                 'leave it at 0'
             )
-        overrides = {'output_stride': self.output_stride} if self.output_stride else {}
-        return backbones.create_segmenter(
-            backbone,
-            self.head,
-            self.num_classes,
-            self.neck,
-            dict(self.neck_options),
-            dict(self.head_options),
-            dtype=jnp.dtype(options['dtype']),
-            **overrides,
-        )
+        dtype = jnp.dtype(options['dtype'])
+        return backbones.create_segmenter(backbone, num_classes=self.num_classes, dtype=dtype, **self.model_arguments())
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Head and neck with their options, and the stride of the backbone's last map."""
+        stride = {'output_stride': self.output_stride} if self.output_stride else {}
+        return dense.model_arguments(self.head, self.neck, self.neck_options, self.head_options) | stride
 
     def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
         """The spec of a batch: image with its mask, and weight."""

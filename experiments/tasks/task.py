@@ -86,6 +86,13 @@ class Task(Protocol):
         """
         ...
 
+    def model_arguments(self) -> dict[str, Any]:
+        """What ``model`` creates it with, beside the backbone, its options and the number of classes.
+
+        It is kept with the weights, so that a model can be made of them; empty for a classifier.
+        """
+        ...
+
     def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
         """Name → shape (without the batch axis) and type of each array in a batch as read."""
         ...
