@@ -7,10 +7,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image, ImageDraw, ImageFont
 
-# Okabe and Ito (2008): eight colours that people with any colour vision tell apart; black comes last.
+# Okabe and Ito (2008): colours that people with any colour vision tell apart, without black; then others far from them.
 _FIRST = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233), (240, 228, 66),
+    (122, 77, 40), (128, 0, 160), (128, 128, 128), (255, 90, 130), (160, 210, 60), (0, 80, 80), (30, 30, 130),
+    (150, 20, 40), (190, 160, 255),
 )  # fmt: skip
+# Pictures whose longer side is shorter are enlarged, where nobody says otherwise, so that text fits on them.
+_LEGIBLE = 400
 # A mask lets the image through.
 _OPACITY = 0.55
 
@@ -23,6 +27,16 @@ def colour(index: int) -> tuple[int, int, int]:
     hue, shade = (index * 0.618034) % 1, (0.95, 0.7)[index % 2]
     red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, shade))
     return red, green, blue
+
+
+def enlargement(size: Sequence[int]) -> int:
+    """The whole number by which a picture of this size is enlarged so that lines and text on it can be seen."""
+    return max(1, -(-_LEGIBLE // max(size)))
+
+
+def enlarged(picture: Image.Image, factor: int) -> Image.Image:
+    """A picture with every pixel as a square of so many."""
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
 def with_boxes(

@@ -78,14 +78,22 @@ class Prediction:
         order = [index for index in np.argsort(-counts, kind='stable') if counts[index]]
         return [(self.names[index], float(counts[index] / self.mask.size)) for index in order]
 
-    def plot(self) -> Image.Image:
-        """The image with what was seen in it."""
-        picture = Image.fromarray(self.image)
+    def plot(self, scale: int | None = None) -> Image.Image:
+        """The image with what was seen in it.
+
+        Args:
+            scale: whole number by which the image is enlarged before; ``None``: small ones so that text fits on them.
+
+        Raises:
+            UserError: the file cannot be read any more.
+        """
+        scale = drawing.enlargement(self.size) if scale is None else scale
+        picture = drawing.enlarged(Image.fromarray(self.image), scale)
         if self.mask is not None:
-            picture = drawing.with_mask(picture, self.mask, self.names)
+            picture = drawing.with_mask(picture, self.mask.repeat(scale, 0).repeat(scale, 1), self.names)
         if self.boxes is not None and self.scores is not None and self.classes is not None:
             names = [self.names[each] for each in self.classes]
-            picture = drawing.with_boxes(picture, self.boxes, names, self.classes, self.scores)
+            picture = drawing.with_boxes(picture, self.boxes * scale, names, self.classes, self.scores)
         if self.probabilities is not None:
             picture = drawing.with_lines(picture, [f'{name} {share:.1%}' for name, share in self.most_likely])
         return picture
@@ -98,7 +106,7 @@ class Prediction:
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.plot().save(path, **({'quality': 92} if path.suffix.lower() in ('.jpg', '.jpeg') else {}))
+        self.plot().save(path)
         return path
 
     def show(self) -> None:

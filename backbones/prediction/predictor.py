@@ -3,7 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,60 +71,49 @@ class Predictor:
             UserError: an image that cannot be read, or see ``image_sources.expand``.
         """
         found = list(image_sources.expand(images))
-        return list(self.stream(found, batch_size=min(self.batch_size, max(len(found), 1))))
+        results = []
+        for result in self.stream(found, min(self.batch_size, max(len(found), 1))):
+            if isinstance(result, UserError):
+                raise result
+            results.append(result)
+        return results
 
-    def stream(
-        self,
-        images: Images,
-        unreadable: Callable[[str, str], None] | None = None,
-        batch_size: int | None = None,
-    ) -> Iterator[Prediction]:
-        """Predict images one batch after the other, in their order; memory does not grow with their number.
+    def stream(self, images: Images, batch_size: int | None = None) -> Iterator[Prediction | UserError]:
+        """Predict images one batch after the other; memory does not grow with their number.
 
         Args:
             images: as for a call.
-            unreadable: called with the name of an image that cannot be read and the reason, and the image is left out;
-                ``None``: it is an error.
             batch_size: in place of the predictor's own.
 
+        Yields:
+            The result of each image, in their order; an error for one that cannot be read.
+
         Raises:
-            UserError: see a call.
+            UserError: see ``image_sources.expand``.
         """
         size = batch_size or self.batch_size
-        shapes: dict[tuple, list[_Read]] = collections.defaultdict(list)
-        done: dict[int, Prediction] = {}
-        told = 0
-        count = 0
-        for number, read in self._read(image_sources.expand(images), 2 * size):
-            count = number + 1
+        # Those of one shape wait for each other; results wait for those of images that came before.
+        waiting: dict[tuple, list[_Read]] = collections.defaultdict(list)
+        done: dict[int, Prediction | UserError] = {}
+        following = 0
+        for number, read in enumerate(self._read(image_sources.expand(images), 2 * size)):
             if isinstance(read, UserError):
-                if unreadable is None:
-                    raise read
-                name, _, reason = str(read).partition(': ')
-                unreadable(name, reason)
-                done[number] = None  # ty: ignore[invalid-assignment]
+                done[number] = read
             else:
-                group = shapes[(read.fitted.pixels.shape, read.fitted.pixels.dtype.str)]
+                group = waiting[read.fitted.pixels.shape]
                 group.append(read)
                 if len(group) == size:
                     done |= self._predict(group, size)
                     group.clear()
-                elif number - told >= _WAITING * size:
-                    for waiting in shapes.values():
-                        done |= self._predict(waiting, size)
-                        waiting.clear()
-            while told in done:
-                result = done.pop(told)
-                told += 1
-                if result is not None:
-                    yield result
-        for waiting in shapes.values():
-            done |= self._predict(waiting, size)
-        for number in range(told, count):
-            if done[number] is not None:
-                yield done[number]
+            if number - following >= _WAITING * size:
+                done |= self._predict_all(waiting, size)
+            while following in done:
+                yield done.pop(following)
+                following += 1
+        done |= self._predict_all(waiting, size)
+        yield from (done[number] for number in sorted(done))
 
-    def _read(self, images: Iterable[Source | np.ndarray], ahead: int) -> Iterator[tuple[int, '_Read | UserError']]:
+    def _read(self, images: Iterable[Source | np.ndarray], ahead: int) -> Iterator['_Read | UserError']:
         """Read images in several threads, some of them ahead of when they are needed."""
         waiting: collections.deque = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
@@ -138,16 +127,21 @@ class Predictor:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _fit(self, number: int, source: Source | np.ndarray) -> tuple[int, '_Read | UserError']:
+    def _fit(self, number: int, source: Source | np.ndarray) -> '_Read | UserError':
         try:
             image = image_sources.pixels(source, self.model.reading)
         except UserError as error:
-            return number, error
-        return number, _Read(number, source, image.shape[:2], fitting.fit(image, self.model.input))
+            return error
+        return _Read(number, source, image.shape[:2], fitting.fit(image, self.model.input))
+
+    def _predict_all(self, waiting: dict[tuple, list[_Read]], size: int) -> dict[int, Prediction]:
+        done = {}
+        for group in waiting.values():
+            done |= self._predict(group, size) if group else {}
+            group.clear()
+        return done
 
     def _predict(self, group: list[_Read], size: int) -> dict[int, Prediction]:
-        if not group:
-            return {}
         padded = [each.fitted for each in group] + [group[-1].fitted] * (size - len(group))
         extent = np.array([each.extent for each in padded], np.float32)
         values = jax.device_get(self._program(self._variables, fitting.of_one_shape(padded), extent))

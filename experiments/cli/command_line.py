@@ -98,7 +98,7 @@ def parser(
     return result
 
 
-def add_data_directory(arguments: argparse.ArgumentParser) -> None:
+def add_data_directory(arguments: argparse._ActionsContainer) -> None:
     """Add ``--data_dir``, for commands that read data sets."""
     arguments.add_argument(
         '--data_dir',

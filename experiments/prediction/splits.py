@@ -1,0 +1,79 @@
+"""Images of a run's own data set, with the truth about them, for pictures of both."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+from PIL import Image
+
+from backbones.errors import UserError, unknown
+from backbones.prediction import drawing
+from experiments import tasks
+from experiments.cli import work_directories
+from experiments.data import loading
+from experiments.data.dataset import Dataset
+from experiments.data.options import ReadingOptions
+from experiments.data.truth import IGNORE, Boxes, Masks
+from experiments.training.config import default_config
+
+
+def dataset_of(workdir: Path, data_directory: Path | None) -> Dataset:
+    """The data set that a run was trained on.
+
+    Raises:
+        UserError: it is no run of ``experiments.train``, or the data cannot be read.
+    """
+    found = work_directories.read_config(workdir)
+    if found is None or 'task' not in found or 'dataset' not in found:
+        raise UserError(f'{str(workdir)!r} is no work directory of experiments.train, so its data are not known')
+    config = default_config()
+    config.update(ml_collections.ConfigDict({key: _tuples(value) for key, value in found.items() if key in config}))
+    return loading.load(config.dataset, data_directory, ReadingOptions.of(config), tasks.find(config.task).truth)
+
+
+def _tuples(value):
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def chosen(dataset: Dataset, split: str, limit: int | None) -> np.ndarray:
+    """The examples of a split, or so many of them, evenly spread.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if split not in dataset.splits:
+        raise unknown('split', split, dataset.splits)
+    indices = dataset.splits[split]
+    if limit is None or limit >= len(indices):
+        return indices
+    return indices[np.arange(limit) * len(indices) // limit]
+
+
+def images(dataset: Dataset, indices: np.ndarray) -> Iterator[np.ndarray]:
+    """Their pixels as they are stored, one after the other."""
+    for index in indices:
+        yield dataset.images[np.array([index])][0, ..., :3]
+
+
+def truth_picture(dataset: Dataset, index: int) -> Image.Image:
+    """An example with the truth about it."""
+    stored = dataset.images[np.array([index])][0]
+    scale = drawing.enlargement(stored.shape[:2])
+    pixels = np.repeat(stored, 3, -1) if stored.shape[-1] == 1 else stored[..., :3]
+    picture = drawing.enlarged(Image.fromarray(pixels), scale)
+    if isinstance(dataset.truth, Boxes):
+        truth = dataset.truth.of(np.array([index]))
+        there = (truth.classes[0] >= 0) & ~truth.crowd[0]
+        classes = truth.classes[0][there]
+        boxes = scale * truth.stored(dataset.stored_size)[0][there]
+        return drawing.with_boxes(picture, boxes, [dataset.classes[each] for each in classes], classes)
+    if isinstance(dataset.truth, Masks):
+        mask = stored[..., 3].repeat(scale, 0).repeat(scale, 1)
+        return drawing.with_mask(picture, mask, dataset.classes, IGNORE)
+    return drawing.with_lines(picture, [dataset.classes[dataset.targets[index]]])
+
+
+def beside_truth(truth: Image.Image, predicted: Image.Image) -> Image.Image:
+    """Both in one picture."""
+    return drawing.beside([truth, predicted], ('truth', 'predicted'))
