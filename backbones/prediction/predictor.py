@@ -72,7 +72,8 @@ class Predictor:
         """
         found = list(image_sources.expand(images))
         results = []
-        for result in self.stream(found, min(self.batch_size, max(len(found), 1))):
+        # One image alone is the usual call, and should not cost as much as a batch.
+        for result in self.stream(found, 1 if len(found) == 1 else None):
             if isinstance(result, UserError):
                 raise result
             results.append(result)

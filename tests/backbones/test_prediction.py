@@ -21,6 +21,12 @@ from backbones.preprocessing import SMALL_IMAGES, Preprocessing
 from backbones.pretrained.description import Description
 
 NAMES = ('disc', 'square', 'ring')
+DETECTOR = {
+    'head': 'fcos',
+    'neck': 'fpn',
+    'neck_options': {'channels': 8, 'strides': (4, 8), 'extra': 'none'},
+    'head_options': {'depth': 1, 'channels': 8, 'score_threshold': 1e-3},
+}
 LETTERBOX = SMALL_IMAGES.replace(size=(32, 48), fit='letterbox')
 
 
@@ -48,16 +54,14 @@ def model_input(image):
 
 @pytest.fixture(scope='module')
 def detector():
-    model = backbones.create_detector(
-        'vit_micro',
-        'fcos',
-        3,
-        'fpn',
-        {'channels': 8, 'strides': (4, 8), 'extra': 'none'},
-        {'depth': 1, 'channels': 8, 'score_threshold': 1e-3},
-    )
+    model = backbones.create_detector('vit_micro', num_classes=3, **DETECTOR)
     variables = random_values(model, np.zeros((1, 32, 48, 3), np.float32))
     return TrainedModel('detection', model, variables, LETTERBOX, NAMES, 'made')
+
+
+@pytest.fixture(scope='module')
+def seeing(detector):
+    return Predictor(detector, batch_size=2, score_threshold=0)
 
 
 @pytest.fixture(scope='module')
@@ -185,13 +189,17 @@ def test_probabilities_are_those_of_the_model(classifier):
     assert results[0].most_likely[0] == (NAMES[best], pytest.approx(float(results[0].probabilities[best])))
 
 
-def test_boxes_lie_in_the_pixels_of_each_image(detector):
+def test_boxes_lie_in_the_pixels_of_each_image(detector, seeing):
     sizes = [(30, 51), (64, 20), (30, 51), (100, 100), (3, 200)]
     images = [photograph(*size, seed) for seed, size in enumerate(sizes)]
-    results = Predictor(detector, batch_size=2, score_threshold=0)(images)
+    results = seeing(images)
+
+    @jax.jit
+    def detections(variables, images):
+        return detector.model.head.detections(detector.model.apply(variables, images), LETTERBOX.size)
+
     for image, result in zip(images, results, strict=True):
-        outputs = detector.model.apply(detector.variables, model_input(image))
-        found = detector.model.head.detections(outputs, LETTERBOX.size)
+        found = detections(detector.variables, model_input(image))
         place = fitting.fit(image, LETTERBOX)
         boxes = place.boxes_back(np.asarray(found.boxes[0])[np.asarray(found.valid[0])])
         boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(-1)]
@@ -200,8 +208,8 @@ def test_boxes_lie_in_the_pixels_of_each_image(detector):
         assert (np.diff(result.scores) <= 0).all()
 
 
-def test_a_threshold_leaves_out_boxes(detector):
-    everything = Predictor(detector, score_threshold=0)(photograph(40, 60))[0]
+def test_a_threshold_leaves_out_boxes(detector, seeing):
+    everything = seeing(photograph(40, 60))[0]
     middle = float(np.median(everything.scores))
     told = Predictor(detector, score_threshold=middle)(photograph(40, 60))[0]
     assert 0 < len(told.boxes) < len(everything.boxes) and told.scores.min() >= middle
@@ -221,13 +229,13 @@ def test_masks_have_the_size_of_each_image(segmenter):
         assert sum(share for _, share in result.shares) == pytest.approx(1)
 
 
-def test_photographs_are_seen_upright(detector, tmp_path):
+def test_photographs_are_seen_upright(seeing, tmp_path):
     upright = photograph(40, 60)
     exif = Image.Exif()
     exif[0x0112] = 6  # was held turned: viewers turn it clockwise
     Image.fromarray(np.rot90(upright)).save(tmp_path / 'turned.png', exif=exif)
     Image.fromarray(upright).save(tmp_path / 'upright.png')
-    turned, straight = Predictor(detector, score_threshold=0)([tmp_path / 'turned.png', tmp_path / 'upright.png'])
+    turned, straight = seeing([tmp_path / 'turned.png', tmp_path / 'upright.png'])
     assert turned.size == straight.size == (40, 60)
     np.testing.assert_array_equal(turned.boxes, straight.boxes)
     np.testing.assert_array_equal(turned.plot(), straight.plot())
@@ -281,8 +289,8 @@ def test_values_out_of_range_are_refused(classifier):
 # --- Pictures and JSON. -----------------------------------------------------------------------------------------------
 
 
-def test_picture_and_json_agree(detector, tmp_path):
-    result = Predictor(detector, score_threshold=0)(photograph(40, 60))[0]
+def test_picture_and_json_agree(seeing, tmp_path):
+    result = seeing(photograph(40, 60))[0]
     value = json.loads(result.to_json())
     assert value['path'] is None and (value['height'], value['width']) == (40, 60)
     assert [each['name'] for each in value['objects']] == [NAMES[index] for index in result.classes]
@@ -293,7 +301,8 @@ def test_picture_and_json_agree(detector, tmp_path):
     left, _, right, bottom = result.boxes[0] * scale
     pixel = np.asarray(result.plot())[min(int(bottom), 40 * scale - 1), int((left + right) / 2)]
     assert tuple(pixel) == drawing.colour(result.classes[0])
-    assert Image.open(result.save(tmp_path / 'a' / 'b.png')).size == result.plot().size
+    with Image.open(result.save(tmp_path / 'a' / 'b.png')) as saved:
+        assert saved.size == result.plot().size
 
 
 def test_a_mask_in_json_is_the_mask(segmenter):
@@ -336,12 +345,7 @@ def test_published_weights_have_the_names_of_their_classes():
 def test_weights_with_a_description_need_no_name(task, detector, segmenter, tmp_path):
     made = {'detection': detector, 'segmentation': segmenter}[task]
     arguments = {
-        'detection': {
-            'head': 'fcos',
-            'neck': 'fpn',
-            'neck_options': {'channels': 8, 'strides': (4, 8), 'extra': 'none'},
-            'head_options': {'depth': 1, 'channels': 8, 'score_threshold': 1e-3},
-        },
+        'detection': DETECTOR,
         'segmentation': {'head': 'linear', 'neck': None},
     }[task]
     description = Description('vit_micro', LETTERBOX, task=task, classes=NAMES, model=arguments)
