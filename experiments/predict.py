@@ -70,7 +70,7 @@ def main(argv: list[str] | None) -> None:
             if pictures is not None:
                 picture = prediction.plot()
                 if dataset is not None and indices is not None:
-                    picture = splits.beside_truth(splits.truth_picture(dataset, indices[number]), picture)
+                    picture = splits.beside_truth(splits.truth_picture(dataset, indices[number], prediction), picture)
                 pictures.save(image, picture)
     if left_out == len(names):
         raise UserError(f'none of the {len(names):,} images can be read; the reasons are above')

@@ -62,10 +62,12 @@ def read(source: str | Path, name: str | None = None, image_size: int | tuple[in
         UserError: no such source or name, weights without a head, or see ``load_weights``.
     """
     text = str(source)
-    if name is None and text in {**registry.TABLE, **published_models.TABLE} and not Path(text).exists():
-        name, text = text, _usual_weights(text)
-    if name is not None and name not in registry.TABLE and name not in published_models.TABLE:
-        raise unknown('model', name, {**registry.TABLE, **published_models.TABLE})
+    names = {**registry.TABLE, **published_models.TABLE}
+    if name is None and isinstance(source, str) and text.replace('_', '').isalnum() and not Path(text).exists():
+        name = text
+        text = _usual_weights(text) if text in names else ''
+    if name is not None and name not in names:
+        raise unknown('model', name, names)
     description, older = sources.kept(sources.resolve(text))
     if description is not None and description.task:
         return _of_run(text, description, name, image_size)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from backbones.errors import UserError, unknown
 from backbones.prediction import drawing
+from backbones.prediction.prediction import Prediction
 from experiments import tasks
 from experiments.cli import work_directories
 from experiments.data import loading
@@ -50,26 +51,26 @@ def chosen(dataset: Dataset, split: str, limit: int | None) -> np.ndarray:
     return indices[np.arange(limit) * len(indices) // limit]
 
 
-def images(dataset: Dataset, indices: np.ndarray) -> Iterator[np.ndarray]:
-    """Their pixels as they are stored, one after the other."""
+def images(dataset: Dataset, indices: np.ndarray) -> Iterator[Path | np.ndarray]:
+    """Their files, or their pixels as they are stored where there are no files, or the truth lies in stored pixels."""
     for index in indices:
-        yield dataset.images[np.array([index])][0, ..., :3]
+        file = Path(dataset.name.partition(':')[2], dataset.ids[index]).expanduser()
+        moved = isinstance(dataset.truth, Masks) and dataset.stored_size is not None
+        yield file if file.is_file() and not moved else dataset.images[np.array([index])][0, ..., :3]
 
 
-def truth_picture(dataset: Dataset, index: int) -> Image.Image:
-    """An example with the truth about it."""
-    stored = dataset.images[np.array([index])][0]
-    scale = drawing.enlargement(stored.shape[:2])
-    pixels = np.repeat(stored, 3, -1) if stored.shape[-1] == 1 else stored[..., :3]
-    picture = drawing.enlarged(Image.fromarray(pixels), scale)
+def truth_picture(dataset: Dataset, index: int, prediction: Prediction) -> Image.Image:
+    """An example with the truth about it, on the image that was predicted."""
+    scale = drawing.enlargement(prediction.size)
+    picture = drawing.enlarged(Image.fromarray(prediction.image), scale)
     if isinstance(dataset.truth, Boxes):
         truth = dataset.truth.of(np.array([index]))
         there = (truth.classes[0] >= 0) & ~truth.crowd[0]
         classes = truth.classes[0][there]
-        boxes = scale * truth.stored(dataset.stored_size)[0][there]
+        boxes = scale * truth.stored(dataset.stored_size if prediction.path is None else None)[0][there]
         return drawing.with_boxes(picture, boxes, [dataset.classes[each] for each in classes], classes)
     if isinstance(dataset.truth, Masks):
-        mask = stored[..., 3].repeat(scale, 0).repeat(scale, 1)
+        mask = dataset.images[np.array([index])][0, ..., 3].repeat(scale, 0).repeat(scale, 1)
         return drawing.with_mask(picture, mask, dataset.classes, IGNORE)
     return drawing.with_lines(picture, [dataset.classes[dataset.targets[index]]])
 
