@@ -85,25 +85,17 @@ def _parser() -> argparse.ArgumentParser:
     arguments = command_line.parser(__doc__, config=False, workdir=False)
     arguments.add_argument('images', nargs='*', metavar='IMAGE', help='files, directories, patterns')
     model = arguments.add_argument_group('the model')
-    model.add_argument(
-        '--workdir', type=command_line.path, help='a run of experiments.train, or one of its checkpoints'
-    )
-    model.add_argument(
-        '--model', metavar='NAME', help='a backbone with a classifier, or a published detector or segmenter'
-    )
-    model.add_argument('--weights', metavar='SOURCE', help='its weights (default: the usual ones of the backbone)')
-    model.add_argument('--image_size', type=_positive, metavar='PIXELS', help='side of the input (default: as trained)')
+    command_line.add_model(model)
     model.add_argument(
         '--score_threshold', type=float, default=0.25, metavar='SCORE', help='boxes below it are not told (0.25)'
     )
-    model.add_argument('--batch_size', type=_positive, default=8, metavar='IMAGES', help='images per step (8)')
     own = arguments.add_argument_group("the run's own images, in place of IMAGE")
     own.add_argument(
         '--split', metavar='SPLIT', help="'train', 'validation' or 'test' of the run's data set, with the truth"
     )
     command_line.add_data_directory(own)
     result = arguments.add_argument_group('results')
-    result.add_argument('--limit', type=_positive, metavar='IMAGES', help='at most so many images')
+    result.add_argument('--limit', type=command_line.positive, metavar='IMAGES', help='at most so many images')
     result.add_argument('--save', type=command_line.path, metavar='DIR', help='write a picture of each image into DIR')
     result.add_argument(
         '--json', type=command_line.path, action='append', default=[], metavar='FILE',
@@ -112,18 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     return arguments
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not positive')
-    return value
-
-
 def _check(options: argparse.Namespace) -> None:
-    if (options.workdir is None) == (options.model is None):
-        raise UserError('name the model: --workdir DIR for a run, or --model NAME for published weights')
-    if options.weights and not options.model:
-        raise UserError('--weights belongs to --model NAME; a run has its own weights')
+    command_line.check_model(options)
     if options.split and not options.workdir:
         raise UserError("--split is of a run's data set and needs --workdir DIR")
     if bool(options.images) == bool(options.split):

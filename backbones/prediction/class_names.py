@@ -14,6 +14,11 @@ def imagenet() -> tuple[str, ...]:
     return tuple((_DIRECTORY / 'imagenet.txt').read_text().splitlines())
 
 
+def imagenet_wordnet_ids() -> tuple[str, ...]:
+    """The WordNet ids of the 1,000 classes of ILSVRC 2012, in their order."""
+    return tuple((_DIRECTORY / 'imagenet_wordnet_ids.txt').read_text().splitlines())
+
+
 def coco(numbers: int) -> tuple[str, ...]:
     """The categories of COCO: 91 by their numbers, with a name for those that there are not, or the 80 that there are.
 

@@ -38,14 +38,14 @@ def _tuples(value):
 
 
 def chosen(dataset: Dataset, split: str, limit: int | None) -> np.ndarray:
-    """The examples of a split, or so many of them, evenly spread.
+    """The examples of a split (``'all'``: of the data set), or so many of them, evenly spread.
 
     Raises:
         UserError: there is no such split.
     """
-    if split not in dataset.splits:
-        raise unknown('split', split, dataset.splits)
-    indices = dataset.splits[split]
+    if split not in (*dataset.splits, 'all'):
+        raise unknown('split', split, (*dataset.splits, 'all'))
+    indices = dataset.splits[split] if split in dataset.splits else np.sort(np.concatenate([*dataset.splits.values()]))
     if limit is None or limit >= len(indices):
         return indices
     return indices[np.arange(limit) * len(indices) // limit]

@@ -15,6 +15,7 @@ from backbones import assembly, losses, necks
 from backbones.errors import UserError, unknown
 from backbones.layers.resizing import resize
 from backbones.model import Model
+from backbones.prediction.prediction import Prediction
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
@@ -171,9 +172,30 @@ class Segmentation:
         return {'confusion': confusion_matrices(truth, predicted, self.num_classes)}
 
     @staticmethod
+    def kept(
+        result: Prediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
+    ) -> dict[str, np.ndarray]:
+        """The confusion matrix.
+
+        Raises:
+            UserError: the model has classes that the data set does not have: their pixels would belong to none.
+        """
+        assert result.mask is not None
+        if (matching < 0).any():
+            raise UserError(
+                f'the segmenter has {len(matching)} classes and the data set has {len(dataset.classes)}: a pixel of '
+                'another class has no place in the metrics'
+            )
+        truth = jnp.asarray(dataset.images[np.array([index])][..., 3], jnp.int32)
+        predicted = jnp.asarray(matching[result.mask][None])
+        return {'confusion': np.asarray(confusion_matrices(truth, predicted, len(dataset.classes))[0])}
+
+    @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """See ``results.segmentation_metrics.metrics``."""
         return {'mIoU': 0.0, **dense.known(segmentation_metrics.metrics(predictions['confusion'], classes))}
+
+    every_metric = score
 
     @staticmethod
     def resampled(

@@ -14,7 +14,8 @@ from backbones import UserError
 from backbones.prediction import drawing
 from backbones.preprocessing import SMALL_IMAGES
 from backbones.pretrained.description import Description
-from experiments import predict, train
+from experiments import evaluate, predict, train
+from experiments.results import rows
 
 NAMES = ('cat', 'dog', 'newt')
 
@@ -124,5 +125,9 @@ def test_a_run_predicts_what_its_evaluation_saw(tmp_path, sizes, capsys):
         assert apart.min(0).max() < 0.2 and apart.min(1).max() < 0.2
         annotated = [each['bbox'] for each in coco['annotations'] if each['image_id'] == number + 1]
         np.testing.assert_allclose(annotated, [[a, b, c - a, d - b] for a, b, c, d in boxes], atol=1e-4)
+    evaluate.main(['--workdir', str(run), '--json', str(tmp_path / 'metrics.json')])
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())['metrics']
+    (row,) = rows.read(run)
+    assert metrics['AP'] == pytest.approx(row.metrics['AP'], abs=0.03) and metrics.keys() >= {'AP50', 'AP/cell'}
     with Image.open(tmp_path / 'seen' / '08.png') as picture:
         assert picture.width > 2 * 40 * drawing.enlargement((30, 40))
