@@ -58,9 +58,8 @@ def main(argv: list[str] | None) -> None:
     read = np.array(read)
     metrics = task.every_metric(_together(kept), dataset.targets_of(read), dataset.classes)
     output = display.make_console(stderr=False)
-    output.print(
-        f'{dataset.name}, {options.split}, {len(read):,} images', soft_wrap=True, markup=False, highlight=False
-    )
+    title = f'{dataset.name}, {options.split}, {len(read):,} images'
+    output.print(title, soft_wrap=True, markup=False, highlight=False)
     output.print(*_tables(metrics, dataset.classes), sep='\n')
     if options.json:
         result = {
@@ -95,7 +94,7 @@ def _dataset(options: argparse.Namespace, task: type[tasks.Task]) -> Dataset:
     reading = data_options.ReadingOptions(
         **{key: getattr(options, key) for key in _READING if getattr(options, key) is not None}
     )
-    return loading.load(options.dataset, options.data_dir, reading, task.truth)
+    return loading.load(options.dataset, options.data_dir, reading, task.truth, whole=options.split == 'all')
 
 
 def _tables(metrics: dict[str, float], names: Sequence[str]) -> list[Table]:
