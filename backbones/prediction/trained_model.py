@@ -142,7 +142,7 @@ def _of_earlier_version(description: Description) -> dict[str, Any]:
         'neck_options': neck if values['neck'] != 'none' else None,
         'head_options': head,
     }
-    return arguments | ({'output_stride': values['output_stride']} if values['output_stride'] else {})
+    return arguments | ({'output_stride': values['output_stride']} if values.get('output_stride') else {})
 
 
 def _published(source: str, name: str, image_size: int | tuple[int, int] | None) -> TrainedModel:

@@ -3,38 +3,38 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 from PIL import Image
 
 from backbones.errors import UserError, unknown
 from backbones.prediction import drawing
 from backbones.prediction.prediction import Prediction
+from backbones.pretrained import sources
 from experiments import tasks
 from experiments.cli import work_directories
 from experiments.data import loading
 from experiments.data.dataset import Dataset
-from experiments.data.options import ReadingOptions
+from experiments.data.options import KEYS, ReadingOptions
 from experiments.data.truth import IGNORE, Boxes, Masks
-from experiments.training.config import default_config
 
 
 def dataset_of(workdir: Path, data_directory: Path | None) -> Dataset:
-    """The data set that a run was trained on.
+    """The data set that a run was trained on, read as the run read it.
+
+    Args:
+        workdir: of ``experiments.train``, one of its checkpoints, or ``trainings/CELL/RATE`` of an ablation.
+        data_directory: of prepared TFDS data sets.
 
     Raises:
-        UserError: it is no run of ``experiments.train``, or the data cannot be read.
+        UserError: it is none of these, or the data cannot be read.
     """
-    found = work_directories.read_config(workdir)
-    if found is None or 'task' not in found or 'dataset' not in found:
+    description, _ = sources.kept(sources.resolve(str(workdir)))
+    places = (workdir, *workdir.absolute().parents[:3])
+    config = next(filter(None, map(work_directories.read_config, places)), None)
+    if description is None or 'name' not in description.data or config is None:
         raise UserError(f'{str(workdir)!r} is no work directory of experiments.train, so its data are not known')
-    config = default_config()
-    config.update(ml_collections.ConfigDict({key: _tuples(value) for key, value in found.items() if key in config}))
-    return loading.load(config.dataset, data_directory, ReadingOptions.of(config), tasks.find(config.task).truth)
-
-
-def _tuples(value):
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    options = ReadingOptions(**{key: config[key] for key in KEYS if key in config})
+    return loading.load(description.data['name'], data_directory, options, tasks.find(description.task).truth)
 
 
 def chosen(dataset: Dataset, split: str, limit: int | None) -> np.ndarray:
