@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from backbones.assembly import create_detector, create_segmenter
     from backbones.errors import UserError
     from backbones.features import BackboneInfo, Features, StageInfo
+    from backbones.prediction.prediction import Prediction
+    from backbones.prediction.predictor import Predictor, load
     from backbones.pretrained.description import Description
     from backbones.pretrained.load import load_weights, preprocess
     from backbones.pretrained.merge import Report
@@ -23,6 +25,8 @@ __all__ = [
     'BackboneInfo',
     'Description',
     'Features',
+    'Prediction',
+    'Predictor',
     'Report',
     'StageInfo',
     'UserError',
@@ -33,6 +37,7 @@ __all__ = [
     'create_segmenter',
     'freezing',
     'info',
+    'load',
     'load_weights',
     'names',
     'preprocess',
@@ -44,6 +49,8 @@ _MODULES = {
     'BackboneInfo': 'features',
     'Description': 'pretrained.description',
     'Features': 'features',
+    'Prediction': 'prediction.prediction',
+    'Predictor': 'prediction.predictor',
     'Report': 'pretrained.merge',
     'StageInfo': 'features',
     'UserError': 'errors',
@@ -53,6 +60,7 @@ _MODULES = {
     'create_published': 'published_models',
     'create_segmenter': 'assembly',
     'info': 'registry',
+    'load': 'prediction.predictor',
     'load_weights': 'pretrained.load',
     'names': 'registry',
     'preprocess': 'pretrained.load',

@@ -159,7 +159,7 @@ def _cell(config: ml_collections.ConfigDict) -> Cell:
 def _write(
     config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, run: loop.Trained, test: Evaluation
 ) -> None:
-    description = describe(config, dataset, run.model, run.preprocessing)
+    description = describe(config, dataset, run.model, run.task)
     try:
         backbones.save_weights(workdir / 'weights.safetensors', run.variables, description=description)
     except UserError as error:
@@ -183,11 +183,11 @@ def _write(
         costs={
             'parameters': sum(leaf.size for leaf in jax.tree.leaves(parameters['backbone'])),
             'trainable_parameters': run.trainable,
-            'flops_per_image': cost.count_flops(backbones.create(config.backbone), run.preprocessing.size),
+            'flops_per_image': cost.count_flops(backbones.create(config.backbone), run.task.preprocessing.size),
             'flops_counted_in': 'traced program',
             # The column is inference speed, which only an ablation measures; training throughput is in ``result.json``.
             'images_per_second': None,
-            'input': list(run.preprocessing.size),
+            'input': list(run.task.preprocessing.size),
         },
         data={
             'provenance': dataset.provenance,

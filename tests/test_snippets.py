@@ -87,6 +87,7 @@ GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     'segmenters.md': functools.partial(published_model, 'fcn_resnet50'),
     'weights.md': a_repository_of_the_hub,
     'training.md': a_run_on_photographs,
+    'prediction.md': a_run_on_photographs,
 }
 
 

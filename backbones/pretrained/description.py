@@ -30,6 +30,8 @@ class Description:
         preprocessing: from an image as it comes to the model's input.
         data: ``'name'`` and ``'fingerprint'`` of the data set.
         head: how the head was made: its kind, and the values that say so (regime, weights, seed, …).
+        model: what ``create_segmenter`` or ``create_detector`` was called with, beside the backbone, its options and
+            the number of classes; empty for a classifier, and where an earlier version wrote it.
     """
 
     backbone: str
@@ -39,6 +41,7 @@ class Description:
     classes: tuple[str, ...] = ()
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
     head: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The description as JSON represents it."""
@@ -51,6 +54,7 @@ class Description:
             'preprocessing': self.preprocessing.as_json(),
             'data': dict(self.data),
             'head': dict(self.head),
+            'model': dict(self.model),
         }
 
     @staticmethod
@@ -78,6 +82,7 @@ class Description:
                 classes=tuple(map(str, value['classes'])),
                 data=dict(value['data']),
                 head=dict(value['head']),
+                model={name: _hashable(each) for name, each in dict(value.get('model', {})).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
@@ -88,6 +93,8 @@ class Description:
 
 def _hashable(value: Any) -> Any:
     """Lists as tuples, which is what options of modules are."""
+    if isinstance(value, dict):
+        return {name: _hashable(each) for name, each in value.items()}
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 

@@ -260,7 +260,7 @@ class Engine:
             choices=len(rates),
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
-        size = trained.preprocessing.size
+        size = trained.task.preprocessing.size
         costs = Costs(parameters, cost.count_flops(trained.model, size), input_size=size)
         reasons = dict(test.bad)
         bad = {index: reasons[dataset.ids[index]] for index in dataset.splits['test'] if dataset.ids[index] in reasons}

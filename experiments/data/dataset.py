@@ -73,6 +73,13 @@ class Dataset:
                 f'data set {self.name!r} has {len(self.classes)} class ({", ".join(self.classes) or "none"}); '
                 'classification needs at least 2'
             )
+
+    def check_splits(self) -> None:
+        """Check that there is something to train, to select and to test on.
+
+        Raises:
+            UserError: a split is empty.
+        """
         for split, indices in self.splits.items():
             if len(indices) == 0:
                 raise UserError(
@@ -154,12 +161,14 @@ class Dataset:
         if not unreadable:
             return self
         gone = np.array(sorted(unreadable))
-        return dataclasses.replace(
+        remaining = dataclasses.replace(
             self,
             splits={name: indices[~np.isin(indices, gone)] for name, indices in self.splits.items()},
             provenance=f'{self.provenance}; {len(gone)} unreadable examples left out',
             skipped=(*self.skipped, *((self.ids[index], reason) for index, reason in sorted(unreadable.items()))),
         )
+        remaining.check_splits()
+        return remaining
 
     @functools.cached_property
     def _fingerprint(self) -> str:

@@ -76,6 +76,7 @@ def load(
     data_directory: Path | None = None,
     options: ReadingOptions | None = None,
     truth: TruthKind = 'class',
+    whole: bool = False,
     **values,
 ) -> Dataset:
     """Load a data set.
@@ -85,12 +86,22 @@ def load(
         data_directory: directory of prepared TFDS data sets; ``None``: TFDS's own default.
         options: how it is read.
         truth: what is read about each image, as the task needs it (``Task.truth``).
+        whole: whether the examples are taken together, so that a split may be empty.
         **values: or some of the options by name.
 
     Raises:
         UserError: no such data set (the nearest names are suggested), not one that says this about images, too much of
-            it cannot be read, or ``stored_size`` is not positive.
+            it cannot be read, or ``stored_size`` is not positive, or (but for ``whole``) an empty split.
     """
+    dataset = _read(name, data_directory, options, truth, **values)
+    if not whole:
+        dataset.check_splits()
+    return dataset
+
+
+def _read(
+    name: str, data_directory: Path | None, options: ReadingOptions | None, truth: TruthKind, **values
+) -> Dataset:
     check_name(name, truth)
     if options is not None and values:
         raise ValueError('options are given as a whole or by name, not both')

@@ -14,11 +14,13 @@ from jaxtyping import Array, Float, Int, Key
 import backbones
 from backbones.errors import UserError
 from backbones.model import Model
+from backbones.prediction.prediction import Prediction
 from backbones.preprocessing import Preprocessing
 from experiments.data import sampling
 from experiments.data.augmentation import augment, mix
 from experiments.data.dataset import Dataset
 from experiments.data.truth import Targets, TruthKind
+from experiments.results import classification_metrics
 from experiments.tasks.task import Batch
 
 # Share of each auxiliary head's loss in the total (Szegedy et al. 2015, section 5).
@@ -102,6 +104,10 @@ class Classification:
         dtype = jnp.dtype(options['dtype'])
         return backbones.create_classifier(backbone, self.num_classes, dtype=dtype, dropout=options['dropout'])
 
+    def model_arguments(self) -> dict[str, Any]:
+        """None: every classifier is made alike."""
+        return {}
+
     def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
         """The spec of a batch: image, class and weight."""
         shapes = {'image': (stored_shape, jnp.uint8), 'target': ((), jnp.int32), 'weight': ((), jnp.float32)}
@@ -147,10 +153,26 @@ class Classification:
         return {'logits': outputs}
 
     @staticmethod
+    def kept(
+        result: Prediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
+    ) -> dict[str, np.ndarray]:
+        """Logarithms of the probabilities; those of classes that the data set does not have come last."""
+        assert result.probabilities is not None
+        order = np.concatenate([np.argsort(matching)[(matching < 0).sum() :], np.flatnonzero(matching < 0)])
+        return {'logits': np.log(result.probabilities[order] + np.finfo(np.float32).tiny)}
+
+    @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """Accuracy: the share of examples whose largest logit is that of their class."""
         correct = int((predictions['logits'].argmax(-1) == targets).sum())
         return {'accuracy': correct / max(len(predictions['logits']), 1)}
+
+    @staticmethod
+    def every_metric(
+        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]
+    ) -> dict[str, float]:
+        """See ``results.classification_metrics``."""
+        return classification_metrics.metrics(predictions['logits'], np.asarray(targets), classes)
 
     @staticmethod
     def resampled(predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int) -> None:

@@ -59,6 +59,16 @@ def neck_options(config: ml_collections.ConfigDict, size: tuple[int, int], usual
     return tuple(options.items())
 
 
+def model_arguments(head: str, neck: str | None, neck_options: Options, head_options: Options) -> dict[str, Any]:
+    """What ``create_segmenter`` and ``create_detector`` are called with, as ``description.json`` keeps it too."""
+    return {
+        'head': head,
+        'neck': neck,
+        'neck_options': dict(neck_options),
+        'head_options': dict(head_options),
+    }
+
+
 def augmentation(config: ml_collections.ConfigDict, size: tuple[int, int]) -> JointAugmentation:
     """How training images and their targets are changed together on the way to an input of this size.
 

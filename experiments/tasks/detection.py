@@ -16,6 +16,7 @@ from backbones import assembly, necks
 from backbones.errors import UserError, unknown
 from backbones.letterbox_placement import letterbox_placement
 from backbones.model import Model
+from backbones.prediction.prediction import Prediction
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
@@ -114,15 +115,12 @@ class Detection:
 
     def model(self, backbone: str, options: Mapping[str, Any]) -> Model:
         """Create the detector."""
-        return backbones.create_detector(
-            backbone,
-            self.head,
-            self.num_classes,
-            self.neck,
-            dict(self.neck_options),
-            dict(self.head_options),
-            dtype=jnp.dtype(options['dtype']),
-        )
+        dtype = jnp.dtype(options['dtype'])
+        return backbones.create_detector(backbone, num_classes=self.num_classes, dtype=dtype, **self.model_arguments())
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Head and neck, with their options."""
+        return dense.model_arguments(self.head, self.neck, self.neck_options, self.head_options)
 
     def _head(self) -> nn.Module:
         """The head, for what it computes without parameters."""
@@ -183,6 +181,23 @@ class Detection:
         return {'boxes': boxes, 'scores': found.scores, 'labels': found.classes, 'found': found.valid & inside}
 
     @staticmethod
+    def kept(
+        result: Prediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
+    ) -> dict[str, np.ndarray]:
+        """Detections in pixels of the original image, without those of classes that the data set does not have."""
+        assert isinstance(dataset.truth, Boxes)
+        assert result.boxes is not None and result.scores is not None and result.classes is not None
+        truth = dataset.truth.of(np.array([index]))
+        boxes, labels = result.boxes, matching[result.classes]
+        if result.path is None:  # from stored pixels
+            factors, shifts = np.split(truth.placements(dataset.stored_size)[0], 2)
+            height, width = truth.sizes[0]
+            boxes = (boxes - np.tile(shifts, 2)) / np.tile(factors, 2)
+            boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
+        found = (labels >= 0) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
+        return {'boxes': boxes, 'scores': result.scores, 'labels': labels, 'found': found}
+
+    @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """COCO's metrics, and VOC's where annotations have difficult objects, which only VOC leaves out."""
         assert isinstance(targets, Boxes)
@@ -190,6 +205,8 @@ class Detection:
         if targets.difficult.any():
             metrics |= voc_metrics.evaluate(targets, _detections(predictions), classes)
         return {'AP': 0.0, **dense.known(metrics)}
+
+    every_metric = score
 
     @staticmethod
     def resampled(

@@ -15,6 +15,7 @@ from backbones import assembly, losses, necks
 from backbones.errors import UserError, unknown
 from backbones.layers.resizing import resize
 from backbones.model import Model
+from backbones.prediction.prediction import Prediction
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
@@ -116,17 +117,13 @@ class Segmentation:
                 f"config key 'output_stride' is {self.output_stride}, but the backbone {backbone} cannot be dilated; "
                 'leave it at 0'
             )
-        overrides = {'output_stride': self.output_stride} if self.output_stride else {}
-        return backbones.create_segmenter(
-            backbone,
-            self.head,
-            self.num_classes,
-            self.neck,
-            dict(self.neck_options),
-            dict(self.head_options),
-            dtype=jnp.dtype(options['dtype']),
-            **overrides,
-        )
+        dtype = jnp.dtype(options['dtype'])
+        return backbones.create_segmenter(backbone, num_classes=self.num_classes, dtype=dtype, **self.model_arguments())
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Head and neck with their options, and the stride of the backbone's last map."""
+        stride = {'output_stride': self.output_stride} if self.output_stride else {}
+        return dense.model_arguments(self.head, self.neck, self.neck_options, self.head_options) | stride
 
     def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
         """The spec of a batch: image with its mask, and weight."""
@@ -175,9 +172,30 @@ class Segmentation:
         return {'confusion': confusion_matrices(truth, predicted, self.num_classes)}
 
     @staticmethod
+    def kept(
+        result: Prediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
+    ) -> dict[str, np.ndarray]:
+        """The confusion matrix.
+
+        Raises:
+            UserError: the model has classes that the data set does not have: their pixels would belong to none.
+        """
+        assert result.mask is not None
+        if (matching < 0).any():
+            raise UserError(
+                f'the segmenter has {len(matching)} classes and the data set has {len(dataset.classes)}: a pixel of '
+                'another class has no place in the metrics'
+            )
+        truth = jnp.asarray(dataset.images[np.array([index])][..., 3], jnp.int32)
+        predicted = jnp.asarray(matching[result.mask][None])
+        return {'confusion': np.asarray(confusion_matrices(truth, predicted, len(dataset.classes))[0])}
+
+    @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """See ``results.segmentation_metrics.metrics``."""
         return {'mIoU': 0.0, **dense.known(segmentation_metrics.metrics(predictions['confusion'], classes))}
+
+    every_metric = score
 
     @staticmethod
     def resampled(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from backbones.model import Model
+from backbones.prediction.prediction import Prediction
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset
 from experiments.data.truth import Targets, TruthKind
@@ -86,6 +87,13 @@ class Task(Protocol):
         """
         ...
 
+    def model_arguments(self) -> dict[str, Any]:
+        """What ``model`` creates it with, beside the backbone, its options and the number of classes.
+
+        It is kept with the weights, so that a model can be made of them; empty for a classifier.
+        """
+        ...
+
     def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
         """Name → shape (without the batch axis) and type of each array in a batch as read."""
         ...
@@ -104,7 +112,21 @@ class Task(Protocol):
         """What is kept of each example, from which any metric can be computed; shapes are static and padded."""
         ...
 
-    # The same for all instances of a task, so that it needs no model.
+    # The same for all instances of a task, so that they need no model.
+    @staticmethod
+    def kept(
+        result: Prediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
+    ) -> dict[str, np.ndarray]:
+        """What ``predict`` gives of an example, from the result of a predictor, whatever model it has.
+
+        Args:
+            result: of the example's file, or of its stored pixels.
+            dataset: that has the example.
+            index: of the example.
+            matching: the data set's class of each class of the model, or -1.
+        """
+        ...
+
     @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """Compute every metric of the task, including ``primary``, on the host.
@@ -114,6 +136,13 @@ class Task(Protocol):
             targets: theirs (``Dataset.targets_of``).
             classes: names of the classes.
         """
+        ...
+
+    @staticmethod
+    def every_metric(
+        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]
+    ) -> dict[str, float]:
+        """Whatever can be told, ``score`` included; ``KIND/CLASS`` for a class alone."""
         ...
 
     @staticmethod

@@ -16,11 +16,11 @@ import ml_collections
 
 from backbones.errors import UserError, listed
 from backbones.model import Model
-from backbones.preprocessing import Preprocessing
 from backbones.pretrained import description
 from experiments.cli import atomic_files
 from experiments.data import pipeline
 from experiments.data.dataset import Dataset
+from experiments.tasks import Task
 from experiments.training import introduction
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.evaluation import Evaluation, GivenUp
@@ -46,7 +46,7 @@ class Trained:
     Attributes:
         model: the task's model.
         variables: its parameters and statistics, unsharded, with adapters merged, averaged if the config says so.
-        preprocessing: the preprocessing that its input needs.
+        task: its task.
         steps: number of steps taken.
         examples: number of training examples.
         trainable: number of trainable parameters (in the last phase).
@@ -59,7 +59,7 @@ class Trained:
 
     model: Model
     variables: dict
-    preprocessing: Preprocessing
+    task: Task
     steps: int
     examples: int
     trainable: int
@@ -123,7 +123,7 @@ def run(
         contexts.enter_context(interruption.deferred())
         kept = None
         if session.is_main_process:
-            kept = describe(config, session.dataset, session.programs.model, session.programs.task.preprocessing)
+            kept = describe(config, session.dataset, session.programs.model, session.programs.task)
         checkpoints = contexts.enter_context(
             Checkpoints(directory / _CHECKPOINTS, config.keep_checkpoints, session.keeps_best, kept)
         )
@@ -172,7 +172,7 @@ def run(
     return Trained(
         model=session.programs.model,
         variables=session.host_variables(state),
-        preprocessing=session.programs.task.preprocessing,
+        task=session.programs.task,
         steps=progress.step,
         examples=len(session.indices),
         trainable=sum(leaf.size for leaf in jax.tree.leaves(state.trainable)),

@@ -6,36 +6,35 @@ from typing import Any
 import ml_collections
 
 from backbones.model import Model
-from backbones.preprocessing import Preprocessing
 from backbones.pretrained.description import Description
 from experiments import tasks
 from experiments.data.dataset import Dataset
+from experiments.tasks import Task
 
 # The values of a config that say how the head was made, whatever the task.
 _OF_EVERY_HEAD = ('regime', 'weights', 'lora_alpha', 'fraction', 'seed')
 
 
-def describe(
-    config: ml_collections.ConfigDict, dataset: Dataset, model: Model, preprocessing: Preprocessing
-) -> Description:
+def describe(config: ml_collections.ConfigDict, dataset: Dataset, model: Model, task: Task) -> Description:
     """Describe a run's weights.
 
     Args:
         config: the run's config.
         dataset: its data set.
         model: its model.
-        preprocessing: from stored images to the model's input. In the description it begins with the files, which the
-            data set has read and stored.
+        task: its task. In the description, its preprocessing begins with the files, which the data set has read and
+            stored.
     """
     keys = (*_OF_EVERY_HEAD, *tasks.find(config.task).model_keys)
     return Description(
         backbone=config.backbone,
-        preprocessing=dataclasses.replace(preprocessing, stored_size=dataset.stored_size, reading=dataset.reading),
+        preprocessing=dataclasses.replace(task.preprocessing, stored_size=dataset.stored_size, reading=dataset.reading),
         options={} if config.dtype == 'float32' else {'dtype': config.dtype},
         task=config.task,
         classes=tuple(dataset.classes),
         data={'name': dataset.name, 'fingerprint': dataset.fingerprint()},
         head={'module': type(model.head).__name__, **{key: _plain(config[key]) for key in keys}},
+        model=task.model_arguments(),
     )
 
 

@@ -381,4 +381,4 @@ def test_one_class_is_an_error(classes, told):
 def test_an_empty_split_is_an_error(split):
     splits = {**dataset().splits, split: np.arange(0)}
     with pytest.raises(UserError, match=f"the {split} split of 'toy' is empty: 10 examples of 2 classes are too few"):
-        dataset(splits=splits)
+        dataset(splits=splits).check_splits()

@@ -355,7 +355,7 @@ def test_the_description_says_what_neck_and_head_are(tmp_path):
     session = Session(dense_config('detection'), dataset('detection'), tmp_path)
     from experiments.training.run_description import describe
 
-    told = describe(session.config, session.dataset, session.programs.model, session.programs.task.preprocessing)
+    told = describe(session.config, session.dataset, session.programs.model, session.programs.task)
     told = json.loads(json.dumps(told.as_json()))
     assert told['task'] == 'detection'
     assert told['head'] | {'neck': 'fpn', 'strides': [4, 8], 'neck_channels': 16, 'head_depth': 1} == told['head']

@@ -17,6 +17,7 @@ from experiments.data import loading
 from experiments.data.model_input import input_preprocessing
 from experiments.data.options import ReadingOptions
 from experiments.results import scores
+from experiments.tasks import Classification
 from experiments.training.config import default_config
 from experiments.training.run_description import describe
 
@@ -87,7 +88,7 @@ def test_files_become_what_the_data_set_stored(place, fit):
     dataset = loading.load(f'folder:{place / "photos"}', None, ReadingOptions(stored_size=24, fit=fit))
     stored = input_preprocessing('resnet_micro', '', 16, fit)
     model = backbones.create_classifier('resnet_micro', 3)
-    kept = describe(default_config(), dataset, model, stored).preprocessing
+    kept = describe(default_config(), dataset, model, Classification(10, stored)).preprocessing
     assert kept == EXPECTED.replace(fit=fit)
     chosen = np.arange(0, 36, 5)
     files = [place / 'photos' / dataset.ids[index] for index in chosen]
@@ -103,7 +104,7 @@ def test_images_that_keep_their_size_are_not_brought_to_another(tmp_path):
         Image.new('RGB', (20, 30), (index, 0, 0)).save(file)
     dataset = loading.load(f'folder:{tmp_path / "same"}', None, ReadingOptions(stored_size=64))
     model = backbones.create_classifier('resnet_micro', 3)
-    assert describe(default_config(), dataset, model, SMALL_IMAGES).preprocessing == SMALL_IMAGES
+    assert describe(default_config(), dataset, model, Classification(10, SMALL_IMAGES)).preprocessing == SMALL_IMAGES
 
 
 def sources(run: Path) -> dict[str, Path]:

@@ -1,0 +1,1 @@
+"""Images in, results out: from a trained or published model to what it sees in photographs."""

@@ -1,0 +1,53 @@
+"""Names of the classes of the data sets on which published models were trained, in the order of their outputs."""
+
+from pathlib import Path
+
+from backbones.errors import UserError
+
+_DIRECTORY = Path(__file__).parent / 'class_names'
+# COCO counts its categories from 1 to 90, and ten of these numbers have no category.
+_NO_CATEGORY = ('__background__', 'N/A')
+
+
+def imagenet() -> tuple[str, ...]:
+    """The 1,000 classes of ILSVRC 2012, in the order of their WordNet ids, with the usual short names."""
+    return tuple((_DIRECTORY / 'imagenet.txt').read_text().splitlines())
+
+
+def imagenet_wordnet_ids() -> tuple[str, ...]:
+    """The WordNet ids of the 1,000 classes of ILSVRC 2012, in their order."""
+    return tuple((_DIRECTORY / 'imagenet_wordnet_ids.txt').read_text().splitlines())
+
+
+def coco(numbers: int) -> tuple[str, ...]:
+    """The categories of COCO: 91 by their numbers, with a name for those that there are not, or the 80 that there are.
+
+    Raises:
+        UserError: any other count.
+    """
+    names = tuple((_DIRECTORY / 'coco.txt').read_text().splitlines())
+    if numbers == len(names):
+        return names
+    real = tuple(name for name in names if name not in _NO_CATEGORY)
+    if numbers == len(real):
+        return real
+    raise UserError(f'COCO has {len(names)} numbers and {len(real)} categories, not {numbers}')
+
+
+def voc() -> tuple[str, ...]:
+    """Background and the 20 classes of Pascal VOC."""
+    return (
+        '__background__', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
+        'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor',
+    )  # fmt: skip
+
+
+def of_published(task: str, count: int) -> tuple[str, ...]:
+    """The names of the outputs of a published model, by task and number of classes; numbers where these say nothing."""
+    if task == 'classification' and count == 1000:
+        return imagenet()
+    if task == 'segmentation' and count == 21:
+        return voc()
+    if task == 'detection' and count in (80, 91):
+        return coco(count)
+    return tuple(map(str, range(count)))

@@ -1,0 +1,177 @@
+"""Boxes, masks and class names drawn on images."""
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image, ImageDraw, ImageFont
+
+# Okabe and Ito (2008): colours that people with any colour vision tell apart, without black; then others far from them.
+_FIRST = (
+    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233), (240, 228, 66),
+    (122, 77, 40), (128, 0, 160), (128, 128, 128), (255, 90, 130), (160, 210, 60), (0, 80, 80), (30, 30, 130),
+    (150, 20, 40), (190, 160, 255),
+)  # fmt: skip
+# Pictures whose longer side is shorter are enlarged, where nobody says otherwise, so that text fits on them.
+_LEGIBLE = 400
+# A mask lets the image through.
+_OPACITY = 0.55
+
+
+def colour(index: int) -> tuple[int, int, int]:
+    """Red, green and blue of a class: the same in every picture, and far from those of its neighbours."""
+    if index < len(_FIRST):
+        return _FIRST[index]
+    # Steps of the golden ratio spread the hues evenly, however many there are.
+    hue, shade = (index * 0.618034) % 1, (0.95, 0.7)[index % 2]
+    red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, shade))
+    return red, green, blue
+
+
+def enlargement(size: Sequence[int]) -> int:
+    """The whole number by which a picture of this size is enlarged so that lines and text on it can be seen."""
+    return max(1, -(-_LEGIBLE // max(size)))
+
+
+def enlarged(picture: Image.Image, factor: int) -> Image.Image:
+    """A picture with every pixel as a square of so many."""
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def with_boxes(
+    picture: Image.Image,
+    boxes: Float[np.ndarray, 'n 4'],
+    names: Sequence[str],
+    classes: Int[np.ndarray, 'n'],
+    scores: Float[np.ndarray, 'n'] | None = None,
+) -> Image.Image:
+    """A picture with boxes, and over each its name and score; the best are drawn last.
+
+    Args:
+        picture: is not changed.
+        boxes: left, top, right and bottom in its pixels, best first.
+        names: what is written over each.
+        classes: decide the colours.
+        scores: from 0 to 1; ``None``: names alone.
+    """
+    picture = picture.convert('RGB')
+    draw, font, width = ImageDraw.Draw(picture), _font(picture), line_width(picture)
+    for index in reversed(range(len(boxes))):
+        left, top, right, bottom = (float(each) for each in boxes[index])
+        tint = colour(int(classes[index]))
+        draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=tint, width=width)
+        text = names[index] if scores is None else f'{names[index]} {scores[index]:.2f}'
+        _label(draw, (left, top), text, font, tint, picture.size)
+    return picture
+
+
+def with_mask(
+    picture: Image.Image, mask: Int[np.ndarray, 'height width'], names: Sequence[str], ignored: int | None = None
+) -> Image.Image:
+    """A picture under a mask, with a legend of the classes below it.
+
+    Args:
+        picture: is not changed.
+        mask: the class of each pixel.
+        names: of the classes.
+        ignored: a value that is no class; its pixels stay as they are.
+    """
+    image = np.asarray(picture.convert('RGB'), np.float32)
+    present = [index for index in np.unique(mask).tolist() if index != ignored]
+    tints = np.zeros((int(mask.max()) + 1, 3), np.float32)
+    for index in present:
+        tints[index] = colour(index)
+    share = np.where(mask == ignored, 0.0, _OPACITY)[..., None].astype(np.float32) if ignored is not None else _OPACITY
+    mixed = (1 - share) * image + share * tints[mask]
+    return _with_legend(Image.fromarray(np.floor(mixed + 0.5).astype(np.uint8)), present, names)
+
+
+def with_lines(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """A picture with lines of text below it, the first one larger in weight than the rest."""
+    font = _font(picture)
+    height = _line_height(font)
+    widest = max((int(font.getlength(line)) for line in lines), default=0) + height
+    result = Image.new('RGB', (max(picture.width, widest), picture.height + height * len(lines) + height // 2), 'white')
+    result.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(result)
+    for number, line in enumerate(lines):
+        tint = (0, 0, 0) if number == 0 else (90, 90, 90)
+        draw.text((height // 3, picture.height + height * number + height // 4), line, tint, font)
+    return result
+
+
+def beside(pictures: Sequence[Image.Image], titles: Sequence[str] = ()) -> Image.Image:
+    """Pictures in a row, each under its title, with some white between them."""
+    tallest = max(picture.height for picture in pictures)
+    font = _font(max(pictures, key=lambda picture: picture.width))
+    gap, above = max(4, tallest // 60), _line_height(font) if titles else 0
+    total = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    row = Image.new('RGB', (total, tallest + above), 'white')
+    draw, left = ImageDraw.Draw(row), 0
+    for index, picture in enumerate(pictures):
+        row.paste(picture, (left, above))
+        if titles:
+            draw.text((left, above // 8), titles[index], 'black', font)
+        left += picture.width + gap
+    return row
+
+
+def above_each_other(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures in a column, with some white between them."""
+    gap = max(4, pictures[0].height // 40)
+    height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
+    column = Image.new('RGB', (max(picture.width for picture in pictures), height), 'white')
+    top = 0
+    for picture in pictures:
+        column.paste(picture, (0, top))
+        top += picture.height + gap
+    return column
+
+
+def line_width(picture: Image.Image) -> int:
+    """Width in pixels of a line that is seen at any size of picture."""
+    return max(1, round(max(picture.size) / 320))
+
+
+def _font(picture: Image.Image) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(max(10, round(max(picture.size) / 45)))
+
+
+def _line_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    return int(font.getbbox('Hg')[3] * 1.3) + 1
+
+
+def _label(draw: ImageDraw.ImageDraw, corner, text, font, tint, size) -> None:
+    """Text on a patch of the colour, over the corner where there is room, and inside the picture in any case."""
+    width, height = int(font.getlength(text)) + 4, _line_height(font)
+    left = min(max(corner[0], 0), max(size[0] - width, 0))
+    top = corner[1] - height if corner[1] >= height else min(max(corner[1], 0), max(size[1] - height, 0))
+    draw.rectangle((left, top, left + width, top + height), fill=tint)
+    draw.text((left + 2, top), text, _readable_on(tint), font)
+
+
+def _readable_on(tint: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = tint
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 130 else (255, 255, 255)
+
+
+def _with_legend(picture: Image.Image, present: Sequence[int], names: Sequence[str]) -> Image.Image:
+    font = _font(picture)
+    height = _line_height(font)
+    places, left, row = [], 0, 0
+    for index in present:
+        width = int(font.getlength(names[index])) + 2 * height
+        if left and left + width > picture.width:
+            left, row = 0, row + 1
+        places.append((index, left, row))
+        left += width
+    result = Image.new('RGB', (picture.width, picture.height + height * (row + 1) + height // 4), 'white')
+    result.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(result)
+    for index, left, row in places:
+        top = picture.height + row * height + height // 4
+        side = round(height * 0.6)
+        draw.rectangle((left + 2, top + height // 6, left + 2 + side, top + height // 6 + side), fill=colour(index))
+        draw.text((left + side + 8, top), names[index], 'black', font)
+    return result

@@ -1,0 +1,147 @@
+"""Images fitted to a model's input on the host, and what is found there brought back to the images.
+
+``Preprocessing`` does the same on the device, with the same result, but needs a program for every size of image. A
+directory of photographs may hold a new size in every file, while inputs have few.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from backbones import detection_input
+from backbones.detection_input import DetectionInput
+from backbones.images import to_stored
+from backbones.letterbox import LETTERBOX_GREY, letterbox_geometry
+from backbones.preprocessing import Preprocessing, _resized_shape
+
+_PILLOW = {
+    'nearest': Image.Resampling.NEAREST,
+    'bilinear': Image.Resampling.BILINEAR,
+    'bicubic': Image.Resampling.BICUBIC,
+    'lanczos': Image.Resampling.LANCZOS,
+}
+# Inputs of any proportions have sides that are multiples of it, so that they are few.
+_MULTIPLE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where an image lies in a larger one, or in one that was cut out of it.
+
+    Attributes:
+        size: height and width of the image before it was resized.
+        top, left: of the resized image, in pixels; negative where something was cut off.
+        rows, columns: height and width of the resized image.
+    """
+
+    size: tuple[int, int]
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+    def boxes_back(self, boxes: Float[np.ndarray, 'n 4']) -> Float[np.ndarray, 'n 4']:
+        """Boxes in pixels of the image from those where it lies, clipped to it."""
+        height, width = self.size
+        factors = np.array([self.columns / width, self.rows / height] * 2, np.float32)
+        shifts = np.array([self.left, self.top] * 2, np.float32)
+        return np.clip((boxes - shifts) / factors, 0, np.array([width, height] * 2, np.float32))
+
+    def map_back(self, values: Float[np.ndarray, 'rows columns']) -> Float[np.ndarray, 'height width']:
+        """A map of the size of the image from one where it lies."""
+        inside = values[self.top : self.top + self.rows, self.left : self.left + self.columns]
+        return detection_input.resize(inside[..., None], self.size)[..., 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """An image as a model's input has it.
+
+    Attributes:
+        pixels: ``uint8``, or ``float32`` where it is normalised already.
+        extent: height and width of what is no padding to the right or below.
+        places: what was done to it, one after the other.
+    """
+
+    pixels: np.ndarray
+    extent: tuple[int, int]
+    places: tuple[Place, ...]
+
+    def boxes_back(self, boxes: Float[np.ndarray, 'n 4']) -> Float[np.ndarray, 'n 4']:
+        """Boxes in pixels of the image from those in the input."""
+        for place in reversed(self.places):
+            boxes = place.boxes_back(boxes)
+        return boxes
+
+    def map_back(self, values: Float[np.ndarray, 'rows columns']) -> Float[np.ndarray, 'height width']:
+        """A map of the size of the image from one of the size of the input."""
+        for place in reversed(self.places):
+            values = place.map_back(values)
+        return values
+
+
+def fit(image: UInt8[np.ndarray, 'height width 3'], expected: Preprocessing | DetectionInput) -> Fitted:
+    """Fit one image to the input of a model.
+
+    Args:
+        image: upright.
+        expected: what the model expects of images.
+    """
+    if isinstance(expected, DetectionInput):
+        batch = expected([image])
+        rows, columns = (int(side) for side in batch.extents[0])
+        return Fitted(batch.images[0], (rows, columns), (Place(image.shape[:2], 0, 0, rows, columns),))
+    places = []
+    if expected.stored_size is not None and image.shape[:2] != expected.stored_size:
+        if expected.fit == 'letterbox':
+            places.append(_in_letterbox(image.shape[:2], expected.stored_size))
+        image = to_stored(Image.fromarray(image), expected.stored_size, expected.fit)
+    size = image.shape[:2]
+    if expected.fit == 'letterbox':
+        place = _in_letterbox(size, expected.size)
+        resized = _resized(image, (place.rows, place.columns), expected.interpolation)
+        _, pads = letterbox_geometry(size, expected.size)
+        pixels = np.pad(resized, (*pads, (0, 0)), constant_values=LETTERBOX_GREY)
+        return Fitted(pixels, expected.size, (*places, place))
+    shape = _resized_shape(size, expected.size, expected.crop, expected.fit == 'squash')
+    resized = _resized(image, shape, expected.interpolation)
+    if expected.fit == 'shorter_side':
+        rest = [-side % _MULTIPLE for side in shape]
+        pixels = np.pad(resized, ((0, rest[0]), (0, rest[1]), (0, 0)), constant_values=LETTERBOX_GREY)
+        return Fitted(pixels, shape, (*places, Place(size, 0, 0, *shape)))
+    top, left = (round((have - want) / 2) for have, want in zip(shape, expected.size, strict=True))
+    pixels = resized[top : top + expected.size[0], left : left + expected.size[1]]
+    return Fitted(pixels, expected.size, (*places, Place(size, -top, -left, *shape)))
+
+
+def _in_letterbox(size: tuple[int, int], target: tuple[int, int]) -> Place:
+    (rows, columns), ((top, _), (left, _)) = letterbox_geometry(size, target)
+    return Place(size, top, left, rows, columns)
+
+
+def _resized(
+    image: UInt8[np.ndarray, 'height width channels'], shape: tuple[int, int], interpolation: str
+) -> UInt8[np.ndarray, 'rows columns channels']:
+    """As ``Preprocessing`` resizes: as Pillow does, or as OpenCV's ``INTER_LINEAR`` but for its rounding."""
+    if image.shape[:2] == shape:
+        return image
+    if interpolation == 'bilinear_opencv':
+        resized = detection_input.resize(image.astype(np.float32), shape)
+        return np.clip(np.floor(resized + 0.5), 0, 255).astype(np.uint8)
+    rows, columns = shape
+    return np.asarray(Image.fromarray(image).resize((columns, rows), _PILLOW[interpolation]))
+
+
+def of_one_shape(fitted: list[Fitted]) -> np.ndarray:
+    """A batch of inputs of the same shape."""
+    return np.stack([each.pixels for each in fitted])
+
+
+def normalisation(expected: Preprocessing | DetectionInput, shape: Sequence[int]) -> Preprocessing | None:
+    """What is left to be done on the device for inputs of this height and width; ``None`` for nothing."""
+    if isinstance(expected, DetectionInput):
+        return None
+    return expected.for_stored_images().replace(size=tuple(shape), fit='squash', crop=1.0)

@@ -1,0 +1,92 @@
+"""What a user means by images: arrays, files, directories, patterns."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from backbones.errors import UserError
+from backbones.images import ImageReading, Source, read_image, suffixes
+
+Images = Source | np.ndarray | Iterable[Source | np.ndarray]
+
+
+def expand(images: Images) -> Iterator[Source | np.ndarray]:
+    """Each image that is meant, in order; a directory stands for the images in it and below it, a pattern for its hits.
+
+    Hidden files, and files of a directory that do not end like images, are passed over.
+
+    Args:
+        images: one of, or several of: a path, a directory, a pattern such as ``'photos/*.jpg'``, the bytes of a file,
+            a binary stream, an open Pillow image, an array ``uint8[height, width, 1 or 3]``; or one array
+            ``uint8[batch, height, width, 1 or 3]``.
+
+    Raises:
+        UserError: there is nothing at a path, no image in a directory, no hit of a pattern, or an array of another
+            shape or type.
+    """
+    if isinstance(images, np.ndarray) or (hasattr(images, '__array__') and not isinstance(images, Image.Image)):
+        yield from _arrays(np.asarray(images))
+    elif isinstance(images, Path | str):
+        yield from _paths(images)
+    elif isinstance(images, bytes | Image.Image) or hasattr(images, 'read'):
+        yield images  # ty: ignore[invalid-yield]
+    elif isinstance(images, Iterable):
+        for image in images:
+            yield from expand(image)
+    else:
+        raise UserError(f'an image is a path, bytes, a stream, a Pillow image or an array, not {type(images).__name__}')
+
+
+def _arrays(array: np.ndarray) -> Iterator[np.ndarray]:
+    if array.dtype != np.uint8:
+        raise UserError(f'images as arrays must be uint8 (0 to 255), not {array.dtype}')
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim not in (3, 4) or array.shape[-1] not in (1, 3) or 0 in array.shape:
+        raise UserError(
+            'images as arrays must have the shape [height, width, 1 or 3] or [batch, height, width, 1 or 3], not '
+            f'{list(array.shape)}'
+        )
+    yield from array[None] if array.ndim == 3 else array
+
+
+def _paths(text: Path | str) -> Iterator[Path]:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        found = False
+        for directory, below, names in os.walk(path):
+            below[:] = sorted(name for name in below if not name.startswith('.'))
+            for name in sorted(names):
+                if not name.startswith('.') and Path(name).suffix.lower() in suffixes():
+                    found = True
+                    yield Path(directory, name)
+        if not found:
+            raise UserError(f'there is no image in the directory {str(path)!r}')
+        return
+    if path.exists() or not glob.has_magic(str(path)):
+        yield path  # whether it can be read shows when it is read
+        return
+    hits = [
+        hit
+        for hit in sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 it may begin anywhere
+        if not Path(hit).is_dir()
+    ]
+    if not hits:
+        raise UserError(f'no file matches {str(path)!r}')
+    yield from map(Path, hits)
+
+
+def pixels(image: Source | np.ndarray, reading: ImageReading) -> UInt8[np.ndarray, 'height width 3']:
+    """An image as a person sees it: upright, in 8-bit RGB.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if not isinstance(image, np.ndarray):
+        return read_image(image, reading)
+    return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image

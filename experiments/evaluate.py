@@ -1,0 +1,151 @@
+"""Evaluate a trained or published model on a data set, with every metric of its task.
+
+    python -m experiments.evaluate --workdir runs/x                              a run, on its own test split
+    python -m experiments.evaluate --workdir runs/x --dataset voc:PATH           on other data with the same classes
+    python -m experiments.evaluate --model NAME --weights SOURCE --dataset NAME  published weights
+
+Classes are matched by their names; those of ImageNet also by their WordNet ids. A data set whose folder has no test
+split is split as a training splits it: --split all takes every image of it.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+import backbones
+from backbones.errors import UserError
+from experiments import tasks
+from experiments.cli import atomic_files, command_line, display
+from experiments.data import loading
+from experiments.data import options as data_options
+from experiments.data.dataset import Dataset
+from experiments.prediction import class_matching, splits
+
+
+def main(argv: list[str] | None) -> None:
+    """Evaluate a model."""
+    options = _parser().parse_args(argv)
+    _check(options)
+    source, name = (options.workdir, None) if options.workdir else (options.weights or options.model, options.model)
+    predictor = backbones.load(
+        source,
+        name if options.weights else None,
+        batch_size=options.batch_size,
+        score_threshold=0.0,
+        image_size=options.image_size,
+    )
+    task = tasks.find(predictor.model.task)
+    dataset = _dataset(options, task)
+    matching = class_matching.match(predictor.names, dataset.classes)
+    indices = splits.chosen(dataset, options.split, options.limit)
+    kept, read, left_out = [], [], []
+    with display.progress() as bar:
+        shown = bar.add_task(f'evaluating {options.split}', total=len(indices), note='')
+        for index, result in zip(indices, predictor.stream(splits.images(dataset, indices)), strict=True):
+            bar.advance(shown)
+            if isinstance(result, UserError):
+                left_out.append(dataset.ids[index])
+                display.console.print(f'left out: {result}', style='yellow', markup=False, soft_wrap=True)
+                continue
+            kept.append(task.kept(result, dataset, index, matching))
+            read.append(index)
+    if not read:
+        raise UserError(f'none of the {len(indices):,} images can be read; the reasons are above')
+    read = np.array(read)
+    metrics = task.every_metric(_together(kept), dataset.targets_of(read), dataset.classes)
+    output = display.make_console(stderr=False)
+    title = f'{dataset.name}, {options.split}, {len(read):,} images'
+    output.print(title, soft_wrap=True, markup=False, highlight=False)
+    output.print(*_tables(metrics, dataset.classes), sep='\n')
+    if options.json:
+        result = {
+            'model': str(source),
+            'task': task.name,
+            'dataset': dataset.name,
+            'split': options.split,
+            'fingerprint': dataset.fingerprint(),
+            'examples': len(read),
+            'left_out': left_out,
+            'metrics': metrics,
+        }
+        with atomic_files.os_errors_as_user_errors(lambda: 'choose another file for --json'):
+            atomic_files.write_json(options.json, result)
+        display.console.print(f'written: {options.json}', soft_wrap=True, markup=False)
+
+
+def _together(kept: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What was kept of each example, in one array each; those of different lengths (boxes) are padded with zeros."""
+    found = {}
+    for name in kept[0]:
+        arrays = [each[name] for each in kept]
+        most = max(len(array) for array in arrays)
+        padded = [np.pad(each, [(0, most - len(each)), *[(0, 0)] * (each.ndim - 1)]) for each in arrays]
+        found[name] = np.stack(padded)
+    return found
+
+
+def _dataset(options: argparse.Namespace, task: type[tasks.Task]) -> Dataset:
+    if options.dataset is None:
+        return splits.dataset_of(options.workdir, options.data_dir)
+    reading = data_options.ReadingOptions(
+        **{key: getattr(options, key) for key in _READING if getattr(options, key) is not None}
+    )
+    return loading.load(options.dataset, options.data_dir, reading, task.truth, whole=options.split == 'all')
+
+
+def _tables(metrics: dict[str, float], names: Sequence[str]) -> list[Table]:
+    """The metrics of all classes together, and one row per class."""
+    whole = Table()
+    whole.add_column('metric')
+    whole.add_column('per cent', justify='right')
+    kinds = list(dict.fromkeys(name.partition('/')[0] for name in metrics if '/' in name))
+    for name, value in metrics.items():
+        if '/' not in name:
+            whole.add_row(name, f'{100 * value:.1f}')
+    classes = Table()
+    classes.add_column('class')
+    for kind in kinds:
+        classes.add_column(kind, justify='right')
+    for name in names:
+        values = [metrics.get(f'{kind}/{name}') for kind in kinds]
+        if any(value is not None for value in values):
+            classes.add_row(escape(name), *('–' if value is None else f'{100 * value:.1f}' for value in values))
+    return [whole, classes]
+
+
+# Options of data sets that a data set of one's own may need.
+_READING = ('stored_size', 'layout', 'exclude', 'ignore_label', 'class_names', 'group')
+
+
+def _parser() -> argparse.ArgumentParser:
+    arguments = command_line.parser(__doc__, config=False, workdir=False)
+    model = arguments.add_argument_group('the model')
+    command_line.add_model(model)
+    data = arguments.add_argument_group('the data')
+    data.add_argument('--dataset', metavar='NAME', help="a data set, such as voc:PATH (default: the run's own)")
+    data.add_argument('--split', default='test', metavar='SPLIT', help="'train', 'validation', 'test' or 'all' (test)")
+    data.add_argument('--limit', type=command_line.positive, metavar='IMAGES', help='at most so many images')
+    command_line.add_data_directory(data)
+    fields: Any = data_options.ReadingOptions.__dataclass_fields__
+    for key in _READING:
+        meaning = fields[key].metadata['meaning'].replace('%', '%%')
+        data.add_argument(f'--{key}', type=type(fields[key].default), metavar='VALUE', help=meaning)
+    result = arguments.add_argument_group('results')
+    result.add_argument('--json', type=command_line.path, metavar='FILE', help='write all metrics to FILE')
+    return arguments
+
+
+def _check(options: argparse.Namespace) -> None:
+    command_line.check_model(options)
+    if options.model is not None and options.dataset is None:
+        raise UserError('published weights have no data set of their own: name one with --dataset')
+    if options.dataset is None and any(getattr(options, key) is not None for key in _READING):
+        raise UserError("a run's own data set is read as the run read it; name another one with --dataset")
+
+
+if __name__ == '__main__':
+    command_line.run(main)

@@ -1,0 +1,1 @@
+"""What is told of predictions: lines, pictures, JSON, and pictures beside the truth."""

@@ -1,0 +1,80 @@
+"""Images of a run's own data set, with the truth about them, for pictures of both."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from backbones.errors import UserError, unknown
+from backbones.prediction import drawing
+from backbones.prediction.prediction import Prediction
+from backbones.pretrained import sources
+from experiments import tasks
+from experiments.cli import work_directories
+from experiments.data import loading
+from experiments.data.dataset import Dataset
+from experiments.data.options import KEYS, ReadingOptions
+from experiments.data.truth import IGNORE, Boxes, Masks
+
+
+def dataset_of(workdir: Path, data_directory: Path | None) -> Dataset:
+    """The data set that a run was trained on, read as the run read it.
+
+    Args:
+        workdir: of ``experiments.train``, one of its checkpoints, or ``trainings/CELL/RATE`` of an ablation.
+        data_directory: of prepared TFDS data sets.
+
+    Raises:
+        UserError: it is none of these, or the data cannot be read.
+    """
+    description, _ = sources.kept(sources.resolve(str(workdir)))
+    places = (workdir, *workdir.absolute().parents[:3])
+    config = next(filter(None, map(work_directories.read_config, places)), None)
+    if description is None or 'name' not in description.data or config is None:
+        raise UserError(f'{str(workdir)!r} is no work directory of experiments.train, so its data are not known')
+    options = ReadingOptions(**{key: config[key] for key in KEYS if key in config})
+    return loading.load(description.data['name'], data_directory, options, tasks.find(description.task).truth)
+
+
+def chosen(dataset: Dataset, split: str, limit: int | None) -> np.ndarray:
+    """The examples of a split (``'all'``: of the data set), or so many of them, evenly spread.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if split not in (*dataset.splits, 'all'):
+        raise unknown('split', split, (*dataset.splits, 'all'))
+    indices = dataset.splits[split] if split in dataset.splits else np.sort(np.concatenate([*dataset.splits.values()]))
+    if limit is None or limit >= len(indices):
+        return indices
+    return indices[np.arange(limit) * len(indices) // limit]
+
+
+def images(dataset: Dataset, indices: np.ndarray) -> Iterator[Path | np.ndarray]:
+    """Their files, or their pixels as they are stored where there are no files, or the truth lies in stored pixels."""
+    for index in indices:
+        file = Path(dataset.name.partition(':')[2], dataset.ids[index]).expanduser()
+        moved = isinstance(dataset.truth, Masks) and dataset.stored_size is not None
+        yield file if file.is_file() and not moved else dataset.images[np.array([index])][0, ..., :3]
+
+
+def truth_picture(dataset: Dataset, index: int, prediction: Prediction) -> Image.Image:
+    """An example with the truth about it, on the image that was predicted."""
+    scale = drawing.enlargement(prediction.size)
+    picture = drawing.enlarged(Image.fromarray(prediction.image), scale)
+    if isinstance(dataset.truth, Boxes):
+        truth = dataset.truth.of(np.array([index]))
+        there = (truth.classes[0] >= 0) & ~truth.crowd[0]
+        classes = truth.classes[0][there]
+        boxes = scale * truth.stored(dataset.stored_size if prediction.path is None else None)[0][there]
+        return drawing.with_boxes(picture, boxes, [dataset.classes[each] for each in classes], classes)
+    if isinstance(dataset.truth, Masks):
+        mask = dataset.images[np.array([index])][0, ..., 3].repeat(scale, 0).repeat(scale, 1)
+        return drawing.with_mask(picture, mask, dataset.classes, IGNORE)
+    return drawing.with_lines(picture, [dataset.classes[dataset.targets[index]]])
+
+
+def beside_truth(truth: Image.Image, predicted: Image.Image) -> Image.Image:
+    """Both in one picture."""
+    return drawing.beside([truth, predicted], ('truth', 'predicted'))
