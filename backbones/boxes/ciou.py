@@ -17,8 +17,8 @@ def ciou(
 ) -> Float[Array, '*shape']:
     """At most 1, and negative for boxes that are far apart; the shapes are broadcast.
 
-    As in the reference, ``epsilon`` is added to heights and not to widths, and the weight of the difference in shape has
-    no gradient.
+    As in the reference, ``epsilon`` is added to heights and not to widths, and the weight of the difference in shape
+    has no gradient.
     """
     shared = jnp.maximum(jnp.minimum(left[..., 2:], right[..., 2:]) - jnp.maximum(left[..., :2], right[..., :2]), 0)
     shared = shared[..., 0] * shared[..., 1]

@@ -44,8 +44,8 @@ def assign_by_alignment(
 ) -> Aligned:
     """The points inside an object whose predictions fit it best: ``score ** alpha * overlap ** beta``.
 
-    The overlap is the complete one, or 0 where that is negative. A point that several objects claim goes to the one with
-    the largest overlap.
+    The overlap is the complete one, or 0 where that is negative. A point that several objects claim goes to the one
+    with the largest overlap.
 
     Args:
         scores: probability of each class.

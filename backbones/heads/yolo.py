@@ -5,6 +5,7 @@ one-to-many, which teaches backbone and neck, and one-to-one, whose detections n
 "YOLOv10: Real-Time End-to-End Object Detection").
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -76,13 +77,13 @@ class YOLOHead(nn.Module):
     batch: their mean over the valid images is the reference's loss per image (which it multiplies by the size of the
     batch). With both branches, they are weighted sums of the two. The reference moves weight from one-to-many to
     one-to-one, from 0.8 to 0.1 of the whole, while it trains; a head does not know how far a training is, so that
-    ``one_to_many_weight`` is constant, by default the mean of these. The two share no parameter that both train, so that
-    it only scales gradients.
+    ``one_to_many_weight`` is constant, by default the mean of these. No parameter is trained by both, so that it only
+    scales gradients.
 
     Attributes:
         num_classes: number of classes.
-        branches: ``'both'``; only ``'one_to_many'``, whose detections are suppressed by non-maximum suppression; or only
-            ``'one_to_one'``, for inference.
+        branches: ``'both'``; ``'one_to_many'`` alone, with non-maximum suppression of its detections; or
+            ``'one_to_one'`` alone, for inference.
         bins: bins of the distribution of each distance (the reference's ``reg_max``); 1: the distance itself.
         depth: convolutions before the prediction.
         channels: channels of those for classes; ``None``: those of the finest level, or up to 100 if there are as many
@@ -210,7 +211,7 @@ class YOLOHead(nn.Module):
     def detections(
         self, outputs: Outputs, size: Sequence[int], extent: Float[Array, 'batch 2'] | None = None
     ) -> Detections:
-        """Boxes in pixels of the input, best first, clipped to the images: those of the one-to-one branch if there is one.
+        """Boxes in pixels of the input, best first, clipped to the images; of the one-to-one branch if there is one.
 
         Args:
             outputs: what the head predicts.
@@ -232,7 +233,7 @@ class YOLOHead(nn.Module):
         label = column if classes is None else classes[chosen]
         there = best > self.score_threshold
         found = suppress(boxes[chosen], best, label, there, self.iou_threshold, self.max_detections)
-        return found.replace(boxes=clip(found.boxes, extent))
+        return dataclasses.replace(found, boxes=clip(found.boxes, extent))
 
     def _best(
         self, scores: Float[Array, 'n classes'], boxes: Float[Array, 'n 4'], extent: Float[Array, '2']

@@ -44,9 +44,9 @@ def losses(
     """
     boxes, classes, valid = truth['boxes'], truth['classes'], truth['valid'] > 0
     real = real_objects(boxes, classes) & valid[:, None]
-    predicted, centres, strides = decode(raw, points), centres_of(points), strides_of(points)
+    predicted, centres, strides = decode(raw, points), jnp.asarray(centres_of(points)), strides_of(points)
     # Objects smaller than the stride of the second level count as being as large.
-    smallest = points[min(1, len(points) - 1)].stride
+    smallest = jnp.asarray(points[min(1, len(points) - 1)].stride)
 
     def assign(logits, predicted, boxes, classes, real):
         scores = jax.nn.sigmoid(logits)
@@ -81,9 +81,7 @@ def _weighted(
     return jnp.where(there, loss * weight, 0).sum(1)
 
 
-def distribution_loss(
-    raw: Float[Array, '*shape sides'], distances: Float[Array, '*shape 4']
-) -> Float[Array, '*shape']:
+def distribution_loss(raw: Float[Array, '*shape sides'], distances: Float[Array, '*shape 4']) -> Float[Array, '*shape']:
     """Cross-entropy with the two bins around each distance, weighted by how near they are; the mean of the four sides.
 
     Args:

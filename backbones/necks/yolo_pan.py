@@ -1,8 +1,10 @@
 """The neck of YOLO11 and YOLO26: from coarse to fine and back, by concatenation, with a C3k2 after each.
 
-Source: layers 11 to 22 of ultralytics/cfg/models/{11/yolo11,26/yolo26}.yaml, ultralytics/nn/modules/block.py. ``pan.py``
-is the neck of the paper that this one is named after, where maps are added.
+Source: layers 11 to 22 of ultralytics/cfg/models/{11/yolo11,26/yolo26}.yaml, ultralytics/nn/modules/block.py. The neck
+of the paper that this one is named after, where maps are added, is ``pan.py``.
 """
+
+import itertools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -69,14 +71,14 @@ class YOLOPAN(nn.Module):
         maps = gather(self.levels, features)
         names, channels = list(maps), dict(zip(maps, self.level_channels(), strict=True))
         inner = {names[-1]: maps[names[-1]].astype(self.dtype)}
-        for coarser, name in zip(names[:0:-1], names[-2::-1], strict=True):
+        for coarser, name in itertools.pairwise(reversed(names)):
             x = maps[name].astype(self.dtype)
             joined = jnp.concatenate([resize(inner[coarser], x.shape[1:3], 'nearest'), x], axis=-1)
             width = channels[name]
             block = C3k2(width, width // 2, self.depth, self.nested, conv, name=f'inner{name[1:]}')
             inner[name] = block(joined, train=train)
         outputs = {names[0]: inner[names[0]]}
-        for finer, name in zip(names, names[1:], strict=False):
+        for finer, name in itertools.pairwise(names):
             down = conv(channels[finer], 3, 2, name=f'down{name[1:]}')(outputs[finer], train=train)
             x = inner[name]
             # A backbone that rounds odd sizes down has a smaller map than the strided convolution.
