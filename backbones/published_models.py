@@ -128,14 +128,15 @@ def create_published(name: str, **changes) -> Model:
 
 
 def published_on(name: str, **overrides) -> list[Model]:
-    """The published models, with another backbone of the same kind in place of their own.
+    """The published models with this backbone, or else all with one of its kind, and this one in its place.
 
     Args:
         name: a registered backbone.
         **overrides: options of the backbone.
     """
     kind = type(registry.create(name))
-    rows = [row for row in TABLE.values() if type(registry.create(row.backbone)) is kind]
+    rows = [row for row in TABLE.values() if row.backbone == name]
+    rows = rows or [row for row in TABLE.values() if type(registry.create(row.backbone)) is kind]
     return [row.create(name, **{**row.options, **overrides}) for row in rows]
 
 

@@ -238,9 +238,11 @@ class YOLOHead(nn.Module):
     def _best(
         self, scores: Float[Array, 'n classes'], boxes: Float[Array, 'n 4'], extent: Float[Array, '2']
     ) -> Detections:
-        best, chosen, classes = best_of_level(scores, self.score_threshold, self.max_detections)
+        # As in the reference, there are no more of them than points.
+        most = min(self.max_detections, len(scores))
+        best, chosen, classes = best_of_level(scores, self.score_threshold, most)
         there = best > self.score_threshold
-        missing = self.max_detections - len(best)
+        missing = self.max_detections - most
         found = Detections(
             boxes=jnp.where(there[:, None], clip(boxes[chosen], extent), 0),
             scores=jnp.where(there, best, 0),
