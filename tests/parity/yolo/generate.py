@@ -100,7 +100,13 @@ def answers_to(case: cases.Case, model: DetectionModel, predictions: dict[str, d
             boxes = torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1)
             for several in (False, True):
                 found = non_max_suppression(
-                    decoded.clone(), case.threshold, 0.7, multi_label=several, max_det=300, nc=case.classes
+                    decoded.clone(),
+                    case.threshold,
+                    0.7,
+                    multi_label=several,
+                    max_det=300,
+                    nc=case.classes,
+                    max_time_img=1e3,
                 )
                 name = 'several' if several else 'suppressed'
                 result |= kept([each[:, :6] for each in found], f'{prefix}{name}', case.size)
