@@ -35,23 +35,19 @@ def flat(variables) -> dict[str, np.ndarray]:
 
 
 def fused(arrays: dict[str, np.ndarray], without: str = '') -> dict[str, np.ndarray]:
-    """What ``model.fuse()`` of ultralytics leaves of a state dictionary."""
+    """What ``model.fuse()`` of ultralytics leaves of a state dictionary: the rest of it begins with ``without``."""
     result = {}
     for key, array in arrays.items():
-        layer, _, value = key.rpartition('.bn.')
-        if (without and key.startswith(without)) or (layer and value != 'bias'):
+        if '.bn.' in key or (without and key.startswith(without)):
             continue
-        if not layer:
+        layer = key.removesuffix('.conv.weight')
+        if f'{layer}.bn.weight' not in arrays:
             result[key] = array
             continue
         norm = {name: arrays[f'{layer}.bn.{name}'] for name in ('weight', 'bias', 'running_mean', 'running_var')}
         factor = norm['weight'] / np.sqrt(norm['running_var'] + 1e-3)
-        result[f'{layer}.conv.weight'] = arrays[f'{layer}.conv.weight'] * factor[:, None, None, None]
+        result[key] = array * factor[:, None, None, None]
         result[f'{layer}.conv.bias'] = norm['bias'] - norm['running_mean'] * factor
-    for key in [key for key in result if key.endswith('.conv.weight') and f'{key[:-11]}bn.bias' in arrays]:
-        layer = key.removesuffix('.conv.weight')
-        factor = arrays[f'{layer}.bn.weight'] / np.sqrt(arrays[f'{layer}.bn.running_var'] + 1e-3)
-        result[key] = arrays[key] * factor[:, None, None, None]
     return result
 
 
@@ -88,7 +84,12 @@ def test_a_fused_file_computes_the_same(kind: str, tmp_path: Path):
     head = {**published_models.TABLE[kind].options['head_options'], 'branches': branches}
     model = backbones.create_published(kind, head_options=head)
     # Of a fused YOLO26, the branch for training is left out.
-    file = written(fused(arrays, '' if kind == YOLO11 else 'model.23.cv'), tmp_path)
+    merged = fused(arrays, '' if kind == YOLO11 else 'model.23.cv')
+    with np.load(CASES[kind].path) as stored:
+        keys, values = json.loads(str(stored['fused/keys'])), stored['fused/values']
+    assert set(keys) == set(merged)
+    np.testing.assert_allclose(cases.one_of_each({key: merged[key] for key in keys}), values, rtol=1e-5, atol=1e-7)
+    file = written(merged, tmp_path)
     variables, report = backbones.load_weights(kind, file, model=model)
     assert report.layout == 'ultralytics_fused'
     assert not report.problems()

@@ -29,6 +29,7 @@ class Case:
         seed: of weights, images and objects.
         classes: number of classes.
         threshold: scores of detections are above it.
+        gain: factor on how much the scores of classes vary; large images need less, or many would be rounded to 1.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Case:
     seed: int = 0
     classes: int = 80
     threshold: float = 0.2
+    gain: float = 1.0
 
     @property
     def path(self) -> Path:
@@ -77,6 +79,7 @@ def array(case: Case, key: str, shape: tuple[int, ...]) -> np.ndarray:
         values = 0.02 * noise
     elif found and found[3] == 'weight':
         gain = {'2': 3.0, '3': 2.5}[found[2]] if case.bins > 1 else 1.0
+        gain *= case.gain if found[2] == '3' else 1
         values = noise * gain / np.prod(shape[1:]) ** 0.5
     elif found:
         centre = (0.0 if case.bins > 1 else 2.0) if found[2] == '2' else -3.0
@@ -134,6 +137,13 @@ def raw(case: Case) -> dict[str, dict[str, np.ndarray]]:
             'boxes': random.normal(centre, spread, (2, count, 4 * case.bins)).astype(np.float32),
         }
     return outputs
+
+
+def one_of_each(state: Mapping[str, np.ndarray]) -> np.ndarray:
+    """One value of each array, another one each time."""
+    return np.array(
+        [each.reshape(-1)[(7 * index) % each.size] for index, each in enumerate(state.values())], np.float32
+    )
 
 
 def sample(values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ python tests/parity/yolo/compare.py FILE KIND --seed 3 --size 320 448
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 import tempfile
@@ -151,8 +150,9 @@ def main() -> None:
     parser.add_argument('kind')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--size', nargs=2, type=int, default=(320, 320))
+    parser.add_argument('--gain', type=float, default=1.0)
     arguments = parser.parse_args()
-    case = dataclasses.replace(cases.Case(arguments.kind), size=tuple(arguments.size), seed=arguments.seed)
+    case = cases.Case(arguments.kind, tuple(arguments.size), arguments.seed, gain=arguments.gain)
     with np.load(arguments.file) as stored:
         for name, each in compare(case, dict(stored)).items():
             print(f'{name:36} {each:.1e}')

@@ -161,6 +161,15 @@ def summarised(result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: cases.sample(each) if 'raw/' in name or 'decoded/' in name else each for name, each in result.items()}
 
 
+def fused_answers(case: cases.Case) -> dict[str, np.ndarray]:
+    """Keys and a value of each entry of the state dictionary after ``model.fuse()``."""
+    model = build(case)
+    model.end2end = 'one_to_one' in case.kinds  # otherwise the other branch is left out
+    model.fuse(verbose=False)
+    state = {key: each.numpy() for key, each in model.state_dict().items()}
+    return {'fused/keys': json.dumps(list(state)), 'fused/values': cases.one_of_each(state)}
+
+
 def shapes_of(case: cases.Case) -> str:
     """Key → shape of the state dictionary."""
     return json.dumps({key: list(each.shape) for key, each in build(case).state_dict().items()})
@@ -171,16 +180,17 @@ def main() -> None:
     parser.add_argument('--answers', nargs=2, metavar=('FILE', 'KIND'))
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--size', nargs=2, type=int, default=(320, 320))
+    parser.add_argument('--gain', type=float, default=1.0)
     arguments = parser.parse_args()
     if arguments.answers:
         path, kind = arguments.answers
-        case = cases.Case(kind, tuple(arguments.size), arguments.seed)
+        case = cases.Case(kind, tuple(arguments.size), arguments.seed, gain=arguments.gain)
         np.savez(Path(path), shapes=shapes_of(case), **answers(case), **raw_answers(case))
         return
     packages = ('torch', 'torchvision', 'ultralytics')
     made_with = json.dumps({package: importlib.metadata.version(package) for package in packages})
     for case in cases.CASES:
-        result = summarised(answers(case) | raw_answers(case))
+        result = summarised(answers(case) | raw_answers(case)) | fused_answers(case)
         found = {name: len(each) for name, each in result.items() if name.endswith('scores')}
         print(dataclasses.astuple(case), {name: float(each) for name, each in result.items() if 'loss' in name}, found)
         np.savez_compressed(case.path, made_with=made_with, shapes=shapes_of(case), **result)
