@@ -49,7 +49,7 @@ def test_eight_images_are_learned_by_heart(tmp_path, task, backbone, head):
         config.head_depth = 2
     if head == 'yolo':
         config.neck, config.neck_channels = 'yolo_pan', 32  # of the finest level
-        config.learning_rate = 2e-3
+        config.strides, config.learning_rate = (4, 8), 2e-3
     trained = loop.run(Session(config, data, tmp_path), tables=False)
     metrics = trained.evaluate('test').metrics
     print({name: round(value, 4) for name, value in metrics.items() if '/' not in name})
