@@ -107,7 +107,9 @@ def test_gradients_are_finite_and_padding_does_not_count(backbone: str, version:
     @jax.jit
     @jax.value_and_grad
     def loss(params, truth):
-        outputs, _ = model.apply({**variables, 'params': params}, images, train=True, mutable=['batch_stats'])
+        outputs, _ = model.apply(
+            {**variables, 'params': params}, images, True, rngs={'dropout': jax.random.key(0)}, mutable=['batch_stats']
+        )
         losses = model.head.losses(outputs, truth, SIZE)
         return sum(each.sum() for each in losses.values()) / jnp.maximum(truth['valid'].sum(), 1)
 
@@ -259,6 +261,9 @@ def test_what_neck_and_head_refuse():
     backbone = backbones.create('resnet_micro')
     with pytest.raises(UserError, match=r"needs a neck, .*pass neck='yolo_pan'"):
         backbones.model.Model(backbone, None, head).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    model = backbones.create_detector('resnet_micro', 'fcos', 3, 'yolo_pan', {'channels': 16})
+    with pytest.raises(UserError, match=r"these have \[16, 32, 64\] channels; .*'max_channels': 16.* the head 'yolo'"):
+        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
     # One level is enough, and any number of channels divides among the attention heads.
     assert list(made(neck_options={'strides': (8,), 'channels': 70})['params']['neck']) == ['output3']
     assert 'output5' in made(neck_options={'channels': 100})['params']['neck']
