@@ -68,8 +68,8 @@ def checked(maps: Mapping[str, Array] | None, norm: str, depth: int) -> Mapping[
     if len(set(channels)) > 1:
         raise UserError(
             f'the head has one tower for all levels, but these have {channels} channels; make the neck with '
-            f"neck_options={{'max_channels': {channels[0]}, 'channels': {channels[0]}}}, or take the head 'yolo', or the "
-            "neck 'fpn'"
+            f"neck_options={{'max_channels': {channels[0]}, 'channels': {channels[0]}}}, or take the head 'yolo', or "
+            "the neck 'fpn'"
         )
     if norm not in NORMS:
         raise unknown('norm of the head', norm, NORMS)
