@@ -13,6 +13,7 @@ from backbones.heads.fcos import FCOS
 from backbones.heads.retinanet import RetinaNet
 from backbones.heads.segmentation import FCNHead, LinearSegmentationHead
 from backbones.heads.upernet import UPerNetHead
+from backbones.heads.yolo import YOLOHead
 from backbones.model import Model
 from backbones.necks import TABLE as NECKS
 from backbones.necks import levels
@@ -25,7 +26,7 @@ SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {
     'deeplabv3': DeepLabV3Head,
     'upernet': UPerNetHead,
 }
-DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {'fcos': FCOS, 'retinanet': RetinaNet}
+DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {'fcos': FCOS, 'retinanet': RetinaNet, 'yolo': YOLOHead}
 
 # Strides of the levels of a neck, where none are asked for.
 SEGMENTER_STRIDES = (4, 8, 16, 32)
@@ -86,7 +87,7 @@ def create_detector(
         name: a registered backbone.
         head: a row of ``DETECTION_HEADS``.
         num_classes: number of classes of objects.
-        neck: a row of ``necks.TABLE``, with the levels p3 to p7.
+        neck: a row of ``necks.TABLE``, with the levels p3 to p7 (``'yolo_pan'``: p3 to p5).
         neck_options: options of the neck, and ``strides``, those of its levels; ``extra='none'`` leaves out p6 and p7.
         head_options: options of the head.
         **overrides: options of the backbone, as ``create`` takes them.

@@ -3,7 +3,7 @@
 A row is what ``create_detector`` or ``create_segmenter`` is called with, and nothing more: a published model is one of
 ours with other options. Its weights: ``load_weights('resnet50', file, model=create_published('fcos_resnet50_fpn'))``.
 
-Source: torchvision/models/detection and torchvision/models/segmentation.
+Source: torchvision/models/detection and torchvision/models/segmentation; ultralytics/cfg/models/{11,26}.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from backbones.assembly import create_detector, create_segmenter
 from backbones.detection_input import DetectionInput
 from backbones.errors import unknown
 from backbones.model import Model
-from backbones.preprocessing import TORCHVISION_SEGMENTER, Preprocessing
+from backbones.preprocessing import TORCHVISION_SEGMENTER, YOLO, Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PublishedModel:
     Attributes:
         create: ``create_detector`` or ``create_segmenter``.
         backbone: a registered name.
-        params: number of parameters, as torchvision counts them.
+        params: number of parameters, as torchvision and ultralytics count them.
         options: what ``create`` is called with beside the name of the backbone.
         input: what it expects of images; ``None`` where it is not said.
         frozen_norm: whether the backbone's BatchNorms were frozen while it was trained. Their scales and biases are
@@ -46,6 +46,27 @@ def _segmenter(backbone: str, head: str, params: int) -> PublishedModel:
 
 
 _DETECTION_INPUT = DetectionInput()
+
+# Per size: channels of the finest and of the coarsest level, blocks per C3k2, and whether all of them are nested.
+_YOLO_NECKS = {
+    'n': (64, 256, 1, False),
+    's': (128, 512, 1, False),
+    'm': (256, 512, 1, True),
+    'l': (256, 512, 2, True),
+    'x': (384, 768, 2, True),
+}
+
+
+def _yolo(version: int, size: str, params: int) -> PublishedModel:
+    """Trained on the 80 classes of COCO, which are numbered without gaps."""
+    channels, most, depth, nested = _YOLO_NECKS[size]
+    neck = {'channels': channels, 'max_channels': most, 'depth': depth, 'nested': nested, 'attention': False}
+    head: dict[str, Any] = {'bins': 16, 'branches': 'one_to_many'}
+    if version == 26:
+        neck |= {'nested': True, 'attention': True}
+        head = {'bins': 1, 'branches': 'both'}
+    options = {'head': 'yolo', 'num_classes': 80, 'neck': 'yolo_pan', 'neck_options': neck, 'head_options': head}
+    return PublishedModel(create_detector, f'yolo{version}{size}', params, options, YOLO)
 
 
 TABLE: dict[str, PublishedModel] = {
@@ -76,6 +97,17 @@ TABLE: dict[str, PublishedModel] = {
         },
         _DETECTION_INPUT,
     ),
+    # Of the parameters of a YOLO11, 16 are the numbers from 0 to 15, which are no parameters here.
+    'yolo11n': _yolo(11, 'n', 2_624_080),
+    'yolo11s': _yolo(11, 's', 9_458_752),
+    'yolo11m': _yolo(11, 'm', 20_114_688),
+    'yolo11l': _yolo(11, 'l', 25_372_160),
+    'yolo11x': _yolo(11, 'x', 56_966_176),
+    'yolo26n': _yolo(26, 'n', 2_572_280),
+    'yolo26s': _yolo(26, 's', 10_009_784),
+    'yolo26m': _yolo(26, 'm', 21_896_248),
+    'yolo26l': _yolo(26, 'l', 26_299_704),
+    'yolo26x': _yolo(26, 'x', 58_993_368),
 }
 
 
@@ -96,14 +128,15 @@ def create_published(name: str, **changes) -> Model:
 
 
 def published_on(name: str, **overrides) -> list[Model]:
-    """The published models, with another backbone of the same kind in place of their own.
+    """The published models with this backbone, or else all with one of its kind, and this one in its place.
 
     Args:
         name: a registered backbone.
         **overrides: options of the backbone.
     """
     kind = type(registry.create(name))
-    rows = [row for row in TABLE.values() if type(registry.create(row.backbone)) is kind]
+    rows = [row for row in TABLE.values() if row.backbone == name]
+    rows = rows or [row for row in TABLE.values() if type(registry.create(row.backbone)) is kind]
     return [row.create(name, **{**row.options, **overrides}) for row in rows]
 
 

@@ -19,6 +19,7 @@ from backbones.errors import UserError
 from backbones.features import Features
 from backbones.layers.attention import dot_product_attention
 from backbones.layers.blocks import ConvNormActivation
+from backbones.layers.convolution import torch_uniform
 from backbones.layers.pooling import global_average_pool, max_pool
 
 # For stages 2 to 5, before scaling: channels of the strided convolution and of the output, the share of these in each
@@ -30,11 +31,20 @@ _STAGES = (
     (1024, 1024, 0.5, True),
 )
 
-# Torch's own initialisation of a convolution, which ultralytics keeps.
-_uniform = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-
 # Makes a ConvNormActivation with the model's activation, epsilon, momentum and dtype.
 Conv = Callable[..., ConvNormActivation]
+
+
+def convolution(activation: str, epsilon: float, momentum: float, dtype: jnp.dtype) -> Conv:
+    """The convolutions of a model, with torch's own initialisation, which ultralytics keeps."""
+    return partial(
+        ConvNormActivation,
+        activation=activation,
+        epsilon=epsilon,
+        momentum=momentum,
+        dtype=dtype,
+        kernel_init=torch_uniform,
+    )
 
 
 class Bottleneck(nn.Module):
@@ -65,22 +75,29 @@ class C3k(nn.Module):
 
 
 class C3k2(nn.Module):
-    """Two branches and a chain of blocks on the second; all maps on the way are joined by a 1x1 convolution."""
+    """Two branches and a chain of blocks on the second; all maps on the way are joined by a 1x1 convolution.
+
+    With ``head_channels``, every block is a bottleneck and attention, and ``nested`` says nothing (the neck of YOLO26).
+    """
 
     channels: int
     branch: int
     depth: int
     nested: bool
     conv: Conv
+    head_channels: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h w channels']:
         maps = jnp.split(self.conv(2 * self.branch, 1, name='conv1')(x, train=train), 2, axis=-1)
         for index in range(self.depth):
-            name = f'block{index + 1}'
-            block = C3k(self.conv, name=name) if self.nested else Bottleneck(self.branch // 2, self.conv, name=name)
-            maps.append(block(maps[-1], train=train))
+            maps.append(self._block(f'block{index + 1}')(maps[-1], train=train))
         return self.conv(self.channels, 1, name='conv2')(jnp.concatenate(maps, axis=-1), train=train)
+
+    def _block(self, name: str) -> nn.Module:
+        if self.head_channels is not None:
+            return AttentionBottleneck(self.branch // 2, self.head_channels, self.conv, name=name)
+        return C3k(self.conv, name=name) if self.nested else Bottleneck(self.branch // 2, self.conv, name=name)
 
 
 class SPPF(nn.Module):
@@ -145,6 +162,19 @@ class PSABlock(nn.Module):
         x = x + Attention(self.head_channels, self.conv, name='attention')(x, train=train)
         y = self.conv(2 * x.shape[-1], 1, name='mlp_conv1')(x, train=train)
         return x + self.conv(x.shape[-1], 1, activation='none', name='mlp_conv2')(y, train=train)
+
+
+class AttentionBottleneck(nn.Module):
+    """A bottleneck, and attention after it."""
+
+    hidden: int
+    head_channels: int
+    conv: Conv
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h w c']:
+        x = Bottleneck(self.hidden, self.conv, name='bottleneck')(x, train=train)
+        return PSABlock(self.head_channels, self.conv, name='psa')(x, train=train)
 
 
 class C2PSA(nn.Module):
@@ -235,14 +265,7 @@ class YOLO(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
-        conv = partial(
-            ConvNormActivation,
-            activation=self.activation,
-            epsilon=self.epsilon,
-            momentum=self.momentum,
-            dtype=self.dtype,
-            kernel_init=_uniform,
-        )
+        conv = convolution(self.activation, self.epsilon, self.momentum, self.dtype)
         depth = max(round(2 * self.depth), 1)
         pyramid = (self.sppf_activation, self.sppf_shortcut, self.sppf_window, self.sppf_pools)
         tail = (

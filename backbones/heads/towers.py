@@ -60,10 +60,17 @@ def checked(maps: Mapping[str, Array] | None, norm: str, depth: int) -> Mapping[
     """The maps, unless a head with these options cannot be made.
 
     Raises:
-        UserError: there is no neck, an unknown norm, or a negative depth.
+        UserError: there is no neck, or one whose levels differ in channels, an unknown norm, or a negative depth.
     """
     if maps is None:
         raise UserError("a one-stage detector needs a neck, which gives it levels such as 'p3'; pass neck='fpn'")
+    channels = [x.shape[-1] for x in maps.values()]
+    if len(set(channels)) > 1:
+        raise UserError(
+            f'the head has one tower for all levels, but these have {channels} channels; make the neck with '
+            f"neck_options={{'max_channels': {channels[0]}, 'channels': {channels[0]}}}, or take the head 'yolo', or "
+            "the neck 'fpn'"
+        )
     if norm not in NORMS:
         raise unknown('norm of the head', norm, NORMS)
     if depth < 0:

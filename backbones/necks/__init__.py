@@ -7,6 +7,12 @@ import flax.linen as nn
 from backbones.necks.fpn import FPN
 from backbones.necks.pan import PAN
 from backbones.necks.simple_pyramid import SimplePyramid
+from backbones.necks.yolo_pan import YOLOPAN
 
 # Each takes ``levels`` (``necks.levels.choose``), ``channels`` and ``dtype``, and options of its own.
-TABLE: dict[str, Callable[..., nn.Module]] = {'fpn': FPN, 'pan': PAN, 'simple_pyramid': SimplePyramid}
+TABLE: dict[str, Callable[..., nn.Module]] = {
+    'fpn': FPN,
+    'pan': PAN,
+    'simple_pyramid': SimplePyramid,
+    'yolo_pan': YOLOPAN,
+}

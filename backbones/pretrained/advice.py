@@ -97,6 +97,9 @@ def _of_shapes(module: nn.Module, report: Report, input_channels: int) -> Iterat
 
 
 def _of_detectors(report: Report, held: Mapping[str, np.ndarray]) -> Iterator[str]:
+    one_to_one = any(path.startswith('params/head/one_to_one') for path in held)
+    if one_to_one and any(path.startswith('params/head/one_to_many') for path in report.missing):
+        yield "it has no one-to-many branch: make the model with head_options={'branches': 'one_to_one'}"
     boxes = held.get('params/head/box_deltas/bias')
     for path, file, ours in report.misfit:
         if path == 'params/head/class_logits/bias' and boxes is not None:
@@ -105,6 +108,12 @@ def _of_detectors(report: Report, held: Mapping[str, np.ndarray]) -> Iterator[st
                 f'its head has {classes} classes: make the model with num_classes={classes}, or take its parts '
                 "('backbone', 'neck')"
             )
+        elif re.fullmatch(r'params/head/one_to_(many|one)3/classes/bias', path):
+            yield (
+                f'its head has {file[0]} classes: make the model with num_classes={file[0]}, or take its parts '
+                "('backbone', 'neck')"
+            )
+            return  # the other branch has as many
         elif re.fullmatch(r'params/neck/lateral\d/bias', path):
             yield f"its neck has {file[0]} channels: make the model with neck_options={{'channels': {file[0]}}}"
             return  # which nothing after the neck fits either

@@ -1,9 +1,10 @@
 """Reading torch's .pth files without torch, tensors only.
 
 A .pth file is a pickle, and unpickling runs whatever the file asks for. Here the only things a file gets are ordered
-dictionaries and the rebuilding of tensors from storages. Whatever else it asks for (the ``Namespace`` with the
-arguments of a training, numbers of numpy) is never looked up: in its place stands an object of this module that holds
-nothing and does nothing. A file that gives no tensors without such things is refused, and what it asked for is named.
+dictionaries, sets of names and the rebuilding of tensors from storages. Whatever else it asks for (the ``Namespace``
+with the arguments of a training, numbers of numpy) is never looked up: in its place stands an object of ours that holds
+nothing and does nothing, or, for a module of a model, only its tensors (``torch_modules``). A file that gives no
+tensors without such things is refused, and what it asked for is named.
 
 What a file gets are stand-ins from this module, which a pickle can pass on but not change: its BUILD instruction could
 otherwise write into the attributes of functions and of numpy's shared types.
@@ -14,6 +15,7 @@ Source for the formats: torch/serialization.py and torch/_utils.py.
 """
 
 import collections
+import dataclasses
 import io
 import pickle
 import pickletools
@@ -28,6 +30,8 @@ import ml_dtypes
 import numpy as np
 
 from backbones.errors import UserError, listed
+from backbones.pretrained import torch_modules
+from backbones.pretrained.torch_modules import Absent, ModuleRecord
 
 _STORAGES = {
     'DoubleStorage': np.dtype('<f8'),
@@ -136,6 +140,8 @@ _ALLOWED: dict[tuple[str, str], object] = {
     ('collections', 'OrderedDict'): _Dictionary,
     ('torch._utils', '_rebuild_tensor_v2'): _Function(_rebuild_tensor),
     ('torch._utils', '_rebuild_parameter'): _Function(_rebuild_parameter),
+    # With the names of buffers that are no part of a state dictionary; protocol 2 knows no sets.
+    **{(module, 'set'): _Function(torch_modules.names) for module in ('builtins', '__builtin__')},
     **{('torch', name): _StorageType(dtype) for name, dtype in _STORAGES.items()},
 }
 
@@ -144,41 +150,28 @@ class _Refused(Exception):
     """The pickle asks for something that is not on the list and cannot be done without."""
 
 
-class _Absent:
-    """Something that is not looked up: it can be called, filled and changed, and keeps nothing of it."""
+@dataclasses.dataclass
+class _Asked:
+    """What pickles asked for in vain.
 
-    name = ''
+    Attributes:
+        absent: names that were not looked up.
+        called: those of modules that were called with arguments.
+    """
 
-    def __new__(cls, *_arguments: object, **_keywords: object):
-        return super().__new__(cls)
+    absent: list[str] = dataclasses.field(default_factory=list)
+    called: list[str] = dataclasses.field(default_factory=list)
 
-    def __init__(self, *_arguments: object, **_keywords: object):
-        pass
-
-    def __call__(self, *_arguments: object) -> '_Absent':
-        return self
-
-    def __setstate__(self, _state: object):
-        pass
-
-    def __setitem__(self, _key: object, _value: object):
-        pass
-
-    def append(self, _item: object):
-        pass
-
-    def extend(self, _items: object):
-        pass
-
-    def add(self, _item: object):
-        pass
+    def first(self) -> str | None:
+        """The first name, if there is any."""
+        return next(iter((*self.called, *self.absent)), None)
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _Storage]):
+    def __init__(self, stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _Storage], asked: _Asked):
         super().__init__(stream, encoding='utf-8')
         self._find_storage = find_storage
-        self.absent: list[str] = []
+        self._asked = asked
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) in _ALLOWED:
@@ -187,13 +180,15 @@ class _Unpickler(pickle.Unpickler):
         # A tensor of another kind (quantised, sparse, a subclass) is a weight that would be missing.
         if asked.startswith(('torch._utils._rebuild', 'torch._tensor.', '__torch__')):
             raise _Refused(asked)
-        self.absent.append(asked)
         # A class of its own each time: a pickle makes some objects only from classes, and could change one it got.
-        return type('_Absent', (_Absent,), {'name': asked})
+        if torch_modules.is_record(module, name):
+            return type('ModuleRecord', (ModuleRecord,), {'name': asked, 'called': self._asked.called})
+        self._asked.absent.append(asked)
+        return type('Absent', (Absent,), {'name': asked})
 
     def persistent_load(self, identifier: object) -> _Storage:
         match identifier:
-            case ('storage', type() as kind, *_) if issubclass(kind, _Absent):
+            case ('storage', type() as kind, *_) if issubclass(kind, Absent):
                 raise _Refused(kind.name)
             # The legacy container adds which part of a shared storage is meant; only files from 2017 use that.
             case ('storage', _StorageType(dtype=dtype), str() as key, _, int() as count) | (
@@ -208,8 +203,8 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError('it refers to something that is not a storage')
 
 
-def _unpickle(stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _Storage], absent: list[str]) -> object:
-    """Read one pickle and leave the stream after it; what it asked for in vain is added to ``absent``.
+def _unpickle(stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _Storage], asked: _Asked) -> object:
+    """Read one pickle and leave the stream after it; what it asked for in vain is added to ``asked``.
 
     Raises:
         ValueError: the memo is numbered in a way that would make the unpickler allocate gigabytes.
@@ -220,11 +215,7 @@ def _unpickle(stream: IO[bytes], find_storage: Callable[[np.dtype, str, int], _S
         if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and (argument or 0) > count:
             raise ValueError(f'its pickle numbers object {argument} after {count} instructions')
     stream.seek(start)
-    unpickler = _Unpickler(stream, find_storage)
-    try:
-        return unpickler.load()
-    finally:
-        absent += unpickler.absent
+    return _Unpickler(stream, find_storage, asked).load()
 
 
 def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -235,7 +226,7 @@ def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(entry)
 
 
-def _read_zip(path: Path, absent: list[str]) -> object:
+def _read_zip(path: Path, asked: _Asked) -> object:
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith('/data.pkl') or name == 'data.pkl']
         if len(pickles) != 1:
@@ -255,24 +246,24 @@ def _read_zip(path: Path, absent: list[str]) -> object:
                 storages[key] = storage
             return storages[key]
 
-        return _unpickle(io.BytesIO(_read_entry(archive, pickles[0])), find_storage, absent)
+        return _unpickle(io.BytesIO(_read_entry(archive, pickles[0])), find_storage, asked)
 
 
-def _read_legacy(path: Path, absent: list[str]) -> object:
+def _read_legacy(path: Path, asked: _Asked) -> object:
     storages: dict[str, _Storage] = {}
 
     def find_storage(dtype: np.dtype, key: str, count: int) -> _Storage:
         return storages.setdefault(key, _Storage(dtype, count))
 
     with path.open('rb') as stream:
-        magic = _unpickle(stream, find_storage, absent)
-        if magic != _LEGACY_MAGIC and absent:
-            raise _Refused(absent[0])
-        protocol, _system = (_unpickle(stream, find_storage, absent) for _ in range(2))
+        magic = _unpickle(stream, find_storage, asked)
+        if magic != _LEGACY_MAGIC and asked.first():
+            raise _Refused(asked.first())
+        protocol, _system = (_unpickle(stream, find_storage, asked) for _ in range(2))
         if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
             raise ValueError('it is not a torch file')
-        content = _unpickle(stream, find_storage, absent)
-        keys = _unpickle(stream, find_storage, absent)
+        content = _unpickle(stream, find_storage, asked)
+        keys = _unpickle(stream, find_storage, asked)
         if not isinstance(keys, list):
             raise ValueError('it lists no storages')
         for key in keys:
@@ -288,27 +279,28 @@ def _read_legacy(path: Path, absent: list[str]) -> object:
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a .pth or .pt file, in its dictionary and in those nested in it.
+    """The tensors of a .pth or .pt file: in its dictionary and those nested in it, or in the modules of a whole model.
 
     Returns:
         Key → array, in the file's own types (bfloat16 as ``ml_dtypes.bfloat16``). The key of a tensor in a nested
         dictionary is joined from all their keys by dots, ``state_dict.conv1.weight``. States of optimizers and whatever
-        is no tensor are left out.
+        is no tensor are left out. A whole model of ultralytics or of torch's own modules is read if there is no such
+        dictionary (``torch_modules``): ``model.model.0.conv.weight``.
 
     Raises:
         UserError: the file holds no tensors but those in something else that it asks for (named), is truncated, or
             holds no state dictionary.
     """
-    absent: list[str] = []
+    asked = _Asked()
     try:
         with path.open('rb') as stream:
             is_zip = stream.read(4) == b'PK\x03\x04'
-        content = _read_zip(path, absent) if is_zip else _read_legacy(path, absent)
-        tensors = _tensors(content)
+        content = _read_zip(path, asked) if is_zip else _read_legacy(path, asked)
+        tensors = _tensors(content) or _tensors_of_modules(content, asked)
         if tensors:
             return {key: value.array() for key, value in tensors.items()}
-        if absent:
-            raise _Refused(absent[0])
+        if asked.first():
+            raise _Refused(asked.first())
     except _Refused as refused:
         raise UserError(
             f'{path} was refused: its pickle asks for {refused}, which is not a tensor and could run code; '
@@ -317,7 +309,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     # A damaged pickle or archive raises nearly anything; whatever it is, it is the file's fault.
     except Exception as error:
         reason = str(error) or type(error).__name__
-        named = f' (it also asks for {absent[0]}, which is not looked up)' if absent else ''
+        named = f' (it also asks for {asked.first()}, which is not looked up)' if asked.first() else ''
         raise UserError(f'{path} is truncated, damaged or not a torch file: {reason}{named}') from None
     held = f'a dictionary of {_listed(content)}' if isinstance(content, dict) else f'a {type(content).__name__}'
     raise UserError(f'{path} holds no state dictionary but {held}')
@@ -335,6 +327,27 @@ def _tensors(content: object, prefix: str = '', depth: int = 0) -> dict[str, _Te
             found[prefix + key] = value
         elif not _BESIDE.fullmatch(key):
             found |= _tensors(value, f'{prefix}{key}.', depth + 1)
+    return found
+
+
+def _tensors_of_modules(content: object, asked: _Asked) -> dict[str, _Tensor]:
+    """Key → tensor of the models in a file; empty where there is none.
+
+    Raises:
+        _Refused: beside modules the file asks for something that no model has, or calls something.
+        ValueError: the modules hold something other than tensors and modules, or nest without end.
+    """
+    found: dict[str, _Tensor] = {}
+    models = torch_modules.records(content)
+    if models and (name := next(iter(asked.called), None) or torch_modules.suspicious(asked.absent)):
+        raise _Refused(name)
+    for prefix, record in models.items():
+        for key, value in torch_modules.entries(record, prefix):
+            if isinstance(value, Absent):
+                raise _Refused(value.name)
+            if not isinstance(value, _Tensor):
+                raise ValueError(f'{key} is no tensor but a {type(value).__name__}')
+            found[key] = value
     return found
 
 

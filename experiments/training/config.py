@@ -103,8 +103,10 @@ KEYS: Mapping[str, ConfigKey] = {
     'probe_epochs': ConfigKey(5.0, "epochs of lpft's first phase", positive),
     'probe_learning_rate': ConfigKey(3e-3, "learning rate of lpft's first phase", positive),
     # Neck and head of a dense task.
-    'head': ConfigKey('', "segmentation: fcn, linear, deeplabv3, upernet; detection: fcos, retinanet; '': the first"),
-    'neck': ConfigKey('fpn', "fpn, pan, simple_pyramid; for segmentation also 'none'"),
+    'head': ConfigKey(
+        '', "segmentation: fcn, linear, deeplabv3, upernet; detection: fcos, retinanet, yolo; '': the first of them"
+    ),
+    'neck': ConfigKey('fpn', "fpn, pan, simple_pyramid, yolo_pan; for segmentation also 'none'"),
     'strides': ConfigKey(
         (), "strides of the neck's levels in pixels, powers of two; (): (8, 16, 32), for segmentation from 4 on"
     ),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import backbones
 from backbones import registry
+from backbones.cnn.yolo import YOLO
 from backbones.pretrained import keymaps
 from backbones.pretrained.keymaps.rules import (
     CONVOLUTION,
@@ -162,6 +163,7 @@ def test_every_backbone_has_a_layout(name: str):
 
 def test_every_layout_of_every_family_is_compared_with_its_reference():
     compared = {(type(backbones.create(case.backbone)), case.layout) for case in (*weights.CASES, *weights.KEYS_ONLY)}
+    compared.add((YOLO, 'ultralytics_fused'))  # test_yolo_files.py
     for kind, maps in keymaps.TABLE.items():
         first, *others = maps
         assert (kind, '') in compared or (kind, first) in compared

@@ -16,6 +16,7 @@ CASES = [
     ('segmentation', 'vit_micro', 'fcn'),
     ('detection', 'resnet_micro', 'fcos'),
     ('detection', 'vit_micro', 'fcos'),
+    ('detection', 'resnet_micro', 'yolo'),
 ]
 
 
@@ -46,6 +47,9 @@ def test_eight_images_are_learned_by_heart(tmp_path, task, backbone, head):
     )  # fmt: skip
     if task == 'detection':
         config.head_depth = 2
+    if head == 'yolo':
+        config.neck, config.neck_channels = 'yolo_pan', 32  # of the finest level
+        config.strides, config.learning_rate = (4, 8), 2e-3
     trained = loop.run(Session(config, data, tmp_path), tables=False)
     metrics = trained.evaluate('test').metrics
     print({name: round(value, 4) for name, value in metrics.items() if '/' not in name})

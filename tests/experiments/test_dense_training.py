@@ -239,6 +239,7 @@ def test_what_does_not_fit_is_said_before_the_data_are_read(changes, message):
     [
         'detection.py:backbone=resnet_micro,dataset=shapes,head=retinanet,neck=pan',
         'detection.py:backbone=vit_micro,dataset=shapes,regime=lora:2,neck=simple_pyramid',
+        'detection.py:backbone=yolo26n,dataset=shapes,regime=scratch,head=yolo,neck=yolo_pan',
         'segmentation.py:backbone=resnet_micro,dataset=shapes,regime=scratch,head=upernet,neck=none',
         'segmentation.py:backbone=vit_micro,dataset=shapes,regime=frozen,weights=random,head=linear',
     ],

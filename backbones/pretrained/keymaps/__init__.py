@@ -17,6 +17,7 @@ from backbones.heads.deeplabv3 import DeepLabV3Head
 from backbones.heads.fcos import FCOS
 from backbones.heads.retinanet import RetinaNet
 from backbones.heads.segmentation import FCNHead
+from backbones.heads.yolo import YOLOHead
 from backbones.model import Model
 from backbones.pretrained.keymaps import (
     convnext,
@@ -44,7 +45,7 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
     GoogLeNet: {'torchvision': googlenet.torchvision},
     ResNet: {'torchvision': resnet.torchvision, 'timm': resnet.torchvision, 'transformers': resnet.transformers},
     CSPNet: {'timm': cspnet.timm},
-    YOLO: {'ultralytics': yolo.ultralytics},
+    YOLO: {'ultralytics': yolo.ultralytics, 'ultralytics_fused': yolo.ultralytics_fused},
     EfficientNet: {
         'torchvision': efficientnet.torchvision,
         'timm': efficientnet.timm,
@@ -91,6 +92,7 @@ MODELS: dict[type[nn.Module], dict[str, Callable[[Model], list[Line]]]] = {
     RetinaNet: {'torchvision': detection.torchvision},
     FCNHead: {'torchvision': segmentation.torchvision},
     DeepLabV3Head: {'torchvision': segmentation.torchvision},
+    YOLOHead: {'ultralytics': yolo.detector, 'ultralytics_fused': yolo.detector_fused},
 }
 
 

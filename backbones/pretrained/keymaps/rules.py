@@ -86,10 +86,14 @@ class Made:
 
 @dataclasses.dataclass(frozen=True)
 class Absent:
-    """A path that this layout never has; on import it is filled with ``value``, on export it is left out."""
+    """A path that this layout never has; on import it is filled with ``value``, on export it is left out.
+
+    With ``exact``, an array with other values has no place in the layout.
+    """
 
     path: str
     value: float = 0.0
+    exact: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,6 +336,8 @@ def export(leaves: Mapping[str, np.ndarray], keymap: KeyMap) -> tuple[dict[str, 
         placed = False
         for line in (*literal.get(path, ()), *templates):
             if isinstance(line, Ignored | Foreign) or (fields := match(line.path, path)) is None:
+                continue
+            if isinstance(line, Absent) and line.exact and (leaf != np.float32(line.value)).any():
                 continue
             placed |= not isinstance(line, Made)
             if isinstance(line, Made):
