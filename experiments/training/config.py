@@ -103,10 +103,14 @@ KEYS: Mapping[str, ConfigKey] = {
     'probe_epochs': ConfigKey(5.0, "epochs of lpft's first phase", positive),
     'probe_learning_rate': ConfigKey(3e-3, "learning rate of lpft's first phase", positive),
     # Neck and head of a dense task.
-    'head': ConfigKey('', "segmentation: fcn, linear, deeplabv3, upernet; detection: fcos, retinanet; '': the first"),
-    'neck': ConfigKey('fpn', "fpn, pan, simple_pyramid; for segmentation also 'none'"),
+    'head': ConfigKey(
+        '', "segmentation: fcn, linear, deeplabv3, upernet; detection: fcos, retinanet, faster_rcnn; '': the first"
+    ),
+    'neck': ConfigKey('fpn', "fpn, pan, simple_pyramid; for segmentation and faster_rcnn also 'none'"),
     'strides': ConfigKey(
-        (), "strides of the neck's levels in pixels, powers of two; (): (8, 16, 32), for segmentation from 4 on"
+        (),
+        "strides of the neck's levels in pixels, powers of two; (): (8, 16, 32), for segmentation and faster_rcnn "
+        'from 4 on',
     ),
     'neck_channels': ConfigKey(0, 'channels of each level of the neck; 0: 256', channels),
     'head_channels': ConfigKey(
@@ -114,7 +118,9 @@ KEYS: Mapping[str, ConfigKey] = {
         "channels inside the head; 0: those of a detector's neck, of a segmenter's reference; a linear head has none",
         channels,
     ),
-    'head_depth': ConfigKey(0, 'convolutions in each tower of a detector; 0: 4', depth),
+    'head_depth': ConfigKey(
+        0, "convolutions in each tower of a detector; 0: 4; of faster_rcnn's proposals; 0: 1", depth
+    ),
     'output_stride': ConfigKey(
         0, 'stride of the last map of a backbone that can be dilated: 8, 16, 32; 0: as the head expects', not_negative
     ),
