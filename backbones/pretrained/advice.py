@@ -105,6 +105,11 @@ def _of_detectors(report: Report, held: Mapping[str, np.ndarray]) -> Iterator[st
                 f'its head has {classes} classes: make the model with num_classes={classes}, or take its parts '
                 "('backbone', 'neck')"
             )
+        elif path == 'params/head/box_head/class_logits/bias':
+            yield (
+                f'its head has {file[0]} outputs, of which one is the background: make the model with '
+                f"num_classes={file[0] - 1}, or take its parts ('backbone', 'neck')"
+            )
         elif re.fullmatch(r'params/neck/lateral\d/bias', path):
             yield f"its neck has {file[0]} channels: make the model with neck_options={{'channels': {file[0]}}}"
             return  # which nothing after the neck fits either

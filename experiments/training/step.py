@@ -98,7 +98,7 @@ def make_train_step(
     placement: Layout = layout or OneDevice()
 
     def forward(params: dict, batch_stats: dict, part: Batch, key: Key[Array, '']):
-        shown = {'truth': {name: part[name] for name in task.shown}} if task.shown else {}
+        shown: dict[str, Any] = {'truth': {name: part[name] for name in task.shown}} if task.shown else {}
         with ExitStack() as contexts:
             contexts.enter_context(freezing.inference_where_frozen(mask))
             contexts.enter_context(lora.applied(recipe.adapter_scale))
