@@ -127,18 +127,16 @@ class FasterRCNN(nn.Module):
                 raise UserError("training a Faster R-CNN draws a sample; pass rngs={'sampling': jax.random.key(0)}")
             key, sizes = self.make_rng('sampling'), (self.sampled_anchors, self.sampled_proposals)
             proposals, there, assigned = draw(key, proposals, there, anchors, truth, *sizes)
-        width = self.channels or next(iter(maps.values())).shape[-1]
-        of_boxes = BoxHead(
-            self.num_classes,
-            self.convolutions,
-            self.channels,
-            self.layers,
-            self.features or min(4 * width, 1024),
-            self.dtype,
-            name='box_head',
-        )
-        classes, boxes = of_boxes(self._pool(maps, proposals, size), there, train=train)
+        box_head = self.second_stage(next(iter(maps.values())).shape[-1])
+        classes, boxes = box_head(self.pool(maps, proposals, size), there, train=train)
         return TwoStageOutputs(predicted, proposals, there, classes, boxes, assigned)
+
+    @nn.nowrap
+    def second_stage(self, channels: int) -> BoxHead:
+        """What sees the part of the maps, of so many channels, inside each proposal."""
+        features = self.features or min(4 * (self.channels or channels), 1024)
+        sizes = self.convolutions, self.channels, self.layers, features
+        return BoxHead(self.num_classes, *sizes, self.dtype, name='box_head')
 
     def _maps(self, features: Features, maps: Mapping[str, Array] | None) -> Mapping[str, Array]:
         if self.depth < 0 or self.convolutions < 0 or self.layers < 0:
@@ -164,7 +162,7 @@ class FasterRCNN(nn.Module):
             for level, each in predicted.items()
         ]
 
-    def _pool(self, maps: Mapping[str, Array], proposals: Float[Array, 'batch n 4'], size: Sequence[int]) -> Array:
+    def pool(self, maps: Mapping[str, Array], proposals: Float[Array, 'batch n 4'], size: Sequence[int]) -> Array:
         """The part of a map inside each proposal."""
         names = self.pooled or [name for name in maps if exponent(name) <= _COARSEST_POOLED] or list(maps)
         exponents, chosen = [exponent(name) for name in names], [maps[name] for name in names]

@@ -35,6 +35,9 @@ def torchvision(model: Model) -> list[Line]:
     return list(itertools.chain(*parts)) if all(parts) else []
 
 
+_TWO_STAGES = Foreign(r'rpn\.head\..*', "belongs to a Faster R-CNN; make the model with head='faster_rcnn'")
+
+
 def _head(head: nn.Module) -> list[Line]:
     if isinstance(head, FCOS):
         return _fcos(head)
@@ -42,7 +45,7 @@ def _head(head: nn.Module) -> list[Line]:
 
 
 def body(backbone: nn.Module) -> list[Line]:
-    """``backbone.body.layer1.0.conv1.weight``, or ``backbone.body.0.0.weight`` of a MobileNet, without the classifier."""
+    """``backbone.body.layer1.0.conv1.weight``, ``backbone.body.0.0.weight`` of a MobileNet, without the classifier."""
     if isinstance(backbone, ResNet):
         lines = resnet.torchvision(backbone)
     elif isinstance(backbone, MobileNetV3) and backbone.for_detection:
@@ -82,6 +85,7 @@ def _fcos(head: FCOS) -> list[Line]:
     if head.norm != 'group':
         return []
     lines: list[Line] = [
+        _TWO_STAGES,
         Foreign(
             r'head\.\w+_head\.conv\.\d+\.\d+\.weight', "belongs to a RetinaNet; make the model with head='retinanet'"
         ),
@@ -110,6 +114,7 @@ def _retinanet(head: RetinaNet) -> list[Line]:
         )
     )
     lines: list[Line] = [
+        _TWO_STAGES,
         Foreign(r'head\.regression_head\.bbox_ctrness\..*', "belongs to an FCOS; make the model with head='fcos'"),
         other,
         *_predictions(),

@@ -20,15 +20,21 @@ from backbones.pretrained.keymaps.rules import (
 
 def torchvision(model: Model) -> list[Line]:
     """The lines of a detector; none for one that torchvision does not have."""
-    if not isinstance(model.neck, FPN) or model.neck.extra == 'p6p7':
+    head = model.head
+    if not isinstance(head, FasterRCNN) or not isinstance(model.neck, FPN) or model.neck.extra == 'p6p7':
         return []
-    parts = [detection.body(model.backbone), detection.fpn(model.neck), [*_proposals(model.head), *_boxes(model.head)]]
+    parts = [detection.body(model.backbone), detection.fpn(model.neck), [*_proposals(head), *_boxes(head)]]
     return list(itertools.chain(*parts)) if all(parts) else []
 
 
 def _proposals(head: FasterRCNN) -> list[Line]:
     """``rpn.head.conv.0.0`` is the first convolution; in older files it is the only one, ``rpn.head.conv``."""
-    lines: list[Line] = []
+    lines: list[Line] = [
+        Foreign(
+            r'head\.classification_head\..*',
+            "belongs to a one-stage detector; make the model with head='fcos' or head='retinanet'",
+        )
+    ]
     for index in range(head.depth):
         lines += convolution_rules(f'rpn.head.conv.{index}.0', f'head/rpn/tower/conv{index + 1}', bias=True)
     if head.depth == 1:
