@@ -190,6 +190,14 @@ def test_what_is_found_in_the_border_of_a_letterbox_is_not_kept(monkeypatch):
         ({'head': 'fcn'}, "unknown detection head 'fcn'"),
         ({'neck': 'none'}, "unknown neck of a detector 'none'"),
         ({'neck': 'fnp'}, "unknown neck 'fnp'"),
+        (
+            {'head': 'faster_rcnn', 'neck': 'none'},
+            "config key 'strides' is (4, 8), but the neck is 'none'; leave it at ()",
+        ),
+        (
+            {'head': 'faster_rcnn', 'strides': (), 'image_size': 4},
+            "config key 'strides' is (), which means (4, 8, 16, 32), but the input has 4x4",
+        ),
         ({'strides': (3, 8)}, 'powers of two'),
         ({'smallest_scale': 1.5}, 'config key smallest_scale is 1.5, more than largest_scale, 1.0'),
         ({'task': 'segmentation', 'neck': 'no'}, "unknown neck 'no'; did you mean 'none'?"),
@@ -239,6 +247,7 @@ def test_what_does_not_fit_is_said_before_the_data_are_read(changes, message):
     [
         'detection.py:backbone=resnet_micro,dataset=shapes,head=retinanet,neck=pan',
         'detection.py:backbone=vit_micro,dataset=shapes,regime=lora:2,neck=simple_pyramid',
+        'detection.py:backbone=vit_micro,dataset=shapes,regime=frozen,head=faster_rcnn,neck=none',
         'segmentation.py:backbone=resnet_micro,dataset=shapes,regime=scratch,head=upernet,neck=none',
         'segmentation.py:backbone=vit_micro,dataset=shapes,regime=frozen,weights=random,head=linear',
     ],
