@@ -60,6 +60,30 @@ def test_a_frozen_backbone_never_moves_and_neck_and_head_do(tmp_path, task, back
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('changes', [{'accumulation': 2, 'dtype': 'bfloat16'}, {'neck': 'none', 'strides': ()}])
+def test_a_detector_of_two_stages_trains(tmp_path, changes):
+    """What it trains on is drawn in the step: the same again for the same seed, in micro-batches too."""
+    config = dense_config('detection', head='faster_rcnn', **changes)
+    if 'neck' in changes:
+        config.neck_channels = 0
+    session = Session(config, dataset('detection'), tmp_path)
+    before = leaves(session.host_variables(session.initial_state()))
+    rate, steps = np.float32(1e-3), []
+    for _ in range(2):
+        state = session.initial_state()
+        for host in session.batches(0, 2):
+            state, metrics = session.train_step(0)(state, session.device_put(host), rate)
+        steps.append({name: float(value) for name, value in metrics.items()})
+    assert steps[0] == steps[1]
+    assert {'objectness', 'proposals', 'classes', 'boxes'} < steps[0].keys()
+    assert steps[0]['finite']
+    assert steps[0]['classes'] > 0
+    after = leaves(session.host_variables(state))
+    moved = {path.split('/')[1] for path, leaf in after.items() if not np.array_equal(leaf, before[path])}
+    assert moved == {'head'} | ({'neck'} if 'neck' not in changes else set())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('task', TASKS)
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_a_frozen_backbone_costs_one_forward_pass(task, backbone, tmp_path):
