@@ -18,7 +18,7 @@ from backbones.boxes.iou import area
 # Which values of a map along an axis each bin is made of, and their weights.
 Taps = tuple[Int[Array, 'n resolution taps'], Float[Array, 'n resolution taps']]
 
-# Up to so many positions of all levels, matrix products over whole maps take less time than picking values out of them:
+# Up to so many positions of all levels, matrix products over whole maps take less time in training than picking values:
 # adding up the gradients of what is picked is slow, above all on a CPU.
 _SMALL = 4096
 # A box of this side in pixels belongs to the level of this exponent (Lin et al. 2017, "Feature Pyramid Networks").
@@ -30,14 +30,14 @@ def level_of(boxes: Float[Array, 'n 4'], exponents: Sequence[int]) -> Int[Array,
 
     Args:
         boxes: in pixels of the input.
-        exponents: those of the levels, growing by one.
+        exponents: those of the levels, growing; where one is left out, the finer level has its boxes too.
 
     Returns:
         Indices into ``exponents``.
     """
     side = jnp.sqrt(jnp.maximum(area(boxes), 1e-12))
     exponent = jnp.floor(_CANONICAL_EXPONENT + jnp.log2(side / _CANONICAL_SIDE) + 1e-6)
-    return jnp.clip(exponent, exponents[0], exponents[-1]).astype(jnp.int32) - exponents[0]
+    return (exponent[:, None] >= jnp.asarray(exponents[1:])).sum(-1, dtype=jnp.int32)
 
 
 def roi_align(

@@ -19,7 +19,7 @@ from backbones.boxes.coding import decode_deltas
 from backbones.boxes.iou import clip
 from backbones.boxes.nms import Detections, suppress
 from backbones.boxes.roi_align import level_of, roi_align
-from backbones.errors import UserError
+from backbones.errors import UserError, unknown
 from backbones.features import Features
 from backbones.heads.box_head import BoxHead
 from backbones.heads.one_stage import exponent
@@ -164,6 +164,9 @@ class FasterRCNN(nn.Module):
 
     def pool(self, maps: Mapping[str, Array], proposals: Float[Array, 'batch n 4'], size: Sequence[int]) -> Array:
         """The part of a map inside each proposal."""
+        for name in self.pooled:
+            if name not in maps:
+                raise unknown('level that boxes are pooled from', name, maps)
         names = self.pooled or [name for name in maps if exponent(name) <= _COARSEST_POOLED] or list(maps)
         exponents, chosen = [exponent(name) for name in names], [maps[name] for name in names]
 

@@ -305,6 +305,8 @@ def test_detections_are_padded_sorted_and_inside(neck: str | None):
 def test_what_a_head_refuses():
     with pytest.raises(UserError, match='must be at least 0, not -1, 0 and 2'):
         small(depth=-1)
+    with pytest.raises(UserError, match="unknown level that boxes are pooled from 'p9'"):
+        small(pooled=('p9',))
     head = backbones.create_detector('resnet_micro', 'faster_rcnn').head
     model = backbones.model.Model(backbones.create('resnet_micro'), None, head)
     with pytest.raises(UserError, match="needs a neck, or the levels of the backbone's map"):
@@ -371,6 +373,7 @@ class TestRoIAlign:
         boxes = np.stack([sides * 0, sides * 0, sides, sides], 1)
         assert level_of(boxes, (2, 3, 4, 5)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
         assert level_of(boxes, (4,)).tolist() == [0] * 8
+        assert level_of(boxes, (2, 4, 5)).tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
 
 
 class TestSampling:
