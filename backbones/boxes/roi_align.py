@@ -20,7 +20,7 @@ Taps = tuple[Int[Array, 'n resolution taps'], Float[Array, 'n resolution taps']]
 
 # Up to so many positions of all levels, matrix products over whole maps take less time in training than picking values:
 # adding up the gradients of what is picked is slow, above all on a CPU.
-_SMALL = 4096
+_SMALL = 1024
 # A box of this side in pixels belongs to the level of this exponent (Lin et al. 2017, "Feature Pyramid Networks").
 _CANONICAL_SIDE, _CANONICAL_EXPONENT = 224, 4
 
