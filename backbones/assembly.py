@@ -9,6 +9,7 @@ import flax.linen as nn
 from backbones import registry
 from backbones.errors import UserError, unknown
 from backbones.heads.deeplabv3 import DeepLabV3Head
+from backbones.heads.faster_rcnn import FasterRCNN
 from backbones.heads.fcos import FCOS
 from backbones.heads.retinanet import RetinaNet
 from backbones.heads.segmentation import FCNHead, LinearSegmentationHead
@@ -26,13 +27,22 @@ SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {
     'deeplabv3': DeepLabV3Head,
     'upernet': UPerNetHead,
 }
-DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {'fcos': FCOS, 'retinanet': RetinaNet, 'yolo': YOLOHead}
+DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {
+    'fcos': FCOS,
+    'retinanet': RetinaNet,
+    'faster_rcnn': FasterRCNN,
+    'yolo': YOLOHead,
+}
 
 # Strides of the levels of a neck, where none are asked for.
 SEGMENTER_STRIDES = (4, 8, 16, 32)
 DETECTOR_STRIDES = (8, 16, 32)
+# Where the neck of a detector's head is another one: these, and what is beyond them.
+_PYRAMIDS = {'faster_rcnn': ((4, 8, 16, 32), 'pool')}
 # Stride of the one map that a segmenter's head without levels sees where a backbone has the choice.
 _SEGMENTER_STRIDE = 8
+# Stride of the one map that a detector's head sees without a neck, of those that can do without one.
+NECKLESS_STRIDES = {'faster_rcnn': 16}
 # Heads that see several levels of the backbone, whose strides are therefore left as they are.
 _OF_LEVELS = ('upernet',)
 
@@ -76,19 +86,21 @@ def create_detector(
     name: str,
     head: str = 'fcos',
     num_classes: int = 91,
-    neck: str = 'fpn',
+    neck: str | None = 'fpn',
     neck_options: Mapping[str, Any] | None = None,
     head_options: Mapping[str, Any] | None = None,
     **overrides,
 ) -> Model:
-    """The backbone with a one-stage detector: per level raw outputs, of which ``head.detections`` makes boxes.
+    """The backbone with a detector: raw outputs, of which ``head.detections`` makes boxes.
 
     Args:
         name: a registered backbone.
         head: a row of ``DETECTION_HEADS``.
         num_classes: number of classes of objects.
-        neck: a row of ``necks.TABLE``, with the levels p3 to p7 (``'yolo_pan'``: p3 to p5).
-        neck_options: options of the neck, and ``strides``, those of its levels; ``extra='none'`` leaves out p6 and p7.
+        neck: a row of ``necks.TABLE``, with the levels p3 to p7, p2 to p6 for Faster R-CNN, p3 to p5 for
+            ``'yolo_pan'``; ``None``: the map of stride 16, for Faster R-CNN.
+        neck_options: options of the neck, and ``strides``, those of its levels, or ``stages``, those that its levels
+            are; ``extra='none'`` leaves out levels beyond these.
         head_options: options of the head.
         **overrides: options of the backbone, as ``create`` takes them.
 
@@ -96,10 +108,19 @@ def create_detector(
         UserError: no such backbone, head, neck or option, or fewer than one class.
     """
     backbone = registry.create(name, **overrides)
+    strides, extra = _PYRAMIDS.get(head, (DETECTOR_STRIDES, 'p6p7'))
     if hasattr(NECKS.get(neck), 'extra'):
-        neck_options = {'extra': 'p6p7', **(neck_options or {})}
-    made = _head('detection', DETECTION_HEADS, head, {'num_classes': num_classes}, head_options, backbone)
-    return Model(backbone, _neck(neck, backbone, neck_options, DETECTOR_STRIDES), made)
+        neck_options = {'extra': extra, **(neck_options or {})}
+    given: dict[str, Any] = {'num_classes': num_classes}
+    if neck is None and head in NECKLESS_STRIDES:
+        given['levels'] = levels.choose(backbone, (NECKLESS_STRIDES[head],))
+    made = _head('detection', DETECTION_HEADS, head, given, head_options, backbone)
+    return Model(backbone, _neck(neck, backbone, neck_options, strides), made)
+
+
+def detector_strides(head: str) -> tuple[int, ...]:
+    """Strides of the levels of a detector's neck, where none are asked for."""
+    return _PYRAMIDS.get(head, (DETECTOR_STRIDES, ''))[0]
 
 
 def _head(
@@ -129,7 +150,10 @@ def _neck(
         raise unknown('neck', name, NECKS)
     options = {'dtype': backbone.dtype, **(options or {})}
     deepest = getattr(NECKS[name], 'of_deepest', False)
-    chosen = levels.choose(backbone, options.pop('strides', strides), deepest)
+    if 'stages' in options:
+        chosen = levels.of_stages(backbone, options.pop('stages'))
+    else:
+        chosen = levels.choose(backbone, options.pop('strides', strides), deepest)
     return _made(f'neck {name}', NECKS[name], {'levels': chosen}, options)
 
 

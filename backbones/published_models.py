@@ -46,6 +46,20 @@ def _segmenter(backbone: str, head: str, params: int) -> PublishedModel:
 
 
 _DETECTION_INPUT = DetectionInput()
+# The classes are COCO's ids less one: the background is an output of its own.
+_FASTER_RCNN = {'head': 'faster_rcnn', 'num_classes': 90}
+# Two maps of stride 32, of which boxes are pooled from the first alone, and anchors of all sizes on both.
+_ON_MOBILENET = {
+    **_FASTER_RCNN,
+    'neck_options': {'stages': ('stage5', 'stage6')},
+    'head_options': {
+        'anchor_sizes': (32.0, 64.0, 128.0, 256.0, 512.0),
+        'pooled': ('p5',),
+        'proposal_threshold': 0.05,
+    },
+    'epsilon': 1e-5,
+    'for_detection': True,
+}
 
 # Per size: channels of the finest and of the coarsest level, blocks per C3k2, and whether all of them are nested.
 _YOLO_NECKS = {
@@ -108,6 +122,38 @@ TABLE: dict[str, PublishedModel] = {
     'yolo26m': _yolo(26, 'm', 21_896_248),
     'yolo26l': _yolo(26, 'l', 26_299_704),
     'yolo26x': _yolo(26, 'x', 58_993_368),
+    'fasterrcnn_resnet50_fpn': PublishedModel(
+        create_detector, 'resnet50', 41_755_286, {**_FASTER_RCNN, 'epsilon': 0.0}, _DETECTION_INPUT, frozen_norm=True
+    ),
+    'fasterrcnn_resnet50_fpn_v2': PublishedModel(
+        create_detector,
+        'resnet50',
+        43_712_278,
+        {
+            **_FASTER_RCNN,
+            'neck_options': {'norm': True},
+            'head_options': {'depth': 2, 'convolutions': 4, 'layers': 1},
+        },
+        _DETECTION_INPUT,
+    ),
+    'fasterrcnn_mobilenet_v3_large_fpn': PublishedModel(
+        create_detector, 'mobilenet_v3_large', 19_386_354, _ON_MOBILENET, _DETECTION_INPUT, frozen_norm=True
+    ),
+    'fasterrcnn_mobilenet_v3_large_320_fpn': PublishedModel(
+        create_detector,
+        'mobilenet_v3_large',
+        19_386_354,
+        {
+            **_ON_MOBILENET,
+            'head_options': {
+                **_ON_MOBILENET['head_options'],
+                'candidates': (2000, 150),
+                'proposals': (2000, 150),
+            },
+        },
+        DetectionInput(320, 640),
+        frozen_norm=True,
+    ),
 }
 
 

@@ -1,11 +1,12 @@
-"""Train a one-stage detector on any backbone, with the same neck, head, schedule and augmentation for all.
+"""Train a detector on any backbone, with the same neck, head, schedule and augmentation for all.
 
     python -m experiments.train --config configs/detection.py:backbone=efficientnet_lite0,dataset=voc:PATH --workdir runs/x
 
 Arguments: ``backbone``; ``dataset`` (``voc:PATH``, ``coco:PATH``, ``yolo:PATH``, ``tfds:voc/2007``, ``shapes``);
 ``regime`` (``finetune``, ``frozen``, ``partial:K``, ``lora:RANK``, or ``scratch``; docs/training.md says what each
 trains); ``weights`` (a source, or ``random`` for frozen random weights; default: the backbone's published weights);
-``head`` (``fcos``, ``retinanet``, ``yolo``); ``neck`` (``fpn``, ``pan``, ``simple_pyramid``, ``yolo_pan``).
+``head`` (``fcos``, ``retinanet``, ``faster_rcnn``, ``yolo``); ``neck`` (``fpn``, ``pan``, ``simple_pyramid``,
+``yolo_pan``; with ``faster_rcnn`` also ``none``).
 """
 
 from experiments.ablation.cells import parse_variant
@@ -23,6 +24,8 @@ def get_config(
     config.regime = regime
     config.head, config.neck = head, neck
     light(config)
+    if neck == 'none':
+        config.head_channels, config.neck_channels = config.neck_channels, 0
     return config
 
 

@@ -20,8 +20,9 @@ def assign_by_iou(
     anchors: Float[Array, 'anchors 4'],
     foreground: float = 0.5,
     background: float = 0.4,
+    low_quality: bool = True,
 ) -> Int[Array, 'anchors']:
-    """The object with the largest overlap (RetinaNet).
+    """The object with the largest overlap (RetinaNet; anchors and proposals of Faster R-CNN).
 
     An anchor that an object overlaps most, of all anchors, is foreground however small the overlap is; so are all
     anchors that tie with it. Each then predicts the object that overlaps itself most. An object that overlaps no anchor
@@ -33,6 +34,7 @@ def assign_by_iou(
         anchors: the anchors of all levels.
         foreground: overlap from which an anchor is foreground.
         background: overlap below which it is background; between the two it counts for nothing.
+        low_quality: whether every object that can have an anchor has one, as said above.
 
     Returns:
         The index of the object, ``BACKGROUND`` or ``BETWEEN``.
@@ -41,10 +43,12 @@ def assign_by_iou(
     # Otherwise the compiler may compute it twice, with other roundings, and the comparison below would find no equals.
     overlap = jax.lax.optimization_barrier(overlap)
     best, nearest = overlap.max(0), overlap.argmax(0)
-    most = overlap.max(1, keepdims=True)
-    chosen = ((overlap == most) & (most > 0)).any(0)
+    chosen = best >= foreground
+    if low_quality:
+        most = overlap.max(1, keepdims=True)
+        chosen |= ((overlap == most) & (most > 0)).any(0)
     outside = jnp.where(best < background, BACKGROUND, BETWEEN)
-    return jnp.where((best >= foreground) | chosen, nearest, outside)
+    return jnp.where(chosen, nearest, outside)
 
 
 def assign_by_centre(

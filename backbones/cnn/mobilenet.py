@@ -77,6 +77,9 @@ class MobileNetV3(nn.Module):
         momentum: share of the old statistics that every BatchNorm keeps.
         output_stride: that of the last stage; 16 dilates all of its depthwise convolutions in place of the stride
             (torchvision's ``dilated=True``); ``None`` is the usual 32.
+        for_detection: whether the stages are those of torchvision's detectors: the fifth is the first block of its
+            resolution alone, and a sixth of the same stride ends with the last convolution. There is no hidden layer
+            then, and ``pooled`` is the mean of that.
         dtype: type of the computation.
 
     Raises:
@@ -90,6 +93,7 @@ class MobileNetV3(nn.Module):
     epsilon: float = 1e-3
     momentum: float = 0.99
     output_stride: int | None = None
+    for_detection: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.nowrap
@@ -112,11 +116,14 @@ class MobileNetV3(nn.Module):
         stages = into_stages(self.blocks())
         if self.output_stride == 16:
             stages[-1] = [block._replace(stride=1, dilation=2) for block in stages[-1]]
+        if self.for_detection:
+            stages[-1:] = [stages[-1][:1], stages[-1][1:]]
         return stages
 
     def stage_channels(self) -> tuple[int, ...]:
         """Channels of each stage's output."""
-        return tuple(blocks[-1].channels for blocks in self.stages())
+        channels = tuple(blocks[-1].channels for blocks in self.stages())
+        return (*channels[:-1], self._head_channels()) if self.for_detection else channels
 
     def stage_strides(self) -> tuple[int, ...]:
         """Input pixels per step of each stage's map."""
@@ -128,7 +135,11 @@ class MobileNetV3(nn.Module):
 
     def pooled_channels(self) -> int:
         """Channels of ``Features.pooled``."""
-        return self.hidden
+        return self._head_channels() if self.for_detection else self.hidden
+
+    @nn.nowrap
+    def _head_channels(self) -> int:
+        return 6 * self.rows[-1][1]
 
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
@@ -151,7 +162,10 @@ class MobileNetV3(nn.Module):
         for index, blocks in enumerate(self.stages()):
             name = f'stage{index + 1}'
             x = stages[name] = Stage(tuple(blocks), layer, name=name)(x, train=train)
-        x = conv(6 * x.shape[-1], 1, name='head_conv')(x)
-        x = global_average_pool(act(norm(name='head_norm')(x, train=train)))
+        x = conv(self._head_channels(), 1, name='head_conv')(x)
+        x = act(norm(name='head_norm')(x, train=train))
+        if self.for_detection:
+            return Features(stages={**stages, name: x}, pooled=global_average_pool(x))
+        x = global_average_pool(x)
         hidden = Dense(self.hidden, nn.initializers.normal(0.01), self.dtype, name='head_dense')
         return Features(stages=stages, pooled=act(hidden(x)))

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from backbones.errors import UserError
+from backbones.errors import UserError, unknown
 from backbones.features import Features
 from backbones.layers.pooling import max_pool
 from backbones.layers.resizing import resize
 
-__all__ = ['Level', 'choose', 'gather', 'resample', 'resize']
+__all__ = ['Level', 'choose', 'gather', 'of_stages', 'resample', 'resize']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,21 @@ def choose(backbone: nn.Module, strides: Sequence[int], deepest: bool = False) -
         nearest = min(stages, key=lambda index: (abs(own[index] - exponent), -own[index], -index))
         levels.append(Level(exponent, f'stage{nearest + 1}', exponent - own[nearest]))
     return tuple(levels)
+
+
+def of_stages(backbone: nn.Module, stages: Sequence[str]) -> tuple[Level, ...]:
+    """These stages as they are, also where two have the same stride: the first has its own level, each other the next.
+
+    Raises:
+        UserError: there is no such stage.
+    """
+    strides = backbone.stage_strides()
+    names = [f'stage{number}' for number in range(1, len(strides) + 1)]
+    for stage in stages:
+        if stage not in names:
+            raise unknown('stage of the backbone', stage, names)
+    first = round(math.log2(strides[names.index(stages[0])]))
+    return tuple(Level(first + index, stage) for index, stage in enumerate(stages))
 
 
 def gather(levels: Sequence[Level], features: Features) -> dict[str, Float[Array, 'batch rows columns channels']]:

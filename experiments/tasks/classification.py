@@ -53,6 +53,7 @@ class Classification:
     name: ClassVar[str] = 'classification'
     primary: ClassVar[str] = 'accuracy'
     collections: ClassVar[tuple[str, ...]] = ('auxiliary_logits',)
+    shown: ClassVar[tuple[str, ...]] = ()
     fit: ClassVar[str | None] = None
     head_regime: ClassVar[str] = 'linear'
     truth: ClassVar[TruthKind] = 'class'

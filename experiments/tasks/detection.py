@@ -41,7 +41,7 @@ class Detection:
         preprocessing: the preprocessing of the model's input.
         augmentation: of images and boxes together.
         head: a row of ``assembly.DETECTION_HEADS``.
-        neck: a row of ``necks.TABLE``.
+        neck: a row of ``necks.TABLE``, or ``'none'`` for a head that can do without one.
         neck_options, head_options: theirs.
     """
 
@@ -57,6 +57,7 @@ class Detection:
     name: ClassVar[str] = 'detection'
     primary: ClassVar[str] = 'AP'
     collections: ClassVar[tuple[str, ...]] = ()
+    shown: ClassVar[tuple[str, ...]] = ('boxes', 'classes', 'valid')
     fit: ClassVar[str | None] = 'letterbox'
     head_regime: ClassVar[str] = 'frozen'
     truth: ClassVar[TruthKind] = 'boxes'
@@ -81,7 +82,8 @@ class Detection:
         """
         if num_classes < 1:
             raise UserError('detection needs at least 1 class, but the data set has none')
-        if config.neck == 'none':
+        head = config.head or cls.heads[0]
+        if config.neck == 'none' and head not in assembly.NECKLESS_STRIDES:
             raise unknown('neck of a detector', config.neck, necks.TABLE)
         objects = _OBJECTS
         if dataset is not None:
@@ -91,7 +93,6 @@ class Detection:
                 found = dataset.truth.of(chosen)
                 if not ((found.classes >= 0) & ~found.crowd).any():
                     raise UserError(f'there is no object in {which}; a detector needs some')
-        head = config.head or cls.heads[0]
         options: dict[str, Any] = {
             'score_threshold': config.score_threshold,
             'max_detections': config.max_detections,
@@ -109,7 +110,7 @@ class Detection:
             ),
             head=head,
             neck=config.neck,
-            neck_options=dense.neck_options(config, preprocessing.size, assembly.DETECTOR_STRIDES),
+            neck_options=dense.neck_options(config, preprocessing.size, assembly.detector_strides(head)),
             head_options=tuple(options.items()),
         )
 
@@ -120,7 +121,9 @@ class Detection:
 
     def model_arguments(self) -> dict[str, Any]:
         """Head and neck, with their options."""
-        return dense.model_arguments(self.head, self.neck, self.neck_options, self.head_options)
+        return dense.model_arguments(
+            self.head, None if self.neck == 'none' else self.neck, self.neck_options, self.head_options
+        )
 
     def _head(self) -> nn.Module:
         """The head, for what it computes without parameters."""
@@ -162,7 +165,7 @@ class Detection:
         return {**changed, 'weight': weight, 'valid': weight}
 
     def loss(
-        self, outputs: dict[str, dict[str, Array]], batch: Batch, sown: Mapping[str, Any]
+        self, outputs: Any, batch: Batch, sown: Mapping[str, Any]
     ) -> tuple[Float[Array, ' batch'], dict[str, Float[Array, ' batch']]]:
         """The sum of the head's losses, and each of them."""
         valid = (batch['valid'] > 0).astype(jnp.float32)
@@ -170,7 +173,7 @@ class Detection:
         parts = self._head().losses(outputs, truth, batch['image'].shape[1:3])
         return sum(parts.values(), jnp.zeros_like(valid)), parts
 
-    def predict(self, outputs: dict[str, dict[str, Array]], batch: Batch) -> dict[str, Array]:
+    def predict(self, outputs: Any, batch: Batch) -> dict[str, Array]:
         """Detections in pixels of the original images, best first; ``'found'`` marks those that are any."""
         found = self._head().detections(outputs, batch['image'].shape[1:3])
         factors, shifts = (jnp.tile(part, 2)[:, None] for part in jnp.split(batch['placement'], 2, axis=-1))

@@ -54,6 +54,7 @@ class Segmentation:
     name: ClassVar[str] = 'segmentation'
     primary: ClassVar[str] = 'mIoU'
     collections: ClassVar[tuple[str, ...]] = ('auxiliary_logits',)
+    shown: ClassVar[tuple[str, ...]] = ()
     fit: ClassVar[str | None] = 'letterbox'
     head_regime: ClassVar[str] = 'frozen'
     truth: ClassVar[TruthKind] = 'masks'

@@ -28,6 +28,7 @@ class Task(Protocol):
         primary: the metric used for selection; higher is better.
         preprocessing: the preprocessing of the model's input.
         collections: collections that its models sow in training, for ``loss``.
+        shown: parts of a prepared batch that its models see in training beside the images (``truth`` of ``Model``).
         fit: how images are fitted to the input, with their targets; ``None``: as the config says, and images alone.
         head_regime: what the regime is called in which everything but the backbone trains.
         truth: what it needs to know about an image.
@@ -43,6 +44,7 @@ class Task(Protocol):
     name: ClassVar[str]
     primary: ClassVar[str]
     collections: ClassVar[tuple[str, ...]]
+    shown: ClassVar[tuple[str, ...]]
     fit: ClassVar[str | None]
     head_regime: ClassVar[str]
     truth: ClassVar[TruthKind]

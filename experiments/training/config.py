@@ -104,11 +104,15 @@ KEYS: Mapping[str, ConfigKey] = {
     'probe_learning_rate': ConfigKey(3e-3, "learning rate of lpft's first phase", positive),
     # Neck and head of a dense task.
     'head': ConfigKey(
-        '', "segmentation: fcn, linear, deeplabv3, upernet; detection: fcos, retinanet, yolo; '': the first of them"
+        '',
+        'segmentation: fcn, linear, deeplabv3, upernet; detection: fcos, retinanet, faster_rcnn, yolo; '
+        "'': the first of them",
     ),
-    'neck': ConfigKey('fpn', "fpn, pan, simple_pyramid, yolo_pan; for segmentation also 'none'"),
+    'neck': ConfigKey('fpn', "fpn, pan, simple_pyramid, yolo_pan; for segmentation and faster_rcnn also 'none'"),
     'strides': ConfigKey(
-        (), "strides of the neck's levels in pixels, powers of two; (): (8, 16, 32), for segmentation from 4 on"
+        (),
+        "strides of the neck's levels in pixels, powers of two; (): (8, 16, 32), for segmentation and faster_rcnn "
+        'from 4 on',
     ),
     'neck_channels': ConfigKey(0, 'channels of each level of the neck; 0: 256', channels),
     'head_channels': ConfigKey(
@@ -116,7 +120,9 @@ KEYS: Mapping[str, ConfigKey] = {
         "channels inside the head; 0: those of a detector's neck, of a segmenter's reference; a linear head has none",
         channels,
     ),
-    'head_depth': ConfigKey(0, 'convolutions in each tower of a detector; 0: 4', depth),
+    'head_depth': ConfigKey(
+        0, "convolutions in each tower of a detector; 0: 4; of faster_rcnn's proposals; 0: 1", depth
+    ),
     'output_stride': ConfigKey(
         0, 'stride of the last map of a backbone that can be dilated: 8, 16, 32; 0: as the head expects', not_negative
     ),

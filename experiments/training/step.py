@@ -97,7 +97,8 @@ def make_train_step(
     recipe = recipe or Recipe()
     placement: Layout = layout or OneDevice()
 
-    def forward(params: dict, batch_stats: dict, images: Array, key: Key[Array, '']):
+    def forward(params: dict, batch_stats: dict, part: Batch, key: Key[Array, '']):
+        shown: dict[str, Any] = {'truth': {name: part[name] for name in task.shown}} if task.shown else {}
         with ExitStack() as contexts:
             contexts.enter_context(freezing.inference_where_frozen(mask))
             contexts.enter_context(lora.applied(recipe.adapter_scale))
@@ -105,14 +106,15 @@ def make_train_step(
                 contexts.enter_context(rematerialisation.checkpointed())
             return model.apply(
                 {'params': params, 'batch_stats': batch_stats},
-                images,
+                part['image'],
                 train=True,
                 mutable=['batch_stats', *task.collections],
-                rngs={'dropout': key},
+                rngs={'dropout': key, 'sampling': key},
+                **shown,
             )
 
     def loss_of(trainable: dict, frozen: dict, batch_stats: dict, part: Batch, key: Key[Array, '']):
-        outputs, updates = forward(freezing.join(trainable, frozen), batch_stats, part['image'], key)
+        outputs, updates = forward(freezing.join(trainable, frozen), batch_stats, part, key)
         losses, metrics = task.loss(outputs, part, updates)
         sums = {name: (values * part['valid']).sum() for name, values in metrics.items()}
         return (losses * part['weight']).sum(), (sums, updates.get('batch_stats', {}))

@@ -195,6 +195,15 @@ class TestAssignment:
             bounds = jnp.array([[0.0, 64.0]])
             assert assignment.assign_by_centre(table, real, point, jnp.array([8.0]), bounds).tolist() == [expected]
 
+    def test_without_low_quality_only_the_overlap_counts(self):
+        boxes, real = padded([(0, 0, 30, 30), (100, 100, 120, 120)])
+        anchors = jnp.array([[0.0, 0, 30, 10], [0, 0, 30, 15], [0, 0, 30, 16], [200, 0, 210, 5]])
+        for low_quality, expected in ((False, [-1, 0, 0, -1]), (True, [-1, 0, 0, -1])):
+            found = assignment.assign_by_iou(boxes, real, anchors, 0.5, 0.5, low_quality)
+            assert found.tolist() == expected
+        assert assignment.assign_by_iou(boxes, real, anchors[:1], 0.5, 0.5, False).tolist() == [assignment.BACKGROUND]
+        assert assignment.assign_by_iou(boxes, real, anchors[:1], 0.5, 0.5).tolist() == [0]
+
     def test_an_object_that_overlaps_no_anchor_makes_none_foreground(self):
         boxes, real = padded([(100, 100, 120, 120)])
         assert set(jitted_by_iou(boxes, real).tolist()) == {assignment.BACKGROUND}

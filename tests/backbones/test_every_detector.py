@@ -30,6 +30,11 @@ def detector(name: str) -> Model:
     return backbones.create_detector(name, 'fcos', CLASSES, neck_of(name), CHANNELS, {'depth': 1})
 
 
+def two_stages(name: str, neck: str | None) -> Model:
+    options = {'channels': 16, 'features': 16, 'candidates': (60, 60), 'proposals': (40, 40)}
+    return backbones.create_detector(name, 'faster_rcnn', CLASSES, neck, neck and CHANNELS, options)
+
+
 def loss_of(model: Model, name: str):
     """A loss of images with and without objects, as a function of parameters."""
     height, width = size(name)
@@ -46,10 +51,11 @@ def loss_of(model: Model, name: str):
             {'params': params, **rest},
             images,
             train=True,
-            rngs={'dropout': jax.random.key(0)},
+            rngs={'dropout': jax.random.key(0), 'sampling': jax.random.key(1)},
             mutable=['batch_stats', 'auxiliary_logits'],
+            truth=truth,
         )
-        if isinstance(outputs, dict):
+        if hasattr(model.head, 'losses'):
             return sum(part.mean() for part in model.head.losses(outputs, truth, (height, width)).values())
         return pixel_cross_entropy(outputs, labels).mean()
 
@@ -75,15 +81,49 @@ def test_every_backbone_becomes_a_detector(name):
     assert jax.tree.structure(gradients) == jax.tree.structure(params)
 
 
+# With two stages, and without a neck.
+NECKS = ('own', None)
+
+
+@pytest.mark.parametrize('neck', NECKS)
+@pytest.mark.parametrize('name', marked(SMALLEST_OF_EACH, ('resnet_micro', 'vit_micro')))
+def test_every_backbone_becomes_a_detector_of_two_stages(name, neck):
+    model = two_stages(name, neck and neck_of(name))
+    loss, images = loss_of(model, name)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    outputs = jax.eval_shape(lambda variables: model.apply(variables, images, train=False), shapes)
+    assert list(outputs.anchors) == (['p2', 'p3', 'p4', 'p5', 'p6'] if neck else ['p4'])
+    assert outputs.anchors['p4']['boxes'].shape[3:] == (3 if neck else 15, 4)
+    assert outputs.boxes.shape == (2, 40, CLASSES + 1, 4)
+    params, rest = shapes['params'], {kind: tree for kind, tree in shapes.items() if kind != 'params'}
+    gradients = jax.eval_shape(jax.grad(loss), params, rest)
+    assert jax.tree.structure(gradients) == jax.tree.structure(params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SMALLEST_OF_EACH)
+def test_every_family_gets_finite_gradients_from_two_stages(name):
+    check_gradients(two_stages(name, neck_of(name)), name)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ('kind', 'name'),
-    [('detector', name) for name in backbones.names()] + [('segmenter', name) for name in SMALLEST_OF_EACH],
+    [('detector', name) for name in backbones.names()]
+    + [('segmenter', name) for name in SMALLEST_OF_EACH]
+    + [('without a neck', name) for name in SMALLEST_OF_EACH],
 )
 def test_every_backbone_gets_finite_gradients(kind, name):
     model = detector(name)
     if kind == 'segmenter':
         model = backbones.create_segmenter(name, 'fcn', CLASSES, neck_of(name), CHANNELS, CHANNELS)
+    elif kind == 'without a neck':
+        model = two_stages(name, None)
+    check_gradients(model, name)
+
+
+def check_gradients(model: Model, name: str):
+    """They are finite and reach every part."""
     loss, images = loss_of(model, name)
 
     # Gradients of all parameters of a large one would take more memory than a test should.
@@ -98,6 +138,6 @@ def test_every_backbone_gets_finite_gradients(kind, name):
     value, gradients = run(jax.random.key(0))
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
-    for part in ('backbone', 'neck', 'head') if of_all else ():
+    for part in gradients if of_all else ():
         assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients[part])), part
     assert of_all or np.abs(gradients).max() > 0

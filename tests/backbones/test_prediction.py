@@ -337,6 +337,7 @@ def test_published_weights_have_the_names_of_their_classes():
     model = trained_model.read('efficientnet_lite0')
     assert model.task == 'classification' and len(model.names) == 1000 and model.names[281] == 'tabby'
     assert class_names.coco(91)[1] == class_names.coco(80)[0] == 'person'
+    assert class_names.coco(90)[0] == 'person'
     assert class_names.coco(91)[90] == class_names.coco(80)[79] == 'toothbrush'
     assert len(class_names.voc()) == 21
 

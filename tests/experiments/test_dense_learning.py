@@ -17,6 +17,7 @@ CASES = [
     ('detection', 'resnet_micro', 'fcos'),
     ('detection', 'vit_micro', 'fcos'),
     ('detection', 'resnet_micro', 'yolo'),
+    ('detection', 'resnet_micro', 'faster_rcnn'),
 ]
 
 
@@ -45,7 +46,10 @@ def test_eight_images_are_learned_by_heart(tmp_path, task, backbone, head):
         learning_rate=1e-3 if task == 'detection' else 2e-3, weight_decay=0.0, clip_norm=10.0, flip=False,
         evaluate_epochs=140, checkpoint_epochs=140.0,
     )  # fmt: skip
-    if task == 'detection':
+    if head == 'faster_rcnn':
+        # Its second stage sees 512 boxes of every image.
+        config.neck_channels = config.head_channels = 32
+    elif task == 'detection':
         config.head_depth = 2
     if head == 'yolo':
         config.neck, config.neck_channels = 'yolo_pan', 32  # of the finest level

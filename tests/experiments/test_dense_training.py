@@ -60,6 +60,30 @@ def test_a_frozen_backbone_never_moves_and_neck_and_head_do(tmp_path, task, back
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('changes', [{'accumulation': 2, 'dtype': 'bfloat16'}, {'neck': 'none', 'strides': ()}])
+def test_a_detector_of_two_stages_trains(tmp_path, changes):
+    """What it trains on is drawn in the step: the same again for the same seed, in micro-batches too."""
+    config = dense_config('detection', head='faster_rcnn', **changes)
+    if 'neck' in changes:
+        config.neck_channels = 0
+    session = Session(config, dataset('detection'), tmp_path)
+    before = leaves(session.host_variables(session.initial_state()))
+    rate, steps = np.float32(1e-3), []
+    for _ in range(2):
+        state = session.initial_state()
+        for host in session.batches(0, 2):
+            state, metrics = session.train_step(0)(state, session.device_put(host), rate)
+        steps.append({name: float(value) for name, value in metrics.items()})
+    assert steps[0] == steps[1]
+    assert {'objectness', 'proposals', 'classes', 'boxes'} < steps[0].keys()
+    assert steps[0]['finite']
+    assert steps[0]['classes'] > 0
+    after = leaves(session.host_variables(state))
+    moved = {path.split('/')[1] for path, leaf in after.items() if not np.array_equal(leaf, before[path])}
+    assert moved == {'head'} | ({'neck'} if 'neck' not in changes else set())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('task', TASKS)
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_a_frozen_backbone_costs_one_forward_pass(task, backbone, tmp_path):
@@ -190,6 +214,14 @@ def test_what_is_found_in_the_border_of_a_letterbox_is_not_kept(monkeypatch):
         ({'head': 'fcn'}, "unknown detection head 'fcn'"),
         ({'neck': 'none'}, "unknown neck of a detector 'none'"),
         ({'neck': 'fnp'}, "unknown neck 'fnp'"),
+        (
+            {'head': 'faster_rcnn', 'neck': 'none'},
+            "config key 'strides' is (4, 8), but the neck is 'none'; leave it at ()",
+        ),
+        (
+            {'head': 'faster_rcnn', 'strides': (), 'image_size': 4},
+            "config key 'strides' is (), which means (4, 8, 16, 32), but the input has 4x4",
+        ),
         ({'strides': (3, 8)}, 'powers of two'),
         ({'smallest_scale': 1.5}, 'config key smallest_scale is 1.5, more than largest_scale, 1.0'),
         ({'task': 'segmentation', 'neck': 'no'}, "unknown neck 'no'; did you mean 'none'?"),
@@ -240,6 +272,7 @@ def test_what_does_not_fit_is_said_before_the_data_are_read(changes, message):
         'detection.py:backbone=resnet_micro,dataset=shapes,head=retinanet,neck=pan',
         'detection.py:backbone=vit_micro,dataset=shapes,regime=lora:2,neck=simple_pyramid',
         'detection.py:backbone=yolo26n,dataset=shapes,regime=scratch,head=yolo,neck=yolo_pan',
+        'detection.py:backbone=vit_micro,dataset=shapes,regime=frozen,head=faster_rcnn,neck=none',
         'segmentation.py:backbone=resnet_micro,dataset=shapes,regime=scratch,head=upernet,neck=none',
         'segmentation.py:backbone=vit_micro,dataset=shapes,regime=frozen,weights=random,head=linear',
     ],

@@ -14,6 +14,7 @@ from backbones.cnn.resnet import ResNet
 from backbones.cnn.vgg import VGG
 from backbones.cnn.yolo import YOLO
 from backbones.heads.deeplabv3 import DeepLabV3Head
+from backbones.heads.faster_rcnn import FasterRCNN
 from backbones.heads.fcos import FCOS
 from backbones.heads.retinanet import RetinaNet
 from backbones.heads.segmentation import FCNHead
@@ -24,6 +25,7 @@ from backbones.pretrained.keymaps import (
     cspnet,
     detection,
     efficientnet,
+    faster_rcnn,
     googlenet,
     mobilenet,
     resnet,
@@ -90,6 +92,7 @@ def layouts(module: nn.Module) -> dict[str, list[Line]]:
 MODELS: dict[type[nn.Module], dict[str, Callable[[Model], list[Line]]]] = {
     FCOS: {'torchvision': detection.torchvision},
     RetinaNet: {'torchvision': detection.torchvision},
+    FasterRCNN: {'torchvision': faster_rcnn.torchvision},
     FCNHead: {'torchvision': segmentation.torchvision},
     DeepLabV3Head: {'torchvision': segmentation.torchvision},
     YOLOHead: {'ultralytics': yolo.detector, 'ultralytics_fused': yolo.detector_fused},

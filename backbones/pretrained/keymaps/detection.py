@@ -1,15 +1,17 @@
 """Whole one-stage detectors as torchvision stores them: ``backbone.body``, ``backbone.fpn`` and ``head``."""
 
 import dataclasses
+import itertools
 
 import flax.linen as nn
 
+from backbones.cnn.mobilenet import MobileNetV3
 from backbones.cnn.resnet import ResNet
 from backbones.heads.fcos import FCOS
 from backbones.heads.retinanet import RetinaNet
 from backbones.model import Model
 from backbones.necks.fpn import FPN
-from backbones.pretrained.keymaps import resnet
+from backbones.pretrained.keymaps import mobilenet, resnet
 from backbones.pretrained.keymaps.native import part_of
 from backbones.pretrained.keymaps.rules import (
     Foreign,
@@ -27,11 +29,13 @@ _TOWERS = {'class_tower': 'head.classification_head', 'box_tower': 'head.regress
 
 def torchvision(model: Model) -> list[Line]:
     """The lines of a detector; none for one that torchvision does not have."""
-    if not isinstance(model.backbone, ResNet) or not isinstance(model.neck, FPN):
+    if not isinstance(model.neck, FPN):
         return []
-    head = _head(model.head)
-    neck = _fpn(model.neck)
-    return [*_body(model.backbone), *neck, *head] if head and neck else []
+    parts = [body(model.backbone), fpn(model.neck), _head(model.head)]
+    return list(itertools.chain(*parts)) if all(parts) else []
+
+
+_TWO_STAGES = Foreign(r'rpn\.head\..*', "belongs to a Faster R-CNN; make the model with head='faster_rcnn'")
 
 
 def _head(head: nn.Module) -> list[Line]:
@@ -40,17 +44,22 @@ def _head(head: nn.Module) -> list[Line]:
     return _retinanet(head) if isinstance(head, RetinaNet) else []
 
 
-def _body(backbone: ResNet) -> list[Line]:
-    """``backbone.body.layer1.0.conv1.weight``, without the classifier."""
-    lines = resnet.torchvision(backbone)
+def body(backbone: nn.Module) -> list[Line]:
+    """``backbone.body.layer1.0.conv1.weight``, ``backbone.body.0.0.weight`` of a MobileNet, without the classifier."""
+    if isinstance(backbone, ResNet):
+        lines = resnet.torchvision(backbone)
+    elif isinstance(backbone, MobileNetV3) and backbone.for_detection:
+        lines = mobilenet.torchvision(backbone)
+    else:
+        return []
     return [
-        dataclasses.replace(line, key=f'backbone.body.{line.key}')
+        dataclasses.replace(line, key=f'backbone.body.{line.key.removeprefix("features.")}')
         for line in lines
         if isinstance(line, Rule | Made) and part_of(line.path) == 'backbone'
     ]
 
 
-def _fpn(neck: FPN) -> list[Line]:
+def fpn(neck: FPN) -> list[Line]:
     """``backbone.fpn.inner_blocks.0.0.weight`` is the lateral convolution of the finest level; older files lack ``.0``.
 
     Torchvision numbers the levels from the finest, and has no neck that resamples the maps of the backbone.
@@ -76,6 +85,7 @@ def _fcos(head: FCOS) -> list[Line]:
     if head.norm != 'group':
         return []
     lines: list[Line] = [
+        _TWO_STAGES,
         Foreign(
             r'head\.\w+_head\.conv\.\d+\.\d+\.weight', "belongs to a RetinaNet; make the model with head='retinanet'"
         ),
@@ -104,6 +114,7 @@ def _retinanet(head: RetinaNet) -> list[Line]:
         )
     )
     lines: list[Line] = [
+        _TWO_STAGES,
         Foreign(r'head\.regression_head\.bbox_ctrness\..*', "belongs to an FCOS; make the model with head='fcos'"),
         other,
         *_predictions(),
