@@ -20,18 +20,24 @@ def imagenet_wordnet_ids() -> tuple[str, ...]:
 
 
 def coco(numbers: int) -> tuple[str, ...]:
-    """The categories of COCO: 91 by their numbers, with a name for those that there are not, or the 80 that there are.
+    """The categories of COCO, by their numbers or without gaps.
+
+    Args:
+        numbers: 91: number 0 is the background, and ten others are of no category; 90: without the background; 80: the
+            categories that there are.
 
     Raises:
         UserError: any other count.
     """
     names = tuple((_DIRECTORY / 'coco.txt').read_text().splitlines())
-    if numbers == len(names):
-        return names
+    if numbers in (len(names), len(names) - 1):
+        return names[-numbers:]
     real = tuple(name for name in names if name not in _NO_CATEGORY)
     if numbers == len(real):
         return real
-    raise UserError(f'COCO has {len(names)} numbers and {len(real)} categories, not {numbers}')
+    raise UserError(
+        f'COCO has {len(names)} numbers with that of the background, and {len(real)} categories, not {numbers}'
+    )
 
 
 def voc() -> tuple[str, ...]:
@@ -48,6 +54,6 @@ def of_published(task: str, count: int) -> tuple[str, ...]:
         return imagenet()
     if task == 'segmentation' and count == 21:
         return voc()
-    if task == 'detection' and count in (80, 91):
+    if task == 'detection' and count in (80, 90, 91):
         return coco(count)
     return tuple(map(str, range(count)))

@@ -158,7 +158,7 @@ class Predictor:
         normalise = fitting.normalisation(self.model.input, size)
         images = pixels if normalise is None else normalise(pixels)
         images = images.astype(jnp.float32)
-        result = self.model.model.apply(variables, images, train=False)
+        result = self.model.model.apply(variables, images, train=False, extents=extent)
         return self._reading.on_device(self.model.model, result, size, extent)
 
 

@@ -14,7 +14,7 @@ from backbones.errors import UserError, unknown
 from backbones.images import ImageReading
 from backbones.model import Model
 from backbones.prediction import class_names
-from backbones.preprocessing import Preprocessing
+from backbones.preprocessing import Preprocessing, as_size
 from backbones.pretrained import sources
 from backbones.pretrained.description import Description
 from backbones.pretrained.load import load_weights
@@ -147,13 +147,16 @@ def _of_earlier_version(description: Description) -> dict[str, Any]:
 
 def _published(source: str, name: str, image_size: int | tuple[int, int] | None) -> TrainedModel:
     row = published_models.TABLE[name]
-    if image_size is not None:
-        raise UserError(f'image_size has no effect on {name}, whose input follows each image; leave it out')
     model = published_models.create_published(name)
     variables, report = load_weights(row.backbone, source, model=model)
     task = 'detection' if row.create is create_detector else 'segmentation'
     names = class_names.of_published(task, model.num_classes)
-    return TrainedModel(task, model, variables, row.input or report.preprocessing, names, source)
+    expected = row.input or report.preprocessing
+    if image_size is not None:
+        if isinstance(expected, DetectionInput):
+            raise UserError(f'image_size has no effect on {name}, whose input follows each image; leave it out')
+        expected = expected.replace(size=as_size(image_size))
+    return TrainedModel(task, model, variables, expected, names, source)
 
 
 def _classifier(

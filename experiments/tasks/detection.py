@@ -121,9 +121,8 @@ class Detection:
 
     def model_arguments(self) -> dict[str, Any]:
         """Head and neck, with their options."""
-        return dense.model_arguments(
-            self.head, None if self.neck == 'none' else self.neck, self.neck_options, self.head_options
-        )
+        neck = None if self.neck == 'none' else self.neck
+        return dense.model_arguments(self.head, neck, self.neck_options, self.head_options)
 
     def _head(self) -> nn.Module:
         """The head, for what it computes without parameters."""
