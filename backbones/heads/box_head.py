@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from backbones.layers.attention import Dense
 from backbones.layers.convolution import Conv, torch_uniform
-from backbones.layers.normalisation import BatchNorm
+from backbones.layers.padded_normalisation import PaddedBatchNorm
 
 
 class BoxHead(nn.Module):
@@ -46,7 +46,8 @@ class BoxHead(nn.Module):
         x = x.reshape(-1, *x.shape[2:])
         for number in range(1, self.convolutions + 1):
             x = Conv(self.channels or x.shape[-1], 3, dtype=self.dtype, name=f'conv{number}')(x)
-            x = nn.relu(BatchNorm(dtype=self.dtype, name=f'norm{number}')(x, train=train, there=there.reshape(-1)))
+            norm = PaddedBatchNorm(dtype=self.dtype, name=f'norm{number}')
+            x = nn.relu(norm(x, train=train, there=there.reshape(-1)))
         x = x.reshape(batch, boxes, -1)
         for number in range(1, self.layers + 1):
             x = nn.relu(Dense(self.features, torch_uniform, self.dtype, name=f'dense{number}')(x))

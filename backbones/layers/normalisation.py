@@ -7,7 +7,7 @@ explicit: flax's defaults differ from torch's everywhere.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 
 class BatchNorm(nn.Module):
@@ -15,8 +15,7 @@ class BatchNorm(nn.Module):
 
     Training normalises with the batch's biased variance and tracks the *unbiased* one, which flax's own module does
     not. Statistics are float32 whatever the type of the computation. With ``train=False`` the running statistics are
-    used and kept; a frozen layer is run that way (see ``backbones.freezing``). Of a padded batch, ``there`` says which
-    examples count in the statistics.
+    used and kept; a frozen layer is run that way (see ``backbones.freezing``).
     """
 
     epsilon: float = 1e-5
@@ -25,9 +24,7 @@ class BatchNorm(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, '*batch channels'], train: bool = False, there: Bool[Array, 'examples'] | None = None
-    ) -> Float[Array, '*batch channels']:
+    def __call__(self, x: Float[Array, '*batch channels'], train: bool = False) -> Float[Array, '*batch channels']:
         channels = x.shape[-1:]
         scale = self.param('scale', self.scale_init, channels, jnp.float32)
         bias = self.param('bias', nn.initializers.zeros, channels, jnp.float32)
@@ -36,19 +33,11 @@ class BatchNorm(nn.Module):
         if train:
             axes = tuple(range(x.ndim - 1))
             values = x.astype(jnp.float32)
-            count = x.size // x.shape[-1]
-            if there is None:
-                mean = values.mean(axes)
-                variance = jnp.square(values - mean).mean(axes)
-                correction = count / max(count - 1, 1)
-            else:
-                counted = there.reshape(-1, *[1] * (x.ndim - 1))
-                count = jnp.maximum(there.sum() * (count // len(there)), 1)
-                mean = (values * counted).sum(axes) / count
-                variance = (jnp.square(values - mean) * counted).sum(axes) / count
-                correction = count / jnp.maximum(count - 1, 1)
+            mean = values.mean(axes)
+            variance = jnp.square(values - mean).mean(axes)
             if not self.is_initializing():
-                unbiased = variance * correction
+                count = x.size // x.shape[-1]
+                unbiased = variance * (count / max(count - 1, 1))
                 # Kept only where the caller makes the collection mutable (calibration of untrained networks).
                 self.sow('batch_moments', 'mean', mean)
                 self.sow('batch_moments', 'var', unbiased)

@@ -20,6 +20,7 @@ from backbones.boxes.sampling import sample
 from backbones.errors import UserError
 from backbones.heads.two_stage import draw, smooth_l1
 from backbones.layers.normalisation import BatchNorm
+from backbones.layers.padded_normalisation import PaddedBatchNorm
 from tests.parity.detection import cases as one_stage
 from tests.parity.faster_rcnn import cases, compare
 
@@ -399,13 +400,13 @@ class TestSampling:
 def test_statistics_of_a_padded_batch_are_those_without_the_padding():
     x = np.random.RandomState(0).normal(2, 3, (5, 2, 3, 4)).astype(np.float32)
     there = np.array([True, False, True, True, False])
-    norm = BatchNorm()
+    norm = PaddedBatchNorm()
     variables = norm.init(jax.random.key(0), x)
-    expected, want = norm.apply(variables, x[there], train=True, mutable=['batch_stats'])
-    found, got = norm.apply(variables, x, train=True, there=there, mutable=['batch_stats'])
+    expected, want = BatchNorm().apply(variables, x[there], train=True, mutable=['batch_stats'])
+    found, got = norm.apply(variables, x, True, there, mutable=['batch_stats'])
     np.testing.assert_allclose(found[there], expected, rtol=1e-5, atol=1e-5)
     jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-5), got, want)
-    nothing, _ = norm.apply(variables, x, train=True, there=np.zeros(5, bool), mutable=['batch_stats'])
+    nothing, _ = norm.apply(variables, x, True, np.zeros(5, bool), mutable=['batch_stats'])
     assert np.isfinite(nothing).all()
 
 
