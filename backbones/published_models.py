@@ -6,6 +6,7 @@ ours with other options. Its weights: ``load_weights('resnet50', file, model=cre
 Source: torchvision/models/detection and torchvision/models/segmentation; ultralytics/cfg/models/{11,26}.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from backbones import registry
 from backbones.assembly import create_detector, create_segmenter
 from backbones.detection_input import DetectionInput
-from backbones.errors import unknown
+from backbones.errors import UserError, unknown
 from backbones.model import Model
 from backbones.preprocessing import TORCHVISION_SEGMENTER, YOLO, Preprocessing
 
@@ -182,8 +183,15 @@ def published_on(name: str, **overrides) -> list[Model]:
     """
     kind = type(registry.create(name))
     rows = [row for row in TABLE.values() if row.backbone == name]
-    rows = rows or [row for row in TABLE.values() if type(registry.create(row.backbone)) is kind]
-    return [row.create(name, **{**row.options, **overrides}) for row in rows]
+    if rows:
+        return [row.create(name, **{**row.options, **overrides}) for row in rows]
+    found = []
+    for row in TABLE.values():
+        if type(registry.create(row.backbone)) is kind:
+            # A smaller variant may lack a stage that the published model takes.
+            with contextlib.suppress(UserError):
+                found.append(row.create(name, **{**row.options, **overrides}))
+    return found
 
 
 def preprocessing_of(model: Model) -> Preprocessing | None:

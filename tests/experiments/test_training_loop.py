@@ -18,6 +18,7 @@ from backbones import UserError
 from experiments import train
 from experiments.cli import atomic_files
 from experiments.cli.exit_status import Preempted
+from experiments.tasks import Classification
 from experiments.training import loop, progress
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.config import default_config
@@ -364,7 +365,8 @@ def test_weights_that_cannot_be_written_can_be_written_later(tmp_path, monkeypat
         'and saved, and the same command writes the results$'
     )
     model = types.SimpleNamespace(head=None)
-    finished = types.SimpleNamespace(variables={}, model=model, preprocessing=backbones.preprocess('vit_micro'))
+    task = Classification(10, backbones.preprocess('vit_micro'))
+    finished = types.SimpleNamespace(variables={}, model=model, task=task)
     with pytest.raises(UserError, match=message):
         train._write(make_config(), make_dataset(), tmp_path, finished, None)
 
