@@ -39,6 +39,8 @@ def main(argv: list[str] | None) -> None:
         score_threshold=options.score_threshold,
         image_size=options.image_size,
     )
+    if predictor.model.task == 'classification' and any(path.suffix == '.json' for path in options.json):
+        raise UserError('the layout of COCO has no classes of whole images: write them to --json FILE.jsonl')
     dataset, indices = None, None
     if options.split:
         dataset = splits.dataset_of(options.workdir, options.data_dir)
@@ -64,7 +66,7 @@ def main(argv: list[str] | None) -> None:
                 output.print(telling.heading(image, prediction), soft_wrap=True, markup=False, highlight=False)
                 output.print(telling.table(prediction))
             else:
-                output.print(telling.line(image, prediction), soft_wrap=True, markup=False, highlight=False)
+                output.print(prediction.summary(image), soft_wrap=True, markup=False, highlight=False)
             for write in writers:
                 write(image, prediction)
             if pictures is not None:
@@ -74,7 +76,8 @@ def main(argv: list[str] | None) -> None:
                 pictures.save(image, picture)
     if left_out == len(names):
         raise UserError(f'none of the {len(names):,} images can be read; the reasons are above')
-    told = f'{len(names) - left_out:,} images'
+    done = len(names) - left_out
+    told = f'{done:,} image{"" if done == 1 else "s"}'
     told += f', {left_out:,} left out' if left_out else ''
     told += f'; pictures in {options.save}' if options.save else ''
     told += f'; results in {", ".join(map(str, options.json))}' if options.json else ''
@@ -87,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     model = arguments.add_argument_group('the model')
     command_line.add_model(model)
     model.add_argument(
-        '--score_threshold', type=float, default=0.25, metavar='SCORE', help='boxes below it are not told (0.25)'
+        '--score_threshold',
+        type=float,
+        default=0.25,
+        metavar='SCORE',
+        help='lowest score of the boxes that are shown (0.25)',
     )
     own = arguments.add_argument_group("the run's own images, in place of IMAGE")
     own.add_argument(

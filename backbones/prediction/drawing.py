@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Okabe and Ito (2008): colours that people with any colour vision tell apart, without black; then others far from them.
 _FIRST = (
-    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233), (240, 228, 66),
-    (122, 77, 40), (128, 0, 160), (128, 128, 128), (255, 90, 130), (160, 210, 60), (0, 80, 80), (30, 30, 130),
+    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (122, 77, 40), (240, 228, 66),
+    (86, 180, 233), (128, 0, 160), (128, 128, 128), (255, 90, 130), (160, 210, 60), (0, 80, 80), (30, 30, 130),
     (150, 20, 40), (190, 160, 255),
 )  # fmt: skip
 # Pictures whose longer side is shorter are enlarged, where nobody says otherwise, so that text fits on them.
@@ -46,7 +46,7 @@ def with_boxes(
     classes: Int[np.ndarray, 'n'],
     scores: Float[np.ndarray, 'n'] | None = None,
 ) -> Image.Image:
-    """A picture with boxes, and over each its name and score; the best are drawn last.
+    """A picture with boxes, and at each its name and score, where that covers no better one's.
 
     Args:
         picture: is not changed.
@@ -61,8 +61,15 @@ def with_boxes(
         left, top, right, bottom = (float(each) for each in boxes[index])
         tint = colour(int(classes[index]))
         draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=tint, width=width)
+    written: list[tuple[float, float, float, float]] = []
+    for index, box in enumerate(boxes.tolist()):
         text = names[index] if scores is None else f'{names[index]} {scores[index]:.2f}'
-        _label(draw, (left, top), text, font, tint, picture.size)
+        place = _free_place(box, font.getlength(text) + 4, _line_height(font), picture.size, written)
+        if place is not None:
+            tint = colour(int(classes[index]))
+            draw.rectangle(place, fill=tint)
+            draw.text((place[0] + 2, place[1]), text, _readable_on(tint), font)
+            written.append(place)
     return picture
 
 
@@ -142,13 +149,21 @@ def _line_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
     return int(font.getbbox('Hg')[3] * 1.3) + 1
 
 
-def _label(draw: ImageDraw.ImageDraw, corner, text, font, tint, size) -> None:
-    """Text on a patch of the colour, over the corner where there is room, and inside the picture in any case."""
-    width, height = int(font.getlength(text)) + 4, _line_height(font)
-    left = min(max(corner[0], 0), max(size[0] - width, 0))
-    top = corner[1] - height if corner[1] >= height else min(max(corner[1], 0), max(size[1] - height, 0))
-    draw.rectangle((left, top, left + width, top + height), fill=tint)
-    draw.text((left + 2, top), text, _readable_on(tint), font)
+def _free_place(
+    box: Sequence[float], width: float, height: float, size: tuple[int, int], written: Sequence[tuple]
+) -> tuple[float, float, float, float] | None:
+    """Where text of this size covers no other: over the box, at its top or bottom inside, below; ``None``: nowhere."""
+    left = min(max(box[0], 0), max(size[0] - width, 0))
+    for top in (box[1] - height, box[1], box[3] - height, box[3]):
+        place = left, top, left + width, top + height
+        inside = top >= 0 and place[3] <= size[1]
+        if inside and not any(_overlap(place, other) for other in written):
+            return place
+    return None
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _readable_on(tint: tuple[int, int, int]) -> tuple[int, int, int]:

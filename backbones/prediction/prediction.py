@@ -1,5 +1,6 @@
 """What a model sees in one image: as arrays, as a picture, as JSON."""
 
+import collections
 import dataclasses
 import json
 from pathlib import Path
@@ -19,7 +20,7 @@ MOST_LIKELY = 5
 _DEFAULT_READING = ImageReading()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """What a model sees in one image, in the image's own pixels, upright as a person sees it.
 
@@ -46,6 +47,19 @@ class Prediction:
     classes: Int[np.ndarray, 'n'] | None = None
     mask: Int[np.ndarray, 'height width'] | None = None
     reading: ImageReading = _DEFAULT_READING
+
+    def __repr__(self) -> str:
+        """What the command prints of an image."""
+        return f'<Prediction {self.summary()}>'
+
+    def summary(self, name: str | None = None) -> str:
+        """One line: name (by default its file) and size of the image, and what it shows."""
+        height, width = self.size
+        parts = [f'{name} {share:.1%}' for name, share in self.most_likely or self.shares]
+        if self.classes is not None:
+            counts = collections.Counter(self.names[index] for index in self.classes)
+            parts = [f'{count} {name}' for name, count in counts.most_common()] or ['nothing']
+        return f'{name or self.path or "image"}  {width}x{height}  {", ".join(parts)}'
 
     @property
     def path(self) -> str | None:

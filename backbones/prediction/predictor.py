@@ -55,6 +55,9 @@ class Predictor:
         self._variables = jax.device_put(model.variables)
         self._program = jax.jit(self._on_device)
 
+    def __repr__(self) -> str:
+        return f'<Predictor {self.model.task} of {len(self.names)} classes, from {self.model.source}>'
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the classes."""

@@ -1,6 +1,5 @@
-"""Predictions as lines of text, as a table, and as COCO's JSON."""
+"""Predictions as a table, and in the layout of COCO."""
 
-import collections
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,15 +7,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from backbones.prediction.prediction import Prediction, run_lengths
-
-
-def line(name: str, prediction: Prediction) -> str:
-    """One line about an image: what it shows, in one breath."""
-    parts = [f'{each} {share:.1%}' for each, share in prediction.most_likely or prediction.shares]
-    if prediction.classes is not None:
-        counts = collections.Counter(prediction.names[index] for index in prediction.classes)
-        parts = [f'{count} {each}' for each, count in counts.most_common()] or ['nothing']
-    return f'{heading(name, prediction)}  {", ".join(parts)}'
 
 
 def heading(name: str, prediction: Prediction) -> str:
@@ -35,7 +25,7 @@ def table(prediction: Prediction) -> Table:
         for box, score, index in zip(prediction.boxes, prediction.scores, prediction.classes, strict=True):
             result.add_row(escape(prediction.names[index]), f'{score:.2f}', *(f'{side:.0f}' for side in box))
         if not len(prediction.boxes):
-            result.add_row('nothing', *[''] * 5)
+            result.add_row('none: no score is above --score_threshold', *[''] * 5)
         return result
     result.add_column('class')
     result.add_column('probability' if prediction.mask is None else 'share of pixels', justify='right')

@@ -73,6 +73,7 @@ def test_one_image_has_a_table(weights, photographs, capsys):
         (['--workdir', 'x', 'a.png', '--json', 'a.txt'], r'must end in \.jsonl .* or \.json'),
         (['--workdir', 'x', 'a.png'], "there are no weights at 'x'"),
         (['--model', 'resnet5', 'a.png'], "unknown model 'resnet5'.*resnet50"),
+        (['--workdir', '{weights}', '{photographs}', '--json', 'a.json'], 'COCO has no classes of whole images'),
         (['--workdir', '{weights}', '{photographs}/none.png'], 'none of the 1 images can be read'),
         (['--workdir', '{weights}', '{photographs}/*.gif'], 'no file matches'),
         (['--workdir', '{weights}', '--split', 'test'], 'no work directory of experiments.train'),
