@@ -34,7 +34,7 @@ def main(output: str, limit: str, *runs: str) -> None:
             each.resize((WIDTH, round(each.height * WIDTH / each.width)), Image.Resampling.LANCZOS) for each in pictures
         ]
         rows.append(drawing.beside(pictures, ('truth', *titles)))
-    drawing.above_each_other(rows).quantize(192).save(output, optimize=True)
+    drawing.above_each_other(rows).save(output, optimize=True)
 
 
 if __name__ == '__main__':

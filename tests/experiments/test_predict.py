@@ -129,6 +129,6 @@ def test_a_run_predicts_what_its_evaluation_saw(tmp_path, sizes, capsys):
     evaluate.main(['--workdir', str(run), '--json', str(tmp_path / 'metrics.json')])
     metrics = json.loads((tmp_path / 'metrics.json').read_text())['metrics']
     (row,) = rows.read(run)
-    assert metrics['AP'] == pytest.approx(row.metrics['AP'], abs=0.03) and metrics.keys() >= {'AP50', 'AP/cell'}
+    assert metrics['AP'] == pytest.approx(row.test['AP'], abs=0.03) and metrics.keys() >= {'AP50', 'AP/cell'}
     with Image.open(tmp_path / 'seen' / '08.png') as picture:
         assert picture.width > 2 * 40 * drawing.enlargement((30, 40))
