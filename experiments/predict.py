@@ -49,6 +49,11 @@ def main(argv: list[str] | None) -> None:
     else:
         found = list(image_sources.expand(options.images))[: options.limit]
         names, images = [str(each) for each in found], iter(found)
+        if options.save and any(Path(name).parent.resolve() == options.save.resolve() for name in names):
+            raise UserError(
+                f'--save {options.save} holds images that are predicted, and pictures would take their names; name '
+                'another directory'
+            )
     output = display.make_console(stderr=False)
     pictures = _Pictures(options.save) if options.save else None
     left_out = 0
@@ -112,12 +117,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> None:
+    if options.save is not None and options.save.exists() and not options.save.is_dir():
+        raise UserError(f'--save {options.save} is a file; name a directory for the pictures')
+    if len({path.absolute() for path in options.json}) < len(options.json):
+        raise UserError('--json names the same file twice')
     command_line.check_model(options)
     if options.split and not options.workdir:
         raise UserError("--split is of a run's data set and needs --workdir DIR")
     if bool(options.images) == bool(options.split):
         raise UserError('name the images to predict, or a --split of the data set of the run')
     for path in options.json:
+        if path.is_dir():
+            raise UserError(f'--json {path} is a directory; name a file')
         if path.suffix not in ('.json', '.jsonl'):
             raise UserError(f'--json {path} must end in .jsonl (a line per image) or .json (the layout of COCO)')
 
@@ -148,12 +159,15 @@ def _writer(path: Path, names: tuple[str, ...]) -> Generator[Callable[[str, Pred
     """A function that adds a result to a file, which appears at the end, also where the command is interrupted."""
     coco = telling.CocoResults(names)
     ended: BaseException | None = None
+    count = 0
     with (
         atomic_files.os_errors_as_user_errors(lambda: 'choose another file for --json'),
         atomic_files.atomic_write(path) as stream,
     ):
 
         def write(image: str, prediction: Prediction) -> None:
+            nonlocal count
+            count += 1
             if path.suffix == '.json':
                 coco.add(image, prediction)
             else:
@@ -162,6 +176,8 @@ def _writer(path: Path, names: tuple[str, ...]) -> Generator[Callable[[str, Pred
         try:
             yield write
         except BaseException as error:
+            if not count:
+                raise  # an earlier file of this name stays
             ended = error
         if path.suffix == '.json':
             json.dump(coco.as_json(), stream)

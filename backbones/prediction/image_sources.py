@@ -2,6 +2,7 @@
 
 import glob
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -56,19 +57,26 @@ def _arrays(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _paths(text: Path | str) -> Iterator[Path]:
-    path = Path(text).expanduser()
-    if path.is_dir():
+    if not str(text):
+        raise UserError('a path is empty')
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 Path raises for a name that begins with ~ and is no user's
+    try:
+        is_directory = path.is_dir()
+    except OSError:  # such as a name that is too long; whoever reads it says so
+        is_directory = False
+    if is_directory:
         found = False
         for directory, below, names in os.walk(path):
             below[:] = sorted(name for name in below if not name.startswith('.'))
             for name in sorted(names):
-                if not name.startswith('.') and Path(name).suffix.lower() in suffixes():
+                hidden = name.startswith('.') or not Path(directory, name).is_file()
+                if not hidden and Path(name).suffix.lower() in suffixes():
                     found = True
                     yield Path(directory, name)
         if not found:
             raise UserError(f'there is no image in the directory {str(path)!r}')
         return
-    if path.exists() or not glob.has_magic(str(path)):
+    if not glob.has_magic(str(path)) or path.exists():
         yield path  # whether it can be read shows when it is read
         return
     hits = [
@@ -88,5 +96,16 @@ def pixels(image: Source | np.ndarray, reading: ImageReading) -> UInt8[np.ndarra
         UserError: it cannot be read.
     """
     if not isinstance(image, np.ndarray):
+        if isinstance(image, Path) and stat.S_ISFIFO(_mode(image)):
+            raise UserError(f'{str(image)!r} cannot be read: it is a pipe, not a file')
+        if isinstance(image, Image.Image) and 0 in image.size:
+            raise UserError(f'an image of {image.width}x{image.height} pixels has none to look at')
         return read_image(image, reading)
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
+from backbones.errors import UserError
 from backbones.images import ImageReading, Source
 from backbones.prediction import drawing
 from backbones.prediction.image_sources import pixels
@@ -102,6 +103,8 @@ class Prediction:
             UserError: the file cannot be read any more.
         """
         scale = drawing.enlargement(self.size) if scale is None else scale
+        if not isinstance(scale, int) or scale < 1:
+            raise UserError(f'scale must be a positive whole number, not {scale!r}')
         picture = drawing.enlarged(Image.fromarray(self.image), scale)
         if self.mask is not None:
             picture = drawing.with_mask(picture, self.mask.repeat(scale, 0).repeat(scale, 1), self.names)

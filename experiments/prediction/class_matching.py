@@ -1,5 +1,6 @@
 """Which class of a data set each class of a model is."""
 
+import collections
 import difflib
 from collections.abc import Sequence
 
@@ -21,28 +22,39 @@ def match(model: Sequence[str], dataset: Sequence[str]) -> Int[np.ndarray, ' mod
         dataset: names of the data set's classes.
 
     Raises:
-        UserError: a class of the data set is none of the model's.
+        UserError: a class of the data set is none of the model's, or two are the same one.
     """
-    known: dict[str, int] = {}
-    spellings = [list(map(_plain, model))]
-    if tuple(model) == class_names.imagenet():
-        spellings.append(list(class_names.imagenet_wordnet_ids()))
-    if all(name.isdecimal() for name in dataset):
-        spellings.append(list(map(str, range(len(model)))))
-    for names in spellings:
-        for index, name in enumerate(names):
-            known.setdefault(name, index)
-    wanted = [_plain(name) for name in dataset]
-    if missing := [name for name, plain in zip(dataset, wanted, strict=True) if plain not in known]:
+    if tuple(model) == tuple(dataset):
+        return np.arange(len(model), dtype=np.int32)
+    known = _unambiguous(model)
+    if not set(dataset) <= known.keys():
+        # An exact name counts more than one that is alike.
+        alike = _unambiguous([_plain(name) for name in model])
+        known = {**alike, **known}
+        if tuple(model) == class_names.imagenet():
+            known |= {name: index for index, name in enumerate(class_names.imagenet_wordnet_ids())}
+        if all(name.isdecimal() for name in dataset) and not any(name.isdecimal() for name in model):
+            known |= {str(index): index for index in range(len(model))}
+    wanted = [name if name in known else _plain(name) for name in dataset]
+    if missing := [name for name, each in zip(dataset, wanted, strict=True) if each not in known]:
         near = difflib.get_close_matches(_plain(missing[0]), known, 2)
         hint = f'; the nearest are {listed([model[known[name]] for name in near])}' if near else ''
         raise UserError(
             f'{len(missing)} of the {len(dataset)} classes of the data set are not classes of the model: '
             f'{listed(missing)}{hint}. Rename the folders or labels, or evaluate a model that was trained on them'
         )
+    indices = [known[name] for name in wanted]
+    if twice := [name for name, index in zip(dataset, indices, strict=True) if indices.count(index) > 1]:
+        raise UserError(f'the classes {listed(twice)} of the data set would be one class of the model; rename them')
     found = np.full(len(model), -1, np.int32)
-    found[[known[name] for name in wanted]] = np.arange(len(dataset))
+    found[indices] = np.arange(len(dataset))
     return found
+
+
+def _unambiguous(names: Sequence[str]) -> dict[str, int]:
+    """The index of each name that there is once."""
+    counts = collections.Counter(names)
+    return {name: index for index, name in enumerate(names) if name and counts[name] == 1}
 
 
 def _plain(name: str) -> str:

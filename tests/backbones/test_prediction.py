@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import warnings
 
 import jax
@@ -169,6 +170,7 @@ def test_arrays_are_one_image_or_several():
         (np.zeros((4, 4, 5), np.uint8), r'not \[4, 4, 5\]'),
         (np.zeros((0, 4, 3), np.uint8), r'not \[0, 4, 3\]'),
         (7, 'not int'),
+        ('', 'a path is empty'),
     ],
 )
 def test_what_is_no_image_is_refused(images, message, tmp_path):
@@ -277,6 +279,19 @@ def test_images_wait_for_others_of_their_shape_only_so_long(classifier, monkeypa
     results = predictor.stream(images())
     next(results)
     assert len(taken) < 20
+
+
+def test_what_cannot_be_looked_at_is_refused(classifier, tmp_path):
+    os.mkfifo(tmp_path / 'pipe.jpg')
+    predictor = Predictor(classifier)
+    with pytest.raises(UserError, match='is a pipe, not a file'):
+        predictor(tmp_path / 'pipe.jpg')
+    with pytest.raises(UserError, match='no image in the directory'):
+        predictor(tmp_path)
+    with pytest.raises(UserError, match='an image of 0x0 pixels'):
+        predictor(Image.new('RGB', (0, 0)))
+    with pytest.raises(UserError, match='scale must be a positive whole number, not 0'):
+        predictor(photograph(8, 8))[0].plot(scale=0)
 
 
 def test_values_out_of_range_are_refused(classifier):

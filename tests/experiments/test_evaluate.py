@@ -32,6 +32,16 @@ def test_classes_are_matched_by_name_id_or_number():
     np.testing.assert_array_equal(class_matching.match(class_names.imagenet(), ids), np.arange(1000))
 
 
+def test_names_that_are_alike_are_kept_apart():
+    for names in (('C', 'C++', 'C#'), ('+', '-'), ('-1', '1'), ('maillot', 'maillot'), ('1', '2', '3')):
+        np.testing.assert_array_equal(class_matching.match(names, names), np.arange(len(names)))
+    np.testing.assert_array_equal(class_matching.match(('C', 'C++', 'C#'), ('C#', 'C')), [1, -1, 0])
+    with pytest.raises(UserError, match=r'1 of the 3 classes .*: 0'):
+        class_matching.match(('1', '2', '3'), ('0', '1', '2'))
+    with pytest.raises(UserError, match='red_cell, RedCell of the data set would be one class'):
+        class_matching.match(('red cell', 'white cell'), ('red_cell', 'RedCell'))
+
+
 def test_classes_that_the_model_does_not_have_are_named():
     with pytest.raises(UserError, match=r'2 of the 3 classes .*dgo, fish; the nearest are dog'):
         class_matching.match(CLASSES, ('cat', 'dgo', 'fish'))

@@ -73,6 +73,11 @@ def test_one_image_has_a_table(weights, photographs, capsys):
         (['--workdir', 'x', 'a.png', '--json', 'a.txt'], r'must end in \.jsonl .* or \.json'),
         (['--workdir', 'x', 'a.png'], "there are no weights at 'x'"),
         (['--model', 'resnet5', 'a.png'], "unknown model 'resnet5'.*resnet50"),
+        (['--workdir', '{weights}', '{photographs}', '--save', '{photographs}'], 'holds images that are predicted'),
+        (['--workdir', '{weights}', '{photographs}', '--save', '{weights}'], 'is a file; name a directory'),
+        (['--workdir', '{weights}', '{photographs}', '--json', 'a.jsonl', '--json', './a.jsonl'], 'same file twice'),
+        (['--workdir', '{weights}', '~x.png'], 'none of the 1 images can be read'),
+        (['--workdir', '{weights}', 'a' * 300 + '.png'], 'none of the 1 images can be read'),
         (['--workdir', '{weights}', '{photographs}', '--json', 'a.json'], 'COCO has no classes of whole images'),
         (['--workdir', '{weights}', '{photographs}/none.png'], 'none of the 1 images can be read'),
         (['--workdir', '{weights}', '{photographs}/*.gif'], 'no file matches'),
@@ -83,6 +88,20 @@ def test_one_image_has_a_table(weights, photographs, capsys):
 def test_a_mistake_is_one_line(arguments, message, weights, photographs):
     with pytest.raises(UserError, match=message):
         predict.main([each.format(weights=weights, photographs=photographs) for each in arguments])
+
+
+def test_a_stopped_command_keeps_an_earlier_file_until_there_is_something_new(tmp_path, weights, photographs):
+    file = tmp_path / 'a.jsonl'
+    file.write_text('earlier')
+    with pytest.raises(KeyboardInterrupt), predict._writer(file, NAMES):
+        raise KeyboardInterrupt
+    assert file.read_text() == 'earlier'
+    result = backbones.load(weights)(photographs / '0.png')[0]
+    with pytest.raises(KeyboardInterrupt), predict._writer(file, NAMES) as write:
+        write('0.png', result)
+        raise KeyboardInterrupt
+    assert json.loads(file.read_text())['path'] == '0.png'
+    assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']
 
 
 @pytest.mark.slow
