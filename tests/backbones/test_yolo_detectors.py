@@ -90,6 +90,7 @@ def small(backbone: str, version: str, neck: str):
     return model, variables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('backbone', 'version', 'neck'),
     [
@@ -203,6 +204,7 @@ def test_complete_overlap_by_hand():
         assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_small_objects_count_as_larger_and_conflicts_go_to_the_larger_overlap():
     x, y = np.meshgrid(np.arange(4, 64, 8.0), np.arange(4, 64, 8.0))
     points = jnp.asarray(np.stack([x.ravel(), y.ravel()], -1), jnp.float32)
