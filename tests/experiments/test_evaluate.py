@@ -2,22 +2,18 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 import sklearn.metrics
 from dense_files import write_image
+from tiny_classifier import CLASSES, write_classifier
 
 import backbones
 from backbones import UserError
 from backbones.prediction import class_names
-from backbones.preprocessing import SMALL_IMAGES
-from backbones.pretrained.description import Description
 from experiments import evaluate
 from experiments.prediction import class_matching
 from experiments.results import classification_metrics
-
-CLASSES = ('cat', 'dog', 'newt')
 
 
 def test_classes_are_matched_by_name_id_or_number():
@@ -68,12 +64,7 @@ def test_metrics_of_classification_are_scikit_learns():
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    file = tmp_path_factory.mktemp('run') / 'weights.safetensors'
-    model = backbones.create_classifier('resnet_micro', 3)
-    variables = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32)))
-    described = Description('resnet_micro', SMALL_IMAGES, task='classification', classes=CLASSES)
-    backbones.save_weights(file, variables, description=described)
-    return file
+    return write_classifier(tmp_path_factory.mktemp('run'))
 
 
 @pytest.fixture(scope='module')

@@ -3,31 +3,22 @@
 import json
 import re
 
-import jax
 import numpy as np
 import pytest
 from dense_files import write_image, write_voc
 from PIL import Image
+from tiny_classifier import CLASSES, write_classifier
 
 import backbones
 from backbones import UserError
 from backbones.prediction import drawing
-from backbones.preprocessing import SMALL_IMAGES
-from backbones.pretrained.description import Description
 from experiments import evaluate, predict, train
 from experiments.results import rows
-
-NAMES = ('cat', 'dog', 'newt')
 
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    file = tmp_path_factory.mktemp('run') / 'weights.safetensors'
-    model = backbones.create_classifier('resnet_micro', 3)
-    variables = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32)))
-    described = Description('resnet_micro', SMALL_IMAGES, task='classification', classes=NAMES)
-    backbones.save_weights(file, variables, description=described)
-    return file
+    return write_classifier(tmp_path_factory.mktemp('run'))
 
 
 @pytest.fixture(scope='module')
@@ -59,7 +50,7 @@ def test_a_directory_has_a_line_for_each_image(weights, photographs, tmp_path, c
 def test_one_image_has_a_table(weights, photographs, capsys):
     predict.main(['--workdir', str(weights), str(photographs / '0.png')])
     out = capsys.readouterr().out
-    assert '0.png  30x40' in out and 'probability' in out and all(name in out for name in NAMES)
+    assert '0.png  30x40' in out and 'probability' in out and all(name in out for name in CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +84,11 @@ def test_a_mistake_is_one_line(arguments, message, weights, photographs):
 def test_a_stopped_command_keeps_an_earlier_file_until_there_is_something_new(tmp_path, weights, photographs):
     file = tmp_path / 'a.jsonl'
     file.write_text('earlier')
-    with pytest.raises(KeyboardInterrupt), predict._writer(file, NAMES):
+    with pytest.raises(KeyboardInterrupt), predict._writer(file, CLASSES):
         raise KeyboardInterrupt
     assert file.read_text() == 'earlier'
     result = backbones.load(weights)(photographs / '0.png')[0]
-    with pytest.raises(KeyboardInterrupt), predict._writer(file, NAMES) as write:
+    with pytest.raises(KeyboardInterrupt), predict._writer(file, CLASSES) as write:
         write('0.png', result)
         raise KeyboardInterrupt
     assert json.loads(file.read_text())['path'] == '0.png'
