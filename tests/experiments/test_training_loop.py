@@ -251,7 +251,7 @@ def test_lora_leaves_plain_weights(tmp_path):
     plain, _ = backbones.load_weights('vit_micro', 'bundled:vit_micro')
     assert jax.tree.structure(trained.variables['params']['backbone']) == jax.tree.structure(plain['params'])
     test = trained.evaluate('test')
-    logits = trained.model.apply(trained.variables, trained.preprocessing(dataset.images[test.indices]))
+    logits = trained.model.apply(trained.variables, trained.task.preprocessing(dataset.images[test.indices]))
     evaluated = test.predictions['logits']
     np.testing.assert_allclose(logits, evaluated, atol=1e-5 * np.abs(evaluated).max())
     backbones.save_weights(tmp_path / 'weights.safetensors', trained.variables)
