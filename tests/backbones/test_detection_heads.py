@@ -97,7 +97,7 @@ TRUTH = {
 HEADS = pytest.mark.parametrize(
     ('head', 'options'),
     [
-        ('fcos', ()),
+        pytest.param('fcos', (), marks=pytest.mark.slow),
         ('retinanet', ()),
         pytest.param('retinanet', (('norm', 'group'), ('box_loss', 'giou')), marks=pytest.mark.slow),
     ],

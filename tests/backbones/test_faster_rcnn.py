@@ -220,6 +220,7 @@ def test_gradients_are_finite_and_reach_every_part():
     assert not [path for path, leaf in leaves.items() if path.startswith(('neck/', 'head/')) and not np.any(leaf)]
 
 
+@pytest.mark.slow
 def test_padding_does_not_count():
     run = trained()
     (value, (losses, _)), gradient = run()
@@ -236,6 +237,7 @@ def test_padding_does_not_count():
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_what_is_drawn():
     run = trained()
     (value, (_, outputs)), _ = run()

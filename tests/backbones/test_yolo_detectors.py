@@ -129,6 +129,7 @@ def test_gradients_are_finite_and_padding_does_not_count(backbone: str, version:
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_one_to_one_teaches_only_itself():
     model, variables = small('resnet_micro', 'end_to_end', 'yolo_pan')
     images = np.random.RandomState(0).normal(size=(1, *SIZE, 3)).astype(np.float32)

@@ -444,7 +444,9 @@ class TestKill:
         assert kills >= 1
         assert sorted(map(str, metrics(tmp_path / 'killed'))) == sorted(map(str, metrics(tmp_path / 'whole')))
 
-    @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+    @pytest.mark.parametrize(
+        ('number', 'status'), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+    )
     def test_asked_to_stop_it_says_that_it_can_go_on(self, tmp_path, monkeypatch, number, status):
         monkeypatch.setattr(Engine, 'run', lambda *_: signal.raise_signal(number))
         arguments = ['--config', 'configs/ablations/quickstart.py', "--config.datasets=('digits',)"]
@@ -457,6 +459,7 @@ class TestKill:
         finally:
             signal.signal(number, before)
 
+    @pytest.mark.slow
     def test_what_is_said_of_a_training_names_its_cell_and_rate(self, tmp_path, capsys):
         config = make_config(backbones=('vit_micro@random',), regimes=('scratch',), fractions=(1.0,), seeds=(0,))
         run(config, tmp_path)

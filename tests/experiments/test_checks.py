@@ -147,6 +147,7 @@ def _counted(function, tell):
     return counted
 
 
+@pytest.mark.slow
 def test_a_training_without_memory_for_its_step_claims_no_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, 'load', lambda *_, **__: make_dataset('digits'))
     monkeypatch.setattr(memory, 'of_machine', lambda: memory.Memory(*LITTLE, 'this machine'))

@@ -413,7 +413,8 @@ def test_difficult_objects_bring_vocs_metric():
     assert metrics['AP50'] < 1
 
 
-@pytest.mark.parametrize('task', [pytest.param('segmentation', marks=pytest.mark.slow), 'detection'])
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['segmentation', 'detection'])
 def test_training_and_evaluation_see_the_same_image(task):
     """Without augmentation, whatever the interpolation that the weights want."""
     config = dense_config(task, 'vit_tiny_patch16', 'scratch', image_size=64, image_height=48, flip=False)

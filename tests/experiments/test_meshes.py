@@ -99,7 +99,7 @@ OTHERS = [
 
 @pytest.mark.parametrize(
     ('backbone', 'devices', 'fsdp'),
-    [CHEAPEST, pytest.param(*SECOND, marks=pytest.mark.slow)]
+    [pytest.param(*case, marks=pytest.mark.slow) for case in (CHEAPEST, SECOND)]
     + [pytest.param(*case, marks=pytest.mark.exhaustive) for case in OTHERS],
 )
 def test_any_mesh_computes_the_same(alone, backbone, devices, fsdp):

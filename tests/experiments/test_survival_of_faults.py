@@ -83,6 +83,7 @@ def test_any_damaged_file_costs_some_steps_only(tmp_path, damage):
         shutil.rmtree(tmp_path / 'run')
 
 
+@pytest.mark.slow
 def test_what_lies_on_disk_after_a_step_is_enough(tmp_path):
     """As a killed training leaves it: the work directory is copied while the training goes on."""
     config = command_line.load_config(str(Runs(tmp_path, fraction=0.1, checkpoint_epochs=2 / 7).config_file))

@@ -224,6 +224,7 @@ def test_a_finished_training_is_only_restored(tmp_path, whole):
     assert again.images_per_second == 0
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_repeat(tmp_path, whole):
     dataset = make_dataset()
     runs = [whole[1].variables]
