@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.cli import allocator
 from tests.rotation import FIFTHS, fifth_of_commit, fifth_of_test
 
 # Each collection also makes XLA collect garbage, and there are hundreds of thousands of long-lived objects.
@@ -19,8 +20,8 @@ gc.set_threshold(100_000, 20, 20)
 
 # Lines to print at the end of the run, from this process and from the workers of pytest-xdist.
 ENDING = pytest.StashKey[list[str]]()
-# MiB above which compiled programs are dropped; a worker may need 2,048.
-LARGE = 1200.0
+# MiB above which compiled programs are dropped, after a module and after a test; a worker may need 2,048.
+GROWN, LARGE = 1000.0, 1200.0
 # The test module that needed the most memory.
 LARGEST = pytest.StashKey[Path]()
 
@@ -47,7 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the exhaustive tests of the other fifths."""
+    """Deselect the exhaustive tests of the other fifths; long files go first, so that the workers end together."""
+    items.sort(key=lambda item: item.path.stat().st_size, reverse=True)
     commit = config.getoption('fifth_of')
     if commit is None:
         return
@@ -96,7 +98,16 @@ def programs(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if peak_memory(resource.RUSAGE_SELF) > before:
         stash[LARGEST] = request.path.relative_to(request.config.rootpath)
-    forget_programs()
+    if resident_memory() > GROWN:
+        forget_programs()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
+    """Call a test as the commands call theirs."""
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    allocator.call_with_room(lambda: pyfuncitem.obj(**arguments))
+    return True
 
 
 @pytest.hookimpl(trylast=True)
@@ -113,6 +124,8 @@ def forget_programs() -> None:
     if 'jax' in sys.modules:
         sys.modules['jax'].clear_caches()
         gc.collect()
+        # What is alive after a collection mostly stays; the next one need not look at it.
+        gc.freeze()
         if sys.platform == 'linux':
             # glibc keeps freed memory otherwise; other C libraries have no such function.
             getattr(ctypes.CDLL(None), 'malloc_trim', int)(0)

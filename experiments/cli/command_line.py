@@ -279,7 +279,7 @@ def run(main: Callable[[list[str] | None], None]) -> None:
         sys.stdout.reconfigure(errors='backslashreplace')  # as standard error: a path need not be UTF-8
     try:
         with interrupts.answered():
-            main(None)
+            allocator.call_with_room(lambda: main(None))
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
