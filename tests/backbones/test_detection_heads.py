@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from detector_truth import SIZE, TRUTH
 from flax.traverse_util import flatten_dict
 
 import backbones
@@ -64,9 +65,6 @@ def test_published_models_are_what_a_detector_is_by_default():
         backbones.create_published('fcos_resnet50_fp')
 
 
-SIZE = (48, 64)
-
-
 @cache
 def small(head: str, **options: Any):
     """A small detector on small images, and its variables."""
@@ -81,19 +79,6 @@ def small(head: str, **options: Any):
     return model, variables
 
 
-# An image with objects, one of which has no area; one without any; and a row that is no example, with rubbish in it.
-TRUTH = {
-    'boxes': np.array(
-        [
-            [[4, 4, 30, 40], [10, 10, 10, 30], [40, 8, 60, 30], [0, 0, 0, 0]],
-            [[0, 0, 0, 0]] * 4,
-            [[5, 5, 20, 20], [np.nan, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]],
-        ],
-        np.float32,
-    ),
-    'classes': np.array([[0, 1, 2, -1], [-1] * 4, [1, 1, -1, -1]], np.int32),
-    'valid': np.array([1, 1, 0], np.float32),
-}
 HEADS = pytest.mark.parametrize(
     ('head', 'options'),
     [

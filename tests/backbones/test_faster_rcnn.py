@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from detector_truth import SIZE, TRUTH
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
@@ -152,9 +153,6 @@ def test_weights_of_a_classifier_fit_the_backbone_of_a_detector(tmp_path: Path):
         assert np.array_equal(found['params']['stage6']['block1']['project_conv']['kernel'], kernel)
 
 
-SIZE = (48, 64)
-
-
 @cache
 def small(neck: str | None = 'fpn', **options):
     """A small detector on small images, and its variables."""
@@ -169,19 +167,6 @@ def small(neck: str | None = 'fpn', **options):
     return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *SIZE, 3)))
 
 
-# An image with objects, one of which has no area; one without any; and a row that is no example, with rubbish in it.
-TRUTH = {
-    'boxes': np.array(
-        [
-            [[4, 4, 30, 40], [10, 10, 10, 30], [40, 8, 60, 30], [0, 0, 0, 0]],
-            [[0, 0, 0, 0]] * 4,
-            [[5, 5, 20, 20], [np.nan, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]],
-        ],
-        np.float32,
-    ),
-    'classes': np.array([[0, 1, 2, -1], [-1] * 4, [1, 1, -1, -1]], np.int32),
-    'valid': np.array([1, 1, 0], np.float32),
-}
 IMAGES = np.random.RandomState(0).normal(size=(3, *SIZE, 3)).astype(np.float32)
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from detector_truth import SIZE, TRUTH
 from flax.traverse_util import flatten_dict
 
 import backbones
@@ -58,20 +59,6 @@ def test_published_models_have_the_published_number_of_parameters(kind: str):
     assert row.input == backbones.preprocessing.YOLO
 
 
-SIZE = (48, 64)
-# An image with objects, one of which has no area; one without any; and a row that is no example, with rubbish in it.
-TRUTH = {
-    'boxes': np.array(
-        [
-            [[4, 4, 30, 40], [10, 10, 10, 30], [40, 8, 60, 30], [0, 0, 0, 0]],
-            [[0, 0, 0, 0]] * 4,
-            [[5, 5, 20, 20], [np.nan, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]],
-        ],
-        np.float32,
-    ),
-    'classes': np.array([[0, 1, 2, -1], [-1] * 4, [1, 1, -1, -1]], np.int32),
-    'valid': np.array([1, 1, 0], np.float32),
-}
 VERSIONS = {
     'end_to_end': ({}, 'one_to_one_'),
     'distribution': ({'bins': 8, 'branches': 'one_to_many'}, ''),
