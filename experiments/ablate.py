@@ -110,4 +110,4 @@ def _inputs(config: ml_collections.ConfigDict, planned: Sequence[Cell], dataset:
 
 
 if __name__ == '__main__':
-    command_line.run(main)
+    command_line.run(main, continues=True)

@@ -222,4 +222,4 @@ def _write(
 
 
 if __name__ == '__main__':
-    command_line.run(main)
+    command_line.run(main, continues=True)

@@ -5,10 +5,13 @@ Bad input ends in one line on standard error and exit status 2; whatever was com
 
 import argparse
 import ast
+import contextlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +21,7 @@ from backbones.errors import UserError, unknown
 from experiments.cli import allocator, compiler_flags, config_help, interrupts, platforms
 from experiments.cli.config_files import load as load_config
 from experiments.cli.config_help import Described
-from experiments.cli.exit_status import INTERRUPTED, Preempted
+from experiments.cli.exit_status import INTERRUPTED, TERMINATED, Preempted
 
 __all__ = [
     'add_data_directory', 'add_processes', 'load_config', 'override', 'parse', 'parser', 'path', 'run',
@@ -271,14 +274,20 @@ def _keys(config: ml_collections.ConfigDict, prefix: str = '') -> list[str]:
     return keys
 
 
-def run(main: Callable[[list[str] | None], None]) -> None:
-    """Call a command's ``main`` and turn its outcome into an exit status."""
+def run(main: Callable[[list[str] | None], None], continues: bool = False) -> None:
+    """Call a command's ``main`` and turn its outcome into an exit status.
+
+    Args:
+        main: of the command.
+        continues: whether the same command continues where an earlier one was stopped. Such a command has its own
+            answer to SIGTERM; others finish what they are writing, and end.
+    """
     allocator.configure()
     compiler_flags.configure()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # as standard error: a path need not be UTF-8
     try:
-        with interrupts.answered():
+        with interrupts.answered(continues), contextlib.nullcontext() if continues else _terminated():
             allocator.call_with_room(lambda: main(None))
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
@@ -292,7 +301,32 @@ def run(main: Callable[[list[str] | None], None]) -> None:
         print(f'error: {told}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        _end('interrupted; the same command continues from what is finished', INTERRUPTED, main)
+        more = '; the same command continues from what is finished' if continues else ''
+        _end(f'interrupted{more}', INTERRUPTED, main)
+    except _Terminated:
+        _end('asked to stop', TERMINATED, main)
+
+
+class _Terminated(BaseException):
+    """SIGTERM has arrived."""
+
+
+@contextlib.contextmanager
+def _terminated() -> Generator[None]:
+    """A context in which SIGTERM is an exception, so that files are closed and temporary ones removed."""
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(text: str, status: int, main: Callable) -> NoReturn:

@@ -4,6 +4,8 @@
 EXIT_STATUS = 75
 # What a shell reports of a command that Ctrl-C has ended.
 INTERRUPTED = 130
+# And of one that SIGTERM has ended.
+TERMINATED = 143
 
 
 class Preempted(Exception):

@@ -16,17 +16,21 @@ from typing import NoReturn
 from experiments.cli.exit_status import INTERRUPTED
 
 FIRST = 'interrupted: stopping as soon as nothing is lost; Ctrl-C again ends at once'
-SECOND = 'ended at once; the same command continues from what was saved before'
+ENDED = 'ended at once'
+SECOND = f'{ENDED}; the same command continues from what was saved before'
 # Until a process that is asked to stop ends although a thread of it does not, such as one that waits for a file.
 _PATIENCE = 5.0
 
 
 @contextlib.contextmanager
-def answered() -> Generator[None]:
+def answered(continues: bool = True) -> Generator[None]:
     """A context in which a first Ctrl-C is answered, and a second ends the process with ``INTERRUPTED``.
 
     Python runs a signal's handler between two of its own instructions, and so not while it compiles or waits for a
     device. The number of a signal, though, is written to a socket as soon as it arrives; a thread waits for it there.
+
+    Args:
+        continues: whether the same command continues from what was saved.
     """
     ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
     if ignored or threading.current_thread() is not threading.main_thread():
@@ -35,7 +39,9 @@ def answered() -> Generator[None]:
     reading, writing = socket.socketpair()
     writing.setblocking(False)
     before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-    thread = threading.Thread(target=_answer, args=(reading,), name='interrupts', daemon=True)
+    thread = threading.Thread(
+        target=_answer, args=(reading, SECOND if continues else ENDED), name='interrupts', daemon=True
+    )
     thread.start()
     try:
         yield
@@ -46,20 +52,20 @@ def answered() -> Generator[None]:
         reading.close()
 
 
-def _answer(reading: socket.socket) -> None:
+def _answer(reading: socket.socket, second: str) -> None:
     interrupts = 0
     while numbers := reading.recv(64):
         # Several may arrive together; each is answered.
         for _ in range(numbers.count(signal.SIGINT)):
             interrupts += 1
             if interrupts > 1:
-                end_at_once()
+                end_at_once(second)
             _say(FIRST)
 
 
-def end_at_once() -> NoReturn:
+def end_at_once(told: str = SECOND) -> NoReturn:
     """End the process, without waiting for any thread or running what is registered for its end."""
-    _say(SECOND)
+    _say(told)
     os._exit(INTERRUPTED)
 
 

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from test_config_files import CONFIG
 from backbones.errors import UserError
 from experiments import ablate, plan, report, train
 from experiments.ablation import cells
-from experiments.cli import command_line, platforms, work_directories
+from experiments.cli import atomic_files, command_line, platforms, work_directories
 from experiments.features import __main__ as features
 from experiments.training.config import KEYS as TRAINING_KEYS
 from experiments.training.config import ConfigKey, default_config
@@ -372,10 +373,28 @@ def test_run_reports_an_interruption(capsys):
     def main(argv):
         raise KeyboardInterrupt
 
+    for continues, told in (
+        (False, 'interrupted\n'),
+        (True, 'interrupted; the same command continues from what is finished\n'),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            command_line.run(main, continues)
+        assert caught.value.code == 130
+        assert capsys.readouterr().err == told
+
+
+def test_a_command_that_does_not_continue_cleans_up_when_asked_to_stop(tmp_path, capsys):
+    def main(argv):
+        with atomic_files.atomic_write(tmp_path / 'results.txt'):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as caught:
         command_line.run(main)
-    assert caught.value.code == 130
-    assert capsys.readouterr().err == 'interrupted; the same command continues from what is finished\n'
+    assert caught.value.code == 143
+    assert capsys.readouterr().err == 'asked to stop\n'
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_run_leaves_success_and_bugs_alone(capsys):

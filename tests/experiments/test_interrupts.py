@@ -78,7 +78,7 @@ def test_two_end_a_process_that_computes(tmp_path):
     assert interrupt(process) == interrupts.FIRST
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert ends_soon(process, 5) == f'{interrupts.SECOND}\n'
+    assert ends_soon(process, 5) == f'{interrupts.ENDED}\n'
 
 
 def test_one_ends_a_process_whose_thread_waits_for_ever():
@@ -90,7 +90,7 @@ with worker_threads() as pool:
     waiting[0].result()
 """)
     assert interrupt(process) == interrupts.FIRST
-    assert ends_soon(process, 15) == 'interrupted; the same command continues from what is finished\n'
+    assert ends_soon(process, 15) == 'interrupted\n'
 
 
 def training_on_a_folder(tmp_path: Path, body: str) -> subprocess.Popen:
