@@ -24,7 +24,8 @@ from experiments.prediction import splits, telling
 
 # Up to so many images, each has a table of its own.
 _TABLES = 3
-_PICTURES = frozenset({'.jpg', '.jpeg', '.png', '.webp'})
+# Formats of pictures, and the largest side that each can have.
+_LARGEST = {'.jpg': 65_500, '.jpeg': 65_500, '.webp': 16_383, '.png': 2**31 - 1}
 
 
 def main(argv: list[str] | None) -> None:
@@ -80,7 +81,7 @@ def main(argv: list[str] | None) -> None:
                     picture = splits.beside_truth(splits.truth_picture(dataset, indices[number], prediction), picture)
                 pictures.save(image, picture)
     if left_out == len(names):
-        raise UserError(f'none of the {len(names):,} images can be read; the reasons are above')
+        raise UserError(f'none of the {len(names):,} images can be predicted; the reasons are above')
     done = len(names) - left_out
     told = f'{done:,} image{"" if done == 1 else "s"}'
     told += f', {left_out:,} left out' if left_out else ''
@@ -142,7 +143,9 @@ class _Pictures:
 
     def save(self, image: str, picture: Any) -> None:
         name = Path(image)
-        suffix = name.suffix.lower() if name.suffix.lower() in _PICTURES else '.png'
+        suffix = name.suffix.lower()
+        if suffix not in _LARGEST or max(picture.size) > _LARGEST[suffix]:
+            suffix = '.png'
         stem, number = name.name.removesuffix(name.suffix), 1
         while (unique := f'{stem}{f"-{number}" if number > 1 else ""}{suffix}') in self._used:
             number += 1

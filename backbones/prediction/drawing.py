@@ -15,8 +15,9 @@ _FIRST = (
 )  # fmt: skip
 # Pictures whose longer side is shorter are enlarged, where nobody says otherwise, so that text fits on them.
 _LEGIBLE = 400
-# A mask lets the image through.
+# A mask lets the image through, and leaves it as it is where there is nothing but background.
 _OPACITY = 0.55
+_BACKGROUND = ('background', '__background__')
 
 
 def colour(index: int) -> tuple[int, int, int]:
@@ -76,7 +77,7 @@ def with_boxes(
 def with_mask(
     picture: Image.Image, mask: Int[np.ndarray, 'height width'], names: Sequence[str], ignored: int | None = None
 ) -> Image.Image:
-    """A picture under a mask, with a legend of the classes below it.
+    """A picture under a mask, with a legend of the classes below it; the background stays as it is.
 
     Args:
         picture: is not changed.
@@ -85,11 +86,12 @@ def with_mask(
         ignored: a value that is no class; its pixels stay as they are.
     """
     image = np.asarray(picture.convert('RGB'), np.float32)
-    present = [index for index in np.unique(mask).tolist() if index != ignored]
+    clear = [index for index, name in enumerate(names) if name in _BACKGROUND] + ([] if ignored is None else [ignored])
+    present = [index for index in np.unique(mask).tolist() if index not in clear]
     tints = np.zeros((int(mask.max()) + 1, 3), np.float32)
     for index in present:
         tints[index] = colour(index)
-    share = np.where(mask == ignored, 0.0, _OPACITY)[..., None].astype(np.float32) if ignored is not None else _OPACITY
+    share = np.where(np.isin(mask, clear), 0.0, _OPACITY)[..., None].astype(np.float32)
     mixed = (1 - share) * image + share * tints[mask]
     return _with_legend(Image.fromarray(np.floor(mixed + 0.5).astype(np.uint8)), present, names)
 

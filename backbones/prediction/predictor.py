@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool
 
 from backbones.errors import UserError
 from backbones.images import Source
@@ -71,7 +72,7 @@ class Predictor:
                 (``image_sources.expand``).
 
         Raises:
-            UserError: an image that cannot be read, or see ``image_sources.expand``.
+            UserError: an image that cannot be read or predicted, or see ``image_sources.expand``.
         """
         found = list(image_sources.expand(images))
         results = []
@@ -90,7 +91,7 @@ class Predictor:
             batch_size: in place of the predictor's own.
 
         Yields:
-            The result of each image, in their order; an error for one that cannot be read.
+            The result of each image, in their order; an error for one that cannot be read, or predicted.
 
         Raises:
             UserError: see ``image_sources.expand``.
@@ -138,21 +139,27 @@ class Predictor:
             return error
         return _Read(number, source, image.shape[:2], fitting.fit(image, self.model.input))
 
-    def _predict_all(self, waiting: dict[tuple, list[_Read]], size: int) -> dict[int, Prediction]:
-        done = {}
+    def _predict_all(self, waiting: dict[tuple, list[_Read]], size: int) -> dict[int, Prediction | UserError]:
+        done: dict[int, Prediction | UserError] = {}
         for group in waiting.values():
             done |= self._predict(group, size) if group else {}
             group.clear()
         return done
 
-    def _predict(self, group: list[_Read], size: int) -> dict[int, Prediction]:
+    def _predict(self, group: list[_Read], size: int) -> dict[int, Prediction | UserError]:
         padded = [each.fitted for each in group] + [group[-1].fitted] * (size - len(group))
         extent = np.array([each.extent for each in padded], np.float32)
         values = jax.device_get(self._program(self._variables, fitting.of_one_shape(padded), extent))
         rows = [{key: value[row] for key, value in values.items()} for row in range(len(group))]
         return {each.number: self._told(each, row) for each, row in zip(group, rows, strict=True)}
 
-    def _told(self, read: _Read, values: dict[str, np.ndarray]) -> Prediction:
+    def _told(self, read: _Read, values: dict[str, np.ndarray]) -> Prediction | UserError:
+        if values.pop('undefined'):
+            place = read.source if isinstance(read.source, Path | str) else 'an image'
+            return UserError(
+                f'{place}: outputs of {self.model.source} are no numbers; its weights are damaged, or it was trained '
+                'at too high a learning rate'
+            )
         fields: dict[str, Any] = self._reading.on_host(values, read.fitted)
         return Prediction(read.source, read.size, self.names, reading=self.model.reading, **fields)
 
@@ -162,7 +169,13 @@ class Predictor:
         images = pixels if normalise is None else normalise(pixels)
         images = images.astype(jnp.float32)
         result = self.model.model.apply(variables, images, train=False, extents=extent)
-        return self._reading.on_device(self.model.model, result, size, extent)
+        return self._reading.on_device(self.model.model, result, size, extent) | {'undefined': _undefined(result)}
+
+
+def _undefined(outputs: Any) -> Bool[Array, ' batch']:
+    """Of each image, whether any output is NaN."""
+    numbers = [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isnan(leaf).any(range(1, leaf.ndim)) for leaf in numbers]).any(0)
 
 
 def load(

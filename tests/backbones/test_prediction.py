@@ -390,3 +390,27 @@ def test_a_name_without_weights_says_what_to_do():
         backbones.load('fcos_resnet50_fpn')
     with pytest.raises(UserError, match='unknown model'):
         backbones.load('pip:efficientnet-lite0', 'efficientnet_lite00')
+
+
+def test_outputs_that_are_no_numbers_are_an_error(detector):
+    """Of the image whose outputs they are, not of others in its batch."""
+    head = detector.variables['params']['head']
+    damaged = {
+        **head,
+        'class_logits': {**head['class_logits'], 'bias': np.full_like(head['class_logits']['bias'], np.nan)},
+    }
+    variables = {**detector.variables, 'params': {**detector.variables['params'], 'head': damaged}}
+    predictor = Predictor(dataclasses.replace(detector, variables=variables), batch_size=2)
+    with pytest.raises(UserError, match='an image: outputs of made are no numbers; its weights are damaged'):
+        predictor(photograph(40, 40))
+
+
+def test_the_background_is_not_tinted():
+    picture = Image.fromarray(photograph(8, 8))
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:4] = 1
+    seen = np.asarray(drawing.with_mask(picture, mask, ('background', 'disc')))[:8]
+    np.testing.assert_array_equal(seen[4:], np.asarray(picture)[4:])
+    assert (seen[:4] != np.asarray(picture)[:4]).any()
+    tinted = np.asarray(drawing.with_mask(picture, mask, ('road', 'disc')))[:8]
+    assert (tinted[4:] != np.asarray(picture)[4:]).any()
