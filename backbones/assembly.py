@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -32,6 +33,7 @@ DETECTION_HEADS: dict[str, Callable[..., nn.Module]] = {
     'retinanet': RetinaNet,
     'faster_rcnn': FasterRCNN,
     'yolo': YOLOHead,
+    'yolo11': partial(YOLOHead, bins=16, branches='one_to_many'),
 }
 
 # Strides of the levels of a neck, where none are asked for.

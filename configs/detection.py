@@ -5,7 +5,7 @@
 Arguments: ``backbone``; ``dataset`` (``voc:PATH``, ``coco:PATH``, ``yolo:PATH``, ``tfds:voc/2007``, ``shapes``);
 ``regime`` (``finetune``, ``frozen``, ``partial:K``, ``lora:RANK``, or ``scratch``; docs/training.md says what each
 trains); ``weights`` (a source, or ``random`` for frozen random weights; default: the backbone's published weights);
-``head`` (``fcos``, ``retinanet``, ``faster_rcnn``, ``yolo``); ``neck`` (``fpn``, ``pan``, ``simple_pyramid``,
+``head`` (``fcos``, ``retinanet``, ``faster_rcnn``, ``yolo``, ``yolo11``); ``neck`` (``fpn``, ``pan``, ``simple_pyramid``,
 ``yolo_pan``; with ``faster_rcnn`` also ``none``).
 """
 

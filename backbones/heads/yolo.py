@@ -69,8 +69,8 @@ class Branch(nn.Module):
 class YOLOHead(nn.Module):
     """Every point of a map predicts its distances to the sides of a box, in strides, and the probability of each class.
 
-    The defaults are YOLO26's; YOLO11 has ``bins=16, branches='one_to_many'``. Points are in the middle of their cells.
-    With ``bins``, a distance is the expectation of a softmax over 0, 1, … ``bins - 1``.
+    The defaults are YOLO26's; YOLO11 has ``bins=16, branches='one_to_many'``, as the head ``'yolo11'`` does. Points are
+    in the middle of their cells. With ``bins``, a distance is the expectation of a softmax over 0, 1, … ``bins - 1``.
 
     The losses are ``'classes'`` (binary cross-entropy), ``'boxes'`` (complete IoU) and ``'distances'`` (of the
     distribution with bins, otherwise L1), with their gains, divided by the sum of the scores to be reached in the whole

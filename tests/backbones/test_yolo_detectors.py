@@ -59,6 +59,11 @@ def test_published_models_have_the_published_number_of_parameters(kind: str):
     assert row.input == backbones.preprocessing.YOLO
 
 
+def test_the_head_of_yolo11_has_a_name():
+    arguments = 'vit_micro', 'yolo', 3, 'yolo_pan', None, {'bins': 16, 'branches': 'one_to_many'}
+    assert backbones.create_detector('vit_micro', 'yolo11', 3, 'yolo_pan') == backbones.create_detector(*arguments)
+
+
 VERSIONS = {
     'end_to_end': ({}, 'one_to_one_'),
     'distribution': ({'bins': 8, 'branches': 'one_to_many'}, ''),
