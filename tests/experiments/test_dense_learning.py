@@ -16,7 +16,7 @@ CASES = [
     ('segmentation', 'vit_micro', 'fcn'),
     ('detection', 'resnet_micro', 'fcos'),
     ('detection', 'vit_micro', 'fcos'),
-    ('detection', 'resnet_micro', 'yolo'),
+    ('detection', 'yolo26n', 'yolo'),
     ('detection', 'resnet_micro', 'faster_rcnn'),
 ]
 
@@ -36,7 +36,10 @@ def clear(task: str) -> Dataset:
 @pytest.mark.parametrize(
     ('task', 'backbone', 'head'),
     [pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
-    + [pytest.param('detection', 'vit_micro', 'retinanet', marks=pytest.mark.exhaustive)],
+    + [
+        pytest.param('detection', *case, marks=pytest.mark.exhaustive)
+        for case in (('vit_micro', 'retinanet'), ('resnet_micro', 'yolo'))
+    ],
 )
 def test_eight_images_are_learned_by_heart(tmp_path, task, backbone, head):
     data = clear(task)
@@ -54,6 +57,9 @@ def test_eight_images_are_learned_by_heart(tmp_path, task, backbone, head):
     if head == 'yolo':
         config.neck, config.neck_channels = 'yolo_pan', 32  # of the finest level
         config.strides, config.learning_rate = (4, 8), 2e-3
+    if backbone == 'yolo26n':
+        # Its BatchNorms move by 3 % in a step, and none of its weights come with this repository.
+        config.regime, config.weights, config.epochs = 'scratch', '', 320.0
     trained = loop.run(Session(config, data, tmp_path), tables=False)
     metrics = trained.evaluate('test').metrics
     print({name: round(value, 4) for name, value in metrics.items() if '/' not in name})
