@@ -24,13 +24,13 @@ def ready():
     print('ready', flush=True)
 def main(argv):
 {body}
-command_line.run(main)
+command_line.run(main, continues={continues})
 """
 
 
-def start(body: str, *arguments: str) -> subprocess.Popen:
+def start(body: str, *arguments: str, continues: bool = False) -> subprocess.Popen:
     """Start a program and wait until it is ready."""
-    program = PROGRAM.format(body='\n'.join(f'    {line}' for line in body.strip().splitlines()))
+    program = PROGRAM.format(continues=continues, body='\n'.join(f'    {line}' for line in body.strip().splitlines()))
     interruptible()
     process = subprocess.Popen(
         [sys.executable, '-c', program, *arguments],
@@ -97,7 +97,7 @@ def training_on_a_folder(tmp_path: Path, body: str) -> subprocess.Popen:
     write_images(tmp_path / 'images', {'a': 30, 'b': 30}, size=(8, 8))
     config = f'configs/transfer.py:backbone=vit_micro,dataset=folder:{tmp_path}/images'
     quick = ('--config.image_size=8', '--config.batch_size=8', '--config.threads=1', '--config.prefetch=1')
-    return start(body, '--config', config, *quick, '--workdir', str(tmp_path / 'run'))
+    return start(body, '--config', config, *quick, '--workdir', str(tmp_path / 'run'), continues=True)
 
 
 @pytest.mark.slow
