@@ -90,4 +90,4 @@ def _prune(store: Store, options: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    command_line.run(main, continues=True)
+    command_line.run(main)

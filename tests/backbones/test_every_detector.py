@@ -12,7 +12,7 @@ from tests.backbones.test_registry import QUICK as SMALLEST_OF_EACH
 from tests.backbones.test_registry import marked
 
 CLASSES = 3
-LARGEST = 25_000_000
+LARGEST = 60_000_000
 CHANNELS = {'channels': 16}
 NAMES = marked(backbones.names(), ('resnet_micro', 'vit_micro', 'vgg16'))
 

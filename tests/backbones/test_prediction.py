@@ -15,7 +15,7 @@ from pycocotools import mask as coco_masks
 import backbones
 from backbones import UserError
 from backbones.detection_input import DetectionInput
-from backbones.prediction import class_names, drawing, fitting, image_sources, trained_model
+from backbones.prediction import class_names, drawing, fitting, image_sources, predictor, trained_model
 from backbones.prediction.predictor import Predictor
 from backbones.prediction.trained_model import TrainedModel
 from backbones.preprocessing import SMALL_IMAGES, Preprocessing
@@ -393,16 +393,24 @@ def test_a_name_without_weights_says_what_to_do():
 
 
 def test_outputs_that_are_no_numbers_are_an_error(detector):
-    """Of the image whose outputs they are, not of others in its batch."""
     head = detector.variables['params']['head']
     damaged = {
         **head,
         'class_logits': {**head['class_logits'], 'bias': np.full_like(head['class_logits']['bias'], np.nan)},
     }
     variables = {**detector.variables, 'params': {**detector.variables['params'], 'head': damaged}}
-    predictor = Predictor(dataclasses.replace(detector, variables=variables), batch_size=2)
+    seeing_nothing = Predictor(dataclasses.replace(detector, variables=variables), batch_size=2)
     with pytest.raises(UserError, match='an image: outputs of made are no numbers; its weights are damaged'):
-        predictor(photograph(40, 40))
+        seeing_nothing(photograph(40, 40))
+
+
+def test_outputs_that_are_no_numbers_concern_their_own_image():
+    outputs = {
+        'p3': {'boxes': np.ones((2, 4, 4), np.float32), 'ids': np.ones((2, 4), np.int32)},
+        'scores': np.ones((2, 3)),
+    }
+    outputs['p3']['boxes'][1, 2, 0] = np.nan
+    assert predictor._undefined(outputs).tolist() == [False, True]
 
 
 def test_the_background_is_not_tinted():

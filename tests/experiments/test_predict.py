@@ -95,6 +95,13 @@ def test_a_stopped_command_keeps_an_earlier_file_until_there_is_something_new(tm
     assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']
 
 
+def test_a_picture_that_is_too_large_for_its_format_is_a_png(tmp_path):
+    pictures = predict._Pictures(tmp_path)
+    for width in (16_383, 16_384):
+        pictures.save('wide.webp', Image.new('RGB', (width, 1)))
+    assert {path.name for path in tmp_path.iterdir()} == {'wide.webp', 'wide.png'}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('sizes', ['one size', 'several sizes'])
 def test_a_run_predicts_what_its_evaluation_saw(tmp_path, sizes, capsys):
