@@ -20,6 +20,8 @@ ENDED = 'ended at once'
 SECOND = f'{ENDED}; the same command continues from what was saved before'
 # Until a process that is asked to stop ends although a thread of it does not, such as one that waits for a file.
 _PATIENCE = 5.0
+# The thread that waits for a second Ctrl-C and a handler of Python's may both end the process: one of them says so.
+_ending = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -65,7 +67,10 @@ def _answer(reading: socket.socket, second: str) -> None:
 
 def end_at_once(told: str = SECOND) -> NoReturn:
     """End the process, without waiting for any thread or running what is registered for its end."""
-    _say(told)
+    if _ending.acquire(blocking=False):
+        _say(told)
+    else:
+        time.sleep(1)  # the other ends the process
     os._exit(INTERRUPTED)
 
 

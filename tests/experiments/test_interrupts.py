@@ -19,7 +19,7 @@ from experiments.training.preemption import Interruption
 # A program that is not a test: what it does is in BODY; it tells when it is doing it.
 PROGRAM = """
 import sys, threading, time
-from experiments.cli import command_line
+from experiments.cli import command_line, interrupts
 def ready():
     print('ready', flush=True)
 def main(argv):
@@ -79,6 +79,18 @@ def test_two_end_a_process_that_computes(tmp_path):
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert ends_soon(process, 5) == f'{interrupts.ENDED}\n'
+
+
+def test_two_ends_at_the_same_time_are_told_once():
+    process = start("""
+say = interrupts._say
+interrupts._say = lambda text: (say(text), time.sleep(0.3))
+threading.Thread(target=interrupts.end_at_once).start()
+time.sleep(0.1)
+ready()
+interrupts.end_at_once()
+""")
+    assert ends_soon(process, 5) == f'{interrupts.SECOND}\n'
 
 
 def test_one_ends_a_process_whose_thread_waits_for_ever():
