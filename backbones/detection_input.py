@@ -54,6 +54,13 @@ class DetectionInput:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
+    def of_size(self, size: int | tuple[int, int]) -> 'DetectionInput':
+        """The same with another shorter side, and a longer side in proportion, or with both."""
+        shorter, longer = (size, round(size * self.max_size / self.min_size)) if isinstance(size, int) else sorted(size)
+        if shorter < 1:
+            raise UserError(f'image_size must be at least 1, not {size}')
+        return dataclasses.replace(self, min_size=shorter, max_size=longer)
+
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """The height and width that an image gets; at least one pixel."""
         scale = min(self.min_size / min(height, width), self.max_size / max(height, width))

@@ -29,6 +29,8 @@ class PublishedModel:
         params: number of parameters, as torchvision and ultralytics count them.
         options: what ``create`` is called with beside the name of the backbone.
         input: what it expects of images; ``None`` where it is not said.
+        evaluation: options of the head with which its average precision was published, where they are not its usual
+            ones.
         frozen_norm: whether the backbone's BatchNorms were frozen while it was trained. Their scales and biases are
             then no parameters to torchvision; to us they are.
     """
@@ -38,6 +40,7 @@ class PublishedModel:
     params: int
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     input: DetectionInput | Preprocessing | None = None
+    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     frozen_norm: bool = False
 
 
@@ -81,7 +84,9 @@ def _yolo(version: int, size: str, params: int) -> PublishedModel:
         neck |= {'nested': True, 'attention': True}
         head = {'bins': 1, 'branches': 'both'}
     options = {'head': 'yolo', 'num_classes': 80, 'neck': 'yolo_pan', 'neck_options': neck, 'head_options': head}
-    return PublishedModel(create_detector, f'yolo{version}{size}', params, options, YOLO)
+    # As ultralytics validates; one-to-one has several classes at a point anyway.
+    evaluation = {'score_threshold': 0.001} | ({'multi_label': True} if version == 11 else {})
+    return PublishedModel(create_detector, f'yolo{version}{size}', params, options, YOLO, evaluation)
 
 
 TABLE: dict[str, PublishedModel] = {
@@ -163,7 +168,8 @@ def create_published(name: str, **changes) -> Model:
 
     Args:
         name: a row of ``TABLE``.
-        **changes: arguments of ``create_detector`` or ``create_segmenter`` that differ from the published ones.
+        **changes: arguments of ``create_detector`` or ``create_segmenter`` that differ from the published ones; of
+            ``neck_options`` and ``head_options``, the options that differ.
 
     Raises:
         UserError: no such model, or see ``create_detector``.
@@ -171,6 +177,9 @@ def create_published(name: str, **changes) -> Model:
     if name not in TABLE:
         raise unknown('published model', name, TABLE)
     row = TABLE[name]
+    for key, options in row.options.items():
+        if isinstance(options, Mapping) and isinstance(changes.get(key), Mapping):
+            changes[key] = {**options, **changes[key]}
     return row.create(row.backbone, **{**row.options, **changes})
 
 

@@ -16,46 +16,27 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-import backbones
 from backbones.errors import UserError
+from backbones.prediction.predictor import Predictor
 from experiments import tasks
 from experiments.cli import atomic_files, command_line, display
 from experiments.data import loading
 from experiments.data import options as data_options
 from experiments.data.dataset import Dataset
-from experiments.prediction import class_matching, splits
+from experiments.prediction import class_matching, model_options, splits
 
 
 def main(argv: list[str] | None) -> None:
     """Evaluate a model."""
     options = _parser().parse_args(argv)
     _check(options)
-    source, name = (options.workdir, None) if options.workdir else (options.weights or options.model, options.model)
-    predictor = backbones.load(
-        source,
-        name if options.weights else None,
-        batch_size=options.batch_size,
-        score_threshold=0.0,
-        image_size=options.image_size,
-    )
+    predictor = model_options.load(options, None)
     task = tasks.find(predictor.model.task)
     dataset = _dataset(options, task)
     matching = class_matching.match(predictor.names, dataset.classes)
+    _say_how(predictor, dataset, matching)
     indices = splits.chosen(dataset, options.split, options.limit)
-    kept, read, left_out = [], [], []
-    with display.progress() as bar:
-        shown = bar.add_task(f'evaluating {options.split}', total=len(indices), note='')
-        for index, result in zip(indices, predictor.stream(splits.images(dataset, indices)), strict=True):
-            bar.advance(shown)
-            if isinstance(result, UserError):
-                left_out.append(dataset.ids[index])
-                display.console.print(f'left out: {result}', style='yellow', markup=False, soft_wrap=True)
-                continue
-            kept.append(task.kept(result, dataset, index, matching))
-            read.append(index)
-    if not read:
-        raise UserError(f'none of the {len(indices):,} images can be read; the reasons are above')
-    read = np.array(read)
+    kept, read, left_out = _predict(predictor, task, dataset, indices, matching, options.split)
     metrics = task.every_metric(_together(kept), dataset.targets_of(read), dataset.classes)
     output = display.make_console(stderr=False)
     title = f'{dataset.name}, {options.split}, {len(read):,} images'
@@ -63,7 +44,8 @@ def main(argv: list[str] | None) -> None:
     output.print(*_tables(metrics, dataset.classes), sep='\n')
     if options.json:
         result = {
-            'model': str(source),
+            'model': str(options.workdir or options.model),
+            'weights': options.weights,
             'task': task.name,
             'dataset': dataset.name,
             'split': options.split,
@@ -75,6 +57,49 @@ def main(argv: list[str] | None) -> None:
         with atomic_files.os_errors_as_user_errors(lambda: 'choose another file for --json'):
             atomic_files.write_json(options.json, result)
         display.console.print(f'written: {options.json}', soft_wrap=True, markup=False)
+
+
+def _say_how(predictor: Predictor, dataset: Dataset, matching: np.ndarray) -> None:
+    """Say what a reader of the metrics could not guess."""
+    first = int(np.flatnonzero(matching >= 0)[0])
+    name, theirs = predictor.names[first], dataset.classes[matching[first]]
+    notes = []
+    if theirs.isdecimal() and not name.isdecimal():
+        notes.append(f'classes are matched by their numbers: {theirs} is {name}, and so on')
+    if dataset.files is None and dataset.stored_size is not None:
+        notes.append(f'images are evaluated at the {"x".join(map(str, dataset.stored_size))} pixels they are stored at')
+    for note in notes:
+        display.console.print(note, soft_wrap=True, markup=False, highlight=False)
+
+
+def _predict(
+    predictor: Predictor,
+    task: type[tasks.Task],
+    dataset: Dataset,
+    indices: np.ndarray,
+    matching: np.ndarray,
+    split: str,
+) -> tuple[list[dict[str, np.ndarray]], np.ndarray, list[str]]:
+    """What the task keeps of the predictions, the examples that they are of, and the names of those left out.
+
+    Raises:
+        UserError: all were left out.
+    """
+    kept, read, left_out = [], [], []
+    images = splits.images(dataset, indices, predictor.model.reading)
+    with display.progress() as bar:
+        shown = bar.add_task(f'evaluating {split}', total=len(indices), note='')
+        for index, result in zip(indices, predictor.stream(images), strict=True):
+            bar.advance(shown)
+            if isinstance(result, UserError):
+                left_out.append(dataset.ids[index])
+                display.console.print(f'left out: {result}', style='yellow', markup=False, soft_wrap=True)
+                continue
+            kept.append(task.kept(result, dataset, index, matching))
+            read.append(index)
+    if not read:
+        raise UserError(f'none of the {len(indices):,} images can be read; the reasons are above')
+    return kept, np.array(read), left_out
 
 
 def _together(kept: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -124,7 +149,7 @@ _READING = ('stored_size', 'layout', 'exclude', 'ignore_label', 'class_names', '
 def _parser() -> argparse.ArgumentParser:
     arguments = command_line.parser(__doc__, config=False, workdir=False)
     model = arguments.add_argument_group('the model')
-    command_line.add_model(model)
+    model_options.add(model)
     data = arguments.add_argument_group('the data')
     data.add_argument('--dataset', metavar='NAME', help="a data set, such as voc:PATH (default: the run's own)")
     data.add_argument('--split', default='test', metavar='SPLIT', help="'train', 'validation', 'test' or 'all' (test)")
@@ -140,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> None:
-    command_line.check_model(options)
+    model_options.check(options)
+    if options.json is not None and options.json.is_dir():
+        raise UserError(f'--json {options.json} is a directory; name a file')
     if options.model is not None and options.dataset is None:
         raise UserError('published weights have no data set of their own: name one with --dataset')
     if options.dataset is None and any(getattr(options, key) is not None for key in _READING):

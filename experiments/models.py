@@ -4,6 +4,7 @@
     python -m experiments.models --family vit --max_params 30e6    those within limits
     python -m experiments.models 'resnet*' --sort gflops
     python -m experiments.models resnet50                          everything about one
+    python -m experiments.models --published                       detectors and segmenters whose weights are read
 
 Parameters exclude the classifier. GFLOPs are for one image of the given size and count a multiply-add as two; many
 papers count it as one.
@@ -14,6 +15,7 @@ import fnmatch
 from rich.table import Table
 
 import backbones
+from backbones import published_models
 from backbones.cost import GFLOPS
 from backbones.errors import UserError, unknown
 from backbones.pretrained.keymaps import layouts
@@ -78,6 +80,18 @@ def listing(infos: list[backbones.BackboneInfo]) -> Table:
     return table
 
 
+def published() -> Table:
+    """One row per published detector or segmenter."""
+    table = Table(title=f'{len(published_models.TABLE)} published models', title_justify='left')
+    for column in ('name', 'task', 'backbone', 'head'):
+        table.add_column(column, no_wrap=True)
+    table.add_column('parameters', justify='right')
+    for name, row in published_models.TABLE.items():
+        task = 'detection' if row.create is backbones.create_detector else 'segmentation'
+        table.add_row(name, task, row.backbone, row.options['head'], f'{row.params:,}')
+    return table
+
+
 def description(info: backbones.BackboneInfo) -> Table:
     """A table of everything known about one backbone."""
     table = Table(title=info.name, title_justify='left', show_header=False)
@@ -127,9 +141,13 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument('--max_params', type=float, metavar='COUNT', help='largest number of parameters, such as 5e6')
     parser.add_argument('--max_gflops', type=float, metavar='GFLOPS', help='largest number of GFLOPs')
     parser.add_argument('--sort', choices=tuple(SORTS), default='name')
+    parser.add_argument('--published', action='store_true', help='list published detectors and segmenters')
     options = parser.parse_args(argv)
-    infos = select(options.names, options.family, options.max_params, options.max_gflops, options.sort)
     console = display.make_console(stderr=False)
+    if options.published:
+        console.print(published())
+        return
+    infos = select(options.names, options.family, options.max_params, options.max_gflops, options.sort)
     if options.names and all(name in backbones.names() for name in options.names):
         for info in infos:
             console.print(description(info))

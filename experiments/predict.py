@@ -10,79 +10,40 @@ those of the image as it is seen upright, in its own pixels. Files that cannot b
 
 import argparse
 import contextlib
-import json
-from collections.abc import Callable, Generator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import backbones
+import numpy as np
+from PIL import Image
+
 from backbones.errors import UserError
+from backbones.images import Source
 from backbones.prediction import image_sources
 from backbones.prediction.prediction import Prediction
-from experiments.cli import atomic_files, command_line, display
-from experiments.prediction import splits, telling
+from backbones.prediction.predictor import Predictor
+from experiments.cli import command_line, display
+from experiments.prediction import model_options, splits, telling, writing
 
 # Up to so many images, each has a table of its own.
 _TABLES = 3
-# Formats of pictures, and the largest side that each can have.
-_LARGEST = {'.jpg': 65_500, '.jpeg': 65_500, '.webp': 16_383, '.png': 2**31 - 1}
 
 
 def main(argv: list[str] | None) -> None:
     """Predict images."""
     options = _parser().parse_args(argv)
     _check(options)
-    source, name = (options.workdir, None) if options.workdir else (options.weights or options.model, options.model)
-    predictor = backbones.load(
-        source,
-        name if options.weights else None,
-        batch_size=options.batch_size,
-        score_threshold=options.score_threshold,
-        image_size=options.image_size,
-    )
+    predictor = model_options.load(options, options.score_threshold)
     if predictor.model.task == 'classification' and any(path.suffix == '.json' for path in options.json):
         raise UserError('the layout of COCO has no classes of whole images: write them to --json FILE.jsonl')
-    dataset, indices = None, None
-    if options.split:
-        dataset = splits.dataset_of(options.workdir, options.data_dir)
-        indices = splits.chosen(dataset, options.split, options.limit)
-        names, images = [dataset.ids[index] for index in indices], splits.images(dataset, indices)
-    else:
-        found = list(image_sources.expand(options.images))[: options.limit]
-        names, images = [str(each) for each in found], iter(found)
-        if options.save and any(Path(name).parent.resolve() == options.save.resolve() for name in names):
-            raise UserError(
-                f'--save {options.save} holds images that are predicted, and pictures would take their names; name '
-                'another directory'
-            )
-    output = display.make_console(stderr=False)
-    pictures = _Pictures(options.save) if options.save else None
-    left_out = 0
-    with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(_writer(path, predictor.names)) for path in options.json]
-        bar = stack.enter_context(display.progress())
-        task = bar.add_task('predicting', total=len(names), note='', brief=len(names) <= _TABLES)
-        for number, (image, prediction) in enumerate(zip(names, predictor.stream(images), strict=True)):
-            bar.advance(task)
-            if isinstance(prediction, UserError):
-                left_out += 1
-                display.console.print(f'left out: {prediction}', style='yellow', markup=False, soft_wrap=True)
-                continue
-            if len(names) <= _TABLES:
-                output.print(telling.heading(image, prediction), soft_wrap=True, markup=False, highlight=False)
-                output.print(telling.table(prediction))
-            else:
-                output.print(prediction.summary(image), soft_wrap=True, markup=False, highlight=False)
-            for write in writers:
-                write(image, prediction)
-            if pictures is not None:
-                picture = prediction.plot()
-                if dataset is not None and indices is not None:
-                    picture = splits.beside_truth(splits.truth_picture(dataset, indices[number], prediction), picture)
-                pictures.save(image, picture)
-    if left_out == len(names):
-        raise UserError(f'none of the {len(names):,} images can be predicted; the reasons are above')
-    done = len(names) - left_out
+    asked = _of_split(options) if options.split else _of_arguments(options)
+    if options.save and options.save.resolve() in {path.parent.resolve() for path in asked.files}:
+        raise UserError(
+            f'--save {options.save} holds images that are predicted, and pictures would take their names; name '
+            'another directory'
+        )
+    left_out = _predict(predictor, asked, options)
+    done = len(asked.names) - left_out
     told = f'{done:,} image{"" if done == 1 else "s"}'
     told += f', {left_out:,} left out' if left_out else ''
     told += f'; pictures in {options.save}' if options.save else ''
@@ -90,21 +51,89 @@ def main(argv: list[str] | None) -> None:
     display.console.print(told, soft_wrap=True, markup=False, highlight=False)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """The images to predict.
+
+    Attributes:
+        names: what each is called.
+        images: each of them, in the same order.
+        files: those whose directories no picture is written to.
+        picture: from the number of an image and what was seen in it to a picture of both.
+    """
+
+    names: Sequence[str]
+    images: Iterator[Source | np.ndarray]
+    files: Sequence[Path]
+    picture: Callable[[int, Prediction], Image.Image]
+
+
+def _of_arguments(options: argparse.Namespace) -> _Asked:
+    found = list(image_sources.expand(options.images))[: options.limit]
+    names = [str(each) for each in found]
+    return _Asked(names, iter(found), [Path(name) for name in names], lambda _, prediction: prediction.plot())
+
+
+def _of_split(options: argparse.Namespace) -> _Asked:
+    dataset = splits.dataset_of(options.workdir, options.data_dir)
+    indices = splits.chosen(dataset, options.split, options.limit)
+
+    def picture(number: int, prediction: Prediction) -> Image.Image:
+        return splits.beside_truth(splits.truth_picture(dataset, indices[number], prediction), prediction.plot())
+
+    names = [dataset.ids[index] for index in indices]
+    files = [path for path in dataset.files or () if path is not None]
+    return _Asked(names, splits.images(dataset, indices), files, picture)
+
+
+def _predict(predictor: Predictor, asked: _Asked, options: argparse.Namespace) -> int:
+    """Predict and tell; the number of images that were left out.
+
+    Raises:
+        UserError: all were.
+    """
+    in_full = len(asked.names) <= _TABLES
+    pictures = writing.Pictures(options.save) if options.save else None
+    left_out = 0
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(writing.writer(path, predictor.names)) for path in options.json]
+        bar = stack.enter_context(display.progress())
+        output = display.beside(bar)
+        task = bar.add_task('predicting', total=len(asked.names), note='', brief=in_full)
+        for number, (name, prediction) in enumerate(zip(asked.names, predictor.stream(asked.images), strict=True)):
+            bar.advance(task)
+            if isinstance(prediction, UserError):
+                left_out += 1
+                display.console.print(f'left out: {prediction}', style='yellow', markup=False, soft_wrap=True)
+                continue
+            told = telling.heading(name, prediction) if in_full else prediction.summary(name)
+            output.print(told, soft_wrap=True, markup=False, highlight=False)
+            if in_full:
+                output.print(telling.table(prediction))
+            for write in writers:
+                write(name, prediction)
+            if pictures is not None:
+                pictures.save(name, asked.picture(number, prediction))
+        if left_out == len(asked.names):
+            raise UserError(f'none of the {left_out:,} images can be predicted; the reasons are above')
+    return left_out
+
+
 def _parser() -> argparse.ArgumentParser:
     arguments = command_line.parser(__doc__, config=False, workdir=False)
     arguments.add_argument('images', nargs='*', metavar='IMAGE', help='files, directories, patterns')
     model = arguments.add_argument_group('the model')
-    command_line.add_model(model)
+    model_options.add(model)
     model.add_argument(
         '--score_threshold',
         type=float,
         default=0.25,
         metavar='SCORE',
-        help='lowest score of the boxes that are shown (0.25)',
+        help='boxes that are shown have higher scores (0.25)',
     )
     own = arguments.add_argument_group("the run's own images, in place of IMAGE")
     own.add_argument(
-        '--split', metavar='SPLIT', help="'train', 'validation' or 'test' of the run's data set, with the truth"
+        '--split', metavar='SPLIT', help="'train', 'validation', 'test' or 'all' of the run's data set, with the truth"
     )
     command_line.add_data_directory(own)
     result = arguments.add_argument_group('results')
@@ -122,7 +151,7 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f'--save {options.save} is a file; name a directory for the pictures')
     if len({path.absolute() for path in options.json}) < len(options.json):
         raise UserError('--json names the same file twice')
-    command_line.check_model(options)
+    model_options.check(options)
     if options.split and not options.workdir:
         raise UserError("--split is of a run's data set and needs --workdir DIR")
     if bool(options.images) == bool(options.split):
@@ -132,60 +161,6 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError(f'--json {path} is a directory; name a file')
         if path.suffix not in ('.json', '.jsonl'):
             raise UserError(f'--json {path} must end in .jsonl (a line per image) or .json (the layout of COCO)')
-
-
-class _Pictures:
-    """Pictures in a directory, each under the name of its image; of several with one name, the later have a number."""
-
-    def __init__(self, directory: Path):
-        self._directory = directory
-        self._used: set[str] = set()
-
-    def save(self, image: str, picture: Any) -> None:
-        name = Path(image)
-        suffix = name.suffix.lower()
-        if suffix not in _LARGEST or max(picture.size) > _LARGEST[suffix]:
-            suffix = '.png'
-        stem, number = name.name.removesuffix(name.suffix), 1
-        while (unique := f'{stem}{f"-{number}" if number > 1 else ""}{suffix}') in self._used:
-            number += 1
-        self._used.add(unique)
-        with (
-            atomic_files.os_errors_as_user_errors(lambda: 'the pictures before it are written'),
-            atomic_files.atomic_write(self._directory / unique, 'wb') as stream,
-        ):
-            picture.save(stream, format={'.jpg': 'jpeg'}.get(suffix, suffix[1:]))
-
-
-@contextlib.contextmanager
-def _writer(path: Path, names: tuple[str, ...]) -> Generator[Callable[[str, Prediction], None]]:
-    """A function that adds a result to a file, which appears at the end, also where the command is interrupted."""
-    coco = telling.CocoResults(names)
-    ended: BaseException | None = None
-    count = 0
-    with (
-        atomic_files.os_errors_as_user_errors(lambda: 'choose another file for --json'),
-        atomic_files.atomic_write(path) as stream,
-    ):
-
-        def write(image: str, prediction: Prediction) -> None:
-            nonlocal count
-            count += 1
-            if path.suffix == '.json':
-                coco.add(image, prediction)
-            else:
-                stream.write(f'{json.dumps({**prediction.as_json(), "path": image})}\n')
-
-        try:
-            yield write
-        except BaseException as error:
-            if not count:
-                raise  # an earlier file of this name stays
-            ended = error
-        if path.suffix == '.json':
-            json.dump(coco.as_json(), stream)
-    if ended is not None:
-        raise ended
 
 
 if __name__ == '__main__':

@@ -3,6 +3,8 @@
 Source: torchvision/ops/boxes.py, giou_loss.py; Rezatofighi et al. 2019, "Generalized Intersection over Union".
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -18,6 +20,11 @@ def clip(boxes: Boxes, extent: Float[Array, '2']) -> Boxes:
     """The part of each box inside an image of this height and width."""
     height, width = extent[0], extent[1]
     return jnp.clip(boxes, 0, jnp.stack([width, height, width, height]).astype(boxes.dtype))
+
+
+def extents_of(batch: int, size: Sequence[int], extents: Float[Array, 'batch 2'] | None) -> Float[Array, 'batch 2']:
+    """Height and width that the boxes of each image are clipped to: ``extents``, or those of the batch (``None``)."""
+    return jnp.broadcast_to(jnp.asarray(size if extents is None else extents, jnp.float32), (batch, 2))
 
 
 def intersection(left: Boxes, right: Boxes) -> Float[Array, '*shape']:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from backbones.boxes.anchors import cell_anchors, grid_anchors
 from backbones.boxes.coding import decode_deltas
-from backbones.boxes.iou import clip
+from backbones.boxes.iou import clip, extents_of
 from backbones.boxes.nms import Detections, suppress
 from backbones.boxes.roi_align import level_of, roi_align
 from backbones.errors import UserError, unknown
@@ -97,8 +97,8 @@ class FasterRCNN(nn.Module):
     def __call__(
         self,
         features: Features,
-        maps: Mapping[str, Float[Array, 'batch rows columns c']] | None = None,
-        size: tuple[int, int] = (0, 0),
+        maps: Mapping[str, Float[Array, 'batch rows columns c']] | None,
+        size: Sequence[int],
         train: bool = False,
         extents: Float[Array, 'batch 2'] | None = None,
         truth: Mapping[str, Array] | None = None,
@@ -107,18 +107,22 @@ class FasterRCNN(nn.Module):
 
         Args:
             features: of the backbone.
-            maps: of the neck.
+            maps: of the neck; ``None`` where there is none.
             size: height and width of the images.
             train: whether BatchNorms use the statistics of the batch.
             extents: height and width of each image without its padding, to which proposals are clipped.
             truth: see ``losses``.
+
+        Raises:
+            UserError: there is ``truth``, but no key named ``'sampling'``; or see ``create_detector``.
         """
         maps = self._maps(features, maps)
         count = len(self.cells(next(iter(maps)), len(maps)))
         predicted = RegionProposals(count, self.depth, self.channels, self.dtype, name='rpn')(maps)
         anchors = self._anchors(predicted, size)
         which = 0 if truth is not None else 1
-        extents = _extents(predicted, size, extents)
+        batch = len(next(iter(maps.values())))
+        extents = extents_of(batch, size, extents)
         limits = self.candidates[which], self.proposals[which], self.proposal_threshold, self.proposal_iou
         proposals, there = propose(predicted, anchors, extents, *limits)
         assigned = None
@@ -193,14 +197,14 @@ class FasterRCNN(nn.Module):
         return losses(outputs, truth, self._anchors(outputs.anchors, size))
 
     def detections(
-        self, outputs: TwoStageOutputs, size: Sequence[int], extent: Float[Array, 'batch 2'] | None = None
+        self, outputs: TwoStageOutputs, size: Sequence[int], extents: Float[Array, 'batch 2'] | None = None
     ) -> Detections:
         """Boxes in pixels of the input, clipped to the images, suppressed class by class.
 
         Args:
             outputs: what both stages predict.
             size: height and width of the images.
-            extent: height and width of each image without its padding, as the model was passed it; ``None``: ``size``.
+            extents: height and width of each image without its padding, as the model was passed it; ``None``: ``size``.
         """
         # Scores sum to one, so that no more classes than these can be above the threshold.
         most = min(self.num_classes, int(1 / max(self.score_threshold, 1e-6)))
@@ -221,10 +225,5 @@ class FasterRCNN(nn.Module):
             )
             return dataclasses.replace(kept, classes=jnp.where(kept.valid, kept.classes - 1, -1))
 
-        extents = _extents(outputs.anchors, size, extent)
+        extents = extents_of(len(outputs.boxes), size, extents)
         return jax.vmap(of_one_image)(outputs.proposals, outputs.there, outputs.classes, outputs.boxes, extents)
-
-
-def _extents(predicted: Mapping[str, Mapping[str, Array]], size: Sequence[int], extents: Array | None) -> Array:
-    batch = next(iter(predicted.values()))['boxes'].shape[0]
-    return jnp.broadcast_to(jnp.asarray(size if extents is None else extents, jnp.float32), (batch, 2))

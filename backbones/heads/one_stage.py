@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from backbones.boxes.anchors import grid_anchors
-from backbones.boxes.iou import clip
+from backbones.boxes.iou import clip, extents_of
 from backbones.boxes.nms import Detections, suppress
 
 # Level → 'classes', 'boxes' and what else a head predicts, each ``[batch, rows, columns, anchors, …]``.
@@ -198,14 +198,14 @@ class OneStageHead(nn.Module):
         }
 
     def detections(
-        self, outputs: Outputs, size: Sequence[int], extent: Float[Array, 'batch 2'] | None = None
+        self, outputs: Outputs, size: Sequence[int], extents: Float[Array, 'batch 2'] | None = None
     ) -> Detections:
         """Boxes in pixels of the input: the best of every level, clipped to the images, suppressed class by class.
 
         Args:
             outputs: what the head predicts.
             size: height and width of the images.
-            extent: height and width of each image without its padding, to which boxes are clipped; ``None``: ``size``.
+            extents: height and width of each image without its padding, to which boxes are clipped; ``None``: ``size``.
         """
         anchors = self.anchors(outputs, size)
 
@@ -220,12 +220,4 @@ class OneStageHead(nn.Module):
             return suppress(boxes, scores, classes, there, self.iou_threshold, self.max_detections)
 
         levels = [{name: flat(values) for name, values in level.items()} for level in outputs.values()]
-        return jax.vmap(of_one_image)(levels, extents_of(outputs, size, extent))
-
-
-def extents_of(
-    outputs: Outputs, size: Sequence[int], extent: Float[Array, 'batch 2'] | None
-) -> Float[Array, 'batch 2']:
-    """Height and width that each image's boxes are clipped to: ``extent``, or those of the input."""
-    batch = next(iter(outputs.values()))['boxes'].shape[0]
-    return jnp.broadcast_to(jnp.asarray(size if extent is None else extent, jnp.float32), (batch, 2))
+        return jax.vmap(of_one_image)(levels, extents_of(len(levels[0]['boxes']), size, extents))

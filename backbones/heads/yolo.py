@@ -16,19 +16,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from backbones.boxes.iou import clip
+from backbones.boxes.iou import clip, extents_of
 from backbones.boxes.nms import Detections, suppress
 from backbones.cnn.yolo import Conv, convolution
 from backbones.errors import UserError, unknown
 from backbones.features import Features
 from backbones.heads import yolo_losses
-from backbones.heads.one_stage import Outputs, best_of_level, exponent, extents_of, flat
+from backbones.heads.one_stage import Outputs, best_of_level, exponent, flat
 from backbones.heads.yolo_points import Points, decode, points_of
 from backbones.layers.convolution import Conv as Convolution
 from backbones.layers.convolution import torch_uniform
 
 Branches = Literal['both', 'one_to_many', 'one_to_one']
-# Level → branch → its place among the outputs of a level.
+# Branch → the names of its classes and boxes in the outputs of a level.
 NAMES = {'one_to_many': ('classes', 'boxes'), 'one_to_one': ('one_to_one_classes', 'one_to_one_boxes')}
 # A side of the images for which the biases of classes are initialised.
 _USUAL_SIDE = 640
@@ -209,18 +209,18 @@ class YOLOHead(nn.Module):
         return decode(raw, list(self.points(outputs, size).values()))
 
     def detections(
-        self, outputs: Outputs, size: Sequence[int], extent: Float[Array, 'batch 2'] | None = None
+        self, outputs: Outputs, size: Sequence[int], extents: Float[Array, 'batch 2'] | None = None
     ) -> Detections:
         """Boxes in pixels of the input, best first, clipped to the images; of the one-to-one branch if there is one.
 
         Args:
             outputs: what the head predicts.
             size: height and width of the images.
-            extent: height and width of each image without its padding, to which boxes are clipped; ``None``: ``size``.
+            extents: height and width of each image without its padding, to which boxes are clipped; ``None``: ``size``.
         """
         kind = 'one_to_many' if self.branches == 'one_to_many' else 'one_to_one'
         scores = jax.nn.sigmoid(jnp.concatenate([flat(each[NAMES[kind][0]]) for each in outputs.values()], 1))
-        boxes, extents = self.boxes(outputs, size, kind), extents_of({'': {'boxes': scores}}, size, extent)
+        boxes, extents = self.boxes(outputs, size, kind), extents_of(len(scores), size, extents)
         return jax.vmap(self._suppressed if kind == 'one_to_many' else self._best)(scores, boxes, extents)
 
     def _suppressed(

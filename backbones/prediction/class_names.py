@@ -1,5 +1,6 @@
 """Names of the classes of the data sets on which published models were trained, in the order of their outputs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.errors import UserError
@@ -38,6 +39,16 @@ def coco(numbers: int) -> tuple[str, ...]:
     raise UserError(
         f'COCO has {len(names)} numbers with that of the background, and {len(real)} categories, not {numbers}'
     )
+
+
+def coco_ids(names: Sequence[str]) -> tuple[int | None, ...] | None:
+    """COCO's numbers of classes, ``None`` for those that are no category; ``None`` if they are not COCO's classes."""
+    numbered = coco(91)
+    ids = [None if name in _NO_CATEGORY else index for index, name in enumerate(numbered)]
+    for found in (ids, ids[1:], [each for each in ids if each is not None]):
+        if tuple(names) == coco(len(found)):
+            return tuple(found)
+    return None
 
 
 def voc() -> tuple[str, ...]:

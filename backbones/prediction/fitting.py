@@ -29,11 +29,11 @@ _MULTIPLE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where an image lies in a larger one, or in one that was cut out of it.
+    """Where a resized image lies in a larger one.
 
     Attributes:
         size: height and width of the image before it was resized.
-        top, left: of the resized image, in pixels; negative where something was cut off.
+        top, left: of the resized image, in pixels.
         rows, columns: height and width of the resized image.
     """
 
@@ -63,7 +63,8 @@ class Fitted:
     Attributes:
         pixels: ``uint8``, or ``float32`` where it is normalised already.
         extent: height and width of what is no padding to the right or below.
-        places: what was done to it, one after the other.
+        places: what was done to it, one after the other; where a part was cut off (``fit='crop'``), nothing is found
+            again, and there are none.
     """
 
     pixels: np.ndarray
@@ -98,13 +99,15 @@ def fit(image: UInt8[np.ndarray, 'height width 3'], expected: Preprocessing | De
     if expected.stored_size is not None and image.shape[:2] != expected.stored_size:
         if expected.fit == 'letterbox':
             places.append(_in_letterbox(image.shape[:2], expected.stored_size))
+        elif expected.fit == 'squash':
+            places.append(Place(image.shape[:2], 0, 0, *expected.stored_size))
         image = to_stored(Image.fromarray(image), expected.stored_size, expected.fit)
     size = image.shape[:2]
     if expected.fit == 'letterbox':
         place = _in_letterbox(size, expected.size)
         resized = _resized(image, (place.rows, place.columns), expected.interpolation)
-        _, pads = letterbox_geometry(size, expected.size)
-        pixels = np.pad(resized, (*pads, (0, 0)), constant_values=LETTERBOX_GREY)
+        pixels = np.full((*expected.size, resized.shape[2]), LETTERBOX_GREY, np.uint8)
+        pixels[place.top : place.top + place.rows, place.left : place.left + place.columns] = resized
         return Fitted(pixels, expected.size, (*places, place))
     shape = _resized_shape(size, expected.size, expected.crop, expected.fit == 'squash')
     resized = _resized(image, shape, expected.interpolation)
@@ -112,9 +115,10 @@ def fit(image: UInt8[np.ndarray, 'height width 3'], expected: Preprocessing | De
         rest = [-side % _MULTIPLE for side in shape]
         pixels = np.pad(resized, ((0, rest[0]), (0, rest[1]), (0, 0)), constant_values=LETTERBOX_GREY)
         return Fitted(pixels, shape, (*places, Place(size, 0, 0, *shape)))
+    if expected.fit == 'squash' and shape == expected.size:
+        return Fitted(resized, expected.size, (*places, Place(size, 0, 0, *shape)))
     top, left = (round((have - want) / 2) for have, want in zip(shape, expected.size, strict=True))
-    pixels = resized[top : top + expected.size[0], left : left + expected.size[1]]
-    return Fitted(pixels, expected.size, (*places, Place(size, -top, -left, *shape)))
+    return Fitted(resized[top : top + expected.size[0], left : left + expected.size[1]], expected.size, ())
 
 
 def _in_letterbox(size: tuple[int, int], target: tuple[int, int]) -> Place:

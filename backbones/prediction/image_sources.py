@@ -34,8 +34,12 @@ def expand(images: Images) -> Iterator[Source | np.ndarray]:
         yield from _arrays(np.asarray(images))
     elif isinstance(images, Path | str):
         yield from _paths(images)
-    elif isinstance(images, bytes | Image.Image) or hasattr(images, 'read'):
-        yield images  # ty: ignore[invalid-yield]
+    elif isinstance(images, bytes | Image.Image):
+        yield images
+    elif isinstance(images, bytearray | memoryview):
+        yield bytes(images)
+    elif callable(read := getattr(images, 'read', None)):
+        yield read()  # whoever looks at the image again cannot read a stream again
     elif isinstance(images, Iterable):
         for image in images:
             yield from expand(image)

@@ -1,6 +1,5 @@
 """From the outputs of a model to what is told of an image, one class per kind of model."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ class Reading(Protocol):
     """How the outputs of a kind of model are read."""
 
     def on_device(
-        self, model: Model, outputs: Any, size: Sequence[int], extent: Float[Array, 'batch 2']
+        self, model: Model, outputs: Any, size: Sequence[int], extents: Float[Array, 'batch 2']
     ) -> dict[str, Array]:
         """What is needed of a batch's outputs, as arrays whose first axis runs over the images.
 
@@ -29,7 +28,7 @@ class Reading(Protocol):
             model: whose outputs they are.
             outputs: of the model.
             size: height and width of the inputs.
-            extent: of each input without its padding to the right and below.
+            extents: of each input without its padding to the right and below.
         """
         ...
 
@@ -41,7 +40,7 @@ class Reading(Protocol):
 class Classes:
     """A probability of every class."""
 
-    def on_device(self, model, outputs, size, extent):  # noqa: D102
+    def on_device(self, model, outputs, size, extents):  # noqa: D102
         return {'probabilities': jax.nn.softmax(outputs.astype(jnp.float32))}
 
     def on_host(self, values, fitted):  # noqa: D102
@@ -51,7 +50,7 @@ class Classes:
 class Mask:
     """A class of every pixel."""
 
-    def on_device(self, model, outputs, size, extent):  # noqa: D102
+    def on_device(self, model, outputs, size, extents):  # noqa: D102
         return {'logits': outputs.astype(jnp.float32)}
 
     def on_host(self, values, fitted):
@@ -67,24 +66,17 @@ class Mask:
         return {'mask': mask}
 
 
-@dataclasses.dataclass(frozen=True)
 class Objects:
-    """Boxes with classes and scores.
+    """Boxes with classes and scores."""
 
-    Attributes:
-        threshold: scores are at least this.
-    """
-
-    threshold: float
-
-    def on_device(self, model, outputs, size, extent):  # noqa: D102
-        found: Detections = model.head.detections(outputs, size, extent)
+    def on_device(self, model, outputs, size, extents):  # noqa: D102
+        found: Detections = model.head.detections(outputs, size, extents)
         return {'boxes': found.boxes, 'scores': found.scores, 'classes': found.classes, 'valid': found.valid}
 
     def on_host(self, values, fitted):
         """A box in the border of a letterbox shows nothing of the image, and is left out."""
         boxes = fitted.boxes_back(values['boxes'])
-        told = values['valid'] & (values['scores'] >= self.threshold) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
+        told = values['valid'] & (boxes[:, 2:] > boxes[:, :2]).all(-1)
         return {
             'boxes': boxes[told].astype(np.float32),
             'scores': values['scores'][told].astype(np.float32),
@@ -92,11 +84,5 @@ class Objects:
         }
 
 
-def reading(task: str, threshold: float) -> Reading:
-    """The reading of a task's outputs.
-
-    Args:
-        task: ``'classification'``, ``'segmentation'`` or ``'detection'``.
-        threshold: lowest score of a detection that is told.
-    """
-    return {'classification': Classes(), 'segmentation': Mask(), 'detection': Objects(threshold)}[task]
+# Task → how the outputs of its models are read.
+READINGS: dict[str, Reading] = {'classification': Classes(), 'segmentation': Mask(), 'detection': Objects()}

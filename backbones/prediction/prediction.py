@@ -119,9 +119,13 @@ class Prediction:
         """Write the picture; its suffix says the format.
 
         Raises:
+            UserError: there is no format with this suffix.
             OSError: it cannot be written.
         """
         path = Path(path)
+        formats = Image.registered_extensions()
+        if formats.get(path.suffix.lower()) not in Image.SAVE:
+            raise UserError(f'{str(path)!r} does not say which format the picture shall have; end it in .png or .jpg')
         path.parent.mkdir(parents=True, exist_ok=True)
         self.plot().save(path)
         return path
@@ -158,7 +162,7 @@ class Prediction:
 
     def to_json(self) -> str:
         """The result as one line of JSON."""
-        return json.dumps(self.as_json())
+        return json.dumps(self.as_json(), allow_nan=False)
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:

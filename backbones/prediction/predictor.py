@@ -3,7 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,17 @@ class Predictor:
         batch_size: images per call of the program; a batch that is not full is padded.
     """
 
-    def __init__(self, model: TrainedModel, batch_size: int = 8, score_threshold: float = 0.25):
-        if batch_size < 1:
-            raise UserError(f'batch_size must be at least 1, not {batch_size}')
-        if not 0 <= score_threshold <= 1:
-            raise UserError(f'score_threshold must lie between 0 and 1, not {score_threshold}')
-        self.model, self.batch_size = model, batch_size
-        self._reading = outputs.reading(model.task, score_threshold)
+    def __init__(self, model: TrainedModel, batch_size: int = 8, score_threshold: float | None = 0.25):
+        self.batch_size = _whole(batch_size)
+        if score_threshold is not None and not (isinstance(score_threshold, int | float) and 0 <= score_threshold <= 1):
+            raise UserError(f'score_threshold must lie between 0 and 1, not {score_threshold!r}')
+        if model.task == 'detection':
+            changes: dict[str, Any] = dict(model.evaluation)
+            if score_threshold is not None:
+                changes = {'score_threshold': float(score_threshold)}
+            model = dataclasses.replace(model, model=model.model.clone(head=model.model.head.clone(**changes)))
+        self.model = model
+        self._reading = outputs.READINGS[model.task]
         self._variables = jax.device_put(model.variables)
         self._program = jax.jit(self._on_device)
 
@@ -96,7 +100,7 @@ class Predictor:
         Raises:
             UserError: see ``image_sources.expand``.
         """
-        size = batch_size or self.batch_size
+        size = self.batch_size if batch_size is None else _whole(batch_size)
         # Those of one shape wait for each other; results wait for those of images that came before.
         waiting: dict[tuple, list[_Read]] = collections.defaultdict(list)
         done: dict[int, Prediction | UserError] = {}
@@ -148,42 +152,50 @@ class Predictor:
 
     def _predict(self, group: list[_Read], size: int) -> dict[int, Prediction | UserError]:
         padded = [each.fitted for each in group] + [group[-1].fitted] * (size - len(group))
-        extent = np.array([each.extent for each in padded], np.float32)
-        values = jax.device_get(self._program(self._variables, fitting.of_one_shape(padded), extent))
+        extents = np.array([each.extent for each in padded], np.float32)
+        values = jax.device_get(self._program(self._variables, fitting.of_one_shape(padded), extents))
         rows = [{key: value[row] for key, value in values.items()} for row in range(len(group))]
         return {each.number: self._told(each, row) for each, row in zip(group, rows, strict=True)}
 
     def _told(self, read: _Read, values: dict[str, np.ndarray]) -> Prediction | UserError:
-        if values.pop('undefined'):
+        if not values.pop('finite'):
             place = read.source if isinstance(read.source, Path | str) else 'an image'
             return UserError(
-                f'{place}: outputs of {self.model.source} are no numbers; its weights are damaged, or it was trained '
+                f'{place}: outputs of {self.model.source} are not finite; its weights are damaged, or it was trained '
                 'at too high a learning rate'
             )
         fields: dict[str, Any] = self._reading.on_host(values, read.fitted)
         return Prediction(read.source, read.size, self.names, reading=self.model.reading, **fields)
 
-    def _on_device(self, variables: Any, pixels: jax.Array, extent: jax.Array) -> dict[str, jax.Array]:
+    def _on_device(self, variables: Any, pixels: jax.Array, extents: jax.Array) -> dict[str, jax.Array]:
         _, *size, _ = pixels.shape
         normalise = fitting.normalisation(self.model.input, size)
         images = pixels if normalise is None else normalise(pixels)
         images = images.astype(jnp.float32)
-        result = self.model.model.apply(variables, images, train=False, extents=extent)
-        return self._reading.on_device(self.model.model, result, size, extent) | {'undefined': _undefined(result)}
+        result = self.model.model.apply(variables, images, train=False, extents=extents)
+        return self._reading.on_device(self.model.model, result, size, extents) | {'finite': _finite(result)}
 
 
-def _undefined(outputs: Any) -> Bool[Array, ' batch']:
-    """Of each image, whether any output is NaN."""
+def _whole(batch_size: int) -> int:
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f'batch_size must be at least 1, not {batch_size!r}')
+    return batch_size
+
+
+def _finite(outputs: Any) -> Bool[Array, ' batch']:
+    """Of each image, whether all outputs are finite numbers."""
     numbers = [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.stack([jnp.isnan(leaf).any(range(1, leaf.ndim)) for leaf in numbers]).any(0)
+    return jnp.stack([jnp.isfinite(leaf).all(range(1, leaf.ndim)) for leaf in numbers]).all(0)
 
 
 def load(
     source: str | Path,
     name: str | None = None,
     batch_size: int = 8,
-    score_threshold: float = 0.25,
+    score_threshold: float | None = 0.25,
     image_size: int | tuple[int, int] | None = None,
+    classes: Sequence[str] | None = None,
+    **changes: Any,
 ) -> Predictor:
     """Load a model that predicts images: ``load('runs/x')('photo.jpg')[0].plot()``.
 
@@ -193,10 +205,13 @@ def load(
         name: which model published weights are of: a registered backbone (with the classifier in the file), or a row
             of ``published_models.TABLE``.
         batch_size: images per call of the compiled program.
-        score_threshold: lowest score of a detection that is told.
-        image_size: height and width of the input in pixels, in place of those that the weights expect.
+        score_threshold: scores of detections are above it; ``None``: above that with which the model is evaluated.
+        image_size: height and width of the input in pixels, in place of those that the weights expect; of a detector of
+            torchvision's, whose input follows each image, the shorter side, or the shorter and at most the longer one.
+        classes: names of the classes of published weights that were tuned to others.
+        **changes: of published detectors and segmenters: see ``create_published``.
 
     Raises:
         UserError: see ``trained_model.read``, or a value out of its range.
     """
-    return Predictor(trained_model.read(source, name, image_size), batch_size, score_threshold)
+    return Predictor(trained_model.read(source, name, image_size, classes, **changes), batch_size, score_threshold)

@@ -1,7 +1,8 @@
 """From a source of weights to a whole model: its modules, its variables, what it expects, what its classes are."""
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from backbones import published_models, registry
 from backbones.assembly import create_detector, create_segmenter
 from backbones.detection_input import DetectionInput
-from backbones.errors import UserError, unknown
+from backbones.errors import UserError, listed, unknown
 from backbones.images import ImageReading
 from backbones.model import Model
 from backbones.prediction import class_names
@@ -33,6 +34,7 @@ class TrainedModel:
         input: what it expects of images.
         names: of its classes.
         source: where the weights came from.
+        evaluation: options of a detector's head with which it is evaluated, where they are not its own.
     """
 
     task: str
@@ -41,6 +43,18 @@ class TrainedModel:
     input: Preprocessing | DetectionInput
     names: tuple[str, ...]
     source: str
+    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        expected = self.input
+        if self.task == 'classification' or not isinstance(expected, Preprocessing):
+            return
+        if expected.fit == 'crop' or (expected.fit == 'squash' and expected.crop < 1):
+            raise UserError(
+                f'the preprocessing of {self.source} cuts off the borders of images (fit={expected.fit!r}, '
+                f"crop={expected.crop:g}), where {self.task} would see nothing; describe it with fit='letterbox', or "
+                "'squash' and crop=1"
+            )
 
     @property
     def reading(self) -> ImageReading:
@@ -48,7 +62,13 @@ class TrainedModel:
         return self.input.reading if isinstance(self.input, Preprocessing) else ImageReading()
 
 
-def read(source: str | Path, name: str | None = None, image_size: int | tuple[int, int] | None = None) -> TrainedModel:
+def read(
+    source: str | Path,
+    name: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    classes: Sequence[str] | None = None,
+    **changes: Any,
+) -> TrainedModel:
     """Read a model.
 
     Args:
@@ -56,7 +76,9 @@ def read(source: str | Path, name: str | None = None, image_size: int | tuple[in
             ``load_weights`` takes them; or a name, whose usual weights are then taken.
         name: of published weights: the backbone of a classifier, or a row of ``published_models.TABLE``; where it is
             left out, a file's own name may begin with it, as those of torchvision do.
-        image_size: height and width of the input in pixels, in place of those that the weights expect.
+        image_size: see ``predictor.load``.
+        classes: names of the classes of published weights that were tuned to others.
+        **changes: of published detectors and segmenters: see ``create_published``.
 
     Raises:
         UserError: no such source or name, weights without a head, or see ``load_weights``.
@@ -67,16 +89,23 @@ def read(source: str | Path, name: str | None = None, image_size: int | tuple[in
         name = text
         text = _usual_weights(text) if text in names else ''
     if name is not None and name not in names:
+        if name == str(source):
+            near = difflib.get_close_matches(name, names, 3)
+            hint = f'; the nearest names are {listed(near)}' if near else ''
+            raise UserError(f'{name!r} is neither a file nor a directory here, nor the name of a model{hint}')
         raise unknown('model', name, names)
     description, older = sources.kept(sources.resolve(text))
+    of_run = older is not None or (description is not None and description.task)
+    if not of_run:
+        name = name or sources.published_by(text) or _named_by_file(text)
+        if name in published_models.TABLE:
+            return _published(text, name, image_size, classes, changes)
+    if changes or (of_run and classes is not None):
+        given = next(iter(changes), 'classes')
+        raise UserError(f'{given} is known of {text}; leave it out')
     if description is not None and description.task:
         return _of_run(text, description, name, image_size)
-    if older is not None:
-        return _classifier(text, older['backbone'], image_size)
-    name = name or sources.published_by(text) or _named_by_file(text)
-    if name in published_models.TABLE:
-        return _published(text, name, image_size)
-    return _classifier(text, name, image_size)
+    return _classifier(text, older['backbone'] if older is not None else str(name), image_size, classes=classes)
 
 
 def _usual_weights(name: str) -> str:
@@ -96,7 +125,7 @@ def _named_by_file(source: str) -> str:
     if not fitting:
         raise UserError(
             f'{source} does not say which model its weights are of; pass its name as well, such as '
-            f"load({source!r}, 'resnet50') (names: python -m experiments.models)"
+            f"load({source!r}, 'resnet50') (names: python -m experiments.models, and --published)"
         )
     return max(fitting, key=len)
 
@@ -145,28 +174,44 @@ def _of_earlier_version(description: Description) -> dict[str, Any]:
     return arguments | ({'output_stride': values['output_stride']} if values.get('output_stride') else {})
 
 
-def _published(source: str, name: str, image_size: int | tuple[int, int] | None) -> TrainedModel:
+def _published(
+    source: str,
+    name: str,
+    image_size: int | tuple[int, int] | None,
+    classes: Sequence[str] | None,
+    changes: Mapping[str, Any],
+) -> TrainedModel:
     row = published_models.TABLE[name]
-    model = published_models.create_published(name)
+    classes = classes or sources.class_names(source)
+    if classes is not None:
+        changes = {**changes, 'num_classes': len(classes)}
+    model = published_models.create_published(name, **changes)
     variables, report = load_weights(row.backbone, source, model=model)
     task = 'detection' if row.create is create_detector else 'segmentation'
-    names = class_names.of_published(task, model.num_classes)
+    names = tuple(classes or class_names.of_published(task, model.num_classes))
     expected = row.input or report.preprocessing
     if image_size is not None:
         if isinstance(expected, DetectionInput):
-            raise UserError(f'image_size has no effect on {name}, whose input follows each image; leave it out')
-        expected = expected.replace(size=as_size(image_size))
-    return TrainedModel(task, model, variables, expected, names, source)
+            expected = expected.of_size(image_size)
+        else:
+            expected = expected.replace(size=as_size(image_size))
+    return TrainedModel(task, model, variables, expected, names, source, row.evaluation)
 
 
 def _classifier(
-    source: str, name: str, image_size: int | tuple[int, int] | None, description: Description | None = None
+    source: str,
+    name: str,
+    image_size: int | tuple[int, int] | None,
+    description: Description | None = None,
+    classes: Sequence[str] | None = None,
 ) -> TrainedModel:
     options = {} if description is None else _options(description)
     variables, report = load_weights(name, source, classifier=True, image_size=image_size, **options)
-    classes = len(variables['params']['head']['bias'])
-    model = registry.create_classifier(name, classes, **options)
-    names = report.classes or class_names.of_published('classification', classes)
+    count = len(variables['params']['head']['bias'])
+    if classes is not None and len(classes) != count:
+        raise UserError(f'{source} has {count} classes, not the {len(classes)} that are named')
+    model = registry.create_classifier(name, count, **options)
+    names = classes or report.classes or class_names.of_published('classification', count)
     return TrainedModel('classification', model, variables, report.preprocessing, tuple(names), source)
 
 

@@ -105,18 +105,18 @@ def _of_detectors(report: Report, held: Mapping[str, np.ndarray]) -> Iterator[st
         if path == 'params/head/class_logits/bias' and boxes is not None:
             classes = file[0] // (len(boxes) // 4)
             yield (
-                f'its head has {classes} classes: make the model with num_classes={classes}, or take its parts '
-                "('backbone', 'neck')"
+                f'its head has {classes} classes: make the model with num_classes={classes} (or name them: '
+                "classes=… of load), or take its parts ('backbone', 'neck')"
             )
         elif path == 'params/head/box_head/class_logits/bias':
             yield (
                 f'its head has {file[0]} outputs, of which one is the background: make the model with '
-                f"num_classes={file[0] - 1}, or take its parts ('backbone', 'neck')"
+                f"num_classes={file[0] - 1} (or name them: classes=… of load), or take its parts ('backbone', 'neck')"
             )
         elif re.fullmatch(r'params/head/one_to_(many|one)3/classes/bias', path):
             yield (
-                f'its head has {file[0]} classes: make the model with num_classes={file[0]}, or take its parts '
-                "('backbone', 'neck')"
+                f'its head has {file[0]} classes: make the model with num_classes={file[0]} (or name them: '
+                "classes=… of load), or take its parts ('backbone', 'neck')"
             )
             return  # the other branch has as many
         elif re.fullmatch(r'params/neck/lateral\d/bias', path):

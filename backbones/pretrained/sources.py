@@ -14,6 +14,7 @@ from backbones.pretrained.checksums import CHECKSUMS
 from backbones.pretrained.description import Description
 from backbones.pretrained.files import read_arrays, read_checkpoint, read_metadata
 from backbones.pretrained.kinds import SUFFIXES, is_weight_file, kind_of
+from backbones.pretrained.torch_file import read_class_names
 from backbones.published import WEIGHTS
 
 BUNDLED = Path(__file__).parent / 'weights'
@@ -132,6 +133,16 @@ def read(source: str | Path) -> Checkpoint:
     if path.is_file():
         return Checkpoint(str(source), _read_file(path), None, None, prefix, *kept(path))
     return Checkpoint(str(source), _read_directory(path), *configurations(path), prefix, *kept(path))
+
+
+def class_names(source: str | Path) -> tuple[str, ...] | None:
+    """What a published model's own file calls its classes; ``None`` where it does not say, as state dictionaries.
+
+    Raises:
+        UserError: nothing there.
+    """
+    path = resolve(str(source))
+    return read_class_names(path) if path.is_file() and kind_of(path) == 'torch' else None
 
 
 def files(source: str | Path) -> list[Path]:

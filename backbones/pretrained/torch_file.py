@@ -226,7 +226,7 @@ def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(entry)
 
 
-def _read_zip(path: Path, asked: _Asked) -> object:
+def _read_zip(path: Path, asked: _Asked, with_data: bool = True) -> object:
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith('/data.pkl') or name == 'data.pkl']
         if len(pickles) != 1:
@@ -238,12 +238,13 @@ def _read_zip(path: Path, asked: _Asked) -> object:
 
         def find_storage(dtype: np.dtype, key: str, count: int) -> _Storage:
             if key not in storages:
-                storage = _Storage(dtype, count)
+                storage = storages[key] = _Storage(dtype, count)
+                if not with_data:
+                    return storage
                 data = _read_entry(archive, f'{prefix}data/{key}')
                 if len(data) != count * dtype.itemsize:
                     raise ValueError(f'storage {key} holds {len(data)} bytes, not {count * dtype.itemsize}')
                 storage.data = np.frombuffer(data, dtype)
-                storages[key] = storage
             return storages[key]
 
         return _unpickle(io.BytesIO(_read_entry(archive, pickles[0])), find_storage, asked)
@@ -313,6 +314,23 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f'{path} is truncated, damaged or not a torch file: {reason}{named}') from None
     held = f'a dictionary of {_listed(content)}' if isinstance(content, dict) else f'a {type(content).__name__}'
     raise UserError(f'{path} holds no state dictionary but {held}')
+
+
+def read_class_names(path: Path) -> tuple[str, ...] | None:
+    """What a whole model of ultralytics in a .pt file calls its classes; ``None`` where it does not say.
+
+    No tensor is read, and nothing that ``read_torch_file`` would refuse.
+    """
+    asked = _Asked()
+    try:
+        if not zipfile.is_zipfile(path):
+            return None
+        models = torch_modules.records(_read_zip(path, asked, with_data=False))
+        if asked.called or torch_modules.suspicious(asked.absent):
+            return None
+        return next(filter(None, (torch_modules.class_names(model) for model in models.values())), None)
+    except Exception:  # whatever it is, reading the weights will say it
+        return None
 
 
 def _tensors(content: object, prefix: str = '', depth: int = 0) -> dict[str, _Tensor]:

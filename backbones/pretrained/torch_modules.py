@@ -127,6 +127,16 @@ def records(content: object) -> dict[str, ModuleRecord]:
     return found
 
 
+def class_names(record: ModuleRecord) -> tuple[str, ...] | None:
+    """The names of classes that a model of ultralytics carries, by their numbers; ``None`` where it carries none."""
+    held = vars(record).get('state', {}).get('names')
+    numbered = dict(enumerate(held)) if isinstance(held, list | tuple) else held
+    if not isinstance(numbered, dict) or not numbered or set(numbered) != set(range(len(numbered))):
+        return None
+    found = tuple(numbered[index] for index in range(len(numbered)))
+    return found if all(isinstance(name, str) for name in found) else None
+
+
 def entries(record: ModuleRecord, prefix: str = '') -> Iterator[tuple[str, object]]:
     """Key and entry of all parameters and buffers, as in ``state_dict()`` of the model, and of modules that are none.
 

@@ -119,29 +119,6 @@ def add_accept_changed_data(arguments: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model(arguments: argparse._ActionsContainer) -> None:
-    """Add what names a trained or published model, for commands that use one (``check_model``)."""
-    arguments.add_argument('--workdir', type=path, help='a run of experiments.train, or one of its checkpoints')
-    arguments.add_argument(
-        '--model', metavar='NAME', help='a backbone with a classifier, or a published detector or segmenter'
-    )
-    arguments.add_argument('--weights', metavar='SOURCE', help='its weights (default: the usual ones of the backbone)')
-    arguments.add_argument('--image_size', type=positive, metavar='PIXELS', help='side of the input (as trained)')
-    arguments.add_argument('--batch_size', type=positive, default=8, metavar='IMAGES', help='images per step (8)')
-
-
-def check_model(options: argparse.Namespace) -> None:
-    """Check that options name one model.
-
-    Raises:
-        UserError: none, or two.
-    """
-    if (options.workdir is None) == (options.model is None):
-        raise UserError('name the model: --workdir DIR for a run, or --model NAME for published weights')
-    if options.weights and not options.model:
-        raise UserError('--weights belongs to --model NAME; a run has its own weights')
-
-
 def positive(text: str) -> int:
     """A positive whole number as an argument."""
     if not text.isdecimal() or int(text) < 1:

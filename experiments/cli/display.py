@@ -134,3 +134,9 @@ def freeze_table(title: str, rows: 'Sequence[Row]') -> Table:
     trainable = sum(row.parameters for row in rows if row.state == 'trainable')
     table.caption = f'{trainable:,} of {total:,} parameters train'
     return table
+
+
+def beside(bar: Progress) -> Console:
+    """A console for standard output while a bar is drawn: on a terminal lines go above the bar, not into it."""
+    output = make_console(stderr=False)
+    return bar.console if bar.console.is_terminal and output.is_terminal else output

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +47,8 @@ class Dataset:
         reading: how their files become 8-bit RGB.
         digests: SHA-256 of the file of each example; ``None`` where there are no files.
         file_sizes: bytes of the file of each example; ``None`` where there are no files.
+        files: the file of each example, ``None`` for one that is not turned upright as a viewer turns it; ``None`` where
+            there are no files.
         truth: what a dense task predicts; ``None`` for classification.
         annotation_digests: a hash of what the truth of each example was read from; ``None`` where there is none.
     """
@@ -64,6 +67,7 @@ class Dataset:
     reading: ImageReading = dataclasses.field(default_factory=ImageReading)
     digests: tuple[str, ...] | None = None
     file_sizes: tuple[int, ...] | None = None
+    files: tuple[Path | None, ...] | None = None
     truth: Truth | None = None
     annotation_digests: tuple[str, ...] | None = None
 

@@ -84,6 +84,7 @@ def load(path: str, options: ReadingOptions) -> Dataset:
         reading=reading,
         digests=digests,
         file_sizes=tuple(checked[name].known.stamp[0] for name in ids),
+        files=tuple(checked[name].known.path for name in ids),
     )
 
 

@@ -38,7 +38,7 @@ def match(model: Sequence[str], dataset: Sequence[str]) -> Int[np.ndarray, ' mod
     wanted = [name if name in known else _plain(name) for name in dataset]
     if missing := [name for name, each in zip(dataset, wanted, strict=True) if each not in known]:
         near = difflib.get_close_matches(_plain(missing[0]), known, 2)
-        hint = f'; the nearest are {listed([model[known[name]] for name in near])}' if near else ''
+        hint = f'; the nearest are {listed(list(dict.fromkeys(model[known[name]] for name in near)))}' if near else ''
         raise UserError(
             f'{len(missing)} of the {len(dataset)} classes of the data set are not classes of the model: '
             f'{listed(missing)}{hint}. Rename the folders or labels, or evaluate a model that was trained on them'

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from backbones.errors import UserError, unknown
+from backbones.images import ImageReading, read_image
 from backbones.prediction import drawing
 from backbones.prediction.prediction import Prediction
 from backbones.pretrained import sources
@@ -51,12 +52,22 @@ def chosen(dataset: Dataset, split: str, limit: int | None) -> np.ndarray:
     return indices[np.arange(limit) * len(indices) // limit]
 
 
-def images(dataset: Dataset, indices: np.ndarray) -> Iterator[Path | np.ndarray]:
-    """Their files, or their pixels as they are stored where there are no files, or the truth lies in stored pixels."""
+def images(dataset: Dataset, indices: np.ndarray, reading: ImageReading | None = None) -> Iterator[Path | np.ndarray]:
+    """Their files, or their pixels as they are stored where there are no files, or the truth lies in stored pixels.
+
+    Args:
+        dataset: whose images they are.
+        indices: the examples.
+        reading: how the model reads files. Where it knows no range of deep grey images, that of the data set is taken.
+    """
+    moved = isinstance(dataset.truth, Masks) and dataset.stored_size is not None
+    own = dataset.reading.grey_range is not None and reading is not None and reading.grey_range is None
     for index in indices:
-        file = Path(dataset.name.partition(':')[2], dataset.ids[index]).expanduser()
-        moved = isinstance(dataset.truth, Masks) and dataset.stored_size is not None
-        yield file if file.is_file() and not moved else dataset.images[np.array([index])][0, ..., :3]
+        file = None if moved or dataset.files is None else dataset.files[index]
+        if file is None:
+            yield dataset.images[np.array([index])][0, ..., :3]
+        else:
+            yield read_image(file, dataset.reading) if own else file
 
 
 def truth_picture(dataset: Dataset, index: int, prediction: Prediction) -> Image.Image:
@@ -67,7 +78,8 @@ def truth_picture(dataset: Dataset, index: int, prediction: Prediction) -> Image
         truth = dataset.truth.of(np.array([index]))
         there = (truth.classes[0] >= 0) & ~truth.crowd[0]
         classes = truth.classes[0][there]
-        boxes = scale * truth.stored(dataset.stored_size if prediction.path is None else None)[0][there]
+        stored = None if prediction.size == tuple(truth.sizes[0]) else dataset.stored_size
+        boxes = scale * truth.stored(stored)[0][there]
         return drawing.with_boxes(picture, boxes, [dataset.classes[each] for each in classes], classes)
     if isinstance(dataset.truth, Masks):
         mask = dataset.images[np.array([index])][0, ..., 3].repeat(scale, 0).repeat(scale, 1)

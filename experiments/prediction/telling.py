@@ -1,11 +1,13 @@
 """Predictions as a table, and in the layout of COCO."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from backbones.prediction import class_names
 from backbones.prediction.prediction import Prediction, run_lengths
 
 
@@ -37,7 +39,9 @@ def table(prediction: Prediction) -> Table:
 class CocoResults:
     """Results of many images in COCO's layout: ``images``, ``categories``, and ``annotations`` with a ``score``.
 
-    Boxes are left, top, width and height; categories are numbered from 1. Segments have run lengths, and the score 1.
+    Boxes are left, top, width and height; segments have run lengths, and the score 1. COCO's own classes have COCO's
+    numbers, and others are numbered from 1. Images have the numbers that their files are called, as COCO's are, or are
+    numbered from 1 if not all files are called by different numbers.
 
     Args:
         names: of the classes.
@@ -45,14 +49,15 @@ class CocoResults:
 
     def __init__(self, names: Sequence[str]):
         self._names = names
+        self._ids = class_names.coco_ids(names) or tuple(range(1, len(names) + 1))
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
     def add(self, name: str, prediction: Prediction) -> None:
         """Add the result of one image."""
-        number = len(self._images) + 1
+        number = len(self._images)
         height, width = prediction.size
-        self._images.append({'id': number, 'file_name': name, 'height': height, 'width': width})
+        self._images.append({'file_name': name, 'height': height, 'width': width})
         if prediction.boxes is not None and prediction.scores is not None and prediction.classes is not None:
             for box, score, index in zip(prediction.boxes, prediction.scores, prediction.classes, strict=True):
                 left, top, right, bottom = (float(side) for side in box)
@@ -66,11 +71,13 @@ class CocoResults:
                 self._annotate(number, index, 1.0, box, area=int(inside.sum()), segmentation=run_lengths(inside))
 
     def _annotate(self, image: int, index: int, score: float, box: list, **more: Any) -> None:
+        if self._ids[index] is None:
+            return
         self._annotations.append(
             {
                 'id': len(self._annotations) + 1,
                 'image_id': image,
-                'category_id': index + 1,
+                'category_id': self._ids[index],
                 'bbox': box,
                 'score': score,
                 'iscrowd': 0,
@@ -80,5 +87,12 @@ class CocoResults:
 
     def as_json(self) -> dict[str, Any]:
         """The file's content."""
-        categories = [{'id': index + 1, 'name': name} for index, name in enumerate(self._names)]
-        return {'images': self._images, 'categories': categories, 'annotations': self._annotations}
+        stems = [Path(each['file_name']).stem for each in self._images]
+        ids = list(range(1, len(stems) + 1))
+        if all(stem.isascii() and stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems):
+            ids = [int(stem) for stem in stems]
+        images = [{'id': number} | each for number, each in zip(ids, self._images, strict=True)]
+        annotations = [each | {'image_id': ids[each['image_id']]} for each in self._annotations]
+        numbered = zip(self._ids, self._names, strict=True)
+        categories = [{'id': number, 'name': name} for number, name in numbered if number is not None]
+        return {'images': images, 'categories': categories, 'annotations': annotations}

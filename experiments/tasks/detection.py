@@ -191,9 +191,9 @@ class Detection:
         assert result.boxes is not None and result.scores is not None and result.classes is not None
         truth = dataset.truth.of(np.array([index]))
         boxes, labels = result.boxes, matching[result.classes]
-        if result.path is None:  # from stored pixels
+        height, width = truth.sizes[0]
+        if result.size != (height, width):  # from stored pixels
             factors, shifts = np.split(truth.placements(dataset.stored_size)[0], 2)
-            height, width = truth.sizes[0]
             boxes = (boxes - np.tile(shifts, 2)) / np.tile(factors, 2)
             boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
         found = (labels >= 0) & (boxes[:, 2:] > boxes[:, :2]).all(-1)

@@ -195,7 +195,6 @@ def trained():
     return lambda truth=TRUTH, seed=0, images=IMAGES: run(variables['params'], images, truth, seed)
 
 
-@pytest.mark.slow
 def test_gradients_are_finite_and_reach_every_part():
     (value, (losses, _)), gradient = trained()()
     assert np.isfinite(value)
@@ -245,7 +244,6 @@ def test_what_is_drawn():
     assert not np.array_equal(other.assigned[0][1], other.assigned[0][2])
 
 
-@pytest.mark.slow
 def test_an_object_trains_though_nothing_near_it_is_proposed():
     """Its own box is among the proposals."""
     nothing, anchors = jnp.zeros((3, 2, 4)), [jnp.array([[0.0, 0, 16, 16]])]
@@ -266,7 +264,7 @@ def test_the_sample_needs_a_key():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('neck', ['fpn', pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('neck', ['fpn', None])
 def test_detections_are_padded_sorted_and_inside(neck: str | None):
     model, variables = small(neck, score_threshold=0.0, candidates=(50, 50), proposals=(60, 40))
     extents = jnp.array([[48.0, 50.0], [30.0, 64.0], [48.0, 64.0]])

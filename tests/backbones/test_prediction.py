@@ -131,6 +131,22 @@ def test_a_detector_of_torchvisions_input_gets_its_boxes_back():
     np.testing.assert_allclose(fitted.boxes_back(np.array([[0, 0, 100, 58]], np.float32)), [[0, 0, 51, 30]], atol=1e-5)
 
 
+@pytest.mark.parametrize('stored', [None, (40, 40)])
+def test_what_a_squashed_input_shows_comes_back(stored):
+    squashed = LETTERBOX.replace(fit='squash', stored_size=stored)
+    fitted = fitting.fit(photograph(40, 80), squashed)
+    np.testing.assert_allclose(fitted.boxes_back(np.array([[0, 0, 48, 32]], np.float32)), [[0, 0, 80, 40]], atol=1e-4)
+    columns = np.broadcast_to(np.arange(48, dtype=np.float32), (32, 48))
+    back = fitted.map_back(columns)
+    assert back.shape == (40, 80) and (np.diff(back[7]) >= 0).all() and back[7, 0] < 1 and back[7, -1] > 46
+
+
+@pytest.mark.parametrize('change', [{'fit': 'crop'}, {'fit': 'squash', 'crop': 0.9}])
+def test_a_segmenter_that_sees_a_part_of_the_image_is_refused(segmenter, change):
+    with pytest.raises(UserError, match='the preprocessing of made cuts off the borders'):
+        dataclasses.replace(segmenter, input=LETTERBOX.replace(**change))
+
+
 # --- What is meant by images. -----------------------------------------------------------------------------------------
 
 
@@ -217,6 +233,45 @@ def test_a_threshold_leaves_out_boxes(detector, seeing):
     assert 0 < len(told.boxes) < len(everything.boxes) and told.scores.min() >= middle
 
 
+def test_a_threshold_may_be_below_the_heads_own(detector):
+    model = backbones.create_detector(
+        'vit_micro', num_classes=3, head='yolo', neck='yolo_pan', neck_options={'channels': 8, 'strides': (4, 8)}
+    )
+    variables = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 48, 3), np.float32)))
+    untrained = dataclasses.replace(detector, model=model, variables=variables)
+    image = photograph(40, 60)
+    assert not len(Predictor(untrained)(image)[0].boxes)
+    assert len(Predictor(untrained, score_threshold=0)(image)[0].boxes) > 10
+    # As it is evaluated.
+    assert Predictor(untrained, score_threshold=None).model.model.head == model.head
+    evaluated = dataclasses.replace(untrained, evaluation={'score_threshold': 0.001})
+    assert Predictor(evaluated, score_threshold=None).model.model.head.score_threshold == 0.001
+
+
+def test_a_detector_of_torchvisions_input_sees_what_its_parts_see(detector):
+    """Images of several sizes, each padded to the right and below, with boxes in its own pixels."""
+    model = backbones.create_detector('resnet_micro', num_classes=3, **DETECTOR)
+    variables = random_values(model, np.zeros((1, 32, 48, 3), np.float32))
+    torchvisions = dataclasses.replace(detector, model=model, variables=variables, input=DetectionInput(40, 60))
+    images = [photograph(30, 51), photograph(50, 30, 1), photograph(30, 51, 2)]
+    results = Predictor(torchvisions, batch_size=2, score_threshold=0)(images)
+    head = model.head.clone(score_threshold=0.0)
+
+    @jax.jit
+    def detections(images, extents):
+        return head.detections(model.apply(variables, images, extents=extents), images.shape[1:3], extents)
+
+    for image, result in zip(images, results, strict=True):
+        batch = torchvisions.input([image])
+        found = batch.restore(detections(batch.images, batch.extents))
+        boxes = np.asarray(found.boxes[0])[np.asarray(found.valid[0])]
+        boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(-1)]
+        assert len(boxes)
+        np.testing.assert_allclose(result.boxes, boxes, atol=1e-3 * max(image.shape))
+    assert torchvisions.input.of_size(20) == DetectionInput(20, 30)
+    assert torchvisions.input.of_size((60, 50)) == DetectionInput(50, 60)
+
+
 def test_masks_have_the_size_of_each_image(segmenter):
     images = [photograph(30, 51), photograph(64, 20, 1)]
     for image, result in zip(images, Predictor(segmenter)(images), strict=True):
@@ -297,8 +352,29 @@ def test_what_cannot_be_looked_at_is_refused(classifier, tmp_path):
 def test_values_out_of_range_are_refused(classifier):
     with pytest.raises(UserError, match='batch_size must be at least 1, not 0'):
         Predictor(classifier, batch_size=0)
-    with pytest.raises(UserError, match='score_threshold must lie between 0 and 1, not 2'):
-        Predictor(classifier, score_threshold=2)
+    for threshold in (2, 'high'):
+        with pytest.raises(UserError, match=f'score_threshold must lie between 0 and 1, not {threshold!r}'):
+            Predictor(classifier, score_threshold=threshold)
+    with pytest.raises(UserError, match="batch_size must be at least 1, not '8'"):
+        Predictor(classifier, batch_size='8')
+    with pytest.raises(UserError, match='batch_size must be at least 1, not -1'):
+        list(Predictor(classifier).stream(photograph(8, 8), -1))
+    for path in ('x', 'x.xyz'):
+        with pytest.raises(UserError, match='does not say which format'):
+            Predictor(classifier)(photograph(8, 8))[0].save(path)
+
+
+def test_a_stream_can_be_looked_at_again(classifier):
+    stream = io.BytesIO()
+    Image.fromarray(photograph(8, 8)).save(stream, format='png')
+
+    class Response:
+        """As urlopen gives: it can be read once."""
+
+        read = io.BytesIO(stream.getvalue()).read
+
+    result = Predictor(classifier)(Response())[0]
+    np.testing.assert_array_equal(result.image, photograph(8, 8))
 
 
 # --- Pictures and JSON. -----------------------------------------------------------------------------------------------
@@ -390,27 +466,32 @@ def test_a_name_without_weights_says_what_to_do():
         backbones.load('fcos_resnet50_fpn')
     with pytest.raises(UserError, match='unknown model'):
         backbones.load('pip:efficientnet-lite0', 'efficientnet_lite00')
+    with pytest.raises(UserError, match="'photos' is neither a file nor a directory here, nor the name of a model"):
+        backbones.load('photos')
+    with pytest.raises(UserError, match='has 1000 classes, not the 2 that are named'):
+        backbones.load('efficientnet_lite0', classes=('a', 'b'))
 
 
-def test_outputs_that_are_no_numbers_are_an_error(detector):
+@pytest.mark.parametrize('number', [np.nan, np.inf])
+def test_outputs_that_are_not_finite_are_an_error(detector, number):
     head = detector.variables['params']['head']
     damaged = {
         **head,
-        'class_logits': {**head['class_logits'], 'bias': np.full_like(head['class_logits']['bias'], np.nan)},
+        'class_logits': {**head['class_logits'], 'bias': np.full_like(head['class_logits']['bias'], number)},
     }
     variables = {**detector.variables, 'params': {**detector.variables['params'], 'head': damaged}}
     seeing_nothing = Predictor(dataclasses.replace(detector, variables=variables), batch_size=2)
-    with pytest.raises(UserError, match='an image: outputs of made are no numbers; its weights are damaged'):
+    with pytest.raises(UserError, match='an image: outputs of made are not finite; its weights are damaged'):
         seeing_nothing(photograph(40, 40))
 
 
-def test_outputs_that_are_no_numbers_concern_their_own_image():
+def test_outputs_that_are_not_finite_concern_their_own_image():
     outputs = {
         'p3': {'boxes': np.ones((2, 4, 4), np.float32), 'ids': np.ones((2, 4), np.int32)},
         'scores': np.ones((2, 3)),
     }
     outputs['p3']['boxes'][1, 2, 0] = np.nan
-    assert predictor._undefined(outputs).tolist() == [False, True]
+    assert predictor._finite(outputs).tolist() == [True, False]
 
 
 def test_the_background_is_not_tinted():

@@ -5,12 +5,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import backbones
 from backbones import UserError
-from backbones.pretrained.torch_file import read_torch_file
+from backbones.prediction import trained_model
+from backbones.pretrained.torch_file import read_class_names, read_torch_file
 from tests.backbones.test_torch_file import (
     CALLS,
     CONTAINERS,
@@ -166,6 +169,27 @@ def test_a_whole_detector_is_loaded(tmp_path: Path):
     assert not report.problems()
     bias = variables['params']['head']['one_to_one3']['classes']['bias']
     np.testing.assert_array_equal(bias, arrays['model.23.one2one_cv3.0.2.bias'])
+
+
+def test_a_whole_detector_says_what_its_classes_are_called(tmp_path: Path):
+    """As a training of one's own saves it, with other classes than the published one."""
+    names = ('cat', 'dog', 'newt')
+    model = backbones.create_published('yolo11n', num_classes=3)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32))
+    variables = jax.tree.map(lambda each: np.zeros(each.shape, each.dtype), shapes)
+    backbones.save_weights(tmp_path / 'own.safetensors', variables, 'ultralytics', 'yolo11n', model=model)
+    arrays = load_file(tmp_path / 'own.safetensors')
+    keys = {key: tensor(storage(key, each), each.shape) for key, each in arrays.items()}
+    numbered = b'(' + b''.join(integer(index) + text(name) for index, name in enumerate(names)) + b'd'
+    tree = model_of(keys)
+    for ema in (module(modules={'model': tree}, kind=DETECTOR, names=numbered), tree):
+        path = write_zip(tmp_path / 'yolo11n_best.pt', checkpoint(ema=ema), {'0': DATA, **arrays})
+        assert read_class_names(path) == (names if ema is not tree else None)
+        if ema is tree:
+            with pytest.raises(UserError, match=r'its head has 3 classes: .* name them: classes='):
+                trained_model.read(path)
+        for found in (trained_model.read(path, classes=names), *([] if ema is tree else [trained_model.read(path)])):
+            assert found.names == names and found.model.num_classes == 3
 
 
 # --- Files that ask for more. -----------------------------------------------------------------------------------------

@@ -88,9 +88,9 @@ def small(backbone: str, version: str, neck: str):
     [
         ('resnet_micro', 'end_to_end', 'yolo_pan'),
         ('vit_micro', 'distribution', 'fpn'),
-        pytest.param('vit_micro', 'end_to_end', 'yolo_pan', marks=pytest.mark.slow),
-        pytest.param('efficientnet_lite0', 'end_to_end', 'pan', marks=pytest.mark.slow),
-        pytest.param('efficientnet_lite0', 'end_to_end', 'yolo_pan', marks=pytest.mark.slow),
+        ('vit_micro', 'end_to_end', 'yolo_pan'),
+        ('efficientnet_lite0', 'end_to_end', 'pan'),
+        ('efficientnet_lite0', 'end_to_end', 'yolo_pan'),
     ],
 )
 def test_gradients_are_finite_and_padding_does_not_count(backbone: str, version: str, neck: str):
@@ -215,8 +215,7 @@ def test_small_objects_count_as_larger_and_conflicts_go_to_the_larger_overlap():
     )
     of = {index: set(np.flatnonzero(assigned.there & (assigned.objects == index))) for index in range(4)}
     # No point is inside the first object, but four are within 8 pixels of its middle.
-    assert of[0] == {18, 19, 26, 27} & of[0]
-    assert 18 in of[0]
+    assert {18} <= of[0] <= {18, 19, 26, 27}
     assert len(of[2]) == 4
     assert not of[3]
     # The best point of an object is to reach the overlap itself.

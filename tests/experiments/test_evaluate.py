@@ -1,17 +1,22 @@
 """experiments.evaluate: classes matched by name, every metric of a task, and mistakes."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import sklearn.metrics
 from dense_files import write_image
+from PIL import Image
 from tiny_classifier import CLASSES, write_classifier
+from tiny_dense import make_dense
 
 import backbones
 from backbones import UserError
 from backbones.prediction import class_names
-from experiments import evaluate
+from backbones.prediction.prediction import Prediction
+from experiments import evaluate, tasks
+from experiments.data.truth import IGNORE
 from experiments.prediction import class_matching
 from experiments.results import classification_metrics
 
@@ -62,6 +67,64 @@ def test_metrics_of_classification_are_scikit_learns():
     assert 'top5_accuracy' not in classification_metrics.metrics(logits[:, :3], targets, CLASSES)
 
 
+def test_a_mask_that_is_right_is_all_right():
+    dataset = make_dense('segmentation')
+    task, truth = tasks.find('segmentation'), dataset.images[0, ..., 3]
+    order = np.roll(np.arange(len(dataset.classes)), 1)  # the model counts its classes otherwise
+    mask = np.argsort(order)[np.where(truth == IGNORE, 0, truth)]
+    result = Prediction(dataset.images[0, ..., :3], truth.shape, dataset.classes, mask=mask)
+    kept = task.kept(result, dataset, 0, order)
+    assert task.every_metric(
+        {'confusion': kept['confusion'][None]}, dataset.targets_of(np.array([0])), dataset.classes
+    )['pixel_accuracy'] == pytest.approx(1)
+    with pytest.raises(UserError, match='a pixel of another class has no place'):
+        task.kept(result, dataset, 0, np.where(order == 1, -1, order))
+
+
+@pytest.mark.parametrize('pixels', ['stored', 'own'])
+def test_boxes_that_are_right_are_all_right(pixels):
+    """Found in the images as they are stored, or in their own pixels."""
+    dataset = make_dense('detection', objects=(3, 3))
+    truth = dataset.truth
+    sizes = np.full_like(truth.sizes, 64) * [1, 2]
+    truth = dataclasses.replace(truth, boxes=truth.boxes * np.array([4, 2, 4, 2], np.float32), sizes=sizes)
+    dataset = dataclasses.replace(dataset, truth=truth, stored_size=(32, 32))
+    task, indices = tasks.find('detection'), np.arange(4)
+    kept = []
+    for index in indices:
+        there = truth.classes[index] >= 0
+        boxes = truth.boxes[index][there] if pixels == 'own' else truth.of(np.array([index])).stored((32, 32))[0][there]
+        size = (64, 128) if pixels == 'own' else (32, 32)
+        image = np.zeros((*size, 3), np.uint8)
+        scores, classes = np.linspace(0.9, 0.5, len(boxes)), truth.classes[index][there]
+        result = Prediction(image, size, dataset.classes, None, boxes, scores, classes)
+        kept.append(task.kept(result, dataset, index, np.arange(len(dataset.classes))))
+    metrics = task.every_metric(evaluate._together(kept), dataset.targets_of(indices), dataset.classes)
+    assert metrics['AP'] == pytest.approx(1)
+
+
+def test_what_could_not_be_guessed_is_said(weights, folder, tmp_path, capsys):
+    numbered = tmp_path / 'numbered'
+    for index, name in enumerate(CLASSES[:2]):
+        for number in range(3):
+            write_image(numbered / str(index) / f'{number}.png', (32, 32))
+    evaluate.main(['--workdir', str(weights), '--dataset', f'folder:{numbered}', '--split', 'all'])
+    assert 'classes are matched by their numbers: 0 is cat, and so on' in capsys.readouterr().err
+    evaluate.main(['--workdir', str(weights), '--dataset', f'folder:{folder}', '--split', 'all'])
+    assert 'matched by their numbers' not in capsys.readouterr().err
+
+
+def test_deep_grey_images_are_read_in_the_range_of_the_data_set(weights, tmp_path, capsys):
+    for name in CLASSES[:2]:
+        for number in range(3):
+            file = tmp_path / 'deep' / name / f'{number}.png'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            values = np.random.default_rng(number).integers(0, 4096, (32, 32), np.uint16)
+            Image.fromarray(values).save(file)
+    evaluate.main(['--workdir', str(weights), '--dataset', f'folder:{tmp_path / "deep"}', '--split', 'all'])
+    assert 'all, 6 images' in capsys.readouterr().out
+
+
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
     return write_classifier(tmp_path_factory.mktemp('run'))
@@ -95,6 +158,7 @@ def test_a_folder_is_evaluated(weights, folder, tmp_path, capsys):
         (['--model', 'resnet_micro'], 'name one with --dataset'),
         (['--workdir', '{weights}', '--ignore_label', '3'], "a run's own data set is read as the run read it"),
         (['--workdir', '{weights}'], 'no work directory of experiments.train'),
+        (['--workdir', '{weights}', '--dataset', 'digits', '--json', '{folder}'], 'is a directory; name a file'),
         (['--workdir', '{weights}', '--dataset', 'folder:{folder}', '--split', 'tets'], "unknown split 'tets'.*test"),
         (['--workdir', '{weights}', '--dataset', 'digits'], 'classes of the data set are not classes of the model'),
         (['--workdir', '{weights}', '--dataset', 'voc:{folder}'], 'has boxes'),

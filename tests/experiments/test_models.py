@@ -3,7 +3,7 @@
 import pytest
 
 import backbones
-from backbones import cost
+from backbones import cost, published_models
 from backbones.errors import UserError
 from experiments import models
 
@@ -24,6 +24,12 @@ def test_conditions_narrow():
     light = names(max_gflops=1.0)
     assert 'efficientnet_lite0' in light
     assert 'resnet50' not in light
+
+
+def test_published_models_are_listed(capsys):
+    models.main(['--published'])
+    out = capsys.readouterr().out
+    assert all(name in out for name in published_models.TABLE) and 'faster_rcnn' in out
 
 
 @pytest.mark.parametrize('sort', ['params', 'gflops'])

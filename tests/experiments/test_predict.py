@@ -11,8 +11,11 @@ from tiny_classifier import CLASSES, write_classifier
 
 import backbones
 from backbones import UserError
-from backbones.prediction import drawing
+from backbones.prediction import class_names, drawing
+from backbones.prediction.prediction import Prediction
 from experiments import evaluate, predict, train
+from experiments.data import loading
+from experiments.prediction import splits, telling, writing
 from experiments.results import rows
 
 
@@ -60,10 +63,14 @@ def test_one_image_has_a_table(weights, photographs, capsys):
         (['--workdir', 'x', '--model', 'resnet50', 'a.png'], 'name the model'),
         (['--workdir', 'x', '--weights', 'y', 'a.png'], '--weights belongs to --model'),
         (['--model', 'resnet50', '--split', 'test'], '--split is of a run'),
+        (['--workdir', 'x', '--classes', 'a', 'a.png'], '--classes belongs to --model'),
         (['--workdir', 'x'], 'name the images to predict'),
         (['--workdir', 'x', 'a.png', '--json', 'a.txt'], r'must end in \.jsonl .* or \.json'),
         (['--workdir', 'x', 'a.png'], "there are no weights at 'x'"),
-        (['--model', 'resnet5', 'a.png'], "unknown model 'resnet5'.*resnet50"),
+        (
+            ['--model', 'resnet5', 'a.png'],
+            'neither a file .* nor the name of a model; the nearest names are resnet50',
+        ),
         (['--workdir', '{weights}', '{photographs}', '--save', '{photographs}'], 'holds images that are predicted'),
         (['--workdir', '{weights}', '{photographs}', '--save', '{weights}'], 'is a file; name a directory'),
         (['--workdir', '{weights}', '{photographs}', '--json', 'a.jsonl', '--json', './a.jsonl'], 'same file twice'),
@@ -84,19 +91,77 @@ def test_a_mistake_is_one_line(arguments, message, weights, photographs):
 def test_a_stopped_command_keeps_an_earlier_file_until_there_is_something_new(tmp_path, weights, photographs):
     file = tmp_path / 'a.jsonl'
     file.write_text('earlier')
-    with pytest.raises(KeyboardInterrupt), predict._writer(file, CLASSES):
+    with pytest.raises(KeyboardInterrupt), writing.writer(file, CLASSES):
         raise KeyboardInterrupt
     assert file.read_text() == 'earlier'
     result = backbones.load(weights)(photographs / '0.png')[0]
-    with pytest.raises(KeyboardInterrupt), predict._writer(file, CLASSES) as write:
+    with pytest.raises(KeyboardInterrupt), writing.writer(file, CLASSES) as write:
         write('0.png', result)
         raise KeyboardInterrupt
     assert json.loads(file.read_text())['path'] == '0.png'
     assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']
 
 
+def test_where_nothing_can_be_predicted_an_earlier_file_stays(tmp_path, weights):
+    (tmp_path / 'a.jsonl').write_text('earlier')
+    with pytest.raises(UserError, match='none of the 1 images'):
+        predict.main(['--workdir', str(weights), str(tmp_path / 'b.png'), '--json', str(tmp_path / 'a.jsonl')])
+    assert (tmp_path / 'a.jsonl').read_text() == 'earlier'
+
+
+def test_pictures_never_replace_images_of_the_data_set(tmp_path, weights, monkeypatch):
+    for label in CLASSES:
+        for number in range(3):
+            write_image(tmp_path / 'data' / label / f'{number}.png', (20, 20))
+    dataset = loading.load(f'folder:{tmp_path / "data"}')
+    monkeypatch.setattr(splits, 'dataset_of', lambda *_: dataset)
+    before = {path: path.read_bytes() for path in (tmp_path / 'data').rglob('*.png')}
+    command = ['--workdir', str(weights), '--split', 'all', '--save']
+    with pytest.raises(UserError, match='holds images that are predicted'):
+        predict.main([*command, str(tmp_path / 'data' / 'cat')])
+    predict.main([*command, str(tmp_path / 'seen')])
+    assert {path: path.read_bytes() for path in (tmp_path / 'data').rglob('*.png')} == before
+    assert len(list((tmp_path / 'seen').iterdir())) == 9
+
+
+def test_cocos_classes_and_images_have_their_own_numbers(photographs):
+    image = np.zeros((4, 4, 3), np.uint8)
+    boxes, scores = np.array([[0, 0, 2, 2]], np.float32), np.ones(1, np.float32)
+    for count, index in ((91, 13), (90, 12), (80, 11)):
+        names = class_names.coco(count)
+        assert names[index] == 'stop sign'
+        results = telling.CocoResults(names)
+        for file in ('000000000139.jpg', 'x/000000000285.jpg'):
+            results.add(file, Prediction(image, (4, 4), names, None, boxes, scores, np.array([index])))
+        told = results.as_json()
+        assert [each['id'] for each in told['images']] == [139, 285]
+        assert [(each['image_id'], each['category_id']) for each in told['annotations']] == [(139, 13), (285, 13)]
+        assert len(told['categories']) == 80 and told['categories'][-1] == {'id': 90, 'name': 'toothbrush'}
+    results = telling.CocoResults(('cell', 'disc'))
+    for file in ('7.png', 'a.png'):
+        results.add(file, Prediction(image, (4, 4), ('cell', 'disc'), None, boxes, scores, np.array([1])))
+    told = results.as_json()
+    assert [each['id'] for each in told['images']] == [1, 2]
+    assert [(each['image_id'], each['category_id']) for each in told['annotations']] == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize('place', ['file', 'path'])
+def test_images_of_a_yaml_file_are_found(tmp_path, place):
+    for split, name in (('train', 'a'), ('train', 'b'), ('val', 'c')):
+        write_image(tmp_path / 'data' / 'images' / split / f'{name}.png', (700, 500))
+        (tmp_path / 'data' / 'labels' / split).mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'data' / 'labels' / split / f'{name}.txt').write_text('0 0.5 0.5 0.5 0.5\n')
+    root = tmp_path / 'data' if place == 'file' else tmp_path / 'elsewhere'
+    root.mkdir(exist_ok=True)
+    (root / 'data.yaml').write_text(f'path: {tmp_path / "data"}\ntrain: images/train\nval: images/val\nnames: [cell]\n')
+    dataset = loading.load(f'yolo:{root / "data.yaml"}', truth='boxes')
+    assert dataset.stored_size is not None
+    found = list(splits.images(dataset, dataset.splits['test']))
+    assert found == [tmp_path / 'data' / 'images' / 'val' / 'c.png']
+
+
 def test_a_picture_that_is_too_large_for_its_format_is_a_png(tmp_path):
-    pictures = predict._Pictures(tmp_path)
+    pictures = writing.Pictures(tmp_path)
     for width in (16_383, 16_384):
         pictures.save('wide.webp', Image.new('RGB', (width, 1)))
     assert {path.name for path in tmp_path.iterdir()} == {'wide.webp', 'wide.png'}
@@ -141,7 +206,7 @@ def test_a_run_predicts_what_its_evaluation_saw(tmp_path, sizes, capsys):
         theirs = np.c_[kept['boxes'][number][there], 100 * kept['scores'][number][there]]
         apart = np.abs(np.c_[boxes, 100 * np.array(scores)][:, None] - theirs).max(-1)
         assert apart.min(0).max() < 0.2 and apart.min(1).max() < 0.2
-        annotated = [each['bbox'] for each in coco['annotations'] if each['image_id'] == number + 1]
+        annotated = [each['bbox'] for each in coco['annotations'] if each['image_id'] == 8 + number]
         np.testing.assert_allclose(annotated, [[a, b, c - a, d - b] for a, b, c, d in boxes], atol=1e-4)
     evaluate.main(['--workdir', str(run), '--json', str(tmp_path / 'metrics.json')])
     metrics = json.loads((tmp_path / 'metrics.json').read_text())['metrics']

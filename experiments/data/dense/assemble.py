@@ -141,6 +141,10 @@ def _dataset(
         reading=reading,
         digests=digests,
         file_sizes=tuple(each.checked.known.stamp[0] for each in kept.images),
+        files=tuple(
+            each.checked.known.path if each.turned == each.checked.inspection.is_turned else None
+            for each in kept.images
+        ),
         truth=truth,
         annotation_digests=annotated or tuple(each.image.digest for each in kept.images),
     )
