@@ -13,9 +13,9 @@ from flax.traverse_util import flatten_dict
 
 import backbones
 from backbones import published_models
+from backbones.boxes.iou import extents_of
 from backbones.boxes.nms import Detections
 from backbones.errors import UserError
-from backbones.heads import one_stage
 from backbones.heads.one_stage import best_of_level, focal_loss
 from tests.parity.detection import cases, compare
 
@@ -166,7 +166,7 @@ def test_detections_are_padded_sorted_and_inside(head: str):
     assert (found.boxes <= np.tile(extents[:, ::-1], 2)[:, None]).all()
     # Without extents, the boxes are clipped to the input.
     whole = jnp.broadcast_to(jnp.array(SIZE, jnp.float32), (2, 2))
-    assert one_stage.extents_of(outputs, SIZE, None).tolist() == whole.tolist()
+    assert extents_of(2, SIZE, None).tolist() == whole.tolist()
     assert float(detect(outputs, whole).boxes[1, :, 3].max()) > 30
 
 
