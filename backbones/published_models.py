@@ -163,6 +163,29 @@ TABLE: dict[str, PublishedModel] = {
 }
 
 
+# The files of torchvision's models, below download.pytorch.org/models.
+_FILES = {
+    'fcn_resnet50': 'fcn_resnet50_coco-1167a1af.pth',
+    'fcn_resnet101': 'fcn_resnet101_coco-7ecb50ca.pth',
+    'deeplabv3_resnet50': 'deeplabv3_resnet50_coco-cd0a2569.pth',
+    'deeplabv3_resnet101': 'deeplabv3_resnet101_coco-586e9e4e.pth',
+    'fcos_resnet50_fpn': 'fcos_resnet50_fpn_coco-99b0c9b7.pth',
+    'retinanet_resnet50_fpn': 'retinanet_resnet50_fpn_coco-eeacb38b.pth',
+    'retinanet_resnet50_fpn_v2': 'retinanet_resnet50_fpn_v2_coco-5905b1c5.pth',
+    'fasterrcnn_resnet50_fpn': 'fasterrcnn_resnet50_fpn_coco-258fb6c6.pth',
+    'fasterrcnn_resnet50_fpn_v2': 'fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth',
+    'fasterrcnn_mobilenet_v3_large_fpn': 'fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth',
+    'fasterrcnn_mobilenet_v3_large_320_fpn': 'fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth',
+}
+
+
+def address(name: str) -> str:
+    """Where the weights of a published model can be downloaded."""
+    if name in _FILES:
+        return f'https://download.pytorch.org/models/{_FILES[name]}'
+    return f'{name}.pt of https://github.com/ultralytics/assets/releases'
+
+
 def create_published(name: str, **changes) -> Model:
     """A published model: ``create_published('fcos_resnet50_fpn', num_classes=20)``.
 

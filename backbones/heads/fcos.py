@@ -19,7 +19,7 @@ from backbones.boxes.iou import giou_loss
 from backbones.errors import UserError
 from backbones.features import Features
 from backbones.heads.one_stage import OneStageHead, binary_cross_entropy, exponent, focal_loss
-from backbones.heads.towers import Tower, checked, prediction
+from backbones.heads.towers import Tower, checked, logit, prediction
 
 
 class FCOS(OneStageHead):
@@ -59,8 +59,10 @@ class FCOS(OneStageHead):
             Tower(self.depth, self.channels, self.norm, dtype=self.dtype, name=name)
             for name in ('class_tower', 'box_tower')
         )
-        class_logits = prediction(self.num_classes, self.dtype, 'class_logits', prior=0.01)
-        box_deltas = prediction(4, self.dtype, 'box_deltas')
+        class_logits = prediction(self.num_classes, self.dtype, 'class_logits', logit(0.01))
+        # Of a distance below 0 the ReLU passes no gradient. In torchvision they begin at 0, and where a data set is
+        # small no distance may ever become positive.
+        box_deltas = prediction(4, self.dtype, 'box_deltas', 1.0)
         centerness = prediction(1, self.dtype, 'centerness')
         outputs = {}
         for level, x in checked(maps, self.norm, self.depth).items():

@@ -19,7 +19,7 @@ from backbones.boxes.iou import giou_loss
 from backbones.errors import unknown
 from backbones.features import Features
 from backbones.heads.one_stage import OneStageHead, exponent, focal_loss
-from backbones.heads.towers import Tower, checked, prediction
+from backbones.heads.towers import Tower, checked, logit, prediction
 
 BOX_LOSSES = ('l1', 'giou')
 
@@ -62,7 +62,7 @@ class RetinaNet(OneStageHead):
             for name in ('class_tower', 'box_tower')
         )
         count = self.anchors_per_octave * len(self.ratios)
-        class_logits = prediction(count * self.num_classes, self.dtype, 'class_logits', prior=0.01)
+        class_logits = prediction(count * self.num_classes, self.dtype, 'class_logits', logit(0.01))
         box_deltas = prediction(count * 4, self.dtype, 'box_deltas')
         outputs = {}
         for level, x in checked(maps, self.norm, self.depth).items():

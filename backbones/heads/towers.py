@@ -50,10 +50,15 @@ class Tower(nn.Module):
         return x
 
 
-def prediction(features: int, dtype: jnp.dtype, name: str, prior: float | None = None) -> Conv:
-    """The 3x3 convolution after a tower; ``prior`` is the probability that its sigmoid begins with."""
-    bias = nn.initializers.zeros if prior is None else nn.initializers.constant(-math.log((1 - prior) / prior))
+def prediction(features: int, dtype: jnp.dtype, name: str, begins_with: float = 0.0) -> Conv:
+    """The 3x3 convolution after a tower, whose outputs begin near a value."""
+    bias = nn.initializers.constant(begins_with)
     return Conv(features, 3, use_bias=True, kernel_init=normal, bias_init=bias, dtype=dtype, name=name)
+
+
+def logit(probability: float) -> float:
+    """What the sigmoid makes a probability of."""
+    return math.log(probability / (1 - probability))
 
 
 def checked(maps: Mapping[str, Array] | None, norm: str, depth: int) -> Mapping[str, Array]:

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,8 +24,8 @@ def expand(images: Images) -> Iterator[Source | np.ndarray]:
 
     Args:
         images: one of, or several of: a path, a directory, a pattern such as ``'photos/*.jpg'``, the bytes of a file,
-            a binary stream, an open Pillow image, an array ``uint8[height, width, 1 or 3]``; or one array
-            ``uint8[batch, height, width, 1 or 3]``.
+            a binary stream, an open Pillow image, an array ``uint8[height, width, 1, 3 or 4]`` (grey, RGB, RGBA); or
+            one array ``uint8[batch, height, width, 1, 3 or 4]``.
 
     Raises:
         UserError: there is nothing at a path, no image in a directory, no hit of a pattern, or an array of another
@@ -47,22 +48,30 @@ def expand(images: Images) -> Iterator[Source | np.ndarray]:
         raise UserError(f'an image is a path, bytes, a stream, a Pillow image or an array, not {type(images).__name__}')
 
 
-def _arrays(array: np.ndarray) -> Iterator[np.ndarray]:
+def _arrays(array: np.ndarray) -> Iterator[np.ndarray | Image.Image]:
     if array.dtype != np.uint8:
-        raise UserError(f'images as arrays must be uint8 (0 to 255), not {array.dtype}')
+        raise UserError(
+            f'images as arrays must be uint8 (0 to 255), not {array.dtype}; of values from 0 to 1 that is '
+            "(array * 255).round().astype('uint8')"
+        )
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim not in (3, 4) or array.shape[-1] not in (1, 3) or 0 in array.shape:
+    if array.ndim not in (3, 4) or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
+        first = array.ndim == 3 and array.shape[0] in (1, 3)
         raise UserError(
-            'images as arrays must have the shape [height, width, 1 or 3] or [batch, height, width, 1 or 3], not '
-            f'{list(array.shape)}'
+            'images as arrays must have the shape [height, width, 1, 3 or 4] or [batch, height, width, 1, 3 or 4], not '
+            f'{list(array.shape)}{"; array.transpose(1, 2, 0) has the channels last" if first else ""}'
         )
-    yield from array[None] if array.ndim == 3 else array
+    images = array[None] if array.ndim == 3 else array
+    # With transparency they are put on a background, as files are.
+    yield from images if array.shape[-1] != 4 else map(Image.fromarray, images)
 
 
 def _paths(text: Path | str) -> Iterator[Path]:
     if not str(text):
         raise UserError('a path is empty')
+    if re.match(r'\w+://', str(text)):
+        raise UserError(f'{text} is an address, from which nothing is fetched; download it first')
     path = Path(os.path.expanduser(text))  # noqa: PTH111 Path raises for a name that begins with ~ and is no user's
     try:
         is_directory = path.is_dir()

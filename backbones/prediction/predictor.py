@@ -83,7 +83,8 @@ class Predictor:
         # One image alone is the usual call, and should not cost as much as a batch.
         for result in self.stream(found, 1 if len(found) == 1 else None):
             if isinstance(result, UserError):
-                raise result
+                more = '' if len(found) == 1 else '; stream(images) gives the results of the others'
+                raise UserError(f'{result}{more}')
             results.append(result)
         return results
 

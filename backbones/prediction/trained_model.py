@@ -111,9 +111,10 @@ def read(
 def _usual_weights(name: str) -> str:
     known = registry.info(name).weights if name in registry.TABLE else ()
     if not known:
+        where = f' ({published_models.address(name)})' if name in published_models.TABLE else ''
         raise UserError(
-            f'no source of weights of {name} is known that could be fetched; download its file and pass that: '
-            f"load('FILE', {name!r})"
+            f'no source of weights of {name} is known that could be fetched; download its file{where} and pass that: '
+            f"load('FILE', {name!r}), or --model {name} --weights FILE"
         )
     return known[0]
 
@@ -123,6 +124,10 @@ def _named_by_file(source: str) -> str:
     stem = Path(sources.split(source)[0]).name.replace('-', '_')
     fitting = [name for name in (*published_models.TABLE, *registry.TABLE) if stem.startswith(name)]
     if not fitting:
+        if Path(source).is_dir():
+            raise UserError(
+                f'{source!r} is no work directory of experiments.train; of published weights, pass the name'
+            )
         raise UserError(
             f'{source} does not say which model its weights are of; pass its name as well, such as '
             f"load({source!r}, 'resnet50') (names: python -m experiments.models, and --published)"

@@ -1,6 +1,7 @@
 """Where weights come from: the text a user writes → the arrays in a file, and the configuration that lies beside it."""
 
 import dataclasses
+import difflib
 import importlib.util
 import json
 from pathlib import Path
@@ -116,8 +117,11 @@ def resolve(source: str) -> Path:
     if _is_broken(path):
         raise _broken_link(path)
     if not path.exists():
+        there = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, there, 1)
+        hint = f' (there is {near[0]!r})' if near else ''
         raise UserError(
-            f'there are no weights at {source!r}; expected a file ({", ".join(SUFFIXES)}), a work directory with '
+            f'there are no weights at {source!r}{hint}; expected a file ({", ".join(SUFFIXES)}), a work directory with '
             f'{WEIGHTS_FILE}, a hub directory, hf:ORG/REPO, pip:NAME ({", ".join(PACKAGES)}) or bundled:NAME'
         )
     return path

@@ -147,7 +147,10 @@ def parse_variant(text: str) -> Variant:
     if not at:
         published = backbones.info(name).weights
         if not published:
-            raise UserError(f'no published weights are known for {name}; say {name}@FILE or {name}@{RANDOM}')
+            raise UserError(
+                f'no published weights are known for {name}; say {name}@FILE, or {name}@{RANDOM} for random ones that '
+                "stay frozen; or train it from random ones in the regime 'scratch'"
+            )
         weights = published[0]
     if not weights:
         raise UserError(f'{text!r} names no weights; say {name}@FILE, {name}@{RANDOM} or just {name}')

@@ -76,6 +76,10 @@ KEYS: Mapping[str, ConfigKey] = {
     'weights': ConfigKey(
         '', "source of pretrained weights; empty: random initialisation; 'random': random ones that stay frozen"
     ),
+    'weights_parts': ConfigKey(
+        'backbone', "what is taken of the weights: 'backbone', 'neck' (and the backbone), or 'all' (and the head)",
+        one_of('backbone', 'neck', 'all'),
+    ),
     'calibration_images': ConfigKey(
         64, "training images that give the BatchNorm statistics of weights that are 'random' and stay so", positive
     ),

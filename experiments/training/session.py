@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from backbones import lora
-from backbones.errors import UserError, unknown
+from backbones.errors import UserError, listed, unknown
 from experiments import tasks
 from experiments.cli import display
 from experiments.data import calibration_examples, loading, pipeline, sampling
@@ -283,7 +283,28 @@ class Session:
                 # What the file does not hold keeps its initial values: adapters, and what a lenient reading left out.
                 made = flatten_dict(variables[collection]['backbone'])
                 variables[collection]['backbone'] = unflatten_dict({**made, **flatten_dict(tree)})
+            self._load_parts(variables)
         return variables
+
+    def _load_parts(self, variables: dict) -> None:
+        """Replace what the config takes of the weights beside the backbone."""
+        config, model = self.config, self.programs.model
+        neck = ('neck',) if model.neck is not None else ()
+        wanted = {'backbone': (), 'neck': neck, 'all': (*neck, 'head')}[config.weights_parts]
+        if wanted:
+            size = self.programs.task.preprocessing.size
+            loaded = starting_weights.load_parts(
+                config.backbone, config.weights, size, model, wanted, config.strict_weights
+            )
+            for collection, tree in loaded.items():
+                made = flatten_dict(variables[collection])
+                variables[collection] = unflatten_dict({**made, **flatten_dict(tree)})
+        if neck:
+            taken, left = ('backbone', *wanted), [part for part in (*neck, 'head') if part not in wanted]
+            starting_weights.tell(
+                f'{config.weights}: {listed(taken)}'
+                + (f'; random: {listed(left)} (--{self._keys}weights_parts=all takes them)' if left else '')
+            )
 
     def _calibrated(self, variables: dict) -> dict:
         """Variables whose backbone has statistics of training images, which it could not gather while it is frozen."""

@@ -1,13 +1,14 @@
 """The weights that a training or a frozen pass begins from, read as its config asks; what does not fit is said."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax
 
 import backbones
 from backbones import Report
 from backbones.errors import MisfitWarning, UserError, listed
+from backbones.model import Model
 from backbones.pretrained import compatibility
 from experiments.cli import display
 
@@ -49,6 +50,45 @@ def load(name: str, weights: str, size: tuple[int, int], size_is_chosen: bool, s
         lines = (*misfit, *(f'{weights}: {line}' for line in resampled), *left_out(report))
         _print(f'strict_weights=False: {line}' for line in lines)
     return variables
+
+
+def load_parts(
+    name: str, weights: str, size: tuple[int, int], model: Model, parts: Sequence[str], strict: bool
+) -> dict:
+    """The variables of other parts of a model than its backbone.
+
+    Args:
+        name: of the backbone.
+        weights: a source as ``load_weights`` takes it.
+        size: height and width of the model's input in pixels.
+        model: that is to take them.
+        parts: ``'neck'``, ``'head'``.
+        strict: see ``load``.
+
+    Raises:
+        UserError: see ``load_weights``.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', MisfitWarning)
+        try:
+            variables, report = backbones.load_weights(
+                name, weights, image_size=size, strict=strict, parts=parts, model=model
+            )
+        except UserError as error:
+            if not strict:
+                raise
+            raise UserError(
+                f'{error} (a training takes what fits with --config.strict_weights=False, and less with '
+                '--config.weights_parts)'
+            ) from None
+    _print(f'strict_weights=False: {line}' for line in left_out(report))
+    return variables
+
+
+def tell(text: str) -> None:
+    """Say what a training begins from."""
+    if jax.process_index() == 0:
+        display.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -90,6 +90,14 @@ HEADS = pytest.mark.parametrize(
 HEADS_ONCE = pytest.mark.parametrize(('head', 'options'), [('fcos', ()), ('retinanet', ())])
 
 
+def test_no_distance_of_an_untrained_fcos_is_cut_off():
+    """Below 0 the ReLU passes no gradient, and a distance that is there never comes back."""
+    head = backbones.create_detector('resnet_micro', 'fcos', 3).head
+    maps = {'p3': jax.random.normal(jax.random.key(0), (1, 4, 4, 256))}
+    outputs, _ = head.init_with_output(jax.random.key(1), None, maps, (32, 32))
+    assert (outputs['p3']['boxes'] > 0).all()
+
+
 @HEADS
 def test_gradients_are_finite_and_padding_does_not_count(head: str, options: tuple):
     model, variables = small(head, **dict(options))

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_masks
 import backbones
 from backbones import UserError
 from backbones.detection_input import DetectionInput
+from backbones.images import ImageReading
 from backbones.prediction import class_names, drawing, fitting, image_sources, predictor, trained_model
 from backbones.prediction.predictor import Predictor
 from backbones.prediction.trained_model import TrainedModel
@@ -171,6 +172,13 @@ def test_directories_and_patterns_stand_for_the_images_in_them(folder):
     assert names(folder / 'none.png') == ['none.png']
 
 
+def test_transparent_arrays_are_put_on_a_background():
+    array = np.zeros((2, 5, 6, 4), np.uint8)
+    array[0, ..., 3] = 255
+    opaque, clear = (image_sources.pixels(each, ImageReading()) for each in image_sources.expand(array))
+    assert (opaque == 0).all() and (clear == 255).all()
+
+
 def test_arrays_are_one_image_or_several():
     assert [each.shape for each in image_sources.expand(np.zeros((2, 5, 6, 3), np.uint8))] == [(5, 6, 3)] * 2
     assert [each.shape for each in image_sources.expand(np.zeros((5, 6), np.uint8))] == [(5, 6, 1)]
@@ -183,7 +191,9 @@ def test_arrays_are_one_image_or_several():
         ('{}/*.gif', "no file matches '.*gif'"),
         ('{}/empty', "no image in the directory '.*empty'"),
         (np.zeros((4, 4, 3)), 'must be uint8 .* not float64'),
-        (np.zeros((4, 4, 5), np.uint8), r'not \[4, 4, 5\]'),
+        (np.zeros((4, 4, 5), np.uint8), r'not \[4, 4, 5\]$'),
+        (np.zeros((3, 4, 5), np.uint8), r'not \[3, 4, 5\]; array.transpose\(1, 2, 0\) has the channels last'),
+        ('https://example.org/a.jpg', 'is an address, from which nothing is fetched'),
         (np.zeros((0, 4, 3), np.uint8), r'not \[0, 4, 3\]'),
         (7, 'not int'),
         ('', 'a path is empty'),
@@ -307,7 +317,7 @@ def test_results_come_in_order_and_an_unreadable_image_is_no_end(classifier, tmp
     one_by_one = [predictor(image)[0] for number, image in enumerate(images) if number != 4]
     for result, alone in zip([each for each in results if not isinstance(each, UserError)], one_by_one, strict=True):
         np.testing.assert_allclose(result.probabilities, alone.probabilities, atol=1e-5)
-    with pytest.raises(UserError, match=r'none\.png'):
+    with pytest.raises(UserError, match=r'none\.png.*; stream\(images\) gives the results of the others'):
         predictor(images)
 
 
@@ -462,7 +472,10 @@ def test_a_published_detector_is_found_by_the_name_of_its_file(tmp_path):
 
 
 def test_a_name_without_weights_says_what_to_do():
-    with pytest.raises(UserError, match=r"download its file and pass that: load\('FILE', 'fcos_resnet50_fpn'\)"):
+    with pytest.raises(
+        UserError,
+        match=r"its file \(https://download.*99b0c9b7.pth\) and pass that: load\('FILE', 'fcos_resnet50_fpn'\)",
+    ):
         backbones.load('fcos_resnet50_fpn')
     with pytest.raises(UserError, match='unknown model'):
         backbones.load('pip:efficientnet-lite0', 'efficientnet_lite00')

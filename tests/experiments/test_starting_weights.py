@@ -1,5 +1,6 @@
 """Pretrained weights in a training and in an ablation: what is refused before anything runs, and what is said."""
 
+import dataclasses
 import re
 import types
 import warnings
@@ -12,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 from test_results import make_row
 from tiny import make_config, make_dataset
+from tiny_dense import dense_config, make_dense
 
 import backbones
 from backbones import UserError
@@ -129,6 +131,55 @@ def test_bundled_weights_need_no_size(monkeypatch, tmp_path, said):
         variables = start_training(monkeypatch, tmp_path, name, f'bundled:{name}')
         assert not any((leaf == 7).all() for path, leaf in variables.items() if '/backbone/' in path)
     assert not said
+
+
+# --- Neck and head. ---------------------------------------------------------------------------------------------------
+
+
+def dense_start(monkeypatch, directory: Path, classes: int = 6, **changes) -> dict:
+    """The variables with which a detector's training begins; where nothing is loaded they are all 7."""
+    data = make_dense('detection')
+    truth = dataclasses.replace(data.truth, classes=np.minimum(data.truth.classes, classes - 1))
+    data = dataclasses.replace(data, truth=truth, classes=data.classes[:classes])
+    session = Session(dense_config('detection', 'resnet_micro', **changes), data, directory)
+    sevens = jax.tree.map(lambda each: np.full(each.shape, 7, each.dtype), session.programs.abstract_variables)
+    monkeypatch.setattr(session.programs, 'init', lambda key: sevens)
+    return flatten_dict(session._initial_variables(), sep='/')
+
+
+@pytest.fixture
+def whole(monkeypatch, tmp_path) -> str:
+    """A file of a detector, all of whose values are 0.5."""
+    variables = dense_start(monkeypatch, tmp_path)
+    halves = {path: np.full(leaf.shape, 0.5, leaf.dtype) for path, leaf in variables.items()}
+    return written(tmp_path / 'whole.safetensors', halves)
+
+
+@pytest.mark.parametrize(
+    ('parts', 'taken', 'told'),
+    [
+        ('backbone', {'backbone'}, 'backbone; random: neck, head (--config.weights_parts=all takes them)'),
+        ('neck', {'backbone', 'neck'}, 'backbone, neck; random: head (--config.weights_parts=all takes them)'),
+        ('all', {'backbone', 'neck', 'head'}, 'backbone, neck, head'),
+    ],
+)
+def test_a_training_takes_the_parts_that_it_is_asked_to(monkeypatch, tmp_path, whole, said, parts, taken, told):
+    variables = dense_start(monkeypatch, tmp_path, weights=whole, weights_parts=parts)
+    assert {path.split('/')[1] for path, leaf in variables.items() if (leaf == 0.5).all()} == taken
+    assert {path.split('/')[1] for path, leaf in variables.items() if (leaf == 7).all()} == {
+        'backbone', 'neck', 'head'
+    } - taken  # fmt: skip
+    assert said == [f'{whole}: {told}']
+
+
+def test_a_head_of_other_classes_is_taken_where_it_fits(monkeypatch, tmp_path, whole, said):
+    values = {'weights': whole, 'weights_parts': 'all'}
+    with pytest.raises(UserError, match=r'its head has 6 classes: .*--config\.strict_weights=False'):
+        dense_start(monkeypatch, tmp_path, classes=2, **values)
+    variables = dense_start(monkeypatch, tmp_path, classes=2, **values, strict_weights=False)
+    random = {path for path, leaf in variables.items() if (leaf == 7).all()}
+    assert random == {'params/head/class_logits/bias', 'params/head/class_logits/kernel'}
+    assert 'arrays of another shape in the file, so they keep their random values: 2' in said[0]
 
 
 # --- Weights that do not fit. -----------------------------------------------------------------------------------------
