@@ -74,15 +74,19 @@ def with_boxes(
     for place, tint in zip(places, tints, strict=True):
         if place is not None:
             draw.rectangle((*place[:2], place[2] - 1, place[3] - 1), fill=tint)
-    # Outlines lie on labels, and under the letters alone, so that none is lost.
-    for index in reversed(range(len(boxes))):
-        left, top, right, bottom = (float(each) for each in boxes[index])
-        draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=tints[index], width=width)
+    # Outlines lie on labels, and under the letters alone, those of small boxes and of better ones last: none is lost.
+    corners = [(left, top, max(right, left), max(bottom, top)) for left, top, right, bottom in boxes.tolist()]
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in corners]
+    for index in sorted(range(len(boxes)), key=lambda index: (areas[index], index), reverse=True):
+        left, top, right, bottom = corners[index]
+        # On large pictures a line of the usual width would fill a small box.
+        thin = max(1, round(min(right - left, bottom - top) / 6))
+        draw.rectangle((left, top, right, bottom), outline=tints[index], width=min(width, thin))
     for place, text, number, tint in zip(places, texts, numbers, tints, strict=True):
         if place is not None:
             ink = _readable_on(tint)
-            draw.text((place[0] + margin, place[1]), text, ink, font)
-            draw.text((place[2] - margin, place[1]), number, ink, font, anchor='ra')
+            draw.text((place[0] + margin, place[3]), text, ink, font, anchor='ld')
+            draw.text((place[2] - margin, place[3]), number, ink, font, anchor='rd')
     return picture
 
 
@@ -163,8 +167,9 @@ def above_each_other(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def line_width(picture: Image.Image) -> int:
-    """Width in pixels of a line that is seen at any size of picture."""
-    return max(1, round(max(picture.size) / 320))
+    """Width in pixels of a line whose colour is seen at any size of picture."""
+    longer = max(picture.size)
+    return max(1 if longer < _LEGIBLE else 2, round(longer / 320))
 
 
 def _readable_on(tint: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -28,7 +28,7 @@ def line_height(font: ImageFont.FreeTypeFont) -> int:
 
 def gap(font: ImageFont.FreeTypeFont) -> int:
     """Pixels between a name and its number, more than between the words of a name."""
-    return round(0.75 * font.size)
+    return round(0.9 * font.size)
 
 
 def written(name: str, index: int) -> str:
