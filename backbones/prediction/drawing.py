@@ -1,11 +1,14 @@
 """Boxes, masks and class names drawn on images."""
 
 import colorsys
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from backbones.prediction import labels
 
 # Okabe and Ito (2008): colours that people with any colour vision tell apart, without black; then others far from them.
 _FIRST = (
@@ -47,7 +50,7 @@ def with_boxes(
     classes: Int[np.ndarray, 'n'],
     scores: Float[np.ndarray, 'n'] | None = None,
 ) -> Image.Image:
-    """A picture with boxes, and at each its name and score, where that covers no better one's.
+    """A picture with boxes, and at each its name and score, where that covers no better one's and hides no box.
 
     Args:
         picture: is not changed.
@@ -57,20 +60,33 @@ def with_boxes(
         scores: from 0 to 1; ``None``: names alone.
     """
     picture = picture.convert('RGB')
-    draw, font, width = ImageDraw.Draw(picture), _font(picture), line_width(picture)
-    for index in reversed(range(len(boxes))):
-        left, top, right, bottom = (float(each) for each in boxes[index])
-        tint = colour(int(classes[index]))
-        draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=tint, width=width)
-    written: list[tuple[float, float, float, float]] = []
-    for index, box in enumerate(boxes.tolist()):
-        text = names[index] if scores is None else f'{names[index]} {scores[index]:.2f}'
-        place = _free_place(box, font.getlength(text) + 4, _line_height(font), picture.size, written)
+    draw, font, width = ImageDraw.Draw(picture), labels.font(picture), line_width(picture)
+    margin, height = round(font.size / 4), labels.line_height(font)
+    numbers = [''] * len(boxes) if scores is None else [f'{score:.2f}' for score in scores]
+    rest = [2 * margin + (labels.gap(font) + round(font.getlength(number)) if number else 0) for number in numbers]
+    texts = [
+        labels.shortened(labels.written(name, int(index)), font, picture.width - each)
+        for name, index, each in zip(names, classes, rest, strict=True)
+    ]
+    widths = [math.ceil(font.getlength(text)) + each for text, each in zip(texts, rest, strict=True)]
+    places = labels.places(boxes, widths, height, picture.size)
+    tints = [colour(int(index)) for index in classes]
+    for place, tint in zip(places, tints, strict=True):
         if place is not None:
-            tint = colour(int(classes[index]))
-            draw.rectangle(place, fill=tint)
-            draw.text((place[0] + 2, place[1]), text, _readable_on(tint), font)
-            written.append(place)
+            draw.rectangle((*place[:2], place[2] - 1, place[3] - 1), fill=tint)
+    # Outlines lie on labels, and under the letters alone, those of small boxes and of better ones last: none is lost.
+    corners = [(left, top, max(right, left), max(bottom, top)) for left, top, right, bottom in boxes.tolist()]
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in corners]
+    for index in sorted(range(len(boxes)), key=lambda index: (areas[index], index), reverse=True):
+        left, top, right, bottom = corners[index]
+        # On large pictures a line of the usual width would fill a small box.
+        thin = max(1, round(min(right - left, bottom - top) / 6))
+        draw.rectangle((left, top, right, bottom), outline=tints[index], width=min(width, thin))
+    for place, text, number, tint in zip(places, texts, numbers, tints, strict=True):
+        if place is not None:
+            ink = _readable_on(tint)
+            draw.text((place[0] + margin, place[3]), text, ink, font, anchor='ld')
+            draw.text((place[2] - margin, place[3]), number, ink, font, anchor='rd')
     return picture
 
 
@@ -96,25 +112,37 @@ def with_mask(
     return _with_legend(Image.fromarray(np.floor(mixed + 0.5).astype(np.uint8)), present, names)
 
 
-def with_lines(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
-    """A picture with lines of text below it, the first one larger in weight than the rest."""
-    font = _font(picture)
-    height = _line_height(font)
-    widest = max((int(font.getlength(line)) for line in lines), default=0) + height
-    result = Image.new('RGB', (max(picture.width, widest), picture.height + height * len(lines) + height // 2), 'white')
+def with_lines(picture: Image.Image, lines: Sequence[str], numbers: Sequence[str] = ()) -> Image.Image:
+    """A picture with lines of text below it, the first one darker than the rest.
+
+    Args:
+        picture: is not changed.
+        lines: of text.
+        numbers: one for each line, in a column of their own, or none.
+    """
+    font = labels.font(picture)
+    height, margin = labels.line_height(font), labels.line_height(font) // 3
+    right = margin + max((math.ceil(font.getlength(line)) for line in lines), default=0)
+    if numbers:
+        right += 2 * labels.gap(font) + max(math.ceil(font.getlength(number)) for number in numbers)
+    size = max(picture.width, right + margin), picture.height + height * len(lines) + 2 * margin
+    result = Image.new('RGB', size, 'white')
     result.paste(picture, (0, 0))
     draw = ImageDraw.Draw(result)
-    for number, line in enumerate(lines):
-        tint = (0, 0, 0) if number == 0 else (90, 90, 90)
-        draw.text((height // 3, picture.height + height * number + height // 4), line, tint, font)
+    for row, line in enumerate(lines):
+        tint = (0, 0, 0) if row == 0 else (90, 90, 90)
+        top = picture.height + height * row + margin
+        draw.text((margin, top), line, tint, font)
+        if numbers:
+            draw.text((right, top), numbers[row], tint, font, anchor='ra')
     return result
 
 
 def beside(pictures: Sequence[Image.Image], titles: Sequence[str] = ()) -> Image.Image:
     """Pictures in a row, each under its title, with some white between them."""
     tallest = max(picture.height for picture in pictures)
-    font = _font(max(pictures, key=lambda picture: picture.width))
-    gap, above = max(4, tallest // 60), _line_height(font) if titles else 0
+    font = labels.font(max(pictures, key=lambda picture: picture.width))
+    gap, above = max(4, tallest // 60), labels.line_height(font) if titles else 0
     total = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
     row = Image.new('RGB', (total, tallest + above), 'white')
     draw, left = ImageDraw.Draw(row), 0
@@ -139,33 +167,9 @@ def above_each_other(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def line_width(picture: Image.Image) -> int:
-    """Width in pixels of a line that is seen at any size of picture."""
-    return max(1, round(max(picture.size) / 320))
-
-
-def _font(picture: Image.Image) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(max(10, round(max(picture.size) / 45)))
-
-
-def _line_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
-    return int(font.getbbox('Hg')[3] * 1.3) + 1
-
-
-def _free_place(
-    box: Sequence[float], width: float, height: float, size: tuple[int, int], written: Sequence[tuple]
-) -> tuple[float, float, float, float] | None:
-    """Where text of this size covers no other: over the box, at its top or bottom inside, below; ``None``: nowhere."""
-    left = min(max(box[0], 0), max(size[0] - width, 0))
-    for top in (box[1] - height, box[1], box[3] - height, box[3]):
-        place = left, top, left + width, top + height
-        inside = top >= 0 and place[3] <= size[1]
-        if inside and not any(_overlap(place, other) for other in written):
-            return place
-    return None
-
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+    """Width in pixels of a line whose colour is seen at any size of picture."""
+    longer = max(picture.size)
+    return max(1 if longer < _LEGIBLE else 2, round(longer / 320))
 
 
 def _readable_on(tint: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -174,21 +178,23 @@ def _readable_on(tint: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def _with_legend(picture: Image.Image, present: Sequence[int], names: Sequence[str]) -> Image.Image:
-    font = _font(picture)
-    height = _line_height(font)
-    places, left, row = [], 0, 0
+    font = labels.font(picture)
+    height = labels.line_height(font)
+    side, space = round(height * 0.6), round(font.size / 2)
+    places, left, row = [], space, 0
     for index in present:
-        width = int(font.getlength(names[index])) + 2 * height
-        if left and left + width > picture.width:
-            left, row = 0, row + 1
-        places.append((index, left, row))
-        left += width
-    result = Image.new('RGB', (picture.width, picture.height + height * (row + 1) + height // 4), 'white')
+        text = labels.shortened(labels.written(names[index], index), font, picture.width - side - 3 * space)
+        width = side + space + math.ceil(font.getlength(text))
+        if left > space and left + width + space > picture.width:
+            left, row = space, row + 1
+        places.append((index, text, left, row))
+        left += width + 2 * space
+    result = Image.new('RGB', (picture.width, picture.height + height * (row + 1) + space), 'white')
     result.paste(picture, (0, 0))
     draw = ImageDraw.Draw(result)
-    for index, left, row in places:
-        top = picture.height + row * height + height // 4
-        side = round(height * 0.6)
-        draw.rectangle((left + 2, top + height // 6, left + 2 + side, top + height // 6 + side), fill=colour(index))
-        draw.text((left + side + 8, top), names[index], 'black', font)
+    for index, text, left, row in places:
+        top = picture.height + row * height + space // 2
+        middle = top + (height - side) // 2
+        draw.rectangle((left, middle, left + side, middle + side), fill=colour(index))
+        draw.text((left + side + space, top), text, 'black', font)
     return result

@@ -12,7 +12,7 @@ from PIL import Image
 
 from backbones.errors import UserError
 from backbones.images import ImageReading, Source
-from backbones.prediction import drawing
+from backbones.prediction import drawing, labels
 from backbones.prediction.image_sources import pixels
 
 # Classes that a picture and a table name for an image as a whole.
@@ -81,8 +81,7 @@ class Prediction:
         """The most likely classes with their probabilities, most likely first; none without ``probabilities``."""
         if self.probabilities is None:
             return []
-        best = np.argsort(-self.probabilities, kind='stable')[:MOST_LIKELY]
-        return [(self.names[index], float(self.probabilities[index])) for index in best]
+        return [(self.names[index], float(self.probabilities[index])) for index in _largest(self.probabilities)]
 
     @property
     def shares(self) -> list[tuple[str, float]]:
@@ -112,7 +111,9 @@ class Prediction:
             names = [self.names[each] for each in self.classes]
             picture = drawing.with_boxes(picture, self.boxes * scale, names, self.classes, self.scores)
         if self.probabilities is not None:
-            picture = drawing.with_lines(picture, [f'{name} {share:.1%}' for name, share in self.most_likely])
+            best = _largest(self.probabilities)
+            names = [labels.written(self.names[index], index) for index in best]
+            picture = drawing.with_lines(picture, names, [f'{self.probabilities[index]:.1%}' for index in best])
         return picture
 
     def save(self, path: str | Path) -> Path:
@@ -163,6 +164,10 @@ class Prediction:
     def to_json(self) -> str:
         """The result as one line of JSON."""
         return json.dumps(self.as_json(), allow_nan=False)
+
+
+def _largest(probabilities: Float[np.ndarray, ' names']) -> list[int]:
+    return np.argsort(-probabilities, kind='stable')[:MOST_LIKELY].tolist()
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from backbones.errors import UserError, unknown
 from backbones.images import ImageReading, read_image
-from backbones.prediction import drawing
+from backbones.prediction import drawing, labels
 from backbones.prediction.prediction import Prediction
 from backbones.pretrained import sources
 from experiments import tasks
@@ -84,7 +84,8 @@ def truth_picture(dataset: Dataset, index: int, prediction: Prediction) -> Image
     if isinstance(dataset.truth, Masks):
         mask = dataset.images[np.array([index])][0, ..., 3].repeat(scale, 0).repeat(scale, 1)
         return drawing.with_mask(picture, mask, dataset.classes, IGNORE)
-    return drawing.with_lines(picture, [dataset.classes[dataset.targets[index]]])
+    target = int(dataset.targets[index])
+    return drawing.with_lines(picture, [labels.written(dataset.classes[target], target)])
 
 
 def beside_truth(truth: Image.Image, predicted: Image.Image) -> Image.Image:
