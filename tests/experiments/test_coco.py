@@ -129,6 +129,43 @@ class TestWhatMakesNoSense:
         with pytest.raises(UserError, match=r'1 of 4 objects of .* make no sense: .*config key bad_boxes_limit'):
             load(root)
 
+    def test_corners_in_place_of_width_and_height(self, root):
+        """Only those of boxes at the right and below reach out by as much, and all of them look like corners."""
+        corners = [(2, 2, 8, 9), (25, 20, 38, 29), (22, 3, 39, 12), (5, 18, 12, 28), (1, 1, 4, 4), (3, 5, 9, 9)]
+        rewrite(root, [annotation(1 + number, number, bbox=box) for number, box in enumerate(corners)])
+        found = document(['000.png', '001.png'], [annotation(1, 101, bbox=(21, 16, 38, 28))], 100)
+        write_json(root / 'annotations' / 'instances_val2017.json', found)
+        told = (
+            r'4 of 7 objects of .*: 4 object, more than half of it outside its image \(train2017/001\.png #1\); do '
+            'their boxes hold left, top, right, bottom instead of width and height. at most 0.05 .*bad_boxes_limit'
+        )
+        with pytest.raises(UserError, match=told):
+            load(root)
+        assert len(load(root, bad_boxes_limit=0.6).account.left_out) == 1
+
+    @pytest.mark.parametrize(
+        ('box', 'kept'),
+        [
+            ((37, 0, 7, 10), [37, 0, 40, 10]),  # a thin box that slipped over the edge by four pixels
+            ((37, 0, 8, 10), None),
+            ((38, -2, 1, 4), [38, 0, 39, 2]),  # just half
+            ((-4, -4, 10, 10), [0, 0, 6, 6]),
+            ((-15, 2, 31, 10), [0, 2, 16, 12]),  # far out, but less than half of it
+            ((-16, 2, 31, 10), None),
+        ],
+    )
+    def test_boxes_that_reach_out_by_more_than_a_slip(self, root, box, kept):
+        rewrite(root, [annotation(1, 0, bbox=box), *(annotation(2 + number, 1 + number) for number in range(5))])
+        if kept:
+            assert box_of(load(root), 'train2017/000.png') == [kept]
+            return
+        with pytest.raises(UserError, match='more than half of it outside') as caught:
+            load(root)
+        assert 'boxes hold' not in str(caught.value)  # the others would be no corners
+        dataset = load(root, bad_boxes_limit=0.2)
+        reason = 'object, more than half of it outside its image'
+        assert dataset.account.left_out[reason] == ('train2017/000.png #1',)
+
     def test_an_image_that_is_not_there(self, root):
         (root / 'train2017' / '003.png').unlink()
         assert 'train2017/003.png' not in load(root).ids

@@ -63,6 +63,7 @@ class Annotations:
         classes: names of the classes of boxes; masks have theirs from ``LabelTable``.
         format: such as ``'VOC'``.
         normalised: whether boxes are given in shares of the width and height.
+        extents: whether boxes were written as left, top, width and height in pixels, for which many write corners.
         upright: whether images whose orientation tag turns them are annotated upright, where the size does not tell.
         strays: reason → names of objects that are in no image of these.
         painted: number of objects that masks are painted from, with those among the strays.
@@ -73,6 +74,7 @@ class Annotations:
     classes: tuple[str, ...]
     format: str
     normalised: bool = False
+    extents: bool = False
     upright: bool = False
     strays: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     painted: int = 0

@@ -67,6 +67,7 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
         images=tuple(found.images),
         classes=tuple(names.values()),
         format='COCO',
+        extents=True,
         strays={reason: tuple(each) for reason, each in found.strays.items()},
         painted=found.painted,
         left_out={
