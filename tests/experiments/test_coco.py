@@ -76,6 +76,30 @@ class TestBoxes:
         assert split_names(dataset)['validation'] == {'valid/valid0.jpg', 'valid/valid1.jpg'}
         assert box_of(dataset, 'valid/valid0.jpg') == [[10, 5, 30, 15]]
 
+    @pytest.mark.parametrize('truth', ['boxes', 'masks'])
+    def test_a_category_that_only_stands_for_others(self, tmp_path, truth):
+        categories = [
+            {'id': 0, 'name': 'cells', 'supercategory': 'none'},
+            {'id': 1, 'name': 'red', 'supercategory': 'cells'},
+            {'id': 2, 'name': 'cells', 'supercategory': 'cells'},
+            {'id': 3, 'name': 'odd', 'supercategory': 'odd'},  # of itself alone
+        ]
+        for split, label in (('train', 1), ('valid', 2)):
+            names = [f'{split}{number}.jpg' for number in range(3)]
+            for name in names:
+                write_image(tmp_path / split / name)
+            found = document(names, [annotation(0, 0, label)], categories=categories)
+            write_json(tmp_path / split / '_annotations.coco.json', found)
+        dataset = load(tmp_path, truth)
+        assert dataset.classes[truth == 'masks' :] == ('red', 'cells', 'odd')
+        told = "the category 'cells' has no object and is the supercategory of others, so it is no class"
+        assert told in dataset.account.guessed
+        # With an object it is a class like any other.
+        found = document(names, [annotation(0, 0, 0)], categories=categories)
+        write_json(tmp_path / 'valid' / '_annotations.coco.json', found)
+        dataset = load(tmp_path, truth)
+        assert dataset.classes[truth == 'masks' :] == ('cells (0)', 'red', 'cells (2)', 'odd')
+
     def test_one_file_without_a_split_is_split_by_a_hash(self, tmp_path):
         names = [f'{number:03d}.png' for number in range(20)]
         for name in names:

@@ -9,7 +9,7 @@ Source of the format: cocodataset.org/#format-data, and pycocotools ``coco.py``.
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,8 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
             f'no file of {f"coco:{path}"!r} annotates objects for training; {listed(others)} should hold lists called '
             'images, annotations and categories'
         )
-    names = _category_names(read)
+    groups = _groups(read)
+    names = _category_names(read, groups)
     found = _Found()
     classes = (_BACKGROUND, *(name for name in names.values() if name != _BACKGROUND))
     if segmentation and len(classes) > IGNORE:
@@ -74,6 +75,10 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
             **({'file that annotates no objects': others} if others else {}),
             **({'image in no annotation file': unlisted} if unlisted else {}),
         },
+        guessed=tuple(
+            f'the category {name!r} has no object and is the supercategory of others, so it is no class'
+            for name in groups.values()
+        ),
         noticed=found.noticed(),
     )
     if not segmentation:
@@ -84,8 +89,21 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
     return assemble.with_masks(f'coco:{path}', files, annotations, options, lambda counts, first: table)
 
 
-def _category_names(read: Sequence[AnnotationFile]) -> dict[Any, str]:
-    """Id of a category → name of its class, in the order of ids, which may have gaps.
+def _groups(read: Sequence[AnnotationFile]) -> dict[Any, str]:
+    """Id → name of each category that only stands for others, as Roboflow writes one: it has no object in any file."""
+    used = {each['category_id'] for file in read for each in file.annotations}
+    categories = [each for file in read for each in file.categories]
+    above = {str(each['supercategory']) for each in categories if each.get('supercategory')}
+    # One that is its own supercategory, such as COCO's 'person', is a class.
+    return {
+        each['id']: str(each['name'])
+        for each in categories
+        if each['id'] not in used and str(each['name']) in above - {str(each.get('supercategory'))}
+    }
+
+
+def _category_names(read: Sequence[AnnotationFile], groups: Container[Any]) -> dict[Any, str]:
+    """Id of a category → name of its class, in the order of ids, which may have gaps; ``groups`` are left out.
 
     Raises:
         UserError: an id has two names, or ids are of several types.
@@ -95,6 +113,8 @@ def _category_names(read: Sequence[AnnotationFile]) -> dict[Any, str]:
     for file in read:
         for category in file.categories:
             number, name = category['id'], str(category['name'])
+            if number in groups:
+                continue
             if found.setdefault(number, name) != name:
                 if owner[number] == file.name:
                     raise UserError(
