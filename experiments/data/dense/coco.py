@@ -80,6 +80,7 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
             for name in groups.values()
         ),
         noticed=found.noticed(),
+        categories={name: number for number, name in names.items()},
     )
     if not segmentation:
         return assemble.with_boxes(f'coco:{path}', files, annotations, options)
@@ -175,7 +176,8 @@ class _Found:
             path = file.find(str(image['file_name']))
             size = _size(image)
             objects = of_image.get(number, [])
-            plain = AnnotatedImage(files.name(path), path, file.split, size=size)
+            named = (number, str(image['file_name']))
+            plain = AnnotatedImage(files.name(path), path, file.split, size=size, listed=named)
             if mask_classes is None:
                 converted = tuple(_object(each, names) for each in objects)
                 plain = dataclasses.replace(plain, objects=converted, digest=digest_of((size, converted)))
