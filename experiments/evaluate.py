@@ -166,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace) -> None:
     model_options.check(options)
+    splits.check_name(options.split)
     if options.json is not None and options.json.is_dir():
         raise UserError(f'--json {options.json} is a directory; name a file')
     if options.model is not None and options.dataset is None:

@@ -158,7 +158,10 @@ def _check(options: argparse.Namespace) -> None:
     if options.split and not options.workdir:
         raise UserError("--split is of a run's data set and needs --workdir DIR")
     if bool(options.images) == bool(options.split):
-        raise UserError('name the images to predict, or a --split of the data set of the run')
+        both = f'{options.images[0]!r} and --split {options.split} were both given: ' if options.images else ''
+        raise UserError(f'{both}name the images to predict, or a --split of the data set of the run')
+    if options.split:
+        splits.check_name(options.split)
     for path in options.json:
         if path.is_dir():
             raise UserError(f'--json {path} is a directory; name a file')

@@ -159,7 +159,7 @@ def test_a_folder_is_evaluated(weights, folder, tmp_path, capsys):
         (['--workdir', '{weights}', '--ignore_label', '3'], "a run's own data set is read as the run read it"),
         (['--workdir', '{weights}'], 'no work directory of experiments.train'),
         (['--workdir', '{weights}', '--dataset', 'digits', '--json', '{folder}'], 'is a directory; name a file'),
-        (['--workdir', '{weights}', '--dataset', 'folder:{folder}', '--split', 'tets'], "unknown split 'tets'.*test"),
+        (['--workdir', 'x', '--dataset', 'folder:none', '--split', 'tets'], "unknown split 'tets'.*test"),
         (['--workdir', '{weights}', '--dataset', 'digits'], 'classes of the data set are not classes of the model'),
         (['--workdir', '{weights}', '--dataset', 'voc:{folder}'], 'has boxes'),
     ],

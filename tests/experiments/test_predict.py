@@ -62,12 +62,14 @@ def test_one_image_has_a_table(weights, photographs, capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['a.png'], 'name the model: --workdir DIR'),
-        (['--workdir', 'x', '--model', 'resnet50', 'a.png'], 'name the model'),
+        (['a.png'], '^name the model: --workdir DIR'),
+        (['--workdir', 'x', '--model', 'resnet50', 'a.png'], '--workdir x and --model resnet50 were both given: name'),
+        (['--workdir', 'x', 'a.png', '--split', 'test'], "'a.png' and --split test were both given: name the images"),
+        (['--workdir', 'x', '--split', 'tset'], "unknown split 'tset'; did you mean 'test'"),
         (['--workdir', 'x', '--weights', 'y', 'a.png'], '--weights belongs to --model'),
         (['--model', 'resnet50', '--split', 'test'], '--split is of a run'),
         (['--workdir', 'x', '--classes', 'a', 'a.png'], '--classes belongs to --model'),
-        (['--workdir', 'x'], 'name the images to predict'),
+        (['--workdir', 'x'], '^name the images to predict'),
         (['--workdir', 'x', 'a.png', '--json', 'a.txt'], r'must end in \.jsonl .* or \.json'),
         (['--workdir', 'x', 'a.png'], "there are no weights at 'x'"),
         (
