@@ -122,6 +122,7 @@ def _together(kept: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def _dataset(options: argparse.Namespace, task: type[tasks.Task]) -> Dataset:
     if options.dataset is None:
         return splits.dataset_of(options.workdir, options.data_dir)
+    loading.check_name(options.dataset, task.truth, of_model=True)
     reading = data_options.ReadingOptions(
         **{key: getattr(options, key) for key in _READING if getattr(options, key) is not None}
     )

@@ -45,12 +45,13 @@ EMBEDDED: dict[str, Callable[[TruthKind], Dataset]] = {
 }
 
 
-def check_name(name: str, truth: TruthKind = 'class') -> None:
+def check_name(name: str, truth: TruthKind = 'class', of_model: bool = False) -> None:
     """Check the name of a data set without reading anything.
 
     Args:
         name: as for ``load``.
         truth: what it must say about images.
+        of_model: whether a model needs this, so that no other task can be chosen.
 
     Raises:
         UserError: no such name (the nearest ones are suggested), or a data set that says something else.
@@ -65,10 +66,12 @@ def check_name(name: str, truth: TruthKind = 'class') -> None:
     if truth not in TRUTHS[kind]:
         there = ' and '.join(IN_WORDS[each] for each in TRUTHS[kind])
         fitting = ', '.join(each for each, has in TRUTHS.items() if truth in has)
-        raise UserError(
-            f'{name!r} has {there}, but the task needs {IN_WORDS[truth]}; choose another config key task, or a data '
-            f'set with {IN_WORDS[truth]} ({fitting})'
+        who, choice = ('model', 'name') if of_model else ('task', 'choose another config key task, or')
+        error = UserError(
+            f'{name!r} has {there}, but the {who} needs {IN_WORDS[truth]}; {choice} a data set with {IN_WORDS[truth]} '
+            f'({fitting})'
         )
+        raise likely_kinds.with_hint(error, kind, rest, TRUTHS, truth) if kind in PATHS else error
 
 
 def load(

@@ -227,7 +227,10 @@ def test_a_folder_is_evaluated(weights, folder, tmp_path, capsys):
         (['--workdir', '{weights}', '--dataset', 'digits', '--json', '{folder}'], 'is a directory; name a file'),
         (['--workdir', 'x', '--dataset', 'folder:none', '--split', 'tets'], "unknown split 'tets'.*test"),
         (['--workdir', '{weights}', '--dataset', 'digits'], 'classes of the data set are not classes of the model'),
-        (['--workdir', '{weights}', '--dataset', 'voc:{folder}'], 'has boxes'),
+        (
+            ['--workdir', '{weights}', '--dataset', 'voc:{folder}'],
+            r'has boxes and masks, but the model needs a class for each image; name a data set with .*\)$',
+        ),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, weights, folder):

@@ -61,7 +61,9 @@ def annotation_files(path: str, files: Files) -> tuple[list[AnnotationFile], tup
     """
     found, others = _candidates(files)
     if not found:
-        there = listed(sorted(each.name for each in files.root.iterdir()), 6) or 'nothing'
+        there = listed(sorted(each.name for each in files.root.iterdir()), 6)
+        if not there:
+            raise UserError(f'{path!r} is an empty folder; expected {_LAYOUT}')
         raise UserError(f'there are no annotation files in {path!r}, but {there}; expected {_LAYOUT}')
     read: list[AnnotationFile] = []
     for file in found:
