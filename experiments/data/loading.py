@@ -11,7 +11,7 @@ from pathlib import Path
 from backbones.errors import UserError, unknown
 from experiments.data import embedded, folder, folder_tree, likely_kinds, shapes, tfds, tfds_dense
 from experiments.data.dataset import Dataset
-from experiments.data.dense import coco, mask_folders, voc, yolo
+from experiments.data.dense import coco, coco_files, mask_folders, voc, yolo
 from experiments.data.options import ReadingOptions, check_kind
 from experiments.data.truth import IN_WORDS, TruthKind
 
@@ -137,7 +137,7 @@ def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions
     if kind == 'yolo':  # its images may lie anywhere
         roots = yolo.folders(rest)
     elif kind in PATHS:
-        roots = [Path(rest).expanduser()]
+        roots = [coco_files.root_of(rest) if kind == 'coco' else Path(rest).expanduser()]
     elif kind == 'tfds':
         roots = [directory / rest.partition('/')[0].partition(':')[0]]
     else:
@@ -159,6 +159,8 @@ def check_place(workdir: Path, name: str) -> None:
     place = Path(rest).expanduser().resolve()
     if kind == 'yolo' and place.is_file():
         place = place.parent
+    if kind == 'coco':
+        place = coco_files.root_of(rest).resolve()
     if kind in PATHS and place == workdir.expanduser().resolve():
         raise UserError(
             f'the work directory {str(workdir)!r} is the folder of images itself; choose another --workdir, such as '

@@ -109,6 +109,34 @@ class TestBoxes:
         assert len(dataset.splits['test']) == 4
         assert dataset.ids[0] == 'images/000.png'
 
+    @pytest.mark.parametrize('truth', ['boxes', 'masks'])
+    def test_a_file_is_all_of_the_data_and_is_split(self, root, truth):
+        other = load(root, truth)
+        file = root / 'annotations' / 'instances_val2017.json'
+        names = [f'{number:03d}.png' for number in range(20)]
+        for name in names:
+            write_image(root / 'val2017' / name)
+        write_json(file, document(names, [annotation(1 + number, number) for number in range(20)]))
+        dataset = loading.load(f'coco:{file}', truth=truth)
+        assert dataset.ids == tuple(f'val2017/{name}' for name in names) and dataset.classes == other.classes
+        assert len(dataset.splits['test']) == 4 and sum(map(len, dataset.splits.values())) == 20
+        before = loading.stamp(f'coco:{file}')
+        assert before == loading.stamp(f'coco:{root}')
+        write_image(root / 'val2017' / '000.png', (40, 31))
+        assert loading.stamp(f'coco:{file}') not in (before, None)
+        with pytest.raises(UserError, match='is the folder of images itself'):
+            loading.check_place(root, f'coco:{file}')
+        with pytest.raises(UserError, match=r'000\.png. is no JSON file; expected an annotation file, or a folder'):
+            load(root / 'val2017' / '000.png', truth)
+
+    def test_a_file_among_its_images(self, tmp_path):
+        names = [f'{number:03d}.png' for number in range(20)]
+        for name in names:
+            write_image(tmp_path / 'valid' / name)
+        write_json(tmp_path / 'valid' / '_annotations.coco.json', document(names, [annotation(1, 0)]))
+        dataset = load(tmp_path / 'valid' / '_annotations.coco.json')
+        assert dataset.ids == tuple(names) and len(dataset.splits['test']) == 4
+
     def test_a_box_is_taken_from_polygons_where_there_is_none(self, root):
         outline = [[1, 2, 9, 2, 9, 20], [5, 5, 12, 5, 12, 6]]
         rewrite(root, [{'id': 1, 'image_id': 0, 'category_id': 3, 'segmentation': outline}])

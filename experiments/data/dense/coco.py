@@ -19,7 +19,7 @@ from experiments.data import image_files
 from experiments.data.dataset import Dataset
 from experiments.data.dense import assemble, painting
 from experiments.data.dense.annotations import AnnotatedImage, AnnotatedObject, Annotations, digest_of
-from experiments.data.dense.coco_files import AnnotationFile, annotation_files, strangers
+from experiments.data.dense.coco_files import AnnotationFile, annotation_files, one_file, root_of, strangers
 from experiments.data.dense.folder_files import Files
 from experiments.data.dense.mask_source import LabelTable
 from experiments.data.options import ReadingOptions
@@ -34,7 +34,8 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
     """Read a data set in the layout of COCO.
 
     Args:
-        path: the folder that holds ``annotations`` or the folders of splits.
+        path: the folder that holds ``annotations`` or the folders of splits; or one annotation file, which is then split
+            by a hash.
         options: how it is read.
         segmentation: whether masks are read, not boxes.
 
@@ -42,7 +43,9 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
         UserError: no such folder, another layout, damaged annotations, more categories than masks can hold, or see
             ``assemble``.
     """
-    root = image_files.existing(path, 'a folder with annotations/*.json beside the folders of images')
+    root = root_of(path)
+    if one_file(path) is None:
+        root = image_files.existing(path, 'a folder with annotations/*.json beside the folders of images')
     files = Files(root, options.excluded)
     painting.ignore_warnings_of_pycocotools()
     read, others = annotation_files(path, files)
