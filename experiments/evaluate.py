@@ -4,7 +4,8 @@
     python -m experiments.evaluate --workdir runs/x --dataset voc:PATH           on other data with the same classes
     python -m experiments.evaluate --model NAME --weights SOURCE --dataset NAME  published weights
 
-Classes are matched by their names; those of ImageNet also by their WordNet ids. A data set whose folder has no test
+Classes are matched by their names; those of ImageNet also by their WordNet ids. One that the model lacks is ignored
+where nothing of it is evaluated. A data set whose folder has no test
 split is split as a training splits it: --split all takes every image of it.
 """
 
@@ -16,11 +17,11 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
 from backbones.prediction.predictor import Predictor
 from experiments import tasks
 from experiments.cli import atomic_files, command_line, display
-from experiments.data import loading
+from experiments.data import account, contents, loading
 from experiments.data import options as data_options
 from experiments.data.dataset import Dataset
 from experiments.prediction import class_matching, model_options, splits
@@ -33,9 +34,10 @@ def main(argv: list[str] | None) -> None:
     predictor = model_options.load(options, None)
     task = tasks.find(predictor.model.task)
     dataset = _dataset(options, task)
-    matching = class_matching.match(predictor.names, dataset.classes)
-    _say_how(predictor, dataset, matching)
+    account.show_notes(dataset)
     indices = splits.chosen(dataset, options.split, options.limit)
+    matching = class_matching.match(predictor.names, dataset.classes, contents.present(dataset, indices))
+    _say_how(predictor, dataset, matching, options.split)
     kept, read, left_out = _predict(predictor, task, dataset, indices, matching, options.split)
     metrics = task.every_metric(_together(kept), dataset.targets_of(read), dataset.classes)
     output = display.make_console(stderr=False)
@@ -59,13 +61,17 @@ def main(argv: list[str] | None) -> None:
         display.console.print(f'written: {options.json}', soft_wrap=True, markup=False)
 
 
-def _say_how(predictor: Predictor, dataset: Dataset, matching: np.ndarray) -> None:
+def _say_how(predictor: Predictor, dataset: Dataset, matching: np.ndarray, split: str) -> None:
     """Say what a reader of the metrics could not guess."""
     first = int(np.flatnonzero(matching >= 0)[0])
     name, theirs = predictor.names[first], dataset.classes[matching[first]]
     notes = []
     if theirs.isdecimal() and not name.isdecimal():
         notes.append(f'classes are matched by their numbers: {theirs} is {name}, and so on')
+    lacking = [name for index, name in enumerate(dataset.classes) if index not in matching]
+    if lacking:
+        it = 'it' if len(lacking) == 1 else 'them'
+        notes.append(f'ignored, as the model lacks {it} and nothing of {it} is in {split}: {listed(lacking, 5)}')
     if dataset.files is None and dataset.stored_size is not None:
         notes.append(f'images are evaluated at the {"x".join(map(str, dataset.stored_size))} pixels they are stored at')
     for note in notes:
@@ -116,6 +122,7 @@ def _together(kept: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def _dataset(options: argparse.Namespace, task: type[tasks.Task]) -> Dataset:
     if options.dataset is None:
         return splits.dataset_of(options.workdir, options.data_dir)
+    loading.check_name(options.dataset, task.truth, of_model=True)
     reading = data_options.ReadingOptions(
         **{key: getattr(options, key) for key in _READING if getattr(options, key) is not None}
     )
@@ -166,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace) -> None:
     model_options.check(options)
+    splits.check_name(options.split)
     if options.json is not None and options.json.is_dir():
         raise UserError(f'--json {options.json} is a directory; name a file')
     if options.model is not None and options.dataset is None:

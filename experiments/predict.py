@@ -23,6 +23,7 @@ from backbones.prediction import image_sources
 from backbones.prediction.prediction import Prediction
 from backbones.prediction.predictor import Predictor
 from experiments.cli import command_line, display
+from experiments.data.coco_ids import CocoIds
 from experiments.prediction import model_options, splits, telling, writing
 
 # Up to so many images, each has a table of its own.
@@ -60,12 +61,14 @@ class _Asked:
         images: each of them, in the same order.
         files: those whose directories no picture is written to.
         picture: from the number of an image and what was seen in it to a picture of both.
+        own: what annotation files of COCO call the images and classes, if they are from some.
     """
 
     names: Sequence[str]
     images: Iterator[Source | np.ndarray]
     files: Sequence[Path]
     picture: Callable[[int, Prediction], Image.Image]
+    own: CocoIds | None = None
 
 
 def _of_arguments(options: argparse.Namespace) -> _Asked:
@@ -83,7 +86,7 @@ def _of_split(options: argparse.Namespace) -> _Asked:
 
     names = [dataset.ids[index] for index in indices]
     files = [path for path in dataset.files or () if path is not None]
-    return _Asked(names, splits.images(dataset, indices), files, picture)
+    return _Asked(names, splits.images(dataset, indices), files, picture, dataset.coco_ids)
 
 
 def _predict(predictor: Predictor, asked: _Asked, options: argparse.Namespace) -> int:
@@ -96,7 +99,7 @@ def _predict(predictor: Predictor, asked: _Asked, options: argparse.Namespace) -
     pictures = writing.Pictures(options.save) if options.save else None
     left_out = 0
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(writing.writer(path, predictor.names)) for path in options.json]
+        writers = [stack.enter_context(writing.writer(path, predictor.names, asked.own)) for path in options.json]
         bar = stack.enter_context(display.progress())
         output = display.beside(bar)
         task = bar.add_task('predicting', total=len(asked.names), note='', brief=in_full)
@@ -155,7 +158,10 @@ def _check(options: argparse.Namespace) -> None:
     if options.split and not options.workdir:
         raise UserError("--split is of a run's data set and needs --workdir DIR")
     if bool(options.images) == bool(options.split):
-        raise UserError('name the images to predict, or a --split of the data set of the run')
+        both = f'{options.images[0]!r} and --split {options.split} were both given: ' if options.images else ''
+        raise UserError(f'{both}name the images to predict, or a --split of the data set of the run')
+    if options.split:
+        splits.check_name(options.split)
     for path in options.json:
         if path.is_dir():
             raise UserError(f'--json {path} is a directory; name a file')

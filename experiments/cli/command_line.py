@@ -48,7 +48,7 @@ class _Parser(argparse.ArgumentParser):
             config, note = None, ''
             if spec:
                 try:
-                    config = load_config(spec)
+                    config = load_config(spec, self.keys)
                 except UserError as error:  # an argument of the file is missing, for one: help must not be refused
                     note = f'\n{spec}: {error}; these are the defaults:\n'
             print(f'{self.format_help()}{note}\n{config_help.listing(self.keys, spec if config else None, config)}')
@@ -159,8 +159,9 @@ def parse(
                 arguments.error(f'{word} needs a value: {word}=VALUE')
             value = rest.pop(0)
         overrides.append((key, value))
-    config = load_config(options.config)
-    _complete(config, options.config, getattr(arguments, 'keys', {}))
+    keys = getattr(arguments, 'keys', {})
+    config = load_config(options.config, keys)
+    _complete(config, options.config, keys)
     for key, value in overrides:
         override(config, key, value)
     return options, config

@@ -4,7 +4,7 @@ import inspect
 import os
 import re
 import runpy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,13 +19,17 @@ _PIECE = re.compile(r"""\w+=(?:'[^']*'|"[^"]*")(?=,|\Z)|[^,]*""")
 _QUOTED = re.compile(r"""(['"])((?:(?!\1).)*)\1""", re.DOTALL)
 
 
-def load(spec: str) -> ml_collections.ConfigDict:
+def load(spec: str, keys: Container[str] = ()) -> ml_collections.ConfigDict:
     """Call the ``get_config`` of a Python file with arguments: ``FILE`` or ``FILE:name=value,name=value``.
 
     The longest beginning of ``spec`` that is a file is the file, so its path may have colons. A piece without ``=``
     continues the value before it, so ``backbones=resnet50,vit_small_patch16`` is one argument. A value in quotes is
     taken as it is, whatever it contains: ``dataset='folder:a,b=c'``. An argument that ``get_config`` annotates with
     ``int``, ``float`` or ``bool`` is converted.
+
+    Args:
+        spec: file and arguments.
+        keys: of the config, which may be taken for arguments by mistake.
 
     Raises:
         UserError: no such file, no ``get_config`` in it, an error in it (its line is named), or an argument that it
@@ -37,7 +41,7 @@ def load(spec: str) -> ml_collections.ConfigDict:
     if not callable(get_config):
         raise UserError(f'the config file {file!r} defines no get_config()')
     known = _run(file, path, lambda: inspect.signature(get_config, eval_str=True)).parameters
-    given = _arguments(file, text, known)
+    given = _arguments(file, text, known, keys)
     missing = [name for name, each in known.items() if each.default is inspect.Parameter.empty and name not in given]
     if missing:
         raise UserError(f'{file} needs the argument {missing[0]!r}: --config {file}:{missing[0]}=…')
@@ -97,7 +101,7 @@ def _pieces(text: str) -> Iterator[str]:
         start = match.end() + 1
 
 
-def _arguments(file: str, text: str, known: Mapping[str, inspect.Parameter]) -> dict[str, str]:
+def _arguments(file: str, text: str, known: Mapping[str, inspect.Parameter], keys: Container[str]) -> dict[str, str]:
     given: dict[str, str] = {}
     name = None
     for piece in _pieces(text) if text else ():
@@ -105,10 +109,8 @@ def _arguments(file: str, text: str, known: Mapping[str, inspect.Parameter]) -> 
         if equals and before.isidentifier():
             if before not in known:
                 advice = f"; if it belongs to the value of {name!r}, quote that value: {name}='…'" if name else ''
-                raise UserError(
-                    f'{unknown(f"argument of {file}", before, known)}; a value of the config is changed by '
-                    f'--config.{before}=…{advice}'
-                )
+                key = f'; a value of the config is changed by --config.{before}=…' if before in keys else ''
+                raise UserError(f'{unknown(f"argument of {file}", before, known)}{key}{advice}')
             name = before
             quoted = _QUOTED.fullmatch(value)
             given[name] = quoted[2] if quoted else value

@@ -100,6 +100,13 @@ def show(dataset: 'Dataset', inputs: Sequence[str] = ()) -> None:
     display.console.print(table(dataset, inputs))
 
 
+def show_notes(dataset: 'Dataset') -> None:
+    """Print the part of the account that metrics depend on: how it is split, what was left out, guessed and noticed."""
+    result = _grid()
+    _add_notes(result, dataset)
+    display.console.print(result)
+
+
 def table(dataset: 'Dataset', inputs: Sequence[str] = ()) -> Group:
     """The account as it is printed: classes and splits, then what was met."""
     return Group(_classes(dataset), _facts(dataset, inputs))
@@ -164,9 +171,7 @@ def _rows(dataset: 'Dataset', found: Mapping[str, Sequence[Any]], in_words: Call
 
 
 def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
-    result = Table.grid(padding=(0, 2))
-    result.add_column(no_wrap=True)
-    result.add_column(overflow='fold')
+    result = _grid()
     account = dataset.account
     if account is not None:
         kinds = ', '.join(
@@ -176,6 +181,19 @@ def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
         result.add_row('stored', escape('; '.join((account.stored, *account.rules))))
     for number, text in enumerate(inputs):
         result.add_row('' if number else 'input', escape(text))
+    _add_notes(result, dataset)
+    return result
+
+
+def _grid() -> Table:
+    result = Table.grid(padding=(0, 2))
+    result.add_column(no_wrap=True)
+    result.add_column(overflow='fold')
+    return result
+
+
+def _add_notes(result: Table, dataset: 'Dataset') -> None:
+    account = dataset.account
     result.add_row('splits', escape(dataset.provenance))
     if account is not None:
         for kind, names in account.left_out.items():
@@ -184,7 +202,6 @@ def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
             result.add_row('[yellow]guessed[/]', escape(text))
         for text in account.noticed:
             result.add_row('[yellow]noticed[/]', escape(text))
-    return result
 
 
 def number_of(count: int, what: str = 'image') -> str:

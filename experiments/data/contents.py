@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from backbones.errors import listed
 from experiments.data.truth import Boxes, Masks
@@ -28,6 +28,15 @@ def per_class(dataset: 'Dataset') -> dict[str, Int[np.ndarray, ' classes']]:
         elif isinstance(truth, Masks):
             found[split] = truth.pixels[indices, :-1].sum(0)
     return found
+
+
+def present(dataset: 'Dataset', indices: Int[np.ndarray, ' subset']) -> Bool[np.ndarray, ' classes']:
+    """Which classes some examples have something of: an image, an object, or a pixel of the original masks."""
+    truth, classes = dataset.truth, len(dataset.classes)
+    if isinstance(truth, Masks):
+        return truth.pixels[indices, :-1].sum(0) > 0
+    labels = truth.classes[indices] if isinstance(truth, Boxes) else dataset.targets[indices]
+    return np.bincount(labels[labels >= 0], minlength=classes) > 0
 
 
 def as_json(dataset: 'Dataset') -> dict[str, Any]:

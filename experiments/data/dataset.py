@@ -13,6 +13,7 @@ from jaxtyping import Int, UInt8
 from backbones.errors import UserError
 from backbones.images import ImageReading
 from experiments.data.account import Account
+from experiments.data.coco_ids import CocoIds
 from experiments.data.splits import stratified_fraction
 from experiments.data.truth import Boxes, Targets, Truth
 
@@ -51,6 +52,7 @@ class Dataset:
             there are no files.
         truth: what a dense task predicts; ``None`` for classification.
         annotation_digests: a hash of what the truth of each example was read from; ``None`` where there is none.
+        coco_ids: what COCO's annotation files call images and categories; ``None`` for other data sets.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Dataset:
     files: tuple[Path | None, ...] | None = None
     truth: Truth | None = None
     annotation_digests: tuple[str, ...] | None = None
+    coco_ids: CocoIds | None = None
 
     def __post_init__(self):
         if len(self.classes) < 2 and self.truth is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from backbones.errors import UserError, unknown
 from experiments.data import embedded, folder, folder_tree, likely_kinds, shapes, tfds, tfds_dense
 from experiments.data.dataset import Dataset
-from experiments.data.dense import coco, mask_folders, voc, yolo
+from experiments.data.dense import coco, coco_files, mask_folders, voc, yolo
 from experiments.data.options import ReadingOptions, check_kind
 from experiments.data.truth import IN_WORDS, TruthKind
 
@@ -45,12 +45,13 @@ EMBEDDED: dict[str, Callable[[TruthKind], Dataset]] = {
 }
 
 
-def check_name(name: str, truth: TruthKind = 'class') -> None:
+def check_name(name: str, truth: TruthKind = 'class', of_model: bool = False) -> None:
     """Check the name of a data set without reading anything.
 
     Args:
         name: as for ``load``.
         truth: what it must say about images.
+        of_model: whether a model needs this, so that no other task can be chosen.
 
     Raises:
         UserError: no such name (the nearest ones are suggested), or a data set that says something else.
@@ -65,10 +66,12 @@ def check_name(name: str, truth: TruthKind = 'class') -> None:
     if truth not in TRUTHS[kind]:
         there = ' and '.join(IN_WORDS[each] for each in TRUTHS[kind])
         fitting = ', '.join(each for each, has in TRUTHS.items() if truth in has)
-        raise UserError(
-            f'{name!r} has {there}, but the task needs {IN_WORDS[truth]}; choose another config key task, or a data '
-            f'set with {IN_WORDS[truth]} ({fitting})'
+        who, choice = ('model', 'name') if of_model else ('task', 'choose another config key task, or')
+        error = UserError(
+            f'{name!r} has {there}, but the {who} needs {IN_WORDS[truth]}; {choice} a data set with {IN_WORDS[truth]} '
+            f'({fitting})'
         )
+        raise likely_kinds.with_hint(error, kind, rest, TRUTHS, truth) if kind in PATHS else error
 
 
 def load(
@@ -134,7 +137,7 @@ def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions
     if kind == 'yolo':  # its images may lie anywhere
         roots = yolo.folders(rest)
     elif kind in PATHS:
-        roots = [Path(rest).expanduser()]
+        roots = [coco_files.root_of(rest) if kind == 'coco' else Path(rest).expanduser()]
     elif kind == 'tfds':
         roots = [directory / rest.partition('/')[0].partition(':')[0]]
     else:
@@ -156,6 +159,8 @@ def check_place(workdir: Path, name: str) -> None:
     place = Path(rest).expanduser().resolve()
     if kind == 'yolo' and place.is_file():
         place = place.parent
+    if kind == 'coco':
+        place = coco_files.root_of(rest).resolve()
     if kind in PATHS and place == workdir.expanduser().resolve():
         raise UserError(
             f'the work directory {str(workdir)!r} is the folder of images itself; choose another --workdir, such as '

@@ -35,7 +35,8 @@ def check(options: argparse.Namespace) -> None:
         UserError: none, or two.
     """
     if (options.workdir is None) == (options.model is None):
-        raise UserError('name the model: --workdir DIR for a run, or --model NAME for published weights')
+        both = f'--workdir {options.workdir} and --model {options.model} were both given: ' if options.model else ''
+        raise UserError(f'{both}name the model: --workdir DIR for a run, or --model NAME for published weights')
     for option in ('weights', 'classes'):
         if getattr(options, option) and not options.model:
             raise UserError(f'--{option} belongs to --model NAME; a run has its own {option}')

@@ -18,6 +18,9 @@ from experiments.data.dataset import Dataset
 from experiments.data.options import KEYS, ReadingOptions
 from experiments.data.truth import IGNORE, Boxes, Masks
 
+# What --split takes.
+SPLITS = ('train', 'validation', 'test', 'all')
+
 
 def dataset_of(workdir: Path, data_directory: Path | None) -> Dataset:
     """The data set that a run was trained on, read as the run read it.
@@ -38,15 +41,19 @@ def dataset_of(workdir: Path, data_directory: Path | None) -> Dataset:
     return loading.load(description.data['name'], data_directory, options, tasks.find(description.task).truth)
 
 
-def chosen(dataset: Dataset, split: str, limit: int | None) -> np.ndarray:
-    """The examples of a split (``'all'``: of the data set), or so many of them, evenly spread.
+def check_name(split: str) -> None:
+    """Check the name of a split before anything is read, which may take long.
 
     Raises:
         UserError: there is no such split.
     """
-    if split not in (*dataset.splits, 'all'):
-        raise unknown('split', split, (*dataset.splits, 'all'))
-    indices = dataset.splits[split] if split in dataset.splits else np.sort(np.concatenate([*dataset.splits.values()]))
+    if split not in SPLITS:
+        raise unknown('split', split, SPLITS)
+
+
+def chosen(dataset: Dataset, split: str, limit: int | None) -> np.ndarray:
+    """The examples of a split (``'all'``: of the data set), or so many of them, evenly spread."""
+    indices = np.sort(np.concatenate([*dataset.splits.values()])) if split == 'all' else dataset.splits[split]
     if limit is None or limit >= len(indices):
         return indices
     return indices[np.arange(limit) * len(indices) // limit]

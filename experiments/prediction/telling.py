@@ -9,6 +9,7 @@ from rich.table import Table
 
 from backbones.prediction import class_names
 from backbones.prediction.prediction import Prediction, run_lengths
+from experiments.data.coco_ids import CocoIds
 
 
 def heading(name: str, prediction: Prediction) -> str:
@@ -41,15 +42,21 @@ class CocoResults:
 
     Boxes are left, top, width and height; segments have run lengths, and the score 1. COCO's own classes have COCO's
     numbers, and others are numbered from 1. Images have the numbers that their files are called, as COCO's are, or are
-    numbered from 1 if not all files are called by different numbers.
+    numbered from 1 if not all files are called by different numbers. Images and classes of a data set that was read
+    from COCO's annotation files have the ids and file names of these, so that results can be compared with them.
 
     Args:
         names: of the classes.
+        own: ids of the data set whose images are predicted. A class that is none of its categories, such as the
+            background, is left out. Where images of several files have the same ids, they are numbered as others are.
     """
 
-    def __init__(self, names: Sequence[str]):
+    def __init__(self, names: Sequence[str], own: CocoIds | None = None):
         self._names = names
-        self._ids = class_names.coco_ids(names) or tuple(range(1, len(names) + 1))
+        self._own = own
+        self._ids: Sequence[int | str | None] = class_names.coco_ids(names) or tuple(range(1, len(names) + 1))
+        if own is not None:
+            self._ids = [own.categories.get(name) for name in names]
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
@@ -87,12 +94,24 @@ class CocoResults:
 
     def as_json(self) -> dict[str, Any]:
         """The file's content."""
-        stems = [Path(each['file_name']).stem for each in self._images]
-        ids = list(range(1, len(stems) + 1))
-        if all(stem.isascii() and stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems):
-            ids = [int(stem) for stem in stems]
-        images = [{'id': number} | each for number, each in zip(ids, self._images, strict=True)]
+        ids, files = self._numbered([each['file_name'] for each in self._images])
+        images = [
+            {'id': number} | each | {'file_name': file}
+            for number, file, each in zip(ids, files, self._images, strict=True)
+        ]
         annotations = [each | {'image_id': ids[each['image_id']]} for each in self._annotations]
         numbered = zip(self._ids, self._names, strict=True)
         categories = [{'id': number, 'name': name} for number, name in numbered if number is not None]
         return {'images': images, 'categories': categories, 'annotations': annotations}
+
+    def _numbered(self, names: Sequence[str]) -> tuple[Sequence[int | str], Sequence[str]]:
+        """Ids and file names of images."""
+        if self._own is not None:
+            found = [self._own.images.get(name) for name in names]
+            known = [each for each in found if each is not None]
+            if len({number for number, _ in known}) == len(names):
+                return [number for number, _ in known], [file for _, file in known]
+        stems = [Path(name).stem for name in names]
+        if all(stem.isascii() and stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems):
+            return [int(stem) for stem in stems], names
+        return range(1, len(names) + 1), names

@@ -9,6 +9,7 @@ from PIL import Image
 
 from backbones.prediction.prediction import Prediction
 from experiments.cli import atomic_files
+from experiments.data.coco_ids import CocoIds
 from experiments.prediction import telling
 
 # Formats of pictures, and the largest side that each can have.
@@ -48,9 +49,17 @@ class Pictures:
 
 
 @contextlib.contextmanager
-def writer(path: Path, names: tuple[str, ...]) -> Generator[Callable[[str, Prediction], None]]:
-    """A function that adds a result to a file, which appears at the end, also where the command is interrupted."""
-    coco = telling.CocoResults(names)
+def writer(
+    path: Path, names: tuple[str, ...], own: CocoIds | None = None
+) -> Generator[Callable[[str, Prediction], None]]:
+    """A function that adds a result to a file, which appears at the end, also where the command is interrupted.
+
+    Args:
+        path: of the file; its suffix tells the layout.
+        names: of the model's classes.
+        own: ids of the data set whose images are predicted, for the layout of COCO.
+    """
+    coco = telling.CocoResults(names, own)
     ended: BaseException | None = None
     count = 0
     with (

@@ -18,9 +18,9 @@ def metrics(
         classes: names of the classes.
 
     Returns:
-        ``accuracy``; ``top5_accuracy``, where there are more than five outputs; ``balanced_accuracy`` (the mean of the
-        recalls) and ``macro_f1`` over the classes that there are examples of; ``recall/CLASS`` and
-        ``precision/CLASS``.
+        ``accuracy``; ``top5_accuracy``, where there are more than five outputs (one that is always minus infinity is
+        none); ``balanced_accuracy`` (the mean of the recalls) and ``macro_f1`` over the classes that there are examples
+        of; ``recall/CLASS`` and ``precision/CLASS``.
     """
     predicted = logits.argmax(-1)
     present = np.unique(targets)
@@ -28,7 +28,7 @@ def metrics(
         targets, predicted, labels=present, zero_division=0.0
     )
     found = {'accuracy': float(np.mean(predicted == targets))}
-    if logits.shape[-1] > 5:
+    if np.count_nonzero(~np.isneginf(logits).all(0)) > 5:
         best = np.argpartition(-logits, 5, axis=-1)[:, :5]
         found['top5_accuracy'] = float((best == targets[:, None]).any(-1).mean())
     found |= {'balanced_accuracy': float(recall.mean()), 'macro_f1': float(f1.mean())}

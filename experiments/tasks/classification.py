@@ -157,10 +157,15 @@ class Classification:
     def kept(
         result: Prediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
     ) -> dict[str, np.ndarray]:
-        """Logarithms of the probabilities; those of classes that the data set does not have come last."""
+        """Logarithms of the probabilities; those of classes that the data set does not have come last.
+
+        Those of classes that the model does not have are minus infinity.
+        """
         assert result.probabilities is not None
-        order = np.concatenate([np.argsort(matching)[(matching < 0).sum() :], np.flatnonzero(matching < 0)])
-        return {'logits': np.log(result.probabilities[order] + np.finfo(np.float32).tiny)}
+        logits = np.log(result.probabilities + np.finfo(np.float32).tiny)
+        of_classes = np.full(len(dataset.classes), -np.inf, logits.dtype)
+        of_classes[matching[matching >= 0]] = logits[matching >= 0]
+        return {'logits': np.concatenate([of_classes, logits[matching < 0]])}
 
     @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:

@@ -76,6 +76,30 @@ class TestBoxes:
         assert split_names(dataset)['validation'] == {'valid/valid0.jpg', 'valid/valid1.jpg'}
         assert box_of(dataset, 'valid/valid0.jpg') == [[10, 5, 30, 15]]
 
+    @pytest.mark.parametrize('truth', ['boxes', 'masks'])
+    def test_a_category_that_only_stands_for_others(self, tmp_path, truth):
+        categories = [
+            {'id': 0, 'name': 'cells', 'supercategory': 'none'},
+            {'id': 1, 'name': 'red', 'supercategory': 'cells'},
+            {'id': 2, 'name': 'cells', 'supercategory': 'cells'},
+            {'id': 3, 'name': 'odd', 'supercategory': 'odd'},  # of itself alone
+        ]
+        for split, label in (('train', 1), ('valid', 2)):
+            names = [f'{split}{number}.jpg' for number in range(3)]
+            for name in names:
+                write_image(tmp_path / split / name)
+            found = document(names, [annotation(0, 0, label)], categories=categories)
+            write_json(tmp_path / split / '_annotations.coco.json', found)
+        dataset = load(tmp_path, truth)
+        assert dataset.classes[truth == 'masks' :] == ('red', 'cells', 'odd')
+        told = "the category 'cells' has no object and is the supercategory of others, so it is no class"
+        assert told in dataset.account.guessed
+        # With an object it is a class like any other.
+        found = document(names, [annotation(0, 0, 0)], categories=categories)
+        write_json(tmp_path / 'valid' / '_annotations.coco.json', found)
+        dataset = load(tmp_path, truth)
+        assert dataset.classes[truth == 'masks' :] == ('cells (0)', 'red', 'cells (2)', 'odd')
+
     def test_one_file_without_a_split_is_split_by_a_hash(self, tmp_path):
         names = [f'{number:03d}.png' for number in range(20)]
         for name in names:
@@ -84,6 +108,34 @@ class TestBoxes:
         dataset = load(tmp_path)
         assert len(dataset.splits['test']) == 4
         assert dataset.ids[0] == 'images/000.png'
+
+    @pytest.mark.parametrize('truth', ['boxes', 'masks'])
+    def test_a_file_is_all_of_the_data_and_is_split(self, root, truth):
+        other = load(root, truth)
+        file = root / 'annotations' / 'instances_val2017.json'
+        names = [f'{number:03d}.png' for number in range(20)]
+        for name in names:
+            write_image(root / 'val2017' / name)
+        write_json(file, document(names, [annotation(1 + number, number) for number in range(20)]))
+        dataset = loading.load(f'coco:{file}', truth=truth)
+        assert dataset.ids == tuple(f'val2017/{name}' for name in names) and dataset.classes == other.classes
+        assert len(dataset.splits['test']) == 4 and sum(map(len, dataset.splits.values())) == 20
+        before = loading.stamp(f'coco:{file}')
+        assert before == loading.stamp(f'coco:{root}')
+        write_image(root / 'val2017' / '000.png', (40, 31))
+        assert loading.stamp(f'coco:{file}') not in (before, None)
+        with pytest.raises(UserError, match='is the folder of images itself'):
+            loading.check_place(root, f'coco:{file}')
+        with pytest.raises(UserError, match=r'000\.png. is no JSON file; expected an annotation file, or a folder'):
+            load(root / 'val2017' / '000.png', truth)
+
+    def test_a_file_among_its_images(self, tmp_path):
+        names = [f'{number:03d}.png' for number in range(20)]
+        for name in names:
+            write_image(tmp_path / 'valid' / name)
+        write_json(tmp_path / 'valid' / '_annotations.coco.json', document(names, [annotation(1, 0)]))
+        dataset = load(tmp_path / 'valid' / '_annotations.coco.json')
+        assert dataset.ids == tuple(names) and len(dataset.splits['test']) == 4
 
     def test_a_box_is_taken_from_polygons_where_there_is_none(self, root):
         outline = [[1, 2, 9, 2, 9, 20], [5, 5, 12, 5, 12, 6]]
@@ -128,6 +180,43 @@ class TestWhatMakesNoSense:
         assert box_of(dataset, 'train2017/000.png') == [[10, 5, 30, 15]]
         with pytest.raises(UserError, match=r'1 of 4 objects of .* make no sense: .*config key bad_boxes_limit'):
             load(root)
+
+    def test_corners_in_place_of_width_and_height(self, root):
+        """Only those of boxes at the right and below reach out by as much, and all of them look like corners."""
+        corners = [(2, 2, 8, 9), (25, 20, 38, 29), (22, 3, 39, 12), (5, 18, 12, 28), (1, 1, 4, 4), (3, 5, 9, 9)]
+        rewrite(root, [annotation(1 + number, number, bbox=box) for number, box in enumerate(corners)])
+        found = document(['000.png', '001.png'], [annotation(1, 101, bbox=(21, 16, 38, 28))], 100)
+        write_json(root / 'annotations' / 'instances_val2017.json', found)
+        told = (
+            r'4 of 7 objects of .*: 4 object, more than half of it outside its image \(train2017/001\.png #1\); do '
+            'their boxes hold left, top, right, bottom instead of width and height. at most 0.05 .*bad_boxes_limit'
+        )
+        with pytest.raises(UserError, match=told):
+            load(root)
+        assert len(load(root, bad_boxes_limit=0.6).account.left_out) == 1
+
+    @pytest.mark.parametrize(
+        ('box', 'kept'),
+        [
+            ((37, 0, 7, 10), [37, 0, 40, 10]),  # a thin box that slipped over the edge by four pixels
+            ((37, 0, 8, 10), None),
+            ((38, -2, 1, 4), [38, 0, 39, 2]),  # just half
+            ((-4, -4, 10, 10), [0, 0, 6, 6]),
+            ((-15, 2, 31, 10), [0, 2, 16, 12]),  # far out, but less than half of it
+            ((-16, 2, 31, 10), None),
+        ],
+    )
+    def test_boxes_that_reach_out_by_more_than_a_slip(self, root, box, kept):
+        rewrite(root, [annotation(1, 0, bbox=box), *(annotation(2 + number, 1 + number) for number in range(5))])
+        if kept:
+            assert box_of(load(root), 'train2017/000.png') == [kept]
+            return
+        with pytest.raises(UserError, match='more than half of it outside') as caught:
+            load(root)
+        assert 'boxes hold' not in str(caught.value)  # the others would be no corners
+        dataset = load(root, bad_boxes_limit=0.2)
+        reason = 'object, more than half of it outside its image'
+        assert dataset.account.left_out[reason] == ('train2017/000.png #1',)
 
     def test_an_image_that_is_not_there(self, root):
         (root / 'train2017' / '003.png').unlink()

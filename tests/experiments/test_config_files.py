@@ -160,6 +160,15 @@ def test_a_config_file_that_returns_no_config(tmp_path, value, kind):
         command_line.load_config(str(file))
 
 
+def test_only_a_key_of_the_config_is_said_to_be_one(config_file):
+    keys = {'head': None}
+    with pytest.raises(UserError, match=r"'head'; .*; a value of the config is changed by --config\.head=…"):
+        command_line.load_config(f'{config_file}:head=fcos', keys)
+    with pytest.raises(UserError, match=r"unknown argument .*'heads'") as caught:
+        command_line.load_config(f'{config_file}:heads=fcos', keys)
+    assert '--config.heads' not in str(caught.value)
+
+
 def test_an_unknown_argument_offers_the_nearest(config_file):
     with pytest.raises(UserError, match=r"unknown argument of .*transfer\.py 'backbone'; did you mean 'backbones'"):
         command_line.load_config(f'{config_file}:backbone=resnet50')

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import types
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from backbones import UserError
 from backbones.prediction import class_names
 from backbones.prediction.prediction import Prediction
 from experiments import evaluate, tasks
+from experiments.data import contents, loading
 from experiments.data.truth import IGNORE
 from experiments.prediction import class_matching
 from experiments.results import classification_metrics
@@ -46,6 +49,37 @@ def test_names_that_are_alike_are_kept_apart():
 def test_classes_that_the_model_does_not_have_are_named():
     with pytest.raises(UserError, match=r'2 of the 3 classes .*dgo, fish; the nearest are dog'):
         class_matching.match(CLASSES, ('cat', 'dgo', 'fish'))
+
+
+def test_a_class_of_which_nothing_is_evaluated_need_not_be_the_models():
+    needed = np.array([True, False, True])
+    np.testing.assert_array_equal(class_matching.match(CLASSES, ('newt', 'yak', 'Cat'), needed), [2, -1, 0])
+    with pytest.raises(UserError, match=r'1 of the 3 classes of the data set is not a class of the model: emu\W'):
+        class_matching.match(CLASSES, ('emu', 'yak', 'cat'), needed)
+    with pytest.raises(UserError, match=r'2 of the 2 classes .* are not classes of the model: emu, yak'):
+        class_matching.match(CLASSES, ('emu', 'yak'), np.zeros(2, bool))
+
+
+@pytest.mark.parametrize('name', ['classification', 'detection', 'segmentation'])
+def test_what_classes_are_evaluated(name):
+    if name == 'classification':
+        dataset = loading.load('digits')
+        wanted = [{int(dataset.targets[index])} for index in range(4)]
+    else:
+        dataset = make_dense(name)
+        there = dataset.truth.classes if name == 'detection' else dataset.images[:, ..., 3]
+        wanted = [set(there[index].ravel().tolist()) - {-1, IGNORE} for index in range(4)]
+    for index in range(4):
+        assert set(np.flatnonzero(contents.present(dataset, np.array([index]))).tolist()) == wanted[index]
+
+
+def test_logits_of_classes_that_the_model_does_not_have():
+    dataset = types.SimpleNamespace(classes=('newt', 'yak', 'cat'))
+    result = Prediction(np.zeros((4, 4, 3), np.uint8), (4, 4), CLASSES, np.array([0.2, 0.3, 0.5], np.float32))
+    kept = tasks.find('classification').kept(result, dataset, 0, np.array([2, -1, 0]))
+    np.testing.assert_allclose(np.exp(kept['logits']), [0.5, 0, 0.2, 0.3], rtol=1e-6)
+    logits = np.repeat(np.r_[-np.inf, np.arange(5)][None], 2, 0)
+    assert 'top5_accuracy' not in classification_metrics.metrics(logits, np.array([1, 2]), tuple('abcdef'))
 
 
 def test_metrics_of_classification_are_scikit_learns():
@@ -114,6 +148,38 @@ def test_what_could_not_be_guessed_is_said(weights, folder, tmp_path, capsys):
     assert 'matched by their numbers' not in capsys.readouterr().err
 
 
+def test_a_class_without_images_in_the_split_is_ignored(weights, tmp_path, capsys):
+    for split, names in (('train', ('cat', 'dog', 'yak')), ('val', ('cat', 'dog', 'yak')), ('test', ('cat', 'dog'))):
+        for name in names:
+            for number in range(3):
+                write_image(tmp_path / split / name / f'{number}.png', (32, 32), seed=len(split) + number)
+    (tmp_path / 'test' / 'yak').mkdir()
+    command = ['--workdir', str(weights), '--dataset', f'folder:{tmp_path}']
+    evaluate.main([*command, '--json', str(tmp_path / 'metrics.json')])
+    told = capsys.readouterr()
+    assert 'ignored, as the model lacks it and nothing of it is in test: yak' in told.err and 'yak' not in told.out
+    assert re.search(r'^splits +\S', told.err, re.MULTILINE)
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())['metrics']
+    predictor = backbones.load(weights)
+    right = [predictor.names[each.probabilities.argmax()] in each.path for each in predictor(tmp_path / 'test')]
+    assert metrics['accuracy'] == np.mean(right)
+    with pytest.raises(UserError, match=r'1 of the 3 classes of the data set is not a class of the model: yak'):
+        evaluate.main([*command, '--split', 'all'])
+
+
+def test_what_was_left_out_and_guessed_is_said(weights, tmp_path, capsys):
+    for name in CLASSES:
+        for number in range(5):
+            write_image(tmp_path / 'train' / name / f'{number}.png', (32, 32), seed=number)
+        write_image(tmp_path / 'val' / name / '9.png', (32, 32), seed=9)
+    (tmp_path / 'val' / 'cat' / 'broken.png').write_bytes(b'no image')
+    evaluate.main(['--workdir', str(weights), '--dataset', f'folder:{tmp_path}'])
+    told = capsys.readouterr().err
+    assert re.search(r'^left out +.*broken\.png', told, re.MULTILINE)
+    assert re.search(r'^guessed +there is no test split, so the validation folder serves as one', told, re.MULTILINE)
+    assert 'stored ' not in told and 'images without' not in told
+
+
 def test_deep_grey_images_are_read_in_the_range_of_the_data_set(weights, tmp_path, capsys):
     for name in CLASSES[:2]:
         for number in range(3):
@@ -159,9 +225,12 @@ def test_a_folder_is_evaluated(weights, folder, tmp_path, capsys):
         (['--workdir', '{weights}', '--ignore_label', '3'], "a run's own data set is read as the run read it"),
         (['--workdir', '{weights}'], 'no work directory of experiments.train'),
         (['--workdir', '{weights}', '--dataset', 'digits', '--json', '{folder}'], 'is a directory; name a file'),
-        (['--workdir', '{weights}', '--dataset', 'folder:{folder}', '--split', 'tets'], "unknown split 'tets'.*test"),
+        (['--workdir', 'x', '--dataset', 'folder:none', '--split', 'tets'], "unknown split 'tets'.*test"),
         (['--workdir', '{weights}', '--dataset', 'digits'], 'classes of the data set are not classes of the model'),
-        (['--workdir', '{weights}', '--dataset', 'voc:{folder}'], 'has boxes'),
+        (
+            ['--workdir', '{weights}', '--dataset', 'voc:{folder}'],
+            r'has boxes and masks, but the model needs a class for each image; name a data set with .*\)$',
+        ),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, weights, folder):

@@ -142,6 +142,23 @@ def test_a_part_of_a_data_set_leads_to_the_whole(layouts, kind, part):
     assert str(refused.value).endswith(f"which is named '{kind}:{layouts / kind}'")
 
 
+def test_a_folder_of_classes_that_is_none(layouts):
+    told = r'task needs boxes; choose another config key task, or a data set with boxes .*; .* which is named .coco:'
+    with pytest.raises(UserError, match=told):
+        loading.check_name(f'folder:{layouts / "coco"}', 'boxes')
+    with pytest.raises(
+        UserError, match=r'the model needs boxes; name a data set with boxes .* which is named'
+    ) as refused:
+        loading.check_name(f'folder:{layouts / "coco"}', 'boxes', of_model=True)
+    assert 'config key' not in str(refused.value)
+
+
+@pytest.mark.parametrize('kind', ['voc', 'coco'])
+def test_an_empty_folder_is_called_so(tmp_path, kind):
+    with pytest.raises(UserError, match=r'is an empty folder; expected '):
+        loading.load(f'{kind}:{tmp_path}', truth='boxes')
+
+
 def test_what_is_wrong_with_a_folder_of_the_right_kind_is_no_matter_of_its_kind(layouts):
     with pytest.raises(UserError) as refused:
         loading.load(f'yolo:{layouts / "yolo"}', truth='boxes')

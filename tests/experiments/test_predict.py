@@ -2,11 +2,14 @@
 
 import json
 import re
+import types
 
 import numpy as np
 import pytest
-from dense_files import write_image, write_voc
+from dense_files import write_image, write_json, write_voc
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from tiny_classifier import CLASSES, write_classifier
 
 import backbones
@@ -15,7 +18,7 @@ from backbones.prediction import class_names, drawing
 from backbones.prediction.prediction import Prediction
 from experiments import evaluate, predict, train
 from experiments.data import loading
-from experiments.prediction import splits, telling, writing
+from experiments.prediction import model_options, splits, telling, writing
 from experiments.results import rows
 
 
@@ -59,12 +62,14 @@ def test_one_image_has_a_table(weights, photographs, capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['a.png'], 'name the model: --workdir DIR'),
-        (['--workdir', 'x', '--model', 'resnet50', 'a.png'], 'name the model'),
+        (['a.png'], '^name the model: --workdir DIR'),
+        (['--workdir', 'x', '--model', 'resnet50', 'a.png'], '--workdir x and --model resnet50 were both given: name'),
+        (['--workdir', 'x', 'a.png', '--split', 'test'], "'a.png' and --split test were both given: name the images"),
+        (['--workdir', 'x', '--split', 'tset'], "unknown split 'tset'; did you mean 'test'"),
         (['--workdir', 'x', '--weights', 'y', 'a.png'], '--weights belongs to --model'),
         (['--model', 'resnet50', '--split', 'test'], '--split is of a run'),
         (['--workdir', 'x', '--classes', 'a', 'a.png'], '--classes belongs to --model'),
-        (['--workdir', 'x'], 'name the images to predict'),
+        (['--workdir', 'x'], '^name the images to predict'),
         (['--workdir', 'x', 'a.png', '--json', 'a.txt'], r'must end in \.jsonl .* or \.json'),
         (['--workdir', 'x', 'a.png'], "there are no weights at 'x'"),
         (
@@ -143,6 +148,59 @@ def test_cocos_classes_and_images_have_their_own_numbers(photographs):
     told = results.as_json()
     assert [each['id'] for each in told['images']] == [1, 2]
     assert [(each['image_id'], each['category_id']) for each in told['annotations']] == [(1, 2), (2, 2)]
+
+
+class _Oracle:
+    """A predictor that knows the truth of a data set, in place of ``backbones.load``'s."""
+
+    def __init__(self, dataset, names):
+        self.dataset, self.names = dataset, names
+        self.model = types.SimpleNamespace(task='detection')
+
+    def stream(self, images):
+        for path in images:
+            index = self.dataset.files.index(path)
+            truth = self.dataset.truth.of(np.array([index]))
+            labels = truth.classes[0][truth.classes[0] >= 0]
+            own = np.array([self.names.index(self.dataset.classes[label]) for label in labels])
+            image, boxes = np.zeros((*truth.sizes[0], 3), np.uint8), truth.boxes[0][: len(labels)]
+            yield Prediction(image, tuple(truth.sizes[0].tolist()), self.names, None, boxes, np.ones(len(labels)), own)
+
+
+@pytest.mark.filterwarnings('ignore:__array__ implementation')  # pycocotools with numpy 2
+def test_results_can_be_compared_with_a_data_sets_own_annotations(tmp_path, monkeypatch, capsys):
+    categories = [{'id': 40, 'name': 'disc'}, {'id': 7, 'name': 'cell'}]
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 4), ('val', 3)):
+        found = {'images': [], 'annotations': [], 'categories': categories}
+        for number in range(count):
+            name, image = f'{split}_{number}.png', 500 - 7 * number  # the same ids in both files
+            write_image(tmp_path / 'data' / split / name, (60, 50))
+            found['images'].append({'id': image, 'file_name': name, 'width': 60, 'height': 50})
+            for _ in range(2):
+                left, top, width, height = rng.integers(4, 25, 4).tolist()
+                common = {'id': len(found['annotations']) + 1, 'image_id': image, 'iscrowd': 0, 'area': width * height}
+                label = categories[rng.integers(2)]['id']
+                found['annotations'].append({**common, 'category_id': label, 'bbox': [left, top, width, height]})
+        write_json(tmp_path / 'data' / 'annotations' / f'instances_{split}.json', found)
+    dataset = loading.load(f'coco:{tmp_path / "data"}', truth='boxes')
+    monkeypatch.setattr(splits, 'dataset_of', lambda *_: dataset)
+    oracle = _Oracle(dataset, ('novel', 'disc', 'cell'))
+    monkeypatch.setattr(model_options, 'load', lambda *_: oracle)
+    predict.main(['--workdir', 'x', '--split', 'test', '--json', str(tmp_path / 'found.json')])
+    told = json.loads((tmp_path / 'found.json').read_text())
+    assert told['images'][1] == {'id': 493, 'file_name': 'val_1.png', 'height': 50, 'width': 60}
+    assert told['categories'] == [{'id': 40, 'name': 'disc'}, {'id': 7, 'name': 'cell'}]
+    truth = COCO(str(tmp_path / 'data' / 'annotations' / 'instances_val.json'))
+    evaluation = COCOeval(truth, truth.loadRes(told['annotations']), 'bbox')
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == 1
+    # Ids of both files together would mean two images each.
+    predict.main(['--workdir', 'x', '--split', 'all', '--json', str(tmp_path / 'all.json')])
+    images = json.loads((tmp_path / 'all.json').read_text())['images']
+    assert [each['id'] for each in images] == list(range(1, 8)) and images[0]['file_name'] == 'train/train_0.png'
 
 
 @pytest.mark.parametrize('place', ['file', 'path'])

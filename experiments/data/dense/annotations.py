@@ -42,6 +42,7 @@ class AnnotatedImage:
         size: height and width that the annotation says; ``None``: it does not.
         problem: why it cannot be used, where the reader of the format finds it.
         digest: a hash of the annotation.
+        listed: ``id`` and ``file_name`` in COCO's annotation file; ``None`` in other formats.
     """
 
     name: str
@@ -52,6 +53,7 @@ class AnnotatedImage:
     size: tuple[int, int] | None = None
     problem: str | None = None
     digest: str = ''
+    listed: tuple[int | str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,22 +65,26 @@ class Annotations:
         classes: names of the classes of boxes; masks have theirs from ``LabelTable``.
         format: such as ``'VOC'``.
         normalised: whether boxes are given in shares of the width and height.
+        extents: whether boxes were written as left, top, width and height in pixels, for which many write corners.
         upright: whether images whose orientation tag turns them are annotated upright, where the size does not tell.
         strays: reason → names of objects that are in no image of these.
         painted: number of objects that masks are painted from, with those among the strays.
         left_out, guessed, noticed: for the account.
+        categories: name of a class → its ``id`` in COCO's annotation file; empty in other formats.
     """
 
     images: tuple[AnnotatedImage, ...]
     classes: tuple[str, ...]
     format: str
     normalised: bool = False
+    extents: bool = False
     upright: bool = False
     strays: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     painted: int = 0
     left_out: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     guessed: tuple[str, ...] = ()
     noticed: tuple[str, ...] = ()
+    categories: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
 
 
 def digest_of(annotation: object) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from backbones.errors import UserError
 from experiments.data import account, contents, folder_tree, image_files
+from experiments.data.coco_ids import CocoIds
 from experiments.data.dataset import Dataset
 from experiments.data.decoding import DecodedImages, FileReader, MaskReader, content_digest, stored_size_of
 from experiments.data.dense import object_checks
@@ -40,10 +41,10 @@ def with_boxes(name: str, files: Files, annotations: Annotations, options: Readi
     ids = tuple(each.image.name for each in kept.images)
     sizes = np.array([each.size for each in kept.images], np.int32).reshape(-1, 2)
     objects = [each.image.objects for each in kept.images]
-    found = object_checks.check_objects(objects, sizes, ids, annotations.classes, annotations.normalised)
+    found = object_checks.check_objects(objects, sizes, ids, annotations.classes, annotations.normalised, annotations.extents)
     bad = {**annotations.strays, **found.bad}
     total = sum(map(len, objects)) + sum(map(len, annotations.strays.values()))
-    object_checks.check_limit(bad, total, name, options.bad_boxes_limit)
+    object_checks.check_limit(bad, total, name, options.bad_boxes_limit, found.hint)
     if not total:
         raise UserError(f'there are no objects in the annotations of {name!r}')
     object_checks.check_left(found.boxes, name)
@@ -147,6 +148,7 @@ def _dataset(
         ),
         truth=truth,
         annotation_digests=annotated or tuple(each.image.digest for each in kept.images),
+        coco_ids=_coco_ids(kept.images, annotations.categories),
     )
     met = account.Account(
         sizes=account.sizes_in_words(Counter(each[::-1] for each in sizes)),
@@ -171,6 +173,12 @@ def _dataset(
         ),
     )
     return dataclasses.replace(dataset, account=met)
+
+
+def _coco_ids(kept: Sequence[KeptImage], categories: Mapping[str, int | str]) -> CocoIds | None:
+    if not categories:
+        return None
+    return CocoIds({each.image.name: each.image.listed for each in kept if each.image.listed}, categories)
 
 
 def _stored_in_words(sizes: Sequence[tuple[int, int]], size: tuple[int, int] | None, masks: bool) -> str:

@@ -9,7 +9,7 @@ Source of the format: cocodataset.org/#format-data, and pycocotools ``coco.py``.
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from experiments.data import image_files
 from experiments.data.dataset import Dataset
 from experiments.data.dense import assemble, painting
 from experiments.data.dense.annotations import AnnotatedImage, AnnotatedObject, Annotations, digest_of
-from experiments.data.dense.coco_files import AnnotationFile, annotation_files, strangers
+from experiments.data.dense.coco_files import AnnotationFile, annotation_files, one_file, root_of, strangers
 from experiments.data.dense.folder_files import Files
 from experiments.data.dense.mask_source import LabelTable
 from experiments.data.options import ReadingOptions
@@ -34,7 +34,8 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
     """Read a data set in the layout of COCO.
 
     Args:
-        path: the folder that holds ``annotations`` or the folders of splits.
+        path: the folder that holds ``annotations`` or the folders of splits; or one annotation file, which is then split
+            by a hash.
         options: how it is read.
         segmentation: whether masks are read, not boxes.
 
@@ -42,7 +43,9 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
         UserError: no such folder, another layout, damaged annotations, more categories than masks can hold, or see
             ``assemble``.
     """
-    root = image_files.existing(path, 'a folder with annotations/*.json beside the folders of images')
+    root = root_of(path)
+    if one_file(path) is None:
+        root = image_files.existing(path, 'a folder with annotations/*.json beside the folders of images')
     files = Files(root, options.excluded)
     painting.ignore_warnings_of_pycocotools()
     read, others = annotation_files(path, files)
@@ -51,7 +54,8 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
             f'no file of {f"coco:{path}"!r} annotates objects for training; {listed(others)} should hold lists called '
             'images, annotations and categories'
         )
-    names = _category_names(read)
+    groups = _groups(read)
+    names = _category_names(read, groups)
     found = _Found()
     classes = (_BACKGROUND, *(name for name in names.values() if name != _BACKGROUND))
     if segmentation and len(classes) > IGNORE:
@@ -67,13 +71,19 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
         images=tuple(found.images),
         classes=tuple(names.values()),
         format='COCO',
+        extents=True,
         strays={reason: tuple(each) for reason, each in found.strays.items()},
         painted=found.painted,
         left_out={
             **({'file that annotates no objects': others} if others else {}),
             **({'image in no annotation file': unlisted} if unlisted else {}),
         },
+        guessed=tuple(
+            f'the category {name!r} has no object and is the supercategory of others, so it is no class'
+            for name in groups.values()
+        ),
         noticed=found.noticed(),
+        categories={name: number for number, name in names.items()},
     )
     if not segmentation:
         return assemble.with_boxes(f'coco:{path}', files, annotations, options)
@@ -83,8 +93,21 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
     return assemble.with_masks(f'coco:{path}', files, annotations, options, lambda counts, first: table)
 
 
-def _category_names(read: Sequence[AnnotationFile]) -> dict[Any, str]:
-    """Id of a category → name of its class, in the order of ids, which may have gaps.
+def _groups(read: Sequence[AnnotationFile]) -> dict[Any, str]:
+    """Id → name of each category that only stands for others, as Roboflow writes one: it has no object in any file."""
+    used = {each['category_id'] for file in read for each in file.annotations}
+    categories = [each for file in read for each in file.categories]
+    above = {str(each['supercategory']) for each in categories if each.get('supercategory')}
+    # One that is its own supercategory, such as COCO's 'person', is a class.
+    return {
+        each['id']: str(each['name'])
+        for each in categories
+        if each['id'] not in used and str(each['name']) in above - {str(each.get('supercategory'))}
+    }
+
+
+def _category_names(read: Sequence[AnnotationFile], groups: Container[Any]) -> dict[Any, str]:
+    """Id of a category → name of its class, in the order of ids, which may have gaps; ``groups`` are left out.
 
     Raises:
         UserError: an id has two names, or ids are of several types.
@@ -94,6 +117,8 @@ def _category_names(read: Sequence[AnnotationFile]) -> dict[Any, str]:
     for file in read:
         for category in file.categories:
             number, name = category['id'], str(category['name'])
+            if number in groups:
+                continue
             if found.setdefault(number, name) != name:
                 if owner[number] == file.name:
                     raise UserError(
@@ -154,7 +179,8 @@ class _Found:
             path = file.find(str(image['file_name']))
             size = _size(image)
             objects = of_image.get(number, [])
-            plain = AnnotatedImage(files.name(path), path, file.split, size=size)
+            named = (number, str(image['file_name']))
+            plain = AnnotatedImage(files.name(path), path, file.split, size=size, listed=named)
             if mask_classes is None:
                 converted = tuple(_object(each, names) for each in objects)
                 plain = dataclasses.replace(plain, objects=converted, digest=digest_of((size, converted)))

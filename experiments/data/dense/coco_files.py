@@ -49,19 +49,45 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def one_file(path: str) -> Path | None:
+    """The annotation file that a user names in place of a folder, if it is one.
+
+    Raises:
+        UserError: it is a file of another kind.
+    """
+    given = Path(path).expanduser()
+    if not _is_file(given):
+        return None
+    if given.suffix.lower() not in _JSON:
+        raise UserError(f'{path!r} is no JSON file; expected an annotation file, or a folder with {_LAYOUT}')
+    return given
+
+
+def root_of(path: str) -> Path:
+    """The folder of a data set, which may be named by one of its annotation files."""
+    given = Path(path).expanduser()
+    if not _is_file(given):
+        return given
+    folder = given.absolute().parent
+    return folder.parent if folder.name == 'annotations' else folder
+
+
 def annotation_files(path: str, files: Files) -> tuple[list[AnnotationFile], tuple[str, ...]]:
     """Read the annotation files of a data set, and name those that are none.
 
     Args:
-        path: of the data set, as given by the user.
+        path: of the data set, as given by the user. Where it is a file, that is all, and of no split, whatever its name.
         files: its files.
 
     Raises:
         UserError: there are none, one is damaged, or their names do not tell which split each is of.
     """
-    found, others = _candidates(files)
+    alone = one_file(path)
+    found, others = ([alone], []) if alone else _candidates(files)
     if not found:
-        there = listed(sorted(each.name for each in files.root.iterdir()), 6) or 'nothing'
+        there = listed(sorted(each.name for each in files.root.iterdir()), 6)
+        if not there:
+            raise UserError(f'{path!r} is an empty folder; expected {_LAYOUT}')
         raise UserError(f'there are no annotation files in {path!r}, but {there}; expected {_LAYOUT}')
     read: list[AnnotationFile] = []
     for file in found:
@@ -77,7 +103,8 @@ def annotation_files(path: str, files: Files) -> tuple[list[AnnotationFile], tup
                 f'--config.exclude={files.name(file)!r}'
             )
         parts = (document[key] for key in ('images', 'annotations', 'categories'))
-        read.append(AnnotationFile(files.name(file), split, *parts, _folders(file, files, split)))
+        folders = _folders(file, files, split)
+        read.append(AnnotationFile(files.name(file), '' if alone else split, *parts, folders))
     if not read:
         raise UserError(
             f'no file of {path!r} annotates objects ({listed(map(files.name, others))}); expected {_LAYOUT}'

@@ -15,6 +15,13 @@ from experiments.data.account import number_of
 from experiments.data.dense.annotations import AnnotatedObject
 from experiments.data.truth import Boxes
 
+# A box of which more than half lies outside is a slip of the annotator where it reaches out by no more than this: so
+# many pixels, or this share of the image's longer side.
+_SLIP_PIXELS, _SLIP_SHARE = 4, 0.02
+_HALF_OUTSIDE = 'more than half of it outside its image'
+# Where so many boxes would do as corners, they are likely to be some. Of boxes with a size, few would.
+_LIKELY = 0.95
+
 
 class CheckedBoxes(NamedTuple):
     """Boxes that make sense.
@@ -23,11 +30,13 @@ class CheckedBoxes(NamedTuple):
         boxes: of all images.
         bad: reason → names of the objects that are left out.
         noticed: for the account.
+        hint: what may be the reason where many are bad; empty if nothing is known.
     """
 
     boxes: Boxes
     bad: Mapping[str, tuple[str, ...]]
     noticed: tuple[str, ...]
+    hint: str = ''
 
 
 def check_objects(
@@ -36,6 +45,7 @@ def check_objects(
     ids: Sequence[str],
     classes: Sequence[str],
     normalised: bool = False,
+    extents: bool = False,
 ) -> CheckedBoxes:
     """Check the objects of all images and bring them into one form.
 
@@ -45,6 +55,8 @@ def check_objects(
         ids: name of each image.
         classes: names of the classes.
         normalised: whether boxes are given in shares of the width and height.
+        extents: whether they were written with their width and height in pixels, so that those of which more than half
+            lies outside of the image are bad too: as if the right and bottom had been written.
     """
     number = {name: index for index, name in enumerate(classes)}
     counts = np.array([len(each) for each in objects], int)
@@ -60,13 +72,17 @@ def check_objects(
     problems = np.array([each.problem or '' for each in flat], object)
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     clipped = np.clip(boxes, 0, limits)
-    with np.errstate(invalid='ignore'):
+    overhang = np.abs(boxes - clipped).max(1, initial=0)
+    with np.errstate(invalid='ignore', over='ignore'):
+        inside = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1])
+        slips = overhang <= np.maximum(_SLIP_PIXELS, _SLIP_SHARE * limits.max(1, initial=0))
         for reason, holds in (
             ('its class is unknown', labels < 0),
             ('not finite', ~np.isfinite(boxes).all(1)),
             ('inverted: its right or bottom comes before its left or top', (width < 0) | (height < 0)),
             ('without area', (width == 0) | (height == 0)),
             ('outside its image', (clipped[:, 0] >= clipped[:, 2]) | (clipped[:, 1] >= clipped[:, 3])),
+            (_HALF_OUTSIDE, extents & (inside < width * height / 2) & ~slips),
         ):
             problems[(problems == '') & holds] = reason
     good = problems == ''
@@ -76,7 +92,6 @@ def check_objects(
         if reason == 'its class is unknown':
             reason = f'its class is unknown, {flat[index].label!r}'
         bad.setdefault(f'object, {reason}', []).append(_name(ids[owner[index]], place[index]))
-    overhang = np.abs(boxes - clipped).max(1, initial=0)
     out = np.flatnonzero(good & (overhang > 0))
     noticed = []
     if len(out):
@@ -86,7 +101,16 @@ def check_objects(
             f'{overhang[farthest]:.3g} pixels ({_name(ids[owner[farthest]], place[farthest])})'
         )
     found = _padded(clipped, labels, flat, good, owner, sizes)
-    return CheckedBoxes(found, {reason: tuple(names) for reason, names in bad.items()}, tuple(noticed))
+    hint = _hint(boxes, limits) if (problems == _HALF_OUTSIDE).any() else ''
+    return CheckedBoxes(found, {reason: tuple(names) for reason, names in bad.items()}, tuple(noticed), hint)
+
+
+def _hint(boxes: np.ndarray, limits: np.ndarray) -> str:
+    """Whether boxes seem to hold corners where their width and height were expected."""
+    corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)  # as they were written
+    ordered = (corners[:, 2:] > corners[:, :2]).all(1)
+    there = ordered & (corners >= -_SLIP_PIXELS).all(1) & (corners <= limits + _SLIP_PIXELS).all(1)
+    return 'do their boxes hold left, top, right, bottom instead of width and height?' if there.mean() >= _LIKELY else ''
 
 
 def _name(image: str, place: int) -> str:
@@ -135,7 +159,7 @@ def check_left(boxes: Boxes, name: str) -> None:
         raise UserError(f'all objects of {name!r} are left out; without any, nothing can be learned')
 
 
-def check_limit(bad: Mapping[str, Sequence[str]], total: int, name: str, limit: float) -> None:
+def check_limit(bad: Mapping[str, Sequence[str]], total: int, name: str, limit: float, hint: str = '') -> None:
     """Refuse too many objects that make no sense.
 
     Args:
@@ -143,6 +167,7 @@ def check_limit(bad: Mapping[str, Sequence[str]], total: int, name: str, limit: 
         total: number of all objects.
         name: of the data set.
         limit: the largest share of them.
+        hint: what may be the reason, as a question.
 
     Raises:
         UserError: there are more; the first of each kind are named.
@@ -152,6 +177,6 @@ def check_limit(bad: Mapping[str, Sequence[str]], total: int, name: str, limit: 
         return
     shown = listed((f'{len(names):,} {reason} ({names[0]})' for reason, names in bad.items()), 3, '; ')
     raise UserError(
-        f'{count:,} of {total:,} objects of {name!r} make no sense: {shown}; at most {limit:.3g} of them may be left '
-        'out (config key bad_boxes_limit)'
+        f'{count:,} of {total:,} objects of {name!r} make no sense: {shown}; {f"{hint} " if hint else ""}'
+        f'at most {limit:.3g} of them may be left out (config key bad_boxes_limit)'
     )

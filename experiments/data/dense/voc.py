@@ -63,7 +63,9 @@ def _no_such_layout(path: str, root: Path, needed: str) -> UserError:
     )
     if inner:
         return UserError(f'there is no {needed}/ in {path!r}; the data set seems to be voc:{inner[0]}')
-    there = listed(sorted(each.name for each in root.iterdir()), 6) or 'nothing'
+    there = listed(sorted(each.name for each in root.iterdir()), 6)
+    if not there:
+        return UserError(f'{path!r} is an empty folder; expected {_LAYOUT}')
     return UserError(f'there is no {needed}/ in {path!r}, but {there}; expected {_LAYOUT}')
 
 
