@@ -48,8 +48,8 @@ class Dataset:
         reading: how their files become 8-bit RGB.
         digests: SHA-256 of the file of each example; ``None`` where there are no files.
         file_sizes: bytes of the file of each example; ``None`` where there are no files.
-        files: the file of each example, ``None`` for one that is not turned upright as a viewer turns it; ``None`` where
-            there are no files.
+        files: the file of each example, ``None`` for one that is not turned upright as a viewer turns it; ``None``
+            where there are no files.
         truth: what a dense task predicts; ``None`` for classification.
         annotation_digests: a hash of what the truth of each example was read from; ``None`` where there is none.
         coco_ids: what COCO's annotation files call images and categories; ``None`` for other data sets.

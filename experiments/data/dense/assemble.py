@@ -41,7 +41,9 @@ def with_boxes(name: str, files: Files, annotations: Annotations, options: Readi
     ids = tuple(each.image.name for each in kept.images)
     sizes = np.array([each.size for each in kept.images], np.int32).reshape(-1, 2)
     objects = [each.image.objects for each in kept.images]
-    found = object_checks.check_objects(objects, sizes, ids, annotations.classes, annotations.normalised, annotations.extents)
+    found = object_checks.check_objects(
+        objects, sizes, ids, annotations.classes, annotations.normalised, annotations.extents
+    )
     bad = {**annotations.strays, **found.bad}
     total = sum(map(len, objects)) + sum(map(len, annotations.strays.values()))
     object_checks.check_limit(bad, total, name, options.bad_boxes_limit, found.hint)

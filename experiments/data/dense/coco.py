@@ -34,8 +34,8 @@ def load(path: str, options: ReadingOptions, segmentation: bool) -> Dataset:
     """Read a data set in the layout of COCO.
 
     Args:
-        path: the folder that holds ``annotations`` or the folders of splits; or one annotation file, which is then split
-            by a hash.
+        path: the folder that holds ``annotations`` or the folders of splits; or one annotation file, which is then
+            split by a hash.
         options: how it is read.
         segmentation: whether masks are read, not boxes.
 

@@ -76,7 +76,8 @@ def annotation_files(path: str, files: Files) -> tuple[list[AnnotationFile], tup
     """Read the annotation files of a data set, and name those that are none.
 
     Args:
-        path: of the data set, as given by the user. Where it is a file, that is all, and of no split, whatever its name.
+        path: of the data set, as given by the user. Where it is a file, that is all, and of no split, whatever its
+            name.
         files: its files.
 
     Raises:

@@ -110,7 +110,9 @@ def _hint(boxes: np.ndarray, limits: np.ndarray) -> str:
     corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)  # as they were written
     ordered = (corners[:, 2:] > corners[:, :2]).all(1)
     there = ordered & (corners >= -_SLIP_PIXELS).all(1) & (corners <= limits + _SLIP_PIXELS).all(1)
-    return 'do their boxes hold left, top, right, bottom instead of width and height?' if there.mean() >= _LIKELY else ''
+    return (
+        'do their boxes hold left, top, right, bottom instead of width and height?' if there.mean() >= _LIKELY else ''
+    )
 
 
 def _name(image: str, place: int) -> str:
