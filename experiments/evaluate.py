@@ -5,8 +5,8 @@
     python -m experiments.evaluate --model NAME --weights SOURCE --dataset NAME  published weights
 
 Classes are matched by their names; those of ImageNet also by their WordNet ids. One that the model lacks is ignored
-where nothing of it is evaluated. A data set whose folder has no test
-split is split as a training splits it: --split all takes every image of it.
+where nothing of it is evaluated. A data set whose folder has no test split is split as a training splits it:
+--split all takes every image of it.
 """
 
 import argparse
