@@ -10,10 +10,11 @@ PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --duratio
 # Chooses the fifth of the exhaustive tests that `make test-slow` runs.
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo none)
 
-.PHONY: help ablation test test-slow test-exhaustive lint format notebooks clean
+.PHONY: help demo ablation test test-slow test-exhaustive lint format notebooks clean
 
 help:
 	@echo 'make ablation         frozen CNN against ViT on embedded data, the table in runs/quickstart'
+	@echo 'make demo             a detector and a segmenter on generated images, the picture in runs/demo.png'
 	@echo 'make test             the tests'
 	@echo 'make test-slow        the slow tests and one fifth of the exhaustive ones, chosen by the commit'
 	@echo 'make test-exhaustive  all exhaustive tests: repeated kills, meshes, sizes and seeds'
@@ -24,6 +25,9 @@ help:
 
 ablation: $(VENV)/installed
 	$(RUN) -m experiments.ablate --config configs/ablations/quickstart.py --workdir runs/quickstart
+
+demo: $(VENV)/installed
+	$(RUN) -m experiments.demo
 
 test: $(VENV)/installed-dev
 	$(PYTEST)
