@@ -28,7 +28,6 @@ def test_one_picture_shows_the_truth_and_what_is_seen(tmp_path, capsys):
         (['--seed', '-1'], '--seed must be from 0'),
         (['--seed', str(2**32)], '--seed must be from 0'),
         (['--save', 'picture.jpg'], 'must end in .png'),
-        (['--images', '0'], "--images: '0' is no positive whole number"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message):
