@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Predictor:
 
     def __init__(self, model: TrainedModel, batch_size: int = 8, score_threshold: float | None = 0.25):
         self.batch_size = _whole(batch_size)
-        if score_threshold is not None and not (isinstance(score_threshold, int | float) and 0 <= score_threshold <= 1):
+        if score_threshold is not None and not (isinstance(score_threshold, Real) and 0 <= score_threshold <= 1):
             raise UserError(f'score_threshold must lie between 0 and 1, not {score_threshold!r}')
         if model.task == 'detection':
             changes: dict[str, Any] = dict(model.evaluation)
@@ -178,9 +179,9 @@ class Predictor:
 
 
 def _whole(batch_size: int) -> int:
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not isinstance(batch_size, Integral) or batch_size < 1:
         raise UserError(f'batch_size must be at least 1, not {batch_size!r}')
-    return batch_size
+    return int(batch_size)
 
 
 def _finite(outputs: Any) -> Bool[Array, ' batch']:

@@ -303,7 +303,7 @@ class Session:
             taken, left = ('backbone', *wanted), [part for part in (*neck, 'head') if part not in wanted]
             starting_weights.tell(
                 f'{config.weights}: {listed(taken)}'
-                + (f'; random: {listed(left)} (--{self._keys}weights_parts=all takes them)' if left else '')
+                + (f'; random: {listed(left)} (--{self._keys}weights_parts)' if left else '')
             )
 
     def _calibrated(self, variables: dict) -> dict:

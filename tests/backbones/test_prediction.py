@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 import backbones
-from backbones import UserError
+from backbones import UserError, published_models
 from backbones.detection_input import DetectionInput
 from backbones.images import ImageReading
 from backbones.prediction import class_names, drawing, fitting, image_sources, predictor, trained_model
@@ -365,6 +365,7 @@ def test_values_out_of_range_are_refused(classifier):
     for threshold in (2, 'high'):
         with pytest.raises(UserError, match=f'score_threshold must lie between 0 and 1, not {threshold!r}'):
             Predictor(classifier, score_threshold=threshold)
+    assert Predictor(classifier, np.int64(2), np.float32(0.5)).batch_size == 2  # numbers of numpy are numbers
     with pytest.raises(UserError, match="batch_size must be at least 1, not '8'"):
         Predictor(classifier, batch_size='8')
     with pytest.raises(UserError, match='batch_size must be at least 1, not -1'):
@@ -469,6 +470,12 @@ def test_a_published_detector_is_found_by_the_name_of_its_file(tmp_path):
     assert trained_model._named_by_file('x/fcos_resnet50_fpn_coco-99b0c9b7.pth') == 'fcos_resnet50_fpn'
     assert trained_model._named_by_file('x/retinanet_resnet50_fpn_v2_coco.pth') == 'retinanet_resnet50_fpn_v2'
     assert trained_model._named_by_file('resnet50-0676ba61.pth') == 'resnet50'
+
+
+def test_every_published_model_has_an_address():
+    for name in published_models.TABLE:
+        place = published_models.address(name)
+        assert f'/models/{name}' in place if not name.startswith('yolo') else place.startswith(f'{name}.pt of https://')
 
 
 def test_a_name_without_weights_says_what_to_do():

@@ -158,8 +158,8 @@ def whole(monkeypatch, tmp_path) -> str:
 @pytest.mark.parametrize(
     ('parts', 'taken', 'told'),
     [
-        ('backbone', {'backbone'}, 'backbone; random: neck, head (--config.weights_parts=all takes them)'),
-        ('neck', {'backbone', 'neck'}, 'backbone, neck; random: head (--config.weights_parts=all takes them)'),
+        ('backbone', {'backbone'}, 'backbone; random: neck, head (--config.weights_parts)'),
+        ('neck', {'backbone', 'neck'}, 'backbone, neck; random: head (--config.weights_parts)'),
         ('all', {'backbone', 'neck', 'head'}, 'backbone, neck, head'),
     ],
 )
