@@ -6,6 +6,7 @@ or 130 (Ctrl-C; a second one ends at once).
 
 import argparse
 import contextlib
+import functools
 from pathlib import Path
 
 import jax
@@ -103,11 +104,11 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
             ):
                 record.write(workdir, dataset, changes=changes)
         run = loop.run(session, options.profile, interruption)
-        test = run.evaluate('test')
+        validation, test = run.evaluate('validation'), run.evaluate('test')
         if not is_main_process:
             return
         with atomic_files.os_errors_as_user_errors(lambda: _FINISHED):
-            _write(config, dataset, workdir, run, test)
+            _write(config, dataset, workdir, run, validation, test)
     display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')
 
 
@@ -157,7 +158,12 @@ def _cell(config: ml_collections.ConfigDict) -> Cell:
 
 
 def _write(
-    config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, run: loop.Trained, test: Evaluation
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    workdir: Path,
+    run: loop.Trained,
+    validation: Evaluation,
+    test: Evaluation,
 ) -> None:
     description = describe(config, dataset, run.model, run.task)
     try:
@@ -165,17 +171,24 @@ def _write(
     except UserError as error:
         raise UserError(f'{error}; {_FINISHED}') from error
     predictions = Path('predictions') / 'test.npz'
-    ids = [dataset.ids[index] for index in test.indices]
-    resampled = scores.resampled(tasks.find(config.task), test.predictions, dataset.targets_of(test.indices))
-    scores.write(workdir / predictions, ids, dataset.targets_of(test.indices), test.predictions, resampled)
+    task = tasks.find(config.task)
+    tested, validated = (
+        scores.Predicted(
+            [dataset.ids[index] for index in each.indices], dataset.targets_of(each.indices), each.predictions
+        )
+        for each in (test, validation)
+    )
+    resampled = scores.resampled(task, tested.predictions, tested.targets)
+    scores.write(workdir / predictions, *tested, resampled, validation=validated)
+    metrics_of = functools.partial(rows.metrics, task, dataset.classes)
     parameters = run.variables['params']
     row = Row(
         cell=_cell(config),
         task=config.task,
         primary=test.primary,
         config=work_directories.as_read_back(config.to_dict()),
-        validation={test.primary: run.validation_score},
-        test=test.metrics,
+        validation={**validation.metrics, **metrics_of(validated), test.primary: run.validation_score},
+        test={**test.metrics, **metrics_of(tested)},
         selected={},
         at_edge=(),
         choices=None,

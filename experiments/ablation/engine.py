@@ -250,11 +250,12 @@ class Engine:
 
         config = self._config
         rate, trained, rates = sweep(config.training_learning_rates, config.training_extra_learning_rates, train)
-        test = trained.evaluate('test')
+        validation, test = trained.evaluate('validation'), trained.evaluate('test')
         outcome = Outcome(
             selected={'learning_rate': rate},
             validation_score=trained.validation_score,
             predictions=test.predictions,
+            validation_predictions=validation.predictions,
             trainable_parameters=trained.trainable,
             at_edge=at_edge({'learning_rate': rate}, {'learning_rate': rates}),
             choices=len(rates),
@@ -262,8 +263,9 @@ class Engine:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
         size = trained.task.preprocessing.size
         costs = Costs(parameters, cost.count_flops(trained.model, size), input_size=size)
-        reasons = dict(test.bad)
-        bad = {index: reasons[dataset.ids[index]] for index in dataset.splits['test'] if dataset.ids[index] in reasons}
+        reasons = dict((*validation.bad, *test.bad))
+        evaluated = np.concatenate([dataset.splits['validation'], dataset.splits['test']])
+        bad = {int(index): reasons[dataset.ids[index]] for index in evaluated if dataset.ids[index] in reasons}
         self._append([self._row(dataset, dataset.without(bad), cell, outcome, costs, trained.examples)])
 
     def _training_config(self, cell: Cell, learning_rate: float | None = None) -> ml_collections.ConfigDict:
@@ -280,19 +282,25 @@ class Engine:
         Args:
             seen: the data set without the examples that could not be read.
         """
-        test, task = seen.splits['test'], self._task
-        file = Path('predictions') / f'{cell.key()}.npz'
-        ids = [dataset.ids[index] for index in test]
-        predictions, targets = outcome.predictions, dataset.targets_of(test)
-        scores.write(self._workdir / file, ids, targets, predictions, scores.resampled(task, predictions, targets))
+        task, file = self._task, Path('predictions') / f'{cell.key()}.npz'
+        test, validation = (
+            scores.Predicted([dataset.ids[index] for index in indices], dataset.targets_of(indices), predictions)
+            for indices, predictions in (
+                (seen.splits['test'], outcome.predictions),
+                (seen.splits['validation'], outcome.validation_predictions),
+            )
+        )
+        resampled = scores.resampled(task, test.predictions, test.targets)
+        scores.write(self._workdir / file, *test, resampled, outcome.score_kind, validation)
+        metrics_of = functools.partial(result_rows.metrics, task, dataset.classes)
         config = self._config_of(cell, outcome)
         return Row(
             cell=cell,
             task=task.name,
             primary=task.primary,
             config=config,
-            validation={task.primary: outcome.validation_score},
-            test=task.score(predictions, targets, dataset.classes),
+            validation={**metrics_of(validation), task.primary: outcome.validation_score},
+            test=metrics_of(test),
             selected=outcome.selected,
             at_edge=outcome.at_edge,
             choices=outcome.choices,
@@ -311,7 +319,7 @@ class Engine:
                 'fingerprint': dataset.fingerprint(),
                 'train_examples': examples,
                 'validation_examples': len(seen.splits['validation']),
-                'test_examples': len(test),
+                'test_examples': len(test.ids),
                 'skipped': len(seen.skipped),
             },
             versions=versions(),

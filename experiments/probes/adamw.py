@@ -119,6 +119,7 @@ def run(
                     selected=selected,
                     validation_score=validated[best],
                     predictions={'logits': np.asarray(scores)},
+                    validation_predictions={'logits': logits[index, best]},
                     trainable_parameters=(channels + 1) * data.num_classes,
                     at_edge=at_edge(selected, grids),
                     choices=len(choices),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from experiments.results.scores import ScoreKind
+
 
 @dataclasses.dataclass(frozen=True)
 class ProbeData:
@@ -51,22 +53,26 @@ class Outcome:
         validation_score: the task's primary metric on validation, by which it was selected.
         predictions: of the test examples, as ``Task.predict`` names them; heads on stored features have ``'logits'``, a
             score per class.
+        validation_predictions: the same of the validation examples.
         trainable_parameters: number of learned values.
         at_edge: hyper-parameters in ``selected`` whose value lies at an end of its grid (``at_edge``): a wider grid
             might have selected another.
         depends_on_seed: whether another seed could give another outcome. It is false for a deterministic method on
             all training labels, which has no interval over seeds.
         choices: number of settings that validation chose from.
+        score_kind: what the scores are, which says how probabilities are made of them.
         diagnostics: further numbers on the selected head, by name; each method documents its own.
     """
 
     selected: dict[str, float]
     validation_score: float
     predictions: Mapping[str, np.ndarray]
+    validation_predictions: Mapping[str, np.ndarray]
     trainable_parameters: int
     at_edge: tuple[str, ...] = ()
     depends_on_seed: bool = True
     choices: int = 1
+    score_kind: ScoreKind = 'logits'
     diagnostics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property

@@ -95,6 +95,8 @@ def run(
             selected=selected,
             validation_score=validated[best],
             predictions={'logits': _all_votes(features[data.test], *arguments)[best]},
+            validation_predictions={'logits': shares[best]},
+            score_kind='probabilities',
             trainable_parameters=0,
             # There cannot be fewer than one neighbour or more than all examples.
             at_edge=at_edge(selected, {'neighbours': neighbours}, {'neighbours': (1, len(subset.rows))}),

@@ -122,6 +122,7 @@ def _selected(
         selected=selected,
         validation_score=best.score,
         predictions={'logits': frame.apply(data.features[data.test]) @ best.weights},
+        validation_predictions={'logits': validation @ best.weights},
         trainable_parameters=(data.features.shape[1] + 1) * data.num_classes,
         at_edge=at_edge(selected, {'C': grid}),
         choices=len(path),

@@ -67,6 +67,8 @@ def run(
             selected=selected,
             validation_score=validated[best],
             predictions={'logits': scores},
+            validation_predictions={'logits': x @ weights[best] + offset},
+            score_kind='values',
             trainable_parameters=(features.shape[1] + 1) * data.num_classes,
             at_edge=at_edge(selected, {'penalty': grid.tolist()}),
             choices=len(grid),

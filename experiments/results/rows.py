@@ -8,12 +8,16 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from backbones.errors import UserError
 from experiments.cli import atomic_files
+from experiments.data.truth import Targets
 from experiments.results import older_rows
 from experiments.results.axes import Cell
+from experiments.results.scores import Predicted
 
 # Changes when an older reader would misread a row; a new key that has a default does not change it.
 SCHEMA = 2
@@ -21,6 +25,8 @@ RESULTS = 'results.jsonl'
 # Written by ``experiments.train``; versions before schema 2 wrote nothing else.
 RESULT = 'result.json'
 _NUMBER = int | float
+# With more classes than this, a row has no metrics of single ones; their scores are kept all the same.
+MANY_CLASSES = 100
 _COSTS = ('parameters', 'trainable_parameters', 'flops_per_image', 'images_per_second')
 _COUNTS = ('train_examples', 'validation_examples', 'test_examples', 'skipped')
 
@@ -37,7 +43,8 @@ class Row:
             ``image_size``, ``fit``, … and, for a head on stored features, the regime's own values under its name
             (``linear``); for a training run, the values of its sweep (``training_learning_rates`` and
             ``training_extra_learning_rates``) and all values of the selected run under ``training``.
-        validation: every metric on the validation split; shares as fractions of 1.
+        validation: every metric on the validation split; shares as fractions of 1. Rows of older versions may have the
+            primary one alone.
         test: every metric on the test split.
         selected: the hyper-parameters selected on validation; empty if there was no choice.
         at_edge: names of the selected hyper-parameters that lie at an edge of their grid.
@@ -116,6 +123,20 @@ class Row:
             predictions=row['predictions'],
             weights_digest=row.get('weights_digest'),
         )
+
+
+class Measuring(Protocol):
+    """A task, as far as it computes metrics."""
+
+    def every_metric(  # noqa: D102
+        self, predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]
+    ) -> dict[str, float]: ...
+
+
+def metrics(task: Measuring, classes: Sequence[str], predicted: Predicted) -> dict[str, float]:
+    """Every metric of a split that a row keeps."""
+    found = task.every_metric(predicted.predictions, predicted.targets, classes)
+    return {name: value for name, value in found.items() if '/' not in name or len(classes) <= MANY_CLASSES}
 
 
 def read(workdir: Path) -> list[Row]:

@@ -1,11 +1,11 @@
-"""The test scores kept for every row, so that any metric can be computed later without a rerun."""
+"""The scores kept for every row, so that any metric can be computed later without a rerun."""
 
 import dataclasses
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Int
@@ -17,9 +17,28 @@ from experiments.data.truth import Boxes, Targets
 # With more classes than this, only the ``KEPT`` largest scores are kept.
 MANY_CLASSES = 100
 KEPT = 20
+# Precedes the names of the arrays of the validation split.
+_VALIDATION = 'validation_'
 # Bootstrap samples of the test examples.
 SAMPLES = 1000
 _LARGEST = float(np.finfo(np.float16).max)
+
+# What a classifier's scores are: logits, whose softmax are probabilities; probabilities; or neither (``'values'``).
+ScoreKind = Literal['logits', 'probabilities', 'values']
+
+
+class Predicted(NamedTuple):
+    """What a model predicted for the examples of a split.
+
+    Attributes:
+        ids: name of each example.
+        targets: target of each example.
+        predictions: named as by ``Task.predict``, one row per example.
+    """
+
+    ids: Sequence[str]
+    targets: Targets
+    predictions: Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +50,13 @@ class Scores:
         targets: its class.
         predictions: the class with the largest score before rounding.
         logits: the scores, or with many classes the ``KEPT`` largest ones in descending order; ``None`` in files of
-            older versions. They are logits for linear heads and training runs, predicted targets for ``ridge``, and
-            vote shares for ``knn``.
+            older versions.
         classes: the class of each of the ``logits``; ``None`` if the logits of all classes are kept, in class order.
         resampled: see ``resampled``; ``None`` where the metric is a mean over examples. Then there are ``targets`` and
             ``predictions``, which other metrics keep in arrays of their own.
+        score_kind: what the ``logits`` are; ``None`` in files of older versions.
+        validation: the scores for the validation split; ``None`` in files of older versions, and where there are no
+            ``logits``.
     """
 
     ids: np.ndarray
@@ -44,6 +65,8 @@ class Scores:
     logits: Float16[np.ndarray, 'examples kept'] | None = None
     classes: Int[np.ndarray, 'examples kept'] | None = None
     resampled: Float[np.ndarray, ' samples'] | None = None
+    score_kind: ScoreKind | None = None
+    validation: 'Scores | None' = None
 
     @property
     def correct(self) -> Bool[np.ndarray, ' examples'] | None:
@@ -72,8 +95,10 @@ def write(
     targets: Targets,
     predictions: Mapping[str, np.ndarray],
     samples: Float[np.ndarray, ' samples'] | None = None,
+    score_kind: ScoreKind = 'logits',
+    validation: Predicted | None = None,
 ) -> None:
-    """Write the task's predictions for a split to a compressed file.
+    """Write the task's predictions for the test split to a compressed file.
 
     Args:
         file: ``.npz``.
@@ -82,6 +107,8 @@ def write(
         predictions: named as by ``Task.predict``, one row per example. ``'logits'`` are reduced as described in
             ``Scores``; all others are kept unchanged.
         samples: see ``resampled``.
+        score_kind: what the ``'logits'`` are.
+        validation: the same for the validation split, of which only ``'logits'`` are kept.
 
     Raises:
         OSError: writing fails.
@@ -94,7 +121,11 @@ def write(
     if samples is not None:
         arrays['resampled'] = samples.astype(np.float32)
     if 'logits' in predictions:
-        arrays |= _compact(predictions['logits'])
+        arrays |= {'score_kind': np.array(score_kind), **_compact(predictions['logits'])}
+    if validation is not None and 'logits' in validation.predictions:
+        kept = _compact(validation.predictions['logits'])
+        kept |= {'ids': np.array(validation.ids), 'targets': np.asarray(validation.targets)}
+        arrays |= {f'{_VALIDATION}{name}': array for name, array in kept.items()}
     with atomic_files.atomic_write(file, 'wb') as stream:
         np.savez_compressed(stream, **arrays)
 
@@ -110,6 +141,15 @@ def _compact(logits: Float[np.ndarray, 'examples classes']) -> dict[str, np.ndar
     return arrays
 
 
+def _of_split(arrays: Mapping[str, np.ndarray], prefix: str = '') -> Scores:
+    kind = arrays.get('score_kind')
+    return Scores(
+        *(arrays[f'{prefix}{name}'] for name in ('ids', 'targets', 'predictions', 'logits')),
+        arrays.get(f'{prefix}classes'),
+        score_kind=None if kind is None else kind.item(),
+    )
+
+
 def read(file: Path) -> Scores:
     """Read a file from ``write``, or from an older version that kept only the predicted classes.
 
@@ -122,13 +162,8 @@ def read(file: Path) -> Scores:
                 return Scores(arrays['example'], arrays['label'], arrays['prediction'])
             if 'resampled' in arrays:
                 return Scores(arrays['ids'], None, None, resampled=arrays['resampled'])
-            return Scores(
-                arrays['ids'],
-                arrays['targets'],
-                arrays['predictions'],
-                arrays['logits'],
-                arrays.get('classes'),
-            )
+            validation = _of_split(arrays, _VALIDATION) if f'{_VALIDATION}ids' in arrays else None
+            return dataclasses.replace(_of_split(arrays), validation=validation)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else f'{type(error).__name__}: {error}'
         raise UserError(

@@ -206,6 +206,10 @@ class TestRun:
                 assert right.mean() == row['metrics']['test']['accuracy']
                 assert predictions['ids'].tolist() == sorted(predictions['ids'].tolist())
                 assert predictions['logits'].shape == (32, 4)
+                validated = predictions['validation_predictions'] == predictions['validation_targets']
+                assert validated.mean() == row['metrics']['validation']['accuracy']
+            assert row['metrics']['validation'].keys() == row['metrics']['test'].keys()
+            assert {'macro_f1', 'balanced_accuracy'} < row['metrics']['test'].keys()
             assert row['data']['train_examples'] == 112
             assert row['data']['test_examples'] == 32
             assert row['versions']['jax'] == jax.__version__

@@ -138,8 +138,9 @@ def test_folder_of_own_images_from_training_to_transfer(tmp_path, capsys):
     train.main(['--config', pretrain, f'--config.dataset={own}', *quick, '--workdir', str(first)])
     result = json.loads((first / 'result.json').read_text())
     (row,) = rows.read(first)
-    assert row.test == {'accuracy': result['test_accuracy'], 'loss': result['test_loss']}
-    assert row.validation.keys() == {'accuracy'}
+    assert (row.test['accuracy'], row.test['loss']) == (result['test_accuracy'], result['test_loss'])
+    assert {'accuracy', 'loss', 'macro_f1', 'recall/cat', 'precision/dog'} <= row.validation.keys()
+    assert row.validation.keys() == row.test.keys()
     assert row.cell == Cell(own, Variant('vit_micro', 'random'), result['config']['regime'], 1.0, 0)
     assert row.config == result['config'] == json.loads((first / 'config.json').read_text())
     assert row.costs['parameters'] < result['parameters']
@@ -147,6 +148,7 @@ def test_folder_of_own_images_from_training_to_transfer(tmp_path, capsys):
     kept = scores.read(first / row.predictions)
     assert kept.correct.mean() == row.score
     assert kept.logits.shape == (row.data['test_examples'], 2)
+    assert kept.validation.correct.mean() == row.validation['accuracy']
     assert row.data['train_examples'] + row.data['validation_examples'] + row.data['test_examples'] == 60
     transfer = f'configs/transfer.py:backbone=vit_micro,weights={first},dataset={own}'
     train.main(['--config', transfer, *quick, '--workdir', str(tmp_path / 'second')])

@@ -64,6 +64,11 @@ def test_every_probe_learns_and_reports_the_score_it_selected_by(regime):
         assert outcome.test_scores.shape == (60, 3)
         assert (outcome.test_scores.argmax(-1) == data.labels[data.test]).mean() > 0.95, subset
         assert 0.95 < outcome.validation_score <= 1
+        # The kept scores are those that it was selected by.
+        validated = outcome.validation_predictions['logits']
+        assert data.score(validated, data.labels[data.validation]) == outcome.validation_score
+        if outcome.score_kind == 'probabilities':
+            np.testing.assert_allclose(validated.sum(-1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize('regime', probes.TABLE)

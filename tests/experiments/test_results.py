@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from backbones import UserError
-from experiments import report
+from experiments import report, tasks
 from experiments.cli import atomic_files
 from experiments.results import aggregates, older_rows, plots, rows, scores, tables
 from experiments.results.axes import Cell, Variant
@@ -136,6 +136,14 @@ class TestRows:
         with pytest.raises(UserError, match=r'result\.json is not a JSON file'):
             rows.read(tmp_path)
 
+    @pytest.mark.parametrize(('classes', 'kept'), [(100, True), (101, False)])
+    def test_metrics_of_many_classes_are_left_to_the_scores(self, classes, kept):
+        targets = np.arange(classes)
+        predicted = scores.Predicted([], targets, {'logits': np.eye(classes)})
+        found = rows.metrics(tasks.find('classification'), [str(number) for number in targets], predicted)
+        assert {'accuracy', 'top5_accuracy', 'macro_f1'} <= found.keys()
+        assert ('recall/0' in found) == kept
+
 
 class TestOlderRows:
     LINEAR = {'linear': {'learning_rates': [0.1, 0.2, 0.3], 'weight_decays': [1.0]}}  # noqa: RUF012
@@ -236,6 +244,26 @@ class TestScores:
         else:
             assert kept.classes is None
         np.testing.assert_array_equal(kept.logits, np.clip(expected, -65504, 65504).astype(np.float16))
+
+    @pytest.mark.parametrize('classes', [3, 101])
+    def test_the_scores_of_validation_are_kept_beside_those_of_the_test(self, tmp_path, classes):
+        generator = np.random.default_rng(0)
+        logits = {name: generator.normal(size=(size, classes)) for name, size in (('test', 6), ('validation', 4))}
+        validation = scores.Predicted(list('wxyz'), np.array([0, 1, 2, 0]), {'logits': logits['validation']})
+        file = tmp_path / 'x.npz'
+        test = {'logits': logits['test']}
+        scores.write(file, list('abcdef'), np.zeros(6, int), test, score_kind='values', validation=validation)
+        kept = scores.read(file)
+        assert (kept.ids.tolist(), kept.score_kind) == (list('abcdef'), 'values')
+        assert kept.validation.ids.tolist() == list('wxyz')
+        np.testing.assert_array_equal(kept.validation.targets, validation.targets)
+        np.testing.assert_array_equal(kept.validation.predictions, logits['validation'].argmax(-1))
+        expected = logits['validation'].astype(np.float16)
+        if classes > scores.MANY_CLASSES:
+            expected = np.take_along_axis(expected, kept.validation.classes, -1)
+        np.testing.assert_array_equal(kept.validation.logits, expected)
+        scores.write(file, list('abcdef'), np.zeros(6, int), test)
+        assert scores.read(file).validation is None
 
     @pytest.mark.parametrize(
         'damage', [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:99])]
