@@ -1,8 +1,8 @@
 """Write the report of work directories, finished or not: python -m experiments.report --workdir DIR [--workdir DIR …]
 
 Reads what experiments.ablate and experiments.train wrote and combines it into one table; nothing is recomputed.
-Writes table.md, table.csv and score_vs_cost.png into the work directory or into --output, which several work
-directories need, so that each keeps its own report.
+Writes report.html, table.md, table.csv and score_vs_cost.png into the work directory or into --output, which several
+work directories need, so that each keeps its own report.
 """
 
 import shlex
@@ -12,9 +12,9 @@ from pathlib import Path
 from backbones.errors import UserError
 from experiments.cli import atomic_files, command_line, display, work_directories
 from experiments.results import plots, tables
-from experiments.results.aggregates import datasets, load
+from experiments.results.page import build, content
 
-FILES = ('table.md', 'table.csv', 'score_vs_cost.png')
+FILES = ('report.html', 'table.md', 'table.csv', 'score_vs_cost.png')
 
 
 def write(workdirs: Sequence[Path], output: Path) -> None:
@@ -27,8 +27,11 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
     Raises:
         UserError: there are no results, or the files cannot be written.
     """
-    aggregates = load(*workdirs)
-    views = [tables.view(aggregates, name) for name in datasets(aggregates)]
+    again = ' '.join(f'--workdir {shlex.quote(str(each))}' for each in workdirs)
+    command = f'python -m experiments.report {again} --output {shlex.quote(str(output))}'
+    report = content.read(workdirs, command)
+    aggregates = report.aggregates
+    views = [tables.view(aggregates, name) for name in report.datasets]
     console = display.make_console(stderr=False)
     for view in views:
         console.print(tables.rich_table(view))
@@ -37,9 +40,9 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
             console.print(classes)
         console.print()
     work_directories.make(output)
-    again = ' '.join(f'--workdir {shlex.quote(str(each))}' for each in workdirs)
-    command = f'python -m experiments.report {again} --output {shlex.quote(str(output))}'
     with atomic_files.os_errors_as_user_errors(lambda: f'all results are kept, and {command} writes the report'):
+        with atomic_files.atomic_write(output / 'report.html') as stream:
+            stream.write(build.html(report))
         with atomic_files.atomic_write(output / 'table.md') as stream:
             stream.write('\n'.join(map(tables.markdown, views)))
         with atomic_files.atomic_write(output / 'table.csv') as stream:

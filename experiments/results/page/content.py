@@ -1,0 +1,78 @@
+"""What the page is made of: the results of work directories, read once for all sections."""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.cli import work_directories
+from experiments.results import aggregates, rows
+from experiments.results.aggregates import Aggregate
+from experiments.results.rows import Row
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A cell without a result.
+
+    Attributes:
+        label: the cell, for people.
+        error: why it has none.
+    """
+
+    label: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The results of one or several work directories.
+
+    Attributes:
+        workdirs: where they come from.
+        aggregates: the lines of the tables, in their order.
+        rows: every row with its work directory.
+        failures: cells that failed.
+        configs: ``config.json`` per work directory.
+        command: the command that writes this report again.
+        written: when the report was written.
+    """
+
+    workdirs: tuple[Path, ...]
+    aggregates: tuple[Aggregate, ...]
+    rows: tuple[tuple[Path, Row], ...]
+    failures: tuple[Failure, ...] = ()
+    configs: Mapping[Path, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    command: str = ''
+    written: datetime.datetime = datetime.datetime.min
+
+    @property
+    def versions(self) -> dict[str, list[str]]:
+        """Package, or ``device`` → its versions in the rows, in the order of the rows."""
+        found: dict[str, dict[str, None]] = {}
+        for _, row in self.rows:
+            for package, version in row.versions.items():
+                found.setdefault(package, {})[version] = None
+        return {package: list(versions) for package, versions in found.items()}
+
+    @property
+    def datasets(self) -> list[str]:
+        """Labels of the data sets, in the order of the tables."""
+        return aggregates.datasets(self.aggregates)
+
+
+def read(workdirs: Sequence[Path], command: str = '') -> Report:
+    """Read work directories.
+
+    Raises:
+        UserError: a directory has no results, or they cannot be read.
+    """
+    return Report(
+        workdirs=tuple(workdirs),
+        aggregates=tuple(aggregates.load(*workdirs)),
+        rows=tuple((workdir, row) for workdir in workdirs for row in rows.read(workdir)),
+        configs={workdir: work_directories.read_config(workdir) or {} for workdir in workdirs},
+        command=command,
+        written=datetime.datetime.now().astimezone(),
+    )

@@ -1,0 +1,47 @@
+"""What was compared, on which data, and with which command."""
+
+from experiments.results.page import markup
+from experiments.results.page.content import Report
+from experiments.results.page.markup import Child, Markup, element
+
+
+def section(report: Report) -> Markup:
+    """Numbers of what was compared, the data sets with their account, what was trained, and failed cells."""
+    facts = element(
+        'dl',
+        [element('div', element('dt', name), element('dd', value)) for name, value in _facts(report)],
+        class_='facts',
+    )
+    parts = [facts, element('h3', 'Data sets'), _datasets(report)]
+    if report.failures:
+        rows = [[markup.name(each.label), each.error] for each in report.failures]
+        parts += [element('h3', 'Cells that failed'), markup.table(['cell', 'error'], rows)]
+    parts += [element('h3', 'Command'), element('pre', element('code', report.command), tabindex=0)]
+    return markup.escaped(parts)
+
+
+def _facts(report: Report) -> list[tuple[str, Child]]:
+    cells = [row.cell for _, row in report.rows]
+    seeds = sorted({cell.seed for cell in cells})
+    counted = [
+        ('results', len(cells)),
+        ('failed', len(report.failures)),
+        ('lines', len(report.aggregates)),
+        ('data sets', len(report.datasets)),
+        ('backbones', len({cell.variant for cell in cells})),
+        ('regimes', len({cell.regime for cell in cells})),
+        ('seeds', len(seeds)),
+    ]
+    return [(name, f'{count:,}') for name, count in counted if count]
+
+
+def _datasets(report: Report) -> Markup:
+    rows = []
+    for name in report.datasets:
+        members = [aggregate for aggregate in report.aggregates if aggregate.dataset == name]
+        data = max((each.data for each in members), key=lambda data: data['train_examples'] or 0)
+        counts = [data['train_examples'], data['validation_examples'], data['test_examples'], data['skipped']]
+        numbers = ['–' if count is None else f'{count:,}' for count in counts]
+        rows.append([markup.name(name), members[0].metric, data['provenance'], data['fingerprint'], *numbers])
+    header = ['data set', 'metric', 'account', 'fingerprint', 'train', 'validation', 'test', 'skipped']
+    return markup.table(header, rows, numbers=4)

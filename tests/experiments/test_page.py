@@ -1,0 +1,165 @@
+"""The page of a report: its structure, without a browser."""
+
+import html.parser
+import itertools
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from experiments.results.page import build, content, markup, svg
+from experiments.results.page.scales import Scale
+from tests.experiments import synthetic_results
+
+VOID = {'br', 'col', 'hr', 'img', 'input', 'link', 'meta'}
+
+
+class Page(html.parser.HTMLParser):
+    """What is in a page; refuses elements that are not closed in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), f'an attribute of {tag} occurs twice'
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        assert tag in VOID
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ('style', 'script'):
+            self.texts.append(data)
+
+    def values(self, attribute: str) -> list[str]:
+        return [found[attribute] or '' for _, found in self.elements if attribute in found]
+
+
+def check(text: str) -> Page:
+    """A page that is well formed, reaches for nothing outside itself and can be navigated."""
+    page = Page(text)
+    assert [name for name, count in Counter(page.values('id')).items() if count > 1] == []
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch('h[1-6]', tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    outside = [value for name in ('src', 'href', 'action', 'data', 'srcset') for value in page.values(name)]
+    assert [value for value in outside if not value.startswith(('#', 'data:'))] == []
+    assert {value[1:] for value in outside if value.startswith('#')} <= {*page.values('id')}
+    style = text[text.index('<style>') : text.index('</style>')]
+    assert not re.search(r'https?:|@import|url\(', style)
+    for drawing in re.findall(r'<svg.*?</svg>', text, re.DOTALL):
+        ElementTree.fromstring(drawing)
+        assert 'NaN' not in drawing
+        assert 'nan,' not in drawing
+    return page
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory) -> Path:
+    return synthetic_results.work_directory(
+        tmp_path_factory.mktemp('results') / 'small',
+        backbones=synthetic_results.BACKBONES[:3],
+        fractions=(0.1, 1.0),
+        test=40,
+    )
+
+
+def test_page(directory):
+    report = content.read([directory], 'python -m experiments.report --workdir small')
+    page = check(build.html(report))
+    assert 'python -m experiments.report --workdir small' in page.texts
+    for section in build.SECTIONS:
+        assert section.key in page.values('id')
+
+
+@given(st.text())
+@example('<script>alert(1)</script>')
+@example('"\' onload=alert(1) x="')
+@example('folder:/data/\udcff\udcfe\x1b[31m')
+@example('\u202eltr\u202c &amp; <b>')
+def test_any_text_is_harmless_in_markup(text):
+    page = Page(markup.element('p', text, title=text))
+    assert [tag for tag, _ in page.elements] == ['p']
+    assert ''.join(page.texts) == markup.shown(text)
+    ElementTree.fromstring(markup.element('p', text, title=text)).attrib['title'].encode()
+
+
+def test_bytes_that_are_no_text_are_shown():
+    assert markup.shown('a\udcffb\x1b') == 'a\\xffb\\x1b'
+    assert markup.shortened('abcdefghij', 7) == 'abcd…ij'
+
+
+def test_markup_is_not_escaped_twice():
+    inner = markup.element('b', 'a & b')
+    assert markup.element('p', inner, ' < ', [inner, None]) == '<p><b>a &amp; b</b> &lt; <b>a &amp; b</b></p>'
+    assert markup.element('input', disabled=True, hidden=False, aria_label='x') == '<input disabled="" aria-label="x"/>'
+
+
+finite = st.floats(1e-6, 1e6)
+
+
+@given(st.lists(finite, min_size=1, max_size=6), st.sampled_from(['linear', 'log']), st.integers(1, 12))
+def test_scales_hold_their_values_and_have_round_ticks(values, kind, count):
+    scale = Scale.covering(values, kind)
+    places = [scale.place(value) for value in sorted(values)]
+    assert places == sorted(places)
+    assert 0 <= places[0] <= places[-1] <= 1
+    ticks = scale.ticks(count)
+    assert ticks == sorted(set(ticks))
+    assert len(ticks) <= 2 * count + 2
+    assert all(scale.low * (1 - 1e-6) - 1e-12 <= tick <= scale.high * (1 + 1e-6) for tick in ticks)
+    assert (
+        all(float(f'{tick:.4g}') == pytest.approx(tick) for tick in ticks) or scale.high - scale.low < 1e-3 * scale.high
+    )
+
+
+def test_ticks_of_textbook_scales():
+    assert Scale(0, 1).ticks() == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert Scale(1, 1000, 'log').ticks() == [1, 10, 100, 1000]
+    assert Scale(0.2, 30, 'log').ticks() == [0.3, 1, 3, 10, 30]
+    assert Scale(0.4, 0.995, 'logit').ticks(10) == [0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995]
+
+
+def test_a_scale_puts_numbers_without_a_place_at_its_ends():
+    assert Scale(1, 100, 'log').place(0) == 0
+    assert Scale(0.5, 0.9, 'logit').place(1) == 1
+    assert Scale(0, 1).place(math.inf) == 1
+
+
+def test_marks_of_a_plot():
+    plot = svg.Plot('a < b', Scale(0, 10), Scale(0, 100), x_label='x', y_label='y', width=110, height=110,
+                    left=5, right=5, top=5, bottom=5)  # fmt: skip
+    assert (plot.across(5), plot.down(25)) == (55, 80)
+    tree = ElementTree.fromstring(
+        plot.render(
+            plot.line([(0, 0), (10, 100)], series=1),
+            plot.band([0, 10], [0, 50], [10, 100]),
+            plot.interval(5, 10, 90),
+            [plot.marker(1, 2, index, title=f'{shape} <&>', shape=shape) for index, shape in enumerate(svg.SHAPES)],
+            plot.cell(0, 1, 0, 10, 0.7, 'cell', '7'),
+        )
+    )
+    assert tree.attrib['role'] == 'img'
+    assert tree.find('title').text == 'a < b'
+    assert [each.attrib['d'] for each in tree.findall("path[@class='line series1']")] == ['M5,105L105,5']
+    assert len([each for each in tree.iter('path') if 'mark' in each.attrib['class']]) == len(svg.SHAPES)
+    with pytest.raises(ValueError, match='circle'):
+        svg.marker_path('circel', 0, 0)
