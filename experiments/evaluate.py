@@ -25,6 +25,7 @@ from experiments.data import account, contents, loading
 from experiments.data import options as data_options
 from experiments.data.dataset import Dataset
 from experiments.prediction import class_matching, model_options, splits
+from experiments.results import metric_names
 
 
 def main(argv: list[str] | None) -> None:
@@ -130,14 +131,17 @@ def _dataset(options: argparse.Namespace, task: type[tasks.Task]) -> Dataset:
 
 
 def _tables(metrics: dict[str, float], names: Sequence[str]) -> list[Table]:
-    """The metrics of all classes together, and one row per class."""
-    whole = Table()
-    whole.add_column('metric')
-    whole.add_column('per cent', justify='right')
+    """The metrics of all classes together, first those that are shares, and one row per class."""
+    tables = []
+    for title, others in (('per cent', False), ('value', True)):
+        shown = [name for name in metrics if '/' not in name and (name in metric_names.NO_SHARES) == others]
+        if shown:
+            tables.append(Table())
+            tables[-1].add_column('metric')
+            tables[-1].add_column(title, justify='right')
+            for name in shown:
+                tables[-1].add_row(name, metric_names.text(name, metrics[name]))
     kinds = list(dict.fromkeys(name.partition('/')[0] for name in metrics if '/' in name))
-    for name, value in metrics.items():
-        if '/' not in name:
-            whole.add_row(name, f'{100 * value:.1f}')
     classes = Table()
     classes.add_column('class')
     for kind in kinds:
@@ -146,7 +150,7 @@ def _tables(metrics: dict[str, float], names: Sequence[str]) -> list[Table]:
         values = [metrics.get(f'{kind}/{name}') for kind in kinds]
         if any(value is not None for value in values):
             classes.add_row(escape(name), *('–' if value is None else f'{100 * value:.1f}' for value in values))
-    return [whole, classes]
+    return [*tables, classes]
 
 
 # Options of data sets that a data set of one's own may need.

@@ -188,7 +188,7 @@ def _write(
         primary=test.primary,
         config=work_directories.as_read_back(config.to_dict()),
         validation={**validation.metrics, **metrics_of(validated), test.primary: run.validation_score},
-        test={**test.metrics, **metrics_of(tested)},
+        test={**test.metrics, **metrics_of(tested, validation=validated)},
         selected={},
         at_edge=(),
         choices=None,

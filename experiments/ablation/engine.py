@@ -292,7 +292,7 @@ class Engine:
         )
         resampled = scores.resampled(task, test.predictions, test.targets)
         scores.write(self._workdir / file, *test, resampled, outcome.score_kind, validation)
-        metrics_of = functools.partial(result_rows.metrics, task, dataset.classes)
+        metrics_of = functools.partial(result_rows.metrics, task, dataset.classes, score_kind=outcome.score_kind)
         config = self._config_of(cell, outcome)
         return Row(
             cell=cell,
@@ -300,7 +300,7 @@ class Engine:
             primary=task.primary,
             config=config,
             validation={**metrics_of(validation), task.primary: outcome.validation_score},
-            test=metrics_of(test),
+            test=metrics_of(test, validation=validation),
             selected=outcome.selected,
             at_edge=outcome.at_edge,
             choices=outcome.choices,

@@ -114,6 +114,11 @@ def _document(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def classes(workdir: Path, name: str) -> tuple[str, ...]:
+    """The names of a data set's classes; empty if they are not known, as in work directories of older versions."""
+    return tuple(map(str, _document(file_of(workdir, name)).get('classes', ())))
+
+
 def is_unchanged(workdir: Path, name: str, stamp: str | None) -> bool:
     """Whether the files of a data set have the stamp that its record has, so that it need not be read to know it."""
     return stamp is not None and _document(file_of(workdir, name)).get('stamp') == stamp

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from backbones.errors import UserError
+from experiments.data import record
+from experiments.results import classification_metrics, metric_names, older_rows
 from experiments.results import rows as result_rows
 from experiments.results import scores as kept_scores
 from experiments.results.axes import Variant
@@ -36,7 +38,9 @@ class Aggregate:
         fraction: share of the training labels.
         metric: the primary metric of the task.
         scores: this metric on the test split, per seed.
-        metrics: every other metric on the test split, averaged over the seeds.
+        metrics: every metric on the test split, averaged over the seeds; what rows of older versions lack is computed
+            from the kept scores.
+        validation: the same on the validation split, as far as the rows have it.
         correct: whether the prediction is right, per seed and test example; ``None`` where the metric is no mean over
             examples.
         resampled: where it is none, the metric of bootstrap samples of the test examples, per seed.
@@ -65,6 +69,7 @@ class Aggregate:
     best: bool = False
     head: str = ''
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
     resampled: Float[np.ndarray, 'seeds samples'] | None = None
 
     @property
@@ -78,6 +83,21 @@ class Aggregate:
     def interval_over_images(self) -> tuple[float, float] | None:
         """95 % interval over test images of the mean over seeds, where the metric was resampled."""
         return None if self.resampled is None else percentile_interval(self.resampled.mean(0))
+
+    @property
+    def gap(self) -> float | None:
+        """By how much the primary metric is higher on the validation split; ``None`` if it is unknown there."""
+        return self.validation[self.metric] - float(np.mean(self.scores)) if self.metric in self.validation else None
+
+    @property
+    def worst_class(self) -> tuple[str, float] | None:
+        """The class with the lowest recall, IoU or AP, averaged over the seeds, and its value.
+
+        ``None`` where there is none of single classes.
+        """
+        kind = f'{metric_names.OF_CLASSES.get(self.metric, (self.metric,))[0]}/'
+        values = {name.removeprefix(kind): value for name, value in self.metrics.items() if name.startswith(kind)}
+        return min(values.items(), key=lambda item: item[1]) if values else None
 
     def text(self) -> str:
         """Score in per cent."""
@@ -203,7 +223,10 @@ def _aggregate(
         fraction=fraction,
         metric=rows[0].primary,
         scores=tuple(row.score for row in rows),
-        metrics=_means([row.test for row in rows]),
+        metrics=_means(
+            [_every_metric(workdir, row, scores) for (workdir, row), scores in zip(members, kept, strict=True)]
+        ),
+        validation=_means([row.validation for row in rows]),
         correct=_stacked(correct),
         resampled=_stacked(resampled) if same else None,
         examples=examples,
@@ -214,6 +237,12 @@ def _aggregate(
         choices=frozenset(row.choices for row in rows if row.choices),
         depends_on_seed=any(row.depends_on_seed for row in rows),
     )
+
+
+def _every_metric(workdir: Path, row: Row, kept: kept_scores.Scores) -> dict[str, float]:
+    """The metrics of a row's test split, those included that its version did not compute."""
+    kind = kept.score_kind or older_rows.score_kind(row.cell.regime)
+    return classification_metrics.of_kept(kept, row.test, lambda: record.classes(workdir, row.cell.dataset), kind)
 
 
 def _stacked(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.results.axes import PIXELS, RANDOM
+from experiments.results.scores import ScoreKind
 
 _HEADS = ('linear', 'ridge', 'knn')  # the regimes on stored features in schema 1
 
@@ -107,6 +108,12 @@ def with_input_size(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if 'input' in row['costs'] or not side or row['cell']['backbone'] == PIXELS:
         return row['costs']
     return {**row['costs'], 'input': [side, side]}
+
+
+def score_kind(regime: str) -> ScoreKind:
+    """What the kept scores of a regime are, which versions before did not say."""
+    kinds: dict[str, ScoreKind] = {'knn': 'probabilities', 'ridge': 'values'}
+    return kinds.get(regime, 'logits')
 
 
 def at_edge(regime: str, config: Mapping[str, Any], selected: Mapping[str, Any]) -> list[str]:

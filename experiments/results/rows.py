@@ -17,7 +17,7 @@ from experiments.cli import atomic_files
 from experiments.data.truth import Targets
 from experiments.results import older_rows
 from experiments.results.axes import Cell
-from experiments.results.scores import Predicted
+from experiments.results.scores import Predicted, ScoreKind
 
 # Changes when an older reader would misread a row; a new key that has a default does not change it.
 SCHEMA = 2
@@ -129,13 +129,24 @@ class Measuring(Protocol):
     """A task, as far as it computes metrics."""
 
     def every_metric(  # noqa: D102
-        self, predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]
+        self,
+        predictions: Mapping[str, np.ndarray],
+        targets: Targets,
+        classes: Sequence[str],
+        score_kind: ScoreKind = 'logits',
+        validation: Predicted | None = None,
     ) -> dict[str, float]: ...
 
 
-def metrics(task: Measuring, classes: Sequence[str], predicted: Predicted) -> dict[str, float]:
-    """Every metric of a split that a row keeps."""
-    found = task.every_metric(predicted.predictions, predicted.targets, classes)
+def metrics(
+    task: Measuring,
+    classes: Sequence[str],
+    predicted: Predicted,
+    score_kind: ScoreKind = 'logits',
+    validation: Predicted | None = None,
+) -> dict[str, float]:
+    """Every metric of a split that a row keeps; arguments as for ``Task.every_metric``."""
+    found = task.every_metric(predicted.predictions, predicted.targets, classes, score_kind, validation)
     return {name: value for name, value in found.items() if '/' not in name or len(classes) <= MANY_CLASSES}
 
 

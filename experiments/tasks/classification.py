@@ -21,6 +21,7 @@ from experiments.data.augmentation import augment, mix
 from experiments.data.dataset import Dataset
 from experiments.data.truth import Targets, TruthKind
 from experiments.results import classification_metrics
+from experiments.results.scores import Predicted, ScoreKind
 from experiments.tasks.task import Batch
 
 # Share of each auxiliary head's loss in the total (Szegedy et al. 2015, section 5).
@@ -175,10 +176,15 @@ class Classification:
 
     @staticmethod
     def every_metric(
-        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]
+        predictions: Mapping[str, np.ndarray],
+        targets: Targets,
+        classes: Sequence[str],
+        score_kind: ScoreKind = 'logits',
+        validation: Predicted | None = None,
     ) -> dict[str, float]:
         """See ``results.classification_metrics``."""
-        return classification_metrics.metrics(predictions['logits'], np.asarray(targets), classes)
+        held_out = validation and (validation.predictions['logits'], np.asarray(validation.targets))
+        return classification_metrics.metrics(predictions['logits'], np.asarray(targets), classes, score_kind, held_out)
 
     @staticmethod
     def resampled(predictions: Mapping[str, np.ndarray], targets: Targets, samples: int, seed: int) -> None:

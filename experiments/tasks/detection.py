@@ -23,6 +23,7 @@ from experiments.data.joint_augmentation import JointAugmentation, augment
 from experiments.data.truth import Boxes, Targets, TruthKind
 from experiments.results import coco_metrics, voc_metrics
 from experiments.results.detected_boxes import DetectedBoxes
+from experiments.results.scores import Predicted, ScoreKind
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
 from experiments.tasks.task import Batch
@@ -208,7 +209,17 @@ class Detection:
             metrics |= voc_metrics.evaluate(targets, _detections(predictions), classes)
         return {'AP': 0.0, **dense.known(metrics)}
 
-    every_metric = score
+    @classmethod
+    def every_metric(
+        cls,
+        predictions: Mapping[str, np.ndarray],
+        targets: Targets,
+        classes: Sequence[str],
+        score_kind: ScoreKind = 'logits',
+        validation: Predicted | None = None,
+    ) -> dict[str, float]:
+        """See ``score``."""
+        return cls.score(predictions, targets, classes)
 
     @staticmethod
     def resampled(

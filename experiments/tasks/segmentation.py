@@ -21,6 +21,7 @@ from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
 from experiments.data.truth import IGNORE, Masks, Targets, TruthKind
 from experiments.results import segmentation_metrics
+from experiments.results.scores import Predicted, ScoreKind
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
 from experiments.tasks.task import Batch
@@ -196,7 +197,17 @@ class Segmentation:
         """See ``results.segmentation_metrics.metrics``."""
         return {'mIoU': 0.0, **dense.known(segmentation_metrics.metrics(predictions['confusion'], classes))}
 
-    every_metric = score
+    @classmethod
+    def every_metric(
+        cls,
+        predictions: Mapping[str, np.ndarray],
+        targets: Targets,
+        classes: Sequence[str],
+        score_kind: ScoreKind = 'logits',
+        validation: Predicted | None = None,
+    ) -> dict[str, float]:
+        """See ``score``."""
+        return cls.score(predictions, targets, classes)
 
     @staticmethod
     def resampled(

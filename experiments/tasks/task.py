@@ -13,6 +13,7 @@ from backbones.prediction.prediction import Prediction
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset
 from experiments.data.truth import Targets, TruthKind
+from experiments.results.scores import Predicted, ScoreKind
 
 # Arrays whose first axis runs over the examples. As read: 'image', 'target', what a ``truth`` adds, and 'weight', which
 # is 0 for rows that are not examples. As returned by ``prepare``: 'image' is the model's input, 'valid' is the 'weight'
@@ -142,9 +143,19 @@ class Task(Protocol):
 
     @staticmethod
     def every_metric(
-        predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str]
+        predictions: Mapping[str, np.ndarray],
+        targets: Targets,
+        classes: Sequence[str],
+        score_kind: ScoreKind = 'logits',
+        validation: Predicted | None = None,
     ) -> dict[str, float]:
-        """Whatever can be told, ``score`` included; ``KIND/CLASS`` for a class alone."""
+        """Whatever can be told, ``score`` included; ``KIND/CLASS`` for a class alone.
+
+        Args:
+            predictions, targets, classes: as for ``score``.
+            score_kind: what the ``'logits'`` are, if there are any.
+            validation: predictions of the validation split, for what is fitted on them.
+        """
         ...
 
     @staticmethod

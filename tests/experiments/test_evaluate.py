@@ -7,6 +7,7 @@ import types
 
 import numpy as np
 import pytest
+import scipy.special
 import sklearn.metrics
 from dense_files import write_image
 from PIL import Image
@@ -98,7 +99,15 @@ def test_metrics_of_classification_are_scikit_learns():
     for index, name in enumerate(CLASSES):
         assert found[f'recall/{name}'] == pytest.approx(recalls[index])
         assert found[f'precision/{name}'] == pytest.approx(precisions[index])
-    assert 'top5_accuracy' not in classification_metrics.metrics(logits[:, :3], targets, CLASSES)
+    few = classification_metrics.metrics(logits[:, :3], targets, CLASSES)
+    assert 'top5_accuracy' not in few
+    shares = scipy.special.softmax(logits[:, :3], -1)
+    assert few['auroc'] == pytest.approx(sklearn.metrics.roc_auc_score(targets, shares, multi_class='ovr'))
+    two = targets < 2
+    difference = logits[two, 1] - logits[two, 0]
+    shares = scipy.special.softmax(logits[two, :2], -1)
+    binary = classification_metrics.metrics(shares, targets[two], CLASSES, 'probabilities')
+    assert binary['auroc'] == pytest.approx(sklearn.metrics.roc_auc_score(targets[two], difference))
 
 
 def test_a_mask_that_is_right_is_all_right():

@@ -1,5 +1,6 @@
 """Rows, scores and tables, without a run."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from backbones import UserError
 from experiments import report, tasks
 from experiments.cli import atomic_files
+from experiments.data import record
 from experiments.results import aggregates, older_rows, plots, rows, scores, tables
 from experiments.results.axes import Cell, Variant
 from experiments.results.rows import Row
@@ -361,6 +363,97 @@ class TestTables:
         shown = capsys.readouterr().out
         assert 'folder:[bold]' in shown
         assert '[red]x' in shown
+
+
+class TestMetricsOfOlderRows:
+    """Rows that have the accuracy alone, as an older version wrote them."""
+
+    CLASSES = ('cat', 'dog', 'emu', 'fox', 'gnu', 'hen', 'ibis')
+
+    def write(self, workdir, score_kind='logits', validated=True, many=0, regime='linear'):
+        generator = np.random.default_rng(0)
+        targets = {'test': np.arange(60) % 7, 'validation': np.arange(30) % 7}
+        logits = {name: generator.normal(size=(len(each), 7 + many)) for name, each in targets.items()}
+        for name, each in targets.items():
+            logits[name][np.arange(len(each)), each] += 1.0 + (each != 4)
+        ids = {name: [f'{index:02d}' for index in range(len(each))] for name, each in targets.items()}
+        row = make_row(
+            cell=Cell('digits', Variant('b', ''), regime, 1.0, 0),
+            test={'accuracy': float(np.mean(logits['test'].argmax(-1) == targets['test']))},
+            validation={'accuracy': 0.93},
+        )
+        scores.write(
+            workdir / row.predictions,
+            ids['test'],
+            targets['test'],
+            {'logits': logits['test']},
+            score_kind=score_kind,
+            validation=scores.Predicted(ids['validation'], targets['validation'], {'logits': logits['validation']})
+            if validated
+            else None,
+        )
+        rows.write(workdir, [row])
+        record_file = record.file_of(workdir, 'digits')
+        record_file.parent.mkdir(exist_ok=True)
+        atomic_files.write_json(record_file, {'classes': self.CLASSES})
+        return logits, targets
+
+    def test_they_are_those_that_a_row_of_this_version_has(self, tmp_path):
+        logits, targets = self.write(tmp_path)
+        logits = {name: each.astype(np.float16).astype(np.float32) for name, each in logits.items()}
+        (entry,) = aggregates.load(tmp_path)
+        expected = rows.metrics(
+            tasks.find('classification'),
+            self.CLASSES,
+            scores.Predicted([], targets['test'], {'logits': logits['test']}),
+            validation=scores.Predicted([], targets['validation'], {'logits': logits['validation']}),
+        )
+        assert {'auroc', 'ece', 'ece_scaled', 'nll', 'top5_accuracy', 'recall/gnu', 'precision/ibis'} <= expected.keys()
+        assert entry.metrics == pytest.approx(expected)
+
+    def test_the_gap_and_the_worst_class(self, tmp_path):
+        logits, targets = self.write(tmp_path)
+        (entry,) = aggregates.load(tmp_path)
+        of_class = targets['test'] == 4
+        recall = np.mean(logits['test'][of_class].argmax(-1) == 4)
+        assert entry.worst_class == ('gnu', pytest.approx(recall))
+        assert entry.gap == pytest.approx(0.93 - entry.scores[0])
+        view = tables.view([entry], 'digits')
+        assert dataclasses.replace(entry, validation={}).gap is None
+        assert view.aggregates == [entry]
+
+    def test_what_cannot_be_told_is_left_out(self, tmp_path):
+        self.write(tmp_path / 'unvalidated', validated=False)
+        (entry,) = aggregates.load(tmp_path / 'unvalidated')
+        assert {'nll', 'ece'} <= entry.metrics.keys()
+        assert not {'temperature', 'ece_scaled'} & entry.metrics.keys()
+        self.write(tmp_path / 'values', score_kind='values')
+        (entry,) = aggregates.load(tmp_path / 'values')
+        assert {'auroc', 'nll_scaled', 'ece_scaled'} <= entry.metrics.keys()
+        assert not {'nll', 'ece', 'brier'} & entry.metrics.keys()
+        # Of many classes only the largest scores are kept, but every prediction.
+        logits, targets = self.write(tmp_path / 'many', many=100)
+        (entry,) = aggregates.load(tmp_path / 'many')
+        assert {'macro_f1', 'recall/cat'} <= entry.metrics.keys()
+        best = np.argsort(-logits['test'], axis=-1)[:, :5]
+        assert entry.metrics['top5_accuracy'] == np.mean((best == targets['test'][:, None]).any(-1))
+        assert not {'auroc', 'nll'} & entry.metrics.keys()
+
+    def test_a_file_that_does_not_say_what_its_scores_are(self, tmp_path):
+        self.write(tmp_path, regime='ridge')
+        (file,) = (tmp_path / 'predictions').iterdir()
+        with np.load(file) as arrays:
+            kept = {name: arrays[name] for name in arrays if name != 'score_kind'}
+        np.savez(file, **kept)
+        (entry,) = aggregates.load(tmp_path)
+        assert 'nll_scaled' in entry.metrics
+        assert 'nll' not in entry.metrics
+
+    def test_classes_without_a_name_have_a_number(self, tmp_path):
+        self.write(tmp_path)
+        record.file_of(tmp_path, 'digits').unlink()
+        (entry,) = aggregates.load(tmp_path)
+        assert entry.worst_class[0] == '4'
 
 
 class TestSeveralDirectories:
