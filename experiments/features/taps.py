@@ -1,7 +1,7 @@
 """Table of the places where features are taken from a frozen backbone.
 
-Each tap returns one array per image, in float32 whatever type the backbone computes in. All but ``unpooled`` return
-vectors, which the heads of ``experiments.probes`` take.
+Each tap returns one array per image, in float32 whatever type the backbone computes in. All but ``unpooled`` and
+``grid`` return vectors, which most heads of ``experiments.probes`` take.
 """
 
 import dataclasses
@@ -44,6 +44,13 @@ def _tokens(features: Features) -> Float[Array, 'batch tokens channels']:
     return features.tokens
 
 
+def _grid(features: Features, prefix: int) -> Float[Array, 'batch positions channels']:
+    if features.tokens is not None:
+        return features.tokens[:, prefix:]
+    last = features.stages[f'stage{len(features.stages)}']
+    return last.reshape(len(last), -1, last.shape[-1])
+
+
 def _has_tokens(module: nn.Module) -> bool:
     return hasattr(module, 'prefix_tokens')
 
@@ -68,6 +75,11 @@ TAPS: dict[str, Tap] = {
     'unpooled': Tap(
         'the map of the last stage',
         lambda features, prefix: features.stages[f'stage{len(features.stages)}'],
+        vector=False,
+    ),
+    'grid': Tap(
+        'the positions of the last map, row by row: tokens of patches after the last normalisation, or the last stage',
+        _grid,
         vector=False,
     ),
 }

@@ -93,8 +93,12 @@ def standardisation(
     # NumPy does not sum pairwise over the first axis, so float32 would lose digits.
     mean = chosen.mean(0, dtype=np.float64)
     variance = np.square(chosen - mean.astype(np.float32)).mean(0, dtype=np.float64)
-    factor = 1 / np.sqrt(variance + 0.01 * variance.mean() + 1e-12)
-    return mean.astype(np.float32), factor.astype(np.float32)
+    return mean.astype(np.float32), standardising_factor(variance).astype(np.float32)
+
+
+def standardising_factor(variance: Float[np.ndarray, ' channels']) -> Float[np.ndarray, ' channels']:
+    """The factor of ``standardisation`` for channels of some variances."""
+    return 1 / np.sqrt(variance + 0.01 * variance.mean() + 1e-12)
 
 
 def select(scores: Sequence[float], losses: Sequence[float]) -> int:

@@ -183,9 +183,11 @@ class TestTaps:
             'pooled': features.pooled,
             'stages': np.concatenate([np.mean(stage, (1, 2)) for stage in stages], -1),
             'unpooled': stages[-1],
+            'grid': stages[-1].reshape(2, -1, stages[-1].shape[-1]),
         }
         if tokens:
-            expected |= {'class_token': features.tokens[:, 0], 'mean_tokens': features.tokens[:, 2:].mean(1)}
+            patches = features.tokens[:, 2:]
+            expected |= {'class_token': features.tokens[:, 0], 'mean_tokens': patches.mean(1), 'grid': patches}
         assert taken.keys() == expected.keys()
         for tap, values in expected.items():
             taps.check(name, model, tap)
@@ -193,7 +195,9 @@ class TestTaps:
             np.testing.assert_allclose(taken[tap], values, rtol=1e-6, atol=1e-6)
             assert taps.channels(model, tap, (8, 8)) == values.shape[-1]
         for tap in taps.TAPS.keys() - expected.keys():
-            with pytest.raises(UserError, match=f"{name} has no tap '{tap}'; it has 'pooled', 'stages', 'unpooled'"):
+            with pytest.raises(
+                UserError, match=f"{name} has no tap '{tap}'; it has 'pooled', 'stages', 'unpooled', 'g"
+            ):
                 taps.check(name, model, tap)
 
     def test_every_registered_backbone_says_which_it_has(self):
@@ -201,7 +205,7 @@ class TestTaps:
             name: {tap for tap, row in taps.TAPS.items() if row.has(backbones.create(name))}
             for name in backbones.names()
         }
-        maps = {'pooled', 'stages', 'unpooled'}
+        maps = {'pooled', 'stages', 'unpooled', 'grid'}
         assert all(offered[name] == maps for name in backbones.names('cnn'))
         assert all(offered[name] >= maps | {'mean_tokens'} for name in backbones.names('vit'))
         assert 'class_token' in offered['dinov2_small_reg']

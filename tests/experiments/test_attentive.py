@@ -1,0 +1,318 @@
+"""The attentive probe: its head against NumPy, its training against one written out, and what it can see."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from backbones.errors import UserError
+from experiments.probes import attention_pooling, attentive, attentive_training, linear
+from experiments.probes.adamw import batch_orders
+from experiments.probes.attention_pooling import AttentionHead
+from experiments.probes.attentive_training import Source, Sweep
+from experiments.probes.common import ProbeData, Subset, standardisation
+
+
+logits_of = jax.jit(attention_pooling.logits)
+
+
+def share_right(scores, labels) -> float:
+    return float((scores.argmax(-1) == labels).mean())
+
+
+def silent(_text):
+    pass
+
+
+def needle(examples=300, positions=9, channels=8, classes=3, seed=0) -> ProbeData:
+    """The class is a direction at one position, anywhere; the other positions are noise with a sum that hides it."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(examples, dtype=np.int32) % classes
+    features = generator.normal(size=(examples, positions, channels))
+    features[..., 0] = 0
+    place = generator.integers(0, positions, examples)
+    every = np.arange(examples)
+    own = np.zeros((examples, channels))
+    own[every, 0] = 6  # here it is
+    own[every, 1 + labels] = 6
+    features[every, place] = own
+    # The mean over the positions says nothing: what the one adds, the others take away.
+    others = np.arange(positions) != place[:, None]
+    features[others] -= np.repeat(own[:, None], positions - 1, 1).reshape(-1, channels) / (positions - 1)
+    order = generator.permutation(examples)
+    return ProbeData(features.astype(np.float32) + 3, labels, classes, order[:60], order[60:120], share_right)
+
+
+def rest(data: ProbeData) -> np.ndarray:
+    return np.setdiff1d(np.arange(len(data.labels)), np.concatenate([data.validation, data.test]))
+
+
+def subsets_of(data: ProbeData) -> list[Subset]:
+    return [Subset(0, 1.0, rest(data)), Subset(1, 1.0, rest(data)), Subset(0, 0.5, rest(data)[::2])]
+
+
+def config_of(**changes):
+    config = attentive.default_config()
+    config.update(queries=2, learning_rates=(1e-3, 1e-2), weight_decays=(0.1,), steps=60, batch_size=16)
+    config.update(changes)
+    return config
+
+
+def random_head(queries=2, channels=5, classes=3, seed=0) -> AttentionHead:
+    generator = np.random.default_rng(seed)
+    start = attention_pooling.initial(0, queries, channels, classes)
+    return AttentionHead(*(generator.normal(size=leaf.shape).astype(np.float32) for leaf in start))
+
+
+def by_hand(head, x):
+    """Logits, one example, query and position at a time, in float64; and what the gradient needs."""
+    pooled, shares = np.zeros((len(x), *head.queries.shape)), np.zeros((len(x), len(head.queries), x.shape[1]))
+    projected = np.zeros((len(x), len(head.queries), head.values.shape[-1]))
+    for example in range(len(x)):
+        for query in range(len(head.queries)):
+            similarity = [np.dot(position, head.queries[query]) / np.sqrt(x.shape[-1]) for position in x[example]]
+            weights = np.exp(similarity) / np.exp(similarity).sum()
+            shares[example, query] = weights
+            pooled[example, query] = sum(w * position for w, position in zip(weights, x[example], strict=True))
+            projected[example, query] = pooled[example, query] @ head.values[query]
+    flat = projected.reshape(len(x), -1)
+    return flat @ head.kernel + head.bias, shares, pooled, flat
+
+
+def gradient_by_hand(head, x, y):
+    """Gradient of the mean cross-entropy, by the chain rule."""
+    logits, shares, pooled, flat = by_hand(head, x)
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    residual = (probabilities - np.eye(logits.shape[1])[y]) / len(x)
+    of_projected = (residual @ head.kernel.T).reshape(len(x), *head.values.shape[::2])
+    queries, values = np.zeros_like(head.queries), np.zeros_like(head.values)
+    for example in range(len(x)):
+        for query in range(len(head.queries)):
+            values[query] += np.outer(pooled[example, query], of_projected[example, query])
+            of_pooled = head.values[query] @ of_projected[example, query]
+            of_shares = x[example] @ of_pooled
+            a = shares[example, query]
+            of_similarity = a * (of_shares - np.dot(a, of_shares))
+            queries[query] += of_similarity @ x[example] / np.sqrt(x.shape[-1])
+    return AttentionHead(queries, values, flat.T @ residual, residual.sum(0))
+
+
+def trained_by_hand(head, x, y, order, rate, decay):
+    """AdamW (Loshchilov & Hutter 2019) with a cosine schedule, in float64; the bias is not decayed."""
+    head = AttentionHead(*(np.asarray(leaf, np.float64) for leaf in head))
+    first, second = [[np.zeros_like(leaf) for leaf in head] for _ in range(2)]
+    for number, rows in enumerate(order):
+        at = rate * 0.5 * (1 + np.cos(np.pi * number / len(order)))
+        leaves = []
+        for index, (leaf, gradient) in enumerate(zip(head, gradient_by_hand(head, x[rows], y[rows]), strict=True)):
+            first[index] = 0.9 * first[index] + 0.1 * gradient
+            second[index] = 0.999 * second[index] + 0.001 * gradient**2
+            mean, square = first[index] / (1 - 0.9 ** (number + 1)), second[index] / (1 - 0.999 ** (number + 1))
+            step = mean / (np.sqrt(square) + 1e-8) + (0 if index == 3 else decay) * leaf
+            leaves.append(leaf - at * step)
+        head = AttentionHead(*leaves)
+    return head
+
+
+class TestHead:
+    @pytest.mark.parametrize('queries', [1, 7])
+    def test_logits_equal_a_plain_implementation(self, queries):
+        head = random_head(queries)
+        x = np.random.default_rng(1).normal(size=(4, 6, 5)).astype(np.float32)
+        np.testing.assert_allclose(logits_of(head, x), by_hand(head, x)[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(attention_pooling.attention(head, x).sum(-1), 1, rtol=1e-6)
+
+    def test_gradient_by_hand_is_the_derivative(self):
+        """So that what the training is compared with is itself compared with finite differences."""
+        head = AttentionHead(*(np.asarray(leaf, np.float64) for leaf in random_head()))
+        generator = np.random.default_rng(1)
+        x, y = generator.normal(size=(4, 6, 5)), np.array([0, 1, 2, 1])
+
+        def loss(head):
+            logits = by_hand(head, x)[0]
+            return float(np.mean(np.log(np.exp(logits).sum(-1)) - logits[np.arange(4), y]))
+
+        for index, gradient in enumerate(gradient_by_hand(head, x, y)):
+            direction = generator.normal(size=gradient.shape)
+            ends = [
+                loss(head._replace(**{head._fields[index]: head[index] + step * direction})) for step in (-1e-6, 1e-6)
+            ]
+            np.testing.assert_allclose((ends[1] - ends[0]) / 2e-6, np.sum(gradient * direction), rtol=1e-5)
+
+    def test_order_of_positions_does_not_matter(self):
+        head, generator = random_head(), np.random.default_rng(1)
+        x = generator.normal(size=(4, 6, 5)).astype(np.float32)
+        mixed = np.stack([example[generator.permutation(6)] for example in x])
+        np.testing.assert_allclose(logits_of(head, mixed), logits_of(head, x), rtol=2e-5)
+
+    @pytest.mark.parametrize('queries', [2, 7])
+    def test_parameters_are_counted(self, queries):
+        head = random_head(queries, channels=5, classes=3)
+        assert attention_pooling.parameters(queries, 5, 3) == sum(leaf.size for leaf in head)
+
+    def test_parameters_of_the_paper(self):
+        """Efficient probing of a ViT-B on ImageNet-1k has less than 1.4 million, most of them the classifier's."""
+        assert attention_pooling.parameters(32, 768, 1000) == 32 * 768 + 768 * 768 + 769 * 1000 == 1_383_400
+
+    def test_begins_with_equal_scores_from_its_seed(self):
+        one, again, other = (attention_pooling.initial(seed, 2, 5, 3) for seed in (0, 0, 1))
+        assert not logits_of(one, np.ones((2, 4, 5), np.float32)).any()
+        assert all(np.array_equal(*leaves) for leaves in zip(one, again, strict=True))
+        assert not np.array_equal(one.queries, other.queries)
+
+
+class TestTraining:
+    def trained(self, choices, data=None, subset=None):
+        data = data or needle()
+        subset = subset or subsets_of(data)[0]
+        start = attention_pooling.initial(subset.seed, 2, data.features.shape[-1], data.num_classes)
+        (scaling,) = attentive_training.standardisations(data.features, [subset])
+        sweep = Sweep(start, choices, steps=60, batch_size=16)
+        return attentive_training.train(sweep, Source(data.features), data.labels, subset, scaling), scaling
+
+    def test_heads_trained_together_equal_one_trained_by_hand(self):
+        data = needle()
+        subset = subsets_of(data)[0]
+        heads, (mean, factor) = self.trained([(0.1, 0.0), (0.01, 0.1)])
+        x = (data.features.astype(np.float64) - mean) * factor
+        order = batch_orders(subset, 60, 16)
+        start = attention_pooling.initial(0, 2, 8, 3)
+        expected = trained_by_hand(start, x, data.labels, order, 0.01, 0.1)
+        for found, leaf in zip(heads, expected, strict=True):
+            np.testing.assert_allclose(found[1], leaf, atol=1e-5)
+
+    def test_heads_trained_together_equal_a_head_trained_alone(self):
+        together, _ = self.trained([(0.1, 0.0), (0.01, 0.1)])
+        alone, _ = self.trained([(0.01, 0.1)])
+        for one, other in zip(together, alone, strict=True):
+            np.testing.assert_allclose(one[1], other[0], atol=1e-6)
+
+    def test_a_head_that_diverges_leaves_the_others_as_they_are(self):
+        usual, _ = self.trained([(0.1, 0.0), (0.01, 0.1)])
+        beside, _ = self.trained([(1e30, 1e30), (0.01, 0.1)])
+        assert not np.isfinite(beside.kernel[0]).all()
+        for one, other in zip(usual, beside, strict=True):
+            np.testing.assert_array_equal(one[1], other[1])
+
+    @pytest.mark.slow
+    def test_blocks_read_from_disk_give_the_heads_of_features_on_the_device(self, monkeypatch):
+        data = needle()
+        whole, _ = self.trained([(0.01, 0.1)], data)
+        read = []
+
+        class OnDisk:
+            shape = data.features.shape
+
+            def __getitem__(self, rows):
+                read.append(len(rows))
+                return data.features[rows]
+
+        monkeypatch.setattr(attentive_training, 'RESIDENT_BYTES', 0)
+        monkeypatch.setattr(attentive_training, 'BLOCK_BYTES', 7 * 16 * 9 * 8 * 4)  # seven steps
+        monkeypatch.setattr(attentive_training, 'PART_BYTES', 50 * 9 * 8 * 4)
+        blocks, _ = self.trained([(0.01, 0.1)], dataclasses.replace(data, features=OnDisk()))
+        for one, other in zip(whole, blocks, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+        assert max(read) == 112
+        assert read[-9:] == [112] * 8 + [64]  # sixty steps
+
+    def test_statistics_are_those_of_the_subset_over_its_positions(self, monkeypatch):
+        data = needle()
+        monkeypatch.setattr(attentive_training, 'PART_BYTES', 50 * 9 * 8 * 4)
+        subsets = subsets_of(data)
+        found = attentive_training.standardisations(data.features, subsets)
+        for subset, scaling in zip(subsets, found, strict=True):
+            flat = data.features[subset.rows].reshape(-1, 8)
+            for one, other in zip(scaling, standardisation(flat, np.arange(len(flat))), strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-5)
+            (alone,) = attentive_training.standardisations(data.features, [subset])
+            np.testing.assert_array_equal(scaling, alone)
+
+
+class TestProbe:
+    def test_sees_what_the_mean_over_positions_hides(self):
+        data = needle()
+        subset = subsets_of(data)[0]
+        (outcome,) = attentive.run(data, [subset], config_of(learning_rates=(0.03, 0.1)), silent)
+        pooled = dataclasses.replace(data, features=data.features.mean(1))
+        (of_mean,) = linear.run(pooled, [subset], linear.default_config(), silent)
+        assert share_right(outcome.test_scores, data.labels[data.test]) > 0.95
+        assert share_right(of_mean.test_scores, data.labels[data.test]) < 0.55  # of three classes
+
+    def test_a_subset_gives_the_same_bits_whatever_it_is_asked_with(self):
+        """Shards of an ablation, and seeds that are added to it, give what one run gives."""
+        data = needle()
+        together = attentive.run(data, subsets_of(data), config_of(), silent)
+        for subset, expected in zip(subsets_of(data), together, strict=True):
+            (outcome,) = attentive.run(data, [subset], config_of(), silent)
+            assert outcome.test_scores.tobytes() == expected.test_scores.tobytes()
+            assert outcome.selected == expected.selected and outcome.validation_score == expected.validation_score
+        assert together[0].test_scores.tobytes() != together[1].test_scores.tobytes()
+
+    @pytest.mark.slow
+    def test_heads_that_take_turns_are_the_same(self, monkeypatch):
+        data = needle()
+        (together,) = attentive.run(data, subsets_of(data)[:1], config_of(), silent)
+        monkeypatch.setattr(attentive_training, 'HEAD_BYTES', 1)
+        (in_turn,) = attentive.run(data, subsets_of(data)[:1], config_of(), silent)
+        assert in_turn.selected == together.selected
+        np.testing.assert_allclose(in_turn.test_scores, together.test_scores, atol=1e-4)
+
+    def test_a_head_that_diverges_loses(self):
+        data = needle()
+        (outcome,) = attentive.run(
+            data, subsets_of(data)[:1], config_of(learning_rates=(1e-2, 1e30), weight_decays=(0.1,)), silent
+        )
+        assert outcome.selected['learning_rate'] == 1e-2
+        assert outcome.at_edge == ('learning_rate',)
+        assert outcome.diagnostics == {'diverged': 1}
+        assert np.isfinite(outcome.test_scores).all() and outcome.choices == 2
+
+    @pytest.mark.slow
+    def test_that_every_head_diverges_is_said(self):
+        data = needle()
+        with pytest.raises(UserError, match=r'every head .* diverges.*below 1e\+30'):
+            attentive.run(data, subsets_of(data)[:1], config_of(learning_rates=(1e30,), weight_decays=(1e30,)), silent)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        'changes, edges',
+        [
+            ({'learning_rates': (1e-5, 1e-4), 'weight_decays': (0.1,)}, ('learning_rate',)),
+            ({'learning_rates': (1e-2,), 'weight_decays': (0.0, 1e6)}, ()),
+            ({'learning_rates': (1e-2,), 'weight_decays': (1e-3, 1e6)}, ('weight_decay',)),
+        ],
+    )
+    def test_a_selected_value_at_the_end_of_its_grid_is_said(self, changes, edges):
+        data = needle()
+        (outcome,) = attentive.run(data, subsets_of(data)[:1], config_of(**changes), silent)
+        assert outcome.at_edge == edges
+
+    @pytest.mark.parametrize(
+        'changes, message',
+        [
+            ({'queries': 0}, 'attentive.queries is 0'),
+            ({'learning_rates': ()}, 'attentive.learning_rates is'),
+            ({'weight_decays': (-1.0,)}, 'attentive.weight_decays is'),
+        ],
+    )
+    def test_values_out_of_range_are_refused(self, changes, message):
+        with pytest.raises(UserError, match=message):
+            attentive.run(needle(), subsets_of(needle()), config_of(**changes), silent)
+
+    def test_features_without_positions_are_refused(self):
+        data = needle()
+        flat = dataclasses.replace(data, features=data.features[:, 0])
+        with pytest.raises(UserError, match=r'of positions.*\(300, 8\)'):
+            attentive.run(flat, subsets_of(data), config_of(), silent)
+
+    def test_workload_counts_matrix_products(self):
+        positions, channels, queries, columns, classes = 9, 8, 2, 4, 3
+        heads, flops = attentive.workload(3, (positions, channels), 60, classes, config_of())
+        assert heads == 6
+        attended, projected = queries * positions * channels, queries * channels * columns
+        forward = 2 * (2 * attended + projected + queries * columns * classes)
+        # Backwards, each product has a counterpart, and one more for what it passes on: not to the features.
+        backward = 2 * (2 * attended + 2 * projected + 2 * queries * columns * classes)
+        assert flops == heads * ((forward + backward) * 60 * 16 + forward * 60)
