@@ -32,8 +32,8 @@ def default_config() -> ml_collections.ConfigDict:
     """The sweep, which is the same for every backbone."""
     config = ml_collections.ConfigDict()
     config.queries = 8
-    config.learning_rates = (3e-4, 1e-3, 3e-3, 1e-2)
-    config.weight_decays = (1e-3, 1e-1, 1.0)
+    config.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    config.weight_decays = (0.0, 1e-1, 1.0)
     config.steps = 400
     config.batch_size = 128
     return config
@@ -101,13 +101,14 @@ def _selected(
     choices = list(itertools.product(*grids.values()))
     channels, labels = data.features.shape[-1], data.labels[data.validation]
     start = attention_pooling.initial(subset.seed, config.queries, channels, data.num_classes)
-    heads, scores, losses = [], [], []
+    heads, validated, scores, losses = [], [], [], []
     for chunk in attentive_training.chunks(choices, start, source, config.batch_size):
         sweep = Sweep(start, chunk, config.steps, config.batch_size)
         trained = attentive_training.train(sweep, source, data.labels, subset, scaling)
         heads += [AttentionHead(*(leaf[index : index + 1] for leaf in trained)) for index in range(len(chunk))]
         for logits in attentive_training.score(trained, source, data.validation, scaling):
             loss = _mean_loss(logits, labels)
+            validated.append(logits)
             losses.append(loss)
             scores.append(data.score(logits, labels) if math.isfinite(loss) else -math.inf)
     if not math.isfinite(min(losses)):
@@ -122,6 +123,7 @@ def _selected(
         selected=selected,
         validation_score=scores[best],
         predictions={'logits': logits},
+        validation_predictions={'logits': validated[best]},
         trainable_parameters=attention_pooling.parameters(config.queries, channels, data.num_classes),
         # There is nothing below no decay.
         at_edge=at_edge(selected, grids, {'weight_decay': (0.0,)}),

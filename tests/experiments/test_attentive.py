@@ -13,7 +13,6 @@ from experiments.probes.attention_pooling import AttentionHead
 from experiments.probes.attentive_training import Source, Sweep
 from experiments.probes.common import ProbeData, Subset, standardisation
 
-
 logits_of = jax.jit(attention_pooling.logits)
 
 
