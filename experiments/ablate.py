@@ -1,8 +1,9 @@
 """Run an ablation: python -m experiments.ablate --config FILE[:NAME=VALUE,…] --workdir DIR
 
 Plans the cells that the config's axes span, runs those that are not finished in the work directory, and writes the
-table of all finished cells. A config may grow: adding a backbone, data set, regime, label fraction or seed runs only
-the new cells; a value that finished cells depend on cannot change.
+table of all finished cells. Any key may be given several values, such as --config.image_size='(32, 64)', and is then an
+axis too. A config may grow: adding a backbone, data set, regime, label fraction, seed or another value of an axis runs
+only the new cells; a value that finished cells depend on cannot change.
 When asked to stop, it exits with status 75 (SIGTERM) or 130 (Ctrl-C; a second one ends at once), and the same command
 continues with the unfinished cells.
 """
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from experiments import report, tasks
-from experiments.ablation import cells, estimate
+from experiments.ablation import cells, estimate, settings
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files, command_line, display, work_directories
 from experiments.data import account, loading, model_input, record
@@ -75,7 +76,7 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
         if not record.is_unchanged(workdir, name, stamps[name]):
             engine.load(name)
     planned, left_out = engine.possible(planned)
-    left_out += own_keys.unread(config.training, config.regimes, 'training.')
+    left_out += own_keys.unread(cells.resolved(config, planned[0]).training, config.regimes, 'training.')
     pending = engine.pending(planned)
 
     def keep_records() -> None:
@@ -102,11 +103,13 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace) -> N
 def _inputs(config: ml_collections.ConfigDict, planned: Sequence[Cell], dataset: Dataset) -> list[str]:
     """How images reach the input of each variant."""
     found = []
-    for variant in dict.fromkeys(cell.variant for cell in planned):
+    for cell in {(cell.variant, settings.of_features(cell.settings)): cell for cell in planned}.values():
+        variant = cell.variant
         if variant.backbone != PIXELS:
-            each = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, config)
+            values = cells.resolved(config, cell)
+            each = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, values)
             found.append(f'{variant.label}: {model_input.in_words(each, dataset)}')
-    return found
+    return list(dict.fromkeys(found))
 
 
 if __name__ == '__main__':

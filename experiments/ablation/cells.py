@@ -2,14 +2,16 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 
 import backbones
 from backbones.errors import UserError, unknown
-from experiments import probes, tasks
+from experiments import tasks
+from experiments.ablation import settings
+from experiments.ablation.dependencies import FROZEN_REGIMES, NOT_OF_TRAINING, SHARED
+from experiments.cli.axis_config import AxisConfig
 from experiments.data import loading, options
 from experiments.data.model_input import input_size
 from experiments.data.options import ReadingOptions
@@ -23,34 +25,9 @@ from experiments.training.value_checks import not_negative, positive, seed, side
 
 __all__ = ['FROZEN_REGIMES', 'KEYS', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'default_config', 'parse_variant', 'plan']
 
-# These fit a head on features that are computed once; all other regimes train with the backbone in the loop.
-FROZEN_REGIMES = tuple(probes.TABLE)
-
-
-# Keys of a training that its cell sets, and how.
-_OF_CELL: Mapping[str, Callable[[Cell], Any]] = {
-    'dataset': lambda cell: cell.dataset,
-    'backbone': lambda cell: cell.variant.backbone,
-    'weights': lambda cell: '' if not regimes.parse(cell.regime).pretrained else cell.variant.weights,
-    'regime': lambda cell: cell.regime,
-    'fraction': lambda cell: cell.fraction,
-    'seed': lambda cell: cell.seed,
-    'head': lambda cell: cell.head,
-}
-# Keys of a training that have the value of the ablation's own key, because all cells share it.
-_SHARED = ('image_size', 'image_height', 'strict_weights', *options.KEYS)
-# Keys of ``config.training`` that mean nothing, since ``training_values`` sets them.
-NOT_OF_TRAINING = (*_OF_CELL, 'learning_rate', *_SHARED)
-
-
-def training_values(cell: Cell, config: ml_collections.ConfigDict, learning_rate: float) -> dict[str, Any]:
-    """The values that a cell's training has instead of those of ``config.training``."""
-    own = {key: value(cell) for key, value in _OF_CELL.items()}
-    return {**own, 'learning_rate': learning_rate, **{key: config[key] for key in _SHARED}}
-
 
 def _of_training(key: str, row: ConfigKey) -> ConfigKey:
-    note = f"; not read here: the ablation's own {key} holds" if key in _SHARED else ''
+    note = f"; not read here: the ablation's own {key} holds" if key in SHARED else ''
     if key in NOT_OF_TRAINING and not note:
         note = '; not read here: each cell sets it'
     return dataclasses.replace(row, meaning=row.meaning + note)
@@ -60,7 +37,8 @@ def _of_head(name: str, defaults: ml_collections.ConfigDict, **meanings: str) ->
     return {f'{name}.{key}': ConfigKey(defaults[key], meaning) for key, meaning in meanings.items()}
 
 
-# Every value that an ablation reads. The axes, heads and trainings have checks of their own.
+# Every value that an ablation reads. The axes, heads and trainings have checks of their own. Any other key may have
+# several values too (``settings``).
 KEYS: Mapping[str, ConfigKey] = {
     # The axes.
     'backbones': ConfigKey(
@@ -129,8 +107,13 @@ KEYS: Mapping[str, ConfigKey] = {
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """The default of every value that an ablation reads; config files change some of them."""
-    return with_defaults(KEYS)
+    """The default of every value that an ablation reads; config files change some of them, or give several values."""
+    return with_defaults(KEYS, AxisConfig)
+
+
+def resolved(config: ml_collections.ConfigDict, cell: Cell) -> ml_collections.ConfigDict:
+    """A copy of the config in which every key has the one value that a cell is computed with."""
+    return settings.resolved(config, KEYS, cell.settings)
 
 
 def parse_variant(text: str) -> Variant:
@@ -160,26 +143,21 @@ def parse_variant(text: str) -> Variant:
 def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     """All cells of a config, grouped by data set and variant.
 
+    A key that has several values is a further axis for the cells that depend on it (``settings``).
+
     ``scratch`` starts from random weights whatever the variant, so it is one cell per backbone. The other regimes that
     train the backbone need pretrained weights. Raw pixels have frozen regimes only.
 
     Raises:
         UserError: an unknown name or a value out of range on one of the axes.
     """
-    for key, row in KEYS.items():
-        if '.' not in key:
-            row.check(key, config[key])
-    ReadingOptions.of(config)
-    input_size(config)
-    for count in config.knn.neighbours:
-        positive('knn.neighbours', count)
     for value in _axis(config, 'seeds'):
         seed('seeds', value)
     task = tasks.find(config.training.task)
     heads = [_head(task, name) for name in _axis(config, 'heads')]
     variants = [parse_variant(text) for text in _axis(config, 'backbones')]
-    for name in dict.fromkeys(variant.backbone for variant in variants if variant.backbone != PIXELS):
-        taps.check(name, backbones.create(name), config.tap, vectors=True)
+    for each in settings.combinations(config, KEYS):
+        _check_values(each, variants)
     for regime in _axis(config, 'regimes'):
         if regime.partition(':')[0] not in (*FROZEN_REGIMES, *regimes.NAMES):
             raise unknown('regime', regime, {*FROZEN_REGIMES, *regimes.NAMES})
@@ -193,8 +171,6 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     for fraction in _axis(config, 'fractions'):
         if not 0 < fraction <= 1:
             raise UserError(f'label fractions lie in (0, 1], not {fraction}')
-    for rate in _axis(config, 'training_learning_rates'):
-        positive('training_learning_rates', rate)
     for name in _axis(config, 'datasets'):
         loading.check_name(name, task.truth)
     cells = []
@@ -211,7 +187,22 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     cells = list(dict.fromkeys(cells))
     if not cells:
         raise UserError(f'the axes span no cell: regimes {config.regimes} do not apply to {config.backbones}')
-    return cells
+    return settings.spanned(cells, config, KEYS)
+
+
+def _check_values(config: ml_collections.ConfigDict, variants: Sequence[Variant]) -> None:
+    """Check the values of keys that are no axes, as far as this needs neither data nor devices."""
+    for key, row in KEYS.items():
+        if '.' not in key:
+            row.check(key, config[key])
+    ReadingOptions.of(config)
+    input_size(config)
+    for count in config.knn.neighbours:
+        positive('knn.neighbours', count)
+    for rate in _axis(config, 'training_learning_rates'):
+        positive('training_learning_rates', rate)
+    for name in dict.fromkeys(variant.backbone for variant in variants if variant.backbone != PIXELS):
+        taps.check(name, backbones.create(name), config.tap, vectors=True)
 
 
 def _head(task: type[tasks.Task], name: str) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -14,8 +14,9 @@ import backbones
 from backbones import cost
 from backbones.errors import UserError
 from experiments import probes, tasks
-from experiments.ablation import growth, left_out
-from experiments.ablation.cells import FROZEN_REGIMES, NOT_OF_TRAINING, PIXELS, RANDOM, Cell, Variant, training_values
+from experiments.ablation import growth, left_out, settings
+from experiments.ablation.cells import KEYS, PIXELS, RANDOM, Cell, Variant
+from experiments.ablation.dependencies import FROZEN_REGIMES, NOT_OF_TRAINING, SWEEP, training_values
 from experiments.ablation.sweep import sweep
 from experiments.cli import display, work_directories
 from experiments.cli.versions import versions
@@ -26,6 +27,7 @@ from experiments.features.store import Store
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge
 from experiments.results import rows as result_rows
 from experiments.results import scores
+from experiments.results.axes import BASE_AXES, Settings, settings_in_words
 from experiments.results.rows import Row
 from experiments.training import loop, own_keys, session
 
@@ -59,10 +61,12 @@ class Engine:
         self._task = tasks.find(config.training.task)
         self._workdir = workdir
         self._read = load
-        self._extract = Extractor(config, store or Store(), workdir)
+        self._store = store or Store()
         self._accept_changed_data = accept_changed_data
-        self._rows = self._written = result_rows.read(workdir)
-        growth.check(workdir, config.to_dict(), self._rows)
+        self._written = result_rows.read(workdir)
+        growth.check(workdir, config.to_dict(), self._written)
+        self._rows = growth.with_settings(self._written, config.to_dict())
+        self._axes = growth.axis_keys(self._written, config.to_dict())
 
     def load(self, name: str) -> Dataset:
         """Load a data set of this ablation.
@@ -76,7 +80,7 @@ class Engine:
 
     def finished(self, cells: Sequence[Cell]) -> list[str]:
         """The data sets of the cells that have a result."""
-        planned = set(cells)
+        planned = set(self._settled(cells))
         return list(dict.fromkeys(row.cell.dataset for row in self._rows if row.cell in planned))
 
     def claim(self, cells: Sequence[Cell]) -> None:
@@ -86,15 +90,22 @@ class Engine:
             UserError: weights have changed since cells of the same variant were finished.
         """
         growth.check_weights(self._workdir, {cell.variant for cell in self.pending(cells)}, self._rows)
-        growth.claim(self._workdir, self._config.to_dict(), cells, self._rows)
+        growth.claim(self._workdir, self._config.to_dict(), self._settled(cells), self._rows)
         if len(self._rows) < len(self._written):
             growth.set_aside(self._workdir, self._rows, self._written)
-            self._written = self._rows
+        elif self._rows != self._written:
+            result_rows.write(self._workdir, self._rows)
+        self._written = self._rows
 
     def pending(self, cells: Sequence[Cell]) -> list[Cell]:
-        """The cells without a result."""
+        """The cells without a result, with the settings that their rows will have."""
         finished = {row.cell for row in self._rows}
-        return [cell for cell in cells if cell not in finished]
+        return [cell for cell in self._settled(cells) if cell not in finished]
+
+    def _settled(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Cells with a setting for every key that is an axis, or was one when a cell was finished."""
+        config = self._config.to_dict()
+        return [settings.with_values(cell, config, self._axes) for cell in cells] if self._axes else list(cells)
 
     def check_without_data(self, cells: Sequence[Cell]) -> None:
         """Check the weights of the pending cells, by loading them, and the recipes of their trainings.
@@ -105,14 +116,16 @@ class Engine:
         """
         pending = self.pending(cells)
         growth.check_weights(self._workdir, {cell.variant for cell in pending}, self._rows)
-        for backbone in dict.fromkeys(
-            frozen_backbone(cell.variant, 0) for cell in pending if not growth.has_begun(self._workdir, cell)
+        for extract, backbone in dict.fromkeys(
+            (self._extractor(cell), frozen_backbone(cell.variant, 0))
+            for cell in pending
+            if not growth.has_begun(self._workdir, cell)
         ):
             with own_keys.named():
-                self._extract.check(backbone)
+                extract.check(backbone)
         for cell in _one_each(
             [cell for cell in pending if cell.regime not in FROZEN_REGIMES],
-            lambda cell: (cell.variant, cell.regime, cell.head),
+            lambda cell: (cell.variant, cell.regime, cell.head, cell.settings),
         ):
             with _own_keys():
                 session.check_without_data(self._training_config(cell))
@@ -128,6 +141,7 @@ class Engine:
         Raises:
             UserError: no cell is possible, or a data set cannot be read.
         """
+        cells = self._settled(cells)
         pending = set(self.pending(cells))
         impossible: dict[tuple[str, float], str] = {}
         for name in dict.fromkeys(cell.dataset for cell in cells if cell in pending):
@@ -161,9 +175,21 @@ class Engine:
                 for phase in range(len(largest.phase_names)):
                     largest.train_step(phase)
 
-    def is_stored(self, backbone: FrozenBackbone, dataset: Dataset) -> bool:
-        """Whether a frozen backbone need not run, because its features are stored."""
-        return self._extract.is_stored(backbone, dataset)
+    def is_stored(self, cell: Cell, dataset: Dataset) -> bool:
+        """Whether the frozen backbone of a cell need not run, because its features are stored."""
+        return self._extractor(cell).is_stored(frozen_backbone(cell.variant, cell.seed), dataset)
+
+    def _extractor(self, cell: Cell) -> Extractor:
+        return self._extractor_at(settings.of_features(cell.settings))
+
+    @functools.cache  # noqa: B019 an engine lives as long as its command
+    def _extractor_at(self, chosen: Settings) -> Extractor:
+        return Extractor(settings.resolved(self._config, KEYS, chosen), self._store, self._workdir)
+
+    @functools.cache  # noqa: B019
+    def _config_at(self, chosen: Settings) -> ml_collections.ConfigDict:
+        """The config with one value for every key."""
+        return settings.resolved(self._config, KEYS, chosen)
 
     def run(self, cells: Sequence[Cell]) -> None:
         """Run the pending cells, one data set and one pass at a time.
@@ -180,10 +206,10 @@ class Engine:
             group = [cell for cell in pending if cell.dataset == name]
             subsets = self._subsets(dataset, group)
             frozen = [cell for cell in group if cell.regime in FROZEN_REGIMES]
-            by_backbone: dict[FrozenBackbone, list[Cell]] = {}
+            passes: dict[tuple[Extractor, FrozenBackbone], list[Cell]] = {}
             for cell in frozen:
-                by_backbone.setdefault(frozen_backbone(cell.variant, cell.seed), []).append(cell)
-            self._run_frozen(dataset, by_backbone, subsets)
+                passes.setdefault((self._extractor(cell), frozen_backbone(cell.variant, cell.seed)), []).append(cell)
+            self._run_frozen(dataset, passes, subsets)
             for cell in group:
                 if cell.regime not in FROZEN_REGIMES:
                     self._run_training(dataset, cell)
@@ -196,16 +222,19 @@ class Engine:
         }
 
     def _run_frozen(
-        self, dataset: Dataset, by_backbone: dict[FrozenBackbone, list[Cell]], subsets: dict[tuple[float, int], Subset]
+        self,
+        dataset: Dataset,
+        passes: Mapping[tuple[Extractor, FrozenBackbone], list[Cell]],
+        subsets: dict[tuple[float, int], Subset],
     ) -> None:
-        if not by_backbone:
+        if not passes:
             return
         with display.progress() as bar:
-            task = bar.add_task(dataset.name, total=len(by_backbone) * len(dataset.targets), note='')
-            for backbone, cells in by_backbone.items():
-                label = backbone.label
+            task = bar.add_task(dataset.name, total=len(passes) * len(dataset.targets), note='')
+            for (extract, backbone), cells in passes.items():
+                label = ' · '.join([backbone.label, *settings_in_words(settings.of_features(cells[0].settings))])
                 bar.update(task, note=label)
-                extracted, costs = self._extract(backbone, dataset, lambda count: bar.advance(task, count))
+                extracted, costs = extract(backbone, dataset, lambda count: bar.advance(task, count))
                 # Unreadable examples are left out.
                 seen = extracted.dataset
                 readable = {
@@ -220,12 +249,12 @@ class Engine:
                     seen.splits['test'],
                     self._score,
                 )
-                for regime in dict.fromkeys(cell.regime for cell in cells):
-                    chosen = [cell for cell in cells if cell.regime == regime]
+                for regime, values in dict.fromkeys((cell.regime, cell.settings) for cell in cells):
+                    chosen = [cell for cell in cells if (cell.regime, cell.settings) == (regime, values)]
                     outcomes = probes.TABLE[regime](
                         data,
                         [readable[cell.fraction, cell.seed] for cell in chosen],
-                        self._config[regime],
+                        self._config_at(values)[regime],
                         lambda text, label=label: bar.update(task, note=f'{label}: {text}'),
                     )
                     finished = [
@@ -248,7 +277,7 @@ class Engine:
             config, label = self._training_config(cell, rate), f'{cell.label} · learning rate {rate:g}'
             return loop.fit(config, dataset, directory, tables=False, keys=_TRAINING_KEYS, label=label)
 
-        config = self._config
+        config = self._config_at(cell.settings)
         rate, trained, rates = sweep(config.training_learning_rates, config.training_extra_learning_rates, train)
         validation, test = trained.evaluate('validation'), trained.evaluate('test')
         outcome = Outcome(
@@ -270,10 +299,11 @@ class Engine:
 
     def _training_config(self, cell: Cell, learning_rate: float | None = None) -> ml_collections.ConfigDict:
         """The config of a cell's training; at the first learning rate, unless one is given."""
+        values = self._config_at(cell.settings)
         if learning_rate is None:
-            learning_rate = self._config.training_learning_rates[0]
-        config = self._config.training.copy_and_resolve_references()
-        config.update(training_values(cell, self._config, learning_rate))
+            learning_rate = values.training_learning_rates[0]
+        config = values.training.copy_and_resolve_references()
+        config.update(training_values(cell, values, learning_rate))
         return config
 
     def _row(self, dataset: Dataset, seen: Dataset, cell: Cell, outcome: Outcome, costs: Costs, examples: int) -> Row:
@@ -309,7 +339,7 @@ class Engine:
             costs={
                 'parameters': costs.parameters,
                 'trainable_parameters': outcome.trainable_parameters,
-                'flops_per_image': self._flops_per_image(cell.variant),
+                'flops_per_image': self._flops_per_image(cell.variant, cell.settings),
                 'flops_counted_in': 'traced program',
                 'images_per_second': costs.images_per_second or None,
                 'input': list(costs.input_size) if costs.input_size else None,
@@ -328,23 +358,23 @@ class Engine:
         )
 
     def _config_of(self, cell: Cell, outcome: Outcome) -> dict:
-        """Every config value that a cell was run with."""
-        config = self._config.to_dict()
-        apart = {'backbones', 'datasets', 'regimes', 'heads', 'fractions', 'seeds', 'training', *growth.SWEEP}
+        """Every config value that a cell was run with; of keys that are axes, those that it depends on."""
+        config = self._config_at(cell.settings).to_dict()
+        apart = {*BASE_AXES, 'training', *SWEEP, *self._axes} - dict(cell.settings).keys()
         chosen = {key: value for key, value in config.items() if key not in {*apart, *FROZEN_REGIMES}}
         if cell.regime in FROZEN_REGIMES:
             chosen[cell.regime] = config[cell.regime]
         else:
             training = self._training_config(cell, outcome.selected['learning_rate'])
-            chosen |= {key: config[key] for key in growth.SWEEP}
+            chosen |= {key: config[key] for key in SWEEP}
             chosen['training'] = training.to_dict()
         return work_directories.as_read_back(chosen)
 
     @functools.cache  # noqa: B019 an engine lives as long as its command
-    def _flops_per_image(self, variant: Variant) -> int:
+    def _flops_per_image(self, variant: Variant, chosen: Settings) -> int:
         if variant.backbone == PIXELS:
             return 0
-        config = self._config
+        config = self._config_at(chosen)
         size = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, config).size
         return cost.count_flops(backbones.create(variant.backbone), size)
 

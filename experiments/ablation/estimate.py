@@ -13,12 +13,15 @@ from rich.table import Table
 import backbones
 from backbones.cost import count_flops
 from experiments import tasks
-from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
+from experiments.ablation import settings
+from experiments.ablation.cells import PIXELS, RANDOM, Cell, Variant, resolved
+from experiments.ablation.dependencies import FROZEN_REGIMES
 from experiments.data.dataset import Dataset
 from experiments.features import taps, throughput
-from experiments.features.frozen_backbone import FrozenBackbone, frozen_backbone
+from experiments.features.frozen_backbone import frozen_backbone
 from experiments.features.pixels import pixels_pass
 from experiments.probes import linear
+from experiments.results.axes import settings_in_words
 from experiments.training import mesh
 
 # The share of a large matrix product's speed that each part of an ablation roughly reaches.
@@ -91,51 +94,63 @@ def table(
     planned: int,
     config: ml_collections.ConfigDict,
     load: Callable[[str], Dataset],
-    is_stored: Callable[[FrozenBackbone, Dataset], bool] = lambda backbone, dataset: False,
+    is_stored: Callable[[Cell, Dataset], bool] = lambda cell, dataset: False,
 ) -> Table:
-    """One row per data set and variant: passes, images, heads, trainings and estimated time.
+    """One row per data set, variant and settings: passes, images, heads, trainings and estimated time.
 
     Args:
         pending: the cells to run.
         planned: number of all cells.
         config: the ablation's config.
         load: loads a data set by name.
-        is_stored: whether the features of a frozen backbone are there, so that it need not run.
+        is_stored: whether the features that a cell needs are there, so that no backbone need run.
     """
     speed = measured_speed()
     result = Table(title=f'plan: {len(pending)} of {planned} cells to run', title_justify='left')
-    for column in ('data set', 'backbone · weights', 'regimes'):
+    has_settings = any(cell.settings for cell in pending)
+    for column in ('data set', 'backbone · weights', *(['settings'] if has_settings else []), 'regimes'):
         result.add_column(column)
     for column in ('cells', 'passes', 'images', 'GFLOP/image', 'heads', 'trainings', 'about'):
         result.add_column(column, justify='right')
     total, any_stored = 0.0, False
-    extends = config.training_extra_learning_rates > 0 and len(set(config.training_learning_rates)) > 1
-    extends = extends and any(cell.regime not in FROZEN_REGIMES for cell in pending)
-    for dataset_name, variant in dict.fromkeys((cell.dataset, cell.variant) for cell in pending):
+    extends = False
+    networks: dict[tuple, _Network] = {}
+    counted = set()  # passes; cells that differ in their heads alone share one
+    for dataset_name, variant, chosen in dict.fromkeys((cell.dataset, cell.variant, cell.settings) for cell in pending):
         dataset = load(dataset_name)
-        cells = [cell for cell in pending if (cell.dataset, cell.variant) == (dataset_name, variant)]
+        cells = [
+            cell for cell in pending if (cell.dataset, cell.variant, cell.settings) == (dataset_name, variant, chosen)
+        ]
+        values = resolved(config, cells[0])
         frozen = [cell for cell in cells if cell.regime in FROZEN_REGIMES]
         trained = [cell for cell in cells if cell.regime not in FROZEN_REGIMES]
-        network = _network(variant, dataset, config)
-        passes = list(dict.fromkeys(frozen_backbone(variant, cell.seed) for cell in frozen))
-        computed = [backbone for backbone in passes if not is_stored(backbone, dataset)]
-        stored = len(passes) - len(computed)
+        if trained and values.training_extra_learning_rates > 0 and len(set(values.training_learning_rates)) > 1:
+            extends = True
+        kind = dataset_name, variant, settings.of_networks(chosen)
+        network = networks[kind] = networks.get(kind) or _network(variant, dataset, values)
+        passes = {
+            (dataset_name, frozen_backbone(variant, cell.seed), settings.of_features(chosen)): cell for cell in frozen
+        }
+        computed = [cell for each, cell in passes.items() if each not in counted and not is_stored(cell, dataset)]
+        stored = len(passes.keys() - counted) - len(computed)
+        counted |= passes.keys()
         any_stored = any_stored or bool(stored)
-        heads, head_flops = _heads(frozen, network, dataset, config)
-        trainings = len(trained) * len(config.training_learning_rates)
+        heads, head_flops = _heads(frozen, network, dataset, values)
+        trainings = len(trained) * len(values.training_learning_rates)
         programs = len({(cell.regime, cell.fraction, cell.head) for cell in trained})
 
         seconds = len(computed) * len(dataset.targets) * network.flops / (speed * _FORWARD_EFFICIENCY)
         if computed and network.flops:
-            seconds += _measurement(config.batch_size * network.flops / (speed * _FORWARD_EFFICIENCY))
+            seconds += _measurement(values.batch_size * network.flops / (speed * _FORWARD_EFFICIENCY))
         seconds += head_flops / (speed * _HEADS_EFFICIENCY)
-        seconds += _trained_flops(trained, network, dataset, config) / (speed * _TRAINING_EFFICIENCY)
+        seconds += _trained_flops(trained, network, dataset, values) / (speed * _TRAINING_EFFICIENCY)
         seconds += _SECONDS_TO_COMPILE * (len({cell.regime for cell in frozen}) + bool(computed) + 2 * programs)
         seconds += _SECONDS_OF_A_TRAINING * trainings
         total += seconds
         result.add_row(
             dataset_name,
             variant.label,
+            *([', '.join(settings_in_words(chosen)) or '–'] if has_settings else []),
             ', '.join(dict.fromkeys(cell.regime for cell in cells)),
             f'{len(cells)}',
             f'{len(computed)} + {stored} stored' if stored and computed else 'stored' if stored else f'{len(computed)}',

@@ -1,8 +1,9 @@
 """Growth of an ablation in its work directory: what each finished cell depends on, and what may therefore change.
 
-The axes of a config (backbones, datasets, regimes, heads, fractions, seeds) may change freely: finished cells are not
-run again, and those that the config no longer asks for stay in the results. Any other value may change as long as no
-finished cell depends on it.
+The axes of a config (backbones, datasets, regimes, heads, fractions, seeds, and every key that has several values) may
+change freely: finished cells are not run again, and those that the config no longer asks for stay in the results. Any
+other value may change as long as no finished cell depends on it. A key may become an axis later: the finished cells
+have the value that they were computed with.
 """
 
 import dataclasses
@@ -18,51 +19,18 @@ from typing import Any
 from backbones.errors import UserError, listed
 from backbones.pretrained import sources
 from experiments.ablation import cells as ablation_cells
-from experiments.ablation.cells import FROZEN_REGIMES, PIXELS, RANDOM, Cell, Variant
+from experiments.ablation import settings
+from experiments.ablation.cells import PIXELS, RANDOM, Cell, Variant
+from experiments.ablation.dependencies import SWEEP, dependencies
 from experiments.cli import atomic_files, display, work_directories
-from experiments.data import record
+from experiments.data import options, record
 from experiments.data.dataset import Dataset
 from experiments.results import rows as result_rows
 from experiments.results.rows import Row
 from experiments.training import loop
-from experiments.training.config import FREE_KEYS
-
-_NOT_OF_TRAINING = frozenset(f'training.{key}' for key in (*FREE_KEYS, *ablation_cells.NOT_OF_TRAINING))
-
-# What a training at one learning rate does not depend on: which others are tried.
-SWEEP = ('training_learning_rates', 'training_extra_learning_rates')
 
 # The value that a version without the key behaved as if it had, where that is not the default.
 VALUES_BEFORE: Mapping[str, Any] = {'linear.solver': 'adamw', 'training_extra_learning_rates': 0}
-
-
-def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config values, by key, that a cell's result depends on.
-
-    The batch size of frozen passes is left out: it only says how a pass is computed. ``stored_size`` and skipped files
-    are covered by the fingerprint of the data.
-
-    Args:
-        cell: its own axes, data and weights, on which its result depends too, are not listed.
-        config: the ablation's config, nested.
-    """
-    flat = work_directories.flatten(config)
-    frozen = cell.regime in FROZEN_REGIMES
-    keys = ['fit']
-    if cell.variant.backbone != PIXELS:
-        keys += ['image_size', 'image_height']
-        if cell.variant.weights != RANDOM:
-            keys.append('strict_weights')
-    if frozen:
-        keys += [key for key in flat if key.startswith(f'{cell.regime}.')]
-        if cell.variant.backbone != PIXELS:
-            keys.append('tap')
-        if cell.variant.weights == RANDOM:
-            keys.append('calibration_images')
-    else:
-        keys += SWEEP
-        keys += [key for key in flat if key.startswith('training.') and key not in _NOT_OF_TRAINING]
-    return {key: flat[key] for key in keys if key in flat}
 
 
 def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None:
@@ -93,8 +61,12 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
             f'{elsewhere[0].task}, and config key training.task is {task!r}; choose another --workdir'
         )
     differing: dict[str, list[tuple[Cell, Any, Any]]] = {}
+    several = settings.axes(config, ablation_cells.KEYS)
     for row in rows:
+        free = {*several, *(key for key, _ in row.cell.settings)}
         for key, (before, after) in _differences(row.cell, row.config, now).items():
+            if key in free:
+                continue
             if key == 'training_extra_learning_rates' and _needs_no_extra_rates(row):
                 continue
             differing.setdefault(key, []).append((row.cell, before, after))
@@ -107,9 +79,28 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     depend = 'depends' if len(found) == 1 else 'depend'
     raise UserError(
         f'{_count(found)} in {str(workdir)!r} {depend} on {key}, which is {_shown(before)} there and {_shown(after)} '
-        f'here{more}: {_named(each for each, _, _ in found)}; restore its earlier value, choose another --workdir, or '
-        f'remove the rows of these cells from {result_rows.RESULTS} to run them again'
+        f'here{more}: {_named(each for each, _, _ in found)}; restore its earlier value, {_as_axis(key, before, after)}'
+        f'choose another --workdir, or remove the rows of these cells from {result_rows.RESULTS} to run them again'
     )
+
+
+def with_settings(rows: Sequence[Row], config: Mapping[str, Any]) -> list[Row]:
+    """The finished cells with their values of every key that is an axis now, or was one for another of them.
+
+    Args:
+        config: the ablation's current config, nested.
+    """
+    wanted = axis_keys(rows, config)
+    if not wanted:
+        return list(rows)
+    before = {**work_directories.flatten(_default_config()), **VALUES_BEFORE}
+    return [dataclasses.replace(row, cell=settings.with_values(row.cell, row.config, wanted, before)) for row in rows]
+
+
+def axis_keys(rows: Sequence[Row], config: Mapping[str, Any]) -> list[str]:
+    """The keys that are axes now, or were when a cell was finished."""
+    earlier = (key for row in rows for key, _ in row.cell.settings)
+    return list(dict.fromkeys((*settings.axes(config, ablation_cells.KEYS), *earlier)))
 
 
 def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row], accepted: bool = False) -> list[Row]:
@@ -234,15 +225,27 @@ def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], row
         if rows:
             result_rows.write(workdir, rows)
         finished = {row.cell for row in rows}
-        stale = [
-            cell for cell in planned if cell not in finished and _differences(cell, earlier, now).keys() - set(SWEEP)
-        ]
+        pending = [cell for cell in planned if cell not in finished]
+        _rename_trainings(workdir, pending, earlier, now)
+        stale = [cell for cell in pending if _differences(cell, earlier, now).keys() - set(SWEEP)]
         begun = [path for cell in stale if (path := trainings(workdir, cell)).is_dir()]
         for path in begun:
             shutil.rmtree(path)
         if begun:
             display.console.print(f'{len(begun)} unfinished trainings start over: their values changed')
     work_directories.write_config(workdir, now)
+
+
+def _rename_trainings(
+    workdir: Path, pending: Sequence[Cell], earlier: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    """Let unfinished trainings continue where a key has become an axis, so that their cells have settings."""
+    several = settings.axes(earlier, ablation_cells.KEYS)
+    for cell in pending:
+        before = dataclasses.replace(cell, settings=tuple(each for each in cell.settings if each[0] in several))
+        begun = trainings(workdir, before)
+        if before != cell and begun.is_dir() and dependencies(before, earlier) == dependencies(cell, now):
+            begun.rename(trainings(workdir, cell))
 
 
 def trainings(workdir: Path, cell: Cell) -> Path:
@@ -297,6 +300,13 @@ def _needs_no_extra_rates(row: Row) -> bool:
 @functools.cache
 def _default_config() -> dict[str, Any]:
     return work_directories.as_read_back(ablation_cells.default_config().to_dict())
+
+
+def _as_axis(key: str, before: Any, after: Any) -> str:
+    """How to have both values of a key, if it can be an axis."""
+    if isinstance(before, Mapping) or key in options.KEYS:
+        return ''
+    return f"have both (--config.{key}='({_shown(before)}, {_shown(after)})'), "
 
 
 def _shown(value: Any) -> str:

@@ -19,6 +19,7 @@ import ml_collections
 
 from backbones.errors import UserError, unknown
 from experiments.cli import allocator, compiler_flags, config_help, interrupts, platforms
+from experiments.cli.axis_config import AxisConfig
 from experiments.cli.config_files import load as load_config
 from experiments.cli.config_help import Described
 from experiments.cli.exit_status import INTERRUPTED, TERMINATED, Preempted
@@ -200,11 +201,13 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         node = node[parent]
     if not isinstance(node, ml_collections.ConfigDict) or last not in node:
         raise unknown('config key', key, _keys(config))
-    present = node[last]
+    may_be_axis = isinstance(node, AxisConfig)
+    present = node.single(last) if may_be_axis else node[last]
     if isinstance(present, ml_collections.ConfigDict):
         raise unknown('config key', key, [each for each in _keys(config) if each.startswith(f'{key}.')])
     value: object = text
-    if not isinstance(present, str):
+    # A text may be anything; several are in parentheses.
+    if not isinstance(present, str) or (may_be_axis and text.startswith(('(', '['))):
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -217,11 +220,17 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
             f"--config.{key}='({value},)' for the one value {value}{several}"
         )
     try:
+        several = isinstance(value, tuple | list) and may_be_axis
         if isinstance(present, tuple):
-            value = _tuple_like(present, value, text)
+            if several and value and all(isinstance(each, tuple | list) for each in value):
+                value = tuple(_tuple_like(present, each, text) for each in value)
+            else:
+                value = _tuple_like(present, value, text)
         # ConfigDict itself would accept None for anything and True for a number.
-        if present is not None and (value is None or isinstance(value, bool) != isinstance(present, bool)):
-            raise TypeError
+        elif present is not None:
+            for each in value if several else (value,):
+                if each is None or any(isinstance(each, kind) != isinstance(present, kind) for kind in (bool, str)):
+                    raise TypeError
         node[last] = value
     except TypeError:
         raise UserError(

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from experiments.data import record
 from experiments.results import classification_metrics, metric_names, older_rows
 from experiments.results import rows as result_rows
 from experiments.results import scores as kept_scores
-from experiments.results.axes import Variant
+from experiments.results.axes import PIXELS, Settings, Variant, settings_from_json, settings_in_words
 from experiments.results.intervals import (
     apart,
     mean_interval,
@@ -28,7 +28,7 @@ AT_EDGE = '†'
 
 @dataclasses.dataclass(frozen=True)
 class Aggregate:
-    """All seeds of one variant, regime, data set and fraction.
+    """All seeds of one variant, regime, data set, fraction and settings.
 
     Attributes:
         variant: backbone and weights.
@@ -43,6 +43,7 @@ class Aggregate:
         validation: the same on the validation split, as far as the rows have it.
         correct: whether the prediction is right, per seed and test example; ``None`` where the metric is no mean over
             examples.
+        settings: the values of further axes.
         resampled: where it is none, the metric of bootstrap samples of the test examples, per seed.
         examples: names of the test examples.
         costs: the costs in the rows; images/s is the median.
@@ -68,9 +69,15 @@ class Aggregate:
     depends_on_seed: bool = True
     best: bool = False
     head: str = ''
+    settings: Settings = ()
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
     resampled: Float[np.ndarray, 'seeds samples'] | None = None
+
+    @property
+    def method(self) -> str:
+        """The regime and the settings, as short text."""
+        return ' · '.join([self.regime, *settings_in_words(self.settings)])
 
     @property
     def interval(self) -> tuple[float, float | None]:
@@ -126,11 +133,15 @@ def load(*workdirs: Path) -> list[Aggregate]:
         found += [(workdir, row) for row in rows]
     labels = _dataset_labels([row for _, row in found])
     # Line of the table → its experiments. An experiment has all fractions of one config, so a directory has one line.
-    lines: dict[tuple[str, Variant, str, str], list[_Experiment]] = {}
+    lines: dict[tuple[str, Variant, str, str, Settings], list[_Experiment]] = {}
     repetitions: dict[tuple, dict[int, tuple[Path, Row]]] = {}
+    several = {
+        workdir: {key for each, row in found if each == workdir for key, _ in row.cell.settings} for workdir in workdirs
+    }
+    elsewhere = {workdir: set().union(*several.values()) - keys for workdir, keys in several.items()}
     for workdir, row in found:
         cell = row.cell
-        line = (labels[_data_identity(row)], cell.variant, cell.head, cell.regime)
+        line = (labels[_data_identity(row)], cell.variant, cell.head, cell.regime, _settings(row, elsewhere[workdir]))
         experiments = lines.setdefault(line, [])
         experiment = next((each for each in experiments if each.takes(workdir, row)), None)
         if experiment is None:
@@ -140,10 +151,10 @@ def load(*workdirs: Path) -> list[Aggregate]:
         seeds.setdefault(cell.seed, (workdir, row))
     aggregates = []
     for (line, fraction, number), seeds in repetitions.items():
-        dataset, variant, head, regime = line
+        dataset, variant, head, regime, settings = line
         name = f'{regime} ({lines[line][number].workdir.name})' if len(lines[line]) > 1 else regime
         found_here = _aggregate(list(seeds.values()), variant, name, dataset, fraction)
-        aggregates.append(dataclasses.replace(found_here, head=head))
+        aggregates.append(dataclasses.replace(found_here, head=head, settings=settings))
     return [dataclasses.replace(aggregate, best=_is_best(aggregate, aggregates)) for aggregate in aggregates]
 
 
@@ -154,6 +165,22 @@ _NOT_DECISIVE = frozenset(
         'non_finite', 'tensorboard', 'wandb_project', 'bad_files_limit', 'log_steps',
     }
 )  # fmt: skip
+
+
+# What raw pixels do not depend on, though a row of another work directory may name it.
+_OF_NETWORKS = frozenset({'image_size', 'image_height', 'strict_weights', 'calibration_images', 'tap'})
+
+
+def _settings(row: Row, wanted: Set[str]) -> Settings:
+    """The row's settings, and its values of the wanted keys, which only other work directories have several of."""
+    found = dict(row.cell.settings)
+    for key in wanted:
+        value: object = row.config
+        for name in key.split('.'):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value is not None and not (row.cell.variant.backbone == PIXELS and key in _OF_NETWORKS):
+            found[key] = value
+    return settings_from_json({key: found[key] for key in sorted(found)})
 
 
 @dataclasses.dataclass

@@ -1,4 +1,8 @@
-"""The axes that identify a row of the results: data set, backbone with weights, regime, label fraction, seed."""
+"""The axes that identify a row of the results.
+
+They are data set, backbone with weights, regime, head, label fraction and seed, and any further config key that has
+several values: a setting.
+"""
 
 import dataclasses
 import hashlib
@@ -8,6 +12,11 @@ from typing import Any
 
 RANDOM = 'random'
 PIXELS = 'pixels'
+
+# The config keys of an ablation that are axes whatever they contain.
+BASE_AXES = ('backbones', 'datasets', 'regimes', 'heads', 'fractions', 'seeds')
+# Config keys and values.
+Settings = tuple[tuple[str, Any], ...]
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -27,7 +36,8 @@ class Variant:
 class Cell:
     """One number of a table: one head or one training run, selected on validation and tested once.
 
-    ``head`` is that of a dense task; a classifier has only one kind.
+    ``head`` is that of a dense task; a classifier has only one kind. ``settings`` are the values of the config keys
+    that have several, as far as the cell depends on them, in the order of their names.
     """
 
     dataset: str
@@ -36,12 +46,14 @@ class Cell:
     fraction: float
     seed: int
     head: str = ''
+    settings: Settings = ()
 
     def as_json(self) -> dict[str, object]:
         """The cell as a row of the results contains it."""
-        # Without a head, cells keep the names of their files.
+        # Without a head and settings, cells keep the names of their files.
         return {
             **({'head': self.head} if self.head else {}),
+            **({'settings': dict(self.settings)} if self.settings else {}),
             'backbone': self.variant.backbone,
             'weights': self.variant.weights,
             'dataset': self.dataset,
@@ -54,7 +66,15 @@ class Cell:
     def from_json(cell: Mapping[str, Any]) -> 'Cell':
         """The inverse of ``as_json``."""
         variant = Variant(cell['backbone'], cell['weights'])
-        return Cell(cell['dataset'], variant, cell['regime'], cell['fraction'], cell['seed'], cell.get('head', ''))
+        return Cell(
+            cell['dataset'],
+            variant,
+            cell['regime'],
+            cell['fraction'],
+            cell['seed'],
+            cell.get('head', ''),
+            settings_from_json(cell.get('settings', {})),
+        )
 
     def key(self) -> str:
         """A short name for files; equal cells have equal keys."""
@@ -64,7 +84,29 @@ class Cell:
     def label(self) -> str:
         """Short text for messages."""
         head = f'{self.head} · ' if self.head else ''
+        settings = ''.join(f'{text} · ' for text in settings_in_words(self.settings))
         return (
-            f'{self.dataset} · {self.variant.label} · {head}{self.regime} · fraction {self.fraction:g} · '
+            f'{self.dataset} · {self.variant.label} · {head}{self.regime} · {settings}fraction {self.fraction:g} · '
             f'seed {self.seed}'
         )
+
+
+def settings_from_json(settings: Mapping[Any, Any]) -> Settings:
+    """Settings as a row of the results contains them, in which a tuple became a list."""
+    return tuple((key, _hashable(value)) for key, value in settings.items())
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+
+
+def setting_in_words(value: object) -> str:
+    """The value of a setting, as short text."""
+    if isinstance(value, tuple):
+        return f'({", ".join(map(setting_in_words, value))})'
+    return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def settings_in_words(settings: Settings) -> list[str]:
+    """Key and value of each setting, as short text."""
+    return [f'{key} {setting_in_words(value)}' for key, value in settings]

@@ -33,14 +33,15 @@ def _short(text: str, most: int = 40) -> str:
 def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
     """Plot test scores with all training labels against GFLOP per image, one panel per data set.
 
-    Each variant has a colour and each regime a marker. Bars are 95 % intervals over seeds. A hollow marker means that
-    a selected hyper-parameter lies at an edge of its grid. Raw pixels, which cost no FLOPs, are a line at their score,
-    with a style for each regime. Entries of unknown cost (training runs of older versions) are omitted.
+    Each variant has a colour, and each regime with its settings a marker. Bars are 95 % intervals over seeds. A hollow
+    marker means that a selected hyper-parameter lies at an edge of its grid. Raw pixels, which cost no FLOPs, are a
+    line at their score, with a style for each marker. Entries of unknown cost (training runs of older versions) are
+    omitted.
     """
     names = datasets(aggregates)
     variants = list(dict.fromkeys(aggregate.variant for aggregate in aggregates))
-    regimes = list(dict.fromkeys(aggregate.regime for aggregate in aggregates))
-    free = dict.fromkeys(each.regime for each in aggregates if each.costs['flops_per_image'] == 0)
+    regimes = list(dict.fromkeys(aggregate.method for aggregate in aggregates))
+    free = dict.fromkeys(each.method for each in aggregates if each.costs['flops_per_image'] == 0)
     styles = dict(zip(free, itertools.cycle(_LINES), strict=False))
     shown: list[Aggregate] = []
     figure = Figure(figsize=(4.6 * len(names) + 2.6, 4.0), layout='constrained')
@@ -58,11 +59,11 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
             shown.append(aggregate)
             gigaflops = aggregate.costs['flops_per_image'] / 1e9
             if gigaflops == 0:
-                axis.axhline(mean, color=colour, linestyle=styles[aggregate.regime], linewidth=1)
+                axis.axhline(mean, color=colour, linestyle=styles[aggregate.method], linewidth=1)
                 continue
             # Regimes of one variant cost the same: a small shift keeps their bars apart on the logarithmic axis.
-            place = gigaflops * 1.06 ** (regimes.index(aggregate.regime) - (len(regimes) - 1) / 2)
-            marker = _MARKERS[regimes.index(aggregate.regime) % len(_MARKERS)]
+            place = gigaflops * 1.06 ** (regimes.index(aggregate.method) - (len(regimes) - 1) / 2)
+            marker = _MARKERS[regimes.index(aggregate.method) % len(_MARKERS)]
             face = 'none' if aggregate.at_edge else colour
             axis.errorbar(place, mean, half, fmt=marker, color=colour, markerfacecolor=face, capsize=3, markersize=6)
         axis.set_xscale('log')
@@ -75,7 +76,7 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
     marked = [each for each in shown if each.costs['flops_per_image']]
     for index, variant in enumerate(variants):
         lines = dict.fromkeys(
-            each.regime for each in shown if each.variant == variant and not each.costs['flops_per_image']
+            each.method for each in shown if each.variant == variant and not each.costs['flops_per_image']
         )
         for regime in lines:
             style = {'linestyle': styles[regime], 'linewidth': 1}
@@ -85,7 +86,7 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
     handles += [
         axes[0].plot([], [], _MARKERS[index % len(_MARKERS)], color='0.4', label=regime)[0]
         for index, regime in enumerate(regimes)
-        if any(each.regime == regime for each in marked)
+        if any(each.method == regime for each in marked)
     ]
     if any(each.at_edge for each in marked):
         hollow = {'color': '0.4', 'markerfacecolor': 'none', 'label': 'at an edge of its grid'}

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.results.aggregates import AT_EDGE, Aggregate
-from experiments.results.axes import Variant
+from experiments.results.axes import Settings, Variant, setting_in_words, settings_in_words
 
 # The end of the name of a metric's interval, as a column.
 _OVER_IMAGES = '95 % over images'
@@ -19,7 +19,7 @@ _OVER_IMAGES = '95 % over images'
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One table: a data set, its label fractions as columns, and a row per variant and regime, best first.
+    """One table: a data set, its label fractions as columns, and a row per variant, regime and settings, best first.
 
     Attributes:
         dataset: its name.
@@ -40,11 +40,21 @@ class View:
     def labels(self) -> list[str]:
         """Titles of the text columns, which come before the numbers."""
         has_heads = any(aggregate.head for aggregate in self.aggregates)
-        return ['backbone', 'weights', *(['head'] if has_heads else []), 'regime']
+        return ['backbone', 'weights', *(['head'] if has_heads else []), 'regime', *self._settings]
+
+    @property
+    def _settings(self) -> list[str]:
+        """The further axes that have several values in this table."""
+        found: dict[str, set] = {}
+        for key, value in (each for aggregate in self.aggregates for each in aggregate.settings):
+            found.setdefault(key, set()).add(value)
+        return sorted(key for key, values in found.items() if len(values) > 1)
 
     def _labels_of(self, known: Aggregate) -> list[str]:
         values = {'backbone': known.variant.backbone, 'weights': known.variant.weights or '–', 'head': known.head}
-        return [values.get(label, known.regime) for label in self.labels]
+        values |= {'regime': known.regime}
+        values |= {key: setting_in_words(value) for key, value in known.settings}
+        return [values.get(label, '–') for label in self.labels]
 
     @property
     def _others(self) -> list[str]:
@@ -211,9 +221,10 @@ def view(aggregates: Sequence[Aggregate], dataset: str) -> View:
     """Arrange the aggregates of one data set."""
     mine = [aggregate for aggregate in aggregates if aggregate.dataset == dataset]
     fractions = tuple(sorted({aggregate.fraction for aggregate in mine}))
-    by_row: dict[tuple[Variant, str, str], dict[float, Aggregate]] = {}
+    by_row: dict[tuple[Variant, str, str, Settings], dict[float, Aggregate]] = {}
     for aggregate in mine:
-        by_row.setdefault((aggregate.variant, aggregate.head, aggregate.regime), {})[aggregate.fraction] = aggregate
+        line = (aggregate.variant, aggregate.head, aggregate.regime, aggregate.settings)
+        by_row.setdefault(line, {})[aggregate.fraction] = aggregate
     rows = [tuple(found.get(fraction) for fraction in fractions) for found in by_row.values()]
     rows.sort(key=lambda row: [-(aggregate.interval[0] if aggregate else 0) for aggregate in reversed(row)])
     return View(dataset, fractions, tuple(rows))
@@ -290,7 +301,7 @@ def _size(costs: Mapping) -> str:
 _CSV_COLUMNS = (
     'dataset', 'backbone', 'weights', 'head', 'regime', 'fraction', 'train_examples', 'seeds', 'metric', 'score',
     'half_width', 'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters', 'trainable_parameters',
-    'flops_per_image', 'images_per_second', 'input',
+    'flops_per_image', 'images_per_second', 'input', 'settings',
 )  # fmt: skip
 
 
@@ -311,6 +322,7 @@ def csv_text(aggregates: Sequence[Aggregate]) -> str:
                 ' '.join(f'{name}:{count}' for name, count in aggregate.at_edge.items()),
                 ' '.join(map(str, sorted(aggregate.choices))), costs['parameters'], costs['trainable_parameters'],
                 costs['flops_per_image'], costs['images_per_second'], _size(costs),
+                '; '.join(settings_in_words(aggregate.settings)),
             ]
         )  # fmt: skip
     return stream.getvalue()

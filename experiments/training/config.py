@@ -211,15 +211,17 @@ def default_config() -> ml_collections.ConfigDict:
     return with_defaults(KEYS)
 
 
-def with_defaults(keys: Mapping[str, ConfigKey]) -> ml_collections.ConfigDict:
+def with_defaults(
+    keys: Mapping[str, ConfigKey], kind: type[ml_collections.ConfigDict] = ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
     """A config of every key's default; a key such as ``mesh.data`` lies in a group."""
-    config = ml_collections.ConfigDict()
+    config = kind()
     for key, row in keys.items():
         node = config
         *groups, name = key.split('.')
         for group in groups:
             if group not in node:
-                node[group] = ml_collections.ConfigDict()
+                node[group] = kind()
             node = node[group]
         node[name] = row.default
     return config

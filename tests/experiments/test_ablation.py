@@ -124,7 +124,7 @@ class TestPlan:
         assert Cell.from_json(json.loads(json.dumps(cell.as_json()))) == cell
 
 
-def planned(config, dataset, is_stored=lambda backbone, dataset: False) -> tuple[list[dict[str, str]], str]:
+def planned(config, dataset, is_stored=lambda cell, dataset: False) -> tuple[list[dict[str, str]], str]:
     """The rows of a plan, by column, and its caption."""
     pending = cells.plan(config)
     table = estimate.table(pending, len(pending), config, lambda name: dataset, is_stored)
@@ -154,8 +154,8 @@ class TestEstimate:
         (vit, pixels), caption = planned(config, data)
         assert (vit['passes'], pixels['passes']) == ('2', '1')
         assert 'stored' not in caption
-        (one, _), _ = planned(config, data, lambda backbone, dataset: backbone.init_seed == 1)
-        (none, kept), caption = planned(config, data, lambda backbone, dataset: True)
+        (one, _), _ = planned(config, data, lambda cell, dataset: cell.seed == 1)
+        (none, kept), caption = planned(config, data, lambda cell, dataset: True)
         assert (one['passes'], none['passes'], kept['passes']) == ('1 + 1 stored', 'stored', 'stored')
         seconds = [int(row['about'].removesuffix(' s')) for row in (vit, one, none)]
         assert seconds[0] > seconds[1] > seconds[2]
@@ -176,14 +176,15 @@ class TestEstimate:
         store, data = Store(tmp_path / 'store'), make_dataset('digits')
         runner = Engine(config, tmp_path / 'one', lambda name: data, store)
         runner.check_without_data(cells.plan(config))
-        assert not runner.is_stored(backbone, data)
+        (cell,) = cells.plan(config)
+        assert not runner.is_stored(cell, data)
         runner.run(cells.plan(config))
         again = Engine(config, tmp_path / 'other', lambda name: data, store)
         again.check_without_data(cells.plan(config))
-        assert again.is_stored(backbone, data)
-        assert not again.is_stored(backbone, make_dataset('digits', seed=1))
+        assert again.is_stored(cell, data)
+        assert not again.is_stored(cell, make_dataset('digits', seed=1))
         if backbone.weights == 'random':
-            assert not again.is_stored(FrozenBackbone('vit_micro', 'random', 1), data)
+            assert not again.is_stored(dataclasses.replace(cell, seed=1), data)
 
     def test_evaluations_and_the_first_phase_count(self):
         config = make_config(backbones=('vit_micro',), regimes=('finetune', 'lpft'), fractions=(1.0,), seeds=(0,))

@@ -90,8 +90,8 @@ class TestValues:
         message = (
             f'2 finished cells in {str(tmp_path)!r} depend on knn.temperature, which is 0.07 there and 0.5 here: '
             'digits · pixels · knn · fraction 1 · seed 0; digits · pixels · knn · fraction 1 · seed 1; restore its '
-            'earlier value, choose another --workdir, or remove the rows of these cells from results.jsonl to run '
-            'them again'
+            "earlier value, have both (--config.knn.temperature='(0.07, 0.5)'), choose another --workdir, or "
+            'remove the rows of these cells from results.jsonl to run them again'
         )
         with pytest.raises(UserError, match=re.escape(message)):
             run(changed, tmp_path)
