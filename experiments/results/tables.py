@@ -299,9 +299,9 @@ def _size(costs: Mapping) -> str:
 
 
 _CSV_COLUMNS = (
-    'dataset', 'backbone', 'weights', 'head', 'regime', 'fraction', 'train_examples', 'seeds', 'metric', 'score',
-    'half_width', 'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters', 'trainable_parameters',
-    'flops_per_image', 'images_per_second', 'input', 'settings',
+    'dataset', 'backbone', 'weights', 'head', 'regime', 'settings', 'fraction', 'train_examples', 'seeds', 'metric',
+    'score', 'half_width', 'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters', 'trainable_parameters',
+    'flops_per_image', 'images_per_second', 'input',
 )  # fmt: skip
 
 
@@ -316,13 +316,12 @@ def csv_text(aggregates: Sequence[Aggregate]) -> str:
         writer.writerow(
             [
                 aggregate.dataset, aggregate.variant.backbone, aggregate.variant.weights, aggregate.head,
-                aggregate.regime,
+                aggregate.regime, '; '.join(settings_in_words(aggregate.settings)),
                 aggregate.fraction, aggregate.data['train_examples'], len(aggregate.scores), aggregate.metric, mean,
                 half, int(aggregate.best), int(aggregate.depends_on_seed),
                 ' '.join(f'{name}:{count}' for name, count in aggregate.at_edge.items()),
                 ' '.join(map(str, sorted(aggregate.choices))), costs['parameters'], costs['trainable_parameters'],
                 costs['flops_per_image'], costs['images_per_second'], _size(costs),
-                '; '.join(settings_in_words(aggregate.settings)),
             ]
         )  # fmt: skip
     return stream.getvalue()

@@ -1,5 +1,6 @@
 """Config keys with several values as axes: from the config to the table."""
 
+import csv
 import dataclasses
 import inspect
 import json
@@ -313,10 +314,8 @@ class TestTable:
             ('pixels', '–', 'knn', '–'),
         }  # fmt: skip
         assert all(len(each.scores) == 2 for each in entries)
-        lines = tables.csv_text(entries).splitlines()
-        assert [line.rpartition(',')[2] for line in lines] == ['settings'] + ['image_size 16'] * 2 + [
-            'image_size 32'
-        ] * 2 + [''] * 2
+        lines = csv.DictReader(tables.csv_text(entries).splitlines())
+        assert [line['settings'] for line in lines] == ['image_size 16'] * 2 + ['image_size 32'] * 2 + [''] * 2
         texts = [text.get_text() for text in plots.score_against_cost(entries).legends[0].get_texts()]
         assert 'pixels · knn' in texts
 

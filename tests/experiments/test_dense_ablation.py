@@ -10,7 +10,7 @@ from tiny_dense import make_dense
 
 from backbones import UserError
 from experiments import report, tasks, train
-from experiments.ablation import cells, estimate, left_out
+from experiments.ablation import cells, dependencies, estimate, left_out
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.cli import command_line
@@ -102,7 +102,7 @@ class TestPlan:
         config = make_config(task, regimes=('finetune',), fractions=(0.5,), seeds=(3,), datasets=('shapes',))
         (cell,) = cells.plan(config)
         training = config.training.copy_and_resolve_references()
-        training.update(cells.training_values(cell, config, 1e-3))
+        training.update(dependencies.training_values(cell, config, 1e-3))
         assert train._cell(training) == cell
         training.head = ''
         assert train._cell(training) == cell
@@ -117,7 +117,7 @@ class TestPlan:
             ('scratch', 'random'),
         }
         values = {
-            cell.regime: cells.training_values(cell, config, 1e-3)['weights']
+            cell.regime: dependencies.training_values(cell, config, 1e-3)['weights']
             for cell in cells.plan(config)
             if cell.variant.weights == 'random'
         }
