@@ -57,6 +57,23 @@ class Place:
 
 
 @dataclasses.dataclass(frozen=True)
+class Cut:
+    """Where a resized image would lie, if the part that was cut out of it lay at the top left.
+
+    Attributes:
+        size: height and width of the image before it was resized.
+        top, left: of the resized image, in pixels; not positive.
+        rows, columns: height and width of the resized image.
+    """
+
+    size: tuple[int, int]
+    top: float
+    left: float
+    rows: float
+    columns: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Fitted:
     """An image as a model's input has it.
 
@@ -65,11 +82,23 @@ class Fitted:
         extent: height and width of what is no padding to the right or below.
         places: what was done to it, one after the other; where a part was cut off (``fit='crop'``), nothing is found
             again, and there are none.
+        cuts: as ``places``, where a part was cut off.
     """
 
     pixels: np.ndarray
     extent: tuple[int, int]
     places: tuple[Place, ...]
+    cuts: tuple[Cut, ...] = ()
+
+    @property
+    def window(self) -> tuple[float, float, float, float]:
+        """Top, left, bottom and right of the input in pixels of the image; outside it where the input is padded."""
+        top, left, bottom, right = 0.0, 0.0, *map(float, self.pixels.shape[:2])
+        for step in reversed(self.places or self.cuts):
+            down, across = step.size[0] / step.rows, step.size[1] / step.columns
+            top, bottom = ((side - step.top) * down for side in (top, bottom))
+            left, right = ((side - step.left) * across for side in (left, right))
+        return top, left, bottom, right
 
     def boxes_back(self, boxes: Float[np.ndarray, 'n 4']) -> Float[np.ndarray, 'n 4']:
         """Boxes in pixels of the image from those in the input."""
@@ -95,12 +124,14 @@ def fit(image: UInt8[np.ndarray, 'height width 3'], expected: Preprocessing | De
         batch = expected([image])
         rows, columns = (int(side) for side in batch.extents[0])
         return Fitted(batch.images[0], (rows, columns), (Place(image.shape[:2], 0, 0, rows, columns),))
-    places = []
+    places, cuts = [], []
     if expected.stored_size is not None and image.shape[:2] != expected.stored_size:
         if expected.fit == 'letterbox':
             places.append(_in_letterbox(image.shape[:2], expected.stored_size))
         elif expected.fit == 'squash':
             places.append(Place(image.shape[:2], 0, 0, *expected.stored_size))
+        elif expected.fit == 'crop':
+            cuts.append(_stored_cut(image.shape[:2], expected.stored_size))
         image = to_stored(Image.fromarray(image), expected.stored_size, expected.fit)
     size = image.shape[:2]
     if expected.fit == 'letterbox':
@@ -118,7 +149,16 @@ def fit(image: UInt8[np.ndarray, 'height width 3'], expected: Preprocessing | De
     if expected.fit == 'squash' and shape == expected.size:
         return Fitted(resized, expected.size, (*places, Place(size, 0, 0, *shape)))
     top, left = (round((have - want) / 2) for have, want in zip(shape, expected.size, strict=True))
-    return Fitted(resized[top : top + expected.size[0], left : left + expected.size[1]], expected.size, ())
+    cuts += [Cut(place.size, place.top, place.left, place.rows, place.columns) for place in places]
+    pixels = resized[top : top + expected.size[0], left : left + expected.size[1]]
+    return Fitted(pixels, expected.size, (), (*cuts, Cut(size, -top, -left, *shape)))
+
+
+def _stored_cut(size: tuple[int, int], target: tuple[int, int]) -> Cut:
+    """The centre that ``to_stored`` cuts out."""
+    scale = max(want / have for want, have in zip(target, size, strict=True))
+    rows, columns = (have * scale for have in size)
+    return Cut(size, (target[0] - rows) / 2, (target[1] - columns) / 2, rows, columns)
 
 
 def _in_letterbox(size: tuple[int, int], target: tuple[int, int]) -> Place:
