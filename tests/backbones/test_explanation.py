@@ -399,8 +399,9 @@ def test_windows_say_where_inputs_lie_in_images(expected, size):
     told_x = left + (x + 0.5) * (right - left) / columns - 0.5
     clear = away & (told_y > 8) & (told_y < height - 9) & (told_x > 8) & (told_x < width - 9)
     assert clear.sum() > 500
-    assert np.abs(pixels[y, x, 1] - told_y)[clear].max() < 1
-    assert np.abs(pixels[y, x, 0] - told_x)[clear].max() < 1
+    # Each of up to three passes of resizing rounds by up to half a grey level.
+    assert np.abs(pixels[y, x, 1] - told_y)[clear].max() < 1.5
+    assert np.abs(pixels[y, x, 0] - told_x)[clear].max() < 1.5
 
 
 def test_a_heat_map_is_bright_where_it_is_large():
