@@ -34,10 +34,8 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
     views = [tables.view(aggregates, name) for name in report.datasets]
     console = display.make_console(stderr=False)
     for view in views:
-        console.print(tables.rich_table(view))
-        classes = tables.rich_table_per_class(view)
-        if classes is not None:
-            console.print(classes)
+        for table in (tables.rich_table(view), *tables.rich_tables_further(view)):
+            console.print(table)
         console.print()
     work_directories.make(output)
     with atomic_files.os_errors_as_user_errors(lambda: f'all results are kept, and {command} writes the report'):

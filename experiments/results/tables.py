@@ -10,8 +10,10 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from experiments.results import metric_tables
 from experiments.results.aggregates import AT_EDGE, Aggregate
 from experiments.results.axes import Settings, Variant, setting_in_words, settings_in_words
+from experiments.results.metric_tables import MetricTable
 
 # The end of the name of a metric's interval, as a column.
 _OVER_IMAGES = '95 % over images'
@@ -57,30 +59,25 @@ class View:
         return [values.get(label, '–') for label in self.labels]
 
     @property
-    def _others(self) -> list[str]:
-        """Metrics beside the primary one, where it is no mean over examples: then each says something of its own."""
-        resampled = [aggregate for aggregate in self.aggregates if aggregate.resampled is not None]
-        names = dict.fromkeys(name for aggregate in resampled for name in aggregate.metrics)
-        return [name for name in names if '/' not in name and name not in (resampled[0].metric, 'loss')]
+    def _is_resampled(self) -> bool:
+        """Whether the score is no mean over examples, so that its interval over images comes from resampling."""
+        return any(aggregate.resampled is not None for aggregate in self.aggregates)
 
     @property
-    def per_class_metric(self) -> str:
-        """The metric of a single class: mIoU is a mean of IoUs."""
-        return self.aggregates[0].metric.removeprefix('m')
+    def known(self) -> list[Aggregate]:
+        """Per row, the aggregate of its largest fraction, which its other columns are of."""
+        return [next(aggregate for aggregate in reversed(row) if aggregate) for row in self.rows]
 
-    def per_class(self) -> 'tuple[list[str], list[list[str]]] | None':
-        """Titles and rows of the table of the primary metric per class; ``None`` if there is none."""
-        kind = self.per_class_metric
-        names = dict.fromkeys(
-            name for aggregate in self.aggregates for name in aggregate.metrics if name.startswith(f'{kind}/')
-        )
-        if not names:
-            return None
-        rows = []
-        for row in self.rows:
-            known = next(aggregate for aggregate in reversed(row) if aggregate)
-            rows.append([*self._labels_of(known), *(_percent(known.metrics.get(name)) for name in names)])
-        return [*self.labels, *(name.partition('/')[2] for name in names)], rows
+    def further(self) -> list[MetricTable]:
+        """The tables after the main one, with the labels of their rows."""
+        return [
+            dataclasses.replace(
+                table,
+                header=[*self.labels, *table.header],
+                rows=[[*self._labels_of(known), *texts] for known, texts in zip(self.known, table.rows, strict=True)],
+            )
+            for table in metric_tables.tables(self.known)
+        ]
 
     @property
     def header(self) -> list[str]:
@@ -94,7 +91,7 @@ class View:
             f'{fraction:g} ({examples[fraction]:,} images)' if fraction in examples else f'{fraction:g}'
             for fraction in self.fractions
         ]
-        others = [_OVER_IMAGES, *self._others] if self._others else []
+        others = [*([_OVER_IMAGES] if self._is_resampled else []), *metric_tables.titles_beside(self.known)]
         costs = ['input', 'parameters', 'trainable', 'GFLOP/image', 'images/s']
         return [*self.labels, *scores, *others, *costs]
 
@@ -107,10 +104,10 @@ class View:
             return '–' if costs[key] is None else format(costs[key] / scale, form)
 
         others = []
-        if self._others:
+        if self._is_resampled:
             bounds = known.interval_over_images
             others = [f'{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}' if bounds else '–']
-            others += [_percent(known.metrics.get(name)) for name in self._others]
+        others += metric_tables.texts_beside(known, self.known)
         return [
             *self._labels_of(known),
             *(aggregate.text() if aggregate else '' for aggregate in row),
@@ -140,11 +137,12 @@ class View:
             )
             + '.',
             f'"{_OVER_IMAGES}" is the interval of the score over 1,000 bootstrap samples of the test images.'
-            if self._others
+            if self._is_resampled
             else '',
+            metric_tables.note(self.known),
             'A multiply-add is two FLOP'
             + self._compiled()
-            + ('; GFLOP/image are those of the backbone, without neck and head' if self._others else '')
+            + ('; GFLOP/image are those of the backbone, without neck and head' if self._is_resampled else '')
             + '.',
             f'{data["provenance"]}.',
         ]
@@ -230,10 +228,6 @@ def view(aggregates: Sequence[Aggregate], dataset: str) -> View:
     return View(dataset, fractions, tuple(rows))
 
 
-def _percent(value: float | None) -> str:
-    return '–' if value is None else f'{100 * value:.1f}'
-
-
 def _several(numbers: Sequence[int]) -> str:
     return ' or '.join(map(str, numbers)) if len(numbers) < 3 else f'{numbers[0]} to {numbers[-1]}'
 
@@ -265,11 +259,10 @@ def markdown(shown: View) -> str:
                 texts[index] = f'**{texts[index]}**'
         lines.append(f'| {" | ".join(texts)} |')
     lines += ['', shown.note(), '']
-    classes = shown.per_class()
-    if classes is not None:
-        titles, rows = classes
-        lines += [f'Test {shown.per_class_metric} in per cent of each class:', '', *_heading(titles, len(shown.labels))]
-        lines += [f'| {" | ".join(row)} |' for row in rows]
+    for table in shown.further():
+        of = ', with the largest share of the labels' if len(shown.fractions) > 1 else ''
+        lines += [f'Test split{of}: {table.title}:', '', *_heading(table.header, len(shown.labels))]
+        lines += [f'| {" | ".join(row)} |' for row in table.rows]
         lines.append('')
     return '\n'.join(lines)
 
@@ -278,19 +271,17 @@ def _heading(titles: Sequence[str], labels: int) -> list[str]:
     return [f'| {" | ".join(titles)} |', f'|{"---|" * labels}{"---:|" * (len(titles) - labels)}']
 
 
-def rich_table_per_class(shown: View) -> Table | None:
-    """The table of classes for the terminal; ``None`` if there is none."""
-    classes = shown.per_class()
-    if classes is None:
-        return None
-    titles, rows = classes
-    title = f'{shown.dataset}: {shown.per_class_metric} of each class'
-    table = Table(title=escape(title), title_justify='left')
-    for index, each in enumerate(titles):
-        table.add_column(escape(each), justify='left' if index < len(shown.labels) else 'right', overflow='fold')
-    for row in rows:
-        table.add_row(*map(escape, row))
-    return table
+def rich_tables_further(shown: View) -> list[Table]:
+    """The tables after the main one, for the terminal."""
+    tables = []
+    for further in [each for each in shown.further() if each.in_terminal]:
+        table = Table(title=escape(f'{shown.dataset}: {further.title}'), title_justify='left')
+        for index, each in enumerate(further.header):
+            table.add_column(escape(each), justify='left' if index < len(shown.labels) else 'right', overflow='fold')
+        for row in further.rows:
+            table.add_row(*map(escape, row))
+        tables.append(table)
+    return tables
 
 
 def _size(costs: Mapping) -> str:
@@ -301,15 +292,19 @@ def _size(costs: Mapping) -> str:
 _CSV_COLUMNS = (
     'dataset', 'backbone', 'weights', 'head', 'regime', 'settings', 'fraction', 'train_examples', 'seeds', 'metric',
     'score', 'half_width', 'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters', 'trainable_parameters',
-    'flops_per_image', 'images_per_second', 'input',
+    'flops_per_image', 'images_per_second', 'input', 'validation_score', 'worst_class', 'score_of_worst_class',
 )  # fmt: skip
 
 
 def csv_text(aggregates: Sequence[Aggregate]) -> str:
-    """Format ``table.csv``: a line per variant, regime, data set and fraction, unrounded; unknown values are empty."""
+    """Format ``table.csv``: a line per variant, regime, data set and fraction, unrounded; unknown values are empty.
+
+    After the fixed columns, every metric that any line has.
+    """
+    metrics = metric_tables.metrics(aggregates)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator='\n')
-    writer.writerow(_CSV_COLUMNS)
+    writer.writerow([*_CSV_COLUMNS, *metrics])
     for aggregate in aggregates:
         mean, half = aggregate.interval
         costs = aggregate.costs
@@ -322,6 +317,8 @@ def csv_text(aggregates: Sequence[Aggregate]) -> str:
                 ' '.join(f'{name}:{count}' for name, count in aggregate.at_edge.items()),
                 ' '.join(map(str, sorted(aggregate.choices))), costs['parameters'], costs['trainable_parameters'],
                 costs['flops_per_image'], costs['images_per_second'], _size(costs),
+                aggregate.validation.get(aggregate.metric), *(aggregate.worst_class or ('', '')),
+                *(aggregate.metrics.get(name) for name in metrics),
             ]
         )  # fmt: skip
     return stream.getvalue()

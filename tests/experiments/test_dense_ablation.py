@@ -208,10 +208,12 @@ def test_the_table_has_other_metrics_both_intervals_and_classes(segmented):
     workdir, _, data = segmented
     view = tables.view(aggregates.load(workdir), 'shapes')
     assert view.header[:4] == ['backbone', 'weights', 'head', 'regime']
-    assert {'95 % over images', 'pixel_accuracy'} <= {*view.header}
+    assert {'95 % over images', 'val − test', 'worst IoU'} <= {*view.header}
     text = tables.markdown(view)
     assert '±' in text
-    assert 'Test IoU in per cent of each class' in text
+    assert 'Test split: further metrics, in per cent' in text
+    assert '| pixel_accuracy |' in text
+    assert 'Test split: IoU of each class, in per cent' in text
     for name in data.classes:
         assert f'| {name} ' in text or f' {name} |' in text
     report.write([workdir], workdir)

@@ -1,5 +1,6 @@
 """Rows, scores and tables, without a run."""
 
+import csv
 import dataclasses
 import json
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -295,17 +297,15 @@ class TestTables:
         assert {row[0]: row[column] for row in map(view.cells, view.rows)} == {
             'small': '32x32 px', 'wide': '24x32 px', 'old': '–'
         }  # fmt: skip
-        lines = [line.split(',') for line in tables.csv_text(entries).splitlines()]
-        assert {line[1]: line[-1] for line in lines} == {
-            'backbone': 'input', 'small': '32x32', 'wide': '24x32', 'old': '',
-        }  # fmt: skip
+        lines = csv.DictReader(tables.csv_text(entries).splitlines())
+        assert {line['backbone']: line['input'] for line in lines} == {'small': '32x32', 'wide': '24x32', 'old': ''}
         (tmp_path / 'results.jsonl').write_text(json.dumps(make_row(costs={**costs, 'input': [32]}).as_json()) + '\n')
         with pytest.raises(UserError, match='input has the wrong type'):
             rows.read(tmp_path)
 
     def test_seeds_are_repetitions(self, tmp_path):
         text = self.text(write(tmp_path, make_row(score=0.5), make_row(seed=1, score=0.55)))
-        assert '| b | – | linear | 52.5 ± 31.8 | – | 1,000 | 10 | 0.002 | 100 |' in text
+        assert '| b | – | linear | 52.5 ± 31.8 | -2.5 | 52.5 (0) | – | 1,000 | 10 | 0.002 | 100 |' in text
         assert 'Test accuracy in per cent on 40 images: mean ± half width of the 95 % t interval over 2 seeds' in text
         assert '10 validation images (linear among 12 settings)' in text
         assert aggregates.AT_EDGE not in text
@@ -419,8 +419,50 @@ class TestMetricsOfOlderRows:
         assert entry.worst_class == ('gnu', pytest.approx(recall))
         assert entry.gap == pytest.approx(0.93 - entry.scores[0])
         view = tables.view([entry], 'digits')
-        assert dataclasses.replace(entry, validation={}).gap is None
-        assert view.aggregates == [entry]
+        (texts,) = map(view.cells, view.rows)
+        shown = dict(zip(view.header, texts, strict=True))
+        assert shown['val − test'] == f'{93 - 100 * entry.scores[0]:+.1f}'
+        assert shown['worst recall'] == f'{100 * recall:.1f} (gnu)'
+        assert '"worst recall" is that of the class with the lowest' in view.note()
+        unknown = dataclasses.replace(entry, validation={}, metrics={'accuracy': entry.scores[0]})
+        assert (unknown.gap, unknown.worst_class) == (None, None)
+        view = tables.view([unknown], 'digits')
+        assert not {'val − test', 'worst recall'} & {*view.header}
+        assert '"worst' not in view.note()
+        assert view.further() == []
+
+    def test_further_metrics_come_after_the_main_table(self, tmp_path):
+        logits, targets = self.write(tmp_path)
+        entries = aggregates.load(tmp_path)
+        view = tables.view(entries, 'digits')
+        further, recalls, precisions = view.further()
+        assert further.title == 'further metrics, in per cent except nll'
+        assert further.header[3:] == [
+            'top5_accuracy', 'balanced_accuracy', 'macro_f1', 'auroc', 'nll', 'ece', 'ece_scaled',
+        ]  # fmt: skip
+        assert recalls.header[3:] == precisions.header[3:] == list(self.CLASSES)
+        predicted = logits['test'].argmax(-1)
+        expected = sklearn.metrics.recall_score(targets['test'], predicted, average=None)
+        assert recalls.rows[0][3:] == [f'{100 * value:.1f}' for value in expected]
+        text = tables.markdown(view)
+        assert 'Test split: precision of each class, in per cent:' in text
+        # The terminal shows one table of classes.
+        assert len(tables.rich_tables_further(view)) == 2
+        (line,) = csv.DictReader(tables.csv_text(entries).splitlines())
+        assert float(line['ece_scaled']) == entries[0].metrics['ece_scaled']
+        assert line['validation_score'] == '0.93'
+        assert line['worst_class'] == 'gnu'
+        assert 'recall/cat' not in line
+
+    def test_of_many_classes_the_worst_are_shown(self, tmp_path):
+        self.write(tmp_path)
+        (entry,) = aggregates.load(tmp_path)
+        many = {f'recall/{index}': (index * 7 % 30) / 30 for index in range(30)}
+        view = tables.view([dataclasses.replace(entry, metrics=many)], 'digits')
+        (table,) = view.further()
+        assert table.title == 'recall of the 20 classes of 30 with the lowest mean, in per cent'
+        assert len(table.header) == 3 + 20
+        assert table.rows[0][3:6] == ['0.0', '3.3', '6.7']
 
     def test_what_cannot_be_told_is_left_out(self, tmp_path):
         self.write(tmp_path / 'unvalidated', validated=False)

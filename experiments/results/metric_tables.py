@@ -1,0 +1,97 @@
+"""What tables say beside the score: whether it can be believed, further metrics, and the single classes."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.results import metric_names
+from experiments.results.aggregates import Aggregate
+
+# With more classes than this, those of the lowest values are shown.
+MOST_CLASSES = 20
+_LONGEST_NAME = 20
+# In table.csv and the rows alone.
+_LEFT_OUT = frozenset({'loss', 'brier', 'temperature', 'nll_scaled'})
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricTable:
+    """A table that comes after the main one, with a row for each of its rows.
+
+    Attributes:
+        title: what it shows.
+        header: titles of its columns, without those of the labels.
+        rows: their texts.
+        in_terminal: whether the terminal shows it too.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    in_terminal: bool = True
+
+
+def tables(shown: Sequence[Aggregate]) -> list[MetricTable]:
+    """Further metrics, then those of single classes; only those that any row has.
+
+    Args:
+        shown: an aggregate per row.
+    """
+    known = dict.fromkeys(name for each in shown for name in each.metrics)
+    names = [name for name in known if '/' not in name and name not in {*_LEFT_OUT, shown[0].metric}]
+    found = [_table('further metrics', shown, names)] if names else []
+    for number, kind in enumerate(_kinds(shown)):
+        names = [name for name in known if name.startswith(f'{kind}/')]
+        title = f'{kind} of each class'
+        if len(names) > MOST_CLASSES:
+            title = f'{kind} of the {MOST_CLASSES} classes of {len(names):,} with the lowest mean'
+            means = {name: np.mean([each.metrics[name] for each in shown if name in each.metrics]) for name in names}
+            names = sorted(names, key=means.__getitem__)[:MOST_CLASSES]
+        found.append(dataclasses.replace(_table(title, shown, names), in_terminal=not number))
+    return found
+
+
+def metrics(shown: Sequence[Aggregate]) -> list[str]:
+    """Names of all metrics beside the primary ones that are not those of single classes."""
+    known = dict.fromkeys(name for each in shown for name in each.metrics)
+    return [name for name in known if '/' not in name and name not in {each.metric for each in shown}]
+
+
+def titles_beside(shown: Sequence[Aggregate]) -> list[str]:
+    """Titles of the columns after the score: the gap to validation and the worst class, where any row has them."""
+    gap = ['val − test'] if any(each.gap is not None for each in shown) else []
+    return gap + ([f'worst {_kinds(shown)[0]}'] if _kinds(shown) else [])
+
+
+def texts_beside(aggregate: Aggregate, shown: Sequence[Aggregate]) -> list[str]:
+    """Texts of these columns."""
+    gap = '–' if aggregate.gap is None else f'{100 * aggregate.gap:+.1f}'
+    worst = '–'
+    if aggregate.worst_class is not None:
+        name, value = aggregate.worst_class
+        worst = f'{100 * value:.1f} ({name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"})'
+    return [gap if title.startswith('val') else worst for title in titles_beside(shown)]
+
+
+def note(shown: Sequence[Aggregate]) -> str:
+    """What these columns are, as a sentence."""
+    meanings = {
+        'val': 'the points by which the score on the validation images is higher than that on the test images',
+        'worst': 'that of the class with the lowest, averaged over the seeds',
+    }
+    found = [f'"{title}" is {meanings[title.split()[0]]}' for title in titles_beside(shown)]
+    return f'{"; ".join(found)}.' if found else ''
+
+
+def _kinds(shown: Sequence[Aggregate]) -> list[str]:
+    """The metrics of single classes that any row has."""
+    kinds = metric_names.OF_CLASSES.get(shown[0].metric, (shown[0].metric,))
+    return [kind for kind in kinds if any(name.startswith(f'{kind}/') for each in shown for name in each.metrics)]
+
+
+def _table(title: str, shown: Sequence[Aggregate], names: Sequence[str]) -> MetricTable:
+    others = [name for name in names if name in metric_names.NO_SHARES]
+    unit = f'in per cent except {" and ".join(others)}' if others else 'in per cent'
+    texts = [[metric_names.text(name, each.metrics.get(name)) for name in names] for each in shown]
+    return MetricTable(f'{title}, {unit}', [name.partition('/')[2] or name for name in names], texts)
