@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments.results.page import markup
 from experiments.results.page.content import Report
 from experiments.results.page.markup import Markup, element
-from experiments.results.page.sections import summary
+from experiments.results.page.sections import comparison, configuration, cost, labels, results, summary
 
 ASSETS = Path(__file__).parent / 'assets'
 
@@ -35,7 +35,15 @@ class Section:
     build: Callable[[Report], Markup | None]
 
 
-SECTIONS = (Section('summary', 'Summary', summary.section),)
+SECTIONS = (
+    Section('summary', 'Summary', summary.section),
+    Section('results', 'Results', results.section),
+    Section('cost', 'Score against cost', cost.section),
+    Section('intervals', 'Intervals', comparison.intervals),
+    Section('significance', 'Differences', comparison.significance),
+    Section('labels', 'Score against labels', labels.section),
+    Section('configuration', 'Configuration', configuration.section),
+)
 
 
 def html(report: Report) -> str:

@@ -122,3 +122,24 @@ def figure(drawing: Child, caption: Child, data: Child = None, **attributes: obj
     return element(
         'figure', element('figcaption', caption), element('div', drawing, class_='scroll'), numbers, **attributes
     )
+
+
+def choice(key: str, title: str, options: Sequence[tuple[str, Child]]) -> Markup:
+    """Several contents of which the reader sees one, chosen by radio buttons; also without JavaScript.
+
+    Args:
+        key: begins the ids, and must be unique in the page.
+        title: what is chosen.
+        options: name and content of each; the first is shown at first. A single one is shown as it is.
+    """
+    if len(options) == 1:
+        return element('div', options[0][1])
+    parts: list[Child] = [element('legend', title)]
+    for index, (label, content) in enumerate(options):
+        anchor = f'{key}-{index}'
+        parts += [
+            element('input', type='radio', name=key, id=anchor, checked=not index),
+            element('label', element('bdi', shortened(label, 60)), for_=anchor),
+            element('div', content, class_='option'),
+        ]
+    return element('fieldset', parts, class_='choice')

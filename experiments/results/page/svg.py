@@ -162,8 +162,7 @@ class Plot:
         if label is None:
             return box
         text = element(
-            'text', label, x=_n(sum(xs) / 2), y=_n(sum(ys) / 2), dy='.35em', class_='middle inside',
-            **({'data_strong': True} if strength > 0.55 else {}),
+            'text', label, x=_n(sum(xs) / 2), y=_n(sum(ys) / 2), dy='.35em', class_='middle inside', data_strong=strength > 0.55,
         )  # fmt: skip
         return Markup(box + text)
 
@@ -238,6 +237,8 @@ def drawing(
         element('desc', description) if description else None,
         children,
         viewBox=f'0 0 {_n(width)} {_n(height)}',
+        # One that is narrow fits every screen; a wide one scrolls in its box.
+        class_='fit' if width <= 600 else None,
         style=f'--width:{_n(width)}px',
         role='group' if links else 'img',
         aria_label=title,
@@ -293,6 +294,15 @@ def legend(entries: Sequence[tuple[int, str]], shapes: Sequence[str] | None = No
         path = element('path', d=marker_path(shape, 8, 8, 5), class_=f'mark series{series % COLOURS}')
         key = element('svg', path, viewBox='0 0 16 16', class_='key', aria_hidden='true')
         items.append(element('li', key, element('bdi', shortened(label, 60))))
+    return element('ul', items, class_='legend')
+
+
+def shades(entries: Sequence[tuple[str, float]]) -> Markup:
+    """A list of strengths of colour, as ``Plot.cell`` takes them, with what they mean."""
+    items = []
+    for label, strength in entries:
+        box = element('rect', x=1, y=1, width=14, height=14, class_='cell heat', fill_opacity=_n(strength))
+        items.append(element('li', element('svg', box, viewBox='0 0 16 16', class_='key', aria_hidden='true'), label))
     return element('ul', items, class_='legend')
 
 

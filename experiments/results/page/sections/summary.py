@@ -26,7 +26,7 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
     counted = [
         ('results', len(cells)),
         ('failed', len(report.failures)),
-        ('lines', len(report.aggregates)),
+        ('lines of the table', len(report.aggregates)),
         ('data sets', len(report.datasets)),
         ('backbones', len({cell.variant for cell in cells})),
         ('regimes', len({cell.regime for cell in cells})),

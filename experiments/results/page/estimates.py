@@ -1,0 +1,124 @@
+"""What the page says of a line: its name, its score with an interval, and how it compares with others.
+
+The only module of the page that asks ``Aggregate`` for statistics.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from experiments.results.aggregates import Aggregate
+from experiments.results.page.content import Report
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A score and its 95 % interval, as shares of 1; the bounds are ``None`` where there is no interval."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval, or the mean twice."""
+        return (self.mean if self.low is None else self.low), (self.mean if self.high is None else self.high)
+
+    def text(self) -> str:
+        """The score in per cent, and its interval."""
+        if self.low is None or self.high is None:
+            return percent(self.mean)
+        return f'{percent(self.mean)} (95 %: {percent(self.low)} to {percent(self.high)})'
+
+
+def estimate(aggregate: Aggregate) -> Estimate:
+    """The score of an aggregate."""
+    mean, half = aggregate.interval
+    return Estimate(mean, None, None) if half is None else Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def adjusted_p_values(aggregates: Sequence[Aggregate]) -> dict[tuple[int, int], float]:
+    """p of the difference between each two aggregates, adjusted for all of them (Holm 1979).
+
+    Returns:
+        (index of one, index of the other), ascending → p; pairs that cannot be compared are left out.
+    """
+    found = {}
+    for one in range(len(aggregates)):
+        for other in range(one + 1, len(aggregates)):
+            value = _p_value(aggregates[one], aggregates[other])
+            if value is not None:
+                found[one, other] = value
+    ordered = sorted(found, key=lambda pair: found[pair])
+    adjusted, least = {}, 0.0
+    for place, pair in enumerate(ordered):
+        least = max(least, min(1.0, (len(ordered) - place) * found[pair]))
+        adjusted[pair] = least
+    return adjusted
+
+
+def _p_value(one: Aggregate, other: Aggregate) -> float | None:
+    if one.correct is None or other.correct is None or not np.array_equal(one.examples, other.examples):
+        return None
+    difference = one.correct.mean(0) - other.correct.mean(0)
+    error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
+    if not error:
+        return 1.0
+    return 2 * (1 - NormalDist().cdf(abs(difference.mean()) / error))
+
+
+def axes(aggregate: Aggregate) -> dict[str, str]:
+    """What tells an aggregate from others of its data set and label fraction, by title of the column."""
+    settings: Mapping[str, object] = getattr(aggregate, 'settings', {})
+    return {
+        'backbone': aggregate.variant.backbone,
+        'weights': aggregate.variant.weights or '–',
+        **({'head': aggregate.head} if aggregate.head else {}),
+        'regime': aggregate.regime,
+        **{name: f'{value:g}' if isinstance(value, float) else str(value) for name, value in settings.items()},
+    }
+
+
+def names(aggregates: Sequence[Aggregate]) -> list[str]:
+    """A name for each of several aggregates, made of what they do not have in common."""
+    labels = [axes(each) for each in aggregates]
+    keys = list(dict.fromkeys(key for label in labels for key in label))
+    differing = [key for key in keys if len({label.get(key) for label in labels}) > 1] or keys[:1]
+    if 'weights' in differing and _follows(labels, 'weights', 'backbone'):
+        differing.remove('weights')
+        differing = ['backbone', *(key for key in differing if key != 'backbone')]
+    return [' · '.join(label[key] for key in differing if label.get(key)) for label in labels]
+
+
+def _follows(labels: Sequence[Mapping[str, str]], one: str, other: str) -> bool:
+    """Whether the value of one axis follows from that of the other."""
+    return len({(label.get(one), label.get(other)) for label in labels}) == len({label.get(other) for label in labels})
+
+
+def labelled(aggregate: Aggregate) -> str:
+    """How many labels it was given."""
+    images = aggregate.data['train_examples']
+    share = f'{100 * aggregate.fraction:g} %'
+    return f'{share} of the labels' if images is None else f'{images:,} labels ({share})'
+
+
+def anchor(report: Report, aggregate: Aggregate) -> str:
+    """The id of its line in the table."""
+    return f'line-{next(index for index, each in enumerate(report.aggregates) if each is aggregate)}'
+
+
+def percent(share: float | None) -> str:
+    """A share in per cent, to a tenth."""
+    return '–' if share is None else f'{100 * share:.1f}'
+
+
+def columns(aggregates: Sequence[Aggregate], dataset: str) -> list[list[Aggregate]]:
+    """The aggregates of a data set, one list per label fraction, most labels first, and best first within each."""
+    mine = [each for each in aggregates if each.dataset == dataset]
+    fractions = sorted({each.fraction for each in mine}, reverse=True)
+    return [
+        sorted((each for each in mine if each.fraction == fraction), key=lambda each: -estimate(each).mean)
+        for fraction in fractions
+    ]

@@ -1,0 +1,227 @@
+"""The table of all lines: to sort, to filter, and with columns to choose."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from experiments.results.aggregates import AT_EDGE, Aggregate
+from experiments.results.page import estimates, markup
+from experiments.results.page.content import Report
+from experiments.results.page.estimates import percent
+from experiments.results.page.markup import Child, Markup, element
+
+# Columns that have a filter of their own.
+_FILTERS = ('backbone', 'weights', 'head', 'regime', 'data set', 'labels')
+# Metrics that are no shares.
+_NO_SHARES = ('loss', 'negative_log_likelihood', 'temperature')
+
+
+class _Column:
+    """A column: its title, whether it is shown at first, and the content and sorting value of each cell.
+
+    Attributes:
+        title: heading.
+        cells: what is shown.
+        values: numbers to sort by; ``None`` for a column of text.
+        note: what the title means.
+        shown: whether it is shown before anything is chosen.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        cells: Sequence[Child],
+        values: Sequence[float | None] | None = None,
+        note: str = '',
+        shown: bool = True,
+    ):
+        self.title, self.cells, self.values, self.note, self.shown = title, cells, values, note, shown
+
+
+def section(report: Report) -> Markup:
+    """Controls and table; a line has the anchor that ``estimates.anchor`` gives."""
+    columns = [column for dataset in report.datasets for column in estimates.columns(report.aggregates, dataset)]
+    lines = [line for column in columns for line in column]
+    columns = [column for column in _columns(lines) if any(cell not in ('', '–') for cell in column.cells)]
+    return markup.escaped(
+        [
+            _controls(columns, len(lines)),
+            _table(columns, [estimates.anchor(report, line) for line in lines]),
+            _note(lines),
+        ]
+    )
+
+
+def _controls(columns: Sequence[_Column], lines: int) -> Markup:
+    filters = [
+        element(
+            'label',
+            element('span', column.title),
+            element(
+                'select',
+                element('option', 'all', value=''),
+                [element('option', markup.shortened(text, 60), value=text) for text in _distinct(column)],
+                data_column=index,
+            ),
+        )
+        for index, column in enumerate(columns)
+        if column.title in _FILTERS and len(_distinct(column)) > 1
+    ]
+    chooser = [
+        element(
+            'label',
+            element('input', type='checkbox', data_column=index, checked=column.shown),
+            column.title,
+        )
+        for index, column in enumerate(columns)
+        if index
+    ]
+    return element(
+        'form',
+        element('label', element('span', 'search'), element('input', type='search', id='search', autocomplete='off')),
+        filters,
+        element('button', 'Reset', type='reset'),
+        element('details', element('summary', 'Columns'), element('div', chooser), class_='chooser'),
+        element('output', f'{lines:,} lines', id='shown', role='status'),
+        id='controls',
+        class_='controls',
+        hidden=True,
+    )
+
+
+def _distinct(column: _Column) -> list[str]:
+    return list(dict.fromkeys(_plain(column.cells)))
+
+
+def _plain(cells: Sequence[Child]) -> list[str]:
+    return [markup.shown(cell) for cell in cells]
+
+
+def _table(columns: Sequence[_Column], anchors: Sequence[str]) -> Markup:
+    head = element(
+        'tr',
+        [
+            element(
+                'th', column.title, scope='col', title=column.note or None,
+                class_=_class(column), data_sort='text' if column.values is None else 'number',
+            )
+            for column in columns
+        ],
+    )  # fmt: skip
+    rows = []
+    for place, anchor in enumerate(anchors):
+        cells = []
+        for column in columns:
+            cell = column.cells[place]
+            value = None if column.values is None else column.values[place]
+            shown = markup.name(cell, 60) if isinstance(cell, str) and not isinstance(cell, Markup) else cell
+            cells.append(
+                element(
+                    'td' if cells else 'th',
+                    shown,
+                    class_=_class(column),
+                    scope=None if cells else 'row',
+                    data_value=None if value is None else f'{value:.10g}',
+                )
+            )
+        rows.append(element('tr', cells, id=anchor))
+    table = element('table', element('thead', head), element('tbody', rows), id='lines', class_='sticky')
+    return element('div', table, class_='scroll tall', tabindex=0, role='region', aria_label='All lines')
+
+
+def _class(column: _Column) -> str | None:
+    return ' '.join(
+        name for name, holds in (('number', column.values is not None), ('off', not column.shown)) if holds
+    ) or None  # fmt: skip
+
+
+def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
+    found = [estimates.estimate(each) for each in lines]
+    labels = [estimates.axes(each) for each in lines]
+    axes = list(dict.fromkeys(title for each in labels for title in each))
+    several = len({each.metric for each in lines}) > 1
+    columns = [_Column(title, [each.get(title, '–') for each in labels]) for title in axes]
+    columns += [
+        _Column('data set', [each.dataset for each in lines]),
+        _Column(
+            'labels',
+            [estimates.labelled(each).replace(' labels', '') for each in lines],
+            [each.data['train_examples'] or each.fraction for each in lines],
+        ),
+        *([_Column('metric', [each.metric for each in lines])] if several else []),
+        _Column(
+            'score' if several else lines[0].metric,
+            [_score(each) for each in lines],
+            [each.mean for each in found],
+            f'test {"score" if several else lines[0].metric} in per cent, the mean over seeds',
+        ),
+        _Column(
+            '95 % interval',
+            [f'{percent(each.low)} – {percent(each.high)}' if each.low is not None else '–' for each in found],
+            [None if each.low is None else each.bounds[1] - each.bounds[0] for each in found],
+            'sorts by its width',
+        ),
+        _Column('seeds', [str(len(each.scores)) for each in lines], [len(each.scores) for each in lines]),
+        *_metric_columns(lines),
+        _Column(
+            'input',
+            ['×'.join(map(str, each.costs.get('input') or ())) or '–' for each in lines],
+            [(each.costs.get('input') or [None])[0] for each in lines],
+            'height and width of what the backbone sees, in pixels',
+            shown=False,
+        ),
+        _cost(lines, 'parameters', 'parameters', '{:,.0f}'.format, 'of the backbone'),
+        _cost(lines, 'trainable', 'trainable_parameters', '{:,.0f}'.format, 'parameters that were trained'),
+        _cost(
+            lines, 'GFLOP/image', 'flops_per_image', lambda flops: f'{flops / 1e9:.3f}',
+            'of the backbone, forward; a multiply-add is two',
+        ),
+        _cost(lines, 'images/s', 'images_per_second', '{:,.0f}'.format, 'of the frozen backbone, on this device'),
+    ]  # fmt: skip
+    return columns
+
+
+def _score(line: Aggregate) -> Markup:
+    text = percent(estimates.estimate(line).mean)
+    score = element('b', text, title='better than every other line of its data set and labels') if line.best else text
+    if not line.at_edge:
+        return markup.escaped([score])
+    names = ', '.join(line.at_edge)
+    why = ', '.join(f'{name} for {count} of {len(line.scores)} seeds' for name, count in line.at_edge.items())
+    return markup.escaped([score, ' ', element('span', AT_EDGE, ' ', names, class_='edge', title=f'at an edge: {why}')])
+
+
+def _metric_columns(lines: Sequence[Aggregate]) -> list[_Column]:
+    """The other metrics; those of single classes have a place elsewhere."""
+    names = dict.fromkeys(name for each in lines for name in each.metrics if '/' not in name)
+    metrics = {each.metric for each in lines}
+    columns = []
+    for name in names:
+        values = [each.metrics.get(name) for each in lines]
+        if metrics == {name} or all(value is None for value in values):
+            continue
+        share = name not in _NO_SHARES and all(value is None or abs(value) <= 1 for value in values)
+        cells = [
+            '–' if value is None else percent(value) if share else f'{value:.3f}' for value in values
+        ]  # fmt: skip
+        columns.append(
+            _Column(name.replace('_', ' '), cells, values, 'test, mean over seeds' + ', %' * share, shown=False)
+        )
+    return columns
+
+
+def _cost(lines: Sequence[Aggregate], title: str, key: str, form: Callable[[Any], str], note: str) -> _Column:
+    values = [each.costs.get(key) for each in lines]
+    return _Column(title, ['–' if value is None else form(value) for value in values], values, note)
+
+
+def _note(lines: Sequence[Aggregate]) -> Markup:
+    marks = [
+        'Bold: better than every other line of its data set and labels, beyond the intervals over seeds and the paired '
+        'interval over test images.'
+    ]
+    if any(each.at_edge for each in lines):
+        marks.append(
+            f'{AT_EDGE}: for at least one seed, validation selected this hyper-parameter at an edge of its grid, so a '
+            'wider grid may do better.'
+        )
+    return element('p', ' '.join(marks), class_='note')
