@@ -40,7 +40,7 @@ SECTIONS = (
     Section('results', 'Results', results.section),
     Section('cost', 'Score against cost', cost.section),
     Section('intervals', 'Intervals', comparison.intervals),
-    Section('significance', 'Differences', comparison.significance),
+    Section('significance', 'Significance', comparison.significance),
     Section('labels', 'Score against labels', labels.section),
     Section('configuration', 'Configuration', configuration.section),
 )

@@ -162,7 +162,8 @@ class Plot:
         if label is None:
             return box
         text = element(
-            'text', label, x=_n(sum(xs) / 2), y=_n(sum(ys) / 2), dy='.35em', class_='middle inside', data_strong=strength > 0.55,
+            'text', label, x=_n(sum(xs) / 2), y=_n(sum(ys) / 2), dy='.35em', class_='middle inside',
+            data_strong=strength > 0.55,
         )  # fmt: skip
         return Markup(box + text)
 
@@ -176,9 +177,12 @@ class Plot:
 
     def render(self, *marks: Child) -> Markup:
         """The drawing: axes, then the marks in their order."""
+        # Long labels beside the frame would not fit in larger letters.
+        fits = self.width <= 600 and self.left <= 80 and not self.x_rotated
         return drawing(
-            self.title, self.width, self.height, self._axes(), marks, description=self.description, links=self.links
-        )
+            self.title, self.width, self.height, self._axes(), marks,
+            description=self.description, links=self.links, fits=fits,
+        )  # fmt: skip
 
     def _path(self, points: Sequence[tuple[float, float]]) -> str:
         places = [f'{_n(self.across(x))},{_n(self.down(y))}' for x, y in points]
@@ -228,17 +232,28 @@ def drawing(
     *children: Child,
     description: str = '',
     links: bool = False,
+    fits: bool = False,
     **attributes: object,
 ) -> Markup:
-    """An ``svg`` element with its name for screen readers; with ``links``, a group of links instead of a picture."""
+    """An ``svg`` element.
+
+    Args:
+        title: its name for screen readers.
+        width: in pixels.
+        height: in pixels.
+        children: what is drawn.
+        description: what it shows, for screen readers.
+        links: whether it is a group of links instead of a picture.
+        fits: whether it becomes as narrow as the screen, with larger text; otherwise it scrolls in its box.
+        attributes: of the element.
+    """
     return element(
         'svg',
         element('title', title),
         element('desc', description) if description else None,
         children,
         viewBox=f'0 0 {_n(width)} {_n(height)}',
-        # One that is narrow fits every screen; a wide one scrolls in its box.
-        class_='fit' if width <= 600 else None,
+        class_='fit' if fits else None,
         style=f'--width:{_n(width)}px',
         role='group' if links else 'img',
         aria_label=title,

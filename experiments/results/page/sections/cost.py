@@ -1,6 +1,7 @@
 """Score against cost, with the lines that no other one beats at their cost or less (the Pareto front)."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 from experiments.results.aggregates import AT_EDGE, Aggregate
@@ -101,15 +102,15 @@ def _points(report: Report, column: Sequence[Aggregate], cost: _Cost, kinds: Seq
 def _panel(report: Report, column: Sequence[Aggregate], cost: _Cost, kinds: Sequence[str]) -> Markup:
     points = _points(report, column, cost, kinds)
     costly = [point for point in points if point.cost > 0]
-    front = _front(costly, cost.more_is_better)
+    front = _front(points, cost.more_is_better)
     metric, alone = column[0].metric, len(report.datasets) == 1
     plot = Plot(
         f'{metric} against {cost.title} on {markup.shown(column[0].dataset)}',
-        x=Scale.covering([point.x for point in costly], 'log', 0.08),
+        x=_scale([point.x for point in costly]),
         y=Scale.covering(
             [100 * bound for point in points for bound in point.score.bounds], margin=0.08, within=(0, 100)
         ),
-        description=f'On the Pareto front: {", ".join(point.name for point in front)}.',
+        description=f'On the Pareto front: {", ".join(markup.shown(point.name) for point in front)}.',
         x_label=cost.label,
         y_label=f'test {metric} in %',
         x_format=_short_number,
@@ -186,9 +187,9 @@ def _names(
     corners = [(plot.across(x), plot.down(y)) for x, y in steps]
     obstacles = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
     obstacles += [
-        (min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1)
-        for (a, b), (c, d) in zip(corners, corners[1:], strict=False)
+        (min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1) for (a, b), (c, d) in itertools.pairwise(corners)
     ]
+    front = [point for point in front if point.cost > 0]  # a level has a name already
     marks = [(plot.across(point.x), plot.down(point.y)) for point in front]
     texts = [markup.shortened(point.line.variant.backbone, 22) for point in front]
     frame = (plot.left, 2.0, plot.width - 4, plot.height - plot.bottom)
@@ -197,6 +198,15 @@ def _names(
         plot.text(point.x, point.y, text, dx=dx, dy=dy, kind='name')
         for point, text, (dx, dy) in zip(front, texts, found, strict=True)
     ]
+
+
+def _scale(costs: Sequence[float]) -> Scale:
+    """At least a decade, so that about equal costs look so."""
+    scale = Scale.covering(costs, 'log', 0.08)
+    if scale.high >= 10 * scale.low:
+        return scale
+    middle, half = (scale.low * scale.high) ** 0.5, 10**0.5
+    return Scale(middle / half, middle * half, 'log')
 
 
 def _short_number(value: float) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from experiments.results import metric_names
 from experiments.results.aggregates import AT_EDGE, Aggregate
 from experiments.results.page import estimates, markup
 from experiments.results.page.content import Report
@@ -11,8 +12,6 @@ from experiments.results.page.markup import Child, Markup, element
 
 # Columns that have a filter of their own.
 _FILTERS = ('backbone', 'weights', 'head', 'regime', 'data set', 'labels')
-# Metrics that are no shares.
-_NO_SHARES = ('loss', 'negative_log_likelihood', 'temperature')
 
 
 class _Column:
@@ -161,6 +160,18 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
             'sorts by its width',
         ),
         _Column('seeds', [str(len(each.scores)) for each in lines], [len(each.scores) for each in lines]),
+        _Column(
+            'gap',
+            ['–' if each.gap is None else f'{100 * each.gap:+.1f}' for each in lines],
+            [each.gap for each in lines],
+            'by how many points the score is higher on the validation split',
+        ),
+        _Column(
+            'worst class',
+            [_worst(each) for each in lines],
+            [each.worst_class[1] if each.worst_class else None for each in lines],
+            'the class with the lowest recall, IoU or AP, in per cent',
+        ),
         *_metric_columns(lines),
         _Column(
             'input',
@@ -190,6 +201,13 @@ def _score(line: Aggregate) -> Markup:
     return markup.escaped([score, ' ', element('span', AT_EDGE, ' ', names, class_='edge', title=f'at an edge: {why}')])
 
 
+def _worst(line: Aggregate) -> Child:
+    if line.worst_class is None:
+        return '–'
+    name, value = line.worst_class
+    return markup.escaped([markup.name(name, 20), f' {percent(value)}'])
+
+
 def _metric_columns(lines: Sequence[Aggregate]) -> list[_Column]:
     """The other metrics; those of single classes have a place elsewhere."""
     names = dict.fromkeys(name for each in lines for name in each.metrics if '/' not in name)
@@ -199,13 +217,9 @@ def _metric_columns(lines: Sequence[Aggregate]) -> list[_Column]:
         values = [each.metrics.get(name) for each in lines]
         if metrics == {name} or all(value is None for value in values):
             continue
-        share = name not in _NO_SHARES and all(value is None or abs(value) <= 1 for value in values)
-        cells = [
-            '–' if value is None else percent(value) if share else f'{value:.3f}' for value in values
-        ]  # fmt: skip
-        columns.append(
-            _Column(name.replace('_', ' '), cells, values, 'test, mean over seeds' + ', %' * share, shown=False)
-        )
+        cells = [metric_names.text(name, value) for value in values]
+        unit = '' if name in metric_names.NO_SHARES else ', in per cent'
+        columns.append(_Column(name.replace('_', ' '), cells, values, f'test, mean over seeds{unit}', shown=False))
     return columns
 
 
