@@ -8,12 +8,14 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from experiments.results.page import build, content, markup, svg
+from experiments.results.page import build, content, estimates, markup, svg
 from experiments.results.page.scales import Scale
+from experiments.results.page.sections import configuration, cost
 from tests.experiments import synthetic_results
 
 VOID = {'br', 'col', 'hr', 'img', 'input', 'link', 'meta'}
@@ -86,8 +88,87 @@ def test_page(directory):
     report = content.read([directory], 'python -m experiments.report --workdir small')
     page = check(build.html(report))
     assert 'python -m experiments.report --workdir small' in page.texts
-    for section in build.SECTIONS:
-        assert section.key in page.values('id')
+    sections = {'summary', 'results', 'cost', 'intervals', 'significance', 'labels', 'configuration'}
+    assert sections <= {*page.values('id')} & {section.key for section in build.SECTIONS}
+
+
+HOSTILE = (
+    '<script>alert("x")</script>\u202e\u05e9\u05dc\u05d5\u05dd\' onload=alert(1) \udcff\x1b[31m &amp; ' + 'long' * 50
+)
+
+
+def test_hostile_names_are_harmless_and_shown(tmp_path):
+    place = synthetic_results.work_directory(
+        tmp_path / 'a<b>&"c',
+        datasets=((f'folder:/data/{HOSTILE}', 1.0), ('plain', 1.0)),
+        backbones=[(f'{index}{HOSTILE}', 1000, 1.0 + index, 0.1) for index in range(2)],
+        regimes=('linear', HOSTILE),
+        fractions=(0.1, 1.0),
+        seeds=(0, 1),
+        test=20,
+        weights=HOSTILE,
+    )
+    report = content.read([place], f'python -m experiments.report --workdir {place}')
+    text = build.html(report)
+    page = check(text)
+    assert len([tag for tag, _ in page.elements if tag == 'script']) == 1
+    assert not {name for _, found in page.elements for name in found if name.startswith('on')}
+    assert any(markup.shown(HOSTILE) in text for text in page.texts + page.values('title'))
+    text.encode()
+
+
+def test_configs_and_their_differences():
+    one = configuration.flat({'a': 1, 'b': {'c': 'x', 'd': [1, 2]}, 'e': {}, 'f': ''})
+    assert one == {'a': '1', 'b.c': 'x', 'b.d': '[1, 2]', 'e': '{}', 'f': '""'}
+    other = configuration.flat({'a': 1, 'b': {'c': 'y', 'd': [1, 2]}, 'g': None})
+    assert configuration.differences([one, other]) == {
+        'b.c': ['x', 'y'], 'e': ['{}', '–'], 'f': ['""', '–'], 'g': ['–', 'null'],
+    }  # fmt: skip
+
+
+def test_several_work_directories_show_what_differs(directory, tmp_path):
+    other = synthetic_results.work_directory(
+        tmp_path / 'other', backbones=synthetic_results.BACKBONES[:1], fractions=(1.0,), seeds=(0,), test=40
+    )
+    page = check(build.html(content.read([directory, other], '')))
+    start = page.texts.index('Differences between runs')
+    assert page.texts[start + 1 : start + 4] == ['key', 'small', 'other']
+    assert page.texts[page.texts.index('seeds', start) :][:3] == ['seeds', '[0, 1, 2]', '[0]']
+    assert 'tap' not in page.texts[start : page.texts.index('Versions')]
+
+
+def test_the_pareto_front_is_that_of_brute_force(directory):
+    report = content.read([directory], '')
+    column = estimates.columns(report.aggregates, 'pets')[0]
+    points = {(each.costs['flops_per_image'], estimates.estimate(each).mean) for each in column}
+    best = {
+        (cost, score)
+        for cost, score in points
+        if not any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
+    }
+    page = Page(cost.section(report))
+    start = page.texts.index('pets')
+    table = page.texts[page.texts.index('on the front', start) :]
+    # The first figure is that of GFLOP; each line of its table on the front ends with 'yes'.
+    assert table[: table.index('flowers') if 'flowers' in table else table.index('parameters')].count('yes') == len(
+        best
+    )
+
+
+def test_an_anchor_leads_to_its_line(directory):
+    report = content.read([directory], '')
+    text = build.html(report)
+    for aggregate in report.aggregates[::7]:
+        anchor = estimates.anchor(report, aggregate)
+        line = re.search(rf'<tr id="{anchor}">.*?</tr>', text)[0]
+        assert all(f'>{word}<' in line for word in (aggregate.variant.backbone, aggregate.regime, aggregate.dataset))
+        assert f'>{100 * np.mean(aggregate.scores):.1f}' in line
+
+
+def test_names_have_what_differs_only(directory):
+    column = estimates.columns(content.read([directory], '').aggregates, 'pets')[0]
+    assert sorted(estimates.names(column))[0] == 'convnext_tiny · knn'
+    assert estimates.names(column[:1]) == [column[0].variant.backbone]
 
 
 @given(st.text())

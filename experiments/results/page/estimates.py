@@ -10,6 +10,7 @@ from statistics import NormalDist
 import numpy as np
 
 from experiments.results.aggregates import Aggregate
+from experiments.results.axes import setting_in_words
 from experiments.results.page.content import Report
 
 
@@ -71,13 +72,12 @@ def _p_value(one: Aggregate, other: Aggregate) -> float | None:
 
 def axes(aggregate: Aggregate) -> dict[str, str]:
     """What tells an aggregate from others of its data set and label fraction, by title of the column."""
-    settings: Mapping[str, object] = getattr(aggregate, 'settings', {})
     return {
         'backbone': aggregate.variant.backbone,
         'weights': aggregate.variant.weights or '–',
         **({'head': aggregate.head} if aggregate.head else {}),
         'regime': aggregate.regime,
-        **{name: f'{value:g}' if isinstance(value, float) else str(value) for name, value in settings.items()},
+        **{key: setting_in_words(value) for key, value in aggregate.settings},
     }
 
 

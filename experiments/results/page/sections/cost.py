@@ -84,7 +84,7 @@ class _Point:
 
 def _kind(line: Aggregate) -> str:
     """What has a colour and a shape."""
-    return ' · '.join(filter(None, (line.head, line.regime)))
+    return ' · '.join(filter(None, (line.head, line.method)))
 
 
 def _points(report: Report, column: Sequence[Aggregate], cost: _Cost, kinds: Sequence[str]) -> list[_Point]:

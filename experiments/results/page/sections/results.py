@@ -10,8 +10,8 @@ from experiments.results.page.content import Report
 from experiments.results.page.estimates import percent
 from experiments.results.page.markup import Child, Markup, element
 
-# Columns that have a filter of their own.
-_FILTERS = ('backbone', 'weights', 'head', 'regime', 'data set', 'labels')
+# A column of text has a filter of its own, and so has that of the labels; with more values, a search is better.
+_MOST_VALUES = 60
 
 
 class _Column:
@@ -63,7 +63,7 @@ def _controls(columns: Sequence[_Column], lines: int) -> Markup:
             ),
         )
         for index, column in enumerate(columns)
-        if column.title in _FILTERS and len(_distinct(column)) > 1
+        if (column.values is None or column.title == 'labels') and 1 < len(_distinct(column)) <= _MOST_VALUES
     ]
     chooser = [
         element(
@@ -112,7 +112,7 @@ def _table(columns: Sequence[_Column], anchors: Sequence[str]) -> Markup:
         for column in columns:
             cell = column.cells[place]
             value = None if column.values is None else column.values[place]
-            shown = markup.name(cell, 60) if isinstance(cell, str) and not isinstance(cell, Markup) else cell
+            shown = markup.name(cell, 60) if column.values is None else cell
             cells.append(
                 element(
                     'td' if cells else 'th',
