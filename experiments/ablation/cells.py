@@ -17,11 +17,12 @@ from experiments.data.model_input import input_size
 from experiments.data.options import ReadingOptions
 from experiments.features import taps
 from experiments.probes import knn, linear, ridge
+from experiments.probes.common import NORMALISATIONS
 from experiments.results.axes import PIXELS, RANDOM, Cell, Variant
 from experiments.training import regimes
 from experiments.training.config import KEYS as TRAINING_KEYS
 from experiments.training.config import ConfigKey, with_defaults
-from experiments.training.value_checks import not_negative, positive, seed, side
+from experiments.training.value_checks import not_negative, one_of, positive, seed, side
 
 __all__ = ['FROZEN_REGIMES', 'KEYS', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'default_config', 'parse_variant', 'plan']
 
@@ -62,7 +63,15 @@ KEYS: Mapping[str, ConfigKey] = {
     'batch_size': ConfigKey(32, 'images per step of the frozen passes', positive),
     'calibration_images': ConfigKey(512, 'training images for the BatchNorm statistics of random weights', positive),
     'tap': ConfigKey(
-        'pooled', 'which features the heads see: pooled, stages, and of a ViT class_token or mean_tokens'
+        'pooled',
+        'which features the heads see: pooled; stage1, stage2, … (the mean of one map); stages (all of them); and of '
+        'a ViT class_token or mean_tokens',
+    ),
+    'normalisation': ConfigKey(
+        'standardise',
+        "of the features of linear and ridge: 'standardise' or 'centre' (by the training subset), 'none', 'l2' or "
+        "'layer_norm' (of each example alone)",
+        one_of(*NORMALISATIONS),
     ),
     # How data sets are read.
     **{key: TRAINING_KEYS[key] for key in options.KEYS},

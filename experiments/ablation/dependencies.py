@@ -67,6 +67,8 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
         keys += [key for key in flat if key.startswith(f'{cell.regime}.')]
         if cell.variant.backbone != PIXELS:
             keys.append('tap')
+        if cell.regime in probes.NORMALISED:
+            keys.append('normalisation')
         if cell.variant.weights == RANDOM:
             keys.append('calibration_images')
     else:

@@ -251,10 +251,12 @@ class Engine:
                 )
                 for regime, values in dict.fromkeys((cell.regime, cell.settings) for cell in cells):
                     chosen = [cell for cell in cells if (cell.regime, cell.settings) == (regime, values)]
+                    config = self._config_at(values)
+                    given = data.normalised(config.normalisation) if regime in probes.NORMALISED else data
                     outcomes = probes.TABLE[regime](
-                        data,
+                        given,
                         [readable[cell.fraction, cell.seed] for cell in chosen],
-                        self._config_at(values)[regime],
+                        config[regime],
                         lambda text, label=label: bar.update(task, note=f'{label}: {text}'),
                     )
                     finished = [

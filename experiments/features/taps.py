@@ -39,6 +39,14 @@ def _stages(features: Features, prefix: int) -> Float[Array, 'batch channels']:
     return jnp.concatenate([each.mean((1, 2), dtype=jnp.float32) for each in maps], axis=-1)
 
 
+def _stage(number: int) -> 'Tap':
+    return Tap(
+        f'the mean over the map of stage {number}',
+        lambda features, prefix: features.stages[f'stage{number}'].mean((1, 2), dtype=jnp.float32),
+        has=lambda module: len(cast(Any, module).stage_channels()) >= number,
+    )
+
+
 def _tokens(features: Features) -> Float[Array, 'batch tokens channels']:
     assert features.tokens is not None, 'a tap of tokens is only offered by backbones that have them'
     return features.tokens
@@ -62,6 +70,8 @@ def _has_class_token(module: nn.Module) -> bool:
 TAPS: dict[str, Tap] = {
     'pooled': Tap('what the classifier of the reference sees', lambda features, prefix: features.pooled),
     'stages': Tap('the mean over each stage, concatenated from the first to the last', _stages),
+    # As many as the deepest registered backbone has.
+    **{f'stage{number}': _stage(number) for number in range(1, 7)},
     'class_token': Tap(
         'the class token after the last normalisation',
         lambda features, prefix: _tokens(features)[:, 0],

@@ -101,7 +101,7 @@ def run(
     for start in range(0, len(subsets), at_once):
         chunk = subsets[start : start + at_once]
         report(f'{len(chunk) * len(choices)} linear heads')
-        statistics = [standardisation(data.features, subset.rows) for subset in chunk]
+        statistics = [standardisation(data.features, subset.rows, data.normalisation) for subset in chunk]
         means, factors = (np.stack(values) for values in zip(*statistics, strict=True))
         orders = np.stack([batch_orders(subset, config.steps, config.batch_size) for subset in chunk])
         heads, logits, losses = train_heads(

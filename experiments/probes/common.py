@@ -1,4 +1,4 @@
-"""Shared by all probes: their input, their outcome, and the standardisation of features."""
+"""Shared by all probes: their input, their outcome, and the normalisation of features."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from experiments.results.scores import ScoreKind
+
+# How the features of linear heads are normalised; 'standardise' and 'centre' take their statistics from the training
+# subset, 'l2' and 'layer_norm' from each example alone.
+NORMALISATIONS = ('standardise', 'centre', 'none', 'l2', 'layer_norm')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +23,7 @@ class ProbeData:
         num_classes: number of classes.
         validation, test: row indices of these splits.
         score: the task's primary metric of some examples' scores (one per class) and labels; higher is better.
+        normalisation: one of ``NORMALISATIONS``; what it asks of each example alone is done (``normalised``).
     """
 
     features: Float[np.ndarray, 'examples channels']
@@ -27,6 +32,19 @@ class ProbeData:
     validation: Int[np.ndarray, ' validation']
     test: Int[np.ndarray, ' test']
     score: Callable[[Float[np.ndarray, 'examples classes'], Int[np.ndarray, ' examples']], float]
+    normalisation: str = 'standardise'
+
+    def normalised(self, how: str) -> 'ProbeData':
+        """The data for heads whose features are normalised in a given way."""
+        features = self.features
+        if how == 'layer_norm':
+            features = features - features.mean(1, keepdims=True)
+        if how in ('l2', 'layer_norm'):
+            norm = np.linalg.norm(features, axis=1, keepdims=True)
+            # A deviation of 1, as of a layer normalisation without parameters (Ba et al. 2016), or a length of 1.
+            length = np.sqrt(features.shape[1]) if how == 'layer_norm' else 1
+            features = (features * (length / np.maximum(norm, 1e-12))).astype(np.float32)
+        return dataclasses.replace(self, features=features, normalisation=how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +100,24 @@ class Outcome:
 
 
 def standardisation(
-    features: Float[np.ndarray, 'examples channels'], rows: Int[np.ndarray, ' chosen']
+    features: Float[np.ndarray, 'examples channels'], rows: Int[np.ndarray, ' chosen'], how: str = 'standardise'
 ) -> tuple[Float[np.ndarray, ' channels'], Float[np.ndarray, ' channels']]:
     """``(mean, factor)`` of the training subset, so that ``(x - mean) * factor`` has unit deviation per channel.
 
     It makes one sweep of hyper-parameters fit features of any scale. Adding 1 % of the mean variance to each channel
     keeps those that hardly vary from being amplified.
+
+    Args:
+        how: one of ``NORMALISATIONS``; for all but ``'standardise'`` the factor is 1, and for all but ``'centre'``
+            besides, the mean is 0.
     """
+    if how not in ('standardise', 'centre'):
+        return np.zeros(features.shape[1], np.float32), np.ones(features.shape[1], np.float32)
     chosen = features[rows]
     # NumPy does not sum pairwise over the first axis, so float32 would lose digits.
     mean = chosen.mean(0, dtype=np.float64)
+    if how == 'centre':
+        return mean.astype(np.float32), np.ones(features.shape[1], np.float32)
     variance = np.square(chosen - mean.astype(np.float32)).mean(0, dtype=np.float64)
     return mean.astype(np.float32), standardising_factor(variance).astype(np.float32)
 

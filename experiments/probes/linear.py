@@ -112,7 +112,7 @@ def _selected(
         largest_c: the largest C that was tried.
         iterations: the sum over all heads.
     """
-    problem, frame = logistic.prepare(data.features, data.labels, subset.rows)
+    problem, frame = logistic.prepare(data.features, data.labels, subset.rows, data.normalisation)
     validation = frame.apply(data.features[data.validation])
     grid = grid_of_c(config)
     path = solve_path(problem, validation, data, grid, config, report)

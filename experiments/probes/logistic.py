@@ -42,7 +42,7 @@ class Problem(NamedTuple):
     """Training examples in the coordinates of the solver.
 
     Attributes:
-        inputs: standardised features on their principal axes, and a last column of ones for the intercept.
+        inputs: normalised features on their principal axes, and a last column of ones for the intercept.
         labels: class of every example.
         curvature: mean square of each column.
     """
@@ -56,7 +56,7 @@ class Frame(NamedTuple):
     """The map from raw features to the columns of ``Problem.inputs``.
 
     Attributes:
-        mean, factor: the standardisation.
+        mean, factor: the normalisation.
         axes: orthonormal columns; fewer than channels if there are fewer examples.
     """
 
@@ -90,13 +90,14 @@ def prepare(
     features: Float[np.ndarray, 'examples channels'],
     labels: Int[np.ndarray, ' examples'],
     rows: Int[np.ndarray, ' chosen'],
+    normalisation: str = 'standardise',
 ) -> tuple[Problem, Frame]:
-    """Gather, standardise and rotate a training subset.
+    """Gather, normalise and rotate a training subset.
 
     Everything done once per subset is plain NumPy, because compiling it would take longer than running it. With fewer
     examples than channels, the minimum lies in the span of the examples, so only that is kept.
     """
-    mean, factor = standardisation(features, rows)
+    mean, factor = standardisation(features, rows, normalisation)
     x = (features[rows] - mean) * factor
     examples, channels = x.shape
     span = np.linalg.qr(x.T)[0] if examples < channels else None

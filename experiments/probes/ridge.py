@@ -50,7 +50,7 @@ def run(
     def outcome_of(subset: Subset) -> Outcome:
         report(f'ridge, {len(grid)} penalties')
         rows = subset.rows
-        mean, factor = standardisation(features, rows)
+        mean, factor = standardisation(features, rows, data.normalisation)
         targets = np.eye(data.num_classes, dtype=np.float32)[labels[rows]]
         offset = targets.mean(0)
         weights = np.asarray(solve((features[rows] - mean) * factor, targets - offset, jnp.asarray(grid, jnp.float32)))
