@@ -25,8 +25,8 @@ from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import FrozenBackbone, frozen_backbone
 from experiments.features.store import Store
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge
+from experiments.results import planned_cells, scores
 from experiments.results import rows as result_rows
-from experiments.results import scores
 from experiments.results.axes import BASE_AXES, Settings, settings_in_words
 from experiments.results.rows import Row
 from experiments.training import loop, own_keys, session
@@ -90,7 +90,9 @@ class Engine:
             UserError: weights have changed since cells of the same variant were finished.
         """
         growth.check_weights(self._workdir, {cell.variant for cell in self.pending(cells)}, self._rows)
-        growth.claim(self._workdir, self._config.to_dict(), self._settled(cells), self._rows)
+        cells = self._settled(cells)
+        growth.claim(self._workdir, self._config.to_dict(), cells, self._rows)
+        planned_cells.write(self._workdir, cells)
         if len(self._rows) < len(self._written):
             growth.set_aside(self._workdir, self._rows, self._written)
         elif self._rows != self._written:

@@ -119,7 +119,7 @@ def _differing(path: Path, config: dict, free: Collection[str], defaults: Mappin
 
 def is_unused(path: Path) -> bool:
     """Whether nothing has been computed in a claimed directory: a run in it failed at once, and none is under way."""
-    return not any(next(path.glob(pattern), None) for pattern in _COMPUTED) and not _in_use(path)
+    return not any(next(path.glob(pattern), None) for pattern in _COMPUTED) and not in_use(path)
 
 
 @contextlib.contextmanager
@@ -150,7 +150,8 @@ def used(path: Path) -> Generator[None]:
 _ours: set[Path] = set()
 
 
-def _in_use(path: Path) -> bool:
+def in_use(path: Path) -> bool:
+    """Whether another process is in the context ``used``, as far as the file system has locks."""
     if path.resolve() in _ours:
         return False
     with contextlib.ExitStack() as stack:

@@ -69,6 +69,22 @@ def generate(count: int, size: int = SIZE, seed: int = 0, objects: tuple[int, in
     return Shapes(images, masks, boxes, labels)
 
 
+def draw_image(example: str, classified: bool) -> UInt8[np.ndarray, '{SIZE} {SIZE} 3']:
+    """The image of one example of ``load_shapes``, by its id, without the others.
+
+    Args:
+        classified: whether it is one of those with a class.
+
+    Raises:
+        UserError: there is no such example.
+    """
+    if not example.isdecimal() or int(example) >= sum(SPLITS.values()):
+        raise UserError(f"'shapes' has no example {example!r}")
+    image, mask = np.empty((SIZE, SIZE, 3), np.uint8), np.empty((SIZE, SIZE), np.uint8)
+    _draw(int(example), SIZE, *((1, _CLASSIFIED) if classified else (0, _DENSE)), image, mask)
+    return image
+
+
 def _draw(
     index: int, size: int, seed: int, objects: tuple[int, int], image: np.ndarray, mask: np.ndarray
 ) -> list[tuple[int, ...]]:

@@ -4,6 +4,7 @@ Metrics contain no times, so an interrupted run leaves the same file as an unint
 itself goes to ``events.jsonl``.
 """
 
+import contextlib
 import datetime
 import importlib.util
 import time
@@ -16,6 +17,7 @@ import ml_collections
 
 from backbones.errors import UserError
 from experiments.cli import atomic_files, display
+from experiments.cli.exit_status import Preempted
 
 METRICS = 'metrics.jsonl'
 EVENTS = 'events.jsonl'
@@ -91,6 +93,9 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._bar.stop()
+        if isinstance(error, Exception) and not isinstance(error, Preempted):
+            with contextlib.suppress(OSError):  # the error itself may be that nothing can be written
+                self.note('failed', str(error) or type(error).__name__)
         try:
             self.flush()
             for writer in self._writers:

@@ -1,0 +1,127 @@
+"""A few images of a data set by the ids of their examples, without reading the data set; nothing here imports JAX."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from backbones import images
+from backbones.errors import UserError
+from backbones.images import ImageReading
+
+Pixels = UInt8[np.ndarray, 'height width channels']
+_TFDS = 'tfds:'
+
+
+def read(
+    name: str,
+    ids: Sequence[str],
+    reading: ImageReading | None = None,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+    dense: bool = False,
+    data_directory: Path | None = None,
+) -> dict[str, Pixels]:
+    """The images of some examples, as their files have them: upright, in 8-bit RGB, at their own size.
+
+    Args:
+        name: of the data set, as ``loading.load`` takes it.
+        ids: of the examples.
+        reading: how files become 8-bit RGB.
+        sizes: id → height and width, where annotations say them: an image that is annotated as its file has it, and
+            not as a viewer turns it, is left so.
+        dense: whether the task is one of boxes or masks, for which ``shapes`` has other images.
+        data_directory: of prepared TFDS data sets.
+
+    Returns:
+        id → image, of those that can be read.
+
+    Raises:
+        UserError: none can be read; the reason is named.
+    """
+    kind, colon, rest = name.partition(':')
+    if name.startswith(_TFDS):
+        read_one = _of_tfds(rest, reading or ImageReading(), data_directory)
+    elif colon:
+        read_one = _of_folder(_root(rest), reading or ImageReading(), sizes or {})
+    else:
+        read_one = _embedded(kind, dense)
+    found: dict[str, Pixels] = {}
+    reason = ''
+    for example in ids:
+        try:
+            found[example] = read_one(example)
+        except Exception as error:  # readers raise all kinds of errors on what is damaged or not there
+            reason = reason or (str(error) if isinstance(error, UserError) else images.why_unreadable(b'?', error))
+    if ids and not found:
+        raise UserError(f'the images of {name!r} cannot be read here: {reason}')
+    return found
+
+
+def _root(path: str) -> Path:
+    given = Path(path).expanduser()
+    return given.parent if given.is_file() else given
+
+
+def _of_folder(
+    root: Path, reading: ImageReading, sizes: Mapping[str, tuple[int, int]]
+) -> Callable[[str], Pixels]:
+    if not root.is_dir():
+        raise UserError(f'there is no folder {str(root)!r}')
+
+    def read_one(example: str) -> Pixels:
+        file = root / example
+        if not file.is_file():
+            raise UserError(f'{example!r} is not there any more')
+        upright = images.decode(file, reading)
+        size = sizes.get(example)
+        if size is not None and size != (upright.height, upright.width):
+            upright = images.decode(file, reading, upright=False)
+        return np.asarray(upright)
+
+    return read_one
+
+
+def _of_tfds(name: str, reading: ImageReading, directory: Path | None) -> Callable[[str], Pixels]:
+    # Imported late: it takes seconds.
+    import tensorflow_datasets as tfds
+
+    from experiments.data.tfds import default_directory
+
+    try:
+        builder = tfds.builder(name, data_dir=str(directory or default_directory()))
+        (key,) = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)][:1]
+        if not builder.is_prepared():
+            raise UserError(f'tfds:{name} is not prepared in {directory or default_directory()}')
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise UserError(f'tfds:{name} is not there: {error}') from None
+    sources = {}
+
+    def read_one(example: str) -> Pixels:
+        split, _, position = example.partition('/')
+        if split not in sources:
+            sources[split] = builder.as_data_source(split, decoders={key: tfds.decode.SkipDecoding()})
+        return np.asarray(images.decode(sources[split][int(position)][key], reading))
+
+    return read_one
+
+
+def _embedded(name: str, dense: bool) -> Callable[[str], Pixels]:
+    if name == 'shapes':
+        from experiments.data import shapes
+
+        return lambda example: shapes.draw_image(example, classified=not dense)
+    from experiments.data import embedded
+
+    known = {'mnist5k': embedded.load_mnist5k, 'digits': embedded.load_digits}
+    if name not in known:
+        raise UserError(f'there is no data set {name!r}')
+    dataset = known[name]()
+    places = {example: place for place, example in enumerate(dataset.ids)}
+
+    def read_one(example: str) -> Pixels:
+        if example not in places:
+            raise UserError(f'{name!r} has no example {example!r}')
+        return np.asarray(dataset.images[np.array([places[example]])])[0]
+
+    return read_one
