@@ -1,18 +1,22 @@
 """Write the report of work directories, finished or not: python -m experiments.report --workdir DIR [--workdir DIR …]
 
+Or write index.html, which shows every run below a directory: python -m experiments.report --runs DIR
+
 Reads what experiments.ablate and experiments.train wrote and combines it into one table; nothing is recomputed.
 Writes report.html, table.md, table.csv and score_vs_cost.png into the work directory or into --output, which several
 work directories need, so that each keeps its own report.
 """
 
+import datetime
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.errors import UserError
 from experiments.cli import atomic_files, command_line, display, work_directories
-from experiments.results import plots, tables
-from experiments.results.page import build, content
+from experiments.results import plots, runs, tables
+from experiments.results.page import build, content, runs_index
 
 FILES = ('report.html', 'table.md', 'table.csv', 'score_vs_cost.png')
 
@@ -50,15 +54,41 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
     console.print(f'written: {", ".join(str(output / name) for name in FILES)}', soft_wrap=True)
 
 
+def write_index(root: Path, output: Path) -> None:
+    """Write ``index.html``, which shows every run below a directory.
+
+    Raises:
+        UserError: there is no such directory, or the file cannot be written.
+    """
+    found = runs.find(root)
+    work_directories.make(output)
+    file = output / 'index.html'
+    with (
+        atomic_files.os_errors_as_user_errors(lambda: 'choose another --output'),
+        atomic_files.atomic_write(file) as stream,
+    ):
+        stream.write(runs_index.html(found, root, output, datetime.datetime.now().astimezone()))
+    counts = Counter(run.status for run in found)
+    told = ', '.join(f'{count} {status}' for status, count in counts.most_common())
+    display.make_console(stderr=False).print(
+        f'written: {file} ({len(found)} runs{f": {told}" if told else ""})', soft_wrap=True, markup=False
+    )
+
+
 def main(argv: list[str] | None) -> None:
     """Report on work directories."""
     arguments = command_line.parser(__doc__, config=False, workdir=False)
-    arguments.add_argument(
+    what = arguments.add_mutually_exclusive_group(required=True)
+    what.add_argument(
         '--workdir',
-        required=True,
         action='append',
         type=command_line.path,
         help='work directory of experiments.ablate or experiments.train; repeat it to make one table of several',
+    )
+    what.add_argument(
+        '--runs',
+        type=command_line.path,
+        help='directory of work directories, at any depth: write index.html, which shows them all',
     )
     arguments.add_argument(
         '--output',
@@ -66,6 +96,9 @@ def main(argv: list[str] | None) -> None:
         help='directory for the files (default: the work directory, if there is only one)',
     )
     options = arguments.parse_args(argv)
+    if options.runs is not None:
+        write_index(options.runs, options.output or options.runs)
+        return
     if options.output is None and len(set(options.workdir)) > 1:
         raise UserError(
             f'{len(options.workdir)} work directories need --output DIR for their common report; each keeps its own'

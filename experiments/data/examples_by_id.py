@@ -63,9 +63,7 @@ def _root(path: str) -> Path:
     return given.parent if given.is_file() else given
 
 
-def _of_folder(
-    root: Path, reading: ImageReading, sizes: Mapping[str, tuple[int, int]]
-) -> Callable[[str], Pixels]:
+def _of_folder(root: Path, reading: ImageReading, sizes: Mapping[str, tuple[int, int]]) -> Callable[[str], Pixels]:
     if not root.is_dir():
         raise UserError(f'there is no folder {str(root)!r}')
 

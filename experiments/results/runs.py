@@ -57,7 +57,7 @@ class Run:
         step, steps: the latest step of a training, and about how many there will be.
         epoch, epochs: the same in epochs.
         changed: when it last progressed, in seconds since 1970; ``None`` if it cannot be read.
-        seconds: from its first file to the last, pauses included.
+        seconds: from its first file to the last, or to now while it is under way; pauses included.
         size: bytes of all files.
         config: every value of its config, by flat key.
         differences: see ``Difference``.
@@ -137,11 +137,7 @@ def read(path: Path, name: str, now: float) -> Run:
         UserError, OSError, ValueError, …: a file in it is damaged or cannot be read.
     """
     rows = result_rows.read(path)
-    config = work_directories.read_config(path)
-    if config is None:
-        config = dict(rows[-1].config) if rows else {}
-    if not isinstance(config, Mapping):
-        raise UserError(f'{path / work_directories.CONFIG} is no config: it holds no keys')
+    config = _config(path, rows)
     files, lines = RunFiles.of(path), curves.read(path)
     variants = [text.partition('@') for text in _axis(config, 'backbone')]
     run = Run(
@@ -155,7 +151,6 @@ def read(path: Path, name: str, now: float) -> Run:
         regimes=_names(row.cell.regime for row in rows) or _axis(config, 'regime'),
         best=_best(rows),
         changed=files.last,
-        seconds=None if files.last is None or files.first is None else files.last - files.first,
         size=files.size,
         config=work_directories.flatten(config),
         report=path / run_files.REPORT if (path / run_files.REPORT).is_file() else None,
@@ -165,7 +160,22 @@ def read(path: Path, name: str, now: float) -> Run:
     is_ablation = 'backbones' in config or (path / curves.TRAININGS).is_dir()
     run = _as_ablation(run, rows, line) if is_ablation else _as_training(run, config, rows, line)
     found, reason = status(path, config, _is_finished(run, rows, files), files, now)
-    return dataclasses.replace(run, status=found, reason=reason)
+    end = now if found == 'under way' else files.last
+    seconds = None if end is None or files.first is None else end - files.first
+    return dataclasses.replace(run, status=found, reason=reason, seconds=seconds)
+
+
+def _config(path: Path, rows: Sequence[Row]) -> dict[str, Any]:
+    file = path / work_directories.CONFIG
+    try:
+        config = json.loads(file.read_text())
+    except FileNotFoundError:
+        return dict(rows[-1].config) if rows else {}
+    except ValueError as error:
+        raise UserError(f'{file.name} is not a JSON file ({error})') from None
+    if not isinstance(config, dict):
+        raise UserError(f'{file.name} is no config: it holds no keys')
+    return config
 
 
 def _task(config: Mapping[str, Any]) -> str:

@@ -67,7 +67,9 @@ def subtitle(report: Report) -> Markup:
     return markup.escaped([f'{len(report.rows):,} results · ', when])
 
 
-def document(heading: str, under: Markup, sections: Sequence[tuple[str, str, Markup]]) -> str:
+def document(
+    heading: str, under: Markup, sections: Sequence[tuple[str, str, Markup]], extra: Sequence[str] = ()
+) -> str:
     """An HTML document with the style and the script of the page.
 
     The policy in its head permits nothing else: no request, and no script that is not the page's own.
@@ -75,10 +77,11 @@ def document(heading: str, under: Markup, sections: Sequence[tuple[str, str, Mar
     Args:
         heading: title of the document.
         under: a line under the heading.
-        sections: anchor, title and content of each.
+        sections: anchor, title and content of each; a single one needs neither a heading nor a list of sections.
+        extra: names of further styles and scripts of ``assets``.
     """
-    style = (ASSETS / 'page.css').read_text()
-    script = (ASSETS / 'page.js').read_text()
+    style = ''.join((ASSETS / f'{name}.css').read_text() for name in ('page', *extra))
+    script = ''.join((ASSETS / f'{name}.js').read_text() for name in ('page', *extra))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     head = element(
@@ -92,6 +95,7 @@ def document(heading: str, under: Markup, sections: Sequence[tuple[str, str, Mar
         element('style', Markup(style)),
         element('script', Markup(script)),
     )
+    several = len(sections) > 1
     contents = element(
         'nav', element('ul', [element('li', element('a', name, href=f'#{key}')) for key, name, _ in sections]),
         aria_label='Sections',
@@ -100,11 +104,16 @@ def document(heading: str, under: Markup, sections: Sequence[tuple[str, str, Mar
     body = element(
         'body',
         element('a', 'Skip to the content', href='#content', class_='skip'),
-        element('header', element('div', element('h1', markup.name(heading)), toggle), element('p', under), contents),
+        element(
+            'header',
+            element('div', element('h1', markup.name(heading)), toggle),
+            element('p', under),
+            contents if several else None,
+        ),
         element(
             'main',
             [
-                element('section', element('h2', name), content, id=key, aria_labelledby=None)
+                element('section', element('h2', name) if several else None, content, id=key, aria_labelledby=None)
                 for key, name, content in sections
             ],
             id='content',
