@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -87,7 +88,7 @@ def _of_tfds(name: str, reading: ImageReading, directory: Path | None) -> Callab
     from experiments.data.tfds import default_directory
 
     try:
-        builder = tfds.builder(name, data_dir=str(directory or default_directory()))
+        builder: Any = tfds.builder(name, data_dir=str(directory or default_directory()))
         (key,) = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)][:1]
         if not builder.is_prepared():
             raise UserError(f'tfds:{name} is not prepared in {directory or default_directory()}')

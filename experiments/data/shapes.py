@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from backbones.errors import UserError
 from experiments.data import shape_drawing
 from experiments.data.account import Account
 from experiments.data.dataset import Dataset
