@@ -12,6 +12,7 @@ from backbones.errors import UserError
 from experiments.cli import work_directories
 from experiments.results import config_differences, curves, planned_cells, run_files
 from experiments.results import rows as result_rows
+from experiments.results.axes import settings_in_words
 from experiments.results.config_differences import Difference
 from experiments.results.curves import Curve
 from experiments.results.rows import Row
@@ -211,7 +212,8 @@ def _validation(row: Row) -> float:
 
 def _label(row: Row) -> str:
     cell = row.cell
-    parts = (cell.variant.label, cell.head, cell.regime, f'{cell.fraction:.0%} of the labels' * (cell.fraction < 1))
+    share = f'{cell.fraction:.3g} of the labels' if cell.fraction < 1 else ''
+    parts = (cell.variant.label, cell.head, cell.regime, *settings_in_words(cell.settings), share)
     return ' · '.join(filter(None, parts))
 
 

@@ -77,7 +77,7 @@ def document(
     Args:
         heading: title of the document.
         under: a line under the heading.
-        sections: anchor, title and content of each; a single one needs neither a heading nor a list of sections.
+        sections: anchor, title and content of each; one without a title has no heading.
         extra: names of further styles and scripts of ``assets``.
     """
     style = ''.join((ASSETS / f'{name}.css').read_text() for name in ('page', *extra))
@@ -95,9 +95,9 @@ def document(
         element('style', Markup(style)),
         element('script', Markup(script)),
     )
-    several = len(sections) > 1
+    named = [(key, name) for key, name, _ in sections if name]
     contents = element(
-        'nav', element('ul', [element('li', element('a', name, href=f'#{key}')) for key, name, _ in sections]),
+        'nav', element('ul', [element('li', element('a', name, href=f'#{key}')) for key, name in named]),
         aria_label='Sections',
     )  # fmt: skip
     toggle = element('button', 'Dark', type='button', id='theme', hidden=True, aria_pressed='false')
@@ -108,12 +108,12 @@ def document(
             'header',
             element('div', element('h1', markup.name(heading)), toggle),
             element('p', under),
-            contents if several else None,
+            contents if named else None,
         ),
         element(
             'main',
             [
-                element('section', element('h2', name) if several else None, content, id=key, aria_labelledby=None)
+                element('section', element('h2', name) if name else None, content, id=key, aria_labelledby=None)
                 for key, name, content in sections
             ],
             id='content',

@@ -45,7 +45,7 @@ def html(runs: Sequence[Run], root: Path, output: Path, written: datetime.dateti
             'p', 'There is no work directory of experiments.ablate or experiments.train below this directory.'
         )
     title = f'Runs in {root.resolve().name}'
-    return build.document(title, under, [('runs', 'Runs', content)], extra=('runs_index',))
+    return build.document(title, under, [('runs', '', content)], extra=('runs_index',))
 
 
 _RULES = (
