@@ -334,7 +334,7 @@ class Engine:
             primary=task.primary,
             config=config,
             validation={**metrics_of(validation), task.primary: outcome.validation_score},
-            test=metrics_of(test, validation=validation),
+            test={**metrics_of(test, validation=validation), **outcome.test_metrics},
             selected=outcome.selected,
             at_edge=outcome.at_edge,
             choices=outcome.choices,

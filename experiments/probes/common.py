@@ -79,6 +79,7 @@ class Outcome:
             all training labels, which has no interval over seeds.
         choices: number of settings that validation chose from.
         score_kind: what the scores are, which says how probabilities are made of them.
+        test_metrics: metrics of the test split that do not follow from the predictions; each method documents its own.
         diagnostics: further numbers on the selected head, by name; each method documents its own.
     """
 
@@ -91,6 +92,7 @@ class Outcome:
     depends_on_seed: bool = True
     choices: int = 1
     score_kind: ScoreKind = 'logits'
+    test_metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     diagnostics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property

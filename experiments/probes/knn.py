@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from experiments.probes import retrieval
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select
 
 # Values of the ballots that are counted at once.
@@ -77,8 +78,13 @@ def _all_votes(
 def run(
     data: ProbeData, subsets: Sequence[Subset], config: ml_collections.ConfigDict, report: Callable[[str], None]
 ) -> list[Outcome]:
-    """One outcome per subset: the number of neighbours with the best validation score, applied to the test set."""
+    """One outcome per subset: the number of neighbours with the best validation score, applied to the test set.
+
+    ``test_metrics`` are those of ``retrieval``, the same for all subsets.
+    """
     features = normalise(jnp.asarray(data.features))
+    report(f'retrieval among {len(data.test):,}')
+    retrieved = retrieval.metrics(features[data.test], data.labels[data.test])
 
     def outcome_of(subset: Subset) -> Outcome:
         neighbours = tuple(count for count in config.neighbours if count <= len(subset.rows)) or (1,)
@@ -101,6 +107,7 @@ def run(
             # There cannot be fewer than one neighbour or more than all examples.
             at_edge=at_edge(selected, {'neighbours': neighbours}, {'neighbours': (1, len(subset.rows))}),
             choices=len(neighbours),
+            test_metrics=retrieved,
         )
 
     return deterministic(outcome_of, subsets)
