@@ -3,8 +3,8 @@
 Or write index.html, which shows every run below a directory: python -m experiments.report --runs DIR
 
 Reads what experiments.ablate and experiments.train wrote and combines it into one table; nothing is recomputed.
-Writes report.html, table.md, table.csv and score_vs_cost.png into the work directory or into --output, which several
-work directories need, so that each keeps its own report.
+Writes report.html, table.md, table.csv, table.tex and score_vs_cost.png into the work directory or into --output,
+which several work directories need, so that each keeps its own report.
 """
 
 import datetime
@@ -15,10 +15,10 @@ from pathlib import Path
 
 from backbones.errors import UserError
 from experiments.cli import atomic_files, command_line, display, work_directories
-from experiments.results import plots, runs, tables
+from experiments.results import latex, plots, runs, tables
 from experiments.results.page import build, content, runs_index
 
-FILES = ('report.html', 'table.md', 'table.csv', 'score_vs_cost.png')
+FILES = ('report.html', 'table.md', 'table.csv', 'table.tex', 'score_vs_cost.png')
 
 
 def write(workdirs: Sequence[Path], output: Path) -> None:
@@ -49,6 +49,8 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
             stream.write('\n'.join(map(tables.markdown, views)))
         with atomic_files.atomic_write(output / 'table.csv') as stream:
             stream.write(tables.csv_text(aggregates))
+        with atomic_files.atomic_write(output / 'table.tex') as stream:
+            stream.write(latex.tables(views))
         with atomic_files.atomic_write(output / 'score_vs_cost.png', 'wb') as stream:
             plots.score_against_cost(aggregates).savefig(stream, format='png', dpi=120)
     console.print(f'written: {", ".join(str(output / name) for name in FILES)}', soft_wrap=True)

@@ -53,7 +53,7 @@ def work_directory(
         datasets, backbones, regimes, fractions, seeds
     ):
         name, parameters, gigaflops, quality = backbone
-        cell = Cell(dataset, Variant(name, weights.format(name)), regime, fraction, seed)
+        cell = Cell(dataset, Variant(name, weights.replace('{}', name)), regime, fraction, seed)
         shared = np.random.default_rng(_number(dataset))
         targets = shared.integers(0, CLASSES, test).astype(np.int32)
         noise = shared.normal(size=(test, CLASSES))
@@ -107,7 +107,7 @@ def work_directory(
         )
     rows.write(path, made)
     config = {
-        'backbones': [f'{each[0]}@{weights.format(each[0])}' for each in backbones],
+        'backbones': [f'{each[0]}@{weights.replace("{}", each[0])}' for each in backbones],
         'datasets': [each for each, _ in datasets],
         'fractions': list(fractions),
         'regimes': list(regimes),

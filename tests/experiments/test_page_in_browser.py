@@ -1,0 +1,185 @@
+"""The page of a report in a real browser, where one is installed: how it opens, and what keys do."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import report
+from tests.experiments import browser, synthetic_results
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(browser.installed() is None, reason=f'no browser is installed (one of {browser.NAMES})'),
+]
+VIEWS = ((1280, 'light'), (1280, 'dark'), (390, 'light'), (390, 'dark'))
+# Texts of one column of the lines that are visible.
+COLUMN = """(title) => {
+  const column = [...document.querySelectorAll('#lines thead th')].findIndex((each) => each.innerText.trim() === title);
+  return [...document.querySelectorAll('#lines tbody tr')].filter((row) => !row.hidden).map(
+    (row) => row.cells[column].textContent);
+}"""
+HEADING = "[...document.querySelectorAll('#lines thead th')].find((each) => each.innerText.trim() === {!r})"
+
+
+@pytest.fixture(scope='module')
+def page(tmp_path_factory) -> Path:
+    """The page of 300 cells, written by the command."""
+    place = synthetic_results.work_directory(tmp_path_factory.mktemp('browser') / 'ablation')
+    report.main(['--workdir', str(place)])
+    return place / 'report.html'
+
+
+@pytest.fixture(scope='module')
+def chromium():
+    with browser.Browser() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(('width', 'theme'), VIEWS)
+def test_it_opens_offline_without_a_message_and_fits_the_screen(page, chromium, width, theme, capsys):
+    start = time.perf_counter()
+    chromium.open(page, width, 844, theme)
+    seconds = time.perf_counter() - start
+    chromium.screenshot(page.with_name(f'{width}-{theme}.png'))
+    wide, high = (chromium.run(f'document.scrollingElement.scroll{side}') for side in ('Width', 'Height'))
+    size = page.stat().st_size
+    with capsys.disabled():
+        print(
+            f'\n300 cells at {width} px, {theme}: {size / 1e6:.2f} MB, {len(chromium.messages)} console messages, '
+            f'{len(chromium.requests) - 1} requests beyond the file, opened in {seconds:.2f} s, {wide} x {high} px, '
+            f'{page.with_name(f"{width}-{theme}.png")}'
+        )
+    assert chromium.messages == []
+    assert chromium.requests == [page.as_uri()]
+    assert size < 5e6
+    assert wide <= width
+    background = chromium.run('getComputedStyle(document.body).backgroundColor')
+    assert background == ('rgb(255, 255, 255)' if theme == 'light' else 'rgb(20, 23, 26)')
+    # Every option of every choice, and what opens on demand.
+    chromium.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    for index in range(chromium.run("document.querySelectorAll('.choice > input').length")):
+        chromium.run(f"document.querySelectorAll('.choice > input')[{index}].click()")
+        assert chromium.run('document.scrollingElement.scrollWidth') <= width
+    assert chromium.messages == []
+
+
+def test_sorting_by_keys(page, chromium):
+    chromium.open(page)
+    column = f'({COLUMN})("accuracy")'
+    before = chromium.run(column)
+    chromium.run(f"{HEADING.format('accuracy')}.querySelector('button').focus()")
+    chromium.press('Enter')
+    sort = f"{HEADING.format('accuracy')}.getAttribute('aria-sort')"
+    assert chromium.run(sort) == 'descending'
+    values = [float(text.split()[0]) for text in chromium.run(column)]
+    assert values == sorted(values, reverse=True)
+    assert sorted(values) == sorted(float(text.split()[0]) for text in before)
+    chromium.press(' ')
+    assert chromium.run(sort) == 'ascending'
+    assert [float(text.split()[0]) for text in chromium.run(column)] == values[::-1]
+    chromium.press('Enter')
+    assert chromium.run(sort) == 'none'
+    assert chromium.run(column) == before
+
+
+def test_filtering_by_keys(page, chromium):
+    chromium.open(page)
+    assert chromium.run("document.getElementById('shown').value") == '100 lines'
+    chromium.run("document.getElementById('search').focus()")
+    chromium.press(*'dino lin')
+    backbones = chromium.run(f'({COLUMN})("backbone")')
+    assert set(backbones) == {'dinov2_small'}
+    assert (
+        chromium.run("document.getElementById('shown').value") == f'{len(backbones)} of 100 lines' == '10 of 100 lines'
+    )
+    assert chromium.run("document.querySelectorAll('svg a.dim').length") > 0
+    chromium.run("document.querySelector('#controls select:nth-of-type(1)').focus()")
+    chromium.press(*'vit')  # letters choose an option
+    assert chromium.run("document.getElementById('shown').value") == '0 of 100 lines'
+    chromium.run("document.querySelector('#controls button[type=reset]').focus()")
+    chromium.press('Enter')
+    assert (
+        chromium.run("new Promise((done) => setTimeout(() => done(document.getElementById('shown').value)))")
+        == '100 lines'
+    )
+    assert chromium.run("document.querySelectorAll('svg a.dim').length") == 0
+
+
+def test_columns_can_be_chosen(page, chromium):
+    chromium.open(page)
+    heading = "[...document.querySelectorAll('#lines thead th')].find((each) => each.textContent === 'nll')"
+    box = "[...document.querySelectorAll('.chooser label')].find((each) => each.textContent === 'nll').firstChild"
+    assert chromium.run(f'getComputedStyle({heading}).display') == 'none'
+    chromium.run("document.querySelector('.chooser summary').focus()")
+    chromium.press('Enter')
+    chromium.run(f'{box}.focus()')
+    chromium.press(' ')
+    assert chromium.run(f'getComputedStyle({heading}).display') == 'table-cell'
+
+
+def test_a_point_leads_to_its_line(page, chromium):
+    chromium.open(page)
+    assert chromium.run('document.querySelectorAll(\'#cost svg:first-of-type a[tabindex="0"]\').length') > 0
+    chromium.run('document.querySelector(\'#cost svg[role=group] a[tabindex="0"]\').focus({ focusVisible: true })')
+    names = [chromium.run("document.activeElement.getAttribute('aria-label')")]
+    chromium.press('ArrowRight')
+    names.append(chromium.run("document.activeElement.getAttribute('aria-label')"))
+    assert names[0] != names[1]
+    assert chromium.run("document.getElementById('tip').textContent") == names[1]
+    target = chromium.run("document.activeElement.getAttribute('href')")
+    chromium.press('Enter')
+    assert chromium.run('location.hash') == target
+    assert chromium.run(f"document.querySelector('{target}').matches(':target')")
+    assert chromium.run(f"document.querySelector('{target} th').textContent") in names[1]
+
+
+def test_the_first_tab_skips_to_the_content(page, chromium):
+    chromium.open(page)
+    chromium.press('Tab')
+    assert chromium.run('document.activeElement.className') == 'skip'
+    chromium.press('Enter')
+    assert chromium.run('location.hash') == '#content'
+
+
+def test_the_theme_is_remembered(page, chromium):
+    chromium.open(page, theme='light')
+    chromium.run("document.getElementById('theme').focus()")
+    chromium.press('Enter')
+    assert chromium.run("document.getElementById('theme').getAttribute('aria-pressed')") == 'true'
+    chromium.open(page, theme='light')
+    assert chromium.run('getComputedStyle(document.body).backgroundColor') == 'rgb(20, 23, 26)'
+    chromium.run('localStorage.clear()')
+
+
+def test_texts_have_enough_contrast(page, chromium):
+    """WCAG 2.1, 1.4.3: 4.5 for text; and 1.4.11: 3 for what is drawn."""
+    for theme in ('light', 'dark'):
+        chromium.open(page, theme=theme)
+        colours = chromium.run(
+            """(() => {
+              const probe = document.body.appendChild(document.createElement('i'));
+              const names = ['page', 'raised', 'text', 'quiet', 'accent', 'warning', 'wash',
+                ...[0, 1, 2, 3, 4, 5, 6, 7].map((each) => `series${each}`)];
+              return Object.fromEntries(names.map((name) => {
+                probe.style.color = `var(--${name})`;
+                return [name, getComputedStyle(probe).color.match(/[0-9]+/g).map(Number)];
+              }));
+            })()"""
+        )
+        for name in ('text', 'quiet', 'accent', 'warning'):
+            assert contrast(colours[name], colours['page']) >= 4.5, (theme, name)
+        for text, ground in (('text', 'raised'), ('quiet', 'raised'), ('accent', 'wash'), ('text', 'wash')):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (theme, text, ground)
+        for series in range(8):
+            assert contrast(colours[f'series{series}'], colours['page']) >= 3, (theme, series)
+
+
+def contrast(one: list[int], other: list[int]) -> float:
+    def luminance(colour: list[int]) -> float:
+        shares = [each / 255 for each in colour]
+        linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
