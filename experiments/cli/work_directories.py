@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Collection, Generator, Mapping
 from pathlib import Path
@@ -11,9 +13,10 @@ from typing import Any
 
 from backbones.errors import UserError, listed
 from experiments.cli import display
-from experiments.cli.atomic_files import os_errors_as_user_errors, write_json
+from experiments.cli.atomic_files import atomic_write, os_errors_as_user_errors, write_json
 
 CONFIG = 'config.json'
+COMMAND = 'command.txt'
 # What a run leaves once it has computed something: rows, metrics, checkpoints and weights, those of an ablation's
 # trainings included.
 _COMPUTED = (
@@ -70,13 +73,33 @@ def read_config(path: Path) -> dict[str, Any] | None:
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
-    """Record a config as the work directory's, replacing any earlier one.
+    """Record a config, and the command that set it, as the work directory's, replacing any earlier one.
 
     Raises:
         UserError: the write fails; the earlier config is intact.
     """
     with os_errors_as_user_errors(lambda: 'nothing was computed yet or lost, and the same command continues'):
         write_json(path / CONFIG, as_read_back(config))
+        command = command_of_this_process()
+        if command:
+            with atomic_write(path / COMMAND) as stream:
+                stream.write(f'{command}\n')
+
+
+def command_of_this_process() -> str:
+    """The command line that started this process; empty if it did not start a module of this project."""
+    module = getattr(sys.modules['__main__'], '__spec__', None)
+    if module is None or not module.name.startswith('experiments.'):
+        return ''
+    return shlex.join(['python', '-m', module.name, *sys.argv[1:]])
+
+
+def read_command(path: Path) -> str:
+    """The command that a work directory belongs to; empty if it is not known, as in those of earlier versions."""
+    try:
+        return (path / COMMAND).read_text(encoding='utf-8', errors='surrogateescape').strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return ''
 
 
 def check(path: Path, config: dict, free: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> None:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import ml_collections
@@ -459,3 +460,15 @@ def test_standard_output_takes_any_name(tmp_path):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': 'utf-8:strict'}
     done = subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == 'a\\udcff\n'
+
+
+def test_a_work_directory_remembers_its_command(tmp_path, monkeypatch):
+    assert work_directories.command_of_this_process() == ''
+    assert work_directories.read_command(tmp_path) == ''
+    main = types.SimpleNamespace(__spec__=types.SimpleNamespace(name='experiments.ablate'))
+    monkeypatch.setitem(sys.modules, '__main__', main)
+    monkeypatch.setattr(sys, 'argv', ['/x/ablate.py', '--config', 'a.py', '--workdir', 'with space \udcff'])
+    work_directories.write_config(tmp_path, {'seed': 0})
+    assert work_directories.read_command(tmp_path) == (
+        "python -m experiments.ablate --config a.py --workdir 'with space \udcff'"
+    )

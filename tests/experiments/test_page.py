@@ -1,7 +1,9 @@
 """The page of a report: its structure, without a browser."""
 
+import dataclasses
 import html.parser
 import itertools
+import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from experiments.results import rows
 from experiments.results.page import build, content, estimates, markup, svg
 from experiments.results.page.scales import Scale
 from experiments.results.page.sections import configuration, cost
@@ -131,7 +134,7 @@ def test_several_work_directories_show_what_differs(directory, tmp_path):
         tmp_path / 'other', backbones=synthetic_results.BACKBONES[:1], fractions=(1.0,), seeds=(0,), test=40
     )
     page = check(build.html(content.read([directory, other], '')))
-    start = page.texts.index('Differences between runs')
+    start = page.texts.index('Differences between ablations')
     assert page.texts[start + 1 : start + 4] == ['key', 'small', 'other']
     assert page.texts[page.texts.index('seeds', start) :][:3] == ['seeds', '[0, 1, 2]', '[0]']
     assert 'tap' not in page.texts[start : page.texts.index('Versions')]
@@ -244,3 +247,27 @@ def test_marks_of_a_plot():
     assert len([each for each in tree.iter('path') if 'mark' in each.attrib['class']]) == len(svg.SHAPES)
     with pytest.raises(ValueError, match='circle'):
         svg.marker_path('circel', 0, 0)
+
+
+def test_what_trained_and_by_which_command(tmp_path):
+    """As a training and an ablation leave it; a damaged file is left out."""
+    rule = {'pattern': 'backbone/.*', 'state': 'frozen', 'leaves': 3, 'parameters': 12_345}
+    place = synthetic_results.work_directory(
+        tmp_path / 'run', synthetic_results.DATASETS[:1], synthetic_results.BACKBONES[:1], ('linear', 'bitfit'),
+        (1.0,), (0, 1), 40,
+    )  # fmt: skip
+    made = rows.read(place)
+    trained = next(row for row in made if row.cell.regime == 'bitfit')
+    # A training of an ablation has its values under 'training', and a directory of its own for each rate.
+    others = [row for row in made if row is not trained]
+    rows.write(place, [dataclasses.replace(trained, config={'training': {'epochs': 1}}), *others])
+    directory = place / 'trainings' / trained.cell.key() / '0.01'
+    directory.mkdir(parents=True)
+    (directory / 'parameters.json').write_text(json.dumps([{'phase': 'bitfit', 'rules': [rule]}]))
+    (place / 'parameters.json').write_text('{damaged')
+    (place / 'command.txt').write_text('python -m experiments.ablate --workdir run\n')
+    page = check(build.html(content.read([place], 'again')))
+    start = page.texts.index('What trained', page.texts.index('Numbers of this figure'))
+    assert page.texts.index('backbone/.*', start) < page.texts.index(' frozen (12,345)', start)
+    assert 'a head on stored features; the backbone is frozen' in page.texts[start:]
+    assert 'python -m experiments.ablate --workdir run\nagain' in page.texts

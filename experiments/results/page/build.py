@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments.results.page import markup
 from experiments.results.page.content import Report
 from experiments.results.page.markup import Markup, element
-from experiments.results.page.sections import comparison, configuration, cost, labels, results, summary
+from experiments.results.page.sections import comparison, configuration, cost, labels, results, summary, trained
 
 ASSETS = Path(__file__).parent / 'assets'
 
@@ -42,6 +42,7 @@ SECTIONS = (
     Section('intervals', 'Intervals', comparison.intervals),
     Section('significance', 'Significance', comparison.significance),
     Section('labels', 'Score against labels', labels.section),
+    Section('trained', 'What trained', trained.section),
     Section('configuration', 'Configuration', configuration.section),
 )
 

@@ -1,7 +1,9 @@
 """What the page is made of: the results of work directories, read once for all sections."""
 
+import contextlib
 import dataclasses
 import datetime
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,9 @@ from experiments.cli import work_directories
 from experiments.results import aggregates, rows
 from experiments.results.aggregates import Aggregate
 from experiments.results.rows import Row
+
+# What ``parameters.json`` has: per phase its name and its rules, each with pattern, state and number of parameters.
+Phases = Sequence[Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Report:
         rows: every row with its work directory.
         failures: cells that failed.
         configs: ``config.json`` per work directory.
+        commands: the command of each, as far as it is known.
+        rules: (backbone, regime) → the freezing rules of each phase of its training, as ``parameters.json`` has them.
         command: the command that writes this report again.
         written: when the report was written.
     """
@@ -44,6 +51,8 @@ class Report:
     rows: tuple[tuple[Path, Row], ...]
     failures: tuple[Failure, ...] = ()
     configs: Mapping[Path, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    commands: Mapping[Path, str] = dataclasses.field(default_factory=dict)
+    rules: Mapping[tuple[str, str], Phases] = dataclasses.field(default_factory=dict)
     command: str = ''
     written: datetime.datetime = datetime.datetime.min
 
@@ -68,11 +77,33 @@ def read(workdirs: Sequence[Path], command: str = '') -> Report:
     Raises:
         UserError: a directory has no results, or they cannot be read.
     """
+    found = tuple((workdir, row) for workdir in workdirs for row in rows.read(workdir))
+    known = {workdir: work_directories.read_command(workdir) for workdir in workdirs}
     return Report(
         workdirs=tuple(workdirs),
         aggregates=tuple(aggregates.load(*workdirs)),
-        rows=tuple((workdir, row) for workdir in workdirs for row in rows.read(workdir)),
+        rows=found,
         configs={workdir: work_directories.read_config(workdir) or {} for workdir in workdirs},
+        commands={workdir: text for workdir, text in known.items() if text},
+        rules=_rules(found),
         command=command,
         written=datetime.datetime.now().astimezone(),
     )
+
+
+def _rules(found: Sequence[tuple[Path, Row]]) -> dict[tuple[str, str], Phases]:
+    """What trained, from the directories of trainings and from those of an ablation's trainings."""
+    rules: dict[tuple[str, str], Phases] = {}
+    for workdir, row in found:
+        key = (row.cell.variant.backbone, row.cell.regime)
+        if key in rules:
+            continue
+        inner = workdir / 'trainings' / row.cell.key()
+        for file in (
+            sorted(inner.glob('*/parameters.json')) if 'training' in row.config else [workdir / 'parameters.json']
+        ):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                phases = json.loads(file.read_text())
+                if all({'pattern', 'state', 'parameters'} <= {*rule} for phase in phases for rule in phase['rules']):
+                    rules.setdefault(key, phases)
+    return rules

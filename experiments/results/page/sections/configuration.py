@@ -9,36 +9,46 @@ from experiments.results.page.content import Report
 from experiments.results.page.markup import Child, Markup, element
 
 _ABSENT = '–'
+_KINDS = {'ablation': 'ablations', 'training': 'trainings'}
 
 
 def section(report: Report) -> Markup:
     """Differences between work directories, then versions, weights and all values."""
+    configs = [report.configs.get(workdir, {}) for workdir in report.workdirs]
     names = [workdir.name or str(workdir) for workdir in report.workdirs]
     if len({*names}) < len(names):
         names = [str(workdir) for workdir in report.workdirs]
-    configs = [flat(report.configs.get(workdir, {})) for workdir in report.workdirs]
     parts: list[Child] = []
-    if len(configs) > 1:
-        differing = differences(configs)
-        parts.append(element('h3', 'Differences between runs'))
-        if differing:
-            rows = [
-                [element('code', markup.name(key)), *(markup.name(value, 200) for value in values)]
-                for key, values in differing.items()
-            ]
-            parts.append(markup.table(['key', *map(markup.name, names)], rows))
-        else:
-            parts.append(element('p', 'The configs are equal.'))
+    for kind, title in _KINDS.items():
+        members = [(name, flat(config)) for name, config in zip(names, configs, strict=True) if _kind(config) == kind]
+        if len(members) > 1:
+            parts += [element('h3', f'Differences between {title}'), _differences(*zip(*members, strict=True))]
     parts += [element('h3', 'Versions'), _versions(report)]
     weights = _weights(report)
     parts += [element('h3', 'Weights'), weights] if weights else []
     parts += [element('h3', 'All values'), element('p', 'As config.json of each work directory has them.')]
-    for name, workdir in zip(names, report.workdirs, strict=True):
-        text = json.dumps(report.configs.get(workdir, {}), indent=2, ensure_ascii=False)
+    for name, config in zip(names, configs, strict=True):
+        text = json.dumps(config, indent=2, ensure_ascii=False)
         parts.append(
             element('details', element('summary', markup.name(name)), element('pre', element('code', text), tabindex=0))
         )
     return markup.escaped(parts)
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """Only configs of one kind have the same keys."""
+    return 'ablation' if 'backbones' in config else 'training'
+
+
+def _differences(names: Sequence[str], configs: Sequence[Mapping[str, str]]) -> Markup:
+    differing = differences(configs)
+    if not differing:
+        return element('p', 'The configs are equal.')
+    rows = [
+        [element('code', markup.name(key)), *(markup.name(value, 200) for value in values)]
+        for key, values in differing.items()
+    ]
+    return markup.table(['key', *map(markup.name, names)], rows)
 
 
 def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, str]:

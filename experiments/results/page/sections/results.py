@@ -140,7 +140,7 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
     several = len({each.metric for each in lines}) > 1
     columns = [_Column(title, [each.get(title, '–') for each in labels]) for title in axes]
     columns += [
-        _Column('data set', [each.dataset for each in lines]),
+        _Column('data set', [each.dataset for each in lines], shown=len({each.dataset for each in lines}) > 1),
         _Column(
             'labels',
             [estimates.labelled(each).replace(' labels', '') for each in lines],
@@ -162,7 +162,7 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
         _Column('seeds', [str(len(each.scores)) for each in lines], [len(each.scores) for each in lines]),
         _Column(
             'gap',
-            ['–' if each.gap is None else f'{100 * each.gap:+.1f}' for each in lines],
+            ['–' if each.gap is None else f'{100 * each.gap:+.1f}'.replace('-', '−') for each in lines],
             [each.gap for each in lines],
             'by how many points the score is higher on the validation split',
         ),

@@ -16,7 +16,8 @@ def section(report: Report) -> Markup:
     if report.failures:
         rows = [[markup.name(each.label), each.error] for each in report.failures]
         parts += [element('h3', 'Cells that failed'), markup.table(['cell', 'error'], rows)]
-    parts += [element('h3', 'Command'), element('pre', element('code', report.command), tabindex=0)]
+    lines = [*(report.commands[workdir] for workdir in report.workdirs if workdir in report.commands), report.command]
+    parts += [element('h3', 'Commands'), element('pre', element('code', '\n'.join(lines)), tabindex=0)]
     return markup.escaped(parts)
 
 
