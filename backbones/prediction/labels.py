@@ -17,7 +17,12 @@ _HIDDEN, _INTERRUPTION, _UNUSUAL = 1 / 3, 0.2, 0.04
 
 def font(picture: Image.Image) -> ImageFont.FreeTypeFont:
     """DejaVu Sans in the size that is read on this picture."""
-    return ImageFont.truetype(_font_file(), max(_SMALLEST, round(max(picture.size) / 48)))
+    return font_of(max(_SMALLEST, round(max(picture.size) / 48)))
+
+
+def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans of so many pixels."""
+    return ImageFont.truetype(_font_file('DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'), size)
 
 
 def line_height(font: ImageFont.FreeTypeFont) -> int:
@@ -100,10 +105,10 @@ def _common(one: np.ndarray, other: np.ndarray) -> Float[np.ndarray, 'one other'
 
 
 @functools.cache
-def _font_file() -> str:
+def _font_file(name: str = 'DejaVuSans.ttf') -> str:
     import matplotlib  # only pictures need it
 
-    return str(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf')
+    return str(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / name)
 
 
 @functools.cache

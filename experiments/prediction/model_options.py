@@ -21,7 +21,7 @@ def add(arguments: argparse._ActionsContainer) -> None:
         '--classes', type=_names, metavar='A,B,…', help='names of the classes of weights that were tuned to others'
     )
     arguments.add_argument(
-        '--image_size', type=_size, metavar='PIXELS', help='side of the input, or HEIGHTxWIDTH (as trained)'
+        '--image_size', type=image_size, metavar='PIXELS', help='side of the input, or HEIGHTxWIDTH (as trained)'
     )
     arguments.add_argument(
         '--batch_size', type=command_line.positive, default=8, metavar='IMAGES', help='images per step (8)'
@@ -65,7 +65,8 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _size(text: str) -> int | tuple[int, int]:
+def image_size(text: str) -> int | tuple[int, int]:
+    """A side in pixels, or ``HEIGHTxWIDTH``, as an argument."""
     sides = tuple(map(command_line.positive, text.split('x')))
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f'{text!r} is neither a side nor HEIGHTxWIDTH')

@@ -1,0 +1,1 @@
+"""What backbones look at in images: models side by side, as pictures and as numbers."""
