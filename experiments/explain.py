@@ -176,9 +176,9 @@ def _write_for_page(
     about = {
         'title': ', '.join(dict.fromkeys(f'{each.model.name}: {each.label}' for each in columns)),
         'caption': ' '.join(pictures.notes(shown[:most], rows[:most])),
-        'images': [
-            f'{each.name}: {"; ".join(map(pictures.in_words, row))}'
-            for each, row in zip(shown[:most], rows[:most], strict=True)
+        'header': ['image', *(f'{each.model.name} ({each.model.about})' for each in columns)],
+        'rows': [
+            [each.name, *map(pictures.in_words, row)] for each, row in zip(shown[:most], rows[:most], strict=True)
         ],
         'command': command,
     }

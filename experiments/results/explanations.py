@@ -19,7 +19,8 @@ class Entry:
         file: the picture.
         title: what was done.
         caption: what each method shows.
-        images: what each row says, for readers who do not see the picture.
+        header: what the columns are: the image, then each model.
+        rows: what each row says, for readers who do not see the picture.
         command: the command that wrote it.
         size: width and height of the picture in pixels.
     """
@@ -27,7 +28,8 @@ class Entry:
     file: Path
     title: str
     caption: str
-    images: tuple[str, ...]
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
     command: str
     size: tuple[int, int]
 
@@ -45,14 +47,15 @@ def read(workdir: Path) -> list[Entry]:
     """The entries whose pictures are there, the latest first."""
     found = []
     for each in reversed(read_documents(workdir)):
-        file = workdir / DIRECTORY / str(each.get('picture', ''))
+        file = workdir / DIRECTORY / Path(str(each.get('picture', ''))).name
         if file.is_file():
             found.append(
                 Entry(
                     file,
                     each.get('title', ''),
                     each.get('caption', ''),
-                    tuple(each.get('images', ())),
+                    tuple(each.get('header', ())),
+                    tuple(map(tuple, each.get('rows', ()))),
                     each.get('command', ''),
                     (each.get('width', 0), each.get('height', 0)),
                 )

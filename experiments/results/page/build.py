@@ -15,7 +15,16 @@ from pathlib import Path
 from experiments.results.page import markup
 from experiments.results.page.content import Report
 from experiments.results.page.markup import Markup, element
-from experiments.results.page.sections import comparison, configuration, cost, labels, results, summary, trained
+from experiments.results.page.sections import (
+    comparison,
+    configuration,
+    cost,
+    explained_images,
+    labels,
+    results,
+    summary,
+    trained,
+)
 
 ASSETS = Path(__file__).parent / 'assets'
 
@@ -43,6 +52,7 @@ SECTIONS = (
     Section('significance', 'Significance', comparison.significance),
     Section('labels', 'Score against labels', labels.section),
     Section('trained', 'What trained', trained.section),
+    Section('looking', 'Looking into the backbones', explained_images.section),
     Section('configuration', 'Configuration', configuration.section),
 )
 
