@@ -52,6 +52,7 @@ class Aggregate:
         choices: numbers of settings that validation chose among, over all seeds.
         depends_on_seed: whether another seed could have given another score.
         best: whether it is better than every other aggregate of its column by more than the intervals.
+        members: the row of each seed, with its work directory.
     """
 
     variant: Variant
@@ -73,6 +74,7 @@ class Aggregate:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
     resampled: Float[np.ndarray, 'seeds samples'] | None = None
+    members: tuple[tuple[Path, Row], ...] = ()
 
     @property
     def method(self) -> str:
@@ -263,6 +265,7 @@ def _aggregate(
         at_edge=Counter(name for row in rows for name in row.at_edge),
         choices=frozenset(row.choices for row in rows if row.choices),
         depends_on_seed=any(row.depends_on_seed for row in rows),
+        members=tuple(members),
     )
 
 

@@ -15,7 +15,7 @@ REPORT = 'report.html'
 # What a report writes, which is no progress of the run.
 _OF_REPORTS = frozenset({REPORT, 'table.md', 'table.csv', 'table.tex', 'score_vs_cost.png', 'index.html'})
 # Of a run's own directories: no other run lies in one of them.
-_OF_RUNS = frozenset({'checkpoints', 'data', 'predictions', 'profile', 'tensorboard', 'trainings', 'wandb'})
+_OF_RUNS = frozenset({'checkpoints', 'data', 'pictures', 'predictions', 'profile', 'tensorboard', 'trainings', 'wandb'})
 _PROGRESS = frozenset({result_rows.RESULTS, result_rows.RESULT, curves.METRICS})
 
 
@@ -116,6 +116,8 @@ class RunFiles:
                     newest[entry.name] = status.st_mtime
                     if entry.name in _OF_REPORTS:
                         continue
+                if path.name == 'pictures':  # of reports too
+                    continue
                 times.append(status.st_mtime)
                 if entry.name in _PROGRESS or path.name == 'predictions':
                     progress.append(status.st_mtime)

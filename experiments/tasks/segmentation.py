@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 import backbones
 from backbones import assembly, losses, necks
@@ -25,6 +25,9 @@ from experiments.results.scores import Predicted, ScoreKind
 from experiments.tasks import dense
 from experiments.tasks.dense import Options
 from experiments.tasks.task import Batch
+
+# Pixels of the longer side of the masks that are kept of each image, to be looked at.
+THUMBNAIL = 96
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,11 +170,21 @@ class Segmentation:
         return total + self.dice * losses.soft_dice(logits, batch['mask'], valid, IGNORE) if self.dice else total
 
     def predict(self, outputs: Float[Array, 'batch height width classes'], batch: Batch) -> dict[str, Array]:
-        """Each image's confusion matrix, ``int32[batch, true class, predicted class]``, over the stored pixels."""
+        """What is kept of each image.
+
+        ``'confusion'`` is its confusion matrix over the stored pixels, ``int32[batch, true class, predicted class]``;
+        ``'truth_thumbnail'`` and ``'predicted_thumbnail'`` are masks of at most ``THUMBNAIL`` pixels a side, ``uint8``,
+        with ``IGNORE`` where the truth is ignored.
+        """
         truth = batch['stored_mask']
         seen = dense.out_of_letterbox(outputs, truth.shape[1:3])
         predicted = resize(seen, truth.shape[1:3]).argmax(-1)
-        return {'confusion': confusion_matrices(truth, predicted, self.num_classes)}
+        small = _thumbnails(jnp.stack([truth, jnp.where(truth == IGNORE, IGNORE, predicted)]))
+        return {
+            'confusion': confusion_matrices(truth, predicted, self.num_classes),
+            'truth_thumbnail': small[0],
+            'predicted_thumbnail': small[1],
+        }
 
     @staticmethod
     def kept(
@@ -215,6 +228,16 @@ class Segmentation:
     ) -> Float[np.ndarray, ' samples']:
         """mIoU of bootstrap samples of the images."""
         return segmentation_metrics.resampled(predictions['confusion'], samples, seed)[:, 0]
+
+
+def _thumbnails(masks: Int[Array, '*batch height width']) -> UInt8[Array, '*batch rows columns']:
+    """Masks of at most ``THUMBNAIL`` pixels a side, each the one in the middle of what it stands for."""
+    *_, height, width = masks.shape
+    factor = max(1.0, max(height, width) / THUMBNAIL)
+    rows, columns = (
+        np.clip(((np.arange(round(side / factor)) + 0.5) * factor).astype(int), 0, side - 1) for side in (height, width)
+    )
+    return masks[..., rows[:, None], columns].astype(jnp.uint8)
 
 
 def confusion_matrices(

@@ -18,9 +18,13 @@ from experiments.results.page.markup import Markup, element
 from experiments.results.page.sections import (
     comparison,
     configuration,
+    confusion,
     cost,
     explained_images,
     labels,
+    learning,
+    mistakes,
+    reliability,
     results,
     summary,
     trained,
@@ -51,8 +55,12 @@ SECTIONS = (
     Section('intervals', 'Intervals', comparison.intervals),
     Section('significance', 'Significance', comparison.significance),
     Section('labels', 'Score against labels', labels.section),
-    Section('trained', 'What trained', trained.section),
+    Section('learning', 'Learning curves', learning.section),
+    Section('confusion', 'Confusion', confusion.section),
+    Section('reliability', 'Reliability', reliability.section),
+    Section('mistakes', 'Mistakes', mistakes.section),
     Section('looking', 'Looking into the backbones', explained_images.section),
+    Section('trained', 'What trained', trained.section),
     Section('configuration', 'Configuration', configuration.section),
 )
 

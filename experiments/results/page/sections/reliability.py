@@ -1,0 +1,123 @@
+"""Reliability diagrams: how often predictions of each confidence are right (DeGroot and Fienberg 1983)."""
+
+import numpy as np
+
+from experiments.results import calibration
+from experiments.results.aggregates import Aggregate
+from experiments.results.calibration import Reliability
+from experiments.results.page import kept, markup
+from experiments.results.page.content import Report
+from experiments.results.page.estimates import percent
+from experiments.results.page.markup import Markup, element
+from experiments.results.page.scales import Scale
+from experiments.results.page.svg import Plot
+
+_MOST_LINES = 6
+
+
+def section(report: Report) -> Markup | None:
+    """Diagrams before and after temperature scaling; ``None`` if no line has probabilities."""
+    options = []
+    for place, dataset in enumerate(report.datasets):
+        shown, note = kept.lines(report, dataset, _MOST_LINES)
+        panels = [
+            (name, panel)
+            for name, line in zip(kept.names(shown), shown, strict=True)
+            if (panel := _panel(line)) is not None
+        ]
+        if panels:
+            extra = element('p', note, class_='note') if note else None
+            options.append((dataset, markup.escaped([markup.choice(f'reliability-{place}', 'line', panels), extra])))
+    if not options:
+        return None
+    intro = element(
+        'p',
+        'Test images by the probability of their predicted class, in bins of equal width. Of a calibrated model, as '
+        'many are right as it is confident: bars end on the diagonal. Below them, how many images each bin has, on a '
+        'logarithmic scale. ECE is the mean distance from the diagonal over the images (Guo et al. 2017).',
+    )
+    return markup.escaped([intro, markup.choice('reliability-of', 'data set', options)])
+
+
+def bins(line: Aggregate) -> tuple[Reliability | None, Reliability | None, list[float]]:
+    """The diagrams of a line, all seeds together: before and after temperature scaling, and the temperatures.
+
+    ``None`` where there are no probabilities, or no scores of the validation split to fit a temperature on.
+    """
+    before, after, targets, scaled_targets, temperatures = [], [], [], [], []
+    for classes, _, each in kept.classified(line):
+        own = kept.probabilities(line, each)
+        if own is not None:
+            before.append(own)
+            targets.append(classes)
+        held_out = each.validation
+        if each.logits is None or each.classes is not None or held_out is None or held_out.targets is None:
+            continue
+        kind = kept.kind(line, each)
+        fitted = calibration.temperature(np.asarray(held_out.logits, np.float32), held_out.targets, kind)
+        scaled = calibration.probabilities(np.asarray(each.logits, np.float32), kind, fitted)
+        assert scaled is not None
+        after.append(scaled)
+        scaled_targets.append(classes)
+        temperatures.append(fitted)
+    return _together(before, targets), _together(after, scaled_targets), temperatures
+
+
+def _together(probabilities: list[np.ndarray], targets: list[np.ndarray]) -> Reliability | None:
+    if not probabilities:
+        return None
+    return calibration.reliability(np.concatenate(probabilities), np.concatenate(targets))
+
+
+def _panel(line: Aggregate) -> Markup | None:
+    before, after, temperatures = bins(line)
+    figures = []
+    if before is not None:
+        figures.append(_figure(before, 'as predicted'))
+    if after is not None:
+        low, high = min(temperatures), max(temperatures)
+        shown = f'{low:.2f}' if f'{low:.2f}' == f'{high:.2f}' else f'{low:.2f} to {high:.2f}'
+        figures.append(_figure(after, f'after temperature scaling, T = {shown}'))
+    return element('div', figures, class_='panels' if len(figures) > 1 else None) if figures else None
+
+
+def _figure(found: Reliability, what: str) -> Markup:
+    edges = np.linspace(0, 1, len(found.counts) + 1)
+    total = int(found.counts.sum())
+    plot = Plot(
+        f'Accuracy by confidence, {what}',
+        x=Scale(0, 1), y=Scale(0, 1),
+        description=f'Expected calibration error {percent(found.error)} % over {total:,} predictions.',
+        y_label='accuracy in %', width=440, height=300, bottom=12, x_ticks=(),
+        x_format=lambda value: f'{100 * value:.0f}', y_format=lambda value: f'{100 * value:.0f}',
+    )  # fmt: skip
+    bars, rows = [], []
+    for low, high, count, confidence, accuracy in zip(
+        edges, edges[1:], found.counts, found.confidence, found.accuracy, strict=False
+    ):
+        if not count:
+            continue
+        told = f'{100 * low:.0f} to {100 * high:.0f} % confident: {int(count):,} images, {percent(accuracy)} % right'
+        bars.append(plot.cell(low, high, 0, accuracy, 0.55, told, kind='series0'))
+        # From the end of the bar to what would be calibrated.
+        bars.append(plot.interval(confidence, *sorted((confidence, accuracy)), series=1, cap=0))
+        bars.append(plot.marker(confidence, accuracy, 1, told, size=3.5, shape='circle'))
+        rows.append([f'{100 * low:.0f} – {100 * high:.0f}', f'{int(count):,}', percent(confidence), percent(accuracy)])
+    most = int(found.counts.max())
+    counts = Plot(
+        f'Images by confidence, {what}', x=Scale(0, 1), y=Scale(0.7, 1.2 * most, 'log'),
+        x_label='confidence in %', y_label='images', width=440, height=140, top=4,
+        x_format=lambda value: f'{100 * value:.0f}', y_format=lambda value: f'{value:,.0f}',
+    )  # fmt: skip
+    columns = [
+        counts.cell(low, high, 0.7, count, 0.55, f'{int(count):,} images', kind='neutral')
+        for low, high, count in zip(edges, edges[1:], found.counts, strict=False)
+        if count
+    ]
+    drawn = [
+        plot.render(plot.line([(0, 0), (1, 1)], series=None, kind='dashed'), bars),
+        counts.render(columns),
+    ]
+    caption = [element('b', f'ECE {percent(found.error)} %'), f' {what}']
+    table = markup.table(['confidence in %', 'images', 'mean confidence', 'right in %'], rows, numbers=3)
+    return markup.figure(drawn, caption, table)

@@ -1,0 +1,249 @@
+"""The sections of the page that are made of scores per example and of learning curves."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from experiments.cli import atomic_files
+from experiments.data import record
+from experiments.data.embedded import load_digits
+from experiments.data.truth import Boxes
+from experiments.results import example_pictures, mistakes, rows, scores
+from experiments.results.coco_metrics import evaluate
+from experiments.results.detected_boxes import DetectedBoxes
+from experiments.results.page import build, content
+from experiments.results.page.sections import confusion, learning, reliability
+from experiments.results.page.sections import mistakes as mistakes_section
+from experiments.results.scores import Predicted
+from tests.experiments import synthetic_results
+from tests.experiments.test_page import Page, check
+from tests.experiments.test_results import make_row
+
+OLD = Path(__file__).parent / 'old_work_directories'
+HOSTILE = '<script>alert(1)</script>&"\'\udcff'
+
+
+def page_of(*workdirs: Path) -> tuple[content.Report, Page, str]:
+    report = content.read(workdirs)
+    text = build.html(report)
+    return report, check(text), text
+
+
+@pytest.fixture(scope='module')
+def classified(tmp_path_factory) -> Path:
+    """Two lines of two seeds each, with scores of the validation split and a record of the data set."""
+    path = tmp_path_factory.mktemp('classified')
+    dataset = load_digits()
+    record.write(path, dataset)
+    test, validation = dataset.splits['test'][:60], dataset.splits['validation'][:40]
+    made = []
+    for backbone in ('one', 'two'):
+        for seed in (0, 1):
+            generator = np.random.default_rng(seed + 10 * (backbone == 'two'))
+
+            def logits(indices, generator=generator):
+                found = 3 * generator.normal(size=(len(indices), 10)).astype(np.float32)
+                found[np.arange(len(indices)), dataset.targets[indices]] += 4
+                return found
+
+            row = make_row(backbone, seed, data={**make_row().data, 'fingerprint': dataset.fingerprint()})
+            held_out = Predicted(
+                [dataset.ids[index] for index in validation],
+                dataset.targets[validation],
+                {'logits': logits(validation)},
+            )
+            found = logits(test)
+            ids = [dataset.ids[index] for index in test]
+            scores.write(path / row.predictions, ids, dataset.targets[test], {'logits': found}, validation=held_out)
+            made.append(
+                make_row(backbone, seed, float((found.argmax(-1) == dataset.targets[test]).mean()), data=row.data)
+            )
+    rows.write(path, made)
+    return path
+
+
+class TestConfusion:
+    def test_counts_are_those_of_scikit_learn_over_all_seeds(self, classified):
+        report = content.read([classified])
+        for line in report.aggregates:
+            kept = [scores.read(classified / row.predictions) for _, row in line.members]
+            wanted = sum(
+                sklearn.metrics.confusion_matrix(each.targets, each.predictions, labels=range(10)) for each in kept
+            )
+            np.testing.assert_array_equal(confusion.matrix(line), wanted)
+
+    def test_the_page_has_them_with_the_names_of_the_classes(self, classified):
+        report, page, _ = page_of(classified)
+        line = max(report.aggregates, key=lambda line: np.mean(line.scores))
+        matrix = confusion.matrix(line)
+        assert f'{matrix[3, 3]:,} of {matrix[3].sum():,} 3 as 3' in page.values('title')
+        assert [tag for tag, found in page.elements if found.get('class') == 'matrix'] == ['table', 'table']
+
+    @given(arrays.arrays(np.int64, st.integers(2, 5).map(lambda side: (side, side)), elements=st.integers(0, 20)))
+    def test_the_most_confused_pairs_lie_off_the_diagonal_in_order(self, matrix):
+        pairs = confusion.confused(matrix, 100)
+        assert all(true != predicted and matrix[true, predicted] for true, predicted in pairs)
+        assert len(pairs) == np.count_nonzero(matrix - np.diag(np.diag(matrix)))
+        shares = [matrix[true, predicted] / matrix[true].sum() for true, predicted in pairs]
+        assert shares == sorted(shares, reverse=True)
+
+    def test_many_classes_are_a_list(self, tmp_path):
+        generator = np.random.default_rng(0)
+        targets = generator.integers(0, 50, 300).astype(np.int32)
+        logits = generator.normal(size=(300, 50)).astype(np.float32)
+        row = make_row()
+        scores.write(tmp_path / row.predictions, [f'{index}' for index in range(300)], targets, {'logits': logits})
+        rows.write(tmp_path, [row])
+        _, page, _ = page_of(tmp_path)
+        assert 'Of 50 classes, the pairs that are confused most often.' in page.texts
+        assert not any(found.get('class') == 'matrix' for _, found in page.elements)
+
+
+class TestReliability:
+    def test_bins_are_those_of_a_loop(self, classified):
+        line = content.read([classified]).aggregates[0]
+        before, after, temperatures = reliability.bins(line)
+        confidences, right = [], []
+        for workdir, row in line.members:
+            kept = scores.read(workdir / row.predictions)
+            exponent = np.exp(kept.logits.astype(np.float64))
+            confidences += list((exponent / exponent.sum(1, keepdims=True)).max(1))
+            right += list(kept.correct)
+        for place in range(15):
+            members = [n for n, each in enumerate(confidences) if place / 15 < each <= (place + 1) / 15]
+            assert before.counts[place] == len(members)
+            if members:
+                assert before.accuracy[place] == pytest.approx(np.mean([right[n] for n in members]))
+        assert after.counts.sum() == before.counts.sum() == 120
+        assert len(temperatures) == 2
+
+    def test_scores_without_probabilities_have_none(self, tmp_path):
+        row = make_row(config={'ridge': {}})
+        logits = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+        ids = [f'{index}' for index in range(40)]
+        scores.write(tmp_path / row.predictions, ids, np.zeros(40, np.int32), {'logits': logits}, score_kind='values')
+        rows.write(tmp_path, [row])
+        assert reliability.section(content.read([tmp_path])) is None
+
+
+class TestMistakes:
+    def test_of_classes_the_most_confident_first(self):
+        targets, predictions = np.array([0, 1, 2, 0]), np.array([0, 2, 1, 1])
+        found = mistakes.of_classes(targets, predictions, np.array([0.99, 0.5, 0.9, 0.7]), most=2)
+        assert found == [mistakes.WrongClass(2, 0.9), mistakes.WrongClass(3, 0.7)]
+
+    boxes = arrays.arrays(np.float32, (3, 4), elements=st.integers(0, 12).map(float)).map(
+        lambda found: np.concatenate([found[:, :2], found[:, :2] + found[:, 2:] + 1], 1)
+    )
+
+    @settings(max_examples=25, deadline=None)
+    @given(boxes, boxes, st.lists(st.integers(0, 1), min_size=6, max_size=6), st.permutations([0.9, 0.6, 0.3]))
+    def test_boxes_are_wrong_where_coco_finds_false_positives(self, truth, found, classes, confidences):
+        labels = np.array(classes[:3], np.int32)[None]
+        none = np.zeros((1, 3), bool)
+        area, sizes = np.full((1, 3), 9.0, np.float32), np.array([[40, 40]])
+        objects = Boxes(truth[None], np.array(classes[3:], np.int32)[None], none, none, area, sizes)
+        detections = DetectedBoxes(found[None], np.array(confidences, np.float32)[None], labels, ~none)
+        kept = {
+            'boxes': found[None], 'scores': detections.scores, 'labels': labels, 'found': detections.valid,
+            'truth_boxes': truth[None], 'truth_classes': objects.classes, 'truth_crowd': none, 'truth_difficult': none,
+        }  # fmt: skip
+        wrong = mistakes.of_boxes(kept, most=5)
+        false = []
+        for number, each in enumerate(evaluate(objects, detections, ('a', 'b')).matches):
+            own = sorted((score for score, label in zip(confidences, classes[:3], strict=True) if label == number))[
+                ::-1
+            ]
+            false += [own[place] for place in np.flatnonzero(each.false[0])]  # at the first threshold, 0.5
+        wanted = [np.float32(max(false))] if false else []
+        assert [detections.scores[0, each.detection] for each in wrong] == wanted
+
+    def test_of_masks_the_lowest_overlap_first(self):
+        perfect, bad, empty = np.diag([5, 5]), np.array([[5, 0], [5, 0]]), np.zeros((2, 2), int)
+        found = mistakes.of_masks(np.stack([perfect, bad, empty]), most=5)
+        assert found == [(1, 0.25)]
+
+    def test_pictures_are_shown_and_kept(self, classified):
+        _, page, _ = page_of(classified)
+        images = [found['src'] for tag, found in page.elements if tag == 'img']
+        assert len(images) == mistakes_section.MOST
+        (file,) = (classified / example_pictures.DIRECTORY).iterdir()
+        kept = json.loads(file.read_text())['pictures']
+        assert len(kept) == mistakes_section.MOST
+        # The pixels are those of the data set.
+        dataset = load_digits()
+        name = next(iter(kept))
+        report = content.read([classified])
+        (picture,) = example_pictures.read(classified, report.rows[0][1], [name]).values()
+        np.testing.assert_array_equal(picture.pixels()[..., 0], dataset.images[dataset.ids.index(name), ..., 0])
+
+    def test_data_that_are_gone_are_said(self, tmp_path):
+        synthetic_results.work_directory(tmp_path, datasets=[('folder:/nowhere', 0.5)], fractions=(1.0,), seeds=(0,))
+        _, page, _ = page_of(tmp_path)
+        assert any(text.startswith('There are no pictures: ') for text in page.texts)
+        assert any("there is no folder '/nowhere'" in text for text in page.texts)
+
+
+class TestLearningCurves:
+    @pytest.fixture
+    def trained(self, tmp_path) -> list[Path]:
+        found = []
+        for name, best in (('first', False), ('second', True)):
+            row = make_row(config={'keep_best': best, 'learning_rate': 0.1}, selected={})
+            ids = [f'{index}' for index in range(40)]
+            logits = np.eye(3, dtype=np.float32)[np.zeros(40, int)]
+            scores.write(tmp_path / name / row.predictions, ids, np.zeros(40, np.int32), {'logits': logits})
+            rows.write(tmp_path / name, [row])
+            lines = [
+                {'step': step, 'epoch': float(step), 'phase': 'all', 'loss': 10.0**-step, 'validation_accuracy': score}
+                for step, score in ((1, 0.5), (2, 0.75), (3, 0.7))
+            ]
+            atomic_files.write_jsonl(tmp_path / name / 'metrics.jsonl', lines)
+            found.append(tmp_path / name)
+        return found
+
+    def test_values_and_which_epoch_was_kept(self, trained):
+        _, _, text = page_of(*trained)
+        titles = re.findall('epoch ([0-9.]+): ([0-9.e-]+)(?: %)?(, kept)?<', text)
+        assert sorted({(epoch, value) for epoch, value, _ in titles if float(value) > 1}) == [
+            ('1', '50.0'), ('2', '75.0'), ('3', '70.0'),
+        ]  # fmt: skip
+        # The last one of the first training, the best one of the second; in both panels.
+        assert sorted(epoch for epoch, _, kept in titles if kept) == ['2', '2', '3', '3']
+        # A loss over two powers of ten.
+        assert 'training loss (logarithmic)' in text
+
+    def test_a_cut_file_and_none_at_all(self, trained):
+        file = trained[0] / 'metrics.jsonl'
+        file.write_text(file.read_text()[:-20])
+        assert learning.section(content.read(trained)) is not None
+        for path in trained:
+            (path / 'metrics.jsonl').unlink()
+        assert learning.section(content.read(trained)) is None
+
+
+def test_work_directories_of_an_earlier_version(tmp_path):
+    for name in ('ablation', 'train'):
+        shutil.copytree(OLD / name, tmp_path / name)
+    _, page, _ = page_of(tmp_path / 'ablation', tmp_path / 'train')
+    assert 'confusion' in page.values('id')
+
+
+def test_hostile_names_and_missing_files(tmp_path):
+    path = synthetic_results.work_directory(
+        tmp_path / 'x', datasets=[(HOSTILE, 0.5)], backbones=[(HOSTILE, 1, 1.0, 0.5)], fractions=(1.0,), seeds=(0,)
+    )
+    report, page, _ = page_of(path)
+    assert [tag for tag, _ in page.elements].count('script') == 1
+    for _, row in report.rows:
+        (path / row.predictions).unlink()
+    # What was read before is shown; the rest has no score to show.
+    check(build.html(report))
