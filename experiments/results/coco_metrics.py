@@ -26,17 +26,19 @@ _AT_ONCE = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
-class _Matches:
+class Matches:
     """The detections of one class in all images, best first, and what they matched.
 
     Attributes:
         images: which image each is in.
+        scores: their scores.
         true: whether it is a true positive, at each threshold of the IoU.
         false: whether it is a false positive; a detection that matched a crowd is neither.
         objects: number of objects in each image, without crowds.
     """
 
     images: Int[np.ndarray, ' detections']
+    scores: Float[np.ndarray, ' detections']
     true: Bool[np.ndarray, 'thresholds detections']
     false: Bool[np.ndarray, 'thresholds detections']
     objects: Int[np.ndarray, ' examples']
@@ -50,11 +52,11 @@ class CocoEvaluation:
         metrics: AP (over IoU 0.5 to 0.95), AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10 and AR_100, and AP
             and AP50 of each class (``'AP/RBC'``). ``None``, where pycocotools says -1: there is no such object; means
             over classes leave such a class out.
-        matches: of each class, for intervals.
+        matches: of each class, for intervals and curves.
     """
 
     metrics: dict[str, float | None]
-    matches: tuple[_Matches, ...]
+    matches: tuple[Matches, ...]
 
     def precisions(
         self, counts: Int[np.ndarray, 'samples examples']
@@ -159,15 +161,17 @@ def _found(detections: DetectedBoxes) -> list[dict[str, Any]]:
     return found
 
 
-def _matches(images: list[dict[str, Any] | None], thresholds: int) -> _Matches:
+def _matches(images: list[dict[str, Any] | None], thresholds: int) -> Matches:
     """What ``COCOeval.evaluateImg`` found in each image; ``None`` where there is neither an object nor a detection."""
     scores = [np.asarray(each['dtScores'] if each else [], np.float64) for each in images]
     none = np.zeros((thresholds, 0), bool)
     matched = np.concatenate([each['dtMatches'] > 0 if each else none for each in images], 1)
     ignored = np.concatenate([each['dtIgnore'].astype(bool) if each else none for each in images], 1)
-    order = np.argsort(-np.concatenate(scores), kind='stable')
-    return _Matches(
+    together = np.concatenate(scores)
+    order = np.argsort(-together, kind='stable')
+    return Matches(
         images=np.repeat(np.arange(len(images)), list(map(len, scores)))[order],
+        scores=together[order],
         true=(matched & ~ignored)[:, order],
         false=(~matched & ~ignored)[:, order],
         objects=np.array([np.count_nonzero(each['gtIgnore'] == 0) if each else 0 for each in images], np.int64),
@@ -175,7 +179,7 @@ def _matches(images: list[dict[str, Any] | None], thresholds: int) -> _Matches:
 
 
 def _precisions(
-    matches: _Matches, counts: Int[np.ndarray, 'samples examples']
+    matches: Matches, counts: Int[np.ndarray, 'samples examples']
 ) -> Float[np.ndarray, 'samples thresholds {_RECALLS}']:
     total = counts @ matches.objects
     wanted = _least_true(total)

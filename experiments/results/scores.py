@@ -1,9 +1,10 @@
 """The scores kept for every row, so that any metric can be computed later without a rerun."""
 
+import contextlib
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float, Float16, Int
 from backbones.errors import UserError
 from experiments.cli import atomic_files
 from experiments.data.truth import Boxes, Targets
+from experiments.results.detected_boxes import DetectedBoxes
 
 # With more classes than this, only the ``KEPT`` largest scores are kept.
 MANY_CLASSES = 100
@@ -156,14 +158,38 @@ def read(file: Path) -> Scores:
     Raises:
         UserError: the file is missing or damaged.
     """
+    with _reading(file) as arrays:
+        if 'label' in arrays:
+            return Scores(arrays['example'], arrays['label'], arrays['prediction'])
+        if 'resampled' in arrays:
+            return Scores(arrays['ids'], None, None, resampled=arrays['resampled'])
+        validation = _of_split(arrays, _VALIDATION) if f'{_VALIDATION}ids' in arrays else None
+        return dataclasses.replace(_of_split(arrays), validation=validation)
+
+
+def read_boxes(file: Path) -> tuple[Boxes, DetectedBoxes] | None:
+    """The objects and the detections of a file from ``write``; ``None`` if it is not of a detector.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with _reading(file) as arrays:
+        if 'truth_boxes' not in arrays:
+            return None
+        truth = Boxes(*(arrays[f'truth_{field.name}'] for field in dataclasses.fields(Boxes)))
+        return truth, DetectedBoxes(*(arrays[name] for name in ('boxes', 'scores', 'labels', 'found')))
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Generator[Mapping[str, np.ndarray]]:
+    """The arrays of a file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     try:
         with file.open('rb') as stream, np.load(stream) as arrays:
-            if 'label' in arrays:
-                return Scores(arrays['example'], arrays['label'], arrays['prediction'])
-            if 'resampled' in arrays:
-                return Scores(arrays['ids'], None, None, resampled=arrays['resampled'])
-            validation = _of_split(arrays, _VALIDATION) if f'{_VALIDATION}ids' in arrays else None
-            return dataclasses.replace(_of_split(arrays), validation=validation)
+            yield arrays
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else f'{type(error).__name__}: {error}'
         raise UserError(

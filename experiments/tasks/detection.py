@@ -21,7 +21,7 @@ from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
 from experiments.data.truth import Boxes, Targets, TruthKind
-from experiments.results import coco_metrics, voc_metrics
+from experiments.results import coco_metrics, precision_recall, voc_metrics
 from experiments.results.detected_boxes import DetectedBoxes
 from experiments.results.scores import Predicted, ScoreKind
 from experiments.tasks import dense
@@ -203,23 +203,21 @@ class Detection:
     @staticmethod
     def score(predictions: Mapping[str, np.ndarray], targets: Targets, classes: Sequence[str] = ()) -> dict[str, float]:
         """COCO's metrics, and VOC's where annotations have difficult objects, which only VOC leaves out."""
-        assert isinstance(targets, Boxes)
-        metrics = _evaluate(predictions, targets, classes).metrics
-        if targets.difficult.any():
-            metrics |= voc_metrics.evaluate(targets, _detections(predictions), classes)
-        return {'AP': 0.0, **dense.known(metrics)}
+        return _metrics(_evaluate(predictions, targets, classes), predictions, targets, classes)
 
-    @classmethod
+    @staticmethod
     def every_metric(
-        cls,
         predictions: Mapping[str, np.ndarray],
         targets: Targets,
         classes: Sequence[str],
         score_kind: ScoreKind = 'logits',
         validation: Predicted | None = None,
     ) -> dict[str, float]:
-        """See ``score``."""
-        return cls.score(predictions, targets, classes)
+        """See ``score``; and the best F1 of all detections together (``results.precision_recall``)."""
+        evaluation = _evaluate(predictions, targets, classes)
+        curve = precision_recall.curve(evaluation.matches)
+        best = {} if curve is None else curve.best_f1()
+        return {**_metrics(evaluation, predictions, targets, classes), **best}
 
     @staticmethod
     def resampled(
@@ -229,6 +227,19 @@ class Detection:
         assert isinstance(targets, Boxes)
         classes = tuple(map(str, range(max(0, int(targets.classes.max())) + 1)))
         return _evaluate(predictions, targets, classes).resampled(samples, seed)[:, 0]
+
+
+def _metrics(
+    evaluation: coco_metrics.CocoEvaluation,
+    predictions: Mapping[str, np.ndarray],
+    targets: Targets,
+    classes: Sequence[str],
+) -> dict[str, float]:
+    assert isinstance(targets, Boxes)
+    metrics = dict(evaluation.metrics)
+    if targets.difficult.any():
+        metrics |= voc_metrics.evaluate(targets, _detections(predictions), classes)
+    return {'AP': 0.0, **dense.known(metrics)}
 
 
 def _evaluate(

@@ -1,6 +1,12 @@
 """Objects, and detections near them, for the tests of detection metrics."""
 
+import contextlib
+import io
+import json
+
 import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from experiments.data.truth import Boxes
 from experiments.results.detected_boxes import DetectedBoxes
@@ -49,3 +55,45 @@ def scenes(images: int = 30, seed: int = 0, most: int = 9, whole: bool = False) 
         np.full((images, 2), 300),
     )
     return truth, DetectedBoxes(found.astype(np.float32), scores.astype(np.float32), guesses.astype(np.int32), valid)
+
+
+def from_files(directory, truth: Boxes, detections: DetectedBoxes, images, classes=CLASSES) -> COCOeval:
+    """An evaluation as its users make it: annotations and results in files, image ids of their own."""
+    objects, found = [], []
+    for image_id, image in enumerate(images):
+        for which in np.flatnonzero(truth.classes[image] >= 0):
+            left, top, right, bottom = map(float, truth.boxes[image, which])
+            objects.append(
+                {
+                    'id': 100 + len(objects),
+                    'image_id': 7 + image_id,
+                    'category_id': 3 + int(truth.classes[image, which]),
+                    'bbox': [left, top, right - left, bottom - top],
+                    'area': float(truth.area[image, which]),
+                    'iscrowd': int(truth.crowd[image, which]),
+                }
+            )
+        for which in np.flatnonzero(detections.valid[image]):
+            left, top, right, bottom = map(float, detections.boxes[image, which])
+            found.append(
+                {
+                    'image_id': 7 + image_id,
+                    'category_id': 3 + int(detections.classes[image, which]),
+                    'bbox': [left, top, right - left, bottom - top],
+                    'score': float(detections.scores[image, which]),
+                }
+            )
+    annotations = {
+        'images': [{'id': 7 + image_id} for image_id in range(len(images))],
+        'categories': [{'id': 3 + number, 'name': name} for number, name in enumerate(classes)],
+        'annotations': objects,
+    }
+    (directory / 'objects.json').write_text(json.dumps(annotations))
+    (directory / 'found.json').write_text(json.dumps(found))
+    with contextlib.redirect_stdout(io.StringIO()):
+        read = COCO(str(directory / 'objects.json'))
+        evaluation = COCOeval(read, read.loadRes(str(directory / 'found.json')), 'bbox')
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation

@@ -1,63 +1,17 @@
 """COCO's metrics: the digits of pycocotools from files, and intervals that agree with them."""
 
-import contextlib
 import dataclasses
-import io
 import json
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from experiments.data.truth import Boxes
 from experiments.results import coco_metrics
 from experiments.results.detected_boxes import DetectedBoxes
-from tests.experiments.detection_scenes import CLASSES, scenes
+from tests.experiments.detection_scenes import CLASSES, from_files, scenes
 
 NAMES = ('AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large', 'AR_1', 'AR_10', 'AR_100')
-
-
-def from_files(directory, truth: Boxes, detections: DetectedBoxes, images, classes=CLASSES) -> COCOeval:
-    """An evaluation as its users make it: annotations and results in files, image ids of their own."""
-    objects, found = [], []
-    for image_id, image in enumerate(images):
-        for which in np.flatnonzero(truth.classes[image] >= 0):
-            left, top, right, bottom = map(float, truth.boxes[image, which])
-            objects.append(
-                {
-                    'id': 100 + len(objects),
-                    'image_id': 7 + image_id,
-                    'category_id': 3 + int(truth.classes[image, which]),
-                    'bbox': [left, top, right - left, bottom - top],
-                    'area': float(truth.area[image, which]),
-                    'iscrowd': int(truth.crowd[image, which]),
-                }
-            )
-        for which in np.flatnonzero(detections.valid[image]):
-            left, top, right, bottom = map(float, detections.boxes[image, which])
-            found.append(
-                {
-                    'image_id': 7 + image_id,
-                    'category_id': 3 + int(detections.classes[image, which]),
-                    'bbox': [left, top, right - left, bottom - top],
-                    'score': float(detections.scores[image, which]),
-                }
-            )
-    annotations = {
-        'images': [{'id': 7 + image_id} for image_id in range(len(images))],
-        'categories': [{'id': 3 + number, 'name': name} for number, name in enumerate(classes)],
-        'annotations': objects,
-    }
-    (directory / 'objects.json').write_text(json.dumps(annotations))
-    (directory / 'found.json').write_text(json.dumps(found))
-    with contextlib.redirect_stdout(io.StringIO()):
-        read = COCO(str(directory / 'objects.json'))
-        evaluation = COCOeval(read, read.loadRes(str(directory / 'found.json')), 'bbox')
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
 
 
 def alone(name: str) -> Boxes | DetectedBoxes:
