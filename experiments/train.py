@@ -198,8 +198,10 @@ def _write(
             'trainable_parameters': run.trainable,
             'flops_per_image': cost.count_flops(backbones.create(config.backbone), run.task.preprocessing.size),
             'flops_counted_in': 'traced program',
-            # The column is inference speed, which only an ablation measures; training throughput is in ``result.json``.
+            # Those of inference, which only an ablation measures; training throughput is in ``result.json``.
             'images_per_second': None,
+            'peak_memory_bytes': None,
+            'weight_bytes': run.backbone_bytes,
             'input': list(run.task.preprocessing.size),
         },
         data={

@@ -295,7 +295,9 @@ class Engine:
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
         size = trained.task.preprocessing.size
-        costs = Costs(parameters, cost.count_flops(trained.model, size), input_size=size)
+        costs = Costs(
+            parameters, cost.count_flops(trained.model, size), input_size=size, weight_bytes=trained.backbone_bytes
+        )
         reasons = dict((*validation.bad, *test.bad))
         evaluated = np.concatenate([dataset.splits['validation'], dataset.splits['test']])
         bad = {int(index): reasons[dataset.ids[index]] for index in evaluated if dataset.ids[index] in reasons}
@@ -347,6 +349,8 @@ class Engine:
                 'flops_counted_in': 'traced program',
                 'images_per_second': costs.images_per_second or None,
                 'input': list(costs.input_size) if costs.input_size else None,
+                'weight_bytes': costs.weight_bytes,
+                'peak_memory_bytes': costs.peak_memory_bytes,
             },
             data={
                 'provenance': seen.provenance,

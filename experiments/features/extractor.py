@@ -44,12 +44,16 @@ class Costs:
         flops_per_image: FLOPs as counted by ``backbones.cost``.
         images_per_second: speed as measured by ``throughput.PROCEDURE``.
         input_size: height and width of its input in pixels.
+        weight_bytes: bytes of its parameters and statistics.
+        peak_memory_bytes: memory of its forward pass on each device, see ``throughput.PROCEDURE``; ``None``: unknown.
     """
 
     parameters: int = 0
     flops_per_image: float = 0.0
     images_per_second: float = 0.0
     input_size: tuple[int, int] | None = None
+    weight_bytes: int = 0
+    peak_memory_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +177,17 @@ class Extractor:
     def _costs(self, network: Network, weights: '_Weights') -> Costs:
         document = {key: network.document[key] for key in ('backbone', 'tap', 'computation')}
         size = network.preprocessing.size
-        speed = self._throughputs.get(
+        measured = self._throughputs.get(
             {**document, 'input': list(size)}, lambda: measure(network.frozen, weights.on_devices(), size)
         )
-        return Costs(network.parameters, float(network.flops_per_image), speed, size)
+        return Costs(
+            network.parameters,
+            float(network.flops_per_image),
+            measured.images_per_second,
+            size,
+            network.weight_bytes,
+            measured.peak_memory_bytes,
+        )
 
     def _pixels(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> StoredFeatures:
         frozen, shades, document, shape = pixels_pass(tuple(dataset.images.shape[1:]), self._batch_size, self._mesh)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from experiments.data import pipeline, unreadable
 from experiments.data.dataset import Dataset
+from experiments.planning.program_costs import ProgramMemory, memory_of
 from experiments.training.mesh import DeviceMesh
 
 # Number of batches whose results are transferred to the host while the next ones are computed.
@@ -62,8 +63,15 @@ class FrozenPass:
         # A process can read the rows of other processes only after an all-gather.
         gathered = device_mesh.replicated if jax.process_count() > 1 else device_mesh.batch
         self._prepare = jax.jit(prepare, out_shardings=device_mesh.batch)
-        self.program = jax.jit(apply, out_shardings=gathered)
+        self.program = self._apply = jax.jit(apply, out_shardings=gathered)
         self._gather = jax.jit(lambda weight: weight, out_shardings=gathered)
+
+    def memory(self, variables: Any, images: Array) -> ProgramMemory | None:
+        """The memory that ``program`` takes on each device; ``None`` if the platform does not report it.
+
+        Once it has been called with arrays of these shapes, nothing is compiled again.
+        """
+        return memory_of(self._apply.lower(variables, images).compile())
 
     def run(
         self, variables: Any, dataset: Dataset, indices: Int[np.ndarray, ' examples'], **reading: int

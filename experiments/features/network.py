@@ -52,6 +52,11 @@ class Network:
         return sum(leaf.size for leaf in jax.tree.leaves(self.shapes['params']))
 
     @functools.cached_property
+    def weight_bytes(self) -> int:
+        """Bytes of its parameters and statistics."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.shapes))
+
+    @functools.cached_property
     def flops_per_image(self) -> int:
         """FLOPs of the whole backbone, whatever the tap."""
         return count_flops(self.model, self.preprocessing.size)

@@ -1,6 +1,7 @@
-"""Images per second under one stated procedure, so that each network has a single figure in a table."""
+"""Speed and memory under one stated procedure, so that each network has a single figure in a table."""
 
 import contextlib
+import dataclasses
 import json
 import platform
 import statistics
@@ -28,12 +29,26 @@ _FEWEST = 5
 PROCEDURE = (
     f'images/s: forward passes of the frozen backbone alone, on inputs already on the device, at the batch size of '
     f'the config; the median of {BATCHES} batches after {WARM_UP} warm-up calls (fewer, but at least {_FEWEST}, if '
-    f'they take longer than {SECONDS:g} s); measured once per backbone, input size and type'
+    f'they take longer than {SECONDS:g} s); measured once per backbone, input size and type. Peak memory: that of the '
+    'same program on each device, as its compiler reports it: weights, inputs, outputs and everything temporary'
 )
 
 
-def measure(frozen: FrozenPass, variables: Any, size: tuple[int, int]) -> float:
-    """Measure the images per second of all devices together, as ``PROCEDURE`` says.
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was measured of a network.
+
+    Attributes:
+        images_per_second: those of all devices together.
+        peak_memory_bytes: memory of each device; ``None`` if the platform does not tell.
+    """
+
+    images_per_second: float
+    peak_memory_bytes: int | None = None
+
+
+def measure(frozen: FrozenPass, variables: Any, size: tuple[int, int]) -> Measured:
+    """Measure a network, as ``PROCEDURE`` says.
 
     This process must not compute or read anything else meanwhile.
 
@@ -53,7 +68,8 @@ def measure(frozen: FrozenPass, variables: Any, size: tuple[int, int]) -> float:
         started = time.perf_counter()
         jax.block_until_ready(frozen.program(variables, images))
         seconds.append(time.perf_counter() - started)
-    return batch / statistics.median(seconds)
+    memory = frozen.memory(variables, images)
+    return Measured(batch / statistics.median(seconds), None if memory is None else memory.peak)
 
 
 def _enough(seconds: list[float]) -> bool:
@@ -74,29 +90,31 @@ class Throughputs:
         self._workdir = workdir / FILE
         self._store = store
 
-    def get(self, document: dict, measured: Callable[[], float]) -> float:
-        """The figure of a network; it is measured if there is none yet.
+    def get(self, document: dict, measured: Callable[[], Measured]) -> Measured:
+        """The figures of a network; they are measured if there are none yet.
 
         Args:
-            document: everything that the figure depends on; the machine is added.
-            measured: measures the figure.
+            document: everything that the figures depend on; the machine is added.
+            measured: measures them.
         """
         document = {**document, 'machine': platform.node(), 'processor': platform.machine()}
         name = address(document)
         mine, ours = _read(self._workdir), self._store.note('throughput', name)
         if name not in mine:
             mine[name] = _read(ours)
-        known = of_main_process(str(mine[name].get('images_per_second') or '') or None)
+        noted = {each.name: mine[name][each.name] for each in dataclasses.fields(Measured) if each.name in mine[name]}
+        known = of_main_process(json.dumps(noted) if len(noted) == len(dataclasses.fields(Measured)) else None)
         if known is None:
-            known = of_main_process(str(measured()))
-            mine[name] = found = {**document, 'images_per_second': float(known or 0)}
+            # An earlier version noted the speed alone, which stays as it is.
+            known = of_main_process(json.dumps({**dataclasses.asdict(measured()), **noted}))
+            mine[name] = found = {**document, **json.loads(known or '{}')}
             if jax.process_index() == 0:
                 with contextlib.suppress(OSError):  # the store may be read-only
                     atomic_files.write_json(ours, found)
         if jax.process_index() == 0:
             with atomic_files.os_errors_as_user_errors(lambda: 'the speed of a backbone could not be saved'):
                 atomic_files.write_json(self._workdir, mine)
-        return float(known or 0)
+        return Measured(**json.loads(known or '{}'))
 
 
 def _read(file: Path) -> dict:

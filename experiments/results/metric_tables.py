@@ -11,6 +11,8 @@ from experiments.results.aggregates import Aggregate
 # With more classes than this, those of the lowest values are shown.
 MOST_CLASSES = 20
 _LONGEST_NAME = 20
+# Costs that are shown among the further metrics → titles of their columns.
+_BYTES = {'weight_bytes': 'MiB of weights', 'peak_memory_bytes': 'MiB at peak'}
 # In table.csv and the rows alone.
 _LEFT_OUT = frozenset({'loss', 'brier', 'temperature', 'nll_scaled'})
 
@@ -40,7 +42,7 @@ def tables(shown: Sequence[Aggregate]) -> list[MetricTable]:
     """
     known = dict.fromkeys(name for each in shown for name in each.metrics)
     names = [name for name in known if '/' not in name and name not in {*_LEFT_OUT, shown[0].metric}]
-    found = [_table('further metrics', shown, names)] if names else []
+    found = [_with_memory(_table('further metrics', shown, names), shown)] if names else []
     for number, kind in enumerate(_kinds(shown)):
         names = [name for name in known if name.startswith(f'{kind}/')]
         title = f'{kind} of each class'
@@ -88,6 +90,17 @@ def _kinds(shown: Sequence[Aggregate]) -> list[str]:
     """The metrics of single classes that any row has."""
     kinds = metric_names.OF_CLASSES.get(shown[0].metric, (shown[0].metric,))
     return [kind for kind in kinds if any(name.startswith(f'{kind}/') for each in shown for name in each.metrics)]
+
+
+def _with_memory(table: MetricTable, shown: Sequence[Aggregate]) -> MetricTable:
+    """With columns of bytes where any row has them."""
+    for key, title in _BYTES.items():
+        values = [each.costs.get(key) for each in shown]
+        if any(value is not None for value in values):
+            texts = ['–' if value is None else f'{value / 2**20:,.1f}' for value in values]
+            rows = [[*row, text] for row, text in zip(table.rows, texts, strict=True)]
+            table = dataclasses.replace(table, header=[*table.header, title], rows=rows)
+    return table
 
 
 def _table(title: str, shown: Sequence[Aggregate], names: Sequence[str]) -> MetricTable:

@@ -28,6 +28,7 @@ _NUMBER = int | float
 # With more classes than this, a row has no metrics of single ones; their scores are kept all the same.
 MANY_CLASSES = 100
 _COSTS = ('parameters', 'trainable_parameters', 'flops_per_image', 'images_per_second')
+_NEWER_COSTS = ('weight_bytes', 'peak_memory_bytes')
 _COUNTS = ('train_examples', 'validation_examples', 'test_examples', 'skipped')
 
 
@@ -53,8 +54,10 @@ class Row:
         depends_on_seed: whether another seed could have given another value.
         costs: ``parameters`` (of the backbone), ``trainable_parameters``, ``flops_per_image`` (of the backbone's
             forward pass, a multiply-add is two), ``flops_counted_in`` (``'traced program'``, or ``'compiled program'``
-            for older versions), ``images_per_second`` and ``input`` (height and width of the model's input in
-            pixels); ``None`` if unknown; rows of older versions may lack ``input``.
+            for older versions), ``images_per_second``, ``input`` (height and width of the model's input in pixels),
+            ``weight_bytes`` (of the backbone's parameters and statistics) and ``peak_memory_bytes`` (of its forward
+            pass, ``features.throughput.PROCEDURE``); ``None`` if unknown; rows of older versions may lack the last
+            three.
         data: ``provenance``, ``fingerprint``, ``train_examples``, ``validation_examples``, ``test_examples`` and
             ``skipped`` (number of files or records that could not be read).
         versions: versions of the packages, and the device.
@@ -202,6 +205,7 @@ def _checked(where: str, make: Callable[[], Row]) -> Row:
         row = make()
         wrong = [name for name, value in (*row.test.items(), *row.validation.items()) if not isinstance(value, _NUMBER)]
         wrong += [name for name in _COSTS if not isinstance(row.costs[name], _NUMBER | None)]
+        wrong += [name for name in _NEWER_COSTS if not isinstance(row.costs.get(name), _NUMBER | None)]
         sides = row.costs.get('input')
         if sides is not None and [type(side) for side in sides] != [int, int]:
             wrong.append('input')

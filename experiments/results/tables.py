@@ -292,7 +292,8 @@ def _size(costs: Mapping) -> str:
 _CSV_COLUMNS = (
     'dataset', 'backbone', 'weights', 'head', 'regime', 'settings', 'fraction', 'train_examples', 'seeds', 'metric',
     'score', 'half_width', 'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters', 'trainable_parameters',
-    'flops_per_image', 'images_per_second', 'input', 'validation_score', 'worst_class', 'score_of_worst_class',
+    'flops_per_image', 'images_per_second', 'input', 'weight_bytes', 'peak_memory_bytes', 'validation_score',
+    'worst_class', 'score_of_worst_class',
 )  # fmt: skip
 
 
@@ -317,6 +318,7 @@ def csv_text(aggregates: Sequence[Aggregate]) -> str:
                 ' '.join(f'{name}:{count}' for name, count in aggregate.at_edge.items()),
                 ' '.join(map(str, sorted(aggregate.choices))), costs['parameters'], costs['trainable_parameters'],
                 costs['flops_per_image'], costs['images_per_second'], _size(costs),
+                costs.get('weight_bytes'), costs.get('peak_memory_bytes'),
                 aggregate.validation.get(aggregate.metric), *(aggregate.worst_class or ('', '')),
                 *(aggregate.metrics.get(name) for name in metrics),
             ]

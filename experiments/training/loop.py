@@ -69,6 +69,12 @@ class Trained:
     unreadable: tuple[str, ...]
     evaluate: Callable[[str], Evaluation]
 
+    @property
+    def backbone_bytes(self) -> int:
+        """Bytes of the backbone's parameters and statistics."""
+        parts = [collection['backbone'] for collection in self.variables.values() if 'backbone' in collection]
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
+
 
 def fit(
     config: ml_collections.ConfigDict,

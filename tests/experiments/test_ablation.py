@@ -218,6 +218,9 @@ class TestRun:
             assert row['data']['train_examples'] == 112
             assert row['data']['test_examples'] == 32
             assert row['versions']['jax'] == jax.__version__
+            network, trained = row['cell']['backbone'] != 'pixels', row['cell']['regime'] == 'scratch'
+            assert (row['costs']['weight_bytes'] >= 4 * row['costs']['parameters'] > 0) == network
+            assert (row['costs']['peak_memory_bytes'] is not None) == (network and not trained)
         by_regime = {(row['cell']['backbone'], row['cell']['regime']): row for row in rows}
         assert by_regime['pixels', 'linear']['metrics']['test']['accuracy'] > 0.9
         assert by_regime['pixels', 'linear']['costs']['trainable_parameters'] == 65 * 4

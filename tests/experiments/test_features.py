@@ -473,6 +473,23 @@ class TestThroughput:
         assert len(speeds) == 1
         (noted,) = json.loads((tmp_path / throughput.FILE).read_text()).values()
         assert {noted['images_per_second']} == speeds
+        costs = extract(own, one, tmp_path)[1]
+        assert costs.peak_memory_bytes == noted['peak_memory_bytes']
+        # At the least the weights and a batch of images in single precision.
+        assert costs.weight_bytes > 4 * costs.parameters
+        assert costs.peak_memory_bytes > costs.weight_bytes + 4 * 3 * np.prod(costs.input_size)
+
+    def test_the_speed_that_an_earlier_version_noted_is_kept(self, own, tmp_path):
+        dataset, file = make_dataset('digits', examples=40), tmp_path / throughput.FILE
+        costs = extract(own, dataset, tmp_path)[1]
+        notes = json.loads(file.read_text())
+        for note in notes.values():
+            note['images_per_second'] = 123.0
+            del note['peak_memory_bytes']
+        file.write_text(json.dumps(notes))
+        assert extract(own, dataset, tmp_path)[1] == dataclasses.replace(costs, images_per_second=123.0)
+        (noted,) = json.loads(file.read_text()).values()
+        assert (noted['images_per_second'], noted['peak_memory_bytes']) == (123.0, costs.peak_memory_bytes)
 
     def test_it_is_the_median_after_warm_up_calls(self, monkeypatch):
         times = iter([0.0, 4.0, 10.0, 11.0, 20.0, 22.0])  # batches of 4, 1 and 2 seconds
@@ -486,7 +503,10 @@ class TestThroughput:
 
         frozen = FrozenPass(lambda images: images, lambda variables, images: images, 8, mesh.make())
         frozen.program = program
-        assert throughput.measure(frozen, {}, (4, 6)) == 8 / 2.0
+        measured = throughput.measure(frozen, {}, (4, 6))
+        assert measured.images_per_second == 8 / 2.0
+        # The images, as input and as output.
+        assert measured.peak_memory_bytes >= 2 * 8 * 4 * 6 * 3 * 4
         assert called == [(8, 4, 6, 3)] * (throughput.WARM_UP + 3)
 
     def test_slow_networks_are_not_measured_for_ever(self):

@@ -454,6 +454,19 @@ class TestMetricsOfOlderRows:
         assert line['worst_class'] == 'gnu'
         assert 'recall/cat' not in line
 
+    def test_memory_is_among_the_further_metrics(self, tmp_path):
+        self.write(tmp_path)
+        (entry,) = aggregates.load(tmp_path)
+        assert 'MiB of weights' not in tables.view([entry], 'digits').further()[0].header
+        costs = {**entry.costs, 'weight_bytes': 3 * 2**19, 'peak_memory_bytes': None}
+        known = dataclasses.replace(entry, costs=costs)
+        other = dataclasses.replace(entry, costs={**costs, 'peak_memory_bytes': 2**31}, regime='knn')
+        table = tables.view([known, other], 'digits').further()[0]
+        assert table.header[-2:] == ['MiB of weights', 'MiB at peak']
+        assert sorted(row[-2:] for row in table.rows) == [['1.5', '2,048.0'], ['1.5', '–']]
+        lines = csv.DictReader(tables.csv_text([known, other]).splitlines())
+        assert [line['peak_memory_bytes'] for line in lines] == ['', str(2**31)]
+
     def test_of_many_classes_the_worst_are_shown(self, tmp_path):
         self.write(tmp_path)
         (entry,) = aggregates.load(tmp_path)
