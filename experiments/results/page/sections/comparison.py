@@ -23,7 +23,8 @@ def intervals(report: Report) -> Markup | None:
     intro = element(
         'p',
         'Points are scores, bars their 95 % intervals, both in per cent. Two intervals may overlap although the paired '
-        'difference is significant: the matrix of differences says which.',
+        'difference is significant: the next section says which.'
+        + (f' Hollow: {AT_EDGE}, at an edge of its grid.' if any(line.at_edge for line in report.aggregates) else ''),
     )
     return markup.escaped([intro, _choices(report, 'intervals', lambda column: _forest(report, column))])
 

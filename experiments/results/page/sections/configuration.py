@@ -23,7 +23,7 @@ def section(report: Report) -> Markup:
         members = [(name, flat(config)) for name, config in zip(names, configs, strict=True) if _kind(config) == kind]
         if len(members) > 1:
             parts += [element('h3', f'Differences between {title}'), _differences(*zip(*members, strict=True))]
-    parts += [element('h3', 'Versions'), _versions(report)]
+    parts += [element('h3', 'Versions'), _versions(report)] if report.versions else []
     weights = _weights(report)
     parts += [element('h3', 'Weights'), weights] if weights else []
     parts += [element('h3', 'All values'), element('p', 'As config.json of each work directory has them.')]

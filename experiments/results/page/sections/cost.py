@@ -186,6 +186,9 @@ def _names(
     places = [(plot.across(point.x), plot.down(point.y)) for point in points]
     corners = [(plot.across(x), plot.down(y)) for x, y in steps]
     obstacles = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+    for point in points:
+        x, low, high = plot.across(point.x), *(plot.down(100 * bound) for bound in point.score.bounds)
+        obstacles.append((x - 3, high, x + 3, low))
     obstacles += [
         (min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1) for (a, b), (c, d) in itertools.pairwise(corners)
     ]
