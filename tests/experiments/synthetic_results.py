@@ -42,6 +42,7 @@ def work_directory(
     seeds: Sequence[int] = (0, 1, 2),
     test: int = 200,
     weights: str = 'hub:timm/{}',
+    image_sizes: Sequence[int] = (),
 ) -> Path:
     """Write 300 cells by default, with classification scores that agree with their rows.
 
@@ -49,11 +50,13 @@ def work_directory(
     shared by all cells of a data set, so that paired differences are smaller than unpaired ones.
     """
     made = []
-    for (dataset, ease), backbone, regime, fraction, seed in itertools.product(
-        datasets, backbones, regimes, fractions, seeds
+    for (dataset, ease), backbone, regime, fraction, seed, image_size in itertools.product(
+        datasets, backbones, regimes, fractions, seeds, image_sizes or (0,)
     ):
         name, parameters, gigaflops, quality = backbone
         cell = Cell(dataset, Variant(name, weights.replace('{}', name)), regime, fraction, seed)
+        if image_size:
+            cell = dataclasses.replace(cell, settings=(('image_size', image_size),))
         shared = np.random.default_rng(_number(dataset))
         targets = shared.integers(0, CLASSES, test).astype(np.int32)
         noise = shared.normal(size=(test, CLASSES))
@@ -62,7 +65,15 @@ def work_directory(
         own = np.random.default_rng(int(drawn.key(), 16))
         logits = noise + 0.7 * own.normal(size=noise.shape)
         # The last class is harder than the others.
-        strength = 1.2 + ease + quality + 0.8 * np.log10(fraction) - 0.3 * (regime == 'knn') + 0.1 * own.normal()
+        strength = (
+            1.2
+            + ease
+            + quality
+            + 0.8 * np.log10(fraction)
+            - 0.3 * (regime == 'knn')
+            - 30 / (image_size or 200)
+            + 0.1 * own.normal()
+        )
         logits[np.arange(test), targets] += strength - 0.8 * (targets == CLASSES - 1)
         predictions = f'predictions/{cell.key()}.npz'
         scores.write(
@@ -77,7 +88,12 @@ def work_directory(
                 cell=cell,
                 task='classification',
                 primary='accuracy',
-                config={'tap': 'pooled', 'image_size': 0, 'fit': 'crop', regime: {'smallest': 1e-6, 'values': 25}},
+                config={
+                    'tap': 'pooled',
+                    'image_size': image_size,
+                    'fit': 'crop',
+                    regime: {'smallest': 1e-6, 'values': 25},
+                },
                 validation={'accuracy': min(1.0, found['accuracy'] + 0.01 * own.normal())},
                 test=found,
                 selected={'C': 3.16} if regime == 'linear' else {'neighbours': 10},

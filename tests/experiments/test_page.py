@@ -15,10 +15,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from experiments.results import rows
+from experiments.results import planned_cells, rows
 from experiments.results.page import build, content, estimates, markup, svg
 from experiments.results.page.scales import Scale
-from experiments.results.page.sections import configuration, cost
+from experiments.results.page.sections import configuration, cost, curves
 from tests.experiments import synthetic_results
 
 VOID = {'br', 'col', 'hr', 'img', 'input', 'link', 'meta'}
@@ -266,8 +266,27 @@ def test_what_trained_and_by_which_command(tmp_path):
     (directory / 'parameters.json').write_text(json.dumps([{'phase': 'bitfit', 'rules': [rule]}]))
     (place / 'parameters.json').write_text('{damaged')
     (place / 'command.txt').write_text('python -m experiments.ablate --workdir run\n')
+    planned_cells.write(place, [*(row.cell for row in made), dataclasses.replace(trained.cell, seed=7)])
     page = check(build.html(content.read([place], 'again')))
+    assert page.texts[page.texts.index('not finished') + 1] == '1'
     start = page.texts.index('What trained', page.texts.index('Numbers of this figure'))
     assert page.texts.index('backbone/.*', start) < page.texts.index(' frozen (12,345)', start)
     assert 'a head on stored features; the backbone is frozen' in page.texts[start:]
     assert 'python -m experiments.ablate --workdir run\nagain' in page.texts
+
+
+def test_a_setting_has_a_column_and_curves(tmp_path):
+    place = synthetic_results.work_directory(
+        tmp_path, synthetic_results.DATASETS[:1], synthetic_results.BACKBONES[:2], ('linear',), (1.0,), (0,), 40,
+        image_sizes=(64, 128, 32),
+    )  # fmt: skip
+    report = content.read([place], '')
+    page = check(build.html(report))
+    assert 'settings' in page.values('id')
+    assert page.texts.count('image_size') >= 2
+    drawn = Page(curves.settings(report))
+    ticks = [text for text in drawn.texts if text in ('32', '64', '128')]
+    assert ticks[:3] == ['32', '64', '128']
+    assert curves.labels(report) is None
+    # A line of the table is named by what differs.
+    assert sorted(estimates.names(report.aggregates))[0] == 'resnet18 · 128'

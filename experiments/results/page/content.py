@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import work_directories
-from experiments.results import aggregates, rows
+from experiments.results import aggregates, planned_cells, rows
 from experiments.results.aggregates import Aggregate
 from experiments.results.rows import Row
 
@@ -39,6 +39,7 @@ class Report:
         aggregates: the lines of the tables, in their order.
         rows: every row with its work directory.
         failures: cells that failed.
+        unfinished: number of planned cells without a result.
         configs: ``config.json`` per work directory.
         commands: the command of each, as far as it is known.
         rules: (backbone, regime) → the freezing rules of each phase of its training, as ``parameters.json`` has them.
@@ -50,6 +51,7 @@ class Report:
     aggregates: tuple[Aggregate, ...]
     rows: tuple[tuple[Path, Row], ...]
     failures: tuple[Failure, ...] = ()
+    unfinished: int = 0
     configs: Mapping[Path, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     commands: Mapping[Path, str] = dataclasses.field(default_factory=dict)
     rules: Mapping[tuple[str, str], Phases] = dataclasses.field(default_factory=dict)
@@ -83,12 +85,18 @@ def read(workdirs: Sequence[Path], command: str = '') -> Report:
         workdirs=tuple(workdirs),
         aggregates=tuple(aggregates.load(*workdirs)),
         rows=found,
+        unfinished=sum(_unfinished(workdir, found) for workdir in workdirs),
         configs={workdir: work_directories.read_config(workdir) or {} for workdir in workdirs},
         commands={workdir: text for workdir, text in known.items() if text},
         rules=_rules(found),
         command=command,
         written=datetime.datetime.now().astimezone(),
     )
+
+
+def _unfinished(workdir: Path, found: Sequence[tuple[Path, Row]]) -> int:
+    planned = planned_cells.read(workdir) or frozenset()
+    return len(planned - {row.cell.key() for each, row in found if each == workdir})
 
 
 def _rules(found: Sequence[tuple[Path, Row]]) -> dict[tuple[str, str], Phases]:
