@@ -65,7 +65,7 @@ def section(report: Report) -> Markup | None:
     return markup.escaped([intro, legend, markup.choice('cost-of', 'cost', options)])
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays cannot be compared
 class _Point:
     """A line in the plot: its anchor, name, score, cost, the cost at which it is drawn, and its series."""
 
