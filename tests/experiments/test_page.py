@@ -211,7 +211,8 @@ def test_scales_hold_their_values_and_have_round_ticks(values, kind, count):
     assert len(ticks) <= 2 * count + 2
     assert all(scale.low * (1 - 1e-6) - 1e-12 <= tick <= scale.high * (1 + 1e-6) for tick in ticks)
     assert (
-        all(float(f'{tick:.6g}') == pytest.approx(tick, rel=1e-12) for tick in ticks) or scale.high - scale.low < 1e-3 * scale.high
+        all(float(f'{tick:.6g}') == pytest.approx(tick, rel=1e-12) for tick in ticks)
+        or scale.high - scale.low < 1e-3 * scale.high
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 Box = tuple[float, float, float, float]
 
 _HEIGHT, _WIDTH_OF_LETTER = 12.0, 6.3
+_NEVER = 1000
 
 
 def beside(
     marks: Sequence[tuple[float, float]], texts: Sequence[str], obstacles: Sequence[Box], frame: Box
-) -> list[tuple[float, float]]:
+) -> list[tuple[float, float] | None]:
     """A place for the name of each mark, one after the other: of eight around it the one that hides the fewest things.
 
     Args:
@@ -20,10 +21,11 @@ def beside(
         frame: what the names should stay in.
 
     Returns:
-        Per mark, the place of the left end of its name's baseline, relative to the mark.
+        Per mark, the place of the left end of its name's baseline, relative to the mark; ``None`` where it would hide
+        another name wherever it is.
     """
-    taken = list(obstacles)
-    places = []
+    names: list[Box] = []
+    places: list[tuple[float, float] | None] = []
     for (x, y), text in zip(marks, texts, strict=True):
         width = _WIDTH_OF_LETTER * len(text)
         around = [
@@ -31,10 +33,18 @@ def beside(
             (-width - 8, 16),
         ]  # fmt: skip
         boxes = [(x + dx, y + dy - _HEIGHT, x + dx + width, y + dy + 2) for dx, dy in around]
-        hidden = [sum(_meet(box, other) for other in taken) + 5 * (not _within(box, frame)) for box in boxes]
+        hidden = [
+            sum(_meet(box, other) for other in obstacles)
+            + (0 if _within(box, frame) else 5)
+            + (_NEVER if any(_meet(box, other) for other in names) else 0)
+            for box in boxes
+        ]
         best = hidden.index(min(hidden))
-        places.append(around[best])
-        taken.append(boxes[best])
+        if hidden[best] >= _NEVER:
+            places.append(None)
+        else:
+            places.append(around[best])
+            names.append(boxes[best])
     return places
 
 

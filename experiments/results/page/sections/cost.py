@@ -45,7 +45,9 @@ def section(report: Report) -> Markup | None:
     costs = [cost for cost in _COSTS if any(cost.of(line) for column in columns for line in column)]
     if not costs:
         return None
-    kinds = list(dict.fromkeys(_kind(line) for column in columns for line in column))
+    # In the order of the results: that of scores would mix the values of a setting.
+    shown = {id(line) for column in columns for line in column}
+    kinds = list(dict.fromkeys(_kind(line) for line in report.aggregates if id(line) in shown))
     options = []
     for cost in costs:
         panels = [_panel(report, column, cost, kinds) for column in columns]
@@ -198,8 +200,9 @@ def _names(
     frame = (plot.left, 2.0, plot.width - 4, plot.height - plot.bottom)
     found = label_places.beside(marks, texts, obstacles, frame)
     return [
-        plot.text(point.x, point.y, text, dx=dx, dy=dy, kind='name')
-        for point, text, (dx, dy) in zip(front, texts, found, strict=True)
+        plot.text(point.x, point.y, text, dx=place[0], dy=place[1], kind='name')
+        for point, text, place in zip(front, texts, found, strict=True)
+        if place
     ]
 
 
