@@ -19,8 +19,8 @@ from experiments.data.truth import Boxes
 from experiments.results import example_pictures, mistakes, rows, scores
 from experiments.results.coco_metrics import evaluate
 from experiments.results.detected_boxes import DetectedBoxes
-from experiments.results.page import build, content
-from experiments.results.page.sections import confusion, learning, reliability
+from experiments.results.page import build, content, kept
+from experiments.results.page.sections import confusion, learning, precision_recall, reliability
 from experiments.results.page.sections import mistakes as mistakes_section
 from experiments.results.scores import Predicted
 from tests.experiments import synthetic_results
@@ -74,9 +74,9 @@ class TestConfusion:
     def test_counts_are_those_of_scikit_learn_over_all_seeds(self, classified):
         report = content.read([classified])
         for line in report.aggregates:
-            kept = [scores.read(classified / row.predictions) for _, row in line.members]
+            found = [scores.read(classified / row.predictions) for _, row in line.members]
             wanted = sum(
-                sklearn.metrics.confusion_matrix(each.targets, each.predictions, labels=range(10)) for each in kept
+                sklearn.metrics.confusion_matrix(each.targets, each.predictions, labels=range(10)) for each in found
             )
             np.testing.assert_array_equal(confusion.matrix(line), wanted)
 
@@ -113,10 +113,10 @@ class TestReliability:
         before, after, temperatures = reliability.bins(line)
         confidences, right = [], []
         for workdir, row in line.members:
-            kept = scores.read(workdir / row.predictions)
-            exponent = np.exp(kept.logits.astype(np.float64))
+            found = scores.read(workdir / row.predictions)
+            exponent = np.exp(found.logits.astype(np.float64))
             confidences += list((exponent / exponent.sum(1, keepdims=True)).max(1))
-            right += list(kept.correct)
+            right += list(found.correct)
         for place in range(15):
             members = [n for n, each in enumerate(confidences) if place / 15 < each <= (place + 1) / 15]
             assert before.counts[place] == len(members)
@@ -152,11 +152,11 @@ class TestMistakes:
         area, sizes = np.full((1, 3), 9.0, np.float32), np.array([[40, 40]])
         objects = Boxes(truth[None], np.array(classes[3:], np.int32)[None], none, none, area, sizes)
         detections = DetectedBoxes(found[None], np.array(confidences, np.float32)[None], labels, ~none)
-        kept = {
+        arrays_kept = {
             'boxes': found[None], 'scores': detections.scores, 'labels': labels, 'found': detections.valid,
             'truth_boxes': truth[None], 'truth_classes': objects.classes, 'truth_crowd': none, 'truth_difficult': none,
         }  # fmt: skip
-        wrong = mistakes.of_boxes(kept, most=5)
+        wrong = mistakes.of_boxes(arrays_kept, most=5)
         false = []
         for number, each in enumerate(evaluate(objects, detections, ('a', 'b')).matches):
             own = sorted((score for score, label in zip(confidences, classes[:3], strict=True) if label == number))[
@@ -176,11 +176,11 @@ class TestMistakes:
         images = [found['src'] for tag, found in page.elements if tag == 'img']
         assert len(images) == mistakes_section.MOST
         (file,) = (classified / example_pictures.DIRECTORY).iterdir()
-        kept = json.loads(file.read_text())['pictures']
-        assert len(kept) == mistakes_section.MOST
+        pictures = json.loads(file.read_text())['pictures']
+        assert len(pictures) == mistakes_section.MOST
         # The pixels are those of the data set.
         dataset = load_digits()
-        name = next(iter(kept))
+        name = next(iter(pictures))
         report = content.read([classified])
         (picture,) = example_pictures.read(classified, report.rows[0][1], [name]).values()
         np.testing.assert_array_equal(picture.pixels()[..., 0], dataset.images[dataset.ids.index(name), ..., 0])
@@ -190,6 +190,59 @@ class TestMistakes:
         _, page, _ = page_of(tmp_path)
         assert any(text.startswith('There are no pictures: ') for text in page.texts)
         assert any("there is no folder '/nowhere'" in text for text in page.texts)
+
+
+class TestPrecisionAndRecall:
+    @pytest.fixture
+    def detected(self, tmp_path) -> tuple[Path, dict]:
+        """Objects and detections near them, of images of 100 pixels; the row has COCO's own metrics."""
+        generator = np.random.default_rng(0)
+        images, objects, extra = 30, 4, 3
+        corners = generator.uniform(0, 60, (images, objects, 2)).astype(np.float32)
+        truth = np.concatenate([corners, corners + generator.uniform(10, 40, (images, objects, 2))], -1)
+        classes = generator.integers(0, 3, (images, objects)).astype(np.int32)
+        none = np.zeros(classes.shape, bool)
+        targets = Boxes(truth.astype(np.float32), classes, none, none, np.full(classes.shape, 500.0, np.float32),
+                        np.full((images, 2), 100))  # fmt: skip
+        noise = generator.uniform(0, 60, (images, extra, 2))
+        found = np.concatenate(
+            [truth + generator.normal(size=truth.shape) * 3, np.tile(noise, 2) + np.array([0, 0, 30, 30])], 1
+        )
+        labels = np.concatenate([classes, generator.integers(0, 3, (images, extra))], 1).astype(np.int32)
+        predictions = {
+            'boxes': found.astype(np.float32), 'scores': generator.uniform(size=labels.shape).astype(np.float32),
+            'labels': labels, 'found': np.ones(labels.shape, bool),
+        }  # fmt: skip
+        metrics = evaluate(targets, DetectedBoxes(*predictions.values()), ('0', '1', '2')).metrics
+        known = {name: value for name, value in metrics.items() if value is not None}
+        row = make_row(task='detection', primary='AP', test=known, validation={'AP': known['AP']})
+        ids = [f'{index}' for index in range(images)]
+        scores.write(tmp_path / row.predictions, ids, targets, predictions, np.array([known['AP']]))
+        rows.write(tmp_path, [row])
+        return tmp_path, known
+
+    def test_the_area_under_a_curve_is_cocos_ap50(self, detected):
+        path, known = detected
+        (line,) = content.read([path]).aggregates
+        (arrays_kept,) = kept.arrays(line, precision_recall._ARRAYS)
+        names, precision = precision_recall.curves(line, arrays_kept)
+        assert {name: pytest.approx(area) for name, area in zip(names, precision.mean(0), strict=True)} == {
+            name: known[f'AP50/{name}'] for name in '012'
+        }
+
+    def test_the_page_has_curves_and_says_that_the_data_are_gone(self, detected):
+        path, known = detected
+        _, page, _ = page_of(path)
+        assert f'AP50 {100 * known["AP50"]:.1f} %' in page.texts
+        # The ids are none of 'digits'.
+        assert "There are no pictures: the images of 'digits' cannot be read here: 'digits' has no example" in ' '.join(
+            page.texts
+        )
+
+    def test_too_many_detections_are_left_out(self, detected, monkeypatch):
+        monkeypatch.setattr(precision_recall, '_MOST_DETECTIONS', 100)
+        _, page, _ = page_of(detected[0])
+        assert any('detections are too many to match them again' in text for text in page.texts)
 
 
 class TestLearningCurves:

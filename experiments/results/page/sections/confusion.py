@@ -94,7 +94,10 @@ def _table(found: Matrix, names: Sequence[str]) -> Markup:
             if not count:
                 cells.append(Markup('<td></td>'))
                 continue
-            kinds = ' '.join(['right'] * (true == predicted) + ['strong'] * (share > 0.5)) or None
+            kinds = (
+                ' '.join(['right'] * (true == predicted) + ['strong'] * (share > (0.5 if true == predicted else 0.25)))
+                or None
+            )
             cells.append(
                 element(
                     'td',
