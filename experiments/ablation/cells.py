@@ -8,7 +8,7 @@ import ml_collections
 
 import backbones
 from backbones.errors import UserError, unknown
-from experiments import tasks
+from experiments import probes, tasks
 from experiments.ablation import settings
 from experiments.ablation.dependencies import FROZEN_REGIMES, NOT_OF_TRAINING, SHARED
 from experiments.cli.axis_config import AxisConfig
@@ -16,7 +16,7 @@ from experiments.data import loading, options
 from experiments.data.model_input import input_size
 from experiments.data.options import ReadingOptions
 from experiments.features import taps
-from experiments.probes import knn, linear, ridge
+from experiments.probes import attentive, knn, linear, ridge
 from experiments.probes.common import NORMALISATIONS
 from experiments.results.axes import PIXELS, RANDOM, Cell, Variant
 from experiments.training import regimes
@@ -49,7 +49,8 @@ KEYS: Mapping[str, ConfigKey] = {
     'datasets': ConfigKey(('mnist5k',), 'names as experiments.data.loading takes them'),
     'regimes': ConfigKey(
         ('linear', 'knn'),
-        'heads on stored features (linear, ridge, knn), or regimes that train the backbone, as for training.regime',
+        'heads on stored features (linear, ridge, knn, attentive), or regimes that train the backbone, as for '
+        'training.regime',
     ),
     'heads': ConfigKey(('',), "heads of a dense task, as for training.head; '': the task's first"),
     'fractions': ConfigKey((1.0,), 'shares of the training labels; those of one seed are nested'),
@@ -64,13 +65,13 @@ KEYS: Mapping[str, ConfigKey] = {
     'calibration_images': ConfigKey(512, 'training images for the BatchNorm statistics of random weights', positive),
     'tap': ConfigKey(
         'pooled',
-        'which features the heads see: pooled; stage1, stage2, … (the mean of one map); stages (all of them); and of '
-        'a ViT class_token or mean_tokens',
+        'which features the heads but attentive see: pooled; stage1, stage2, … (the mean of one map); stages (all of '
+        'them); and of a ViT class_token or mean_tokens',
     ),
     'normalisation': ConfigKey(
         'standardise',
-        "of the features of linear and ridge: 'standardise' or 'centre' (by the training subset), 'none', 'l2' or "
-        "'layer_norm' (of each example alone)",
+        "of the features of linear, ridge and attentive: 'standardise' or 'centre' (by the training subset), 'none', "
+        "'l2' or 'layer_norm' (of each example, or position, alone)",
         one_of(*NORMALISATIONS),
     ),
     # How data sets are read.
@@ -103,6 +104,15 @@ KEYS: Mapping[str, ConfigKey] = {
         knn.default_config(),
         neighbours='numbers of neighbours to select from; those larger than a subset are left out',
         temperature='similarities are divided by it before they vote',
+    ),
+    **_of_head(
+        'attentive',
+        attentive.default_config(),
+        queries='learned queries, which share the channels of the pooled features among them',
+        learning_rates='learning rates to select from',
+        weight_decays='weight decays to select from',
+        steps='steps',
+        batch_size='examples per step',
     ),
     # Regimes that train the backbone.
     'training_learning_rates': ConfigKey(
@@ -155,7 +165,7 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     A key that has several values is a further axis for the cells that depend on it (``settings``).
 
     ``scratch`` starts from random weights whatever the variant, so it is one cell per backbone. The other regimes that
-    train the backbone need pretrained weights. Raw pixels have frozen regimes only.
+    train the backbone need pretrained weights. Raw pixels have frozen regimes only, and no head that takes positions.
 
     Raises:
         UserError: an unknown name or a value out of range on one of the axes.
@@ -185,9 +195,9 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     cells = []
     axes = (config.datasets, variants, heads, config.regimes, config.fractions, config.seeds)
     for dataset, variant, head, regime, fraction, drawn in itertools.product(*axes):
+        if variant.backbone == PIXELS and (regime not in FROZEN_REGIMES or regime in probes.TAPS_OF_POSITIONS):
+            continue
         if regime not in FROZEN_REGIMES:
-            if variant.backbone == PIXELS:
-                continue
             if not regimes.parse(regime).pretrained:
                 variant = Variant(variant.backbone, RANDOM)
             elif variant.weights == RANDOM and regime != task.head_regime:
@@ -208,6 +218,7 @@ def _check_values(config: ml_collections.ConfigDict, variants: Sequence[Variant]
     input_size(config)
     for count in config.knn.neighbours:
         positive('knn.neighbours', count)
+    attentive.check(config.attentive)
     for rate in _axis(config, 'training_learning_rates'):
         positive('training_learning_rates', rate)
     for name in dict.fromkeys(variant.backbone for variant in variants if variant.backbone != PIXELS):

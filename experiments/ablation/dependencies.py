@@ -65,7 +65,7 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
             keys.append('strict_weights')
     if frozen:
         keys += [key for key in flat if key.startswith(f'{cell.regime}.')]
-        if cell.variant.backbone != PIXELS:
+        if cell.variant.backbone != PIXELS and cell.regime not in probes.TAPS_OF_POSITIONS:
             keys.append('tap')
         if cell.regime in probes.NORMALISED:
             keys.append('normalisation')

@@ -182,11 +182,14 @@ class Engine:
         return self._extractor(cell).is_stored(frozen_backbone(cell.variant, cell.seed), dataset)
 
     def _extractor(self, cell: Cell) -> Extractor:
-        return self._extractor_at(settings.of_features(cell.settings))
+        return self._extractor_at(settings.of_features(cell.settings), probes.TAPS_OF_POSITIONS.get(cell.regime))
 
     @functools.cache  # noqa: B019 an engine lives as long as its command
-    def _extractor_at(self, chosen: Settings) -> Extractor:
-        return Extractor(settings.resolved(self._config, KEYS, chosen), self._store, self._workdir)
+    def _extractor_at(self, chosen: Settings, tap: str | None) -> Extractor:
+        config = settings.resolved(self._config, KEYS, chosen)
+        if tap is not None:
+            config.tap = tap
+        return Extractor(config, self._store, self._workdir, in_memory=tap is None)
 
     @functools.cache  # noqa: B019
     def _config_at(self, chosen: Settings) -> ml_collections.ConfigDict:
@@ -236,6 +239,7 @@ class Engine:
             for (extract, backbone), cells in passes.items():
                 label = ' · '.join([backbone.label, *settings_in_words(settings.of_features(cells[0].settings))])
                 bar.update(task, note=label)
+                of_positions = cells[0].regime in probes.TAPS_OF_POSITIONS
                 extracted, costs = extract(backbone, dataset, lambda count: bar.advance(task, count))
                 # Unreadable examples are left out.
                 seen = extracted.dataset
@@ -244,7 +248,7 @@ class Engine:
                     for key, subset in subsets.items()
                 }
                 data = ProbeData(
-                    extracted.values.reshape(len(seen.targets), -1),
+                    extracted.values if of_positions else extracted.values.reshape(len(seen.targets), -1),
                     seen.targets,
                     len(seen.classes),
                     seen.splits['validation'],

@@ -12,7 +12,7 @@ from rich.table import Table
 
 import backbones
 from backbones.cost import count_flops
-from experiments import tasks
+from experiments import probes, tasks
 from experiments.ablation import settings
 from experiments.ablation.cells import PIXELS, RANDOM, Cell, Variant, resolved
 from experiments.ablation.dependencies import FROZEN_REGIMES
@@ -20,7 +20,7 @@ from experiments.data.dataset import Dataset
 from experiments.features import taps, throughput
 from experiments.features.frozen_backbone import frozen_backbone
 from experiments.features.pixels import pixels_pass
-from experiments.probes import linear
+from experiments.probes import attentive, linear
 from experiments.results.axes import settings_in_words
 from experiments.training import mesh
 
@@ -39,12 +39,14 @@ class _Network:
 
     Attributes:
         flops: FLOPs of the forward pass of the backbone for one image.
-        features: values that a head sees of one image.
+        features: values that a head of vectors sees of one image.
+        positions: positions and channels that an attentive head sees; empty where there is none.
         rest: of each head of a dense task, FLOPs of neck and head for one image.
     """
 
     flops: float
     features: int
+    positions: tuple[int, ...] = ()
     rest: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -56,7 +58,10 @@ def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDi
     model = backbones.create(variant.backbone)
     size = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, config).size
     return _Network(
-        float(count_flops(model, size)), taps.channels(model, config.tap, size), _of_the_rest(variant, dataset, config)
+        float(count_flops(model, size)),
+        taps.channels(model, config.tap, size),
+        taps.shape(model, probes.TAPS_OF_POSITIONS['attentive'], size) if 'attentive' in config.regimes else (),
+        _of_the_rest(variant, dataset, config),
     )
 
 
@@ -129,7 +134,13 @@ def table(
         kind = dataset_name, variant, settings.of_networks(chosen)
         network = networks[kind] = networks.get(kind) or _network(variant, dataset, values)
         passes = {
-            (dataset_name, frozen_backbone(variant, cell.seed), settings.of_features(chosen)): cell for cell in frozen
+            (
+                dataset_name,
+                frozen_backbone(variant, cell.seed),
+                settings.of_features(chosen),
+                probes.TAPS_OF_POSITIONS.get(cell.regime),
+            ): cell
+            for cell in frozen
         }
         computed = [cell for each, cell in passes.items() if each not in counted and not is_stored(cell, dataset)]
         stored = len(passes.keys() - counted) - len(computed)
@@ -171,7 +182,7 @@ def table(
 def _heads(
     cells: Sequence[Cell], network: _Network, dataset: Dataset, config: ml_collections.ConfigDict
 ) -> tuple[int, float]:
-    """Number of linear heads, and FLOPs of all heads on stored features."""
+    """Number of heads that are trained, and FLOPs of all heads on stored features."""
     train, features, classes = len(dataset.splits['train']), network.features, len(dataset.classes)
     evaluated = len(dataset.splits['validation']) + len(dataset.splits['test'])
     # Seeds share their input unless they draw the weights or choose the labels.
@@ -192,6 +203,12 @@ def _heads(
         flops += 4.0 * count * features * axis + 10.0 * axis**3
     for count, _ in {*subsets['knn']}:
         flops += 2.0 * evaluated * count * features
+    if subsets['attentive']:
+        # Of these heads every seed has its own, as it draws the batches too.
+        more, work = attentive.workload(
+            len(subsets['attentive']), network.positions, len(dataset.splits['validation']), classes, config.attentive
+        )
+        heads, flops = heads + more, flops + work
     return heads, flops
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import ml_collections
@@ -61,7 +61,8 @@ class Extracted:
     """Features of a data set.
 
     Attributes:
-        values: one row per example of the data set; zero where it could not be read.
+        values: one row per example of the data set; zero where it could not be read. An array, or ``StoredFeatures``,
+            which read the rows that are asked for.
         dataset: the data set for the heads; no split contains unreadable examples, and its provenance says so.
         unreadable: index → reason.
     """
@@ -84,6 +85,7 @@ class Extractor:
         workdir: where measured speeds are kept.
         device_mesh: all devices of all processes by default.
         dtype: type in which backbones compute.
+        in_memory: whether extracted features are an array; otherwise they stay on disk, memory-mapped.
     """
 
     def __init__(
@@ -93,12 +95,14 @@ class Extractor:
         workdir: Path,
         device_mesh: mesh.DeviceMesh | None = None,
         dtype: str = 'float32',
+        in_memory: bool = True,
     ):
         self._config = config
         self._store = store
         self._throughputs = Throughputs(workdir, store)
         self._mesh = device_mesh or mesh.make()
         self._dtype = dtype
+        self._in_memory = in_memory
         # Every device takes the same share of a batch.
         self._batch_size = -(-config.batch_size // self._mesh.devices) * self._mesh.devices
         self._networks: dict[tuple[str, Preprocessing], Network] = {}
@@ -141,7 +145,8 @@ class Extractor:
                 store cannot be written; finished shards are kept.
         """
         stored, costs = self.stored(backbone, dataset, advance)
-        return Extracted(stored.array(), dataset.without(stored.unreadable), stored.unreadable), costs
+        values = stored.array() if self._in_memory else cast(np.ndarray, stored)
+        return Extracted(values, dataset.without(stored.unreadable), stored.unreadable), costs
 
     def stored(
         self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance = lambda count: None

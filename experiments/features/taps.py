@@ -129,6 +129,11 @@ def tapped(module: nn.Module, tap: str) -> Callable[[Any, Array], Array]:
 
 def channels(module: nn.Module, tap: str, size: tuple[int, int]) -> int:
     """Number of channels of a tap's features; nothing is computed."""
+    return shape(module, tap, size)[-1]
+
+
+def shape(module: nn.Module, tap: str, size: tuple[int, int]) -> tuple[int, ...]:
+    """Shape of a tap's features of one image; nothing is computed."""
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    return jax.eval_shape(tapped(module, tap), variables, images).shape[-1]
+    return jax.eval_shape(tapped(module, tap), variables, images).shape[1:]

@@ -2,9 +2,18 @@
 
 from collections.abc import Callable
 
-from experiments.probes import knn, linear, ridge
+from experiments.probes import attentive, knn, linear, ridge
 
-TABLE: dict[str, Callable] = {'linear': linear.run, 'ridge': ridge.run, 'knn': knn.run}
+TABLE: dict[str, Callable] = {
+    'linear': linear.run,
+    'ridge': ridge.run,
+    'knn': knn.run,
+    'attentive': attentive.run,
+}
+
+# The tap of regimes whose heads take ``float[examples, positions, channels]``; the others take vectors, from the tap of
+# the config.
+TAPS_OF_POSITIONS: dict[str, str] = {'attentive': 'grid'}
 
 # Those whose features are normalised as the config says; nearest neighbours compare directions (cosine similarity).
-NORMALISED = ('linear', 'ridge')
+NORMALISED = ('linear', 'ridge', 'attentive')

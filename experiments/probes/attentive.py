@@ -4,8 +4,9 @@ What a backbone's pooled features lack may still be in its map: pooled linear pr
 acts on the pooled features. The head is efficient probing (``attention_pooling``) on ``float[examples, positions,
 channels]``: a ViT's patches after its last normalisation, without class token and registers (the default of the
 reference), or the map of a CNN's last stage. In place of the batch normalisation before the reference's classifier, the
-channels are standardised over the training subset, as for the linear probe. Trained by AdamW with a cosine schedule;
-learning rate and weight decay are selected on validation, from the same sweep for every backbone.
+channels are standardised over the training subset, unless the config asks for another normalisation. Trained by AdamW
+with a cosine schedule; learning rate and weight decay are selected on validation, from the same sweep for every
+backbone.
 
 Training, reading and memory: ``attentive_training``.
 """
@@ -34,13 +35,13 @@ def default_config() -> ml_collections.ConfigDict:
     config.queries = 8
     config.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     config.weight_decays = (0.0, 1e-1, 1.0)
-    config.steps = 400
+    config.steps = 1000
     config.batch_size = 128
     return config
 
 
 def workload(
-    subsets: int, shape: tuple[int, int], evaluated: int, num_classes: int, config: ml_collections.ConfigDict
+    subsets: int, shape: tuple[int, ...], evaluated: int, num_classes: int, config: ml_collections.ConfigDict
 ) -> tuple[int, float]:
     """``(heads, FLOPs)`` of the sweeps of some subsets.
 
@@ -75,14 +76,14 @@ def run(
     Raises:
         UserError: a value out of range, features without positions, or every head of a sweep diverges.
     """
-    _check(config)
+    check(config)
     if len(data.features.shape) != 3:
         raise UserError(
             f'the attentive probe takes features of positions, [examples, positions, channels], not of shape '
             f'{tuple(data.features.shape)}'
         )
     source = Source(data.features)
-    statistics = attentive_training.standardisations(data.features, subsets)
+    statistics = attentive_training.standardisations(data.features, subsets, data.normalisation)
     outcomes = []
     for subset, scaling in zip(subsets, statistics, strict=True):
         report(f'attentive heads on {len(subset.rows):,}')
@@ -103,10 +104,10 @@ def _selected(
     start = attention_pooling.initial(subset.seed, config.queries, channels, data.num_classes)
     heads, validated, scores, losses = [], [], [], []
     for chunk in attentive_training.chunks(choices, start, source, config.batch_size):
-        sweep = Sweep(start, chunk, config.steps, config.batch_size)
+        sweep = Sweep(start, chunk, config.steps, config.batch_size, data.normalisation)
         trained = attentive_training.train(sweep, source, data.labels, subset, scaling)
         heads += [AttentionHead(*(leaf[index : index + 1] for leaf in trained)) for index in range(len(chunk))]
-        for logits in attentive_training.score(trained, source, data.validation, scaling):
+        for logits in attentive_training.score(trained, source, data.validation, scaling, data.normalisation):
             loss = _mean_loss(logits, labels)
             validated.append(logits)
             losses.append(loss)
@@ -118,7 +119,7 @@ def _selected(
         )
     best = select(scores, losses)
     selected = dict(zip(grids, choices[best], strict=True))
-    (logits,) = attentive_training.score(heads[best], source, data.test, scaling)
+    (logits,) = attentive_training.score(heads[best], source, data.test, scaling, data.normalisation)
     return Outcome(
         selected=selected,
         validation_score=scores[best],
@@ -140,7 +141,12 @@ def _mean_loss(logits: Float[np.ndarray, 'examples classes'], labels: Int[np.nda
     return float((np.logaddexp.reduce(logits, axis=-1) - own).mean())
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
+def check(config: ml_collections.ConfigDict) -> None:
+    """Check the values of ``default_config``'s keys.
+
+    Raises:
+        UserError: one is out of range.
+    """
     for key in ('queries', 'steps', 'batch_size'):
         if config[key] < 1:
             raise UserError(f'config key attentive.{key} is {config[key]}; expected at least 1')

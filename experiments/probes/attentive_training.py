@@ -44,12 +44,14 @@ class Sweep:
         start: the initial head of all.
         choices: learning rate and weight decay of each.
         steps, batch_size: how long, and on how many examples at a time.
+        normalisation: one of ``NORMALISATIONS``.
     """
 
     start: AttentionHead
     choices: Sequence[tuple[float, float]]
     steps: int
     batch_size: int
+    normalisation: str = 'standardise'
 
 
 class Source:
@@ -78,7 +80,7 @@ class Source:
 
 
 def standardisations(
-    features: Float[np.ndarray, 'examples positions channels'], subsets: Sequence[Subset]
+    features: Float[np.ndarray, 'examples positions channels'], subsets: Sequence[Subset], how: str = 'standardise'
 ) -> list[Scaling]:
     """``common.standardisation`` of each subset, over its examples and all their positions.
 
@@ -86,6 +88,9 @@ def standardisations(
     others.
     """
     examples, positions, channels = features.shape
+    zeros, ones = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+    if how not in ('standardise', 'centre'):
+        return [(zeros, ones)] * len(subsets)
     size = max(1, PART_BYTES // (4 * positions * channels))
     sums = np.zeros((len(subsets), 2, channels))
     members = np.zeros((len(subsets), examples), bool)
@@ -103,8 +108,21 @@ def standardisations(
     for total, own in zip(sums, members, strict=True):
         mean, square = total / own.sum()
         variance = np.maximum(square - np.square(mean), 0)
-        found.append((mean.astype(np.float32), standardising_factor(variance).astype(np.float32)))
+        factor = ones if how == 'centre' else standardising_factor(variance).astype(np.float32)
+        found.append((mean.astype(np.float32), factor))
     return found
+
+
+def _normalised(
+    features: Float[Array, 'examples positions channels'], scaling: Scaling, how: str
+) -> Float[Array, 'examples positions channels']:
+    """The features as the heads see them: ``ProbeData.normalised`` of each position, then scaled."""
+    if how == 'layer_norm':
+        features = features - features.mean(-1, keepdims=True)
+    if how in ('l2', 'layer_norm'):
+        length = np.sqrt(features.shape[-1]) if how == 'layer_norm' else 1.0
+        features = features * (length / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12))
+    return (features - scaling[0]) * scaling[1]
 
 
 def chunks(
@@ -136,7 +154,7 @@ def _begin(start: AttentionHead, rates: Float[Array, ' heads'], decays: Float[Ar
     return jax.vmap(lambda rate, decay: _State(start, _optimizer(rate, decay, steps).init(start)))(rates, decays)
 
 
-@functools.partial(jax.jit, static_argnames='steps')
+@functools.partial(jax.jit, static_argnames=('steps', 'normalisation'))
 def train_block(
     state: _State,
     features: Float[Array, 'rows positions channels'],
@@ -146,6 +164,7 @@ def train_block(
     rates: Float[Array, ' heads'],
     decays: Float[Array, ' heads'],
     steps: int,
+    normalisation: str,
 ) -> _State:
     """Take some steps with every head.
 
@@ -156,12 +175,12 @@ def train_block(
         scaling: mean and factor of each channel.
         rates, decays: learning rate and weight decay of each head.
         steps: of the whole training, for the schedule.
+        normalisation: one of ``NORMALISATIONS``.
     """
-    mean, factor = scaling
 
     def step(state: _State, rows: Array) -> tuple[_State, None]:
         # Outside vmap: all heads share their batch.
-        x, y = (features[rows] - mean) * factor, labels[rows]
+        x, y = _normalised(features[rows], scaling, normalisation), labels[rows]
 
         def update(state: _State, rate: Array, decay: Array) -> _State:
             gradients = jax.grad(attention_pooling.loss)(state.heads, x, y)
@@ -193,7 +212,7 @@ def train(
         # No further ahead than one block, so that no more than two are in memory.
         jax.block_until_ready(before)
         before = state
-        state = train_block(state, features, own_labels, rows, scaling, rates, decays, sweep.steps)
+        state = train_block(state, features, own_labels, rows, scaling, rates, decays, sweep.steps, sweep.normalisation)
     return jax.device_get(state.heads)
 
 
@@ -214,16 +233,20 @@ def _blocks(
         yield source.rows(rows), jnp.asarray(labels[rows]), places.reshape(block.shape)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames='normalisation')
 def _logits(
-    heads: AttentionHead, features: Float[Array, 'examples positions channels'], scaling: Scaling
+    heads: AttentionHead, features: Float[Array, 'examples positions channels'], scaling: Scaling, normalisation: str
 ) -> Float[Array, 'heads examples classes']:
-    x = (features - scaling[0]) * scaling[1]
+    x = _normalised(features, scaling, normalisation)
     return jax.vmap(attention_pooling.logits, in_axes=(0, None))(heads, x)
 
 
 def score(
-    heads: AttentionHead, source: Source, rows: Int[np.ndarray, ' examples'], scaling: Scaling
+    heads: AttentionHead,
+    source: Source,
+    rows: Int[np.ndarray, ' examples'],
+    scaling: Scaling,
+    normalisation: str = 'standardise',
 ) -> Float[np.ndarray, 'heads examples classes']:
     """The scores of some examples by every head."""
     size = min(len(rows), max(1, PART_BYTES // source.example_bytes))
@@ -231,5 +254,5 @@ def score(
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         padded = np.pad(part, (0, size - len(part)), mode='edge')
-        parts.append(np.asarray(_logits(heads, source.rows(padded), scaling))[:, : len(part)])
+        parts.append(np.asarray(_logits(heads, source.rows(padded), scaling, normalisation))[:, : len(part)])
     return np.concatenate(parts, axis=1)

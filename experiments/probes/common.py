@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from experiments.results.scores import ScoreKind
 
-# How the features of linear heads are normalised; 'standardise' and 'centre' take their statistics from the training
+# How the features of learned heads are normalised; 'standardise' and 'centre' take their statistics from the training
 # subset, 'l2' and 'layer_norm' from each example alone.
 NORMALISATIONS = ('standardise', 'centre', 'none', 'l2', 'layer_norm')
 
@@ -18,15 +18,17 @@ class ProbeData:
     """Frozen features of one data set, with labels and splits.
 
     Attributes:
-        features: ``float32[examples, channels]`` of all examples.
+        features: ``float32[examples, channels]`` of all examples; for heads of positions, ``float32[examples,
+            positions, channels]``, an array or ``StoredFeatures``.
         labels: ``int32[examples]``.
         num_classes: number of classes.
         validation, test: row indices of these splits.
         score: the task's primary metric of some examples' scores (one per class) and labels; higher is better.
-        normalisation: one of ``NORMALISATIONS``; what it asks of each example alone is done (``normalised``).
+        normalisation: one of ``NORMALISATIONS``; what it asks of each example alone is done (``normalised``), except
+            for features of positions.
     """
 
-    features: Float[np.ndarray, 'examples channels']
+    features: Float[np.ndarray, 'examples *rest']
     labels: Int[np.ndarray, ' examples']
     num_classes: int
     validation: Int[np.ndarray, ' validation']
@@ -37,6 +39,8 @@ class ProbeData:
     def normalised(self, how: str) -> 'ProbeData':
         """The data for heads whose features are normalised in a given way."""
         features = self.features
+        if len(features.shape) > 2:  # those of positions stay on disk, and are normalised where they are read
+            return dataclasses.replace(self, normalisation=how)
         if how == 'layer_norm':
             features = features - features.mean(1, keepdims=True)
         if how in ('l2', 'layer_norm'):

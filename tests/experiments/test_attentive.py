@@ -5,13 +5,18 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from tiny import make_config, make_dataset
 
 from backbones.errors import UserError
+from experiments.ablation import cells, engine, estimate
+from experiments.features.entry_files import StoredFeatures
+from experiments.features.store import Store
 from experiments.probes import attention_pooling, attentive, attentive_training, linear
 from experiments.probes.adamw import batch_orders
 from experiments.probes.attention_pooling import AttentionHead
 from experiments.probes.attentive_training import Source, Sweep
-from experiments.probes.common import ProbeData, Subset, standardisation
+from experiments.probes.common import NORMALISATIONS, ProbeData, Subset, standardisation
+from experiments.results import rows as result_rows
 
 logits_of = jax.jit(attention_pooling.logits)
 
@@ -228,6 +233,18 @@ class TestTraining:
             (alone,) = attentive_training.standardisations(data.features, [subset])
             np.testing.assert_array_equal(scaling, alone)
 
+    @pytest.mark.parametrize('how', NORMALISATIONS)
+    def test_each_position_is_normalised_as_the_features_of_the_linear_probe_are(self, how):
+        data = needle()
+        subset = subsets_of(data)[2]
+        (scaling,) = attentive_training.standardisations(data.features, [subset], how)
+        found = attentive_training._normalised(data.features, scaling, how)
+        places = len(data.features) * np.arange(9)[:, None]
+        flat = dataclasses.replace(data, features=data.features.transpose(1, 0, 2).reshape(-1, 8)).normalised(how)
+        mean, factor = standardisation(flat.features, (places + subset.rows).ravel(), how)
+        expected = ((flat.features - mean) * factor).reshape(9, -1, 8).transpose(1, 0, 2)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
 
 class TestProbe:
     def test_sees_what_the_mean_over_positions_hides(self):
@@ -315,3 +332,72 @@ class TestProbe:
         # Backwards, each product has a counterpart, and one more for what it passes on: not to the features.
         backward = 2 * (2 * attended + 2 * projected + 2 * queries * columns * classes)
         assert flops == heads * ((forward + backward) * 60 * 16 + forward * 60)
+
+
+class TestAblation:
+    """The probe among the regimes of an ablation."""
+
+    def config(self, **changes):
+        config = make_config(backbones=('vit_micro',), regimes=('linear', 'attentive'), fractions=(1.0,))
+        config.update(changes)
+        config.attentive.update(queries=2, learning_rates=(1e-3, 1e-2), weight_decays=(0.1,), steps=20, batch_size=16)
+        return config
+
+    def test_pixels_have_no_positions(self):
+        planned = cells.plan(self.config(backbones=('vit_micro', 'pixels')))
+        assert {(cell.variant.backbone, cell.regime) for cell in planned} == {
+            ('vit_micro', 'linear'),
+            ('vit_micro', 'attentive'),
+            ('pixels', 'linear'),
+        }
+        with pytest.raises(UserError, match='span no cell'):
+            cells.plan(self.config(backbones=('pixels',), regimes=('attentive',)))
+
+    def test_values_are_checked_before_anything_runs(self):
+        config = self.config()
+        config.attentive.queries = 0
+        with pytest.raises(UserError, match=r'attentive\.queries is 0'):
+            cells.plan(config)
+
+    @pytest.mark.slow
+    def test_maps_stay_on_disk_and_a_seed_that_is_added_is_as_if_it_had_been_there(self, tmp_path, monkeypatch):
+        dataset, copied = make_dataset('digits'), []
+        monkeypatch.setattr(
+            StoredFeatures, 'array', lambda self, whole=StoredFeatures.array: copied.append(self.shape) or whole(self)
+        )
+
+        def run(workdir, **changes) -> list[result_rows.Row]:
+            config = self.config(**changes)
+            runner = engine.Engine(config, tmp_path / workdir, lambda name: dataset, Store(tmp_path / 'store'))
+            planned = cells.plan(config)
+            runner.claim(planned)
+            runner.run(planned)
+            return [row for row in result_rows.read(tmp_path / workdir) if row.cell.regime == 'attentive']
+
+        together = run('together')
+        assert copied == [(160, 96)]
+        assert [row.cell.seed for row in together] == [0, 1]
+        for row in together:
+            assert row.selected.keys() == {'learning_rate', 'weight_decay'} and row.choices == 2
+            assert row.depends_on_seed
+            assert row.costs['trainable_parameters'] == attention_pooling.parameters(2, 96, 4)
+        run('grown', regimes=('attentive',), seeds=(1,))
+        grown = {row.cell: row for row in run('grown', regimes=('attentive',))}
+        for row in together:
+            files = [(tmp_path / each / row.predictions).read_bytes() for each in ('together', 'grown')]
+            assert files[0] == files[1]
+            assert grown[row.cell].test == row.test and grown[row.cell].selected == row.selected
+
+    def test_the_estimate_counts_its_heads_and_its_pass(self, monkeypatch):
+        monkeypatch.setattr(estimate, 'measured_speed', lambda: 1e10)
+        dataset = make_dataset('digits')
+
+        def planned(**changes) -> dict[str, str]:
+            config = self.config(seeds=(0,), **changes)
+            pending = cells.plan(config)
+            table = estimate.table(pending, len(pending), config, lambda name: dataset)
+            return {column.header: next(iter(column.cells)) for column in table.columns}
+
+        both, alone = planned(), planned(regimes=('attentive',))
+        assert (both['passes'], alone['passes']) == ('2', '1')
+        assert alone['heads'] == '2'

@@ -134,6 +134,7 @@ class TestValues:
         assert keys('pixels', '', 'knn') == {'fit', 'knn'}
         assert keys('vit_micro', 'x.pth', 'linear') == {*size, 'fit', 'tap', 'linear', 'strict_weights'}
         assert keys('vit_micro', 'random', 'ridge') == {*size, 'fit', 'tap', 'ridge', 'calibration_images'}
+        assert keys('vit_micro', 'x.pth', 'attentive') == {*size, 'fit', 'attentive', 'normalisation', 'strict_weights'}
         trained = keys('vit_micro', 'x.pth', 'finetune')
         assert trained > {*size, 'fit', 'training_learning_rates', 'training.epochs', 'training.layer_decay'}
         assert not trained & {'linear', 'calibration_images', 'training.seed', 'training.learning_rate'}

@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from backbones.errors import UserError
 from experiments import probes
-from experiments.probes import adamw, knn, linear, logistic, ridge
+from experiments.probes import adamw, attentive, knn, linear, logistic, ridge
 from experiments.probes.common import ProbeData, Subset, at_edge, deterministic, select, standardisation
 
 
@@ -42,10 +42,24 @@ def silent(_text):
     pass
 
 
+def config_of(regime):
+    config = {'linear': linear, 'ridge': ridge, 'knn': knn, 'attentive': attentive}[regime].default_config()
+    if regime == 'attentive':
+        config.update(queries=2, learning_rates=(1e-3, 3e-2), weight_decays=(0.0,), steps=60, batch_size=32)
+    return config
+
+
+def for_regime(regime, data: ProbeData) -> ProbeData:
+    """The features as the regime takes them: as they are, or at one of two positions."""
+    if regime not in probes.TAPS_OF_POSITIONS:
+        return data
+    return dataclasses.replace(data, features=np.stack([data.features, np.zeros_like(data.features)], 1))
+
+
 @pytest.mark.parametrize('regime', probes.TABLE)
 def test_the_given_score_selects(regime):
-    config = {'linear': linear, 'ridge': ridge, 'knn': knn}[regime].default_config()
-    data = make_data(noise=2.0)
+    config = config_of(regime)
+    data = for_regime(regime, make_data(noise=2.0))
     worst = dataclasses.replace(data, score=lambda scores, labels: -share_right(scores, labels))
     (usual,), (opposite,) = (
         probes.TABLE[regime](each, make_subsets(each)[1:], config, silent) for each in (data, worst)
@@ -56,8 +70,8 @@ def test_the_given_score_selects(regime):
 
 @pytest.mark.parametrize('regime', probes.TABLE)
 def test_every_probe_learns_and_reports_the_score_it_selected_by(regime):
-    data = make_data(noise=0.3)
-    config = {'linear': linear, 'ridge': ridge, 'knn': knn}[regime].default_config()
+    data = for_regime(regime, make_data(noise=0.3))
+    config = config_of(regime)
     for subset, outcome in zip(
         make_subsets(data), probes.TABLE[regime](data, make_subsets(data), config, silent), strict=True
     ):
@@ -74,10 +88,12 @@ def test_every_probe_learns_and_reports_the_score_it_selected_by(regime):
 @pytest.mark.parametrize('regime', probes.TABLE)
 def test_a_probe_never_sees_the_labels_of_validation_and_test_while_it_trains(regime):
     """With one choice of hyper-parameters nothing is selected, so wrong labels outside the subset change nothing."""
-    data = make_data()
-    config = {'linear': linear, 'ridge': ridge, 'knn': knn}[regime].default_config()
+    data = for_regime(regime, make_data())
+    config = config_of(regime)
     if regime == 'linear':
         config.update(smallest_c=1.0, largest_c=1.0, values_of_c=1)
+    elif regime == 'attentive':
+        config.update(learning_rates=(0.01,), weight_decays=(0.1,))
     elif regime == 'ridge':
         config.update(smallest_penalty=0.1, largest_penalty=0.1, penalties=1)
     else:
@@ -96,8 +112,8 @@ def test_a_probe_never_sees_the_labels_of_validation_and_test_while_it_trains(re
 
 @pytest.mark.parametrize('regime', probes.TABLE)
 def test_same_seed_same_bits(regime):
-    data = make_data()
-    config = {'linear': linear, 'ridge': ridge, 'knn': knn}[regime].default_config()
+    data = for_regime(regime, make_data())
+    config = config_of(regime)
     runs = [probes.TABLE[regime](data, make_subsets(data), config, silent) for _ in range(2)]
     for one, other in zip(*runs, strict=True):
         np.testing.assert_array_equal(one.test_scores, other.test_scores)

@@ -1,0 +1,53 @@
+"""The head that ``linear`` selects against the best C of scikit-learn, on features of the weights that come along."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from experiments.ablation import cells
+from experiments.data import loading
+from experiments.features.extractor import Extractor
+from experiments.features.frozen_backbone import FrozenBackbone
+from experiments.features.store import Store
+from experiments.probes import linear
+from experiments.probes.common import ProbeData, Subset, standardisation
+
+POINTS = 0.003
+
+
+def share_right(scores, labels) -> float:
+    return float((scores.argmax(-1) == labels).mean())
+
+
+@pytest.fixture(scope='module')
+def extract(tmp_path_factory):
+    directory = tmp_path_factory.mktemp('features')
+    return Extractor(cells.default_config(), Store(directory), directory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('backbone', ['resnet_micro', 'vit_micro', 'pixels'])
+@pytest.mark.parametrize('name, fraction', [('digits', 0.5), ('mnist5k', 0.15)])
+def test_selected_head_is_as_good_as_that_of_the_best_c_of_scikit_learn(extract, name, fraction, backbone):
+    dataset, variant = loading.load(name), cells.parse_variant(backbone)
+    extracted, _ = extract(FrozenBackbone(variant.backbone, variant.weights), dataset, lambda count: None)
+    features = extracted.values.reshape(len(dataset.targets), -1)
+    validation, test = dataset.splits['validation'], dataset.splits['test']
+    labels, rows = dataset.targets, dataset.fraction(fraction, 0)
+    assert len(test) > 1 / POINTS  # one image may differ
+
+    config = linear.default_config()
+    config.update(smallest_c=1e-4, largest_c=1e2, values_of_c=13)
+    data = ProbeData(features, labels, 10, validation, test, share_right)
+    (ours,) = linear.run(data, [Subset(0, fraction, rows)], config, lambda text: None)
+
+    mean, factor = standardisation(features, rows)
+    x = (features.astype(np.float64) - mean) * factor
+    head, heads = LogisticRegression(tol=1e-6, max_iter=10_000, warm_start=True), []
+    for c in linear.grid_of_c(config):
+        head.set_params(C=c).fit(x[rows], labels[rows])
+        loss = -head.predict_log_proba(x[validation])[np.arange(len(validation)), labels[validation]].mean()
+        heads.append((head.score(x[validation], labels[validation]), -loss, head.score(x[test], labels[test])))
+    # The highest score on validation, and the lowest loss among equals.
+    *_, theirs = max(heads)
+    assert abs(share_right(ours.test_scores, labels[test]) - theirs) <= POINTS
