@@ -132,8 +132,16 @@ class TestValues:
 
         size = {'image_size', 'image_height'}
         assert keys('pixels', '', 'knn') == {'fit', 'knn'}
-        assert keys('vit_micro', 'x.pth', 'linear') == {*size, 'fit', 'tap', 'linear', 'strict_weights'}
-        assert keys('vit_micro', 'random', 'ridge') == {*size, 'fit', 'tap', 'ridge', 'calibration_images'}
+        assert keys('vit_micro', 'x.pth', 'linear') == {
+            *size,
+            'fit',
+            'tap',
+            'normalisation',
+            'linear',
+            'strict_weights',
+        }
+        of_ridge = {'fit', 'tap', 'normalisation', 'ridge', 'calibration_images'}
+        assert keys('vit_micro', 'random', 'ridge') == {*size, *of_ridge}
         assert keys('vit_micro', 'x.pth', 'attentive') == {*size, 'fit', 'attentive', 'normalisation', 'strict_weights'}
         trained = keys('vit_micro', 'x.pth', 'finetune')
         assert trained > {*size, 'fit', 'training_learning_rates', 'training.epochs', 'training.layer_decay'}
