@@ -132,9 +132,7 @@ class Browser:
 
     @property
     def requests(self) -> list[str]:
-        """Addresses that the page asked for."""
-        return [
-            event['params']['request']['url']
-            for event in self.events
-            if event.get('method') == 'Network.requestWillBeSent'
-        ]
+        """Addresses that the page asked for; what it contains itself is none."""
+        asked = [event['params'] for event in self.events if event.get('method') == 'Network.requestWillBeSent']
+        addresses = [each['request']['url'] for each in asked]
+        return [address for address in addresses if not address.startswith('data:')]

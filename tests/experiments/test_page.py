@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from experiments.results import planned_cells, rows
-from experiments.results.page import build, content, estimates, markup, svg
+from experiments.results.page import build, content, estimates, markup, shapes, svg
 from experiments.results.page.scales import Scale
 from experiments.results.page.sections import configuration, cost, curves
 from tests.experiments import synthetic_results
@@ -238,16 +238,16 @@ def test_marks_of_a_plot():
             plot.line([(0, 0), (10, 100)], series=1),
             plot.band([0, 10], [0, 50], [10, 100]),
             plot.interval(5, 10, 90),
-            [plot.marker(1, 2, index, title=f'{shape} <&>', shape=shape) for index, shape in enumerate(svg.SHAPES)],
+            [plot.marker(1, 2, index, title=f'{shape} <&>', shape=shape) for index, shape in enumerate(shapes.SHAPES)],
             plot.cell(0, 1, 0, 10, 0.7, 'cell', '7'),
         )
     )
     assert tree.attrib['role'] == 'img'
     assert tree.find('title').text == 'a < b'
     assert [each.attrib['d'] for each in tree.findall("path[@class='line series1']")] == ['M5,105L105,5']
-    assert len([each for each in tree.iter('path') if 'mark' in each.attrib['class']]) == len(svg.SHAPES)
+    assert len([each for each in tree.iter('path') if 'mark' in each.attrib['class']]) == len(shapes.SHAPES)
     with pytest.raises(ValueError, match='circle'):
-        svg.marker_path('circel', 0, 0)
+        shapes.marker_path('circel', 0, 0)
 
 
 def test_what_trained_and_by_which_command(tmp_path):

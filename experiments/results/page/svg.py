@@ -10,15 +10,14 @@ A mark's ``title`` is its tooltip, and says everything that its place says.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 
 from experiments.results.page.markup import Child, Markup, element, shortened
 from experiments.results.page.scales import Scale
+from experiments.results.page.shapes import SHAPES, marker_path, number
 
 # Number of colours in the style sheet; a further series repeats the first, with another shape.
 COLOURS = 8
-SHAPES = ('circle', 'square', 'triangle', 'diamond', 'wedge', 'cross', 'plus', 'bar', 'star')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,12 +122,12 @@ class Plot:
         colour = 'neutral' if series is None else f'series{series % COLOURS}'
         if horizontal:
             y, ends = self.down(x), (self.across(low), self.across(high))
-            path = f'M{_n(ends[0])},{_n(y)}H{_n(ends[1])}'
-            caps = ''.join(f'M{_n(end)},{_n(y - cap)}v{_n(2 * cap)}' for end in ends)
+            path = f'M{number(ends[0])},{number(y)}H{number(ends[1])}'
+            caps = ''.join(f'M{number(end)},{number(y - cap)}v{number(2 * cap)}' for end in ends)
         else:
             place, ends = self.across(x), (self.down(low), self.down(high))
-            path = f'M{_n(place)},{_n(ends[0])}V{_n(ends[1])}'
-            caps = ''.join(f'M{_n(place - cap)},{_n(end)}h{_n(2 * cap)}' for end in ends)
+            path = f'M{number(place)},{number(ends[0])}V{number(ends[1])}'
+            caps = ''.join(f'M{number(place - cap)},{number(end)}h{number(2 * cap)}' for end in ends)
         return element('path', d=path + caps, class_=f'interval {colour}')
 
     def cell(
@@ -156,13 +155,13 @@ class Plot:
         """
         xs, ys = sorted((self.across(left), self.across(right))), sorted((self.down(low), self.down(high)))
         box = element(
-            'rect', _title(title), x=_n(xs[0]), y=_n(ys[0]), width=_n(xs[1] - xs[0]), height=_n(ys[1] - ys[0]),
-            class_=f'cell {kind}', fill_opacity=_n(min(max(strength, 0.0), 1.0)),
+            'rect', _title(title), x=number(xs[0]), y=number(ys[0]), width=number(xs[1] - xs[0]),
+            height=number(ys[1] - ys[0]), class_=f'cell {kind}', fill_opacity=number(min(max(strength, 0.0), 1.0)),
         )  # fmt: skip
         if label is None:
             return box
         text = element(
-            'text', label, x=_n(sum(xs) / 2), y=_n(sum(ys) / 2), dy='.35em', class_='middle inside',
+            'text', label, x=number(sum(xs) / 2), y=number(sum(ys) / 2), dy='.35em', class_='middle inside',
             data_strong=strength > 0.55,
         )  # fmt: skip
         return Markup(box + text)
@@ -172,7 +171,11 @@ class Plot:
     ) -> Markup:
         """A text at a place, moved by pixels; ``kind`` may be ``end`` or ``middle`` for its anchor."""
         return element(
-            'text', shortened(label, most), x=_n(self.across(x) + dx), y=_n(self.down(y) + dy), class_=kind or None
+            'text',
+            shortened(label, most),
+            x=number(self.across(x) + dx),
+            y=number(self.down(y) + dy),
+            class_=kind or None,
         )
 
     def render(self, *marks: Child) -> Markup:
@@ -185,7 +188,7 @@ class Plot:
         )  # fmt: skip
 
     def _path(self, points: Sequence[tuple[float, float]]) -> str:
-        places = [f'{_n(self.across(x))},{_n(self.down(y))}' for x, y in points]
+        places = [f'{number(self.across(x))},{number(self.down(y))}' for x, y in points]
         return f'M{"L".join(places)}' if places else ''
 
     def _axes(self) -> Markup:
@@ -196,31 +199,38 @@ class Plot:
         y_ticks = self.y_ticks
         if y_ticks is None:
             y_ticks = [(tick, self.y_format(tick)) for tick in self.y.ticks()]
-        grid = [f'M{_n(self.across(tick))},{_n(self.top)}V{_n(bottom)}' for tick, _ in x_ticks]
-        grid += [f'M{_n(self.left)},{_n(self.down(tick))}H{_n(right)}' for tick, _ in y_ticks]
+        grid = [f'M{number(self.across(tick))},{number(self.top)}V{number(bottom)}' for tick, _ in x_ticks]
+        grid += [f'M{number(self.left)},{number(self.down(tick))}H{number(right)}' for tick, _ in y_ticks]
         parts = [element('path', d=''.join(grid), class_='grid')] if self.grid and grid else []
         for tick, label in x_ticks:
             place = self.across(tick)
             if self.x_rotated:
-                turned = f'translate({_n(place)},{_n(bottom + 8)}) rotate(-90)'
+                turned = f'translate({number(place)},{number(bottom + 8)}) rotate(-90)'
                 parts.append(element('text', shortened(label, 30), transform=turned, dy='.35em', class_='tick end'))
             else:
                 parts.append(
-                    element('text', shortened(label, 30), x=_n(place), y=_n(bottom + 17), class_='tick middle')
+                    element('text', shortened(label, 30), x=number(place), y=number(bottom + 17), class_='tick middle')
                 )
         parts += [
             element(
-                'text', shortened(label, 44), x=_n(self.left - 8), y=_n(self.down(tick)), dy='.35em', class_='tick end'
+                'text',
+                shortened(label, 44),
+                x=number(self.left - 8),
+                y=number(self.down(tick)),
+                dy='.35em',
+                class_='tick end',
             )
             for tick, label in y_ticks
         ]
-        frame = f'M{_n(self.left)},{_n(self.top)}V{_n(bottom)}H{_n(right)}'
+        frame = f'M{number(self.left)},{number(self.top)}V{number(bottom)}H{number(right)}'
         parts.append(element('path', d=frame, class_='frame'))
         if self.x_label:
             middle = (self.left + right) / 2
-            parts.append(element('text', self.x_label, x=_n(middle), y=_n(self.height - 8), class_='label middle'))
+            parts.append(
+                element('text', self.x_label, x=number(middle), y=number(self.height - 8), class_='label middle')
+            )
         if self.y_label:
-            turned = f'translate(14,{_n((self.top + bottom) / 2)}) rotate(-90)'
+            turned = f'translate(14,{number((self.top + bottom) / 2)}) rotate(-90)'
             parts.append(element('text', self.y_label, transform=turned, class_='label middle'))
         return element('g', parts, class_='axes', aria_hidden='true' if self.links else None)
 
@@ -252,53 +262,13 @@ def drawing(
         element('title', title),
         element('desc', description) if description else None,
         children,
-        viewBox=f'0 0 {_n(width)} {_n(height)}',
+        viewBox=f'0 0 {number(width)} {number(height)}',
         class_='fit' if fits else None,
-        style=f'--width:{_n(width)}px',
+        style=f'--width:{number(width)}px',
         role='group' if links else 'img',
         aria_label=title,
         **attributes,
     )
-
-
-def marker_path(shape: str, x: float, y: float, size: float = 4.5) -> str:
-    """The outline of a shape of ``SHAPES`` around a place, as the ``d`` of a path.
-
-    Raises:
-        ValueError: there is no such shape.
-    """
-    if shape == 'circle':
-        half = f'a{_n(size)},{_n(size)} 0 1 0'
-        return f'M{_n(x - size)},{_n(y)}{half} {_n(2 * size)},0{half} {_n(-2 * size)},0Z'
-    if shape not in _OUTLINES:
-        raise ValueError(f'there is no shape {shape!r}; there are {", ".join(SHAPES)}')
-    points = [f'{_n(x + size * across)},{_n(y + size * down)}' for across, down in _OUTLINES[shape]]
-    return f'M{"L".join(points)}Z'
-
-
-def _turned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    half = math.sqrt(0.5)
-    return [((x - y) * half, (x + y) * half) for x, y in points]
-
-
-_PLUS = [
-    (-0.35, -1.1), (0.35, -1.1), (0.35, -0.35), (1.1, -0.35), (1.1, 0.35), (0.35, 0.35), (0.35, 1.1), (-0.35, 1.1),
-    (-0.35, 0.35), (-1.1, 0.35), (-1.1, -0.35), (-0.35, -0.35),
-]  # fmt: skip
-# Corners in units of half the width, of about equal area.
-_OUTLINES: dict[str, Sequence[tuple[float, float]]] = {
-    'square': [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
-    'triangle': [(0, -1.25), (1.15, 0.85), (-1.15, 0.85)],
-    'diamond': [(0, -1.3), (1.15, 0), (0, 1.3), (-1.15, 0)],
-    'wedge': [(0, 1.25), (1.15, -0.85), (-1.15, -0.85)],
-    'cross': _turned(_PLUS),
-    'plus': _PLUS,
-    'bar': [(-0.5, -1.3), (0.5, -1.3), (0.5, 1.3), (-0.5, 1.3)],
-    'star': [
-        (radius * math.sin(math.pi * corner / 5), -radius * math.cos(math.pi * corner / 5))
-        for corner, radius in ((corner, 0.6 if corner % 2 else 1.4) for corner in range(10))
-    ],
-}
 
 
 def legend(entries: Sequence[tuple[int, str]], shapes: Sequence[str] | None = None) -> Markup:
@@ -316,16 +286,10 @@ def shades(entries: Sequence[tuple[str, float]]) -> Markup:
     """A list of strengths of colour, as ``Plot.cell`` takes them, with what they mean."""
     items = []
     for label, strength in entries:
-        box = element('rect', x=1, y=1, width=14, height=14, class_='cell heat', fill_opacity=_n(strength))
+        box = element('rect', x=1, y=1, width=14, height=14, class_='cell heat', fill_opacity=number(strength))
         items.append(element('li', element('svg', box, viewBox='0 0 16 16', class_='key', aria_hidden='true'), label))
     return element('ul', items, class_='legend')
 
 
 def _title(text: str) -> Markup | None:
     return element('title', text) if text else None
-
-
-def _n(value: float) -> str:
-    """A number with at most two decimals, as short as it can be."""
-    text = f'{value:.2f}'.rstrip('0').rstrip('.')
-    return '0' if text in ('-0', '') else text

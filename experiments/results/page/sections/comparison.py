@@ -1,6 +1,6 @@
 """Scores with their intervals, one below the other, and which differences are significant."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from experiments.results.aggregates import AT_EDGE, Aggregate
 from experiments.results.page import estimates, markup, svg
@@ -46,7 +46,7 @@ def significance(report: Report) -> Markup | None:
     return markup.escaped([intro, _choices(report, 'significance', lambda column: matrices[id(column[0])] or nothing)])
 
 
-def _choices(report: Report, key: str, build) -> Markup:
+def _choices(report: Report, key: str, build: Callable[[Sequence[Aggregate]], Markup]) -> Markup:
     """A choice of the data set, and within it of the share of labels."""
     options = []
     for number, dataset in enumerate(report.datasets):

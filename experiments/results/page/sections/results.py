@@ -1,5 +1,6 @@
 """The table of all lines: to sort, to filter, and with columns to choose."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ from experiments.results.page.markup import Child, Markup, element
 _MOST_VALUES = 60
 
 
+@dataclasses.dataclass(frozen=True)
 class _Column:
-    """A column: its title, whether it is shown at first, and the content and sorting value of each cell.
+    """A column of the table.
 
     Attributes:
         title: heading.
@@ -25,15 +27,11 @@ class _Column:
         shown: whether it is shown before anything is chosen.
     """
 
-    def __init__(
-        self,
-        title: str,
-        cells: Sequence[Child],
-        values: Sequence[float | None] | None = None,
-        note: str = '',
-        shown: bool = True,
-    ):
-        self.title, self.cells, self.values, self.note, self.shown = title, cells, values, note, shown
+    title: str
+    cells: Sequence[Child]
+    values: Sequence[float | None] | None = None
+    note: str = ''
+    shown: bool = True
 
 
 def section(report: Report) -> Markup:
