@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 
 from experiments.results.aggregates import AT_EDGE, Aggregate
+from experiments.results.axes import RANDOM
 from experiments.results.page import estimates, label_places, markup, svg
 from experiments.results.page.content import Report
 from experiments.results.page.estimates import Estimate, percent
@@ -46,7 +47,8 @@ def section(report: Report) -> Markup | None:
     if not costs:
         return None
     # In the order of the results: that of scores would mix the values of a setting.
-    shown = {id(line) for column in columns for line in column}
+    lines = [line for column in columns for line in column]
+    shown = {*map(id, lines)}
     kinds = list(dict.fromkeys(_kind(line) for line in report.aggregates if id(line) in shown))
     options = []
     for cost in costs:
@@ -57,11 +59,8 @@ def section(report: Report) -> Markup | None:
         'Each point is a line of the table with the largest share of its data set’s labels, and leads to it. The grey '
         'steps are the Pareto front: the lines that no other one beats at the same cost or less. Bars are 95 % '
         'intervals.'
-        + (
-            f' Hollow: {AT_EDGE}, at an edge of its grid.'
-            if any(line.at_edge for column in columns for line in column)
-            else ''
-        ),
+        + (f' Hollow: {AT_EDGE}, at an edge of its grid.' if any(line.at_edge for line in lines) else '')
+        + (' Pale: random weights.' if any(line.variant.weights == RANDOM for line in lines) else ''),
     )
     legend = svg.legend([(index, kind) for index, kind in enumerate(kinds)]) if len(kinds) > 1 else None
     return markup.escaped([intro, legend, markup.choice('cost-of', 'cost', options)])
@@ -133,6 +132,7 @@ def _panel(report: Report, column: Sequence[Aggregate], cost: _Cost, kinds: Sequ
                 point.x, point.y, point.series,
                 f'{point.name}\n{point.score.text()}\n{_short_number(point.cost)} {cost.title}',
                 size=5, hollow=bool(point.line.at_edge), href=point.anchor, data_order=f'{plot.across(point.x):.1f}',
+                class_='control' if point.line.variant.weights == RANDOM else None,
             )
         )  # fmt: skip
     unknown = len(column) - len(points)

@@ -144,7 +144,7 @@ def _panel(
         colour = series[curve[0].variant]
         found = [estimates.estimate(line) for line in curve]
         places = [axis.place(line) for line in curve]
-        if colour is not None and all(each.low is not None for each in found):
+        if colour is not None and any(each.low is not None for each in found):
             lows, highs = zip(*([100 * bound for bound in each.bounds] for each in found), strict=True)
             bands.append(plot.band(places, lows, highs, colour))
         lines.append(plot.line([(place, 100 * each.mean) for place, each in zip(places, found, strict=True)], colour))
