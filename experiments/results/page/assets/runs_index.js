@@ -29,12 +29,9 @@ document.addEventListener('DOMContentLoaded', () => {
   for (const button of buttons) {
     button.addEventListener('click', () => {
       const key = button.dataset.sort;
-      const up = button.dataset.order ? button.dataset.order === 'down' : isText(key);
-      for (const other of buttons) {
-        delete other.dataset.order;
-        other.closest('th').removeAttribute('aria-sort');
-      }
-      button.dataset.order = up ? 'up' : 'down';
+      const before = button.closest('th').getAttribute('aria-sort');
+      const up = before ? before === 'descending' : isText(key);
+      for (const other of buttons) other.closest('th').removeAttribute('aria-sort');
       button.closest('th').setAttribute('aria-sort', up ? 'ascending' : 'descending');
       const sign = up ? 1 : -1;
       const value = (row) => row.dataset[key];
