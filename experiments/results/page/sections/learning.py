@@ -31,20 +31,21 @@ class _Training:
     keep_best: bool
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def parts(self) -> dict[str, str]:
         """What tells it from others, in words."""
         cell, config = self.row.cell, self.row.config.get('training', self.row.config)
         rate = self.curve.directory.name if self.curve.cell else config.get('learning_rate', '')
-        return (
-            self.workdir.resolve().name,
-            cell.variant.label,
-            cell.head,
-            cell.regime,
-            *settings_in_words(cell.settings),
-            f'{100 * cell.fraction:g} % of the labels',
-            f'seed {cell.seed}',
-            f'learning rate {rate:g}' if isinstance(rate, float) else f'learning rate {rate}',
-        )
+        return {
+            'directory': self.workdir.resolve().name,
+            'backbone': cell.variant.backbone,
+            'weights': cell.variant.weights,
+            'head': cell.head,
+            'regime': cell.regime,
+            'settings': ' · '.join(settings_in_words(cell.settings)),
+            'labels': f'{100 * cell.fraction:g} % of the labels',
+            'rate': f'learning rate {rate}',
+            'seed': f'seed {cell.seed}',
+        }
 
 
 def section(report: Report) -> Markup | None:
@@ -86,14 +87,11 @@ def _trainings(members: Sequence[tuple[Path, Row]]) -> list[_Training]:
 
 def _figures(trainings: Sequence[_Training]) -> Markup:
     names = _names(trainings)
-    chosen = [index for index, training in enumerate(trainings) if training.selected]
-    # Seeds of one setting have one colour.
-    groups = list(dict.fromkeys(_without_seed(names[index]) for index in chosen))
-    colours = {name: place if place < COLOURS else None for place, name in enumerate(groups)}
-    series = [
-        colours[_without_seed(name)] if training.selected else None
-        for name, training in zip(names, trainings, strict=True)
-    ]
+    # Seeds of one setting have one colour, whatever rate was selected for each.
+    kinds = _names(trainings, without=frozenset({'seed', 'rate'}))
+    groups = list(dict.fromkeys(kind for kind, each in zip(kinds, trainings, strict=True) if each.selected))
+    colours = {kind: place if place < COLOURS else None for place, kind in enumerate(groups)}
+    series = [colours[kind] if each.selected else None for kind, each in zip(kinds, trainings, strict=True)]
     legend = svg.legend([(place, name or 'the training') for name, place in colours.items() if place is not None])
     rest = len(groups) - COLOURS
     metric = trainings[0].row.primary
@@ -108,17 +106,25 @@ def _figures(trainings: Sequence[_Training]) -> Markup:
     return markup.escaped([legend if len(groups) > 1 else None, note, element('div', panels, class_='panels')])
 
 
-def _names(trainings: Sequence[_Training]) -> list[str]:
-    """What the trainings do not have in common; the learning rate only beside others of the same cell."""
+def _names(trainings: Sequence[_Training], without: frozenset[str] = frozenset()) -> list[str]:
+    """What the selected trainings do not have in common; the learning rate of one that was not selected, too."""
     parts = [training.parts for training in trainings]
-    width = max(map(len, parts))
-    padded = [(*each, *[''] * (width - len(each))) for each in parts]
-    differing = [place for place in range(width) if len({each[place] for each in padded}) > 1]
-    return [' · '.join(each[place] for place in differing if each[place]) for each in padded]
-
-
-def _without_seed(name: str) -> str:
-    return ' · '.join(part for part in name.split(' · ') if not part.startswith('seed '))
+    chosen = [each for each, training in zip(parts, trainings, strict=True) if training.selected] or parts
+    differing = [key for key in parts[0] if len({each[key] for each in chosen}) > 1 and key not in without]
+    pairs = {(each['backbone'], each['weights']) for each in chosen}
+    if len(pairs) == len({backbone for backbone, _ in pairs}) and 'weights' in differing:
+        differing.remove('weights')  # the backbone tells them
+    others = [key for key in differing if key != 'directory']
+    if len({tuple(each[key] for key in others) for each in chosen}) == len(
+        {tuple(each[key] for key in differing) for each in chosen}
+    ):
+        differing = others  # nor is a directory needed where something else tells them
+    return [
+        ' · '.join(
+            each[key] for key in each if each[key] and (key in differing or (key == 'rate' and not training.selected))
+        )
+        for each, training in zip(parts, trainings, strict=True)
+    ]
 
 
 def _points(curve: Curve, values: Sequence[float | None]) -> list[tuple[float, float, int]]:
