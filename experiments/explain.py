@@ -60,7 +60,7 @@ def main(argv: list[str] | None) -> None:
     command = explanation_files.command(sys.argv[1:] if argv is None else argv)
     written = _write(output, shown, rows, command)
     key = explanation_files.key(options.method, options.stage, options.target)
-    for workdir in dict.fromkeys(each.workdir for each in options.named if each.workdir):
+    for workdir in _work_directories(options):
         written.append(_write_for_page(workdir, key, shown, rows, command))
     told = f'{len(shown):,} image{"" if len(shown) == 1 else "s"}; written: {", ".join(map(str, written))}'
     display.console.print(told, soft_wrap=True, markup=False, highlight=False)
@@ -261,12 +261,18 @@ def _check(options: argparse.Namespace) -> None:
 def _output(options: argparse.Namespace) -> Path:
     if options.output is not None:
         return options.output
-    workdir = next((each.workdir for each in options.named if each.workdir), None)
+    missing = next((each.workdir for each in options.named if each.workdir and not each.workdir.exists()), None)
+    workdir = next(iter(_work_directories(options)), missing)
     if workdir is None:
-        raise UserError('published weights have no work directory: name a directory for the pictures with --output DIR')
-    if workdir.is_file():
-        raise UserError(f'{workdir} is a file: name a directory for the pictures with --output DIR')
+        place = next((f'{each.workdir} is' for each in options.named if each.workdir), 'published weights have')
+        raise UserError(f'{place} no work directory: name a directory for the pictures with --output DIR')
     return workdir / stored.DIRECTORY / explanation_files.key(options.method, options.stage, options.target)
+
+
+def _work_directories(options: argparse.Namespace) -> list[Path]:
+    """Those that were named, each once; a file of weights or a checkpoint is none."""
+    named = dict.fromkeys(each.workdir for each in options.named if each.workdir)
+    return [each for each in named if work_directories.read_config(each) is not None]
 
 
 def _check_places(output: Path, images: Sequence[Source | Any]) -> None:

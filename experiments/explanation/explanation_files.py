@@ -35,7 +35,7 @@ def write_picture(path: Path, picture: Image.Image) -> None:
         atomic_files.os_errors_as_user_errors(lambda: 'the pictures before it are written'),
         atomic_files.atomic_write(path, 'wb') as stream,
     ):
-        picture.save(stream, format='png', optimize=True)
+        picture.save(stream, format='png')
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
