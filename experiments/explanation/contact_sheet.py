@@ -78,10 +78,7 @@ def sheet(headings: Sequence[Heading], rows: Sequence[Sequence[Cell]], width: in
     title, text = fonts
     step = labels.line_height(text)
     above = labels.line_height(title) + step * max(len(each.lines) for each in headings) + gap
-    heights = [
-        max(cell.picture.height for cell in row) + step * max(len(cell.lines) for cell in row) + gap // 3
-        for row in rows
-    ]
+    heights = [max(cell.picture.height + step * len(cell.lines) for cell in row) + gap // 3 for row in rows]
     total = len(headings) * width + (len(headings) + 1) * gap
     wrapped = [line for note in notes for line in _wrapped(note, text, total - 2 * gap)]
     below = (step + gap // 2 if scale else 0) + step * len(wrapped) + (gap if scale or wrapped else 0)
@@ -96,11 +93,10 @@ def sheet(headings: Sequence[Heading], rows: Sequence[Sequence[Cell]], width: in
     top = above + gap // 2
     for row, height in zip(rows, heights, strict=True):
         draw.line((gap, top - gap // 3, total - gap, top - gap // 3), _RULE)
-        tallest = max(cell.picture.height for cell in row)
         for column, cell in enumerate(row):
             left = gap + column * (width + gap)
             page.paste(cell.picture, (left + (width - cell.picture.width) // 2, top))
-            _write_lines(draw, cell.lines, (left, top + tallest + gap // 4), width, text)
+            _write_lines(draw, cell.lines, (left, top + cell.picture.height + gap // 4), width, text)
         top += height + gap
     if scale or wrapped:
         draw.line((gap, top - gap // 3, total - gap, top - gap // 3), _RULE)
