@@ -100,7 +100,7 @@ def read(named: Named, image_size: int | tuple[int, int] | None = None) -> list[
 
 
 def _of_run(workdir: Path, image_size: int | tuple[int, int] | None) -> ExplainedModel:
-    model = trained_model.read(str(workdir), image_size=image_size)
+    model = trained_model.read(workdir, image_size=image_size)
     description, older = sources.kept(sources.resolve(str(workdir)))
     name = description.backbone if description is not None else (older or {}).get('backbone', workdir.name)
     regime = (description.head if description is not None else older or {}).get('regime', '')
