@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import ml_collections
 import numpy as np
+from rich.progress import Progress
 
 import backbones
 from backbones import cost
@@ -17,16 +18,20 @@ from experiments import probes, tasks
 from experiments.ablation import growth, left_out, settings
 from experiments.ablation.cells import KEYS, PIXELS, RANDOM, Cell, Variant
 from experiments.ablation.dependencies import FROZEN_REGIMES, NOT_OF_TRAINING, SWEEP, training_values
+from experiments.ablation.journal import Journal
+from experiments.ablation.selection import Shard
 from experiments.ablation.sweep import sweep
+from experiments.ablation.time_limit import TimeLimit
 from experiments.cli import display, work_directories
+from experiments.cli.exit_status import Preempted
 from experiments.cli.versions import versions
 from experiments.data.dataset import Dataset
 from experiments.features.extractor import Costs, Extractor
-from experiments.features.frozen_backbone import FrozenBackbone, frozen_backbone
+from experiments.features.frozen_backbone import frozen_backbone
 from experiments.features.store import Store
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge
-from experiments.results import planned_cells, scores
 from experiments.results import rows as result_rows
+from experiments.results import scores
 from experiments.results.axes import BASE_AXES, Settings, settings_in_words
 from experiments.results.rows import Row
 from experiments.training import loop, own_keys, session
@@ -44,6 +49,8 @@ class Engine:
         load: loads a data set by name; called only for those that a cell needs.
         store: feature store; the default one if ``None``.
         accept_changed_data: whether finished cells whose data have changed are computed again.
+        root: the work directory that this one is a shard of; what is finished there, or in another shard, is not run.
+        limit: on the time of a run.
 
     Raises:
         UserError: the work directory is not an ablation's, or its finished cells depend on other config values.
@@ -56,6 +63,8 @@ class Engine:
         load: Callable[[str], Dataset],
         store: Store | None = None,
         accept_changed_data: bool = False,
+        root: Path | None = None,
+        limit: TimeLimit | None = None,
     ):
         self._config = config
         self._task = tasks.find(config.training.task)
@@ -63,10 +72,8 @@ class Engine:
         self._read = load
         self._store = store or Store()
         self._accept_changed_data = accept_changed_data
-        self._written = result_rows.read(workdir)
-        growth.check(workdir, config.to_dict(), self._written)
-        self._rows = growth.with_settings(self._written, config.to_dict())
-        self._axes = growth.axis_keys(self._written, config.to_dict())
+        self._limit = limit or TimeLimit()
+        self._journal = Journal(config, workdir, root)
 
     def load(self, name: str) -> Dataset:
         """Load a data set of this ablation.
@@ -75,13 +82,13 @@ class Engine:
             UserError: it cannot be loaded, or finished cells were computed from other data under this name.
         """
         dataset = self._read(name)
-        self._rows = growth.check_data(self._workdir, dataset, self._rows, self._accept_changed_data)
+        self._journal.check_data(dataset, self._accept_changed_data)
         return dataset
 
     def finished(self, cells: Sequence[Cell]) -> list[str]:
         """The data sets of the cells that have a result."""
-        planned = set(self._settled(cells))
-        return list(dict.fromkeys(row.cell.dataset for row in self._rows if row.cell in planned))
+        planned = set(self._journal.settled(cells))
+        return list(dict.fromkeys(row.cell.dataset for row in self._journal.rows if row.cell in planned))
 
     def claim(self, cells: Sequence[Cell]) -> None:
         """Record this config as the work directory's (``growth.claim``).
@@ -89,25 +96,32 @@ class Engine:
         Raises:
             UserError: weights have changed since cells of the same variant were finished.
         """
-        growth.check_weights(self._workdir, {cell.variant for cell in self.pending(cells)}, self._rows)
-        cells = self._settled(cells)
-        growth.claim(self._workdir, self._config.to_dict(), cells, self._rows)
-        planned_cells.write(self._workdir, cells)
-        if len(self._rows) < len(self._written):
-            growth.set_aside(self._workdir, self._rows, self._written)
-        elif self._rows != self._written:
-            result_rows.write(self._workdir, self._rows)
-        self._written = self._rows
+        self._journal.claim(cells)
 
     def pending(self, cells: Sequence[Cell]) -> list[Cell]:
         """The cells without a result, with the settings that their rows will have."""
-        finished = {row.cell for row in self._rows}
-        return [cell for cell in self._settled(cells) if cell not in finished]
+        return self._journal.pending(cells)
 
-    def _settled(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Cells with a setting for every key that is an axis, or was one when a cell was finished."""
-        config = self._config.to_dict()
-        return [settings.with_values(cell, config, self._axes) for cell in cells] if self._axes else list(cells)
+    def part(self, cells: Sequence[Cell], shard: Shard) -> list[Cell]:
+        """The cells of a shard: every n-th pass with all its heads, and every n-th training.
+
+        All shards of a config agree on it, whatever is finished.
+        """
+        jobs = self._jobs(self._journal.settled(cells))
+        self._journal.places = {cell: place for place, cell in enumerate(cell for job in jobs for cell in job)}
+        return [cell for job in jobs[shard.number - 1 :: shard.count] for cell in job]
+
+    def _jobs(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """The cells that are computed together, those of one pass or one training, in the order of a run."""
+        jobs: dict[Hashable, list[Cell]] = {}
+        for name in dict.fromkeys(cell.dataset for cell in cells):
+            group = [cell for cell in cells if cell.dataset == name]
+            for cell in group:
+                if cell.regime in FROZEN_REGIMES:
+                    found = (name, self._extractor(cell), frozen_backbone(cell.variant, cell.seed))
+                    jobs.setdefault(found, []).append(cell)
+            jobs |= {cell: [cell] for cell in group if cell.regime not in FROZEN_REGIMES}
+        return [[cell for heads in _by_head(job).values() for cell in heads] for job in jobs.values()]
 
     def check_without_data(self, cells: Sequence[Cell]) -> None:
         """Check the weights of the pending cells, by loading them, and the recipes of their trainings.
@@ -117,7 +131,7 @@ class Engine:
                 cannot begin with the config's values on these devices.
         """
         pending = self.pending(cells)
-        growth.check_weights(self._workdir, {cell.variant for cell in pending}, self._rows)
+        growth.check_weights(self._workdir, {cell.variant for cell in pending}, self._journal.rows)
         for extract, backbone in dict.fromkeys(
             (self._extractor(cell), frozen_backbone(cell.variant, 0))
             for cell in pending
@@ -143,7 +157,7 @@ class Engine:
         Raises:
             UserError: no cell is possible, or a data set cannot be read.
         """
-        cells = self._settled(cells)
+        cells = self._journal.settled(cells)
         pending = set(self.pending(cells))
         impossible: dict[tuple[str, float], str] = {}
         for name in dict.fromkeys(cell.dataset for cell in cells if cell in pending):
@@ -200,8 +214,9 @@ class Engine:
         """Run the pending cells, one data set and one pass at a time.
 
         Raises:
-            UserError: a data set, a weight file or a label fraction cannot be used, or weights changed meanwhile;
-                finished cells are kept.
+            UserError: a data set or a label fraction cannot be used; finished cells are kept.
+            CellsFailed: some cells failed, and all others are finished.
+            Preempted: the time limit would be passed, or the process was asked to stop.
         """
         pending = self.pending(cells)
         for variant in dict.fromkeys(cell.variant for cell in pending):
@@ -210,14 +225,25 @@ class Engine:
             dataset = self.load(name)
             group = [cell for cell in pending if cell.dataset == name]
             subsets = self._subsets(dataset, group)
-            frozen = [cell for cell in group if cell.regime in FROZEN_REGIMES]
-            passes: dict[tuple[Extractor, FrozenBackbone], list[Cell]] = {}
-            for cell in frozen:
-                passes.setdefault((self._extractor(cell), frozen_backbone(cell.variant, cell.seed)), []).append(cell)
-            self._run_frozen(dataset, passes, subsets)
-            for cell in group:
-                if cell.regime not in FROZEN_REGIMES:
-                    self._run_training(dataset, cell)
+            jobs = self._jobs(group)
+            self._run_frozen(dataset, [job for job in jobs if job[0].regime in FROZEN_REGIMES], subsets)
+            for cell in (job[0] for job in jobs if job[0].regime not in FROZEN_REGIMES):
+                self._attempt([cell], cell.regime, functools.partial(self._run_training, dataset, cell))
+        self._journal.raise_if_failed(cells)
+
+    def _attempt(self, cells: Sequence[Cell], kind: str, compute: Callable[[], object]) -> None:
+        """Compute cells within the time limit; if that fails, record it and go on.
+
+        Args:
+            kind: what this is among things that take equally long.
+        """
+        with self._limit.work(kind, len(self.pending(cells))):
+            try:
+                compute()
+            except (Preempted, OSError):  # a full disk, for one, would make all others fail
+                raise
+            except Exception as error:
+                self._journal.note_failure(cells, error)
 
     def _subsets(self, dataset: Dataset, cells: Sequence[Cell]) -> dict[tuple[float, int], Subset]:
         """Draw every training subset up front, so that an impossible fraction is found at once."""
@@ -229,47 +255,79 @@ class Engine:
     def _run_frozen(
         self,
         dataset: Dataset,
-        passes: Mapping[tuple[Extractor, FrozenBackbone], list[Cell]],
+        passes: Sequence[Sequence[Cell]],
         subsets: dict[tuple[float, int], Subset],
     ) -> None:
         if not passes:
             return
         with display.progress() as bar:
             task = bar.add_task(dataset.name, total=len(passes) * len(dataset.targets), note='')
-            for (extract, backbone), cells in passes.items():
+            for cells in passes:
+                backbone = frozen_backbone(cells[0].variant, cells[0].seed)
                 label = ' · '.join([backbone.label, *settings_in_words(settings.of_features(cells[0].settings))])
                 bar.update(task, note=label)
-                of_positions = cells[0].regime in probes.TAPS_OF_POSITIONS
-                extracted, costs = extract(backbone, dataset, lambda count: bar.advance(task, count))
-                # Unreadable examples are left out.
-                seen = extracted.dataset
-                readable = {
-                    key: dataclasses.replace(subset, rows=extracted.readable(subset.rows))
-                    for key, subset in subsets.items()
-                }
-                data = ProbeData(
-                    extracted.values if of_positions else extracted.values.reshape(len(seen.targets), -1),
-                    seen.targets,
-                    len(seen.classes),
-                    seen.splits['validation'],
-                    seen.splits['test'],
-                    self._score,
-                )
-                for regime, values in dict.fromkeys((cell.regime, cell.settings) for cell in cells):
-                    chosen = [cell for cell in cells if (cell.regime, cell.settings) == (regime, values)]
-                    config = self._config_at(values)
-                    given = data.normalised(config.normalisation) if regime in probes.NORMALISED else data
-                    outcomes = probes.TABLE[regime](
-                        given,
-                        [readable[cell.fraction, cell.seed] for cell in chosen],
-                        config[regime],
-                        lambda text, label=label: bar.update(task, note=f'{label}: {text}'),
-                    )
-                    finished = [
-                        self._row(dataset, seen, cell, outcome, costs, len(readable[cell.fraction, cell.seed].rows))
-                        for cell, outcome in zip(chosen, outcomes, strict=True)
-                    ]
-                    self._append(finished)
+                self._attempt(cells, 'pass', functools.partial(self._run_pass, dataset, cells, subsets, bar, label))
+
+    def _run_pass(
+        self,
+        dataset: Dataset,
+        cells: Sequence[Cell],
+        subsets: Mapping[tuple[float, int], Subset],
+        bar: Progress,
+        label: str,
+    ) -> None:
+        """Get the features of one backbone, and fit all heads on them.
+
+        Args:
+            label: of the pass.
+        """
+        (task,) = bar.task_ids
+        of_positions = cells[0].regime in probes.TAPS_OF_POSITIONS
+        extract, backbone = self._extractor(cells[0]), frozen_backbone(cells[0].variant, cells[0].seed)
+        extracted, costs = extract(backbone, dataset, lambda count: bar.advance(task, count))
+        # Unreadable examples are left out.
+        seen = extracted.dataset
+        readable = {
+            key: dataclasses.replace(subset, rows=extracted.readable(subset.rows)) for key, subset in subsets.items()
+        }
+        data = ProbeData(
+            extracted.values if of_positions else extracted.values.reshape(len(seen.targets), -1),
+            seen.targets,
+            len(seen.classes),
+            seen.splits['validation'],
+            seen.splits['test'],
+            self._score,
+        )
+
+        def fit(chosen: Sequence[Cell]) -> None:
+            regime, config = chosen[0].regime, self._config_at(chosen[0].settings)
+            outcomes = probes.TABLE[regime](
+                data.normalised(config.normalisation) if regime in probes.NORMALISED else data,
+                [readable[cell.fraction, cell.seed] for cell in chosen],
+                config[regime],
+                lambda text: bar.update(task, note=f'{label}: {text}'),
+            )
+            self._journal.append(
+                [
+                    self._row(dataset, seen, cell, outcome, costs, len(readable[cell.fraction, cell.seed].rows))
+                    for cell, outcome in zip(chosen, outcomes, strict=True)
+                ]
+            )
+
+        def fit_those_that_can_be(chosen: Sequence[Cell]) -> None:
+            try:
+                fit(chosen)
+            except (Preempted, OSError):
+                raise
+            except Exception:
+                if len(chosen) == 1:
+                    raise
+                # One of them may be at fault.
+                for cell in chosen:
+                    self._attempt([cell], f'one {cell.regime}', functools.partial(fit, [cell]))
+
+        for chosen in _by_head(cells).values():
+            self._attempt(chosen, chosen[0].regime, functools.partial(fit_those_that_can_be, chosen))
 
     def _score(self, scores: np.ndarray, labels: np.ndarray) -> float:
         """The task's primary metric of a probe's scores."""
@@ -277,7 +335,7 @@ class Engine:
 
     def _run_training(self, dataset: Dataset, cell: Cell) -> None:
         """Train once per learning rate, select on validation, and evaluate only the selected one on the test split."""
-        growth.check_weights(self._workdir, {cell.variant}, self._rows)
+        growth.check_weights(self._workdir, {cell.variant}, self._journal.rows)
         begun = growth.begin_trainings(self._workdir, cell, dataset)
 
         def train(rate: float) -> loop.Trained:
@@ -305,7 +363,7 @@ class Engine:
         reasons = dict((*validation.bad, *test.bad))
         evaluated = np.concatenate([dataset.splits['validation'], dataset.splits['test']])
         bad = {int(index): reasons[dataset.ids[index]] for index in evaluated if dataset.ids[index] in reasons}
-        self._append([self._row(dataset, dataset.without(bad), cell, outcome, costs, trained.examples)])
+        self._journal.append([self._row(dataset, dataset.without(bad), cell, outcome, costs, trained.examples)])
 
     def _training_config(self, cell: Cell, learning_rate: float | None = None) -> ml_collections.ConfigDict:
         """The config of a cell's training; at the first learning rate, unless one is given."""
@@ -372,7 +430,7 @@ class Engine:
     def _config_of(self, cell: Cell, outcome: Outcome) -> dict:
         """Every config value that a cell was run with; of keys that are axes, those that it depends on."""
         config = self._config_at(cell.settings).to_dict()
-        apart = {*BASE_AXES, 'training', *SWEEP, *self._axes} - dict(cell.settings).keys()
+        apart = {*BASE_AXES, 'training', *SWEEP, *self._journal.axes} - dict(cell.settings).keys()
         chosen = {key: value for key, value in config.items() if key not in {*apart, *FROZEN_REGIMES}}
         if cell.regime in FROZEN_REGIMES:
             chosen[cell.regime] = config[cell.regime]
@@ -394,14 +452,18 @@ class Engine:
     def _weights_digest(self, variant: Variant) -> str | None:
         return growth.weights_digest(variant)
 
-    def _append(self, rows: list[Row]) -> None:
-        self._rows += rows
-        result_rows.write(self._workdir, self._rows)
-
 
 def _own_keys() -> contextlib.AbstractContextManager[None]:
     """Name keys of a training as those of the ablation."""
     return own_keys.named(lambda key: key if key in NOT_OF_TRAINING else f'training.{key}')
+
+
+def _by_head(cells: Sequence[Cell]) -> dict[tuple[str, Settings], list[Cell]]:
+    """The cells of each regime and settings, whose heads are fitted together."""
+    found: dict[tuple[str, Settings], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault((cell.regime, cell.settings), []).append(cell)
+    return found
 
 
 def _one_each(cells: Sequence[Cell], kind: Callable[[Cell], Hashable]) -> list[Cell]:

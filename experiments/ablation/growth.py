@@ -84,13 +84,8 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     )
 
 
-def with_settings(rows: Sequence[Row], config: Mapping[str, Any]) -> list[Row]:
-    """The finished cells with their values of every key that is an axis now, or was one for another of them.
-
-    Args:
-        config: the ablation's current config, nested.
-    """
-    wanted = axis_keys(rows, config)
+def with_settings(rows: Sequence[Row], wanted: Sequence[str]) -> list[Row]:
+    """The finished cells with their values of some keys (``axis_keys``) as settings."""
     if not wanted:
         return list(rows)
     before = {**work_directories.flatten(_default_config()), **VALUES_BEFORE}

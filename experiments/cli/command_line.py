@@ -22,7 +22,7 @@ from experiments.cli import allocator, compiler_flags, config_help, interrupts, 
 from experiments.cli.axis_config import AxisConfig
 from experiments.cli.config_files import load as load_config
 from experiments.cli.config_help import Described
-from experiments.cli.exit_status import INTERRUPTED, TERMINATED, Preempted
+from experiments.cli.exit_status import INTERRUPTED, TERMINATED, CellsFailed, Preempted
 
 __all__ = [
     'add_data_directory', 'add_processes', 'load_config', 'override', 'parse', 'parser', 'path', 'run',
@@ -276,6 +276,9 @@ def run(main: Callable[[list[str] | None], None], continues: bool = False) -> No
     try:
         with interrupts.answered(continues), contextlib.nullcontext() if continues else _terminated():
             allocator.call_with_room(lambda: main(None))
+    except CellsFailed as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(error.status)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,11 @@
-"""The end of a run that was asked to stop."""
+"""The end of a run that was asked to stop, or of which a part has failed."""
+
+from backbones.errors import UserError
 
 # EX_TEMPFAIL of sysexits.h: a temporary failure, to be retried.
 EXIT_STATUS = 75
+# Of an ablation of which some cells failed.
+CELLS_FAILED = 3
 # What a shell reports of a command that Ctrl-C has ended.
 INTERRUPTED = 130
 # And of one that SIGTERM has ended.
@@ -24,3 +28,9 @@ class Preempted(Exception):
         saved = '' if step is None else f'step {step:,}{of and f" of {of}"} is saved, and '
         super().__init__(f'{"interrupted" if interrupted else "asked to stop"}: {saved}the same command continues')
         self.status = INTERRUPTED if interrupted else EXIT_STATUS
+
+
+class CellsFailed(UserError):
+    """Some cells of an ablation failed, and the others are finished."""
+
+    status = CELLS_FAILED

@@ -21,7 +21,7 @@ COMMAND = 'command.txt'
 # trainings included.
 _COMPUTED = (
     'results.jsonl', 'result.json', 'metrics.jsonl', 'weights.safetensors', 'checkpoints/*', 'predictions/*',
-    'trainings/*/*/metrics.jsonl', 'trainings/*/*/checkpoints/*',
+    'trainings/*/*/metrics.jsonl', 'trainings/*/*/checkpoints/*', 'shards/*/results.jsonl',
 )  # fmt: skip
 
 
@@ -146,8 +146,11 @@ def is_unused(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def used(path: Path) -> Generator[None]:
+def used(path: Path, shared: bool = False) -> Generator[None]:
     """A context in which no other process can run in a directory: two would overwrite each other's files.
+
+    Args:
+        shared: whether others may be in such a context too, if theirs is shared as well.
 
     Raises:
         UserError: another process is in such a context.
@@ -158,7 +161,7 @@ def used(path: Path) -> Generator[None]:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, descriptor)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(
                     f'another run is under way in the work directory {str(path)!r}; wait for it, end it, or choose '

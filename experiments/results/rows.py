@@ -6,6 +6,7 @@ they are read (``older_rows``).
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,8 @@ from experiments.results.scores import Predicted, ScoreKind
 # Changes when an older reader would misread a row; a new key that has a default does not change it.
 SCHEMA = 2
 RESULTS = 'results.jsonl'
+# Of an ablation that is run in parts: each has a work directory of its own in here, named NUMBER-of-COUNT.
+SHARDS = 'shards'
 # Written by ``experiments.train``; versions before schema 2 wrote nothing else.
 RESULT = 'result.json'
 _NUMBER = int | float
@@ -63,6 +66,7 @@ class Row:
         versions: versions of the packages, and the device.
         predictions: file with the scores of the test examples, relative to the work directory.
         weights_digest: SHA-256 of the file or files of pretrained weights, if they are on this machine.
+        place: of a shard, which cell of the whole ablation this is, in the order in which one run computes them.
     """
 
     cell: Cell
@@ -80,6 +84,7 @@ class Row:
     versions: Mapping[str, str]
     predictions: str
     weights_digest: str | None = None
+    place: int | None = None
 
     @property
     def score(self) -> float:
@@ -104,6 +109,7 @@ class Row:
             'config': dict(self.config),
             'versions': dict(self.versions),
             'weights_digest': self.weights_digest,
+            **({} if self.place is None else {'place': self.place}),
         }
 
     @staticmethod
@@ -125,6 +131,7 @@ class Row:
             versions=row['versions'],
             predictions=row['predictions'],
             weights_digest=row.get('weights_digest'),
+            place=row.get('place'),
         )
 
 
@@ -156,9 +163,31 @@ def metrics(
 def read(workdir: Path) -> list[Row]:
     """The finished rows in a work directory of ``experiments.ablate`` or ``experiments.train``.
 
+    Rows of its shards follow its own, in the order in which one run would have written them; a cell counts once.
+
     Raises:
         UserError: a file is damaged, or a newer version wrote it.
     """
+    own = _own(workdir)
+    parts = [
+        dataclasses.replace(row, predictions=(part.relative_to(workdir) / row.predictions).as_posix())
+        for part in sorted((workdir / SHARDS).glob('*-of-*'))
+        for row in _own(part)
+    ]
+    if not parts:
+        return own
+    # A run that continues after its shards writes their rows into its own file, perhaps with further settings.
+    known = {row.predictions for row in own}
+    parts = [row for row in parts if row.predictions not in known]
+    parts.sort(key=lambda row: math.inf if row.place is None else row.place)
+    unique: dict[Cell, Row] = {}
+    for row in (*own, *parts):
+        unique.setdefault(row.cell, row)
+    return list(unique.values())
+
+
+def _own(workdir: Path) -> list[Row]:
+    """The rows that a work directory itself holds."""
     file = workdir / RESULTS
     if file.exists():
         # A damaged byte makes only its line unreadable, not the file.

@@ -9,25 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import work_directories
-from experiments.results import aggregates, planned_cells, rows
+from experiments.results import aggregates, failures, planned_cells, rows
 from experiments.results.aggregates import Aggregate
+from experiments.results.failures import Failure
 from experiments.results.rows import Row
 
 # What ``parameters.json`` has: per phase its name and its rules, each with pattern, state and number of parameters.
 Phases = Sequence[Mapping[str, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A cell without a result.
-
-    Attributes:
-        label: the cell, for people.
-        error: why it has none.
-    """
-
-    label: str
-    error: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +74,7 @@ def read(workdirs: Sequence[Path], command: str = '') -> Report:
         aggregates=tuple(aggregates.load(*workdirs)),
         rows=found,
         unfinished=sum(_unfinished(workdir, found) for workdir in workdirs),
+        failures=tuple(failures.remaining(workdirs)),
         configs={workdir: work_directories.read_config(workdir) or {} for workdir in workdirs},
         commands={workdir: text for workdir, text in known.items() if text},
         rules=_rules(found),

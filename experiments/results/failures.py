@@ -1,0 +1,99 @@
+"""Cells of an ablation that failed: ``failures.jsonl`` of a work directory, beside the rows of those that are finished.
+
+A file of its own, so that every row of ``results.jsonl`` has a score. A cell that is finished later is no failure.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.cli import atomic_files
+from experiments.results import rows
+from experiments.results.axes import Cell
+
+FAILURES = 'failures.jsonl'
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """One cell that was tried and has no result.
+
+    Attributes:
+        cell: its axes.
+        error: why, in one line.
+        traceback: where it was raised; empty for an error that the user can mend.
+    """
+
+    cell: Cell
+    error: str
+    traceback: str = ''
+
+    @property
+    def label(self) -> str:
+        """The cell, for people."""
+        return self.cell.label
+
+    def as_json(self) -> dict[str, Any]:
+        """The failure as the file contains it."""
+        return {'cell': self.cell.as_json(), 'error': self.error, 'traceback': self.traceback}
+
+    @staticmethod
+    def from_json(row: dict[str, Any]) -> 'Failure':
+        """The inverse of ``as_json``."""
+        return Failure(Cell.from_json(row['cell']), row['error'], row.get('traceback', ''))
+
+
+def read(workdir: Path) -> list[Failure]:
+    """The failures that a work directory itself holds; none if nothing failed."""
+    return [Failure.from_json(row) for row in atomic_files.read_jsonl(workdir / FAILURES)]
+
+
+def remaining(workdirs: Sequence[Path]) -> list[Failure]:
+    """The failures of work directories and of their shards, of cells that none of them has finished."""
+    finished = {row.cell for workdir in workdirs for row in rows.read(workdir)}
+    places = [place for workdir in workdirs for place in (workdir, *sorted((workdir / rows.SHARDS).glob('*-of-*')))]
+    found = {each.cell: each for place in places for each in read(place) if each.cell not in finished}
+    return list(found.values())
+
+
+def markdown(failures: Sequence[Failure]) -> str:
+    """A section of ``table.md``; empty if nothing failed."""
+    if not failures:
+        return ''
+    lines = [f'### {_title(failures)}', '', '| cell | error |', '|---|---|']
+    lines += [f'| {_cell(each.label)} | {_cell(each.error)} |' for each in failures]
+    return '\n'.join(['', *lines, ''])
+
+
+def _cell(text: str) -> str:
+    return text.replace('|', '\\|')
+
+
+def rich_table(failures: Sequence[Failure]) -> Table:
+    """The same for the terminal."""
+    table = Table(title=_title(failures), title_justify='left')
+    for title in ('cell', 'error'):
+        table.add_column(title, overflow='fold')
+    for each in failures:
+        table.add_row(escape(each.label), escape(each.error))
+    return table
+
+
+def _title(failures: Sequence[Failure]) -> str:
+    return f'{len(failures)} cell{"" if len(failures) == 1 else "s"} failed'
+
+
+def write(workdir: Path, failures: Sequence[Failure]) -> None:
+    """Write all failures of a work directory; none remove the file.
+
+    Raises:
+        OSError: writing fails; the previous ones are kept.
+    """
+    if failures:
+        atomic_files.write_jsonl(workdir / FAILURES, [each.as_json() for each in failures])
+    else:
+        (workdir / FAILURES).unlink(missing_ok=True)

@@ -1,0 +1,347 @@
+"""Ablations that are run in part: chosen cells, shards, a time limit, and cells that fail."""
+
+import itertools
+import json
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import make_config, make_dataset
+
+from backbones import UserError, cost
+from experiments import ablate, probes, report
+from experiments.ablation import cells, selection
+from experiments.ablation.cells import Cell, Variant
+from experiments.ablation.engine import Engine
+from experiments.ablation.selection import Shard
+from experiments.ablation.time_limit import OutOfTime, TimeLimit
+from experiments.cli import command_line, work_directories
+from experiments.cli.exit_status import CellsFailed, Preempted
+from experiments.features import extractor
+from experiments.probes import knn
+from experiments.results import aggregates, failures, rows, tables
+from experiments.results.page import content
+from experiments.training import loop
+from experiments.training.preemption import Interruption
+
+MADE = {name: make_dataset(name) for name in ('digits', 'mnist5k')}
+write_report = report.write
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The command on made-up data, without networks, and with a file of the config."""
+
+    def extract(self, backbone, dataset, advance):
+        generator = np.random.default_rng([len(backbone.label), self._config.image_size])
+        values = generator.normal(size=(160, 4)).astype(np.float32) + dataset.targets[:, None]
+        return extractor.Extracted(values, dataset, {}), extractor.Costs(1000, 2e6, 50.0, (16, 16))
+
+    monkeypatch.setattr(extractor.Extractor, '__call__', extract)
+    monkeypatch.setattr(extractor.Extractor, 'check', lambda *_: None)
+    monkeypatch.setattr(cost, 'count_flops', lambda model, size: 2_000_000)
+    monkeypatch.setattr(ablate.estimate, 'table', lambda *_: 'the plan')
+    monkeypatch.setattr(ablate.loading, 'load', lambda name, *_: MADE[name])
+    monkeypatch.setattr(ablate.report, 'write', lambda *_: None)  # it takes longer than all the rest
+
+
+CONFIG = """
+from experiments.ablation.cells import default_config
+
+def get_config():
+    config = default_config()
+    config.backbones = ('vit_micro', 'resnet_micro@random', 'pixels')
+    config.datasets = ('digits', 'mnist5k')
+    config.regimes = ('knn',)
+    config.fractions = (0.5,)
+    config.seeds = (0, 1)
+    config.image_size = (16, 32)
+    return config
+"""
+
+
+def run(tmp_path, workdir, *arguments) -> None:
+    config = tmp_path / 'config.py'
+    config.write_text(CONFIG)
+    ablate.main(
+        ['--config', str(config), '--workdir', str(tmp_path / workdir), '--cache_dir', str(tmp_path / 'c'), *arguments]
+    )
+
+
+def table(*places) -> tuple[str, str]:
+    """``table.md`` and ``table.csv`` of work directories; costs that are measured are the same here."""
+    entries = aggregates.load(*places)
+    views = [tables.view(entries, name) for name in aggregates.datasets(entries)]
+    return '\n'.join(map(tables.markdown, views)), tables.csv_text(entries)
+
+
+class TestShards:
+    @pytest.mark.parametrize('count', [2, 5])
+    def test_their_table_is_that_of_one_run(self, tmp_path, quick, count):
+        run(tmp_path, 'one')
+        for number in reversed(range(count)):  # whichever ends first
+            run(tmp_path, 'parts', f'--shard={number + 1}/{count}')
+        whole, parts = rows.read(tmp_path / 'one'), rows.read(tmp_path / 'parts')
+        assert len(parts) == len(whole) == 2 * (2 * 2 + 2 * 2 + 2)
+        merged, one = table(tmp_path / 'parts'), table(tmp_path / 'one')
+        assert merged == one
+        # As work directories of their own, too.
+        several = table(*sorted((tmp_path / 'parts' / 'shards').iterdir()))
+        assert sorted(several[1].splitlines()) == sorted(one[1].splitlines())
+        # A run of the whole finds nothing to do.
+        run(tmp_path, 'parts')
+        assert table(tmp_path / 'parts') == one
+
+    def test_what_is_finished_is_not_run_again(self, tmp_path, quick, capsys):
+        run(tmp_path, 'one', '--only=digits')
+        for number in (1, 2):
+            run(tmp_path, 'one', f'--shard={number}/2')
+        capsys.readouterr()
+        own = (tmp_path / 'one' / 'results.jsonl').read_text().splitlines()
+        found = rows.read(tmp_path / 'one')
+        assert len(found) == 2 * len(own) == len({row.cell for row in found})
+        places = [place / 'results.jsonl' for place in (tmp_path / 'one' / 'shards').iterdir()]
+        assert {json.loads(line)['cell']['dataset'] for place in places for line in place.read_text().splitlines()} == {
+            'mnist5k'
+        }
+        run(tmp_path, 'one', '--shard=2/2')
+        assert 'cells are finished' in capsys.readouterr().err
+
+    def test_a_pass_is_in_one_shard(self, tmp_path, quick):
+        run(tmp_path, 'parts', '--shard=1/3')
+        mine = {row.cell for row in rows.read(tmp_path / 'parts')}
+
+        def key(cell):
+            size = dict(cell.settings).get('image_size')
+            return cell.dataset, cell.variant, size, cell.seed if cell.variant.weights == 'random' else None
+
+        config = command_line.load_config(str(tmp_path / 'config.py'))
+        others = set(cells.plan(config)) - mine
+        assert mine
+        assert others
+        assert {key(cell) for cell in mine}.isdisjoint(key(cell) for cell in others)
+
+    def test_a_shard_without_cells(self, tmp_path, quick, capsys):
+        run(tmp_path, 'parts', '--shard=40/40')
+        assert 'shard 40/40 has no cells' in capsys.readouterr().err
+        assert not (tmp_path / 'parts').exists()
+
+    def test_a_config_that_finished_cells_do_not_fit_is_refused(self, tmp_path, quick):
+        run(tmp_path, 'parts', '--shard=1/2')
+        with pytest.raises(UserError, match=r'finished cells in .* depend on knn\.temperature'):
+            run(tmp_path, 'parts', '--shard=2/2', '--config.knn.temperature=0.5')
+
+    def test_a_run_of_the_whole_waits_for_them(self, tmp_path, quick):
+        with work_directories.used(work_directories.make(tmp_path / 'parts'), shared=True):
+            run(tmp_path, 'parts', '--shard=1/9')
+            with pytest.raises(UserError, match='another run is under way'):
+                run(tmp_path, 'parts')
+        with (
+            work_directories.used(tmp_path / 'parts'),
+            pytest.raises(UserError, match='another run is under way'),
+        ):
+            run(tmp_path, 'parts', '--shard=2/9')
+
+    @settings(deadline=None, max_examples=20)
+    @given(count=st.integers(1, 9), drawn=st.randoms())
+    def test_they_are_a_partition(self, tmp_path_factory, count, drawn):
+        config = make_config(datasets=tuple(MADE), regimes=('knn', 'scratch', 'linear'), image_size=(16, 32))
+        planned = cells.plan(config)
+        planned = drawn.sample(planned, drawn.randint(1, len(planned)))
+        engine = Engine(config, tmp_path_factory.getbasetemp() / 'none', MADE.__getitem__)
+        parts = [engine.part(planned, Shard(number, count)) for number in range(1, count + 1)]
+        assert sorted(map(repr, itertools.chain(*parts))) == sorted(map(repr, planned))
+
+    @pytest.mark.parametrize('text', ['0/4', '5/4', '1', 'a/b', '1/0', '-1/2', '1/2/3'])
+    def test_a_shard_that_there_is_not(self, text):
+        with pytest.raises(UserError, match=f'not {text!r}'):
+            Shard.parse(text)
+
+
+class TestOnly:
+    def test_chosen_cells_run_and_the_others_can_follow(self, tmp_path, quick):
+        run(tmp_path, 'run', '--only=vit_micro*knn*image_size 16', '--only=pixels')
+        found = {(row.cell.variant.backbone, row.cell.regime, row.cell.settings) for row in rows.read(tmp_path / 'run')}
+        assert found == {('vit_micro', 'knn', (('image_size', 16),)), ('pixels', 'knn', ())}
+        run(tmp_path, 'run')
+        assert len(rows.read(tmp_path / 'run')) == 20
+
+    def test_no_match_names_what_there_is(self, tmp_path, quick):
+        with pytest.raises(UserError, match=r"unknown part of a label .* 'resnet_mikro.*did you mean 'resnet_micro"):
+            run(tmp_path, 'run', '--only=resnet_mikro · random')
+
+    def test_the_plan_prints_labels(self, tmp_path, quick, capsys):
+        run(tmp_path, 'run', '--only=pixels*knn*seed 1', '--plan')
+        assert 'digits · pixels · knn · fraction 0.5 · seed 1' in capsys.readouterr().err.splitlines()
+
+    def test_names_with_brackets(self):
+        cell = Cell('folder:a [b]', Variant('pixels', ''), 'knn', 1.0, 0)
+        assert selection.matching([cell], ['a [b]']) == [cell]
+        assert selection.matching([cell], ['f[ox]lder']) == [cell]
+
+
+class TestFailures:
+    @pytest.fixture
+    def broken(self, monkeypatch):
+        """kNN fails for one seed, unless the returned list is emptied."""
+        faults, usual = [True], knn.run
+
+        def fail(data, subsets, config, report):
+            if faults and any(subset.seed == 1 for subset in subsets):
+                raise ValueError('two\n  lines | and a bar')
+            return usual(data, subsets, config, report)
+
+        monkeypatch.setitem(probes.TABLE, 'knn', fail)
+        return faults
+
+    def test_a_cell_that_fails_is_told_and_the_others_go_on(self, tmp_path, quick, broken, capsys, monkeypatch):
+        monkeypatch.setattr(report, 'write', write_report)
+        run_of_digits = (tmp_path, 'run', '--only=digits')
+        with pytest.raises(CellsFailed) as caught:
+            run(*run_of_digits)
+        assert caught.value.status == 3
+        error = 'ValueError: two lines | and a bar'
+        assert re.match(rf'5 of 10 cells failed \(digits · .* · seed 1: {re.escape(error)}; ', str(caught.value))
+        found = failures.read(tmp_path / 'run')
+        assert {each.cell.seed for each in found} == {1}
+        assert {row.cell.seed for row in rows.read(tmp_path / 'run')} == {0}
+        assert all(each.error == error and 'in fail' in each.traceback for each in found)
+        # The report names them.
+        text = (tmp_path / 'run' / 'table.md').read_text()
+        assert '### 5 cells failed' in text
+        assert f'| {found[0].label} | ValueError: two lines \\| and a bar |' in text
+        assert error in (tmp_path / 'run' / 'report.html').read_text()
+        assert '5 cells failed' in capsys.readouterr().out
+
+    def test_it_is_tried_again(self, tmp_path, quick, broken):
+        run_of_digits = (tmp_path, 'run', '--only=digits')
+        for _ in range(2):
+            with pytest.raises(CellsFailed, match='5 of 10 cells failed'):
+                run(*run_of_digits)
+        broken.clear()
+        run(*run_of_digits)
+        run(tmp_path, 'whole', '--only=digits')
+        assert not (tmp_path / 'run' / failures.FAILURES).exists()
+        assert table(tmp_path / 'run')[0].splitlines()[2:] == table(tmp_path / 'whole')[0].splitlines()[2:]
+        assert content.read([tmp_path / 'run']).failures == ()
+
+    def test_a_failure_of_a_shard_is_in_the_table_of_all(self, tmp_path, quick, broken):
+        for number in (1, 2):
+            with pytest.raises(CellsFailed):
+                run(tmp_path, 'run', f'--shard={number}/2')
+        assert len(content.read([tmp_path / 'run']).failures) == 10
+        broken.clear()
+        run(tmp_path, 'run')
+        assert content.read([tmp_path / 'run']).failures == ()
+
+    def test_a_pass_that_fails_takes_its_cells_along(self, tmp_path, quick, monkeypatch):
+        usual = extractor.Extractor.__call__
+
+        def fail(self, backbone, dataset, advance):
+            if backbone.weights == 'random':
+                raise UserError('no such luck')
+            return usual(self, backbone, dataset, advance)
+
+        monkeypatch.setattr(extractor.Extractor, '__call__', fail)
+        with pytest.raises(CellsFailed, match='4 of 10 cells failed'):
+            run(tmp_path, 'run', '--only=digits')
+        found = failures.read(tmp_path / 'run')
+        assert {each.cell.variant.backbone for each in found} == {'resnet_micro'}
+        assert {(each.error, each.traceback) for each in found} == {('no such luck', '')}
+
+    def test_a_training_that_fails(self, tmp_path, monkeypatch):
+        tried = []
+
+        def fit(config, *_, **__):
+            tried.append(config.seed)
+            raise loop.Diverged('not finite')
+
+        monkeypatch.setattr(loop, 'fit', fit)
+        config = make_config(backbones=('vit_micro@random',), regimes=('scratch',), fractions=(1.0,))
+        config.training_extra_learning_rates = 0
+        with pytest.raises(CellsFailed, match=r'2 of 2 cells failed \(digits .* seed 0: not finite; digits'):
+            Engine(config, tmp_path, make_dataset).run(cells.plan(config))
+        assert tried == [0, 1]
+
+    @pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), Preempted()])
+    def test_what_would_make_all_fail_ends_the_run(self, tmp_path, monkeypatch, error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr(extractor.Extractor, '__call__', fail)
+        config = make_config(backbones=('pixels',), regimes=('knn',))
+        with pytest.raises(type(error)):
+            Engine(config, tmp_path, make_dataset).run(cells.plan(config))
+        assert failures.read(tmp_path) == []
+
+    def test_a_mistake_in_the_config_stops_before_anything(self, tmp_path, quick):
+        with pytest.raises(UserError, match='unknown regime') as caught:
+            run(tmp_path, 'run', "--config.regimes=('knn', 'rigde')")
+        assert not isinstance(caught.value, CellsFailed)
+        assert not (tmp_path / 'run').exists()
+
+    def test_the_exit_status(self, capsys):
+        def fail(_):
+            raise CellsFailed('1 of 2 cells failed')
+
+        with pytest.raises(SystemExit) as ended:
+            command_line.run(fail, continues=True)
+        assert ended.value.code == 3
+        assert capsys.readouterr().err == 'error: 1 of 2 cells failed\n'
+
+
+class TestTimeLimit:
+    def test_work_begins_only_if_it_would_end_in_time(self):
+        now = [0.0]
+        limit = TimeLimit(1.0, lambda: now[0])
+        for _ in range(3):
+            with limit.work('linear', 5):
+                now[0] += 1000
+        with limit.work('knn', 4):
+            now[0] += 100
+        told = r'^--max_hours 1 would be passed: 4 cells are left, and the same command continues$'
+        with pytest.raises(OutOfTime, match=told), limit.work('linear', 4):
+            raise AssertionError('it must not begin')
+        with limit.work('knn', 1):
+            now[0] += 600
+        with pytest.raises(OutOfTime, match='1 cell is left') as caught, limit.work('new', 1):
+            raise AssertionError('it must not begin')
+        assert caught.value.status == 75
+
+    def test_without_a_limit_nothing_ends(self):
+        now = [0.0]
+        limit = TimeLimit(None, lambda: now[0])
+        for _ in range(3):
+            with limit.work('linear', 1), limit.alarm():
+                now[0] += 1e9
+
+    def test_a_run_stops_and_goes_on(self, tmp_path, quick, monkeypatch):
+        now = itertools.count(step=60.0)  # a minute passes whenever somebody looks
+        monkeypatch.setattr(ablate, 'TimeLimit', lambda hours: TimeLimit(hours, lambda: next(now)))
+        counts = []
+        for _ in range(30):
+            try:
+                run(tmp_path, 'run', '--only=digits', '--max_hours=0.2')
+            except OutOfTime:
+                counts.append(len(rows.read(tmp_path / 'run')))
+            else:
+                break
+        assert len({*counts}) == len(counts) > 1
+        assert counts == sorted(counts)
+        run(tmp_path, 'one', '--only=digits')
+        assert table(tmp_path / 'run') == table(tmp_path / 'one')
+
+    def test_a_training_is_asked_to_stop_at_the_deadline(self):
+        with pytest.raises(Preempted), Interruption(), TimeLimit(0.01 / 3600).alarm():
+            time.sleep(30)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    @pytest.mark.parametrize('text', ['0', '-1', 'x', 'inf', 'nan'])
+    def test_hours_are_positive(self, tmp_path, text, capsys):
+        with pytest.raises(SystemExit):
+            run(tmp_path, 'run', f'--max_hours={text}')
+        assert 'is no positive number of hours' in capsys.readouterr().err
