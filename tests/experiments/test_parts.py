@@ -80,7 +80,7 @@ def table(*places) -> tuple[str, str]:
 
 
 class TestShards:
-    @pytest.mark.parametrize('count', [2, 5])
+    @pytest.mark.parametrize('count', [2, pytest.param(5, marks=pytest.mark.slow)])
     def test_their_table_is_that_of_one_run(self, tmp_path, quick, count):
         run(tmp_path, 'one')
         for number in reversed(range(count)):  # whichever ends first
