@@ -21,7 +21,7 @@ from experiments.probes.common import NORMALISATIONS
 from experiments.results.axes import PIXELS, RANDOM, Cell, Variant
 from experiments.training import regimes
 from experiments.training.config import KEYS as TRAINING_KEYS
-from experiments.training.config import ConfigKey, with_defaults
+from experiments.training.config import ConfigKey, check_shots, with_defaults
 from experiments.training.value_checks import not_negative, one_of, positive, seed, side
 
 __all__ = ['FROZEN_REGIMES', 'KEYS', 'PIXELS', 'RANDOM', 'Cell', 'Variant', 'default_config', 'parse_variant', 'plan']
@@ -54,6 +54,9 @@ KEYS: Mapping[str, ConfigKey] = {
     ),
     'heads': ConfigKey(('',), "heads of a dense task, as for training.head; '': the task's first"),
     'fractions': ConfigKey((1.0,), 'shares of the training labels; those of one seed are nested'),
+    'shots': ConfigKey(
+        0, 'labelled training images of each class, instead of fractions; nested; 0: as fractions say', not_negative
+    ),
     'seeds': ConfigKey((0, 1, 2), 'each draws labels, the order of batches, and random weights'),
     # What all cells share.
     'image_size': ConfigKey(
@@ -73,6 +76,12 @@ KEYS: Mapping[str, ConfigKey] = {
         "of the features of linear, ridge and attentive: 'standardise' or 'centre' (by the training subset), 'none', "
         "'l2' or 'layer_norm' (of each example, or position, alone)",
         one_of(*NORMALISATIONS),
+    ),
+    'validation_images': ConfigKey(
+        0, 'heads on stored features are selected on so many validation images; 0: on all', not_negative
+    ),
+    'refit': ConfigKey(
+        False, 'fit the selected head on stored features again on training and validation images, as VTAB does'
     ),
     # How data sets are read.
     **{key: TRAINING_KEYS[key] for key in options.KEYS},
@@ -214,6 +223,13 @@ def _check_values(config: ml_collections.ConfigDict, variants: Sequence[Variant]
     for key, row in KEYS.items():
         if '.' not in key:
             row.check(key, config[key])
+    check_shots(config.shots, config.fractions)
+    trained = [regime for regime in config.regimes if regime not in FROZEN_REGIMES]
+    if trained and (config.refit or config.validation_images):
+        raise UserError(
+            f'config keys refit and validation_images are for heads on stored features ({", ".join(FROZEN_REGIMES)}), '
+            f'and the regimes have {trained[0]!r}'
+        )
     ReadingOptions.of(config)
     input_size(config)
     for count in config.knn.neighbours:

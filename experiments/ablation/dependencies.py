@@ -26,7 +26,7 @@ _OF_CELL: Mapping[str, Callable[[Cell], Any]] = {
     'head': lambda cell: cell.head,
 }
 # Keys of a training that have the value of the ablation's own key, because all its cells share it.
-SHARED = ('image_size', 'image_height', 'strict_weights', *options.KEYS)
+SHARED = ('image_size', 'image_height', 'strict_weights', 'shots', *options.KEYS)
 # Keys of ``config.training`` that mean nothing, since ``training_values`` sets them.
 NOT_OF_TRAINING = (*_OF_CELL, 'learning_rate', *SHARED)
 _NOT_READ = frozenset(f'training.{key}' for key in (*FREE_KEYS, *NOT_OF_TRAINING))
@@ -58,7 +58,7 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat = work_directories.flatten(config)
     frozen = cell.regime in FROZEN_REGIMES
-    keys = ['fit']
+    keys = ['fit', 'shots']
     if cell.variant.backbone != PIXELS:
         keys += ['image_size', 'image_height']
         if cell.variant.weights != RANDOM:
@@ -67,6 +67,7 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
         keys += [key for key in flat if key.startswith(f'{cell.regime}.')]
         if cell.variant.backbone != PIXELS and cell.regime not in probes.TAPS_OF_POSITIONS:
             keys.append('tap')
+        keys += ['validation_images', 'refit']
         if cell.regime in probes.NORMALISED:
             keys.append('normalisation')
         if cell.variant.weights == RANDOM:

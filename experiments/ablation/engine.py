@@ -30,6 +30,7 @@ from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import frozen_backbone
 from experiments.features.store import Store
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge
+from experiments.probes.refit import refit
 from experiments.results import rows as result_rows
 from experiments.results import scores
 from experiments.results.axes import BASE_AXES, Settings, settings_in_words
@@ -38,6 +39,10 @@ from experiments.training import loop, own_keys, session
 
 # What precedes the keys of a training's config on the command line.
 _TRAINING_KEYS = 'config.training.'
+
+
+# By label fraction and shots, and seed.
+Subsets = Mapping[tuple[tuple[float, int], int], Subset]
 
 
 class Engine:
@@ -159,15 +164,22 @@ class Engine:
         """
         cells = self._journal.settled(cells)
         pending = set(self.pending(cells))
-        impossible: dict[tuple[str, float], str] = {}
+        impossible: dict[tuple[str, tuple[float, int]], str] = {}
         for name in dict.fromkeys(cell.dataset for cell in cells if cell in pending):
-            wanted = [cell.fraction for cell in cells if cell in pending and cell.dataset == name]
-            found = left_out.too_small(self.load(name), wanted)
-            impossible |= {(name, fraction): sentence for fraction, sentence in found.items()}
-        kept = [cell for cell in cells if cell not in pending or (cell.dataset, cell.fraction) not in impossible]
+            shares = [self._share(cell) for cell in cells if cell in pending and cell.dataset == name]
+            dataset = self.load(name)
+            few = left_out.too_few(dataset, [shots for _, shots in shares if shots])
+            small = left_out.too_small(dataset, [fraction for fraction, shots in shares if not shots])
+            impossible |= {(name, (1.0, shots)): sentence for shots, sentence in few.items()}
+            impossible |= {(name, (fraction, 0)): sentence for fraction, sentence in small.items()}
+        kept = [cell for cell in cells if cell not in pending or (cell.dataset, self._share(cell)) not in impossible]
         if not kept:
             raise UserError(f'no cell of the ablation can be run; {"; ".join(impossible.values())}')
         return kept, list(impossible.values())
+
+    def _share(self, cell: Cell) -> tuple[float, int]:
+        """The label fraction of a cell and its shots, which are 0 where the fraction counts."""
+        return cell.fraction, self._config_at(cell.settings).shots
 
     def check_with_data(self, cells: Sequence[Cell]) -> None:
         """Trace the trainings of the pending cells, and compare the largest with the memory that there is.
@@ -245,18 +257,20 @@ class Engine:
             except Exception as error:
                 self._journal.note_failure(cells, error)
 
-    def _subsets(self, dataset: Dataset, cells: Sequence[Cell]) -> dict[tuple[float, int], Subset]:
-        """Draw every training subset up front, so that an impossible fraction is found at once."""
-        return {
-            (fraction, seed): Subset(seed, fraction, dataset.fraction(fraction, seed))
-            for fraction, seed in dict.fromkeys((cell.fraction, cell.seed) for cell in cells)
-        }
+    def _subsets(self, dataset: Dataset, cells: Sequence[Cell]) -> Subsets:
+        """Draw every training subset up front, so that an impossible one is found at once."""
+        found = {}
+        for share, seed in dict.fromkeys((self._share(cell), cell.seed) for cell in cells):
+            rows = dataset.labelled(*share, seed)
+            used = len(rows) / len(dataset.splits['train']) if share[1] else share[0]
+            found[share, seed] = Subset(seed, used, rows)
+        return found
 
     def _run_frozen(
         self,
         dataset: Dataset,
         passes: Sequence[Sequence[Cell]],
-        subsets: dict[tuple[float, int], Subset],
+        subsets: Subsets,
     ) -> None:
         if not passes:
             return
@@ -272,7 +286,7 @@ class Engine:
         self,
         dataset: Dataset,
         cells: Sequence[Cell],
-        subsets: Mapping[tuple[float, int], Subset],
+        subsets: Subsets,
         bar: Progress,
         label: str,
     ) -> None:
@@ -301,16 +315,21 @@ class Engine:
 
         def fit(chosen: Sequence[Cell]) -> None:
             regime, config = chosen[0].regime, self._config_at(chosen[0].settings)
-            outcomes = probes.TABLE[regime](
-                data.normalised(config.normalisation) if regime in probes.NORMALISED else data,
-                [readable[cell.fraction, cell.seed] for cell in chosen],
-                config[regime],
-                lambda text: bar.update(task, note=f'{label}: {text}'),
-            )
+            normalised = data.normalised(config.normalisation) if regime in probes.NORMALISED else data
+            selecting = seen.with_validation(config.validation_images)
+            given = dataclasses.replace(normalised, validation=selecting.splits['validation'])
+            mine = [readable[self._share(cell), cell.seed] for cell in chosen]
+
+            def tell(text: str) -> None:
+                bar.update(task, note=f'{label}: {text}')
+
+            outcomes = probes.TABLE[regime](given, mine, config[regime], tell)
+            if config.refit:
+                outcomes = refit(probes.TABLE[regime], given, mine, outcomes, config[regime], tell)
             self._journal.append(
                 [
-                    self._row(dataset, seen, cell, outcome, costs, len(readable[cell.fraction, cell.seed].rows))
-                    for cell, outcome in zip(chosen, outcomes, strict=True)
+                    self._row(dataset, selecting, cell, outcome, costs, len(subset.rows))
+                    for cell, outcome, subset in zip(chosen, outcomes, mine, strict=True)
                 ]
             )
 

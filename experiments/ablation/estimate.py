@@ -188,7 +188,10 @@ def _heads(
     # Seeds share their input unless they draw the weights or choose the labels.
     subsets = {
         regime: [
-            (round(cell.fraction * train), cell.seed if cell.variant.weights == RANDOM or cell.fraction < 1 else None)
+            (
+                round(_share(cell, dataset, config) * train),
+                cell.seed if cell.variant.weights == RANDOM or _share(cell, dataset, config) < 1 else None,
+            )
             for cell in cells
             if cell.regime == regime
         ]
@@ -212,6 +215,13 @@ def _heads(
     return heads, flops
 
 
+def _share(cell: Cell, dataset: Dataset, config: ml_collections.ConfigDict) -> float:
+    """The share of the training labels that a cell uses."""
+    if not config.shots:
+        return cell.fraction
+    return min(1.0, config.shots * len(dataset.classes) / len(dataset.splits['train']))
+
+
 def _trained_flops(
     cells: Sequence[Cell], network: _Network, dataset: Dataset, config: ml_collections.ConfigDict
 ) -> float:
@@ -223,9 +233,9 @@ def _trained_flops(
         evaluations = (recipe.epochs + probed) / recipe.evaluate_epochs
         # A backward pass takes twice as much as a forward pass, and the backbone has none while it is frozen.
         backbone = recipe.epochs if cell.regime == tasks.find(recipe.task).head_regime else 3 * recipe.epochs
-        total += cell.fraction * train * (backbone + probed) * network.flops
+        total += _share(cell, dataset, config) * train * (backbone + probed) * network.flops
         rest = network.rest.get(cell.head, 0.0)
-        total += cell.fraction * train * 3 * (recipe.epochs + probed) * rest
+        total += _share(cell, dataset, config) * train * 3 * (recipe.epochs + probed) * rest
         total += max(1.0, evaluations) * len(dataset.splits['validation']) * (network.flops + rest)
     return total * len(config.training_learning_rates)
 

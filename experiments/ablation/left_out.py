@@ -1,4 +1,4 @@
-"""Label fractions that a data set is too small for, so that its cells with them are left out."""
+"""Label fractions and shots that a data set is too small for, so that its cells with them are left out."""
 
 from collections.abc import Iterable, Mapping
 
@@ -27,4 +27,18 @@ def too_small(dataset: Dataset, fractions: Iterable[float]) -> Mapping[float, st
         fraction: (f'label fraction {fraction:g} of {dataset.name!r} is left out: {who} keeps none of them; {remedy}')
         for fraction in dict.fromkeys(fractions)
         if round(fraction * least) == 0
+    }
+
+
+def too_few(dataset: Dataset, shots: Iterable[int]) -> Mapping[int, str]:
+    """The numbers of shots that a class has fewer training images than; each with a sentence that names the class."""
+    counts = np.bincount(dataset.targets[dataset.splits['train']], minlength=len(dataset.classes))
+    fewest = int(counts.argmin())
+    return {
+        number: (
+            f'{number} shots of {dataset.name!r} are left out: the class {dataset.classes[fewest]!r} has only '
+            f'{counts[fewest]} training images (--config.shots)'
+        )
+        for number in dict.fromkeys(shots)
+        if number > counts[fewest]
     }

@@ -14,7 +14,7 @@ from backbones.errors import UserError
 from backbones.images import ImageReading
 from experiments.data.account import Account
 from experiments.data.coco_ids import CocoIds
-from experiments.data.splits import stratified_fraction
+from experiments.data.splits import hash_order, shots_of_classes, stratified_fraction
 from experiments.data.truth import Boxes, Targets, Truth
 
 
@@ -103,6 +103,27 @@ class Dataset:
         """
         labels, names = self.strata()
         return stratified_fraction(labels, self.splits['train'], fraction, seed, len(names))
+
+    def labelled(self, fraction: float, shots: int, seed: int) -> Int[np.ndarray, ' chosen']:
+        """The training examples whose labels are used: as many shots of every class, or for 0 a share of all.
+
+        Raises:
+            UserError: see ``stratified_fraction`` and ``shots_of_classes``; or shots for a dense task, whose images
+                have no single class.
+        """
+        if not shots:
+            return self.fraction(fraction, seed)
+        if self.truth is not None:
+            raise UserError(f'shots are images per class, and an image of {self.name!r} has no single class')
+        return shots_of_classes(self.targets, self.splits['train'], shots, seed, len(self.classes))
+
+    def with_validation(self, count: int) -> 'Dataset':
+        """Leave so many validation examples, the same for every seed; all of them for 0, or where there are fewer."""
+        rows = self.splits['validation']
+        if not 0 < count < len(rows):
+            return self
+        kept = np.sort(rows[hash_order(tuple(self.ids[index] for index in rows), 0)[:count]])
+        return dataclasses.replace(self, splits={**self.splits, 'validation': kept})
 
     def strata(self) -> tuple[Int[np.ndarray, ' examples'], Sequence[str]]:
         """The number of each example, from 0, by which label fractions are stratified, and a name for each number."""

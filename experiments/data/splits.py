@@ -164,6 +164,27 @@ def smallest_fraction(count: int) -> decimal.Decimal:
     return digits.next_plus(digits.divide(decimal.Decimal('0.5'), count))
 
 
+def shots_of_classes(
+    labels: Int[np.ndarray, ' examples'], indices: Int[np.ndarray, ' subset'], shots: int, seed: int, classes: int
+) -> Int[np.ndarray, ' chosen']:
+    """As many of ``indices`` of each class, drawn at random; those of one seed are nested, also in its fractions.
+
+    Raises:
+        UserError: a class has fewer, or no such number or seed.
+    """
+    check_seed(seed)
+    if shots < 1:
+        raise UserError(f'shots are images per class, at least 1, not {shots}')
+    shuffled = np.random.Generator(np.random.Philox(key=seed)).permutation(indices)
+    members = [shuffled[labels[shuffled] == label] for label in range(classes)]
+    fewest = min(range(classes), key=lambda label: len(members[label]))
+    if len(members[fewest]) < shots:
+        raise UserError(
+            f'{shots} shots are more than the {len(members[fewest])} training examples of class {fewest} (of {classes})'
+        )
+    return np.sort(np.concatenate([each[:shots] for each in members]))
+
+
 def stratified_fraction(
     labels: Int[np.ndarray, ' examples'], indices: Int[np.ndarray, ' subset'], fraction: float, seed: int, classes: int
 ) -> Int[np.ndarray, ' chosen']:

@@ -36,6 +36,7 @@ class Aggregate:
         regime: how it was trained, followed by its work directory's name if several differ in their configs.
         dataset: its name, followed by the start of its fingerprint if data of the same name differ.
         fraction: share of the training labels.
+        shots: labelled images of each class; 0 where the fraction counts.
         metric: the primary metric of the task.
         scores: this metric on the test split, per seed.
         metrics: every metric on the test split, averaged over the seeds; what rows of older versions lack is computed
@@ -71,10 +72,21 @@ class Aggregate:
     best: bool = False
     head: str = ''
     settings: Settings = ()
+    shots: int = 0
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
     resampled: Float[np.ndarray, 'seeds samples'] | None = None
     members: tuple[tuple[Path, Row], ...] = ()
+
+    @property
+    def share(self) -> tuple[float, int]:
+        """What tells the columns of a table apart, in their order: shots before fractions."""
+        return (0.0, self.shots) if self.shots else (self.fraction, 0)
+
+    @property
+    def share_in_words(self) -> str:
+        """Title of its column."""
+        return f'{self.shots} per class' if self.shots else f'{self.fraction:g}'
 
     @property
     def method(self) -> str:
@@ -149,22 +161,22 @@ def load(*workdirs: Path) -> list[Aggregate]:
         if experiment is None:
             experiment = _Experiment(workdir, row)
             experiments.append(experiment)
-        seeds = repetitions.setdefault((line, cell.fraction, experiments.index(experiment)), {})
+        seeds = repetitions.setdefault((line, cell.fraction, _shots(row), experiments.index(experiment)), {})
         seeds.setdefault(cell.seed, (workdir, row))
     aggregates = []
-    for (line, fraction, number), seeds in repetitions.items():
+    for (line, fraction, shots, number), seeds in repetitions.items():
         dataset, variant, head, regime, settings = line
         name = f'{regime} ({lines[line][number].workdir.name})' if len(lines[line]) > 1 else regime
         found_here = _aggregate(list(seeds.values()), variant, name, dataset, fraction)
-        aggregates.append(dataclasses.replace(found_here, head=head, settings=settings))
+        aggregates.append(dataclasses.replace(found_here, head=head, settings=settings, shots=shots))
     return [dataclasses.replace(aggregate, best=_is_best(aggregate, aggregates)) for aggregate in aggregates]
 
 
 # How and where a run computes, and on which label fraction; rows that differ only in these are one experiment.
 _NOT_DECISIVE = frozenset(
     {
-        'seed', 'fraction', 'mesh', 'threads', 'processes', 'prefetch', 'checkpoint_epochs', 'keep_checkpoints',
-        'non_finite', 'tensorboard', 'wandb_project', 'bad_files_limit', 'log_steps',
+        'seed', 'fraction', 'shots', 'mesh', 'threads', 'processes', 'prefetch', 'checkpoint_epochs',
+        'keep_checkpoints', 'non_finite', 'tensorboard', 'wandb_project', 'bad_files_limit', 'log_steps',
     }
 )  # fmt: skip
 
@@ -182,7 +194,12 @@ def _settings(row: Row, wanted: Set[str]) -> Settings:
             value = value.get(name) if isinstance(value, Mapping) else None
         if value is not None and not (row.cell.variant.backbone == PIXELS and key in _OF_NETWORKS):
             found[key] = value
-    return settings_from_json({key: found[key] for key in sorted(found)})
+    # Shots are columns.
+    return settings_from_json({key: found[key] for key in sorted(found) if key != 'shots'})
+
+
+def _shots(row: Row) -> int:
+    return row.config.get('shots', 0)
 
 
 @dataclasses.dataclass
@@ -298,7 +315,7 @@ def _is_best(aggregate: Aggregate, aggregates: Sequence[Aggregate]) -> bool:
     rivals = [
         other
         for other in aggregates
-        if other is not aggregate and (other.dataset, other.fraction) == (aggregate.dataset, aggregate.fraction)
+        if other is not aggregate and (other.dataset, other.share) == (aggregate.dataset, aggregate.share)
     ]
     return bool(rivals) and all(
         aggregate.interval[0] > other.interval[0]

@@ -48,9 +48,9 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
     axes = figure.subplots(1, len(names), squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):
         mine = [aggregate for aggregate in aggregates if aggregate.dataset == name]
-        largest = max(aggregate.fraction for aggregate in mine)
+        most = max(mine, key=lambda each: each.share)
         for aggregate in mine:
-            if aggregate.fraction != largest:
+            if aggregate.share != most.share:
                 continue
             colour = f'C{variants.index(aggregate.variant) % 10}'
             mean, half = (100 * (value or 0) for value in aggregate.interval)
@@ -69,7 +69,8 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
         axis.set_xscale('log')
         _scale_decently(axis, [(aggregate.costs['flops_per_image'] or 0) / 1e9 for aggregate in mine])
         axis.set_xlabel('GFLOP per image (a multiply-add is two, traced program)')
-        axis.set_title(f'{_short(name)}, {100 * largest:g} % of the training labels')
+        labels = f'{100 * most.fraction:g} % of the training labels' if not most.shots else f'{most.share_in_words}'
+        axis.set_title(f'{_short(name)}, {labels}')
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f'test {" or ".join(dict.fromkeys(aggregate.metric for aggregate in aggregates))} in %')
     handles = []

@@ -25,12 +25,12 @@ class View:
 
     Attributes:
         dataset: its name.
-        fractions: the columns.
+        fractions: the columns: label fractions, or shots (``Aggregate.share``).
         rows: per row, the aggregates in the order of ``fractions`` (``None`` where a cell is missing).
     """
 
     dataset: str
-    fractions: tuple[float, ...]
+    fractions: tuple[tuple[float, int], ...]
     rows: tuple[tuple[Aggregate | None, ...], ...]
 
     @property
@@ -82,15 +82,11 @@ class View:
     @property
     def header(self) -> list[str]:
         """Column titles."""
-        examples = {
-            aggregate.fraction: aggregate.data['train_examples']
-            for aggregate in self.aggregates
-            if aggregate.data['train_examples']
-        }
-        scores = [
-            f'{fraction:g} ({examples[fraction]:,} images)' if fraction in examples else f'{fraction:g}'
-            for fraction in self.fractions
-        ]
+        titles: dict[tuple[float, int], str] = {}
+        for aggregate in self.aggregates:
+            examples = aggregate.data['train_examples']
+            titles[aggregate.share] = aggregate.share_in_words + (f' ({examples:,} images)' if examples else '')
+        scores = [titles[share] for share in self.fractions]
         others = [*([_OVER_IMAGES] if self._is_resampled else []), *metric_tables.titles_beside(self.known)]
         costs = ['input', 'parameters', 'trainable', 'GFLOP/image', 'images/s']
         return [*self.labels, *scores, *others, *costs]
@@ -125,7 +121,8 @@ class View:
         sentences = [
             f'Test {metric} in per cent on {data["test_examples"]:,} images'
             + self._seeds()
-            + '. Columns are the share of the training labels.',
+            + '. Columns are the share of the training labels'
+            + (', or the labelled images per class.' if any(each.shots for each in self.aggregates) else '.'),
             self._selection(),
             self._edges(),
             'Bold: better than every other row beyond both the intervals over seeds and the paired interval over test '
@@ -218,11 +215,11 @@ class View:
 def view(aggregates: Sequence[Aggregate], dataset: str) -> View:
     """Arrange the aggregates of one data set."""
     mine = [aggregate for aggregate in aggregates if aggregate.dataset == dataset]
-    fractions = tuple(sorted({aggregate.fraction for aggregate in mine}))
-    by_row: dict[tuple[Variant, str, str, Settings], dict[float, Aggregate]] = {}
+    fractions = tuple(sorted({aggregate.share for aggregate in mine}))
+    by_row: dict[tuple[Variant, str, str, Settings], dict[tuple[float, int], Aggregate]] = {}
     for aggregate in mine:
         line = (aggregate.variant, aggregate.head, aggregate.regime, aggregate.settings)
-        by_row.setdefault(line, {})[aggregate.fraction] = aggregate
+        by_row.setdefault(line, {})[aggregate.share] = aggregate
     rows = [tuple(found.get(fraction) for fraction in fractions) for found in by_row.values()]
     rows.sort(key=lambda row: [-(aggregate.interval[0] if aggregate else 0) for aggregate in reversed(row)])
     return View(dataset, fractions, tuple(rows))
@@ -290,10 +287,10 @@ def _size(costs: Mapping) -> str:
 
 
 _CSV_COLUMNS = (
-    'dataset', 'backbone', 'weights', 'head', 'regime', 'settings', 'fraction', 'train_examples', 'seeds', 'metric',
-    'score', 'half_width', 'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters', 'trainable_parameters',
-    'flops_per_image', 'images_per_second', 'input', 'weight_bytes', 'peak_memory_bytes', 'validation_score',
-    'worst_class', 'score_of_worst_class',
+    'dataset', 'backbone', 'weights', 'head', 'regime', 'settings', 'fraction', 'shots', 'train_examples', 'seeds',
+    'metric', 'score', 'half_width', 'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters',
+    'trainable_parameters', 'flops_per_image', 'images_per_second', 'input', 'weight_bytes', 'peak_memory_bytes',
+    'validation_score', 'worst_class', 'score_of_worst_class',
 )  # fmt: skip
 
 
@@ -313,7 +310,8 @@ def csv_text(aggregates: Sequence[Aggregate]) -> str:
             [
                 aggregate.dataset, aggregate.variant.backbone, aggregate.variant.weights, aggregate.head,
                 aggregate.regime, '; '.join(settings_in_words(aggregate.settings)),
-                aggregate.fraction, aggregate.data['train_examples'], len(aggregate.scores), aggregate.metric, mean,
+                '' if aggregate.shots else aggregate.fraction, aggregate.shots or '',
+                aggregate.data['train_examples'], len(aggregate.scores), aggregate.metric, mean,
                 half, int(aggregate.best), int(aggregate.depends_on_seed),
                 ' '.join(f'{name}:{count}' for name, count in aggregate.at_edge.items()),
                 ' '.join(map(str, sorted(aggregate.choices))), costs['parameters'], costs['trainable_parameters'],

@@ -1,7 +1,7 @@
 """The single table of every value that a training run reads."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -93,6 +93,9 @@ KEYS: Mapping[str, ConfigKey] = {
     ),
     **_READING,
     'fraction': ConfigKey(1.0, 'share of the training labels to use', positive_share),
+    'shots': ConfigKey(
+        0, 'labelled training images of each class, instead of a fraction; 0: as fraction says', not_negative
+    ),
     # What trains.
     'regime': ConfigKey(
         'scratch', 'linear (dense: frozen), partial:K, partial:Kblocks, lpft, finetune, bitfit, lora:RANK, scratch',
@@ -242,6 +245,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         row.check(key, _value(config, key))
     ReadingOptions.of(config)
     input_size(config)
+    check_shots(config.shots, (config.fraction,))
     task = tasks.find(config.task)
     _check_keys_of_task(config, task)
     if config.head and config.head not in task.heads:
@@ -267,6 +271,19 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             f'the regime {config.regime!r} starts from random weights, but config key weights is {weights!r}; '
             f"leave it empty, or use the regime 'finetune'"
+        )
+
+
+def check_shots(shots: int, fractions: Sequence[float]) -> None:
+    """Check that not both a number of images per class and a share of all are asked for.
+
+    Raises:
+        UserError: they are.
+    """
+    if shots and set(fractions) != {1.0}:
+        raise UserError(
+            f'config key shots is {shots} and the label fraction {min(fractions):g}: both say how many labels are '
+            'used; leave the fraction at 1, or shots at 0'
         )
 
 

@@ -102,7 +102,7 @@ class Session:
         self.config, self.dataset, self.directory = config, dataset, directory
         self._pretrained, self._keys = pretrained, keys
         device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
-        self.indices = dataset.fraction(config.fraction, config.seed)
+        self.indices = dataset.labelled(config.fraction, config.shots, config.seed)
         self.batch_size = self._batch_size(device_mesh.devices)
         self.sampler = sampling.Sampler(config.sampler, config.seed, self.indices, dataset.targets, self.batch_size)
         self.steps_per_epoch = self.sampler.steps_per_epoch

@@ -431,6 +431,7 @@ class TestKill:
             sys.executable, '-m', 'experiments.ablate', '--config', 'configs/ablations/quickstart.py',
             "--config.datasets=('digits',)", '--config.seeds=(0, 1)', '--config.linear.steps=50',
             "--config.backbones=('resnet_micro@random', 'vit_micro@random', 'pixels')",
+            "--config.tap=('pooled', 'stages')", '--config.knn.neighbours=((1,), (5, 20))',
         ]  # fmt: skip
         environment = {**os.environ, **COMPILED_QUICKLY, 'PYTHONPATH': str(root)}
 

@@ -100,7 +100,7 @@ def _follows(labels: Sequence[Mapping[str, str]], one: str, other: str) -> bool:
 def labelled(aggregate: Aggregate) -> str:
     """How many labels it was given."""
     images = aggregate.data['train_examples']
-    share = f'{100 * aggregate.fraction:g} %'
+    share = aggregate.share_in_words if aggregate.shots else f'{100 * aggregate.fraction:g} %'
     return f'{share} of the labels' if images is None else f'{images:,} labels ({share})'
 
 
@@ -117,8 +117,8 @@ def percent(share: float | None) -> str:
 def columns(aggregates: Sequence[Aggregate], dataset: str) -> list[list[Aggregate]]:
     """The aggregates of a data set, one list per label fraction, most labels first, and best first within each."""
     mine = [each for each in aggregates if each.dataset == dataset]
-    fractions = sorted({each.fraction for each in mine}, reverse=True)
+    shares = sorted({each.share for each in mine}, reverse=True)
     return [
-        sorted((each for each in mine if each.fraction == fraction), key=lambda each: -estimate(each).mean)
-        for fraction in fractions
+        sorted((each for each in mine if each.share == share), key=lambda each: -estimate(each).mean)
+        for share in shares
     ]

@@ -1,0 +1,37 @@
+"""Every config of an ablation can be planned, and says how it is started."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from experiments.ablation import cells
+from experiments.cli.command_line import load_config
+
+DIRECTORY = Path(__file__).parents[2] / 'configs' / 'ablations'
+# Number of cells, with the default arguments.
+CELLS = {
+    'cnn_vs_vit': 3 * 2 * 3 * 3,
+    'dense': 4,
+    'depth_of_features': 2 * 2 * 2 * 6,
+    'image_size': 2 * 2 * 2 * 5,
+    'label_fraction': 3 * 2 * 7 * 5,
+    'normalisation_of_features': 3 * 2 * 5 * 2 * 3,
+    'pretraining': 2 * 6 * 2 * 2 * 3,
+    'quickstart': 2 * 6 * 2 * 3 * 5,
+    'regimes': 2 * 8 * 3,
+    'shots': 3 * 2 * 6 * 10,
+    'vtab': 2 * 5 * 3,
+}
+
+
+@pytest.mark.parametrize('name', CELLS)
+def test_number_of_cells(name):
+    planned = cells.plan(load_config(str(DIRECTORY / f'{name}.py')))
+    assert len(planned) == len(set(planned)) == CELLS[name]
+
+
+@pytest.mark.parametrize('file', sorted(DIRECTORY.glob('*.py')), ids=lambda file: file.stem)
+def test_it_says_how_it_is_started(file):
+    text = runpy.run_path(str(file))['__doc__']
+    assert f'python -m experiments.ablate --config configs/ablations/{file.name}' in text
