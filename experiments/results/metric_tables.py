@@ -92,6 +92,11 @@ def _kinds(shown: Sequence[Aggregate]) -> list[str]:
     return [kind for kind in kinds if any(name.startswith(f'{kind}/') for each in shown for name in each.metrics)]
 
 
+def _title(name: str) -> str:
+    """The name of a metric as a heading, whose words may go on the next line."""
+    return name.replace('_', ' ')
+
+
 def _with_memory(table: MetricTable, shown: Sequence[Aggregate]) -> MetricTable:
     """With columns of bytes where any row has them."""
     for key, title in _BYTES.items():
@@ -105,6 +110,6 @@ def _with_memory(table: MetricTable, shown: Sequence[Aggregate]) -> MetricTable:
 
 def _table(title: str, shown: Sequence[Aggregate], names: Sequence[str]) -> MetricTable:
     others = [name for name in names if name in metric_names.NO_SHARES]
-    unit = f'in per cent except {" and ".join(others)}' if others else 'in per cent'
+    unit = f'in per cent except {" and ".join(map(_title, others))}' if others else 'in per cent'
     texts = [[metric_names.text(name, each.metrics.get(name)) for name in names] for each in shown]
-    return MetricTable(f'{title}, {unit}', [name.partition('/')[2] or name for name in names], texts)
+    return MetricTable(f'{title}, {unit}', [name.partition('/')[2] or _title(name) for name in names], texts)

@@ -212,7 +212,7 @@ def test_the_table_has_other_metrics_both_intervals_and_classes(segmented):
     text = tables.markdown(view)
     assert '±' in text
     assert 'Test split: further metrics, in per cent' in text
-    assert '| pixel_accuracy |' in text
+    assert '| pixel accuracy |' in text
     assert 'Test split: IoU of each class, in per cent' in text
     for name in data.classes:
         assert f'| {name} ' in text or f' {name} |' in text

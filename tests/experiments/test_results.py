@@ -438,7 +438,7 @@ class TestMetricsOfOlderRows:
         further, recalls, precisions = view.further()
         assert further.title == 'further metrics, in per cent except nll'
         assert further.header[3:] == [
-            'top5_accuracy', 'balanced_accuracy', 'macro_f1', 'auroc', 'nll', 'ece', 'ece_scaled',
+            'top5 accuracy', 'balanced accuracy', 'macro f1', 'auroc', 'nll', 'ece', 'ece scaled',
         ]  # fmt: skip
         assert recalls.header[3:] == precisions.header[3:] == list(self.CLASSES)
         predicted = logits['test'].argmax(-1)
