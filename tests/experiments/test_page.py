@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from experiments.results import planned_cells, rows
+from experiments.results.axes import Variant
 from experiments.results.page import build, content, estimates, markup, shapes, svg
 from experiments.results.page.scales import Scale
 from experiments.results.page.sections import configuration, cost, curves
@@ -291,3 +292,16 @@ def test_a_setting_has_a_column_and_curves(tmp_path):
     assert curves.labels(report) is None
     # A line of the table is named by what differs.
     assert sorted(estimates.names(report.aggregates))[0] == 'resnet18 · 128'
+
+
+def test_names_of_weights_are_short(tmp_path):
+    place = synthetic_results.work_directory(
+        tmp_path, synthetic_results.DATASETS[:1], synthetic_results.BACKBONES[:2], ('linear',), (1.0,), (0,), 40,
+        weights='bundled:{}',
+    )  # fmt: skip
+    made = rows.read(place)
+    random = dataclasses.replace(made[0].cell, variant=Variant('resnet18', 'random'))
+    pixels = dataclasses.replace(made[0].cell, variant=Variant('pixels', ''))
+    rows.write(place, [*made, *(dataclasses.replace(made[0], cell=cell) for cell in (random, pixels))])
+    names = estimates.names(content.read([place], '').aggregates)
+    assert names == ['resnet18 · bundled', 'resnet50 · bundled', 'resnet18 · random', 'pixels']

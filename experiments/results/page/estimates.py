@@ -89,7 +89,18 @@ def names(aggregates: Sequence[Aggregate]) -> list[str]:
     if 'weights' in differing and _follows(labels, 'weights', 'backbone'):
         differing.remove('weights')
         differing = ['backbone', *(key for key in differing if key != 'backbone')]
-    return [' · '.join(label[key] for key in differing if label.get(key)) for label in labels]
+    return [
+        ' · '.join(_short(key, label) for key in differing if label.get(key, '–') != '–') or label[keys[0]]
+        for label in labels
+    ]
+
+
+def _short(key: str, label: Mapping[str, str]) -> str:
+    """The value of an axis; of weights that are named after their backbone, where they come from."""
+    for separator in (':', '/'):
+        if key == 'weights' and label[key].endswith(separator + label['backbone']):
+            return label[key].removesuffix(separator + label['backbone'])
+    return label[key]
 
 
 def _follows(labels: Sequence[Mapping[str, str]], one: str, other: str) -> bool:

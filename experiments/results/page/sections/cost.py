@@ -15,6 +15,7 @@ from experiments.results.page.svg import Plot
 
 # Regimes of one backbone cost the same: a small shift keeps their bars apart on the logarithmic axis.
 _SHIFT = 1.05
+_LINE_HEIGHT = 13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _panel(report: Report, column: Sequence[Aggregate], cost: _Cost, kinds: Sequ
         links=True,
     )
     steps = _steps(plot, front, cost.more_is_better)
-    marks: list[Markup] = [_without_cost(plot, point) for point in points if point.cost <= 0]
+    marks: list[Markup] = _levels(plot, [point for point in points if point.cost <= 0])
     marks.append(plot.line(steps, None, 'front'))
     for point in costly:
         if point.score.low is not None:
@@ -174,11 +175,18 @@ def _steps(plot: Plot, front: Sequence[_Point], more_is_better: bool) -> list[tu
     return [*corners, (plot.x.low if more_is_better else plot.x.high, corners[-1][1])] if corners else []
 
 
-def _without_cost(plot: Plot, point: _Point) -> Markup:
-    """A line without cost, as raw pixels are, has no place on a logarithmic axis: a level across the plot."""
-    level = plot.line([(plot.x.low, point.y), (plot.x.high, point.y)], None, 'dashed front')
-    label = plot.text(plot.x.low, point.y, f'{point.name}, no cost', dx=6, dy=-5, kind='name tick')
-    return markup.escaped([level, label])
+def _levels(plot: Plot, points: Sequence[_Point]) -> list[Markup]:
+    """Lines without cost, as raw pixels are, have no place on a logarithmic axis: each is a level across the plot."""
+    marks, taken, end = [], float('-inf'), 6.0
+    for point in sorted(points, key=lambda each: -each.y):
+        marks.append(plot.line([(plot.x.low, point.y), (plot.x.high, point.y)], None, 'dashed front'))
+        # A name on a level close to the one above goes to the right of that one's.
+        down = plot.down(point.y)
+        start = end if down - taken < _LINE_HEIGHT else 6.0
+        text = markup.shortened(f'{point.name}, no cost', 36)
+        marks.append(plot.text(plot.x.low, point.y, text, dx=start, dy=-4, kind='name tick'))
+        taken, end = down, start + 6.5 * len(text) + 12
+    return marks
 
 
 def _names(

@@ -210,7 +210,7 @@ def _worst(line: Aggregate) -> Child:
     if line.worst_class is None:
         return '–'
     name, value = line.worst_class
-    return markup.escaped([markup.name(name, 20), f' {percent(value)}'])
+    return markup.escaped([f'{percent(value)} (', markup.name(name, 20), ')'])
 
 
 def _metric_columns(lines: Sequence[Aggregate]) -> list[_Column]:
