@@ -115,6 +115,28 @@ def evaluate(truth: Boxes, detections: DetectedBoxes, classes: Sequence[str]) ->
     return CocoEvaluation(metrics, tuple(_matches(part, thresholds) for part in parts))
 
 
+def matches(truth: Boxes, detections: DetectedBoxes, classes: Sequence[str], iou: float = 0.5) -> tuple[Matches, ...]:
+    """The matches of each class at one IoU: those of ``evaluate``, in a tenth of its time.
+
+    Args:
+        truth, detections, classes: as for ``evaluate``.
+        iou: threshold of a match.
+    """
+    check_rows(truth, detections)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(
+            _index(_objects(truth), truth, classes), _index(_found(detections), truth, classes), 'bbox'
+        )
+        parameters = evaluation.params
+        parameters.iouThrs, parameters.maxDets = np.array([iou]), parameters.maxDets[-1:]
+        # The first area is that of all objects.
+        parameters.areaRng, parameters.areaRngLbl = parameters.areaRng[:1], parameters.areaRngLbl[:1]
+        evaluation.evaluate()
+    images = len(truth.sizes)
+    parts = [evaluation.evalImgs[start : start + images] for start in range(0, len(classes) * images, images)]
+    return tuple(_matches(part, 1) for part in parts)
+
+
 def _index(annotations: list[dict[str, Any]], truth: Boxes, classes: Sequence[str]) -> COCO:
     result = COCO()
     # pycocotools takes an object with id 0 for one that nothing matched, so ids begin with 1.

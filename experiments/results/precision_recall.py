@@ -32,6 +32,15 @@ class Curve:
     recall: Float[np.ndarray, ' detections']
     objects: int
 
+    def interpolated(self) -> Float[np.ndarray, ' 101']:
+        """The highest precision at each of the recalls 0, 0.01, …, 1 or a larger one, as COCO's evaluation takes it.
+
+        It is 0 beyond the highest recall; the mean is the average precision.
+        """
+        highest = np.maximum.accumulate(self.precision[::-1])[::-1]
+        places = np.searchsorted(self.recall, np.linspace(0, 1, 101), side='left')
+        return np.append(highest, 0.0)[places]
+
     def best_f1(self) -> dict[str, float]:
         """The best F1 of all thresholds, at the highest of several.
 
@@ -62,7 +71,7 @@ def precision_recall(truth: Boxes, detections: DetectedBoxes, classes: Sequence[
         detections: in the same images; at most 100 per image and class count, the best ones.
         classes: names of the classes.
     """
-    matches = coco_metrics.evaluate(truth, detections, classes).matches
+    matches = coco_metrics.matches(truth, detections, classes)
     curves = {name: curve([each]) for name, each in zip(classes, matches, strict=True)}
     return {name: each for name, each in curves.items() if each is not None}
 

@@ -20,7 +20,7 @@ from experiments.results import example_pictures, mistakes, rows, scores
 from experiments.results.coco_metrics import evaluate
 from experiments.results.detected_boxes import DetectedBoxes
 from experiments.results.page import build, content, kept
-from experiments.results.page.sections import confusion, learning, precision_recall, reliability
+from experiments.results.page.sections import confusion, detection_curves, learning, reliability
 from experiments.results.page.sections import mistakes as mistakes_section
 from experiments.results.scores import Predicted
 from tests.experiments import synthetic_results
@@ -224,8 +224,8 @@ class TestPrecisionAndRecall:
     def test_the_area_under_a_curve_is_cocos_ap50(self, detected):
         path, known = detected
         (line,) = content.read([path]).aggregates
-        (arrays_kept,) = kept.arrays(line, precision_recall._ARRAYS)
-        names, precision = precision_recall.curves(line, arrays_kept)
+        (arrays_kept,) = kept.arrays(line, detection_curves._ARRAYS)
+        names, precision = detection_curves.curves(line, arrays_kept)
         assert {name: pytest.approx(area) for name, area in zip(names, precision.mean(0), strict=True)} == {
             name: known[f'AP50/{name}'] for name in '012'
         }
@@ -240,7 +240,7 @@ class TestPrecisionAndRecall:
         )
 
     def test_too_many_detections_are_left_out(self, detected, monkeypatch):
-        monkeypatch.setattr(precision_recall, '_MOST_DETECTIONS', 100)
+        monkeypatch.setattr(detection_curves, '_MOST_DETECTIONS', 100)
         _, page, _ = page_of(detected[0])
         assert any('detections are too many to match them again' in text for text in page.texts)
 

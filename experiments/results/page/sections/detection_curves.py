@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.data.truth import Boxes
-from experiments.results import coco_metrics
+from experiments.results import precision_recall
 from experiments.results.aggregates import Aggregate
 from experiments.results.detected_boxes import DetectedBoxes
 from experiments.results.page import kept, markup, svg
@@ -18,8 +18,8 @@ from experiments.results.page.scales import Scale
 from experiments.results.page.svg import COLOURS, Plot
 
 _MOST_LINES = 4
-# Detections of all lines together: matching them again takes about a second for five thousand.
-_MOST_DETECTIONS = 12_000
+# Detections of all lines together: matching them again takes about a second for fifty thousand.
+_MOST_DETECTIONS = 100_000
 _TRUTH = ('boxes', 'classes', 'crowd', 'difficult', 'area', 'sizes')
 _FOUND = ('boxes', 'scores', 'labels', 'found')
 _ARRAYS = (*(f'truth_{name}' for name in _TRUTH), *_FOUND)
@@ -65,10 +65,9 @@ def curves(line: Aggregate, arrays: Mapping[str, np.ndarray]) -> tuple[list[str]
     truth = Boxes(**{name: arrays[f'truth_{name}'] for name in _TRUTH})
     detections = DetectedBoxes(*(arrays[name] for name in _FOUND))
     classes = kept.classes(line, int(max(truth.classes.max(), detections.classes.max(), 0)) + 1)
-    evaluation = coco_metrics.evaluate(truth, detections, classes)
-    precision = evaluation.precisions(np.ones((1, len(truth.sizes)), np.int64))[0, 0]
-    present = np.flatnonzero(precision[0] >= 0)
-    return [classes[index] for index in present], precision[:, present]
+    found = precision_recall.precision_recall(truth, detections, classes)
+    points = [curve.interpolated() for curve in found.values()]
+    return list(found), np.stack(points, -1) if points else np.zeros((len(_RECALLS), 0))
 
 
 def _too_many(line: Aggregate, count: int) -> Markup:
