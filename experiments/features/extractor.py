@@ -180,7 +180,8 @@ class Extractor:
         return network.load(backbone.weights, self._config.image_size > 0, self._config.strict_weights)
 
     def _costs(self, network: Network, weights: '_Weights') -> Costs:
-        document = {key: network.document[key] for key in ('backbone', 'tap', 'computation')}
+        # One figure per network whatever the tap, under the address that earlier versions gave the usual one.
+        document = {'tap': 'pooled', **{key: network.document[key] for key in ('backbone', 'computation')}}
         size = network.preprocessing.size
         measured = self._throughputs.get(
             {**document, 'input': list(size)}, lambda: measure(network.frozen, weights.on_devices(), size)
