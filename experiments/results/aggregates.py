@@ -1,9 +1,9 @@
 """The results of one line and column of a table: rows of all seeds together, and which of them is best."""
 
 import dataclasses
-import os
+import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +11,17 @@ from jaxtyping import Bool, Float
 
 from backbones.errors import UserError
 from experiments.data import record
-from experiments.results import classification_metrics, metric_names, older_rows
+from experiments.results import classification_metrics, lines, metric_names, older_rows, seeds_and_images
 from experiments.results import rows as result_rows
 from experiments.results import scores as kept_scores
-from experiments.results.axes import PIXELS, Settings, Variant, settings_from_json, settings_in_words
-from experiments.results.intervals import (
-    apart,
-    mean_interval,
-    paired_difference_is_significant,
-    percentile_interval,
-)
+from experiments.results.axes import Settings, Variant, settings_in_words
 from experiments.results.rows import Row
+from experiments.results.seeds_and_images import Estimate, Repeated
+from experiments.results.statistics import holm
 
 AT_EDGE = '†'
+# Of the tests behind bold type.
+LEVEL = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +50,9 @@ class Aggregate:
         at_edge: hyper-parameter → number of seeds for which validation selected an edge of its grid.
         choices: numbers of settings that validation chose among, over all seeds.
         depends_on_seed: whether another seed could have given another score.
-        best: whether it is better than every other aggregate of its column by more than the intervals.
+        best: whether it is better than every other aggregate of its column (``_marked``).
+        p_best: adjusted p-value of its difference from the one with the highest mean of its column; of that one, from
+            its nearest rival. ``None`` if it is unknown.
         members: the row of each seed, with its work directory.
     """
 
@@ -77,6 +77,7 @@ class Aggregate:
     validation: Mapping[str, float] = dataclasses.field(default_factory=dict)
     resampled: Float[np.ndarray, 'seeds samples'] | None = None
     members: tuple[tuple[Path, Row], ...] = ()
+    p_best: float | None = None
 
     @property
     def share(self) -> tuple[float, int]:
@@ -94,16 +95,57 @@ class Aggregate:
         return ' · '.join([self.regime, *settings_in_words(self.settings)])
 
     @property
-    def interval(self) -> tuple[float, float | None]:
-        """Mean and half-width over seeds; the latter is ``None`` for a single seed or if the seed changes nothing."""
-        if not self.depends_on_seed:
-            return self.scores[0], None
-        return mean_interval(self.scores)
+    def mean(self) -> float:
+        """The score, averaged over the seeds."""
+        return float(np.mean(self.scores))
 
     @property
-    def interval_over_images(self) -> tuple[float, float] | None:
-        """95 % interval over test images of the mean over seeds, where the metric was resampled."""
-        return None if self.resampled is None else percentile_interval(self.resampled.mean(0))
+    def low(self) -> float | None:
+        """Lower bound of the 95 % interval; see ``high``."""
+        return None if self._bounds is None else self._bounds[0]
+
+    @property
+    def high(self) -> float | None:
+        """Upper bound of the 95 % interval over other seeds and other test images (``Repeated.interval``).
+
+        It is over images alone where no seed changes anything or there is only one (``varies_over_seeds``), and over
+        seeds alone where nothing is known of single images (``varies_over_images``). ``None`` where neither is known.
+        """
+        return None if self._bounds is None else self._bounds[1]
+
+    @functools.cached_property
+    def _bounds(self) -> tuple[float, float] | None:
+        found = self._repeated()
+        if found is None:
+            if not self.varies_over_seeds or min(self.scores) == max(self.scores):
+                return None
+            found = Repeated(np.array(self.scores), np.zeros((len(self.scores), 1)), 1, self._seeds)
+        low, high = found.interval()
+        # Of seeds that could not read the same images, the interval is of those that all could.
+        return min(float(low), self.mean), max(float(high), self.mean)
+
+    @property
+    def varies_over_seeds(self) -> bool:
+        """Whether the interval is over seeds."""
+        return self.depends_on_seed and len(self.scores) > 1
+
+    @property
+    def varies_over_images(self) -> bool:
+        """Whether the interval is over test images."""
+        return self._repeated() is not None
+
+    @property
+    def _seeds(self) -> tuple[int, ...]:
+        return tuple(row.cell.seed for _, row in self.members) or tuple(range(len(self.scores)))
+
+    def _repeated(self, examples: np.ndarray | None = None) -> Repeated | None:
+        """The scores and what they owe to single images; on some of the examples, if the metric is a mean over them."""
+        if self.correct is not None:
+            correct = _of_examples(self.correct, self.examples, self.examples if examples is None else examples)
+            return Repeated.of_examples(correct, self._seeds, self.depends_on_seed) if correct.shape[1] else None
+        if self.resampled is None or np.isnan(self.resampled).any(0).all():
+            return None
+        return Repeated.of_samples(self.scores, self.resampled, len(self.examples), self._seeds, self.depends_on_seed)
 
     @property
     def gap(self) -> float | None:
@@ -121,9 +163,10 @@ class Aggregate:
         return min(values.items(), key=lambda item: item[1]) if values else None
 
     def text(self) -> str:
-        """Score in per cent."""
-        mean, half = self.interval
-        text = f'{100 * mean:.1f}' if half is None else f'{100 * mean:.1f} ± {100 * half:.1f}'
+        """Score in per cent, and its interval."""
+        text = f'{100 * self.mean:.1f}'
+        if self.low is not None and self.high is not None:
+            text += f' ({100 * self.low:.1f}–{100 * self.high:.1f})'
         return f'{text} {AT_EDGE}' if self.at_edge else text
 
 
@@ -145,111 +188,11 @@ def load(*workdirs: Path) -> list[Aggregate]:
                 'experiments.ablate or experiments.train'
             )
         found += [(workdir, row) for row in rows]
-    labels = _dataset_labels([row for _, row in found])
-    # Line of the table → its experiments. An experiment has all fractions of one config, so a directory has one line.
-    lines: dict[tuple[str, Variant, str, str, Settings], list[_Experiment]] = {}
-    repetitions: dict[tuple, dict[int, tuple[Path, Row]]] = {}
-    several = {
-        workdir: {key for each, row in found if each == workdir for key, _ in row.cell.settings} for workdir in workdirs
-    }
-    elsewhere = {workdir: set().union(*several.values()) - keys for workdir, keys in several.items()}
-    for workdir, row in found:
-        cell = row.cell
-        line = (labels[_data_identity(row)], cell.variant, cell.head, cell.regime, _settings(row, elsewhere[workdir]))
-        experiments = lines.setdefault(line, [])
-        experiment = next((each for each in experiments if each.takes(workdir, row)), None)
-        if experiment is None:
-            experiment = _Experiment(workdir, row)
-            experiments.append(experiment)
-        seeds = repetitions.setdefault((line, cell.fraction, _shots(row), experiments.index(experiment)), {})
-        seeds.setdefault(cell.seed, (workdir, row))
-    aggregates = []
-    for (line, fraction, shots, number), seeds in repetitions.items():
-        dataset, variant, head, regime, settings = line
-        name = f'{regime} ({lines[line][number].workdir.name})' if len(lines[line]) > 1 else regime
-        found_here = _aggregate(list(seeds.values()), variant, name, dataset, fraction)
-        aggregates.append(dataclasses.replace(found_here, head=head, settings=settings, shots=shots))
-    return [dataclasses.replace(aggregate, best=_is_best(aggregate, aggregates)) for aggregate in aggregates]
+    return _marked([_aggregate(line) for line in lines.of_rows(found)])
 
 
-# How and where a run computes, and on which label fraction; rows that differ only in these are one experiment.
-_NOT_DECISIVE = frozenset(
-    {
-        'seed', 'fraction', 'shots', 'mesh', 'threads', 'processes', 'prefetch', 'checkpoint_epochs',
-        'keep_checkpoints', 'non_finite', 'tensorboard', 'wandb_project', 'bad_files_limit', 'log_steps',
-    }
-)  # fmt: skip
-
-
-# What raw pixels do not depend on, though a row of another work directory may name it.
-_OF_NETWORKS = frozenset({'image_size', 'image_height', 'strict_weights', 'calibration_images', 'tap'})
-
-
-def _settings(row: Row, wanted: Set[str]) -> Settings:
-    """The row's settings, and its values of the wanted keys, which only other work directories have several of."""
-    found = dict(row.cell.settings)
-    for key in wanted:
-        value: object = row.config
-        for name in key.split('.'):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        if value is not None and not (row.cell.variant.backbone == PIXELS and key in _OF_NETWORKS):
-            found[key] = value
-    # Shots are columns.
-    return settings_from_json({key: found[key] for key in sorted(found) if key != 'shots'})
-
-
-def _shots(row: Row) -> int:
-    return row.config.get('shots', 0)
-
-
-@dataclasses.dataclass
-class _Experiment:
-    """Rows of one config, with different seeds and fractions.
-
-    Attributes:
-        workdir: the work directory of the first row.
-        first: the first row.
-    """
-
-    workdir: Path
-    first: Row
-
-    def takes(self, workdir: Path, row: Row) -> bool:
-        """Whether a row belongs to it: same work directory, or equal values for all keys that both rows have."""
-        if workdir == self.workdir:
-            return True  # ``ablation.growth`` ensures that cells of one ablation differ in nothing decisive
-        kinds = [('training' in each.config, row.cell.regime in each.config) for each in (self.first, row)]
-        mine, theirs = _decisive(self.first), _decisive(row)
-        return kinds[0] == kinds[1] and all(mine[key] == theirs[key] for key in {*mine} & {*theirs})
-
-
-def _decisive(row: Row) -> dict[str, object]:
-    config = {**row.config, **row.config.get('training', {})}
-    return {key: value for key, value in config.items() if key not in {*_NOT_DECISIVE, *row.selected}}
-
-
-def _data_identity(row: Row) -> tuple[str, str, str]:
-    return row.cell.dataset, row.data['fingerprint'], row.primary
-
-
-def _dataset_labels(rows: Sequence[Row]) -> dict[tuple[str, str, str], str]:
-    """A label for each data identity: the data set's name, extended if it would be ambiguous."""
-    identities = list(dict.fromkeys(map(_data_identity, rows)))
-    prints = {name: {other[1] for other in identities if other[0] == name} for name, _, _ in identities}
-    metrics = {name: {other[2] for other in identities if other[0] == name} for name, _, _ in identities}
-    return {
-        (name, fingerprint, metric): ' '.join(
-            [os.fsencode(name).decode('utf-8', 'backslashreplace')]  # a path may hold bytes that no font has
-            + ([f'[{fingerprint[:6]}]'] if len(prints[name]) > 1 else [])
-            + ([f'({metric})'] if len(metrics[name]) > 1 else [])
-        )
-        for name, fingerprint, metric in identities
-    }
-
-
-def _aggregate(
-    members: Sequence[tuple[Path, Row]], variant: Variant, regime: str, dataset: str, fraction: float
-) -> Aggregate:
+def _aggregate(line: lines.Line) -> Aggregate:
+    members = line.members
     rows = [row for _, row in members]
     kept = [kept_scores.read(workdir / row.predictions) for workdir, row in members]
     # A training run omits unreadable examples, so seeds are compared on the examples that all of them have.
@@ -263,10 +206,13 @@ def _aggregate(
     same = all(np.array_equal(each.ids, kept[0].ids) for each in kept)
     speeds = [row.costs['images_per_second'] for row in rows if row.costs['images_per_second']]
     return Aggregate(
-        variant=variant,
-        regime=regime,
-        dataset=dataset,
-        fraction=fraction,
+        variant=line.variant,
+        head=line.head,
+        regime=line.regime,
+        settings=line.settings,
+        dataset=line.dataset,
+        fraction=line.fraction,
+        shots=line.shots,
         metric=rows[0].primary,
         scores=tuple(row.score for row in rows),
         metrics=_means(
@@ -282,7 +228,7 @@ def _aggregate(
         at_edge=Counter(name for row in rows for name in row.at_edge),
         choices=frozenset(row.choices for row in rows if row.choices),
         depends_on_seed=any(row.depends_on_seed for row in rows),
-        members=tuple(members),
+        members=members,
     )
 
 
@@ -311,43 +257,59 @@ def _of_examples(values: np.ndarray, ids: np.ndarray, wanted: np.ndarray) -> np.
     return values[..., order[np.searchsorted(ids, wanted, sorter=order)]]
 
 
-def _is_best(aggregate: Aggregate, aggregates: Sequence[Aggregate]) -> bool:
-    rivals = [
-        other
-        for other in aggregates
-        if other is not aggregate and (other.dataset, other.share) == (aggregate.dataset, aggregate.share)
-    ]
-    return bool(rivals) and all(
-        aggregate.interval[0] > other.interval[0]
-        and apart(_known(aggregate), _known(other))
-        and _differ_on_images(aggregate, other)
-        for other in rivals
-    )
+def p_value(one: Aggregate, other: Aggregate) -> float | None:
+    """Two-sided p-value of the difference of two scores, over other seeds and other test images.
+
+    ``None`` where it is unknown: on other data, or where a score depends on the seed and there is one seed only.
+    """
+    found = _difference(one, other)
+    return None if found is None else float(found.p_value())
 
 
-def _differ_on_images(one: Aggregate, other: Aggregate) -> bool:
-    """Whether two aggregates differ by more than a paired interval over test images."""
-    if one.correct is not None and other.correct is not None:
-        return paired_difference_is_significant(*_paired(one, other))
-    if one.resampled is None or other.resampled is None or not np.array_equal(one.examples, other.examples):
-        return False
-    bounds = percentile_interval(one.resampled.mean(0) - other.resampled.mean(0))
-    return bounds is not None and (bounds[0] > 0 or bounds[1] < 0)
+def _difference(one: Aggregate, other: Aggregate) -> Estimate | None:
+    if (one.dataset, one.metric) != (other.dataset, other.metric):
+        return None
+    examples = one.examples
+    if not np.array_equal(examples, other.examples):
+        # Samples are drawn by place, so those of other examples are not paired.
+        if one.correct is None or other.correct is None:
+            return None
+        examples = np.intersect1d(examples, other.examples)
+    first, second = (each._repeated(examples) for each in (one, other))
+    return None if first is None or second is None else seeds_and_images.difference(first, second)
 
 
-def _known(aggregate: Aggregate) -> tuple[float, float | None]:
-    """The interval over seeds, of width 0 if the seed changes nothing."""
-    mean, half = aggregate.interval
-    return (mean, half) if aggregate.depends_on_seed else (mean, 0.0)
+def _marked(aggregates: Sequence[Aggregate]) -> list[Aggregate]:
+    """Compare the highest mean of each column with all others, and mark it where each of them differs at 5 %.
 
-
-def _paired(one: Aggregate, other: Aggregate) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each is right, on the examples that both have."""
-    assert one.correct is not None and other.correct is not None
-    if np.array_equal(one.examples, other.examples):
-        return one.correct, other.correct
-    shared = np.intersect1d(one.examples, other.examples)
-    return _of_examples(one.correct, one.examples, shared), _of_examples(other.correct, other.examples, shared)
+    A table is the columns (label fractions, or shots) of a data set. All comparisons that it makes are adjusted together by
+    Holm's method, so that in 5 % of tables at most a mark is there by chance.
+    """
+    result = list(aggregates)
+    for dataset in datasets(aggregates):
+        columns: dict[tuple[float, int], list[int]] = {}
+        for index, aggregate in enumerate(aggregates):
+            if aggregate.dataset == dataset:
+                columns.setdefault(aggregate.share, []).append(index)
+        pairs = []
+        for column in columns.values():
+            best = max(column, key=lambda index: aggregates[index].mean)
+            pairs += [(best, rival) for rival in column if rival != best]
+        found = [_difference(aggregates[best], aggregates[rival]) for best, rival in pairs]
+        # What is unknown counts as equal, and so does what is worse on those seeds or examples that both have.
+        values = [1.0 if each is None or each.mean < 0 else float(each.p_value()) for each in found]
+        adjusted: dict[int, list[float | None]] = {}
+        for pair, difference, value in zip(pairs, found, holm(values), strict=True):
+            for index in pair:
+                adjusted.setdefault(index, []).append(None if difference is None else float(value))
+        for best, others in adjusted.items():
+            known = [value for value in others if value is not None]
+            p_best = max(known) if len(known) == len(others) else None
+            leads = any(best == pair[0] for pair in pairs)
+            result[best] = dataclasses.replace(
+                aggregates[best], p_best=p_best, best=leads and p_best is not None and p_best < LEVEL
+            )
+    return result
 
 
 def datasets(aggregates: Sequence[Aggregate]) -> list[str]:

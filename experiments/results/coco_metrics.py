@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from experiments.data.truth import Boxes
 from experiments.results.detected_boxes import DetectedBoxes, check_rows
-from experiments.results.intervals import percentile_interval, resamples
+from experiments.results.statistics import percentile_interval, resamples
 
 # The order of ``COCOeval.stats``, after which come the recalls for small, medium and large objects.
 _SUMMARY = ('AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large', 'AR_1', 'AR_10', 'AR_100')

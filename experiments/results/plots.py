@@ -33,7 +33,7 @@ def _short(text: str, most: int = 40) -> str:
 def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
     """Plot test scores with all training labels against GFLOP per image, one panel per data set.
 
-    Each variant has a colour, and each regime with its settings a marker. Bars are 95 % intervals over seeds. A hollow
+    Each variant has a colour, and each regime with its settings a marker. Bars are the intervals of the table. A hollow
     marker means that a selected hyper-parameter lies at an edge of its grid. Raw pixels, which cost no FLOPs, are a
     line at their score, with a style for each marker. Entries of unknown cost (training runs of older versions) are
     omitted.
@@ -53,7 +53,7 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
             if aggregate.share != most.share:
                 continue
             colour = f'C{variants.index(aggregate.variant) % 10}'
-            mean, half = (100 * (value or 0) for value in aggregate.interval)
+            mean = 100 * aggregate.mean
             if aggregate.costs['flops_per_image'] is None:
                 continue
             shown.append(aggregate)
@@ -65,7 +65,9 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
             place = gigaflops * 1.06 ** (regimes.index(aggregate.method) - (len(regimes) - 1) / 2)
             marker = _MARKERS[regimes.index(aggregate.method) % len(_MARKERS)]
             face = 'none' if aggregate.at_edge else colour
-            axis.errorbar(place, mean, half, fmt=marker, color=colour, markerfacecolor=face, capsize=3, markersize=6)
+            low, high = (mean if bound is None else 100 * bound for bound in (aggregate.low, aggregate.high))
+            bars = [[mean - low], [high - mean]]
+            axis.errorbar(place, mean, bars, fmt=marker, color=colour, markerfacecolor=face, capsize=3, markersize=6)
         axis.set_xscale('log')
         _scale_decently(axis, [(aggregate.costs['flops_per_image'] or 0) / 1e9 for aggregate in mine])
         axis.set_xlabel('GFLOP per image (a multiply-add is two, traced program)')

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from experiments.results.intervals import percentile_interval, resamples
+from experiments.results.statistics import percentile_interval, resamples
 
 
 def metrics(matrices: Int[np.ndarray, 'examples classes classes'], classes: Sequence[str]) -> dict[str, float | None]:

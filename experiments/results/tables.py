@@ -6,7 +6,6 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,9 +13,6 @@ from experiments.results import metric_tables
 from experiments.results.aggregates import AT_EDGE, Aggregate
 from experiments.results.axes import Settings, Variant, setting_in_words, settings_in_words
 from experiments.results.metric_tables import MetricTable
-
-# The end of the name of a metric's interval, as a column.
-_OVER_IMAGES = '95 % over images'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +56,7 @@ class View:
 
     @property
     def _is_resampled(self) -> bool:
-        """Whether the score is no mean over examples, so that its interval over images comes from resampling."""
+        """Whether the score is no mean over examples, so that its interval comes from resampling."""
         return any(aggregate.resampled is not None for aggregate in self.aggregates)
 
     @property
@@ -87,7 +83,7 @@ class View:
             examples = aggregate.data['train_examples']
             titles[aggregate.share] = aggregate.share_in_words + (f' ({examples:,} images)' if examples else '')
         scores = [titles[share] for share in self.fractions]
-        others = [*([_OVER_IMAGES] if self._is_resampled else []), *metric_tables.titles_beside(self.known)]
+        others = metric_tables.titles_beside(self.known)
         costs = ['input', 'parameters', 'trainable', 'GFLOP/image', 'images/s']
         return [*self.labels, *scores, *others, *costs]
 
@@ -99,15 +95,10 @@ class View:
         def shown(key: str, form: str, scale: float = 1) -> str:
             return '–' if costs[key] is None else format(costs[key] / scale, form)
 
-        others = []
-        if self._is_resampled:
-            bounds = known.interval_over_images
-            others = [f'{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}' if bounds else '–']
-        others += metric_tables.texts_beside(known, self.known)
         return [
             *self._labels_of(known),
             *(aggregate.text() if aggregate else '' for aggregate in row),
-            *others,
+            *metric_tables.texts_beside(known, self.known),
             f'{_size(costs)} px' if costs.get('input') else '–',
             shown('parameters', ',.0f'),
             shown('trainable_parameters', ',.0f'),
@@ -120,22 +111,13 @@ class View:
         data, metric = self.aggregates[0].data, self.aggregates[0].metric
         sentences = [
             f'Test {metric} in per cent on {data["test_examples"]:,} images'
-            + self._seeds()
+            + self._intervals()
             + '. Columns are the share of the training labels'
             + (', or the labelled images per class.' if any(each.shots for each in self.aggregates) else '.'),
             self._selection(),
             self._edges(),
-            'Bold: better than every other row beyond both the intervals over seeds and the paired interval over test '
-            'images'
-            + (
-                f' (an accuracy of 90 % alone is known to ± {self._half_width():.1f} from so many images)'
-                if metric == 'accuracy'
-                else ''
-            )
-            + '.',
-            f'"{_OVER_IMAGES}" is the interval of the score over 1,000 bootstrap samples of the test images.'
-            if self._is_resampled
-            else '',
+            'Bold: higher than every other row of its column; all comparisons of the highest with the others in this '
+            'table are two-sided tests over seeds and test images at 5 %, adjusted by Holm’s method.',
             metric_tables.note(self.known),
             'A multiply-add is two FLOP'
             + self._compiled()
@@ -145,30 +127,29 @@ class View:
         ]
         return ' '.join(sentence for sentence in sentences if sentence)
 
-    def _half_width(self) -> float:
-        return 196 * np.sqrt(0.9 * 0.1 / self.aggregates[0].data['test_examples'])
-
-    def _seeds(self) -> str:
-        """What the intervals are taken over, and where there is none."""
-        several = sorted({len(aggregate.scores) for aggregate in self.aggregates if aggregate.interval[1] is not None})
-        if not several:
-            return ', without an interval over seeds'
-        text = (
-            f': mean ± half width of the 95 % t interval over {" or ".join(map(str, several))} seeds (training subset, '
-            'batch order, and the draw of random weights)'
+    def _intervals(self) -> str:
+        """What the intervals are over, and where they are over less or there is none."""
+        found = [aggregate for aggregate in self.aggregates if aggregate.low is not None]
+        if not found:
+            return ', without an interval'
+        seeds = sorted({len(each.scores) for each in found if each.varies_over_seeds})
+        over_seeds = f'over {_several(seeds)} seeds (training subset, batch order, random weights)'
+        without_seeds = dict.fromkeys(
+            'there is one seed' if each.depends_on_seed else 'no seed changes anything'
+            for each in found
+            if not each.varies_over_seeds
         )
-        without = [
-            why
-            for why, holds in (
-                ('no seed changes anything', any(not aggregate.depends_on_seed for aggregate in self.aggregates)),
-                (
-                    'there is one seed',
-                    any(aggregate.depends_on_seed and len(aggregate.scores) == 1 for aggregate in self.aggregates),
-                ),
-            )
-            if holds
-        ]
-        return text + (f', without ± where {" or where ".join(without)}' if without else '')
+        kinds = []
+        if any(each.varies_over_seeds and each.varies_over_images for each in found):
+            kinds.append(f'{over_seeds} and test images')
+        if without_seeds:
+            kinds.append(f'over test images alone where {" or ".join(without_seeds)}')
+        if not all(each.varies_over_images for each in found):
+            kinds.append(f'{"over seeds" if kinds else over_seeds} alone where single images are unknown')
+        text = f': mean and 95 % interval {", ".join(kinds)}'
+        if self._is_resampled:
+            text += ' (from 1,000 bootstrap samples)'
+        return text + (', where there is one' if len(found) < len(self.aggregates) else '')
 
     def _selection(self) -> str:
         """On what and among how many settings hyper-parameters were selected."""
@@ -221,7 +202,7 @@ def view(aggregates: Sequence[Aggregate], dataset: str) -> View:
         line = (aggregate.variant, aggregate.head, aggregate.regime, aggregate.settings)
         by_row.setdefault(line, {})[aggregate.share] = aggregate
     rows = [tuple(found.get(fraction) for fraction in fractions) for found in by_row.values()]
-    rows.sort(key=lambda row: [-(aggregate.interval[0] if aggregate else 0) for aggregate in reversed(row)])
+    rows.sort(key=lambda row: [-(aggregate.mean if aggregate else 0) for aggregate in reversed(row)])
     return View(dataset, fractions, tuple(rows))
 
 
@@ -288,7 +269,7 @@ def _size(costs: Mapping) -> str:
 
 _CSV_COLUMNS = (
     'dataset', 'backbone', 'weights', 'head', 'regime', 'settings', 'fraction', 'shots', 'train_examples', 'seeds',
-    'metric', 'score', 'half_width', 'best', 'depends_on_seed', 'at_edge', 'choices', 'parameters',
+    'metric', 'score', 'low', 'high', 'best', 'p_best', 'depends_on_seed', 'at_edge', 'choices', 'parameters',
     'trainable_parameters', 'flops_per_image', 'images_per_second', 'input', 'weight_bytes', 'peak_memory_bytes',
     'validation_score', 'worst_class', 'score_of_worst_class',
 )  # fmt: skip
@@ -304,15 +285,15 @@ def csv_text(aggregates: Sequence[Aggregate]) -> str:
     writer = csv.writer(stream, lineterminator='\n')
     writer.writerow([*_CSV_COLUMNS, *metrics])
     for aggregate in aggregates:
-        mean, half = aggregate.interval
         costs = aggregate.costs
         writer.writerow(
             [
                 aggregate.dataset, aggregate.variant.backbone, aggregate.variant.weights, aggregate.head,
                 aggregate.regime, '; '.join(settings_in_words(aggregate.settings)),
                 '' if aggregate.shots else aggregate.fraction, aggregate.shots or '',
-                aggregate.data['train_examples'], len(aggregate.scores), aggregate.metric, mean,
-                half, int(aggregate.best), int(aggregate.depends_on_seed),
+                aggregate.data['train_examples'], len(aggregate.scores), aggregate.metric,
+                aggregate.mean, aggregate.low, aggregate.high, int(aggregate.best), aggregate.p_best,
+                int(aggregate.depends_on_seed),
                 ' '.join(f'{name}:{count}' for name, count in aggregate.at_edge.items()),
                 ' '.join(map(str, sorted(aggregate.choices))), costs['parameters'], costs['trainable_parameters'],
                 costs['flops_per_image'], costs['images_per_second'], _size(costs),

@@ -392,30 +392,51 @@ class TestTables:
             assert any(f',{mean}' in row for row in csv_rows)
             varies = entry.depends_on_seed
             assert varies == (entry.variant.backbone != 'pixels' or entry.fraction < 1)
-            assert any(f'{100 * mean:.1f} ± ' if varies else f'| {100 * mean:.1f} |' in row for row in rows)
+            assert any(f'| {100 * mean:.1f} ({100 * entry.low:.1f}–{100 * entry.high:.1f})' in row for row in rows)
 
-    def test_best_needs_both_kinds_of_interval(self):
-        def entry(name, accuracies, correct):
-            examples = np.arange(400)
+    def test_best_differs_over_seeds_and_images(self):
+        def entry(name, *counts, first=0):
+            """For each seed, so many of 400 images are right, beginning with one."""
+            correct = np.stack([np.isin(np.arange(400), np.arange(first, first + count)) for count in counts])
+            scores = tuple(correct.mean(1).tolist())
             return aggregates.Aggregate(
-                Variant(name, ''), 'linear', 'd', 1.0, 'accuracy', accuracies, correct, examples, {}, {}
+                Variant(name, ''), 'linear', 'd', 1.0, 'accuracy', scores, correct, np.arange(400), {}, {}
             )
 
-        test = np.zeros((3, 400), bool)
-        good, poor = test.copy(), test.copy()
-        good[:, :360], poor[:, :200] = True, True
-        close = test.copy()
-        close[:, :358] = True
-        poor_entry = entry('b', (0.5, 0.501, 0.499), poor)
-        assert aggregates._is_best(entry('a', (0.90, 0.901, 0.899), good), [poor_entry])
-        assert not aggregates._is_best(poor_entry, [entry('a', (0.90, 0.901, 0.899), good)])
-        # The intervals over seeds overlap:
-        assert not aggregates._is_best(entry('a', (0.90, 0.7, 0.99), good), [entry('b', (0.5, 0.9, 0.499), poor)])
-        # Those over seeds do not, but two of 400 images decide:
-        close[:, 20:60], close[:, 360:398] = False, True
-        assert not aggregates._is_best(entry('a', (0.9, 0.9, 0.9), good), [entry('b', (0.895, 0.895, 0.895), close)])
-        # One seed has no interval:
-        assert not aggregates._is_best(entry('a', (0.9,), good[:1]), [entry('b', (0.5,), poor[:1])])
+        def best(*entries):
+            return [each.variant.backbone for each in aggregates._marked(entries) if each.best]
+
+        good, poor = entry('good', 360, 361, 359), entry('poor', 200, 201, 199)
+        assert best(good, poor) == best(poor, good) == ['good']
+        # Another seed might change the order:
+        assert best(entry('good', 360, 280, 396), poor) == []
+        # Seeds agree, but on few images the other one is not as good:
+        assert best(good, entry('close', 358, 359, 357, first=2)) == []
+        # Every other one must be worse, and there must be another one:
+        assert best(good, poor, entry('same', 361, 360, 359)) == []
+        assert best(poor) == []
+        # Nothing is known of other seeds:
+        assert best(entry('good', 360), poor) == []
+
+    def test_all_comparisons_of_a_table_are_adjusted_together(self):
+        def entry(name, fraction, right):
+            correct = np.arange(400)[None] < right
+            return aggregates.Aggregate(
+                Variant(name, ''), 'linear', 'd', fraction, 'accuracy', (right / 400,), correct, np.arange(400), {}, {},
+                depends_on_seed=False,
+            )  # fmt: skip
+
+        given = [entry('a', 1.0, 300), entry('b', 1.0, 295)]
+        (one, other) = aggregates._marked(given)
+        alone = aggregates.p_value(*given)
+        assert 0.01 < alone < 0.05
+        assert (one.p_best, other.p_best, one.best, other.best) == (alone, alone, True, False)
+        # In the other column are two comparisons, of which one is surer and one is not.
+        more = [entry('a', 0.5, 300), entry('b', 0.5, 299), entry('c', 0.5, 100)]
+        found = aggregates._marked([*given, *more])
+        assert [each.best for each in found] == [False] * 5
+        assert found[0].p_best == found[1].p_best == pytest.approx(2 * alone)
+        assert found[2].p_best == found[3].p_best > found[4].p_best
 
     def test_no_results_is_one_line(self, tmp_path):
         with pytest.raises(UserError, match='there are no results in'):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from test_results import make_row
 from tiny_dense import make_dense
 
@@ -204,13 +205,14 @@ def test_the_kept_scores_give_the_metric_and_its_interval(segmented):
         assert row.score == pytest.approx((right[union > 0] / union[union > 0]).mean(), abs=1e-12)
 
 
-def test_the_table_has_other_metrics_both_intervals_and_classes(segmented):
+def test_the_table_has_intervals_other_metrics_and_classes(segmented):
     workdir, _, data = segmented
     view = tables.view(aggregates.load(workdir), 'shapes')
     assert view.header[:4] == ['backbone', 'weights', 'head', 'regime']
-    assert {'95 % over images', 'val − test', 'worst IoU'} <= {*view.header}
+    assert {'val − test', 'worst IoU'} <= {*view.header}
     text = tables.markdown(view)
-    assert '±' in text
+    assert all(each.low < each.mean < each.high for each in view.aggregates)
+    assert 'and test images (from 1,000 bootstrap samples)' in text
     assert 'Test split: further metrics, in per cent' in text
     assert '| pixel accuracy |' in text
     assert 'Test split: IoU of each class, in per cent' in text
@@ -244,7 +246,8 @@ def test_detection_from_config_to_table(tmp_path):
 def test_samples_of_other_images_are_not_paired(tmp_path, other):
     """Of two seeds, one could not read every image, or has them in another order."""
     (first, second) = (
-        make_row(seed=seed, primary='mIoU', test={'mIoU': 0.5}, validation={'mIoU': 0.5}) for seed in (0, 1)
+        make_row(seed=seed, primary='mIoU', test={'mIoU': score}, validation={'mIoU': 0.5})
+        for seed, score in enumerate((0.5, 0.52))
     )
     for row, ids in ((first, ('a', 'b', 'c')), (second, other)):
         matrices = {'confusion': np.ones((len(ids), 2, 2), np.int32)}
@@ -252,9 +255,15 @@ def test_samples_of_other_images_are_not_paired(tmp_path, other):
     rows.write(tmp_path, [first, second])
     (found,) = aggregates.load(tmp_path)
     assert found.resampled is None
-    assert found.interval_over_images is None
+    assert (found.varies_over_seeds, found.varies_over_images) == (True, False)
+    expected = stats.t.interval(0.95, 1, 0.51, 0.01)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.005)  # Wilson's bounds are nearer to 0.5
+    assert 'over 2 seeds (training subset, batch order, random weights) alone where single images are unknown' in (
+        tables.view([found], 'digits').note()
+    )
     rows.write(tmp_path, [first])
-    assert aggregates.load(tmp_path)[0].interval_over_images == (0.5, 0.5)
+    (found,) = aggregates.load(tmp_path)
+    assert (found.varies_over_seeds, found.varies_over_images) == (False, True)
 
 
 def test_differences_over_images_mark_the_best():
@@ -280,8 +289,8 @@ def test_differences_over_images_mark_the_best():
         )
 
     best, rival, worse = aggregate(0.51, near), aggregate(0.5, shared), aggregate(0.4, far)
-    assert not aggregates._is_best(best, [best, rival])
-    assert aggregates._is_best(best, [best, worse])
+    assert not any(each.best for each in aggregates._marked([best, rival]))
+    assert [each.best for each in aggregates._marked([worse, best])] == [False, True]
 
 
 def test_a_fraction_that_leaves_no_image_is_left_out():

@@ -126,7 +126,8 @@ def test_one_table_of_both(old, tmp_path):
     assert len(lines) == 2 * 2 * 2 + 1
     (training,) = [line for line in lines if line['weights'] == 'bundled:resnet_micro']
     assert np.isclose(float(training['score']), 97 / 359)
-    assert (training['half_width'], training['flops_per_image'], training['parameters']) == ('', '', '')
+    assert (training['p_best'], training['flops_per_image'], training['parameters']) == ('', '', '')
+    assert 0.22 < float(training['low']) < float(training['score']) < float(training['high']) < 0.33
     text = (tmp_path / 'out' / 'table.md').read_text()
     assert 'by an older version in the compiled one (resnet_micro · random)' in text
     assert 'knn among 6, linear among 12 settings' in text

@@ -13,14 +13,16 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import stats
 
 from backbones import UserError
 from experiments import report, tasks
 from experiments.cli import atomic_files
 from experiments.data import record
-from experiments.results import aggregates, older_rows, plots, rows, scores, tables
+from experiments.results import aggregates, lines, older_rows, plots, rows, scores, seeds_and_images, tables
 from experiments.results.axes import Cell, Variant
 from experiments.results.rows import Row
+from experiments.results.seeds_and_images import Repeated
 from experiments.training.config import FREE_KEYS
 
 ROOT = Path(__file__).parents[2]
@@ -305,20 +307,24 @@ class TestTables:
 
     def test_seeds_are_repetitions(self, tmp_path):
         text = self.text(write(tmp_path, make_row(score=0.5), make_row(seed=1, score=0.55)))
-        assert '| b | – | linear | 52.5 ± 31.8 | -2.5 | 52.5 (0) | – | 1,000 | 10 | 0.002 | 100 |' in text
-        assert 'Test accuracy in per cent on 40 images: mean ± half width of the 95 % t interval over 2 seeds' in text
+        assert '| b | – | linear | 52.5 (30.4–73.7) | -2.5 | 52.5 (0) | – | 1,000 | 10 | 0.002 | 100 |' in text
+        assert 'Test accuracy in per cent on 40 images: mean and 95 % interval over 2 seeds (training subset, ' in text
+        assert 'batch order, random weights) and test images. Columns' in text
         assert '10 validation images (linear among 12 settings)' in text
         assert aggregates.AT_EDGE not in text
 
-    def test_no_interval_where_no_seed_changes_anything(self, tmp_path):
-        same = [make_row(seed=seed, depends_on_seed=False) for seed in range(3)]
+    def test_no_seed_changes_anything(self, tmp_path):
+        same = [make_row(seed=seed, score=0.9, depends_on_seed=False) for seed in range(3)]
         entries = aggregates.load(write(tmp_path, *same, make_row('c', 0, 0.25), make_row('c', 1, 0.25)))
-        assert entries[0].text() == '50.0'
+        # Wilson's interval of 36 of 40.
+        expected = stats.binomtest(36, 40).proportion_ci(method='wilson')
+        assert (entries[0].low, entries[0].high) == pytest.approx((expected.low, expected.high))
+        assert entries[0].text() == '90.0 (76.9–96.0)'
         note = tables.view(entries, 'digits').note()
-        assert 'over 2 seeds' in note
-        assert 'without ± where no seed changes anything' in note
-        # Its interval over seeds has no width, so it can be the best of its column.
-        assert entries[0].best
+        assert 'over 2 seeds (training subset, batch order, random weights) and test images, over test images' in note
+        assert 'images alone where no seed changes anything.' in note
+        assert [entry.best for entry in entries] == [True, False]
+        assert entries[0].p_best == entries[1].p_best == aggregates.p_value(*entries)
 
     def test_what_was_selected_at_an_edge_is_marked_everywhere(self, tmp_path):
         edge = make_row('c', 0, 0.25, at_edge=('learning_rate',))
@@ -537,7 +543,7 @@ class TestSeveralDirectories:
         assert [(entry.regime, len(entry.scores)) for entry in entries] == [('linear (one)', 1), ('linear (other)', 2)]
 
     def test_where_a_run_computes_decides_nothing(self):
-        assert {key.partition('.')[0] for key in FREE_KEYS} <= aggregates._NOT_DECISIVE
+        assert {key.partition('.')[0] for key in FREE_KEYS} <= lines._NOT_DECISIVE
 
     def test_other_data_of_one_name_are_another_data_set(self, tmp_path):
         data = {**make_row().data, 'fingerprint': '9876543210'}
@@ -550,11 +556,10 @@ class TestSeveralDirectories:
         ids = [f'{index:02d}' for index in reversed(range(2, 40))]
         other = write(tmp_path / 'other', make_row('c', 0, 0.5), make_row('c', 1, 0.5), ids=ids)
         entries = aggregates.load(one, other)
-        mine, theirs = aggregates._paired(*entries)
-        assert mine.shape == theirs.shape == (2, 38)
+        found = aggregates.p_value(*entries)
         # The first half of ``one`` is right, and as the order is reversed the other half of ``other``.
-        np.testing.assert_array_equal(mine[0], np.arange(2, 40) < 20)
-        np.testing.assert_array_equal(theirs[0], np.arange(2, 40) > 20)
+        right = np.repeat(np.arange(2, 40)[None] < 20, 2, 0), np.repeat(np.arange(2, 40)[None] > 20, 2, 0)
+        assert found == seeds_and_images.p_value(*(Repeated.of_examples(each, (0, 1)) for each in right))
 
     def test_the_command_writes_one_table(self, tmp_path, capsys):
         one, other = write(tmp_path / 'one', make_row()), write(tmp_path / 'other', make_row('c'))

@@ -4,14 +4,13 @@ The only module of the page that asks ``Aggregate`` for statistics.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 
-import numpy as np
-
-from experiments.results.aggregates import Aggregate
+from experiments.results.aggregates import Aggregate, p_value
 from experiments.results.axes import setting_in_words
 from experiments.results.page.content import Report
+from experiments.results.statistics import holm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +35,7 @@ class Estimate:
 
 def estimate(aggregate: Aggregate) -> Estimate:
     """The score of an aggregate."""
-    mean, half = aggregate.interval
-    return Estimate(mean, None, None) if half is None else Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
+    return Estimate(aggregate.mean, aggregate.low, aggregate.high)
 
 
 def adjusted_p_values(aggregates: Sequence[Aggregate]) -> dict[tuple[int, int], float]:
@@ -47,27 +45,11 @@ def adjusted_p_values(aggregates: Sequence[Aggregate]) -> dict[tuple[int, int], 
         (index of one, index of the other), ascending → p; pairs that cannot be compared are left out.
     """
     found = {}
-    for one in range(len(aggregates)):
-        for other in range(one + 1, len(aggregates)):
-            value = _p_value(aggregates[one], aggregates[other])
-            if value is not None:
-                found[one, other] = value
-    ordered = sorted(found, key=lambda pair: found[pair])
-    adjusted, least = {}, 0.0
-    for place, pair in enumerate(ordered):
-        least = max(least, min(1.0, (len(ordered) - place) * found[pair]))
-        adjusted[pair] = least
-    return adjusted
-
-
-def _p_value(one: Aggregate, other: Aggregate) -> float | None:
-    if one.correct is None or other.correct is None or not np.array_equal(one.examples, other.examples):
-        return None
-    difference = one.correct.mean(0) - other.correct.mean(0)
-    error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
-    if not error:
-        return 1.0
-    return 2 * (1 - NormalDist().cdf(abs(difference.mean()) / error))
+    for one, other in itertools.combinations(range(len(aggregates)), 2):
+        value = p_value(aggregates[one], aggregates[other])
+        if value is not None:
+            found[one, other] = value
+    return dict(zip(found, map(float, holm(list(found.values()))), strict=True))
 
 
 def axes(aggregate: Aggregate) -> dict[str, str]:
