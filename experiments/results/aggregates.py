@@ -282,8 +282,8 @@ def _difference(one: Aggregate, other: Aggregate) -> Estimate | None:
 def _marked(aggregates: Sequence[Aggregate]) -> list[Aggregate]:
     """Compare the highest mean of each column with all others, and mark it where each of them differs at 5 %.
 
-    A table is the columns (label fractions, or shots) of a data set. All comparisons that it makes are adjusted together by
-    Holm's method, so that in 5 % of tables at most a mark is there by chance.
+    A table is the columns (label fractions, or shots) of a data set. All comparisons that it makes are adjusted
+    together by Holm's method, so that in 5 % of tables at most a mark is there by chance.
     """
     result = list(aggregates)
     for dataset in datasets(aggregates):
