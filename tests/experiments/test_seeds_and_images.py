@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.results import seeds_and_images
+from experiments.results import aggregates, seeds_and_images
+from experiments.results.aggregates import Aggregate
+from experiments.results.axes import Variant
 from experiments.results.seeds_and_images import Repeated
 
 TABLES = 2_000
@@ -192,3 +194,27 @@ def test_a_true_null_is_rejected_at_the_level(accuracy, spread, deviation, image
         rate = np.mean(found < 0.05)
         assert rate <= 0.07, (seeds, others)
         assert few or rate >= 0.03, (seeds, others)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('rows', 'seeds'), [(2, 3), (2, 5), pytest.param(5, 5, marks=pytest.mark.exhaustive)])
+def test_bold_is_rarely_chance(rows, seeds):
+    """Rows of equal systems: one is marked in 3 to 7 % of tables of two rows, and in fewer of more rows."""
+    accuracy, spread, deviation = REALISTIC
+    generator = np.random.default_rng(rows + seeds)
+    difficulty = difficulties(generator, 200, accuracy, spread)
+    drawn = [
+        trained(generator, difficulty, accuracy, generator.normal(0, deviation, (TABLES, seeds))) for _ in range(rows)
+    ]
+    marked = 0
+    for table in zip(*drawn, strict=True):
+        cells = [
+            Aggregate(
+                Variant(str(row), ''), 'linear', 'd', 1.0, 'accuracy', tuple(correct.mean(1).tolist()), correct,
+                np.arange(200), {}, {},
+            )
+            for row, correct in enumerate(table)
+        ]  # fmt: skip
+        marked += any(cell.best for cell in aggregates._marked(cells))
+    assert marked <= 0.07 * TABLES
+    assert rows > 2 or marked >= 0.03 * TABLES
