@@ -102,7 +102,7 @@ def _panel(names: Sequence[str], precision: Float[np.ndarray, '101 classes']) ->
         for recall, value in zip(_RECALLS[10::20], precision[10::20, index], strict=True)
         if value > 0
     ]  # fmt: skip
-    mean = plot.line(_points(precision.mean(1)), None, 'mean') if len(names) > 1 else None
+    mean = plot.line(_points(precision.mean(1)), None, 'average') if len(names) > 1 else None
     legend = svg.legend(
         [(place, f'{names[index]}, AP50 {percent(areas[index])}') for place, index in enumerate(coloured)]
     )
