@@ -8,7 +8,8 @@ one sweep of hyper-parameters for every data set and backbone, selection on 200 
 set whole. Two things differ: the 800 are drawn evenly from the classes (``shots``), and the head is trained on frozen
 features. The published table has the mean over 19 data sets; by default there are the two that need no download.
 
-EXPECTED
+Not measured to its end. To expect: on mnist5k a few points below a linear head with all of its labels (resnet_micro
+92.5, vit_micro 78.2, pixels 91.4 in docs/ablations.md), and random weights below raw pixels.
 
 Arguments: ``datasets`` and ``backbones`` (names separated by commas), ``classes`` (of each data set, which the 800 are
 divided by), ``seeds`` (how many draws).
