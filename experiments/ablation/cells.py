@@ -9,10 +9,10 @@ import ml_collections
 import backbones
 from backbones.errors import UserError, unknown
 from experiments import probes, tasks
-from experiments.ablation import settings
+from experiments.ablation import robustness, settings
 from experiments.ablation.dependencies import FROZEN_REGIMES, NOT_OF_TRAINING, SHARED
 from experiments.cli.axis_config import AxisConfig
-from experiments.data import loading, options
+from experiments.data import corruptions, loading, options
 from experiments.data.model_input import input_size
 from experiments.data.options import ReadingOptions
 from experiments.features import taps
@@ -83,6 +83,12 @@ KEYS: Mapping[str, ConfigKey] = {
     'refit': ConfigKey(
         False, 'fit the selected head on stored features again on training and validation images, as VTAB does'
     ),
+    'corruptions': ConfigKey(
+        (),
+        "corruptions of the test images that every selected head is applied to, too: names, 'benchmark' (the 14 of "
+        "ImageNet-C's test that need no pictures) or 'all' (with the 4 extra ones)",
+    ),
+    'severities': ConfigKey(corruptions.SEVERITIES, 'severities of the corruptions'),
     # How data sets are read.
     **{key: TRAINING_KEYS[key] for key in options.KEYS},
     # Heads.
@@ -232,6 +238,7 @@ def _check_values(config: ml_collections.ConfigDict, variants: Sequence[Variant]
         )
     ReadingOptions.of(config)
     input_size(config)
+    robustness.conditions(config)
     for count in config.knn.neighbours:
         positive('knn.neighbours', count)
     attentive.check(config.attentive)

@@ -75,5 +75,8 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
     else:
         keys += SWEEP
         keys += [key for key in flat if key.startswith('training.') and key not in _NOT_READ]
+    keys.append('corruptions')
+    if flat.get('corruptions'):
+        keys.append('severities')
     settings = work_directories.as_read_back(dict(cell.settings))
     return {key: settings.get(key, flat[key]) for key in keys if key in flat}

@@ -15,7 +15,7 @@ import backbones
 from backbones import cost
 from backbones.errors import UserError
 from experiments import probes, tasks
-from experiments.ablation import growth, left_out, settings
+from experiments.ablation import growth, left_out, robustness, settings
 from experiments.ablation.cells import KEYS, PIXELS, RANDOM, Cell, Variant
 from experiments.ablation.dependencies import FROZEN_REGIMES, NOT_OF_TRAINING, SWEEP, training_values
 from experiments.ablation.journal import Journal
@@ -25,6 +25,7 @@ from experiments.ablation.time_limit import TimeLimit
 from experiments.cli import display, work_directories
 from experiments.cli.exit_status import Preempted
 from experiments.cli.versions import versions
+from experiments.data.corruptions import Corruption
 from experiments.data.dataset import Dataset
 from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import frozen_backbone
@@ -34,6 +35,7 @@ from experiments.probes.refit import refit
 from experiments.results import rows as result_rows
 from experiments.results import scores
 from experiments.results.axes import BASE_AXES, Settings, settings_in_words
+from experiments.results.corrupted_scores import CorruptedScores
 from experiments.results.rows import Row
 from experiments.training import loop, own_keys, session
 
@@ -326,10 +328,17 @@ class Engine:
             outcomes = probes.TABLE[regime](given, mine, config[regime], tell)
             if config.refit:
                 outcomes = refit(probes.TABLE[regime], given, mine, outcomes, config[regime], tell)
+            found = robustness.of_heads(
+                outcomes,
+                robustness.conditions(config),
+                functools.partial(robustness.features, extract, backbone, dataset, seen, given),
+                functools.partial(robustness.scored, self._task, targets=seen.targets[seen.splits['test']]),
+                tell,
+            )
             self._journal.append(
                 [
-                    self._row(dataset, selecting, cell, outcome, costs, len(subset.rows))
-                    for cell, outcome, subset in zip(chosen, outcomes, mine, strict=True)
+                    self._row(dataset, selecting, cell, outcome, costs, len(subset.rows), corrupted)
+                    for cell, outcome, subset, corrupted in zip(chosen, outcomes, mine, found, strict=True)
                 ]
             )
 
@@ -382,7 +391,14 @@ class Engine:
         reasons = dict((*validation.bad, *test.bad))
         evaluated = np.concatenate([dataset.splits['validation'], dataset.splits['test']])
         bad = {int(index): reasons[dataset.ids[index]] for index in evaluated if dataset.ids[index] in reasons}
-        self._journal.append([self._row(dataset, dataset.without(bad), cell, outcome, costs, trained.examples)])
+        seen = dataset.without(bad)
+        found = robustness.of_training(
+            lambda data: trained.evaluate('test', dataset=data).predictions['logits'],
+            seen,
+            robustness.conditions(config),
+            functools.partial(robustness.scored, self._task, targets=seen.targets[seen.splits['test']]),
+        )
+        self._journal.append([self._row(dataset, seen, cell, outcome, costs, trained.examples, found)])
 
     def _training_config(self, cell: Cell, learning_rate: float | None = None) -> ml_collections.ConfigDict:
         """The config of a cell's training; at the first learning rate, unless one is given."""
@@ -393,11 +409,21 @@ class Engine:
         config.update(training_values(cell, values, learning_rate))
         return config
 
-    def _row(self, dataset: Dataset, seen: Dataset, cell: Cell, outcome: Outcome, costs: Costs, examples: int) -> Row:
+    def _row(
+        self,
+        dataset: Dataset,
+        seen: Dataset,
+        cell: Cell,
+        outcome: Outcome,
+        costs: Costs,
+        examples: int,
+        found: Mapping[Corruption, CorruptedScores],
+    ) -> Row:
         """The result of one cell; its scores are written first, so that no row refers to a missing file.
 
         Args:
             seen: the data set without the examples that could not be read.
+            found: its scores for corrupted test examples.
         """
         task, file = self._task, Path('predictions') / f'{cell.key()}.npz'
         test, validation = (
@@ -408,7 +434,8 @@ class Engine:
             )
         )
         resampled = scores.resampled(task, test.predictions, test.targets)
-        scores.write(self._workdir / file, *test, resampled, outcome.score_kind, validation)
+        corrupted_correct = {condition.label: each.correct for condition, each in found.items()}
+        scores.write(self._workdir / file, *test, resampled, outcome.score_kind, validation, corrupted_correct)
         metrics_of = functools.partial(result_rows.metrics, task, dataset.classes, score_kind=outcome.score_kind)
         config = self._config_of(cell, outcome)
         return Row(
@@ -444,6 +471,7 @@ class Engine:
             versions=versions(),
             predictions=file.as_posix(),
             weights_digest=self._weights_digest(cell.variant),
+            robustness=robustness.as_row(found, task.primary),
         )
 
     def _config_of(self, cell: Cell, outcome: Outcome) -> dict:

@@ -13,7 +13,7 @@ from rich.table import Table
 import backbones
 from backbones.cost import count_flops
 from experiments import probes, tasks
-from experiments.ablation import settings
+from experiments.ablation import robustness, settings
 from experiments.ablation.cells import PIXELS, RANDOM, Cell, Variant, resolved
 from experiments.ablation.dependencies import FROZEN_REGIMES
 from experiments.data.dataset import Dataset
@@ -150,11 +150,15 @@ def table(
         trainings = len(trained) * len(values.training_learning_rates)
         programs = len({(cell.regime, cell.fraction, cell.head) for cell in trained})
 
-        seconds = len(computed) * len(dataset.targets) * network.flops / (speed * _FORWARD_EFFICIENCY)
+        # Each pass goes over the test images again with every corruption.
+        corrupted = len(robustness.conditions(values)) * len(dataset.splits['test'])
+        images = len(dataset.targets) + corrupted
+        seconds = len(computed) * images * network.flops / (speed * _FORWARD_EFFICIENCY)
         if computed and network.flops:
             seconds += _measurement(values.batch_size * network.flops / (speed * _FORWARD_EFFICIENCY))
         seconds += head_flops / (speed * _HEADS_EFFICIENCY)
         seconds += _trained_flops(trained, network, dataset, values) / (speed * _TRAINING_EFFICIENCY)
+        seconds += len(trained) * corrupted * network.flops / (speed * _FORWARD_EFFICIENCY)
         seconds += _SECONDS_TO_COMPILE * (len({cell.regime for cell in frozen}) + bool(computed) + 2 * programs)
         seconds += _SECONDS_OF_A_TRAINING * trainings
         total += seconds
@@ -165,7 +169,7 @@ def table(
             ', '.join(dict.fromkeys(cell.regime for cell in cells)),
             f'{len(cells)}',
             f'{len(computed)} + {stored} stored' if stored and computed else 'stored' if stored else f'{len(computed)}',
-            f'{len(dataset.targets):,}',
+            f'{images:,}',
             f'{network.flops / 1e9:.3f}',
             f'{heads}',
             f'≥ {trainings}' if trainings and extends else f'{trainings}',

@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -16,6 +16,9 @@ from experiments.data.account import Account
 from experiments.data.coco_ids import CocoIds
 from experiments.data.splits import hash_order, shots_of_classes, stratified_fraction
 from experiments.data.truth import Boxes, Targets, Truth
+
+if TYPE_CHECKING:  # it imports JAX, which commands that only read results do not need
+    from experiments.data.corruptions import Corruption
 
 
 class Images(Protocol):
@@ -53,6 +56,7 @@ class Dataset:
         truth: what a dense task predicts; ``None`` for classification.
         annotation_digests: a hash of what the truth of each example was read from; ``None`` where there is none.
         coco_ids: what COCO's annotation files call images and categories; ``None`` for other data sets.
+        corruption: what is done to its images on the device before anything else sees them.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Dataset:
     truth: Truth | None = None
     annotation_digests: tuple[str, ...] | None = None
     coco_ids: CocoIds | None = None
+    corruption: 'Corruption | None' = None
 
     def __post_init__(self):
         if len(self.classes) < 2 and self.truth is None:

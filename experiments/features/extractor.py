@@ -108,6 +108,8 @@ class Extractor:
         self._networks: dict[tuple[str, Preprocessing], Network] = {}
         # Digests of the pretrained weights that were loaded, so that stored features are found without loading them.
         self._digests: dict[FrozenBackbone, str] = {}
+        # The last ones, which the data sets of one backbone share.
+        self._last_weights: _Weights | None = None
 
     def check(self, backbone: FrozenBackbone) -> None:
         """Check that a backbone can be built and has the tap, and that its pretrained weights fit, by loading them.
@@ -149,9 +151,17 @@ class Extractor:
         return Extracted(values, dataset.without(stored.unreadable), stored.unreadable), costs
 
     def stored(
-        self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance = lambda count: None
+        self,
+        backbone: FrozenBackbone,
+        dataset: Dataset,
+        advance: Advance = lambda count: None,
+        calibrated_on: Dataset | None = None,
     ) -> tuple[StoredFeatures, Costs]:
         """Do the same as a call, but leave the features on disk, memory-mapped.
+
+        Args:
+            calibrated_on: the data set whose training images give the statistics of random weights; ``dataset`` if
+                ``None``.
 
         Raises:
             UserError: see ``__call__``.
@@ -160,7 +170,7 @@ class Extractor:
             stored, costs = self._pixels(backbone, dataset, advance), Costs(input_size=self._pixels_size(dataset))
         else:
             network = self._network(backbone)
-            weights = _Weights(self, network, backbone, dataset)
+            weights = self._weights(network, backbone, calibrated_on or dataset)
             stored = self._features(network, weights, backbone, dataset, advance)
             costs = self._costs(network, weights)
         bad = [(dataset.ids[index], reason) for index, reason in sorted(stored.unreadable.items())]
@@ -174,6 +184,12 @@ class Extractor:
         if key not in self._networks:
             self._networks[key] = make_network(*key, config.tap, self._dtype, self._batch_size, self._mesh)
         return self._networks[key]
+
+    def _weights(self, network: Network, backbone: FrozenBackbone, dataset: Dataset) -> '_Weights':
+        last = self._last_weights
+        if last is None or not last.are(network, backbone, dataset):
+            self._last_weights = last = _Weights(self, network, backbone, dataset)
+        return last
 
     def _load(self, network: Network, backbone: FrozenBackbone) -> dict:
         """The pretrained variables of a backbone, read as the config asks."""
@@ -245,7 +261,7 @@ class Extractor:
 
         about = {
             'backbone': backbone.label,
-            'data': dataset.name,
+            'data': dataset.name if dataset.corruption is None else f'{dataset.name} {dataset.corruption.label}',
             'tap': document.get('tap', PIXELS),
             'examples': f'{len(dataset.targets):,}',
         }
@@ -292,6 +308,10 @@ class _Weights:
         self._network, self._backbone, self._dataset = network, backbone, dataset
         self._variables: dict | None = None
         self._on_devices: Any = None
+
+    def are(self, network: Network, backbone: FrozenBackbone, dataset: Dataset) -> bool:
+        """Whether they are those of a backbone, calibrated on a data set if they are random."""
+        return network is self._network and backbone == self._backbone and dataset is self._dataset
 
     def noted_digest(self) -> str | None:
         """The noted digest of variables that were loaded, or of random ones from the same recipe."""

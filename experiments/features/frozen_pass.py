@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from experiments.data import pipeline, unreadable
+from experiments.data import corrupted, pipeline, unreadable
 from experiments.data.dataset import Dataset
 from experiments.planning.program_costs import ProgramMemory, memory_of
 from experiments.training.mesh import DeviceMesh
@@ -90,7 +91,8 @@ class FrozenPass:
         with contextlib.closing(batches):
             for host in batches:
                 arrays = {name: host.arrays[name] for name in ('image', 'weight')}
-                batch = self.device_mesh.batch_arrays(arrays, rows, self.batch_size)
+                place = functools.partial(self.device_mesh.batch_arrays, rows=rows, batch_size=self.batch_size)
+                batch = corrupted.on_devices(place(arrays), dataset, host.ids, place)
                 values = self.program(variables, self._prepare(batch['image']))
                 weight = self._gather(batch['weight'])
                 members = indices[host.step * self.batch_size : (host.step + 1) * self.batch_size]

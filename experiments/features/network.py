@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import backbones
 from backbones.cost import count_flops
 from backbones.preprocessing import Preprocessing
-from experiments.data import calibration_examples
+from experiments.data import calibration_examples, corruptions
 from experiments.data.dataset import Dataset
 from experiments.features import identity, taps
 from experiments.features.calibration import calibrate_statistics
@@ -133,12 +134,20 @@ def make_network(
 
 
 def data_document(dataset: Dataset) -> dict[str, Any]:
-    """What features depend on in a data set: its images, but not its names, labels and splits."""
+    """What features depend on in a data set: its images and their corruption, but not its labels and splits."""
     images = dataset.images
     # For images in memory the pixels count; for others, the bytes of files or records and the code that decodes them.
     modules = None if isinstance(images, np.ndarray) else getattr(images, 'modules', (type(images).__module__,))
-    return {
+    document = {
         'images': dataset.content_digest(),
         'shape': list(images.shape),
         'decoding': modules and identity.source_version(*modules),
     }
+    if dataset.corruption is not None:
+        # The noise depends on the names.
+        document['corruption'] = {
+            **dataclasses.asdict(dataset.corruption),
+            'examples': hashlib.sha256('\n'.join(dataset.ids).encode()).hexdigest(),
+            'code': identity.source_version(*corruptions.MODULES),
+        }
+    return document

@@ -81,6 +81,16 @@ def train_heads(
     return jax.vmap(for_subset)(orders, means, factors)
 
 
+def _logits(
+    mean: Float[np.ndarray, ' channels'],
+    factor: Float[np.ndarray, ' channels'],
+    kernel: Float[Array, 'channels classes'],
+    bias: Float[Array, ' classes'],
+    features: Float[np.ndarray, 'examples channels'],
+) -> Float[np.ndarray, 'examples classes']:
+    return np.asarray(((jnp.asarray(features) - mean) * factor) @ kernel + bias)
+
+
 def run(
     data: ProbeData, subsets: Sequence[Subset], config: ml_collections.ConfigDict, report: Callable[[str], None]
 ) -> list[Outcome]:
@@ -111,18 +121,20 @@ def run(
         for index in range(len(chunk)):
             validated = [data.score(each, data.labels[data.validation]) for each in logits[index]]
             best = select(validated, losses[index].tolist())
-            x = (features[data.test] - means[index]) * factors[index]
-            scores = x @ heads['kernel'][index, best] + heads['bias'][index, best]
+            head = functools.partial(
+                _logits, means[index], factors[index], heads['kernel'][index, best], heads['bias'][index, best]
+            )
             selected = dict(zip(grids, choices[best], strict=True))
             outcomes.append(
                 Outcome(
                     selected=selected,
                     validation_score=validated[best],
-                    predictions={'logits': np.asarray(scores)},
+                    predictions={'logits': head(data.features[data.test])},
                     validation_predictions={'logits': logits[index, best]},
                     trainable_parameters=(channels + 1) * data.num_classes,
                     at_edge=at_edge(selected, grids),
                     choices=len(choices),
+                    apply=head,
                 )
             )
     return outcomes

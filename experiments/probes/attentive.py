@@ -120,6 +120,14 @@ def _selected(
     best = select(scores, losses)
     selected = dict(zip(grids, choices[best], strict=True))
     (logits,) = attentive_training.score(heads[best], source, data.test, scaling, data.normalisation)
+
+    def apply(
+        features: Float[np.ndarray, 'examples positions channels'], head: AttentionHead = heads[best]
+    ) -> Float[np.ndarray, 'examples classes']:
+        return attentive_training.score(
+            head, Source(features), np.arange(features.shape[0]), scaling, data.normalisation
+        )[0]
+
     return Outcome(
         selected=selected,
         validation_score=scores[best],
@@ -130,6 +138,7 @@ def _selected(
         at_edge=at_edge(selected, grids, {'weight_decay': (0.0,)}),
         choices=len(choices),
         diagnostics={'diverged': float(sum(math.isinf(loss) for loss in losses))},
+        apply=apply,
     )
 
 

@@ -13,6 +13,9 @@ from experiments.results.scores import ScoreKind
 NORMALISATIONS = ('standardise', 'centre', 'none', 'l2', 'layer_norm')
 
 
+Head = Callable[[Float[np.ndarray, 'examples *features']], Float[np.ndarray, 'examples classes']]
+
+
 @dataclasses.dataclass(frozen=True)
 class ProbeData:
     """Frozen features of one data set, with labels and splits.
@@ -38,17 +41,27 @@ class ProbeData:
 
     def normalised(self, how: str) -> 'ProbeData':
         """The data for heads whose features are normalised in a given way."""
-        features = self.features
-        if len(features.shape) > 2:  # those of positions stay on disk, and are normalised where they are read
-            return dataclasses.replace(self, normalisation=how)
-        if how == 'layer_norm':
-            features = features - features.mean(1, keepdims=True)
-        if how in ('l2', 'layer_norm'):
-            norm = np.linalg.norm(features, axis=1, keepdims=True)
-            # A deviation of 1, as of a layer normalisation without parameters (Ba et al. 2016), or a length of 1.
-            length = np.sqrt(features.shape[1]) if how == 'layer_norm' else 1
-            features = (features * (length / np.maximum(norm, 1e-12))).astype(np.float32)
+        # Those of positions stay on disk, and are normalised where they are read.
+        features = self.features if len(self.features.shape) > 2 else each_normalised(self.features, how)
         return dataclasses.replace(self, features=features, normalisation=how)
+
+
+def each_normalised(
+    features: Float[np.ndarray, 'examples channels'], how: str
+) -> Float[np.ndarray, 'examples channels']:
+    """What a normalisation asks of each example alone.
+
+    Args:
+        how: one of ``NORMALISATIONS``.
+    """
+    if how == 'layer_norm':
+        features = features - features.mean(1, keepdims=True)
+    if how in ('l2', 'layer_norm'):
+        norm = np.linalg.norm(features, axis=1, keepdims=True)
+        # A deviation of 1, as of a layer normalisation without parameters (Ba et al. 2016), or a length of 1.
+        length = np.sqrt(features.shape[1]) if how == 'layer_norm' else 1
+        features = (features * (length / np.maximum(norm, 1e-12))).astype(np.float32)
+    return features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +98,8 @@ class Outcome:
         score_kind: what the scores are, which says how probabilities are made of them.
         test_metrics: metrics of the test split that do not follow from the predictions; each method documents its own.
         diagnostics: further numbers on the selected head, by name; each method documents its own.
+        apply: the selected head: features of any examples → a score per class, as for the test examples; ``None`` where
+            there is no head on stored features.
     """
 
     selected: dict[str, float]
@@ -98,6 +113,7 @@ class Outcome:
     score_kind: ScoreKind = 'logits'
     test_metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     diagnostics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    apply: Head | None = None
 
     @property
     def test_scores(self) -> Float[np.ndarray, 'test classes']:

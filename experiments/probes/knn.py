@@ -97,10 +97,14 @@ def run(
         likelihood = shares[:, np.arange(len(labels)), labels]
         best = select(validated, (-likelihood.mean(-1)).tolist())
         selected = {'neighbours': neighbours[best]}
+
+        def vote(queries: Float[Array, 'examples channels']) -> Float[np.ndarray, 'examples classes']:
+            return _all_votes(queries, *arguments)[best]
+
         return Outcome(
             selected=selected,
             validation_score=validated[best],
-            predictions={'logits': _all_votes(features[data.test], *arguments)[best]},
+            predictions={'logits': vote(features[data.test])},
             validation_predictions={'logits': shares[best]},
             score_kind='probabilities',
             trainable_parameters=0,
@@ -108,6 +112,7 @@ def run(
             at_edge=at_edge(selected, {'neighbours': neighbours}, {'neighbours': (1, len(subset.rows))}),
             choices=len(neighbours),
             test_metrics=retrieved,
+            apply=lambda queries: vote(normalise(jnp.asarray(queries))),
         )
 
     return deterministic(outcome_of, subsets)

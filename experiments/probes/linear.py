@@ -118,10 +118,14 @@ def _selected(
     path = solve_path(problem, validation, data, grid, config, report)
     best = path[select([point.score for point in path], [point.loss for point in path])]
     selected = {'C': best.c}
+
+    def apply(features: Float[np.ndarray, 'examples channels']) -> Float[np.ndarray, 'examples classes']:
+        return frame.apply(features) @ best.weights
+
     return Outcome(
         selected=selected,
         validation_score=best.score,
-        predictions={'logits': frame.apply(data.features[data.test]) @ best.weights},
+        predictions={'logits': apply(data.features[data.test])},
         validation_predictions={'logits': validation @ best.weights},
         trainable_parameters=(data.features.shape[1] + 1) * data.num_classes,
         at_edge=at_edge(selected, {'C': grid}),
@@ -132,6 +136,7 @@ def _selected(
             'largest_c': path[-1].c,
             'iterations': sum(point.iterations for point in path),
         },
+        apply=apply,
     )
 
 

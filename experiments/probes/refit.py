@@ -45,5 +45,5 @@ def refit(
             fixed.update(_FIXED[name](value))
         both = dataclasses.replace(subset, rows=np.union1d(subset.rows, data.validation))
         (found,) = run(data, [both], fixed, report)
-        again.append(dataclasses.replace(outcome, predictions=found.predictions))
+        again.append(dataclasses.replace(outcome, predictions=found.predictions, apply=found.apply))
     return again

@@ -61,17 +61,24 @@ def run(
             validated.append(data.score(scores, wanted))
             errors.append(float(np.square(scores - np.eye(data.num_classes, dtype=np.float32)[wanted]).mean()))
         best = select(validated, errors)
-        scores = ((features[data.test] - mean) * factor) @ weights[best] + offset
+
+        def apply(
+            features: Float[np.ndarray, 'examples channels'],
+            weights: Float[np.ndarray, 'channels classes'] = weights[best],
+        ) -> Float[np.ndarray, 'examples classes']:
+            return ((features - mean) * factor) @ weights + offset
+
         selected = {'penalty': float(grid[best])}
         return Outcome(
             selected=selected,
             validation_score=validated[best],
-            predictions={'logits': scores},
+            predictions={'logits': apply(features[data.test])},
             validation_predictions={'logits': x @ weights[best] + offset},
             score_kind='values',
             trainable_parameters=(features.shape[1] + 1) * data.num_classes,
             at_edge=at_edge(selected, {'penalty': grid.tolist()}),
             choices=len(grid),
+            apply=apply,
         )
 
     return deterministic(outcome_of, subsets)

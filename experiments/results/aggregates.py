@@ -15,6 +15,7 @@ from experiments.results import classification_metrics, lines, metric_names, old
 from experiments.results import rows as result_rows
 from experiments.results import scores as kept_scores
 from experiments.results.axes import Settings, Variant, settings_in_words
+from experiments.results.robustness import Robustness, of_rows
 from experiments.results.rows import Row
 from experiments.results.seeds_and_images import Estimate, Repeated
 from experiments.results.statistics import holm
@@ -54,6 +55,10 @@ class Aggregate:
         p_best: adjusted p-value of its difference from the one with the highest mean of its column; of that one, from
             its nearest rival. ``None`` if it is unknown.
         members: the row of each seed, with its work directory.
+        robustness: corruption → severity → the primary metric on the test split with it, averaged over the seeds; empty
+            where it was not asked for (``results.robustness`` sums it up).
+        corrupted_correct: corruption and severity, such as ``fog/3`` → whether the prediction is right, per seed and
+            test example.
     """
 
     variant: Variant
@@ -78,6 +83,8 @@ class Aggregate:
     resampled: Float[np.ndarray, 'seeds samples'] | None = None
     members: tuple[tuple[Path, Row], ...] = ()
     p_best: float | None = None
+    robustness: Robustness = dataclasses.field(default_factory=dict)
+    corrupted_correct: Mapping[str, Bool[np.ndarray, 'seeds test']] = dataclasses.field(default_factory=dict)
 
     @property
     def share(self) -> tuple[float, int]:
@@ -229,6 +236,12 @@ def _aggregate(line: lines.Line) -> Aggregate:
         choices=frozenset(row.choices for row in rows if row.choices),
         depends_on_seed=any(row.depends_on_seed for row in rows),
         members=members,
+        robustness=of_rows(rows),
+        corrupted_correct={
+            condition: np.stack([_of_examples(each.corrupted[condition], each.ids, examples) for each in kept])
+            for condition in kept[0].corrupted
+            if all(condition in each.corrupted for each in kept)
+        },
     )
 
 

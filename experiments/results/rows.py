@@ -67,6 +67,8 @@ class Row:
         predictions: file with the scores of the test examples, relative to the work directory.
         weights_digest: SHA-256 of the file or files of pretrained weights, if they are on this machine.
         place: of a shard, which cell of the whole ablation this is, in the order in which one run computes them.
+        robustness: corruption → severity, as text → the primary metric on the test split with it, by name; empty where
+            it was not asked for.
     """
 
     cell: Cell
@@ -85,6 +87,7 @@ class Row:
     predictions: str
     weights_digest: str | None = None
     place: int | None = None
+    robustness: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -110,6 +113,7 @@ class Row:
             'versions': dict(self.versions),
             'weights_digest': self.weights_digest,
             **({} if self.place is None else {'place': self.place}),
+            **({'robustness': self.robustness} if self.robustness else {}),
         }
 
     @staticmethod
@@ -132,6 +136,7 @@ class Row:
             predictions=row['predictions'],
             weights_digest=row.get('weights_digest'),
             place=row.get('place'),
+            robustness=row.get('robustness', {}),
         )
 
 
@@ -233,6 +238,11 @@ def _checked(where: str, make: Callable[[], Row]) -> Row:
     try:
         row = make()
         wrong = [name for name, value in (*row.test.items(), *row.validation.items()) if not isinstance(value, _NUMBER)]
+        wrong += [
+            f'robustness to {name}'
+            for name, severities in row.robustness.items()
+            if not all(isinstance(each[row.primary], _NUMBER) for each in severities.values())
+        ]
         wrong += [name for name in _COSTS if not isinstance(row.costs[name], _NUMBER | None)]
         wrong += [name for name in _NEWER_COSTS if not isinstance(row.costs.get(name), _NUMBER | None)]
         sides = row.costs.get('input')

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float16, Int
 from backbones.errors import UserError
 from experiments.cli import atomic_files
 from experiments.data.truth import Boxes, Targets
+from experiments.results import corrupted_scores
 from experiments.results.detected_boxes import DetectedBoxes
 
 # With more classes than this, only the ``KEPT`` largest scores are kept.
@@ -59,6 +60,8 @@ class Scores:
         score_kind: what the ``logits`` are; ``None`` in files of older versions.
         validation: the scores for the validation split; ``None`` in files of older versions, and where there are no
             ``logits``.
+        corrupted: corruption and severity, such as ``fog/3`` → whether each prediction for the corrupted example is
+            right; empty where it was not asked for.
     """
 
     ids: np.ndarray
@@ -69,6 +72,7 @@ class Scores:
     resampled: Float[np.ndarray, ' samples'] | None = None
     score_kind: ScoreKind | None = None
     validation: 'Scores | None' = None
+    corrupted: Mapping[str, Bool[np.ndarray, ' examples']] = dataclasses.field(default_factory=dict)
 
     @property
     def correct(self) -> Bool[np.ndarray, ' examples'] | None:
@@ -99,6 +103,7 @@ def write(
     samples: Float[np.ndarray, ' samples'] | None = None,
     score_kind: ScoreKind = 'logits',
     validation: Predicted | None = None,
+    corrupted: Mapping[str, Bool[np.ndarray, ' examples']] | None = None,
 ) -> None:
     """Write the task's predictions for the test split to a compressed file.
 
@@ -111,6 +116,7 @@ def write(
         samples: see ``resampled``.
         score_kind: what the ``'logits'`` are.
         validation: the same for the validation split, of which only ``'logits'`` are kept.
+        corrupted: corruption and severity → whether each prediction for the corrupted example is right.
 
     Raises:
         OSError: writing fails.
@@ -128,6 +134,7 @@ def write(
         kept = _compact(validation.predictions['logits'])
         kept |= {'ids': np.array(validation.ids), 'targets': np.asarray(validation.targets)}
         arrays |= {f'{_VALIDATION}{name}': array for name, array in kept.items()}
+    arrays |= corrupted_scores.packed(corrupted or {})
     with atomic_files.atomic_write(file, 'wb') as stream:
         np.savez_compressed(stream, **arrays)
 
@@ -164,7 +171,9 @@ def read(file: Path) -> Scores:
         if 'resampled' in arrays:
             return Scores(arrays['ids'], None, None, resampled=arrays['resampled'])
         validation = _of_split(arrays, _VALIDATION) if f'{_VALIDATION}ids' in arrays else None
-        return dataclasses.replace(_of_split(arrays), validation=validation)
+        test = _of_split(arrays)
+        corrupted = corrupted_scores.unpacked(arrays, len(test.ids))
+        return dataclasses.replace(test, validation=validation, corrupted=corrupted)
 
 
 def read_boxes(file: Path) -> tuple[Boxes, DetectedBoxes] | None:

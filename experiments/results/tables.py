@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.results import metric_tables
+from experiments.results import metric_tables, robustness_tables
 from experiments.results.aggregates import AT_EDGE, Aggregate
 from experiments.results.axes import Settings, Variant, setting_in_words, settings_in_words
 from experiments.results.metric_tables import MetricTable
@@ -72,7 +72,7 @@ class View:
                 header=[*self.labels, *table.header],
                 rows=[[*self._labels_of(known), *texts] for known, texts in zip(self.known, table.rows, strict=True)],
             )
-            for table in metric_tables.tables(self.known)
+            for table in (*metric_tables.tables(self.known), *robustness_tables.tables(self.known))
         ]
 
     @property
@@ -278,12 +278,13 @@ _CSV_COLUMNS = (
 def csv_text(aggregates: Sequence[Aggregate]) -> str:
     """Format ``table.csv``: a line per variant, regime, data set and fraction, unrounded; unknown values are empty.
 
-    After the fixed columns, every metric that any line has.
+    After the fixed columns, every metric that any line has, and every corruption of the test images.
     """
     metrics = metric_tables.metrics(aggregates)
+    corrupted = robustness_tables.csv_columns(aggregates)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator='\n')
-    writer.writerow([*_CSV_COLUMNS, *metrics])
+    writer.writerow([*_CSV_COLUMNS, *metrics, *corrupted])
     for aggregate in aggregates:
         costs = aggregate.costs
         writer.writerow(
@@ -300,6 +301,7 @@ def csv_text(aggregates: Sequence[Aggregate]) -> str:
                 costs.get('weight_bytes'), costs.get('peak_memory_bytes'),
                 aggregate.validation.get(aggregate.metric), *(aggregate.worst_class or ('', '')),
                 *(aggregate.metrics.get(name) for name in metrics),
+                *robustness_tables.csv_values(aggregate, corrupted),
             ]
         )  # fmt: skip
     return stream.getvalue()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -9,7 +10,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Int
 
-from experiments.data import pipeline
+from experiments.data import corrupted, pipeline
 from experiments.data.dataset import Dataset
 from experiments.training.programs import Programs
 
@@ -102,7 +103,9 @@ def evaluate(
     )
     with contextlib.closing(reading):
         for host in reading:
-            outputs = programs.evaluation_step(variables, device_mesh.batch_arrays(host.arrays, rows, size))
+            place = functools.partial(device_mesh.batch_arrays, rows=rows, batch_size=size)
+            batch = corrupted.on_devices(place(host.arrays), dataset, host.ids, place)
+            outputs = programs.evaluation_step(variables, batch)
             loss += float(outputs['loss'])
             count += int(outputs['count'])
             valid = np.asarray(outputs['valid'])

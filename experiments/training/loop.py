@@ -54,7 +54,8 @@ class Trained:
         images_per_second: training throughput, excluding the first step of this process.
         skipped: steps whose update was skipped because it was non-finite.
         unreadable: training examples that could not be read.
-        evaluate: evaluates a split on all processes; call it only once for the test split.
+        evaluate: evaluates a split on all processes, of another data set if one is given (``Session.evaluate``);
+            call it only once for the test split.
     """
 
     model: Model
@@ -67,7 +68,7 @@ class Trained:
     images_per_second: float
     skipped: tuple[int, ...]
     unreadable: tuple[str, ...]
-    evaluate: Callable[[str], Evaluation]
+    evaluate: Callable[..., Evaluation]
 
     @property
     def backbone_bytes(self) -> int:

@@ -246,16 +246,21 @@ class Session:
         split: str,
         monitor: Monitor | None = None,
         stops: Callable[[], bool] = lambda: False,
+        dataset: Dataset | None = None,
     ) -> evaluation.Evaluation:
         """Evaluate a split with variables that are on the devices (``TrainState.variables``).
+
+        Args:
+            dataset: one whose images have the same size; the session's own if ``None``.
 
         Raises:
             GivenUp: see ``evaluation.evaluate``.
         """
-        arguments = (self.programs, variables, self.dataset, split, self.config)
+        dataset = dataset or self.dataset
+        arguments = (self.programs, variables, dataset, split, self.config)
         if monitor is None:
             return evaluation.evaluate(*arguments, stops=stops)
-        bar = monitor.bar(split, len(self.dataset.splits[split]), brief=True)
+        bar = monitor.bar(split, len(dataset.splits[split]), brief=True)
         try:
             return evaluation.evaluate(*arguments, lambda count: monitor.advance(bar, by=count), stops)
         finally:
