@@ -116,8 +116,9 @@ def _panel(report: Report, column: Sequence[Aggregate], cost: _Cost, kinds: Sequ
         x_label=cost.label,
         y_label=f'test {metric} in %',
         x_format=_short_number,
-        width=900 if alone else 560,
-        height=440 if alone else 360,
+        # Wider ones would not fit a narrow screen.
+        width=600 if alone else 560,
+        height=380 if alone else 360,
         links=True,
     )
     steps = _steps(plot, front, cost.more_is_better)
