@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from experiments.results import planned_cells, rows
+from experiments.results import failures, planned_cells, rows
 from experiments.results.axes import Variant
 from experiments.results.page import build, content, estimates, markup, shapes, svg
 from experiments.results.page.scales import Scale
@@ -305,3 +305,23 @@ def test_names_of_weights_are_short(tmp_path):
     rows.write(place, [*made, *(dataclasses.replace(made[0], cell=cell) for cell in (random, pixels))])
     names = estimates.names(content.read([place], '').aggregates)
     assert names == ['resnet18 · bundled', 'resnet50 · bundled', 'resnet18 · random', 'pixels']
+
+
+def test_a_failed_cell_is_a_line_with_its_reason(tmp_path):
+    place = synthetic_results.work_directory(
+        tmp_path, synthetic_results.DATASETS[:1], synthetic_results.BACKBONES[:2], ('linear',), (1.0,), (0, 1), 40
+    )
+    (row, *_) = rows.read(place)
+    failed = dataclasses.replace(row.cell, variant=Variant('broken', 'x'), fraction=0.5)
+    failures.write(place, [failures.Failure(failed, 'no file <x>'), failures.Failure(row.cell, 'finished later')])
+    planned_cells.write(place, [failed, row.cell])
+    text = build.html(content.read([place], ''))
+    page = check(text)
+    assert page.texts[page.texts.index('failed') + 1] == '1'
+    assert 'not finished' not in page.texts
+    assert 'finished later' not in page.texts
+    (line,) = re.findall('<tr><th scope="row"><bdi>broken</bdi>.*?</tr>', text)
+    texts = Page(line).texts
+    assert texts[:4] == ['broken', 'x', 'linear', 'flowers']
+    assert texts[4:7] == ['50 %', 'failed: ', 'no file <x>']
+    assert 'value="broken"' in text  # in the filter

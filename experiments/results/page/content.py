@@ -27,7 +27,7 @@ class Report:
         aggregates: the lines of the tables, in their order.
         rows: every row with its work directory.
         failures: cells that failed.
-        unfinished: number of planned cells without a result.
+        unfinished: number of planned cells that neither have a result nor failed.
         configs: ``config.json`` per work directory.
         commands: the command of each, as far as it is known.
         rules: (backbone, regime) → the freezing rules of each phase of its training, as ``parameters.json`` has them.
@@ -85,7 +85,8 @@ def read(workdirs: Sequence[Path], command: str = '') -> Report:
 
 def _unfinished(workdir: Path, found: Sequence[tuple[Path, Row]]) -> int:
     planned = planned_cells.read(workdir) or frozenset()
-    return len(planned - {row.cell.key() for each, row in found if each == workdir})
+    failed = {each.cell.key() for each in failures.read(workdir)}
+    return len(planned - failed - {row.cell.key() for each, row in found if each == workdir})
 
 
 def _rules(found: Sequence[tuple[Path, Row]]) -> dict[tuple[str, str], Phases]:

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from experiments.results.aggregates import Aggregate, p_value
-from experiments.results.axes import setting_in_words
+from experiments.results.axes import Cell, setting_in_words
 from experiments.results.page.content import Report
 from experiments.results.statistics import holm
 
@@ -52,8 +52,8 @@ def adjusted_p_values(aggregates: Sequence[Aggregate]) -> dict[tuple[int, int], 
     return dict(zip(found, map(float, holm(list(found.values()))), strict=True))
 
 
-def axes(aggregate: Aggregate) -> dict[str, str]:
-    """What tells an aggregate from others of its data set and label fraction, by title of the column."""
+def axes(aggregate: Aggregate | Cell) -> dict[str, str]:
+    """What tells an aggregate, or a cell, from others of its data set and label fraction, by title of the column."""
     return {
         'backbone': aggregate.variant.backbone,
         'weights': aggregate.variant.weights or '–',

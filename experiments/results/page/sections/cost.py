@@ -59,7 +59,7 @@ def section(report: Report) -> Markup | None:
         'p',
         'Each point is a line of the table with the largest share of its data set’s labels, and leads to it. The grey '
         'steps are the Pareto front: the lines that no other one beats at the same cost or less. Bars are 95 % '
-        'intervals.'
+        'intervals over seeds and test images.'
         + (f' Hollow: {AT_EDGE}, at an edge of its grid.' if any(line.at_edge for line in lines) else '')
         + (' Pale: random weights.' if any(line.variant.weights == RANDOM for line in lines) else ''),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.results import metric_names
 from experiments.results.aggregates import AT_EDGE, Aggregate
+from experiments.results.failures import Failure
 from experiments.results.page import estimates, markup
 from experiments.results.page.content import Report
 from experiments.results.page.estimates import percent
@@ -25,6 +26,7 @@ class _Column:
         values: numbers to sort by; ``None`` for a column of text.
         note: what the title means.
         shown: whether it is shown before anything is chosen.
+        is_score: whether it is the one by which lines are compared.
     """
 
     title: str
@@ -32,6 +34,7 @@ class _Column:
     values: Sequence[float | None] | None = None
     note: str = ''
     shown: bool = True
+    is_score: bool = False
 
 
 def section(report: Report) -> Markup:
@@ -39,10 +42,11 @@ def section(report: Report) -> Markup:
     columns = [column for dataset in report.datasets for column in estimates.columns(report.aggregates, dataset)]
     lines = [line for column in columns for line in column]
     columns = [column for column in _columns(lines) if any(cell not in ('', '–') for cell in column.cells)]
+    columns = [_with_failures(column, report.failures) for column in columns]
     return markup.escaped(
         [
-            _controls(columns, len(lines)),
-            _table(columns, [estimates.anchor(report, line) for line in lines]),
+            _controls(columns, len(lines) + len(report.failures)),
+            _table(columns, [*(estimates.anchor(report, line) for line in lines), *([None] * len(report.failures))]),
             _note(lines),
         ]
     )
@@ -93,7 +97,7 @@ def _plain(cells: Sequence[Child]) -> list[str]:
     return [markup.shown(cell) for cell in cells]
 
 
-def _table(columns: Sequence[_Column], anchors: Sequence[str]) -> Markup:
+def _table(columns: Sequence[_Column], anchors: Sequence[str | None]) -> Markup:
     head = element(
         'tr',
         [
@@ -150,6 +154,7 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
             [_score(each) for each in lines],
             [each.mean for each in found],
             f'test {"score" if several else lines[0].metric} in per cent, the mean over seeds',
+            is_score=True,
         ),
         _Column(
             '95 % interval',
@@ -187,6 +192,22 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
         _cost(lines, 'images/s', 'images_per_second', '{:,.0f}'.format, 'of the frozen backbone, on this device'),
     ]  # fmt: skip
     return columns
+
+
+def _with_failures(column: _Column, failures: Sequence[Failure]) -> _Column:
+    """A column with a cell for each failed cell below: its axes, and its error where the score would be."""
+    values = None if column.values is None else [*column.values, *([None] * len(failures))]
+    return dataclasses.replace(
+        column, cells=[*column.cells, *(_of_failure(column, each) for each in failures)], values=values
+    )
+
+
+def _of_failure(column: _Column, failure: Failure) -> Child:
+    cell = failure.cell
+    if column.is_score:
+        return element('span', 'failed: ', markup.name(failure.error, 60), class_='failed')
+    known = {'data set': cell.dataset, 'labels': f'{100 * cell.fraction:g} %', 'seeds': f'seed {cell.seed}'}
+    return {**known, **estimates.axes(cell)}.get(column.title, '–')
 
 
 def _score(line: Aggregate) -> Markup:
@@ -235,8 +256,8 @@ def _cost(lines: Sequence[Aggregate], title: str, key: str, form: Callable[[Any]
 
 def _note(lines: Sequence[Aggregate]) -> Markup:
     marks = [
-        'Bold: better than every other line of its data set and labels, beyond the intervals over seeds and the paired '
-        'interval over test images.'
+        'Bold: higher than every other line of its data set and labels, by two-sided tests over seeds and test images '
+        'at 5 %, adjusted by Holm’s method for all comparisons of the highest with the others.'
     ]
     if any(each.at_edge for each in lines):
         marks.append(
