@@ -178,15 +178,17 @@ def _steps(plot: Plot, front: Sequence[_Point], more_is_better: bool) -> list[tu
 
 def _levels(plot: Plot, points: Sequence[_Point]) -> list[Markup]:
     """Lines without cost, as raw pixels are, have no place on a logarithmic axis: each is a level across the plot."""
-    marks, taken, end = [], float('-inf'), 6.0
+    marks, taken = [], {'left': float('-inf'), 'right': float('-inf')}
     for point in sorted(points, key=lambda each: -each.y):
         marks.append(plot.line([(plot.x.low, point.y), (plot.x.high, point.y)], None, 'dashed front'))
-        # A name on a level close to the one above goes to the right of that one's.
+        # Names of close levels stand at both ends; where neither has room, the numbers of the figure have the name.
         down = plot.down(point.y)
-        start = end if down - taken < _LINE_HEIGHT else 6.0
-        text = markup.shortened(f'{point.name}, no cost', 36)
-        marks.append(plot.text(plot.x.low, point.y, text, dx=start, dy=-4, kind='name tick'))
-        taken, end = down, start + 6.5 * len(text) + 12
+        side = next((side for side, last in taken.items() if down - last >= _LINE_HEIGHT), None)
+        if side is None:
+            continue
+        taken[side] = down
+        x, dx, kind = (plot.x.low, 6, 'name tick') if side == 'left' else (plot.x.high, -6, 'name tick end')
+        marks.append(plot.text(x, point.y, f'{point.name}, no cost', dx=dx, dy=-4, kind=kind))
     return marks
 
 
