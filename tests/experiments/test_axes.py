@@ -16,6 +16,7 @@ from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.cli import command_line, work_directories
 from experiments.cli.axis_config import AxisConfig
+from experiments.cli.exit_status import CellsFailed
 from experiments.features import extractor
 from experiments.results import aggregates, plots, rows, tables
 from experiments.training import loop
@@ -237,7 +238,7 @@ class TestRun:
         changed(config, {'image_size': (16, 32), 'training.epochs': (1, 2), 'training_extra_learning_rates': 0})
         for cell in cells.plan(config):
             engine = Engine(config, tmp_path, make_dataset)
-            with pytest.raises(loop.Diverged):
+            with pytest.raises(CellsFailed, match='enough'):
                 engine.run([cell])
         assert given == [(16, 1.0, 1.0), (16, 2.0, 1.0), (32, 1.0, 1.0), (32, 2.0, 1.0)]
 

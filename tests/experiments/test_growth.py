@@ -130,22 +130,30 @@ class TestValues:
             found = growth.dependencies(Cell('digits', Variant(backbone, weights), regime, 1.0, 0), config)
             return {key if key.startswith('training') else key.partition('.')[0] for key in found}
 
-        size = {'image_size', 'image_height'}
-        assert keys('pixels', '', 'knn') == {'fit', 'knn'}
+        size, heads = {'image_size', 'image_height'}, {'fit', 'shots', 'refit', 'validation_images'}
+        assert keys('pixels', '', 'knn') == {*heads, 'knn'}
         assert keys('vit_micro', 'x.pth', 'linear') == {
             *size,
-            'fit',
+            *heads,
             'tap',
             'normalisation',
             'linear',
             'strict_weights',
         }
-        of_ridge = {'fit', 'tap', 'normalisation', 'ridge', 'calibration_images'}
-        assert keys('vit_micro', 'random', 'ridge') == {*size, *of_ridge}
-        assert keys('vit_micro', 'x.pth', 'attentive') == {*size, 'fit', 'attentive', 'normalisation', 'strict_weights'}
+        of_ridge = {'tap', 'normalisation', 'ridge', 'calibration_images'}
+        assert keys('vit_micro', 'random', 'ridge') == {*size, *heads, *of_ridge}
+        of_attention = {'attentive', 'normalisation', 'strict_weights'}
+        assert keys('vit_micro', 'x.pth', 'attentive') == {*size, *heads, *of_attention}
         trained = keys('vit_micro', 'x.pth', 'finetune')
-        assert trained > {*size, 'fit', 'training_learning_rates', 'training.epochs', 'training.layer_decay'}
-        assert not trained & {'linear', 'calibration_images', 'training.seed', 'training.learning_rate'}
+        assert trained > {*size, 'fit', 'shots', 'training_learning_rates', 'training.epochs', 'training.layer_decay'}
+        assert not trained & {
+            'linear',
+            'refit',
+            'validation_images',
+            'calibration_images',
+            'training.seed',
+            'training.learning_rate',
+        }
         assert not trained & {f'training.{key}' for key in FREE_KEYS}
 
     def test_cells_of_another_task_are_refused(self, tmp_path):
@@ -327,13 +335,13 @@ class TestWeights:
             if cell is planned[1]:
                 train(dataset, cell)
             file.write_bytes(b'two')
-            engine._rows = [make_row(cell=cell, weights_digest=engine._weights_digest(variant))]
+            engine._journal.rows = [make_row(cell=cell, weights_digest=engine._weights_digest(variant))]
 
         engine._run_training = finish
         with pytest.raises(UserError, match='have changed since they produced 1 finished cell'):
             engine.run(planned)
-        assert engine._rows[0].weights_digest == digest
-        assert not (tmp_path / 'run').exists()
+        assert engine._journal.rows[0].weights_digest == digest
+        assert not (tmp_path / 'run' / 'trainings').exists()
 
 
 class TestTrainings:
