@@ -15,7 +15,12 @@ REPORT = 'report.html'
 # What a report writes, which is no progress of the run.
 _OF_REPORTS = frozenset({REPORT, 'table.md', 'table.csv', 'table.tex', 'score_vs_cost.png', 'index.html'})
 # Of a run's own directories: no other run lies in one of them.
-_OF_RUNS = frozenset({'checkpoints', 'data', 'pictures', 'predictions', 'profile', 'tensorboard', 'trainings', 'wandb'})
+_OF_RUNS = frozenset(
+    {
+        'checkpoints', 'data', 'pictures', 'predictions', 'profile', 'tensorboard', 'wandb',
+        curves.TRAININGS, result_rows.SHARDS,
+    }
+)  # fmt: skip
 _PROGRESS = frozenset({result_rows.RESULTS, result_rows.RESULT, curves.METRICS})
 
 
@@ -51,6 +56,11 @@ def work_directories_below(root: Path) -> Iterator[tuple[Path, str]]:
         waiting += [path / name for name in sorted(below, reverse=True)]
 
 
+def shards(workdir: Path) -> list[Path]:
+    """The directories of an ablation's shards, which several processes run at the same time."""
+    return sorted((workdir / result_rows.SHARDS).glob('*-of-*'))
+
+
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -62,7 +72,7 @@ def _is_work_directory(path: Path, names: Mapping[str, bool]) -> bool:
     if names.keys() & {result_rows.RESULTS, result_rows.RESULT, curves.METRICS, curves.TRAININGS}:
         return True
     if work_directories.CONFIG not in names:
-        return False
+        return result_rows.SHARDS in names and bool(shards(path))
     try:
         config = json.loads((path / work_directories.CONFIG).read_text())
     except (OSError, ValueError):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from backbones.errors import UserError
 from experiments.cli import work_directories
-from experiments.results import config_differences, curves, planned_cells, run_files
+from experiments.results import config_differences, curves, failures, planned_cells, run_files
 from experiments.results import rows as result_rows
 from experiments.results.axes import settings_in_words
 from experiments.results.config_differences import Difference
@@ -20,6 +20,8 @@ from experiments.results.run_files import RunFiles
 from experiments.results.run_status import Status, status
 
 Kind = Literal['ablation', 'training', 'pretraining']
+
+_OF_ABLATIONS = (curves.TRAININGS, result_rows.SHARDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,9 +160,12 @@ def read(path: Path, name: str, now: float) -> Run:
     )
     # Of several, the one that was written last.
     line = max(lines, key=lambda line: run_files.modified(line.directory / curves.METRICS) or 0.0, default=None)
-    is_ablation = 'backbones' in config or (path / curves.TRAININGS).is_dir()
+    is_ablation = 'backbones' in config or any((path / name).is_dir() for name in _OF_ABLATIONS)
     run = _as_ablation(run, rows, line) if is_ablation else _as_training(run, config, rows, line)
     found, reason = status(path, config, _is_finished(run, rows, files), files, now)
+    failed = failures.remaining([path]) if run.kind == 'ablation' else []
+    if found == 'interrupted' and failed:
+        found, reason = 'failed', f'{len(failed)} cells failed, such as {failed[0].label}: {failed[0].error}'
     end = now if found == 'under way' else files.last
     seconds = None if end is None or files.first is None else end - files.first
     return dataclasses.replace(run, status=found, reason=reason, seconds=seconds)
@@ -171,7 +176,8 @@ def _config(path: Path, rows: Sequence[Row]) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text())
     except FileNotFoundError:
-        return dict(rows[-1].config) if rows else {}
+        of_shards = (_config(part, ()) for part in run_files.shards(path))
+        return next(filter(None, of_shards), dict(rows[-1].config) if rows else {})
     except ValueError as error:
         raise UserError(f'{file.name} is not a JSON file ({error})') from None
     if not isinstance(config, dict):
@@ -218,7 +224,9 @@ def _label(row: Row) -> str:
 
 
 def _as_ablation(run: Run, rows: Sequence[Row], newest: Curve | None) -> Run:
-    planned = planned_cells.read(run.path)
+    known = [planned_cells.read(place) for place in (run.path, *run_files.shards(run.path))]
+    plans = [cells for cells in known if cells is not None]
+    planned = frozenset().union(*plans) if plans else None
     finished = {row.cell.key() for row in rows}
     done = len(finished if planned is None else finished & planned)
     best: dict[float, float] = {}

@@ -245,6 +245,27 @@ class TestPrecisionAndRecall:
         assert any('detections are too many to match them again' in text for text in page.texts)
 
 
+def test_scores_of_corrupted_images(tmp_path):
+    ids = [f'{index}' for index in range(40)]
+    made = []
+    for backbone, worst in (('one', 0.2), ('two', 0.4)):
+        corrupted = {
+            name: {f'{severity}': {'accuracy': 0.8 - (0.8 - worst) * severity / 5 - less} for severity in range(1, 6)}
+            for name, less in (('gaussian_noise', 0.0), ('fog', 0.1))
+        }
+        row = make_row(backbone, score=0.8, robustness=corrupted)
+        scores.write(tmp_path / row.predictions, ids, np.zeros(40, np.int32), {'logits': np.eye(3)[[0] * 32 + [1] * 8]})
+        made.append(row)
+    rows.write(tmp_path, made)
+    _, page, text = page_of(tmp_path)
+    # The mean of both corruptions.
+    assert 'one\nseverity 5: 15.0 %' in text
+    assert 'two\nseverity 0: 80.0 %' in text
+    assert 'gaussian noise' in page.texts
+    # Fog at severity 5 leaves 0.1 of 0.8.
+    assert '--s:0.88' in page.values('style')
+
+
 class TestLearningCurves:
     @pytest.fixture
     def trained(self, tmp_path) -> list[Path]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from backbones import UserError
 from experiments import report
 from experiments.cli import atomic_files
-from experiments.results import curves, file_systems, planned_cells, rows, runs
+from experiments.results import curves, failures, file_systems, planned_cells, rows, runs
 from experiments.results.config_differences import differences
 from experiments.results.page import runs_index
 from tests.experiments.test_page import Page
@@ -141,6 +141,26 @@ class TestStatus:
         make_ablation(tmp_path / 'a', *made, make_row(seed=9), planned=planned)
         run = only(tmp_path)
         assert (run.status, run.cells_done, run.cells_planned) == ('finished', 3, 3)
+
+    def test_an_ablation_with_a_failed_cell(self, tmp_path):
+        made = [make_row(seed=seed) for seed in range(3)]
+        path = make_ablation(tmp_path / 'a', *made[:2], planned=[row.cell for row in made])
+        failures.write(path, [failures.Failure(made[2].cell, 'no memory')])
+        run = only(tmp_path)
+        assert (run.status, run.cells_done, run.cells_planned) == ('failed', 2, 3)
+        assert run.reason.startswith('1 cells failed') and run.reason.endswith('no memory')
+
+    def test_shards_are_one_ablation(self, tmp_path):
+        made = [make_row(seed=seed) for seed in range(4)]
+        for number in range(2):
+            part, cells = tmp_path / 'a' / rows.SHARDS / f'{number + 1}-of-2', made[2 * number : 2 * number + 2]
+            make_ablation(part, *cells[: 2 - number], planned=[row.cell for row in cells])
+        run = only(tmp_path)
+        assert (run.name, run.kind, run.cells_done, run.cells_planned) == ('a', 'ablation', 3, 4)
+        descriptor = os.open(part, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert only(tmp_path).status == 'under way'
+        os.close(descriptor)
 
     def test_work_directories_of_an_earlier_version(self):
         found = {run.name: run for run in runs.find(OLD)}
