@@ -15,7 +15,8 @@ from experiments.results import classification_metrics, lines, metric_names, old
 from experiments.results import rows as result_rows
 from experiments.results import scores as kept_scores
 from experiments.results.axes import Settings, Variant, settings_in_words
-from experiments.results.robustness import Robustness, of_rows
+from experiments.results.robustness import Robustness, repeated_at_severity
+from experiments.results.robustness import of_rows as robustness_of_rows
 from experiments.results.rows import Row
 from experiments.results.seeds_and_images import Estimate, Repeated
 from experiments.results.statistics import holm
@@ -154,6 +155,14 @@ class Aggregate:
             return None
         return Repeated.of_samples(self.scores, self.resampled, len(self.examples), self._seeds, self.depends_on_seed)
 
+    def robustness_interval(self, severity: int) -> tuple[float, float] | None:
+        """95 % interval, like ``low`` and ``high``, of the mean over corruptions at a severity; ``None``: unknown."""
+        found = repeated_at_severity(self.corrupted_correct, severity, self._seeds, self.depends_on_seed)
+        if found is None:
+            return None
+        low, high = found.interval()
+        return float(low), float(high)
+
     @property
     def gap(self) -> float | None:
         """By how much the primary metric is higher on the validation split; ``None`` if it is unknown there."""
@@ -236,7 +245,7 @@ def _aggregate(line: lines.Line) -> Aggregate:
         choices=frozenset(row.choices for row in rows if row.choices),
         depends_on_seed=any(row.depends_on_seed for row in rows),
         members=members,
-        robustness=of_rows(rows),
+        robustness=robustness_of_rows(rows),
         corrupted_correct={
             condition: np.stack([_of_examples(each.corrupted[condition], each.ids, examples) for each in kept])
             for condition in kept[0].corrupted

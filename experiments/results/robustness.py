@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from experiments.results.rows import Row
+from experiments.results.seeds_and_images import Repeated
 
 # Corruption → severity → the primary metric on the test split with it, averaged over the seeds.
 Robustness = Mapping[str, Mapping[int, float]]
@@ -71,20 +72,21 @@ def relative_error(robustness: Robustness, baseline: Robustness) -> float | None
     return float(np.mean([errors[name] / others[name] for name in errors]))
 
 
-def interval_at_severity(
-    correct: Mapping[str, Bool[np.ndarray, 'seeds test']], severity: int
-) -> tuple[float, float] | None:
-    """95 % interval over the test images of ``at_severity``: normal, of each image's mean over corruptions and seeds.
+def repeated_at_severity(
+    correct: Mapping[str, Bool[np.ndarray, 'seeds test']],
+    severity: int,
+    seeds: Sequence[int],
+    depends_on_seed: bool = True,
+) -> Repeated | None:
+    """The score of ``at_severity`` per seed, and what it owes to single images: each one's mean over the corruptions.
 
     Args:
         correct: corruption and severity, such as ``fog/3`` → whether the prediction is right.
+        seeds: which seeds.
+        depends_on_seed: whether another seed could give another score.
 
     Returns:
-        Low and high; ``None`` if there is nothing of this severity.
+        ``None`` if there is nothing of this severity.
     """
     found = [each for condition, each in correct.items() if condition.endswith(f'/{severity}')]
-    if not found:
-        return None
-    per_image = np.stack(found).mean((0, 1))
-    half = 1.96 * per_image.std(ddof=1) / np.sqrt(len(per_image)) if len(per_image) > 1 else 0.0
-    return float(per_image.mean() - half), float(per_image.mean() + half)
+    return Repeated.of_examples(np.mean(found, 0), seeds, depends_on_seed) if found else None
