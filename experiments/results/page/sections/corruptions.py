@@ -75,8 +75,9 @@ def _matrix(line: Aggregate) -> Markup:
         cells: list[Child] = [element('th', markup.name(name.replace('_', ' ')), scope='row')]
         for score in (*(line.robustness[name].get(severity) for severity in severities), means[name]):
             lost = 0.0 if score is None or clean <= 0 else min(max(1 - score / clean, 0.0), 1.0)
-            strong = 'strong' if lost > 0.25 else None
-            cells.append(element('td', percent(score), style=f'--s:{lost:.2f}', class_=strong))
+            # The style sheet is made for the fields of confusion matrices, of which few have more than 40 %.
+            strong = 'strong' if lost > 0.6 else None
+            cells.append(element('td', percent(score), style=f'--s:{0.4 * lost:.2f}', class_=strong))
         rows.append(element('tr', cells))
     table = element('table', element('thead', head), element('tbody', rows), class_='matrix wide')
     note = element(
