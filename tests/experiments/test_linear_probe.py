@@ -27,7 +27,7 @@ def extract(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('backbone', ['resnet_micro', 'vit_micro', 'pixels'])
-@pytest.mark.parametrize('name, fraction', [('digits', 0.5), ('mnist5k', 0.15)])
+@pytest.mark.parametrize('name, fraction', [('digits', 0.3), ('mnist5k', 0.05)])
 def test_selected_head_is_as_good_as_that_of_the_best_c_of_scikit_learn(extract, name, fraction, backbone):
     dataset, variant = loading.load(name), cells.parse_variant(backbone)
     extracted, _ = extract(FrozenBackbone(variant.backbone, variant.weights), dataset, lambda count: None)
@@ -37,7 +37,7 @@ def test_selected_head_is_as_good_as_that_of_the_best_c_of_scikit_learn(extract,
     assert len(test) > 1 / POINTS  # one image may differ
 
     config = linear.default_config()
-    config.update(smallest_c=1e-4, largest_c=1e2, values_of_c=13)
+    config.update(smallest_c=1e-4, largest_c=10.0, values_of_c=11)
     data = ProbeData(features, labels, 10, validation, test, share_right)
     (ours,) = linear.run(data, [Subset(0, fraction, rows)], config, lambda text: None)
 
