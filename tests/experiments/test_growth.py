@@ -130,7 +130,7 @@ class TestValues:
             found = growth.dependencies(Cell('digits', Variant(backbone, weights), regime, 1.0, 0), config)
             return {key if key.startswith('training') else key.partition('.')[0] for key in found}
 
-        size, heads = {'image_size', 'image_height'}, {'fit', 'shots', 'refit', 'validation_images'}
+        size, heads = {'image_size', 'image_height'}, {'fit', 'shots', 'refit', 'validation_images', 'corruptions'}
         assert keys('pixels', '', 'knn') == {*heads, 'knn'}
         assert keys('vit_micro', 'x.pth', 'linear') == {
             *size,
@@ -145,7 +145,8 @@ class TestValues:
         of_attention = {'attentive', 'normalisation', 'strict_weights'}
         assert keys('vit_micro', 'x.pth', 'attentive') == {*size, *heads, *of_attention}
         trained = keys('vit_micro', 'x.pth', 'finetune')
-        assert trained > {*size, 'fit', 'shots', 'training_learning_rates', 'training.epochs', 'training.layer_decay'}
+        assert trained > {*size, 'fit', 'shots', 'corruptions', 'training_learning_rates', 'training.epochs'}
+        assert 'training.layer_decay' in trained
         assert not trained & {
             'linear',
             'refit',
