@@ -4,9 +4,12 @@ import runpy
 from pathlib import Path
 
 import pytest
+from tiny import make_dataset
 
 from experiments.ablation import cells
+from experiments.ablation.engine import Engine
 from experiments.cli.command_line import load_config
+from experiments.results import aggregates, tables
 
 DIRECTORY = Path(__file__).parents[2] / 'configs' / 'ablations'
 # Number of cells, with the default arguments.
@@ -20,6 +23,7 @@ CELLS = {
     'pretraining': 2 * 6 * 2 * 2 * 3,
     'quickstart': 2 * 6 * 2 * 3 * 5,
     'regimes': 2 * 8 * 3,
+    'robustness': 3 * 2,
     'shots': 3 * 2 * 6 * 10,
     'vtab': 2 * 5 * 3,
 }
@@ -35,3 +39,22 @@ def test_number_of_cells(name):
 def test_it_says_how_it_is_started(file):
     text = runpy.run_path(str(file))['__doc__']
     assert f'python -m experiments.ablate --config configs/ablations/{file.name}' in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', sorted(CELLS.keys() - {'dense', 'regimes'}))
+def test_a_tiny_version_ends_in_a_table(tmp_path, name):
+    config = load_config(str(DIRECTORY / f'{name}.py'))
+    config.backbones, config.datasets, config.seeds = ('vit_micro', 'pixels'), ('digits',), (0, 1)
+    config.image_size = (8, 12) if isinstance(config.image_size, tuple) else 8
+    config.linear.values_of_c = config.ridge.penalties = 3
+    config.knn.neighbours = (1, 3)
+    config.validation_images //= 20
+    config.shots = (1, 3) if isinstance(config.shots, tuple) else config.shots // 20
+    if config.corruptions:
+        config.corruptions, config.severities = ('contrast',), (3,)
+    engine = Engine(config, tmp_path, make_dataset)
+    planned, _ = engine.possible(cells.plan(config))
+    engine.run(planned)
+    assert engine.pending(planned) == []
+    assert '| vit_micro |' in tables.markdown(tables.view(aggregates.load(tmp_path), 'digits'))
