@@ -2,8 +2,10 @@
 
     python -m experiments.ablate --config configs/ablations/image_size.py --workdir runs/image_size
 
-Not measured to its end. To expect: accuracy rises up to about the size of the pretraining (32 pixels), the cost with the
-square of the side, and a ViT, whose positions are resampled, loses more than a CNN beyond that.
+Measured on digits (359 test images of 8 pixels, enlarged), nearest neighbours, accuracy in per cent at 16, 24, 32, 48 and
+64 pixels: resnet_micro 91.1, 87.2, 93.0, 85.2 and 81.6; vit_micro 82.5, 83.8, 90.5, 90.5 and 87.2, each known to about
+± 3. Both are best at the 32 pixels of their pretraining; beyond it the CNN loses more, and the cost rises with the square
+of the side (0.083 GFLOP at 32, 0.333 at 64).
 
 Arguments: ``datasets``, ``backbones`` and ``sizes`` (in pixels), separated by commas.
 """

@@ -14,9 +14,9 @@ from experiments.results import aggregates, rows, tables
 
 ARGUMENTS = (
     '--config', 'configs/ablations/cnn_vs_vit.py:dataset=digits,regimes=knn,ridge,scratch',
-    "--config.backbones=('vit_micro@random', 'pixels')", '--config.seeds=(0, 1)', '--config.fractions=(0.2,)',
+    "--config.backbones=('vit_micro@random', 'pixels')", '--config.seeds=(0,)', '--config.fractions=(0.2,)',
     "--config.image_size=(8, 16)", '--config.knn.neighbours=((1,), (5, 20))', '--config.training.epochs=1.0',
-    '--config.training.checkpoint_epochs=0.2', '--config.training_learning_rates=(0.001, 0.003)',
+    '--config.training.checkpoint_epochs=0.2', '--config.training_learning_rates=(0.001,)',
     '--config.training_extra_learning_rates=0',
 )  # fmt: skip
 
@@ -47,7 +47,7 @@ def shown(place: Path) -> tuple[str, str]:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize('shards', [1, 3])
+@pytest.mark.parametrize('shards', [1, 2])
 def test_killed_again_and_again(tmp_path, shards):
     ended(start(tmp_path, 'whole'), 0)
     generator, kills = random.Random(shards), 0
@@ -69,5 +69,5 @@ def test_killed_again_and_again(tmp_path, shards):
             ended(start(tmp_path, 'cut', *more), 0)
     print(f'killed {kills} times')
     assert kills > 2
-    assert len(rows.read(tmp_path / 'cut')) == len(rows.read(tmp_path / 'whole')) == 2 * (4 + 2 + 2) + 2 * (2 + 1)
+    assert len(rows.read(tmp_path / 'cut')) == len(rows.read(tmp_path / 'whole')) == (4 + 2 + 2) + (2 + 1)
     assert shown(tmp_path / 'cut') == shown(tmp_path / 'whole')
