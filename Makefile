@@ -10,7 +10,7 @@ PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --duratio
 # Chooses the fifth of the exhaustive tests that `make test-slow` runs.
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo none)
 
-.PHONY: help demo ablation test test-slow test-exhaustive lint format notebooks clean
+.PHONY: help demo ablation test test-slow test-exhaustive lint format notebooks tables clean
 
 help:
 	@echo 'make ablation         frozen CNN against ViT on embedded data, the table in runs/quickstart'
@@ -20,7 +20,8 @@ help:
 	@echo 'make test-exhaustive  all exhaustive tests: repeated kills, meshes, sizes and seeds'
 	@echo 'make lint             ruff (lint, format) and ty (types)'
 	@echo 'make format           reformat'
-	@echo 'make notebooks        run the ablation if necessary, then execute the notebooks on its results'
+	@echo 'make notebooks        execute the notebooks, on results that are in the repository'
+	@echo 'make tables           write the tables of README.md and docs/ again from the rows in results/'
 	@echo 'make clean            remove .venv and caches; runs/ stays'
 
 ablation: $(VENV)/installed
@@ -47,8 +48,11 @@ format: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-notebooks: $(VENV)/installed-dev ablation
-	$(RUN) notebooks/execute.py runs/notebooks
+notebooks: $(VENV)/installed-dev
+	$(RUN) notebooks/execute.py --into runs/notebooks
+
+tables: $(VENV)/installed
+	$(RUN) -m experiments.results tables README.md docs/*.md
 
 # Installs again only after a requirements file has changed.
 $(VENV)/installed: requirements.txt pyproject.toml

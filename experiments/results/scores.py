@@ -53,7 +53,7 @@ class Scores:
         targets: its class.
         predictions: the class with the largest score before rounding.
         logits: the scores, or with many classes the ``KEPT`` largest ones in descending order; ``None`` in files of
-            older versions.
+            older versions and from ``write_compact``.
         classes: the class of each of the ``logits``; ``None`` if the logits of all classes are kept, in class order.
         resampled: see ``resampled``; ``None`` where the metric is a mean over examples. Then there are ``targets`` and
             ``predictions``, which other metrics keep in arrays of their own.
@@ -139,6 +139,22 @@ def write(
         np.savez_compressed(stream, **arrays)
 
 
+def write_compact(file: Path, found: Scores) -> None:
+    """Write what intervals and comparisons need of scores, without those of the classes; ``read`` reads it.
+
+    Raises:
+        OSError: writing fails.
+    """
+    arrays: dict[str, Any] = {'ids': found.ids}
+    if found.resampled is not None:
+        arrays['resampled'] = found.resampled
+    if found.targets is not None and found.predictions is not None:
+        arrays |= {'targets': found.targets.astype(np.int32), 'predictions': found.predictions.astype(np.int32)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_files.atomic_write(file, 'wb') as stream:
+        np.savez_compressed(stream, **arrays)
+
+
 def _compact(logits: Float[np.ndarray, 'examples classes']) -> dict[str, np.ndarray]:
     # The prediction is kept as well: in half precision the two largest logits may be equal.
     arrays = {'predictions': logits.argmax(-1).astype(np.int32)}
@@ -153,7 +169,8 @@ def _compact(logits: Float[np.ndarray, 'examples classes']) -> dict[str, np.ndar
 def _of_split(arrays: Mapping[str, np.ndarray], prefix: str = '') -> Scores:
     kind = arrays.get('score_kind')
     return Scores(
-        *(arrays[f'{prefix}{name}'] for name in ('ids', 'targets', 'predictions', 'logits')),
+        *(arrays[f'{prefix}{name}'] for name in ('ids', 'targets', 'predictions')),
+        arrays.get(f'{prefix}logits'),
         arrays.get(f'{prefix}classes'),
         score_kind=None if kind is None else kind.item(),
     )
