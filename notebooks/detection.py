@@ -93,17 +93,7 @@ for name in shapes.CLASSES:
 #     --config.image_height=240 --config.epochs=40
 # ```
 #
-# What that gives on blood cells under the microscope (BCCD), where the backbone was frozen, tuned, or random and frozen. The rows come with the repository, and [the results](../docs/results.md#bccd) say how they were made.
-
-# %%
-from pathlib import Path
-
-from IPython.display import Markdown
-
-from experiments.results import aggregates, tables
-
-entries = aggregates.load(Path('../results/cells'))
-Markdown('\n'.join(tables.markdown(tables.view(entries, name)) for name in aggregates.datasets(entries)))
+# What that gives on blood cells under the microscope (BCCD) is in [the results](../docs/results.md#bccd): the boxes of the annotation beside those of three detectors.
 
 # %%
 Image.open('../docs/cells.png')

@@ -67,7 +67,7 @@ config = (
 )
 command = [sys.executable, '-m', 'experiments.ablate', '--workdir', str(workdir), '--config', config]
 print(' '.join(['python', *command[1:]]))
-subprocess.run([*command, '--config.fractions=(0.2, 1.0)'], check=True, capture_output=True)
+finished = subprocess.run([*command, '--config.fractions=(0.2, 1.0)'], check=True, capture_output=True)
 
 # %%
 from experiments.results import aggregates, tables
