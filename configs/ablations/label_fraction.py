@@ -2,9 +2,9 @@
 
     python -m experiments.ablate --config configs/ablations/label_fraction.py --workdir runs/label_fraction
 
-Not measured to its end. To expect: with all labels of mnist5k, the linear head's 92.5 (resnet_micro), 78.2 (vit_micro)
-and 91.4 (pixels) of docs/ablations.md; with fewer, all lines fall, that of pixels most; below 2 % of the labels, which
-leave less than eight images of a class, the intervals over seeds are several points wide.
+Measured with nearest neighbours and 5 seeds, accuracy in per cent at 1, 10 and 100 % of the labels: pixels 66.7 ± 5.7,
+87.2 ± 1.3 and 94.2; resnet_micro 49.0 ± 4.8, 67.9 ± 1.5 and 81.6; vit_micro 35.1 ± 2.9, 46.5 ± 2.0 and 56.1. With the
+linear head and all labels: 91.4, 92.5 and 78.2 (docs/ablations.md); its other fractions are not measured.
 
 Arguments: ``datasets`` and ``backbones`` (names separated by commas, each backbone with ``@WEIGHTS`` unless its published
 weights are meant), ``seeds`` (how many; each draws its labels).

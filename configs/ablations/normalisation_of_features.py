@@ -2,9 +2,10 @@
 
     python -m experiments.ablate --config configs/ablations/normalisation_of_features.py --workdir runs/normalisation
 
-Not measured to its end. To expect: standardised features are best or equal for heads whose penalty is the same for all
-channels, most so where channels differ in scale (pixels, and a CNN's features after a ReLU); ``none`` and ``l2`` need
-larger C, and are marked where they reach an edge of the grid.
+Measured on digits with ridge regression, accuracy in per cent with all labels, in the order of the config: resnet_micro
+96.7, 96.9, 96.9, 97.2 and 96.9; vit_micro 96.7, 96.7, 96.4, 96.1 and 96.4; pixels 92.8, 92.5 and three times 92.8. With a
+tenth of the labels only standardised pixels, whose empty corners are amplified, fall behind (87.5 against 89.4 to 89.8).
+So where the penalty is selected, normalisation hardly matters. The linear head is not measured.
 
 Nearest neighbours are compared by cosine similarity, whatever the normalisation. Arguments: ``datasets`` and
 ``backbones`` (names separated by commas, each backbone with ``@WEIGHTS`` unless its published weights are meant).
