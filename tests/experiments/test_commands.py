@@ -32,11 +32,11 @@ def in_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def fails(capsys, main, *arguments) -> str:
-    """Run a command that must end with status 2 and one line; returns the line."""
+def fails(capsys, main, *arguments, status=2) -> str:
+    """Run a command that must end with a status and one line; returns the line."""
     with pytest.raises(SystemExit) as exit:
         command_line.run(lambda _: main(list(map(str, arguments))))
-    assert exit.value.code == 2
+    assert exit.value.code == status
     lines = capsys.readouterr().err.strip().splitlines()
     errors = [line for line in lines if 'error:' in line]
     assert len(errors) == 1
@@ -179,7 +179,8 @@ def test_an_ablation_of_records_that_cannot_be_decoded(capsys, tmp_path, monkeyp
     config = f'{CHOOSE}:dataset=folder:{tmp_path}/images,backbones={backbone},regimes=knn'
     small = ('--config.fractions=(1.0,)', '--config.seeds=(0,)', '--config.image_size=16')
     arguments = (*small, '--cache_dir', tmp_path / 'cache', '--workdir', tmp_path / 'run')
-    line = fails(capsys, *ablation(*arguments, '--config.bad_files_limit=0', config=config))
+    line = fails(capsys, *ablation(*arguments, '--config.bad_files_limit=0', config=config), status=3)
+    assert '1 of 1 cells failed' in line
     assert 'cannot be read' in line
     assert 'bad_files_limit' in line
     write_images(tmp_path / 'images', {'a': 30, 'b': 30})

@@ -31,7 +31,7 @@ def test_only_the_predictions_are_others(run, config):
     outcomes = run(data, subsets, config, silent)
     again = refit(run, data, subsets, outcomes, config, silent)
     for before, after in zip(outcomes, again, strict=True):
-        assert dataclasses.replace(after, predictions=before.predictions) == before
+        assert dataclasses.replace(after, predictions=before.predictions, apply=before.apply) == before
         assert np.abs(after.test_scores - before.test_scores).max() > 0
 
 

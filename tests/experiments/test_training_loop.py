@@ -369,7 +369,7 @@ def test_weights_that_cannot_be_written_can_be_written_later(tmp_path, monkeypat
     task = Classification(10, backbones.preprocess('vit_micro'))
     finished = types.SimpleNamespace(variables={}, model=model, task=task)
     with pytest.raises(UserError, match=message):
-        train._write(make_config(), make_dataset(), tmp_path, finished, None)
+        train._write(make_config(), make_dataset(), tmp_path, finished, None, None)
 
 
 def test_a_mesh_that_does_not_fit_the_devices(tmp_path):
