@@ -35,7 +35,8 @@ def start(place: Path, workdir: str, *more: str) -> subprocess.Popen:
 
 def progress(*places: Path) -> int:
     """Grows whenever something is written."""
-    return sum(1 for place in places for path in place.rglob('*') if path.is_file())
+    # Unlike a glob, a walk goes on where a directory is renamed meanwhile.
+    return sum(len(files) for place in places for _, _, files in os.walk(place))
 
 
 def shown(place: Path) -> tuple[str, str]:
