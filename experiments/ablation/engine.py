@@ -455,7 +455,7 @@ class Engine:
                 'trainable_parameters': outcome.trainable_parameters,
                 'flops_per_image': self._flops_per_image(cell.variant, cell.settings),
                 'flops_counted_in': 'traced program',
-                'images_per_second': costs.images_per_second or None,
+                'images_per_second': costs.images_per_second,
                 'input': list(costs.input_size) if costs.input_size else None,
                 'weight_bytes': costs.weight_bytes,
                 'peak_memory_bytes': costs.peak_memory_bytes,

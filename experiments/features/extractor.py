@@ -42,7 +42,7 @@ class Costs:
     Attributes:
         parameters: number of parameters of the backbone.
         flops_per_image: FLOPs as counted by ``backbones.cost``.
-        images_per_second: speed as measured by ``throughput.PROCEDURE``.
+        images_per_second: speed as measured by ``throughput.PROCEDURE``; ``None``: unknown.
         input_size: height and width of its input in pixels.
         weight_bytes: bytes of its parameters and statistics.
         peak_memory_bytes: memory of its forward pass on each device, see ``throughput.PROCEDURE``; ``None``: unknown.
@@ -50,7 +50,7 @@ class Costs:
 
     parameters: int = 0
     flops_per_image: float = 0.0
-    images_per_second: float = 0.0
+    images_per_second: float | None = None
     input_size: tuple[int, int] | None = None
     weight_bytes: int = 0
     peak_memory_bytes: int | None = None
@@ -200,7 +200,9 @@ class Extractor:
         document = {'tap': 'pooled', **{key: network.document[key] for key in ('backbone', 'computation')}}
         size = network.preprocessing.size
         measured = self._throughputs.get(
-            {**document, 'input': list(size)}, lambda: measure(network.frozen, weights.on_devices(), size)
+            {**document, 'input': list(size)},
+            network.name,
+            lambda: measure(network.frozen, weights.on_devices(), size),
         )
         return Costs(
             network.parameters,

@@ -73,6 +73,7 @@ def small_networks_compiled_once():
 
         patch.setattr(extractor, 'make_network', make)
         patch.setattr(throughput, 'BATCHES', 2)
+        patch.setattr(throughput, 'OTHERS', 1.0)  # tests run beside others
         yield
 
 
@@ -495,6 +496,7 @@ class TestThroughput:
         times = iter([0.0, 4.0, 10.0, 11.0, 20.0, 22.0])  # batches of 4, 1 and 2 seconds
         monkeypatch.setattr(throughput, 'BATCHES', 3)
         monkeypatch.setattr(throughput.time, 'perf_counter', lambda: next(times))
+        monkeypatch.setattr(throughput.Watch, 'others', lambda watch, work: 0.0)
         called = []
 
         def program(variables, images):
@@ -508,6 +510,39 @@ class TestThroughput:
         # The images, as input and as output.
         assert measured.peak_memory_bytes >= 2 * 8 * 4 * 6 * 3 * 4
         assert called == [(8, 4, 6, 3)] * (throughput.WARM_UP + 3)
+
+    def test_it_is_not_given_while_others_work(self, own, tmp_path, monkeypatch, capsys):
+        one, other = make_dataset('digits', examples=40), make_dataset('mnist5k', examples=44, seed=1)
+        shares = [0.5, 0.5, 0.5, 0.5, 0.05]
+        monkeypatch.setattr(throughput, 'OTHERS', 0.1)
+        monkeypatch.setattr(throughput.Watch, 'others', lambda watch, work: shares.pop(0))
+        own_extractor = Extractor(config_of(), Store(tmp_path / 'store'), tmp_path)
+        for dataset in (one, other):  # the second time it is not measured again
+            costs = own_extractor(own, dataset, lambda count: None)[1]
+            assert costs.images_per_second is None
+            assert costs.peak_memory_bytes > costs.weight_bytes
+        said = capsys.readouterr().err
+        assert 'images/s of resnet_micro is left out: other processes took more than 10% of the processors' in said
+        assert shares == [0.5, 0.05]
+        # Another process finds the machine quiet, at its second attempt.
+        assert extract(own, other, tmp_path)[1].images_per_second > 0
+
+    def test_the_work_of_others(self, monkeypatch):
+        clocks = iter([(10.0, 4.0), (13.0, 5.0), (13.0, 5.0), (15.0, 7.0), (15.0, 7.0)])
+        monkeypatch.setattr(throughput.Watch, '_seconds', lambda watch: next(clocks))
+        monkeypatch.setattr(throughput.psutil, 'cpu_count', lambda: 4)
+        times = iter([0.0, 0.1, 0.3, 0.6, 1.0, 1.0, 2.0, 3.0, 3.0])
+        monkeypatch.setattr(throughput.time, 'monotonic', lambda: next(times))
+        called = []
+        watch = throughput.Watch()
+        # It works until half a second is over. Two of three seconds of four processors were not its own.
+        assert watch.others(lambda: called.append(1)) == 2 / 4 / 1.0
+        assert len(called) == 2
+        assert watch.others(lambda: called.append(1)) == 0.0
+
+    def test_the_clocks_of_the_machine(self):
+        every, own = throughput.Watch()._seconds()
+        assert 0 < own <= every
 
     def test_slow_networks_are_not_measured_for_ever(self):
         assert not throughput._enough([3.0])
