@@ -20,12 +20,12 @@ help:
 	@echo 'make test-exhaustive  all exhaustive tests: repeated kills, meshes, sizes and seeds'
 	@echo 'make lint             ruff (lint, format) and ty (types)'
 	@echo 'make format           reformat'
-	@echo 'make notebooks        run the ablation if necessary, then execute the notebooks on its results'
+	@echo 'make notebooks        execute the notebooks on the rows in results/'
 	@echo 'make tables           write the tables of README.md and docs/ again from the rows in results/'
 	@echo 'make clean            remove .venv and caches; runs/ stays'
 
 ablation: $(VENV)/installed
-	$(RUN) -m experiments.ablate --config configs/ablations/quickstart.py --workdir runs/quickstart
+	$(RUN) -m experiments.ablate --config configs/ablations/quickstart.py --workdir runs/quickstart $(OPTIONS)
 
 demo: $(VENV)/installed
 	$(RUN) -m experiments.demo
@@ -48,7 +48,7 @@ format: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-notebooks: $(VENV)/installed-dev ablation
+notebooks: $(VENV)/installed-dev
 	$(RUN) notebooks/execute.py --into runs/notebooks
 
 tables: $(VENV)/installed

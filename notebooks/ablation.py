@@ -11,7 +11,7 @@
 # %% [markdown]
 # # CNN or ViT? Reading an ablation
 #
-# This notebook reads a work directory and recomputes nothing: its numbers are those that `experiments.ablate` wrote. Set `ABLATION_WORKDIR` to read a work directory other than the quickstart's (`make ablation`).
+# This notebook reads a work directory and recomputes nothing: its numbers are those that `experiments.ablate` wrote. It shows the rows behind the table of the README, which `results/` keeps; set `ABLATION_WORKDIR` to read any other work directory, such as `../runs/quickstart` after `make ablation`.
 
 # %%
 # %matplotlib inline
@@ -22,7 +22,7 @@ from IPython.display import Markdown
 
 from experiments.results import aggregates, plots, tables
 
-workdir = Path(os.environ.get('ABLATION_WORKDIR', '../runs/quickstart'))
+workdir = Path(os.environ.get('ABLATION_WORKDIR', '../results/quickstart'))
 entries = aggregates.load(workdir)
 f'{len(entries)} entries on {", ".join(aggregates.datasets(entries))}'
 

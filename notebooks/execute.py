@@ -1,4 +1,4 @@
-"""Execute the notebooks of this directory, on a finished quickstart and weights that are installed.
+"""Execute the notebooks of this directory, on the rows in results/ and weights that are installed.
 
     python notebooks/execute.py                   make every NAME.ipynb again, from NAME.py, with its output
     python notebooks/execute.py --into DIRECTORY  leave the notebooks as they are, and write what they give now

@@ -2,19 +2,15 @@
 
 import dataclasses
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_runs import COMPILED_QUICKLY
 from tiny import make_config, make_dataset
 
 import backbones
@@ -443,41 +439,7 @@ class TestTables:
             aggregates.load(tmp_path)
 
 
-class TestKill:
-    @pytest.mark.slow
-    def test_killed_at_any_moment_it_ends_with_the_same_table(self, tmp_path):
-        """SIGKILL after 2, 4, 6, … seconds, resumed each time."""
-        root = Path(__file__).parents[2]
-        command = [
-            sys.executable, '-m', 'experiments.ablate', '--config', 'configs/ablations/quickstart.py',
-            "--config.datasets=('digits',)", '--config.seeds=(0, 1)', '--config.linear.steps=50',
-            "--config.backbones=('resnet_micro@random', 'vit_micro@random', 'pixels')",
-            "--config.tap=('pooled', 'stages')", '--config.knn.neighbours=((1,), (5, 20))',
-        ]  # fmt: skip
-        environment = {**os.environ, **COMPILED_QUICKLY, 'PYTHONPATH': str(root)}
-
-        def launch(workdir, timeout):
-            try:
-                arguments = [*command, '--workdir', str(workdir)]
-                done = subprocess.run(
-                    arguments, cwd=root, env=environment, timeout=timeout, capture_output=True, check=False
-                )
-            except subprocess.TimeoutExpired:  # subprocess.run kills with SIGKILL
-                return False
-            assert done.returncode == 0, done.stderr.decode()
-            return True
-
-        assert launch(tmp_path / 'whole', 300)
-        kills = 0
-        for seconds in range(4, 60, 2):
-            if launch(tmp_path / 'killed', seconds):
-                break
-            kills += 1
-        else:
-            assert launch(tmp_path / 'killed', 300)
-        assert kills >= 1
-        assert sorted(map(str, metrics(tmp_path / 'killed'))) == sorted(map(str, metrics(tmp_path / 'whole')))
-
+class TestInterruption:
     @pytest.mark.parametrize(
         ('number', 'status'), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
     )

@@ -47,18 +47,24 @@ def shown(place: Path) -> tuple[str, str]:
     return '\n'.join(tables.markdown(tables.view(entries, name)) for name in ('digits',)), tables.csv_text(entries)
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize('shards', [1, 2])
-def test_killed_again_and_again(tmp_path, shards):
+@pytest.mark.parametrize(
+    ('shards', 'starts'),
+    [
+        pytest.param(1, 4, marks=pytest.mark.slow),
+        pytest.param(1, 12, marks=pytest.mark.exhaustive),
+        pytest.param(2, 6, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_killed_again_and_again(tmp_path, shards, starts):
     ended(start(tmp_path, 'whole'), 0)
-    generator, kills = random.Random(shards), 0
+    generator, kills = random.Random(shards * starts), 0
     for number in range(1, shards + 1):
         more = () if shards == 1 else (f'--shard={number}/{shards}',)
-        for _ in range(12 // shards):
+        for _ in range(starts):
             watched = (tmp_path / 'cut', tmp_path / 'cache of cut')
             before = progress(*watched)
             process = start(tmp_path, 'cut', *more)
-            wanted = before + generator.randint(1, 12)
+            wanted = before + generator.randint(1, 48 // starts)
             if not wait_for(process, lambda wanted=wanted, watched=watched: progress(*watched) >= wanted):
                 ended(process, 0)
                 break
