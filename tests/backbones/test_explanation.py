@@ -291,15 +291,20 @@ def check_every_method(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('name', ['vit_micro', 'yolo11n', 'swin_tiny', 'deit_tiny_distilled_patch16'])
+def test_methods_are_defined_for_families(name):
+    check_every_method(name)
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     'name',
     [
-        'vgg16', 'googlenet', 'efficientnet_b0', 'mobilenet_v3_small', 'convnext_tiny', 'cspresnet50', 'yolo11n',
-        'swin_tiny', 'vit_micro', 'deit_tiny_distilled_patch16', 'dinov2_small_reg', 'clip_vit_base_patch16',
-        'siglip_vit_base_patch16',
+        'vgg16', 'googlenet', 'efficientnet_b0', 'mobilenet_v3_small', 'convnext_tiny', 'cspresnet50',
+        'dinov2_small_reg', 'clip_vit_base_patch16', 'siglip_vit_base_patch16',
     ],
 )  # fmt: skip
-def test_methods_are_defined_for_every_family(name):
+def test_methods_are_defined_for_further_families(name):
     check_every_method(name)
 
 

@@ -29,6 +29,9 @@ CELLS = {
 }
 
 
+QUICK = ('pretraining', 'quickstart', 'robustness', 'shots', 'vtab')
+
+
 @pytest.mark.parametrize('name', CELLS)
 def test_number_of_cells(name):
     planned = cells.plan(load_config(str(DIRECTORY / f'{name}.py')))
@@ -41,8 +44,13 @@ def test_it_says_how_it_is_started(file):
     assert f'python -m experiments.ablate --config configs/ablations/{file.name}' in text
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', sorted(CELLS.keys() - {'dense', 'regimes'}))
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in QUICK else pytest.mark.exhaustive)
+        for name in sorted(CELLS.keys() - {'dense', 'regimes'})
+    ],
+)
 def test_a_tiny_version_ends_in_a_table(tmp_path, name):
     config = load_config(str(DIRECTORY / f'{name}.py'))
     config.backbones, config.datasets, config.seeds = ('vit_micro', 'pixels'), ('digits',), (0, 1)
