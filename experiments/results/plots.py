@@ -85,7 +85,7 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
             style = {'linestyle': styles[regime], 'linewidth': 1}
             handles += axes[0].plot([], [], color=f'C{index % 10}', label=f'{variant.label} · {regime}', **style)
         if not lines:
-            handles += axes[0].plot([], [], color=f'C{index % 10}', linewidth=4, label=_short(variant.label))
+            handles += axes[0].plot([], [], color=f'C{index % 10}', linewidth=4, label=_short(variant.label, 48))
     handles += [
         axes[0].plot([], [], _MARKERS[index % len(_MARKERS)], color='0.4', label=regime)[0]
         for index, regime in enumerate(regimes)
