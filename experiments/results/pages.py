@@ -6,10 +6,11 @@ A page says where a table comes from, and everything between the two comments is
     …
     <!-- end of table -->
 
-After the directory of the rows, relative to the repository, and the data set (which may be left out where there is
-one) come, in any order: ``NAME=VALUE, VALUE`` (only rows with one of these texts in the column NAME), ``columns=…``
-(titles, in this order; ``scores`` stands for all of the label fractions), ``classes`` (the table of the classes) and
-``note`` (the note under the table).
+After the directory of the rows, relative to the repository (or several, ``A+B``), and the data set (which may be left
+out where there is one) come, in any order: ``NAME=VALUE, VALUE`` (only rows with one of these texts in the column
+NAME), ``columns=…`` (titles, in this order; ``scores`` stands for all of the label fractions), ``further=…`` (how the
+title of a further table begins, such as ``recall of each class``, which is shown instead of the main one, and whose
+columns are the ``scores``) and ``note`` (the note under the main table).
 """
 
 import dataclasses
@@ -30,19 +31,19 @@ class Source:
     """Where a table of a page comes from.
 
     Attributes:
-        workdir: directory of its rows, relative to the repository.
+        workdirs: directories of its rows, relative to the repository.
         dataset: the data set; empty: the only one.
         where: title of a column → the texts that its rows may have there.
         columns: titles; empty: all.
-        classes: whether it is the table of the classes.
+        further: how the title of the further table begins that it is; empty: it is the main one.
         note: whether the note follows the table.
     """
 
-    workdir: str
+    workdirs: tuple[str, ...]
     dataset: str = ''
     where: tuple[tuple[str, tuple[str, ...]], ...] = ()
     columns: tuple[str, ...] = ()
-    classes: bool = False
+    further: str = ''
     note: bool = False
 
     @staticmethod
@@ -53,20 +54,22 @@ class Source:
             UserError: it is none of what the module's docstring lists.
         """
         first, *rest = (part.strip() for part in text.split('|'))
-        workdir, _, dataset = first.partition(' ')
-        where, columns, flags = [], (), set()
+        workdirs, _, dataset = first.partition(' ')
+        where, columns, further, note = [], (), '', False
         for part in rest:
             name, equals, values = part.partition('=')
             several = tuple(value.strip() for value in values.split(','))
             if not equals:
-                if part not in ('classes', 'note'):
-                    raise unknown('word of a table', part, ('classes', 'note', 'columns=…', 'NAME=VALUE'))
-                flags.add(part)
+                if part != 'note':
+                    raise unknown('word of a table', part, ('note', 'columns=…', 'further=…', 'NAME=VALUE'))
+                note = True
             elif name == 'columns':
                 columns = several
+            elif name == 'further':
+                further = values.strip()
             else:
                 where.append((name, several))
-        return Source(workdir, dataset, tuple(where), columns, 'classes' in flags, 'note' in flags)
+        return Source(tuple(workdirs.split('+')), dataset, tuple(where), columns, further, note)
 
 
 def sources(page: str) -> list[Source]:
@@ -93,56 +96,56 @@ def table(source: Source, root: Path) -> str:
     Raises:
         UserError: see ``written``.
     """
-    entries = aggregates.load(root / source.workdir)
+    of = '+'.join(source.workdirs)
+    entries = aggregates.load(*(root / workdir for workdir in source.workdirs))
     names = aggregates.datasets(entries)
     if not source.dataset and len(names) > 1:
-        raise UserError(f'{source.workdir} has {len(names)} data sets; name one: {", ".join(names)}')
+        raise UserError(f'{of} has {len(names)} data sets; name one: {", ".join(names)}')
     if source.dataset and source.dataset not in names:
-        raise unknown(f'data set of {source.workdir}', source.dataset, names)
+        raise unknown(f'data set of {of}', source.dataset, names)
     view = tables.view(entries, source.dataset or names[0])
     view = dataclasses.replace(view, rows=tuple(row for row in view.rows if _is_wanted(view, row, source)))
     if not view.rows:
         conditions = ' and '.join(f'{name}={", ".join(values)}' for name, values in source.where)
-        raise UserError(f'no row of {source.workdir} has {conditions}')
-    lines = _lines(tables.markdown(view), of_classes=source.classes)
+        raise UserError(f'no row of {of} has {conditions}')
+    if source.further:
+        header, rows = _further(view, source)
+        scores = header[len(view.labels) :]
+    else:
+        header, rows = view.header, [tables.marked(view, row) for row in view.rows]
+        scores = header[len(view.labels) :][: len(view.fractions)]
     if source.columns:
-        lines = _columns(lines, source.columns, view)
+        chosen = _columns(header, source.columns, scores)
+        header, rows = [header[index] for index in chosen], [[row[index] for index in chosen] for row in rows]
+    labels = sum(title in view.labels for title in header)
     note = ['', f'<sub>{view.note()}</sub>'] if source.note else []
-    return ''.join(f'{line}\n' for line in ['', *lines, *note, ''])
+    return ''.join(f'{line}\n' for line in ['', *tables.markdown_table(header, rows, labels), *note, ''])
 
 
 def _is_wanted(view: View, row: tuple, source: Source) -> bool:
     titles, texts = view.header, view.cells(row)
     for name, values in source.where:
         if name not in titles:
-            raise unknown(f'column of {source.workdir}', name, titles)
+            raise unknown(f'column of {"+".join(source.workdirs)}', name, titles)
         if texts[titles.index(name)] not in values:
             return False
     return True
 
 
-def _lines(markdown: str, of_classes: bool) -> list[str]:
-    """The lines of the first table of a text, or of the second, that of the classes."""
-    found, before = [], False
-    for line in markdown.splitlines():
-        if line.startswith('|'):
-            if not before:
-                found.append([])
-            found[-1].append(line)
-        before = line.startswith('|')
-    return found[1 if of_classes else 0]
+def _further(view: View, source: Source) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a further table."""
+    found = view.further()
+    for each in found:
+        if each.title.startswith(source.further):
+            return each.header, each.rows
+    raise unknown(f'further table of {"+".join(source.workdirs)}', source.further, [each.title for each in found])
 
 
-def _columns(lines: Sequence[str], columns: Sequence[str], view: View) -> list[str]:
-    cells = [line.removeprefix('|').removesuffix('|').split('|') for line in lines]
-    titles = [title.strip() for title in cells[0]]
-    start = len(view.labels)
+def _columns(header: Sequence[str], columns: Sequence[str], scores: Sequence[str]) -> list[int]:
+    """Places of the wanted columns."""
     chosen: list[int] = []
     for column in columns:
-        if column == _SCORES:
-            chosen += range(start, start + len(view.fractions))
-        elif column in titles:
-            chosen.append(titles.index(column))
-        else:
-            raise unknown('column', column, (*titles, _SCORES))
-    return [f'|{"|".join(row[index] for index in chosen)}|' for row in cells]
+        if column != _SCORES and column not in header:
+            raise unknown('column', column, (*header, _SCORES))
+        chosen += [header.index(title) for title in (scores if column == _SCORES else (column,))]
+    return chosen

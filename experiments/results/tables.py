@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -228,25 +228,27 @@ def rich_table(shown: View) -> Table:
 
 def markdown(shown: View) -> str:
     """Format a table for ``table.md``."""
-    header = shown.header
-    lines = [f'### {shown.dataset}', '', *_heading(header, len(shown.labels))]
-    for row in shown.rows:
-        texts = shown.cells(row)
-        for index, aggregate in enumerate(row, len(shown.labels)):
-            if aggregate and aggregate.best:
-                texts[index] = f'**{texts[index]}**'
-        lines.append(f'| {" | ".join(texts)} |')
-    lines += ['', shown.note(), '']
+    labels, rows = len(shown.labels), [marked(shown, row) for row in shown.rows]
+    lines = [f'### {shown.dataset}', '', *markdown_table(shown.header, rows, labels), '', shown.note(), '']
     for table in shown.further():
         of = ', with the largest share of the labels' if len(shown.fractions) > 1 else ''
-        lines += [f'Test split{of}: {table.title}:', '', *_heading(table.header, len(shown.labels))]
-        lines += [f'| {" | ".join(row)} |' for row in table.rows]
-        lines.append('')
+        lines += [f'Test split{of}: {table.title}:', '', *markdown_table(table.header, table.rows, labels), '']
     return '\n'.join(lines)
 
 
-def _heading(titles: Sequence[str], labels: int) -> list[str]:
-    return [f'| {" | ".join(titles)} |', f'|{"---|" * labels}{"---:|" * (len(titles) - labels)}']
+def marked(shown: View, row: tuple[Aggregate | None, ...]) -> list[str]:
+    """The texts of one row, the best aggregates in bold type."""
+    texts = shown.cells(row)
+    for index, aggregate in enumerate(row, len(shown.labels)):
+        if aggregate and aggregate.best:
+            texts[index] = f'**{texts[index]}**'
+    return texts
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], labels: int) -> list[str]:
+    """The lines of a table whose first columns, as many as there are labels, stand to the left."""
+    under = f'|{"---|" * labels}{"---:|" * (len(header) - labels)}'
+    return [f'| {" | ".join(header)} |', under, *(f'| {" | ".join(row)} |' for row in rows)]
 
 
 def rich_tables_further(shown: View) -> list[Table]:

@@ -54,6 +54,24 @@ def test_numbers_are_those_of_the_rows(root):
     assert shown[:2] == view.cells(row)[start : start + 2]
 
 
+def test_a_further_table(root):
+    comment = 'made flowers | regime=linear | further=recall of each class | columns=backbone, scores'
+    lines = pages.written(f'<!-- table {comment} -->\n<!-- end of table -->\n', root).splitlines()
+    view = tables.view(aggregates.load(root / 'made'), 'flowers')
+    recall = next(table for table in view.further() if table.title.startswith('recall of each class'))
+    classes = recall.header[len(view.labels) :]
+    assert lines[2] == f'| backbone | {" | ".join(classes)} |'
+    assert lines[3] == f'|---|{"---:|" * len(classes)}'
+    expected = [row[:1] + row[len(view.labels) :] for row in recall.rows if row[2] == 'linear']
+    assert lines[4 : 4 + len(expected)] == [f'| {" | ".join(row)} |' for row in expected]
+
+
+def test_several_directories_are_one_table(root):
+    work_directory(root / 'other', backbones=BACKBONES[3:5], fractions=(0.1, 1.0), test=50)
+    text = pages.written('<!-- table made+other flowers | columns=backbone -->\n<!-- end of table -->\n', root)
+    assert all(f'| {name} |' in text for name, *_ in BACKBONES[:5])
+
+
 @pytest.mark.parametrize(
     ('comment', 'message'),
     [
@@ -63,6 +81,8 @@ def test_numbers_are_those_of_the_rows(root):
         ('made flowers | columns=backbon', "unknown column 'backbon'"),
         ('made flowers | regim=linear', "unknown column of made 'regim'"),
         ('made flowers | regime=ridge', 'no row of made has regime=ridge'),
+        ('made flowers | further=recal of', "unknown further table of made 'recal of'"),
+        ('made flowers | further=recall of each class | columns=tulips', "unknown column 'tulips'"),
         ('absent', 'there are no results in'),
     ],
 )
