@@ -11,32 +11,27 @@ import ml_collections
 import numpy as np
 from rich.progress import Progress
 
-import backbones
 from backbones import cost
 from backbones.errors import UserError
 from experiments import probes, tasks
 from experiments.ablation import growth, left_out, robustness, settings
-from experiments.ablation.cells import KEYS, PIXELS, RANDOM, Cell, Variant
-from experiments.ablation.dependencies import FROZEN_REGIMES, NOT_OF_TRAINING, SWEEP, training_values
+from experiments.ablation.cell_configs import CellConfigs
+from experiments.ablation.cell_rows import CellRows
+from experiments.ablation.cells import KEYS, Cell
+from experiments.ablation.dependencies import FROZEN_REGIMES, NOT_OF_TRAINING
 from experiments.ablation.journal import Journal
 from experiments.ablation.selection import Shard
 from experiments.ablation.sweep import sweep
 from experiments.ablation.time_limit import TimeLimit
 from experiments.cli import display, work_directories
 from experiments.cli.exit_status import Preempted
-from experiments.cli.versions import versions
-from experiments.data.corruptions import Corruption
 from experiments.data.dataset import Dataset
 from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import frozen_backbone
 from experiments.features.store import Store
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge
 from experiments.probes.refit import refit
-from experiments.results import rows as result_rows
-from experiments.results import scores
-from experiments.results.axes import BASE_AXES, Settings, settings_in_words
-from experiments.results.corrupted_scores import CorruptedScores
-from experiments.results.rows import Row
+from experiments.results.axes import Settings, settings_in_words
 from experiments.training import loop, own_keys, session
 
 # What precedes the keys of a training's config on the command line.
@@ -81,6 +76,8 @@ class Engine:
         self._accept_changed_data = accept_changed_data
         self._limit = limit or TimeLimit()
         self._journal = Journal(config, workdir, root)
+        self._configs = CellConfigs(config, self._journal.axes)
+        self._rows = CellRows(self._configs, self._task, workdir)
 
     def load(self, name: str) -> Dataset:
         """Load a data set of this ablation.
@@ -151,7 +148,7 @@ class Engine:
             lambda cell: (cell.variant, cell.regime, cell.head, cell.settings),
         ):
             with _own_keys():
-                session.check_without_data(self._training_config(cell))
+                session.check_without_data(self._configs.training(cell))
 
     def possible(self, cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
         """The cells whose label fraction leaves every class of their data set a training image.
@@ -168,20 +165,18 @@ class Engine:
         pending = set(self.pending(cells))
         impossible: dict[tuple[str, tuple[float, int]], str] = {}
         for name in dict.fromkeys(cell.dataset for cell in cells if cell in pending):
-            shares = [self._share(cell) for cell in cells if cell in pending and cell.dataset == name]
+            shares = [self._configs.share(cell) for cell in cells if cell in pending and cell.dataset == name]
             dataset = self.load(name)
             few = left_out.too_few(dataset, [shots for _, shots in shares if shots])
             small = left_out.too_small(dataset, [fraction for fraction, shots in shares if not shots])
             impossible |= {(name, (1.0, shots)): sentence for shots, sentence in few.items()}
             impossible |= {(name, (fraction, 0)): sentence for fraction, sentence in small.items()}
-        kept = [cell for cell in cells if cell not in pending or (cell.dataset, self._share(cell)) not in impossible]
+        kept = [
+            cell for cell in cells if cell not in pending or (cell.dataset, self._configs.share(cell)) not in impossible
+        ]
         if not kept:
             raise UserError(f'no cell of the ablation can be run; {"; ".join(impossible.values())}')
         return kept, list(impossible.values())
-
-    def _share(self, cell: Cell) -> tuple[float, int]:
-        """The label fraction of a cell and its shots, which are 0 where the fraction counts."""
-        return cell.fraction, self._config_at(cell.settings).shots
 
     def check_with_data(self, cells: Sequence[Cell]) -> None:
         """Trace the trainings of the pending cells, and compare the largest with the memory that there is.
@@ -192,7 +187,7 @@ class Engine:
         sessions = []
         for cell in self.pending(cells):
             if cell.regime not in FROZEN_REGIMES and not growth.has_begun(self._workdir, cell):
-                config, dataset = self._training_config(cell), self.load(cell.dataset)
+                config, dataset = self._configs.training(cell), self.load(cell.dataset)
                 with _own_keys():
                     made = session.Session(config, dataset, self._workdir, keys=_TRAINING_KEYS)
                     if all(made.programs is not other.programs for other in sessions):
@@ -219,11 +214,6 @@ class Engine:
             config.tap = tap
         return Extractor(config, self._store, self._workdir, in_memory=tap is None)
 
-    @functools.cache  # noqa: B019
-    def _config_at(self, chosen: Settings) -> ml_collections.ConfigDict:
-        """The config with one value for every key."""
-        return settings.resolved(self._config, KEYS, chosen)
-
     def run(self, cells: Sequence[Cell]) -> None:
         """Run the pending cells, one data set and one pass at a time.
 
@@ -234,7 +224,7 @@ class Engine:
         """
         pending = self.pending(cells)
         for variant in dict.fromkeys(cell.variant for cell in pending):
-            self._weights_digest(variant)  # before they are loaded: a training that is still running replaces them
+            self._rows.weights_digest(variant)  # before they are loaded: a training that is still running replaces them
         for name in dict.fromkeys(cell.dataset for cell in pending):
             dataset = self.load(name)
             group = [cell for cell in pending if cell.dataset == name]
@@ -262,7 +252,7 @@ class Engine:
     def _subsets(self, dataset: Dataset, cells: Sequence[Cell]) -> Subsets:
         """Draw every training subset up front, so that an impossible one is found at once."""
         found = {}
-        for share, seed in dict.fromkeys((self._share(cell), cell.seed) for cell in cells):
+        for share, seed in dict.fromkeys((self._configs.share(cell), cell.seed) for cell in cells):
             rows = dataset.labelled(*share, seed)
             used = len(rows) / len(dataset.splits['train']) if share[1] else share[0]
             found[share, seed] = Subset(seed, used, rows)
@@ -316,11 +306,11 @@ class Engine:
         )
 
         def fit(chosen: Sequence[Cell]) -> None:
-            regime, config = chosen[0].regime, self._config_at(chosen[0].settings)
+            regime, config = chosen[0].regime, self._configs.at(chosen[0].settings)
             normalised = data.normalised(config.normalisation) if regime in probes.NORMALISED else data
             selecting = seen.with_validation(config.validation_images)
             given = dataclasses.replace(normalised, validation=selecting.splits['validation'])
-            mine = [readable[self._share(cell), cell.seed] for cell in chosen]
+            mine = [readable[self._configs.share(cell), cell.seed] for cell in chosen]
 
             def tell(text: str) -> None:
                 bar.update(task, note=f'{label}: {text}')
@@ -337,7 +327,7 @@ class Engine:
             )
             self._journal.append(
                 [
-                    self._row(dataset, selecting, cell, outcome, costs, len(subset.rows), corrupted)
+                    self._rows.make(dataset, selecting, cell, outcome, costs, len(subset.rows), corrupted)
                     for cell, outcome, subset, corrupted in zip(chosen, outcomes, mine, found, strict=True)
                 ]
             )
@@ -368,10 +358,10 @@ class Engine:
 
         def train(rate: float) -> loop.Trained:
             directory = work_directories.make(begun / f'{rate:g}')
-            config, label = self._training_config(cell, rate), f'{cell.label} · learning rate {rate:g}'
+            config, label = self._configs.training(cell, rate), f'{cell.label} · learning rate {rate:g}'
             return loop.fit(config, dataset, directory, tables=False, keys=_TRAINING_KEYS, label=label)
 
-        config = self._config_at(cell.settings)
+        config = self._configs.at(cell.settings)
         rate, trained, rates = sweep(config.training_learning_rates, config.training_extra_learning_rates, train)
         validation, test = trained.evaluate('validation'), trained.evaluate('test')
         outcome = Outcome(
@@ -398,106 +388,7 @@ class Engine:
             robustness.conditions(config),
             functools.partial(robustness.scored, self._task, targets=seen.targets[seen.splits['test']]),
         )
-        self._journal.append([self._row(dataset, seen, cell, outcome, costs, trained.examples, found)])
-
-    def _training_config(self, cell: Cell, learning_rate: float | None = None) -> ml_collections.ConfigDict:
-        """The config of a cell's training; at the first learning rate, unless one is given."""
-        values = self._config_at(cell.settings)
-        if learning_rate is None:
-            learning_rate = values.training_learning_rates[0]
-        config = values.training.copy_and_resolve_references()
-        config.update(training_values(cell, values, learning_rate))
-        return config
-
-    def _row(
-        self,
-        dataset: Dataset,
-        seen: Dataset,
-        cell: Cell,
-        outcome: Outcome,
-        costs: Costs,
-        examples: int,
-        found: Mapping[Corruption, CorruptedScores],
-    ) -> Row:
-        """The result of one cell; its scores are written first, so that no row refers to a missing file.
-
-        Args:
-            seen: the data set without the examples that could not be read.
-            found: its scores for corrupted test examples.
-        """
-        task, file = self._task, Path('predictions') / f'{cell.key()}.npz'
-        test, validation = (
-            scores.Predicted([dataset.ids[index] for index in indices], dataset.targets_of(indices), predictions)
-            for indices, predictions in (
-                (seen.splits['test'], outcome.predictions),
-                (seen.splits['validation'], outcome.validation_predictions),
-            )
-        )
-        resampled = scores.resampled(task, test.predictions, test.targets)
-        corrupted_correct = {condition.label: each.correct for condition, each in found.items()}
-        scores.write(self._workdir / file, *test, resampled, outcome.score_kind, validation, corrupted_correct)
-        metrics_of = functools.partial(result_rows.metrics, task, dataset.classes, score_kind=outcome.score_kind)
-        config = self._config_of(cell, outcome)
-        return Row(
-            cell=cell,
-            task=task.name,
-            primary=task.primary,
-            config=config,
-            validation={**metrics_of(validation), task.primary: outcome.validation_score},
-            test={**metrics_of(test, validation=validation), **outcome.test_metrics},
-            selected=outcome.selected,
-            at_edge=outcome.at_edge,
-            choices=outcome.choices,
-            # Random weights depend on the seed even where the head does not.
-            depends_on_seed=cell.variant.weights == RANDOM or outcome.depends_on_seed,
-            costs={
-                'parameters': costs.parameters,
-                'trainable_parameters': outcome.trainable_parameters,
-                'flops_per_image': self._flops_per_image(cell.variant, cell.settings),
-                'flops_counted_in': 'traced program',
-                'images_per_second': costs.images_per_second,
-                'input': list(costs.input_size) if costs.input_size else None,
-                'weight_bytes': costs.weight_bytes,
-                'peak_memory_bytes': costs.peak_memory_bytes,
-            },
-            data={
-                'provenance': seen.provenance,
-                'fingerprint': dataset.fingerprint(),
-                'train_examples': examples,
-                'validation_examples': len(seen.splits['validation']),
-                'test_examples': len(test.ids),
-                'skipped': len(seen.skipped),
-            },
-            versions=versions(),
-            predictions=file.as_posix(),
-            weights_digest=self._weights_digest(cell.variant),
-            robustness=robustness.as_row(found, task.primary),
-        )
-
-    def _config_of(self, cell: Cell, outcome: Outcome) -> dict:
-        """Every config value that a cell was run with; of keys that are axes, those that it depends on."""
-        config = self._config_at(cell.settings).to_dict()
-        apart = {*BASE_AXES, 'training', *SWEEP, *self._journal.axes} - dict(cell.settings).keys()
-        chosen = {key: value for key, value in config.items() if key not in {*apart, *FROZEN_REGIMES}}
-        if cell.regime in FROZEN_REGIMES:
-            chosen[cell.regime] = config[cell.regime]
-        else:
-            training = self._training_config(cell, outcome.selected['learning_rate'])
-            chosen |= {key: config[key] for key in SWEEP}
-            chosen['training'] = training.to_dict()
-        return work_directories.as_read_back(chosen)
-
-    @functools.cache  # noqa: B019 an engine lives as long as its command
-    def _flops_per_image(self, variant: Variant, chosen: Settings) -> int:
-        if variant.backbone == PIXELS:
-            return 0
-        config = self._config_at(chosen)
-        size = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, config).size
-        return cost.count_flops(backbones.create(variant.backbone), size)
-
-    @functools.cache  # noqa: B019
-    def _weights_digest(self, variant: Variant) -> str | None:
-        return growth.weights_digest(variant)
+        self._journal.append([self._rows.make(dataset, seen, cell, outcome, costs, trained.examples, found)])
 
 
 def _own_keys() -> contextlib.AbstractContextManager[None]:
