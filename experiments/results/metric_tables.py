@@ -68,12 +68,19 @@ def titles_beside(shown: Sequence[Aggregate]) -> list[str]:
 
 def texts_beside(aggregate: Aggregate, shown: Sequence[Aggregate]) -> list[str]:
     """Texts of these columns."""
-    gap = '–' if aggregate.gap is None else f'{100 * aggregate.gap:+.1f}'
     worst = '–'
     if aggregate.worst_class is not None:
         name, value = aggregate.worst_class
         worst = f'{100 * value:.1f} ({name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"})'
-    return [gap if title.startswith('val') else worst for title in titles_beside(shown)]
+    return [points(aggregate.gap) if title.startswith('val') else worst for title in titles_beside(shown)]
+
+
+def points(share: float | None) -> str:
+    """A difference of shares in points, with its sign; – if it is not known."""
+    if share is None:
+        return '–'
+    tenths = round(1000 * share)
+    return f'{tenths / 10:+.1f}'.replace('-', '−') if tenths else '0.0'
 
 
 def note(shown: Sequence[Aggregate]) -> str:

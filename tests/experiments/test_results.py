@@ -307,7 +307,7 @@ class TestTables:
 
     def test_seeds_are_repetitions(self, tmp_path):
         text = self.text(write(tmp_path, make_row(score=0.5), make_row(seed=1, score=0.55)))
-        assert '| b | – | linear | 52.5 (30.4–73.7) | -2.5 | 52.5 (0) | – | 1,000 | 10 | 0.002 | 100 |' in text
+        assert '| b | – | linear | 52.5 (30.4–73.7) | −2.5 | 52.5 (0) | – | 1,000 | 10 | 0.002 | 100 |' in text
         assert 'Test accuracy in per cent on 40 images: mean and 95 % interval over 2 seeds (training subset, ' in text
         assert 'batch order, random weights) and test images. Columns' in text
         assert '10 validation images (linear among 12 settings)' in text

@@ -120,7 +120,11 @@ def figure(drawing: Child, caption: Child, data: Child = None, **attributes: obj
     """A figure with its caption and, for those who do not see it, its numbers as a table that opens on demand."""
     numbers = element('details', element('summary', 'Numbers of this figure'), data) if data else None
     return element(
-        'figure', element('figcaption', caption), element('div', drawing, class_='scroll'), numbers, **attributes
+        'figure',
+        element('figcaption', caption),
+        element('div', drawing, class_='scroll', tabindex=0),
+        numbers,
+        **attributes,
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.results import metric_names
+from experiments.results import metric_names, metric_tables
 from experiments.results.aggregates import AT_EDGE, Aggregate
 from experiments.results.failures import Failure
 from experiments.results.page import estimates, markup
@@ -165,7 +165,7 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
         _Column('seeds', [str(len(each.scores)) for each in lines], [len(each.scores) for each in lines]),
         _Column(
             'gap',
-            [_points(each.gap) for each in lines],
+            [metric_tables.points(each.gap) for each in lines],
             [each.gap for each in lines],
             'by how many points the score is higher on the validation split',
         ),
@@ -218,13 +218,6 @@ def _score(line: Aggregate) -> Markup:
     names = ', '.join(line.at_edge)
     why = ', '.join(f'{name} for {count} of {len(line.scores)} seeds' for name, count in line.at_edge.items())
     return markup.escaped([score, ' ', element('span', AT_EDGE, ' ', names, class_='edge', title=f'at an edge: {why}')])
-
-
-def _points(share: float | None) -> str:
-    if share is None:
-        return '–'
-    tenths = round(1000 * share)
-    return f'{tenths / 10:+.1f}'.replace('-', '−') if tenths else '0.0'
 
 
 def _worst(line: Aggregate) -> Child:
