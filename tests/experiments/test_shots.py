@@ -110,5 +110,5 @@ class TestAblation:
         assert len(Session(config, make_dataset(), tmp_path).indices) == 12
         ablation = make_config(backbones=('vit_micro',), regimes=('finetune',), fractions=(1.0,), shots=(3, 4))
         for cell in cells.plan(ablation):
-            made = Engine(ablation, tmp_path, make_dataset)._training_config(cell)
+            made = Engine(ablation, tmp_path, make_dataset)._configs.training(cell)
             assert (made.shots, made.fraction) == (dict(cell.settings)['shots'], 1.0)

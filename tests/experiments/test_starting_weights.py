@@ -323,13 +323,13 @@ def test_a_training_of_an_ablation_gets_what_its_cells_share(tmp_path):
     told = {key for key, text in meanings.items() if text.endswith(f"; not read here: the ablation's own {key} holds")}
     assert told == shared.keys()
     config = make_config(**shared)
-    made = Engine(config, tmp_path, make_dataset)._training_config(cell, 1e-3)
+    made = Engine(config, tmp_path, make_dataset)._configs.training(cell, 1e-3)
     assert {key: made[key] for key in shared} == shared
     # What each cell sets is said of exactly the other keys that a training has otherwise than ``config.training``.
     config.update_from_flattened_dict(
         {'training.seed': 7, 'training.fraction': 0.1, 'training.learning_rate': 5.0, 'training.head': 'fcn'}
     )
-    made = Engine(config, tmp_path, make_dataset)._training_config(cell, 1e-3)
+    made = Engine(config, tmp_path, make_dataset)._configs.training(cell, 1e-3)
     differing = {key for key in meanings if made[key] != config.training[key]} - shared.keys()
     assert differing == {key for key, text in meanings.items() if text.endswith('; not read here: each cell sets it')}
     assert not any(f'training.{key}' in growth.dependencies(cell, config.to_dict()) for key in {*shared, *differing})
