@@ -29,6 +29,8 @@ from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 
 FAMILIES = ('cnn', 'vit')
+# As people write them.
+FAMILY_NAMES = {'cnn': 'CNN', 'vit': 'ViT'}
 
 # Options of a ViT that are sides of squares, in pixels and in patches; Swin checks its window itself.
 _SIDES = {'patch', 'position_grid'}

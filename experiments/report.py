@@ -15,7 +15,7 @@ from pathlib import Path
 
 from backbones.errors import UserError
 from experiments.cli import atomic_files, command_line, display, work_directories
-from experiments.results import failures, latex, plots, runs, tables
+from experiments.results import failures, family_tables, latex, plots, runs, tables
 from experiments.results.page import build, content, runs_index
 
 FILES = ('report.html', 'table.md', 'table.csv', 'table.tex', 'score_vs_cost.png')
@@ -48,7 +48,8 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
         with atomic_files.atomic_write(output / 'report.html') as stream:
             stream.write(build.html(report))
         with atomic_files.atomic_write(output / 'table.md') as stream:
-            stream.write('\n'.join(map(tables.markdown, views)) + failures.markdown(report.failures))
+            across = family_tables.markdown(aggregates)
+            stream.write('\n'.join(map(tables.markdown, views)) + across + failures.markdown(report.failures))
         with atomic_files.atomic_write(output / 'table.csv') as stream:
             stream.write(tables.csv_text(aggregates))
         with atomic_files.atomic_write(output / 'table.tex') as stream:

@@ -142,20 +142,36 @@ def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float:
     return as_high / len(signs) if exact else (as_high + 1) / (len(signs) + 1)
 
 
-def logit_mean(shares: Sequence[float], examples: Sequence[int]) -> float:
-    """Mean over data sets on the logit scale, on which 98 to 99 % counts as much as 50 to 67 %; a share again.
+def least_sign_flip_p(count: int) -> float:
+    """The smallest p-value that ``sign_flip_test`` can have with a number of data sets."""
+    return 2 / 2**count if count <= _ENUMERATED else 1 / (_SIGN_SAMPLES + 1)
+
+
+def logits(
+    shares: Float[np.ndarray, '*lines datasets'] | Sequence[float], examples: Sequence[int]
+) -> Float[np.ndarray, '*lines datasets']:
+    """Log odds of shares, such as accuracies: between 98 and 99 % they differ as much as between 50 and 67 %.
 
     Half an example is added to the right and to the wrong ones (Haldane 1955, Anscombe 1956), so that a share of 0 or 1
     has a logit too.
 
     Args:
-        shares: of each data set, such as accuracies.
+        shares: of each data set.
         examples: number of test examples of each.
     """
     sizes = np.asarray(examples, np.float64)
     right = np.asarray(shares, np.float64) * sizes
-    mean = np.mean(np.log((right + 0.5) / (sizes - right + 0.5)))
-    return float(1 / (1 + np.exp(-mean)))
+    return np.log((right + 0.5) / (sizes - right + 0.5))
+
+
+def share_of_logit(logit: float) -> float:
+    """The share between 0 and 1 that has a logit."""
+    return float(1 / (1 + np.exp(-logit)))
+
+
+def logit_mean(shares: Sequence[float], examples: Sequence[int]) -> float:
+    """Mean over data sets on the scale of ``logits``, whose arguments it has; a share again."""
+    return share_of_logit(float(np.mean(logits(shares, examples))))
 
 
 class AverageRanks(NamedTuple):

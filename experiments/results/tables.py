@@ -38,21 +38,8 @@ class View:
     def labels(self) -> list[str]:
         """Titles of the text columns, which come before the numbers."""
         has_heads = any(aggregate.head for aggregate in self.aggregates)
-        return ['backbone', 'weights', *(['head'] if has_heads else []), 'regime', *self._settings]
-
-    @property
-    def _settings(self) -> list[str]:
-        """The further axes that have several values in this table."""
-        found: dict[str, set] = {}
-        for key, value in (each for aggregate in self.aggregates for each in aggregate.settings):
-            found.setdefault(key, set()).add(value)
-        return sorted(key for key, values in found.items() if len(values) > 1)
-
-    def _labels_of(self, known: Aggregate) -> list[str]:
-        values = {'backbone': known.variant.backbone, 'weights': known.variant.weights or '–', 'head': known.head}
-        values |= {'regime': known.regime}
-        values |= {key: setting_in_words(value) for key, value in known.settings}
-        return [values.get(label, '–') for label in self.labels]
+        settings = differing_settings(self.aggregates)
+        return ['backbone', 'weights', *(['head'] if has_heads else []), 'regime', *settings]
 
     @property
     def _is_resampled(self) -> bool:
@@ -70,7 +57,10 @@ class View:
             dataclasses.replace(
                 table,
                 header=[*self.labels, *table.header],
-                rows=[[*self._labels_of(known), *texts] for known, texts in zip(self.known, table.rows, strict=True)],
+                rows=[
+                    [*label_texts(known, self.labels), *texts]
+                    for known, texts in zip(self.known, table.rows, strict=True)
+                ],
             )
             for table in (*metric_tables.tables(self.known), *robustness_tables.tables(self.known))
         ]
@@ -96,7 +86,7 @@ class View:
             return '–' if costs[key] is None else format(costs[key] / scale, form)
 
         return [
-            *self._labels_of(known),
+            *label_texts(known, self.labels),
             *(aggregate.text() if aggregate else '' for aggregate in row),
             *metric_tables.texts_beside(known, self.known),
             f'{_size(costs)} px' if costs.get('input') else '–',
@@ -191,6 +181,22 @@ class View:
         return (
             f', counted in the traced program, and by an older version in the compiled one ({", ".join(sorted(older))})'
         )
+
+
+def differing_settings(aggregates: Sequence[Aggregate]) -> list[str]:
+    """The further axes that have several values in these aggregates, sorted."""
+    found: dict[str, set] = {}
+    for key, value in (each for aggregate in aggregates for each in aggregate.settings):
+        found.setdefault(key, set()).add(value)
+    return sorted(key for key, values in found.items() if len(values) > 1)
+
+
+def label_texts(aggregate: Aggregate, labels: Sequence[str]) -> list[str]:
+    """What an aggregate has in the text columns of these titles."""
+    values = {'backbone': aggregate.variant.backbone, 'weights': aggregate.variant.weights or '–'}
+    values |= {'head': aggregate.head, 'regime': aggregate.regime}
+    values |= {key: setting_in_words(value) for key, value in aggregate.settings}
+    return [values.get(label, '–') for label in labels]
 
 
 def view(aggregates: Sequence[Aggregate], dataset: str) -> View:

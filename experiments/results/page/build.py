@@ -16,6 +16,7 @@ from experiments.results.page import markup
 from experiments.results.page.content import Report
 from experiments.results.page.markup import Markup, element
 from experiments.results.page.sections import (
+    across_datasets,
     comparison,
     configuration,
     confusion,
@@ -56,6 +57,7 @@ SECTIONS = (
     Section('cost', 'Score against cost', cost.section),
     Section('intervals', 'Intervals', comparison.intervals),
     Section('significance', 'Significance', comparison.significance),
+    Section('across', 'Across data sets', across_datasets.section),
     Section('labels', 'Score against labels', curves.labels),
     Section('settings', 'Score against settings', curves.settings),
     Section('learning', 'Learning curves', learning.section),
