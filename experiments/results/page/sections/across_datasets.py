@@ -12,8 +12,8 @@ from experiments.results.page.markup import Child, Markup, element
 from experiments.results.page.scales import Scale
 from experiments.results.page.svg import Plot
 
-# Pixels from the line of a data set to that of the next, and from the line to the points above and below it.
-_STEP, _APART = 42, 5
+# Pixels: height of a data set's row; from its middle down to its points; half of the distance between them.
+_STEP, _DOWN, _APART = 42, 8, 5
 
 
 def section(report: Report) -> Markup | None:
@@ -72,10 +72,10 @@ def _figure(method: str, found: Sequence[Comparison]) -> Markup:
     plot = Plot(
         f'{family_tables.versus(found[0])} on {len(datasets)} data sets, {method}',
         x=Scale(-1.15 * most, 1.15 * most),
-        y=Scale(-0.6, len(datasets) - 0.6),
+        y=Scale(-0.5, len(datasets) - 0.5),
         description=finding,
         x_label=f'difference of logits, {family_tables.versus(found[0])}',
-        y_ticks=[(place, '') for place in range(len(datasets))],
+        y_ticks=[(place - 0.5, '') for place in range(1, len(datasets))],
         x_format=lambda value: f'{value:g}'.replace('-', '−'),
         width=600,
         height=30 + 50 + _STEP * len(datasets),
@@ -92,12 +92,12 @@ def _figure(method: str, found: Sequence[Comparison]) -> Markup:
         plot.text(0, top, f'{one} better', dx=12, dy=-10, kind='label'),
     ]
     for place, index in enumerate(order):
-        marks.append(plot.text(plot.x.low, place, datasets[index], dx=4, dy=-13, kind='name'))
+        marks.append(plot.text(plot.x.low, place, datasets[index], dx=4, dy=-7, kind='name'))
         for number, each in enumerate(found):
             series, difference = _series(each), float(each.differences[index])
-            shift = (2 * number - len(found) + 1) * _APART / _STEP
-            marks.append(plot.line([(0, place + shift), (difference, place + shift)], series))
-            marks.append(plot.marker(difference, place + shift, series, _words(each, index)))
+            down = place + (_DOWN + (2 * number - len(found) + 1) * _APART) / _STEP
+            marks.append(plot.line([(0, down), (difference, down)], series))
+            marks.append(plot.marker(difference, down, series, _words(each, index)))
     header = ['data set', *(f'{family}, {each.kind.weights}' for each in found for family in (one, other))]
     rows = []
     for index in order:
