@@ -103,8 +103,9 @@ def versus(comparison: Comparison) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign."""
-    return f'{value:+.2f}'.replace('-', '−')
+    """A difference with its sign, to two decimals."""
+    hundredths = round(100 * value)
+    return f'{hundredths / 100:+.2f}'.replace('-', '−') if hundredths else '0.00'
 
 
 def p_text(value: float) -> str:

@@ -210,6 +210,9 @@ class TestWhatIsCompared:
         assert '|' not in text
         assert 'resnet18 · hub (not on b), vit_micro · hub (not on a)' in text
 
+    def test_signs(self):
+        assert [family_tables.signed(each) for each in (-0.126, 1, -0.004)] == ['−0.13', '+1.00', '0.00']
+
     def test_every_family_has_a_name(self):
         assert tuple(registry.FAMILY_NAMES) == registry.FAMILIES
 
