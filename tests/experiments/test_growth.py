@@ -336,7 +336,7 @@ class TestWeights:
             if cell is planned[1]:
                 train(dataset, cell)
             file.write_bytes(b'two')
-            engine._journal.rows = [make_row(cell=cell, weights_digest=engine._weights_digest(variant))]
+            engine._journal.rows = [make_row(cell=cell, weights_digest=engine._rows.weights_digest(variant))]
 
         engine._run_training = finish
         with pytest.raises(UserError, match='have changed since they produced 1 finished cell'):
