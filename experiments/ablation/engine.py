@@ -24,6 +24,7 @@ from experiments.ablation.selection import Shard
 from experiments.ablation.sweep import sweep
 from experiments.ablation.time_limit import TimeLimit
 from experiments.cli import display, work_directories
+from experiments.cli.atomic_files import DiskError
 from experiments.cli.exit_status import Preempted
 from experiments.data.dataset import Dataset
 from experiments.features.extractor import Costs, Extractor
@@ -36,6 +37,8 @@ from experiments.training import loop, own_keys, session
 
 # What precedes the keys of a training's config on the command line.
 _TRAINING_KEYS = 'config.training.'
+# What ends a run, not only a cell: to be asked to stop, and what would make all others fail too, such as a full disk.
+_OF_ALL = (Preempted, OSError, DiskError)
 
 
 # By label fraction and shots, and seed.
@@ -244,7 +247,7 @@ class Engine:
         with self._limit.work(kind, len(self.pending(cells))):
             try:
                 compute()
-            except (Preempted, OSError):  # a full disk, for one, would make all others fail
+            except _OF_ALL:
                 raise
             except Exception as error:
                 self._journal.note_failure(cells, error)
@@ -335,7 +338,7 @@ class Engine:
         def fit_those_that_can_be(chosen: Sequence[Cell]) -> None:
             try:
                 fit(chosen)
-            except (Preempted, OSError):
+            except _OF_ALL:
                 raise
             except Exception:
                 if len(chosen) == 1:

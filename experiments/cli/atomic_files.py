@@ -12,6 +12,10 @@ from typing import IO, Any
 from backbones.errors import UserError
 
 
+class DiskError(UserError):
+    """A file cannot be written or read (no space left, no permission, …), as it would be for whatever comes next."""
+
+
 @contextmanager
 def atomic_write(path: Path, mode: str = 'w') -> Generator[IO]:
     """Open a file for writing; it appears under its name only once it is complete."""
@@ -45,7 +49,7 @@ def os_errors_as_user_errors(context: Callable[[], str]) -> Generator[None]:
         context: gives the rest of the line: what is kept, and which command continues.
 
     Raises:
-        UserError: instead of ``OSError``; names the reason, and the file if it is known.
+        DiskError: instead of ``OSError``; names the reason, and the file if it is known.
     """
     try:
         yield
@@ -53,7 +57,7 @@ def os_errors_as_user_errors(context: Callable[[], str]) -> Generator[None]:
         where = f' ({error.filename})' if error.filename else ''
         # Numpy's error of a full disk has a text of its own: 'N requested and M written'.
         reason = error.strerror or str(error) or type(error).__name__
-        raise UserError(f'{reason}{where}; {context()}{once_mended(error)}') from error
+        raise DiskError(f'{reason}{where}; {context()}{once_mended(error)}') from error
 
 
 def once_mended(error: OSError) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from backbones.errors import UserError, listed
 from experiments.cli import display
-from experiments.cli.atomic_files import atomic_write, os_errors_as_user_errors, write_json
+from experiments.cli.atomic_files import DiskError, atomic_write, os_errors_as_user_errors, write_json
 
 CONFIG = 'config.json'
 COMMAND = 'command.txt'
@@ -29,14 +29,14 @@ def make(path: Path) -> Path:
     """Create a work directory if it does not exist, and check that it can be written.
 
     Raises:
-        UserError: it cannot be created or written.
+        DiskError: it cannot be created or written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(f'cannot write to the work directory {str(path)!r}: {error.strerror or error}') from None
+        raise DiskError(f'cannot write to the work directory {str(path)!r}: {error.strerror or error}') from None
     return path
 
 

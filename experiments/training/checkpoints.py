@@ -35,6 +35,7 @@ from backbones.errors import UserError
 from backbones.pretrained.checksums import find_damage, flush, write_checksums
 from backbones.pretrained.description import KEY, METADATA, Description
 from backbones.pretrained.plain_paths import plain
+from experiments.cli.atomic_files import DiskError
 from experiments.training import orbax_storage
 
 STATE = 'default'
@@ -148,7 +149,7 @@ class Checkpoints:
             score: for ``keep_best``; higher is better.
 
         Raises:
-            UserError: this checkpoint or the previous one cannot be written (no space, no permission, ...).
+            DiskError: this checkpoint or the previous one cannot be written (no space, no permission, ...).
             TypeError: JSON cannot represent ``metadata``.
             ValueError: ``state`` cannot be stored.
         """
@@ -174,7 +175,7 @@ class Checkpoints:
         """Wait until the last save is on disk and visible to all processes.
 
         Raises:
-            UserError: the save failed.
+            DiskError: the save failed.
         """
         self._settle()
         if jax.process_count() > 1:
@@ -288,13 +289,13 @@ class Checkpoints:
         if jax.process_index() == 0:
             self._prune()
 
-    def _failed(self, step: int, reason: str) -> UserError:
+    def _failed(self, step: int, reason: str) -> DiskError:
         if jax.process_index() == 0:
             shutil.rmtree(self._unfinished(step), ignore_errors=True)
         rest = f'the last good one is step {self.steps()[-1]}' if self.steps() else 'there is none yet'
         if reason in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
             rest += ', and the same command continues once there is room'
-        return UserError(f'cannot save the checkpoint of step {step} in {self._directory}: {reason}; {rest}')
+        return DiskError(f'cannot save the checkpoint of step {step} in {self._directory}: {reason}; {rest}')
 
     def _prune(self) -> None:
         steps = self.steps()

@@ -1,9 +1,12 @@
 """Ablations that are run in part: chosen cells, shards, a time limit, and cells that fail."""
 
+import errno
 import itertools
 import json
+import os
 import re
 import signal
+import tempfile
 import time
 
 import numpy as np
@@ -19,9 +22,10 @@ from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.ablation.selection import Shard
 from experiments.ablation.time_limit import OutOfTime, TimeLimit
-from experiments.cli import command_line, work_directories
+from experiments.cli import atomic_files, command_line, work_directories
 from experiments.cli.exit_status import CellsFailed, Preempted
 from experiments.features import extractor
+from experiments.features.store import Store
 from experiments.probes import knn
 from experiments.results import aggregates, failures, rows, tables
 from experiments.results.page import content
@@ -267,16 +271,36 @@ class TestFailures:
             Engine(config, tmp_path, make_dataset).run(cells.plan(config))
         assert tried == [0, 1]
 
-    @pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), Preempted()])
-    def test_what_would_make_all_fail_ends_the_run(self, tmp_path, monkeypatch, error):
-        def fail(*_):
-            raise error
+    def test_to_be_asked_to_stop_ends_the_run(self, tmp_path, monkeypatch):
+        def stop(*_):
+            raise Preempted
 
-        monkeypatch.setattr(extractor.Extractor, '__call__', fail)
+        monkeypatch.setattr(extractor.Extractor, '__call__', stop)
         config = make_config(backbones=('pixels',), regimes=('knn',))
-        with pytest.raises(type(error)):
+        with pytest.raises(Preempted):
             Engine(config, tmp_path, make_dataset).run(cells.plan(config))
         assert failures.read(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ('regime', 'files'),
+        [('knn', r'\..*\.npy\.'), ('scratch', r'\.description.*')],
+    )
+    def test_a_full_disk_ends_the_run(self, tmp_path, monkeypatch, regime, files):
+        refused, make = [], tempfile.mkstemp
+
+        def mkstemp(*arguments, prefix='', **options):
+            if re.fullmatch(files, prefix):
+                refused.append(prefix)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return make(*arguments, prefix=prefix, **options)
+
+        monkeypatch.setattr(atomic_files.tempfile, 'mkstemp', mkstemp)
+        config = make_config(backbones=('vit_micro',), regimes=(regime,), fractions=(1.0,))
+        engine = Engine(config, tmp_path / 'run', make_dataset, Store(tmp_path / 'cache'))
+        with pytest.raises(atomic_files.DiskError, match='No space left on device'):
+            engine.run(cells.plan(config))
+        assert len(refused) == 1, 'no other cell is tried'
+        assert failures.read(tmp_path / 'run') == []
 
     def test_a_mistake_in_the_config_stops_before_anything(self, tmp_path, quick):
         with pytest.raises(UserError, match='unknown regime') as caught:
