@@ -27,9 +27,8 @@ from experiments.data import account, loading, model_input, record
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
 from experiments.features.store import CACHE_VARIABLE, DEFAULT_LIMIT, Store, default_directory, parse_size
-from experiments.results import rows
+from experiments.results import rows, shards
 from experiments.results.axes import PIXELS, Cell
-from experiments.results.rows import SHARDS
 from experiments.training import own_keys
 from experiments.training.preemption import Interruption
 
@@ -90,7 +89,7 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace, limi
     planned = selection.matching(cells.plan(config), options.only)
     shard = selection.Shard.parse(options.shard) if options.shard else None
     whole, reading = options.workdir, ReadingOptions.of(config)
-    workdir = whole / SHARDS / shard.directory if shard else whole
+    workdir = whole / shards.DIRECTORY / shard.directory if shard else whole
     for name in config.datasets:
         loading.check_place(workdir, name)
     truth = tasks.find(config.training.task).truth

@@ -95,7 +95,7 @@ class Engine:
     def finished(self, cells: Sequence[Cell]) -> list[str]:
         """The data sets of the cells that have a result."""
         planned = set(self._journal.settled(cells))
-        return list(dict.fromkeys(row.cell.dataset for row in self._journal.rows if row.cell in planned))
+        return list(dict.fromkeys(row.cell.dataset for row in self._journal.finished if row.cell in planned))
 
     def claim(self, cells: Sequence[Cell]) -> None:
         """Record this config as the work directory's (``growth.claim``).
@@ -138,7 +138,7 @@ class Engine:
                 cannot begin with the config's values on these devices.
         """
         pending = self.pending(cells)
-        growth.check_weights(self._workdir, {cell.variant for cell in pending}, self._journal.rows)
+        self._journal.check_weights({cell.variant for cell in pending})
         for extract, backbone in dict.fromkeys(
             (self._extractor(cell), frozen_backbone(cell.variant, 0))
             for cell in pending
@@ -356,7 +356,7 @@ class Engine:
 
     def _run_training(self, dataset: Dataset, cell: Cell) -> None:
         """Train once per learning rate, select on validation, and evaluate only the selected one on the test split."""
-        growth.check_weights(self._workdir, {cell.variant}, self._journal.rows)
+        self._journal.check_weights({cell.variant})
         begun = growth.begin_trainings(self._workdir, cell, dataset)
 
         def train(rate: float) -> loop.Trained:

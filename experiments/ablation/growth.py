@@ -37,9 +37,9 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
     """Check that an ablation may continue in a work directory; nothing is written.
 
     Args:
-        workdir: it need not exist.
+        workdir: of the ablation, of which it may be a shard that continues; it need not exist.
         config: the ablation's current config.
-        rows: its finished cells.
+        rows: its finished cells, those of shards too.
 
     Raises:
         UserError: it is not an ablation's, its finished cells are of another task, or a value that they depend on
@@ -60,7 +60,7 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
             f'{_count(elsewhere)} in {str(workdir)!r} {"is" if len(elsewhere) == 1 else "are"} of the task '
             f'{elsewhere[0].task}, and config key training.task is {task!r}; choose another --workdir'
         )
-    differing: dict[str, list[tuple[Cell, Any, Any]]] = {}
+    differing: dict[str, list[tuple[Row, Any, Any]]] = {}
     several = settings.axes(config, ablation_cells.KEYS)
     for row in rows:
         free = {*several, *(key for key, _ in row.cell.settings)}
@@ -69,18 +69,20 @@ def check(workdir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None
                 continue
             if key == 'training_extra_learning_rates' and _needs_no_extra_rates(row):
                 continue
-            differing.setdefault(key, []).append((row.cell, before, after))
+            differing.setdefault(key, []).append((row, before, after))
     if not differing:
         return
     key, found = max(differing.items(), key=lambda item: len(item[1]))
     _, before, after = found[0]
+    files = _files(workdir, [row for row, _, _ in found])
     others = [other for other in differing if other != key]
     more = f' (and {listed(others)} differ too)' if others else ''
     depend = 'depends' if len(found) == 1 else 'depend'
     raise UserError(
         f'{_count(found)} in {str(workdir)!r} {depend} on {key}, which is {_shown(before)} there and {_shown(after)} '
-        f'here{more}: {_named(each for each, _, _ in found)}; restore its earlier value, {_as_axis(key, before, after)}'
-        f'choose another --workdir, or remove the rows of these cells from {result_rows.RESULTS} to run them again'
+        f'here{more}: {_named(row.cell for row, _, _ in found)}; restore its earlier value, '
+        f'{_as_axis(key, before, after)}choose another --workdir, or remove the rows of these cells from {files} to '
+        'run them again'
     )
 
 
@@ -168,8 +170,8 @@ def check_weights(workdir: Path, variants: Iterable[Variant], rows: Sequence[Row
             raise UserError(
                 f'the weights {variant.weights!r} have changed since they produced {_count(changed)} in '
                 f'{str(workdir)!r}: {_named(row.cell for row in changed)}; restore them, give the new ones another '
-                f'name, choose another --workdir, or remove the rows of these cells from {result_rows.RESULTS} to run '
-                'them again'
+                f'name, choose another --workdir, or remove the rows of these cells from '
+                f'{_files(workdir, changed)} to run them again'
             )
 
 
@@ -306,6 +308,10 @@ def _as_axis(key: str, before: Any, after: Any) -> str:
 
 def _shown(value: Any) -> str:
     return repr(tuple(value)) if isinstance(value, list) else repr(value)
+
+
+def _files(workdir: Path, rows: Sequence[Row]) -> str:
+    return listed(result_rows.files_of(workdir, rows)) or result_rows.RESULTS
 
 
 def _count(cells: Sequence[object]) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -14,7 +14,7 @@ from experiments.cli.exit_status import CellsFailed
 from experiments.data.dataset import Dataset
 from experiments.results import failures, planned_cells
 from experiments.results import rows as result_rows
-from experiments.results.axes import Cell
+from experiments.results.axes import Cell, Variant
 from experiments.results.failures import Failure
 from experiments.results.rows import Row
 
@@ -38,15 +38,36 @@ class Journal:
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: Path, root: Path | None = None):
         self._config, self._workdir, self._root = config.to_dict(), workdir, root
-        self._written = result_rows.read(workdir)
-        elsewhere = result_rows.read(root) if root else []
-        both = [*self._written, *elsewhere]
-        growth.check(root or workdir, self._config, both)
-        self.axes = growth.axis_keys(both, self._config)
+        self._written = self.rows = result_rows.read(workdir)
+        self._elsewhere: list[Row] = []
+        if root is not None:
+            mine = {row.predictions for row in self.finished}
+            self._elsewhere = [row for row in result_rows.read(root) if row.predictions not in mine]
+        growth.check(self._whole, self._config, self.finished)
+        self.axes = growth.axis_keys(self.finished, self._config)
         self.rows = growth.with_settings(self._written, self.axes)
         self.places: Mapping[Cell, int] = {}
-        self._elsewhere = growth.with_settings(elsewhere, self.axes)
+        self._elsewhere = growth.with_settings(self._elsewhere, self.axes)
         self._failures = {each.cell: each for each in failures.read(workdir)}
+
+    @property
+    def _whole(self) -> Path:
+        return self._root or self._workdir
+
+    @property
+    def finished(self) -> list[Row]:
+        """Every row of a finished cell, in this shard or elsewhere in the ablation; their files are in the whole."""
+        inside = self._workdir.relative_to(self._whole)
+        own = [dataclasses.replace(row, predictions=(inside / row.predictions).as_posix()) for row in self.rows]
+        return [*own, *self._elsewhere]
+
+    def check_weights(self, variants: Iterable[Variant]) -> None:
+        """Check that finished cells of some variants were computed from their current weights.
+
+        Raises:
+            UserError: a weight file has changed; the cells are named.
+        """
+        growth.check_weights(self._whole, variants, self.finished)
 
     def settled(self, cells: Sequence[Cell]) -> list[Cell]:
         """Cells with a setting for every key of ``axes`` that they depend on."""
@@ -76,7 +97,7 @@ class Journal:
         Raises:
             UserError: weights have changed since cells of the same variant were finished.
         """
-        growth.check_weights(self._workdir, {cell.variant for cell in self.pending(cells)}, self.rows)
+        self.check_weights({cell.variant for cell in self.pending(cells)})
         cells = self.settled(cells)
         growth.claim(self._workdir, self._config, cells, self.rows)
         planned_cells.write(self._workdir, cells)

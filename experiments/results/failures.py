@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.cli import atomic_files
-from experiments.results import rows
+from experiments.results import rows, shards
 from experiments.results.axes import Cell
 
 FAILURES = 'failures.jsonl'
@@ -55,7 +55,7 @@ def read(workdir: Path) -> list[Failure]:
 def remaining(workdirs: Sequence[Path]) -> list[Failure]:
     """The failures of work directories and of their shards, of cells that none of them has finished."""
     finished = {row.cell for workdir in workdirs for row in rows.read(workdir)}
-    places = [place for workdir in workdirs for place in (workdir, *sorted((workdir / rows.SHARDS).glob('*-of-*')))]
+    places = [part for workdir in workdirs for part in shards.parts(workdir)]
     found = {each.cell: each for place in places for each in read(place) if each.cell not in finished}
     return list(found.values())
 

@@ -16,15 +16,13 @@ import numpy as np
 from backbones.errors import UserError
 from experiments.cli import atomic_files
 from experiments.data.truth import Targets
-from experiments.results import older_rows
+from experiments.results import older_rows, shards
 from experiments.results.axes import Cell
 from experiments.results.scores import Predicted, ScoreKind
 
 # Changes when an older reader would misread a row; a new key that has a default does not change it.
 SCHEMA = 2
 RESULTS = 'results.jsonl'
-# Of an ablation that is run in parts: each has a work directory of its own in here, named NUMBER-of-COUNT.
-SHARDS = 'shards'
 # Written by ``experiments.train``; versions before schema 2 wrote nothing else.
 RESULT = 'result.json'
 _NUMBER = int | float
@@ -176,7 +174,7 @@ def read(workdir: Path) -> list[Row]:
     own = _own(workdir)
     parts = [
         dataclasses.replace(row, predictions=(part.relative_to(workdir) / row.predictions).as_posix())
-        for part in sorted((workdir / SHARDS).glob('*-of-*'))
+        for part in shards.of(workdir)
         for row in _own(part)
     ]
     if not parts:
@@ -189,6 +187,18 @@ def read(workdir: Path) -> list[Row]:
     for row in (*own, *parts):
         unique.setdefault(row.cell, row)
     return list(unique.values())
+
+
+def files_of(workdir: Path, rows: Sequence[Row]) -> list[str]:
+    """The files, relative to a work directory, in which rows that ``read`` found there stand."""
+    wanted = {row.predictions for row in rows}
+    found = []
+    for part in shards.parts(workdir):
+        inside = part.relative_to(workdir)
+        # A row of a shard may also stand in the file of the whole.
+        if any((inside / row.predictions).as_posix() in wanted for row in _own(part)):
+            found.append((inside / RESULTS).as_posix())
+    return found
 
 
 def _own(workdir: Path) -> list[Row]:

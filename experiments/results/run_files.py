@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from experiments.cli import work_directories
-from experiments.results import curves
+from experiments.results import curves, shards
 from experiments.results import rows as result_rows
 
 REPORT = 'report.html'
@@ -18,7 +18,7 @@ _OF_REPORTS = frozenset({REPORT, 'table.md', 'table.csv', 'table.tex', 'score_vs
 _OF_RUNS = frozenset(
     {
         'checkpoints', 'data', 'pictures', 'predictions', 'profile', 'tensorboard', 'wandb',
-        curves.TRAININGS, result_rows.SHARDS,
+        curves.TRAININGS, shards.DIRECTORY,
     }
 )  # fmt: skip
 _PROGRESS = frozenset({result_rows.RESULTS, result_rows.RESULT, curves.METRICS})
@@ -56,11 +56,6 @@ def work_directories_below(root: Path) -> Iterator[tuple[Path, str]]:
         waiting += [path / name for name in sorted(below, reverse=True)]
 
 
-def shards(workdir: Path) -> list[Path]:
-    """The directories of an ablation's shards, which several processes run at the same time."""
-    return sorted((workdir / result_rows.SHARDS).glob('*-of-*'))
-
-
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -72,7 +67,7 @@ def _is_work_directory(path: Path, names: Mapping[str, bool]) -> bool:
     if names.keys() & {result_rows.RESULTS, result_rows.RESULT, curves.METRICS, curves.TRAININGS}:
         return True
     if work_directories.CONFIG not in names:
-        return result_rows.SHARDS in names and bool(shards(path))
+        return shards.DIRECTORY in names and bool(shards.of(path))
     try:
         config = json.loads((path / work_directories.CONFIG).read_text())
     except (OSError, ValueError):

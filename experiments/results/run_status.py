@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.cli import work_directories
-from experiments.results import curves, file_systems, run_files
+from experiments.results import curves, file_systems, shards
 from experiments.results.run_files import RunFiles
 
 Status = Literal['under way', 'finished', 'interrupted', 'failed', 'not started', 'unreadable']
@@ -31,7 +31,7 @@ def status(workdir: Path, config: Mapping[str, Any], finished: bool, files: RunF
         files: those in its work directory.
         now: the present time, in seconds since 1970.
     """
-    if any(map(work_directories.in_use, (workdir, *run_files.shards(workdir)))):
+    if any(map(work_directories.in_use, shards.parts(workdir))):
         return 'under way', 'it holds the lock of its work directory'
     if finished:
         return 'finished', ''

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from backbones.errors import UserError
 from experiments.cli import work_directories
-from experiments.results import config_differences, curves, failures, planned_cells, run_files
+from experiments.results import config_differences, curves, failures, planned_cells, run_files, shards
 from experiments.results import rows as result_rows
 from experiments.results.axes import settings_in_words
 from experiments.results.config_differences import Difference
@@ -21,7 +21,7 @@ from experiments.results.run_status import Status, status
 
 Kind = Literal['ablation', 'training', 'pretraining']
 
-_OF_ABLATIONS = (curves.TRAININGS, result_rows.SHARDS)
+_OF_ABLATIONS = (curves.TRAININGS, shards.DIRECTORY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _config(path: Path, rows: Sequence[Row]) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text())
     except FileNotFoundError:
-        of_shards = (_config(part, ()) for part in run_files.shards(path))
+        of_shards = (_config(part, ()) for part in shards.of(path))
         return next(filter(None, of_shards), dict(rows[-1].config) if rows else {})
     except ValueError as error:
         raise UserError(f'{file.name} is not a JSON file ({error})') from None
@@ -224,7 +224,7 @@ def _label(row: Row) -> str:
 
 
 def _as_ablation(run: Run, rows: Sequence[Row], newest: Curve | None) -> Run:
-    known = [planned_cells.read(place) for place in (run.path, *run_files.shards(run.path))]
+    known = [planned_cells.read(place) for place in shards.parts(run.path)]
     plans = [cells for cells in known if cells is not None]
     planned = frozenset().union(*plans) if plans else None
     finished = {row.cell.key() for row in rows}

@@ -17,9 +17,10 @@ from tiny import make_config, make_dataset
 
 from backbones import UserError, cost
 from experiments import ablate, probes, report
-from experiments.ablation import cells, selection
+from experiments.ablation import cells, growth, selection
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
+from experiments.ablation.journal import Journal
 from experiments.ablation.selection import Shard
 from experiments.ablation.time_limit import OutOfTime, TimeLimit
 from experiments.cli import atomic_files, command_line, work_directories
@@ -136,8 +137,28 @@ class TestShards:
 
     def test_a_config_that_finished_cells_do_not_fit_is_refused(self, tmp_path, quick):
         run(tmp_path, 'parts', '--shard=1/2')
-        with pytest.raises(UserError, match=r'finished cells in .* depend on knn\.temperature'):
-            run(tmp_path, 'parts', '--shard=2/2', '--config.knn.temperature=0.5')
+        told = r"^10 finished cells in '.*parts' depend on knn\.temperature.*"
+        told += r' or remove the rows of these cells from shards/1-of-2/results\.jsonl to run them again$'
+        for number in (1, 2):
+            with pytest.raises(UserError, match=told):
+                run(tmp_path, 'parts', f'--shard={number}/2', '--config.knn.temperature=0.5')
+        # A run of the whole copies rows of shards.
+        run(tmp_path, 'parts')
+        with pytest.raises(UserError, match=r'from results\.jsonl, shards/1-of-2/results\.jsonl to run them again$'):
+            run(tmp_path, 'parts', '--config.knn.temperature=0.5')
+
+    def test_weights_that_another_shard_was_not_computed_from_are_refused(self, tmp_path, quick, monkeypatch):
+        monkeypatch.setattr(growth, '_file_digests', lambda variant: ['then'])
+        run(tmp_path, 'parts', '--shard=1/2', '--only=vit_micro')
+        monkeypatch.setattr(growth, '_file_digests', lambda variant: ['now'])
+        told = r'the weights .* have changed since .* from shards/1-of-2/results\.jsonl to run them again$'
+        with pytest.raises(UserError, match=told):
+            run(tmp_path, 'parts', '--shard=2/2', '--only=vit_micro')
+        # Weights that change during the run are found by each training.
+        config = command_line.load_config(str(tmp_path / 'config.py'))
+        journal = Journal(config, tmp_path / 'parts' / 'shards' / '2-of-2', tmp_path / 'parts')
+        with pytest.raises(UserError, match=told):
+            journal.claim(cells.plan(config))
 
     def test_a_run_of_the_whole_waits_for_them(self, tmp_path, quick):
         with work_directories.used(work_directories.make(tmp_path / 'parts'), shared=True):

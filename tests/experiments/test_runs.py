@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from backbones import UserError
 from experiments import report
 from experiments.cli import atomic_files
-from experiments.results import curves, failures, file_systems, planned_cells, rows, runs
+from experiments.results import curves, failures, file_systems, planned_cells, rows, runs, shards
 from experiments.results.config_differences import differences
 from experiments.results.page import runs_index
 from tests.experiments.test_page import Page
@@ -153,7 +153,7 @@ class TestStatus:
     def test_shards_are_one_ablation(self, tmp_path):
         made = [make_row(seed=seed) for seed in range(4)]
         for number in range(2):
-            part, cells = tmp_path / 'a' / rows.SHARDS / f'{number + 1}-of-2', made[2 * number : 2 * number + 2]
+            part, cells = tmp_path / 'a' / shards.DIRECTORY / f'{number + 1}-of-2', made[2 * number : 2 * number + 2]
             make_ablation(part, *cells[: 2 - number], planned=[row.cell for row in cells])
         run = only(tmp_path)
         assert (run.name, run.kind, run.cells_done, run.cells_planned) == ('a', 'ablation', 3, 4)
