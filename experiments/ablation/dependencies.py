@@ -8,7 +8,8 @@ import ml_collections
 from experiments import probes
 from experiments.cli import work_directories
 from experiments.data import options
-from experiments.results.axes import PIXELS, RANDOM, Cell
+from experiments.results import keys_of_cells
+from experiments.results.axes import Cell
 from experiments.training import regimes
 from experiments.training.config import FREE_KEYS
 
@@ -58,25 +59,12 @@ def dependencies(cell: Cell, config: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat = work_directories.flatten(config)
     frozen = cell.regime in FROZEN_REGIMES
-    keys = ['fit', 'shots']
-    if cell.variant.backbone != PIXELS:
-        keys += ['image_size', 'image_height']
-        if cell.variant.weights != RANDOM:
-            keys.append('strict_weights')
+    keys = [key for key, reads in keys_of_cells.TABLE.items() if reads(cell, frozen)]
+    if not flat.get('corruptions'):
+        keys.remove('severities')
     if frozen:
         keys += [key for key in flat if key.startswith(f'{cell.regime}.')]
-        if cell.variant.backbone != PIXELS and cell.regime not in probes.TAPS_OF_POSITIONS:
-            keys.append('tap')
-        keys += ['validation_images', 'refit']
-        if cell.regime in probes.NORMALISED:
-            keys.append('normalisation')
-        if cell.variant.weights == RANDOM:
-            keys.append('calibration_images')
     else:
-        keys += SWEEP
         keys += [key for key in flat if key.startswith('training.') and key not in _NOT_READ]
-    keys.append('corruptions')
-    if flat.get('corruptions'):
-        keys.append('severities')
     settings = work_directories.as_read_back(dict(cell.settings))
     return {key: settings.get(key, flat[key]) for key in keys if key in flat}

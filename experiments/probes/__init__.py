@@ -3,6 +3,9 @@
 from collections.abc import Callable
 
 from experiments.probes import attentive, knn, linear, ridge
+from experiments.results.keys_of_cells import NORMALISED, TAPS_OF_POSITIONS
+
+__all__ = ['NORMALISED', 'TABLE', 'TAPS_OF_POSITIONS']
 
 TABLE: dict[str, Callable] = {
     'linear': linear.run,
@@ -10,10 +13,3 @@ TABLE: dict[str, Callable] = {
     'knn': knn.run,
     'attentive': attentive.run,
 }
-
-# The tap of regimes whose heads take ``float[examples, positions, channels]``; the others take vectors, from the tap of
-# the config.
-TAPS_OF_POSITIONS: dict[str, str] = {'attentive': 'grid'}
-
-# Those whose features are normalised as the config says; nearest neighbours compare directions (cosine similarity).
-NORMALISED = ('linear', 'ridge', 'attentive')

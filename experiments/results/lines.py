@@ -5,7 +5,8 @@ import os
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
-from experiments.results.axes import PIXELS, Settings, Variant, settings_from_json
+from experiments.results import keys_of_cells
+from experiments.results.axes import Settings, Variant, settings_from_json
 from experiments.results.rows import Row
 
 
@@ -37,32 +38,35 @@ class Line:
 def of_rows(found: Sequence[tuple[Path, Row]]) -> list[Line]:
     """Group rows, each with its work directory, in the order of their first ones.
 
-    A cell that several directories have with the same config and data counts once.
+    A cell that several directories have with the same config, data and weights counts once.
     """
     labels = _dataset_labels([row for _, row in found])
-    # Line of the table → its experiments. An experiment has all fractions of one config, so a directory has one line.
-    lines: dict[tuple[str, Variant, str, str, Settings], list[_Experiment]] = {}
-    repetitions: dict[tuple, dict[int, tuple[Path, Row]]] = {}
     several: dict[Path, set[str]] = {}
     for workdir, row in found:
         several.setdefault(workdir, set()).update(key for key, _ in row.cell.settings)
     elsewhere = {workdir: set().union(*several.values()) - keys for workdir, keys in several.items()}
+    # Line of the table → the rows of each work directory.
+    lines: dict[tuple[str, Variant, str, str, Settings], dict[Path, list[Row]]] = {}
     for workdir, row in found:
         cell = row.cell
         line = (labels[_data_identity(row)], cell.variant, cell.head, cell.regime, _settings(row, elsewhere[workdir]))
-        experiments = lines.setdefault(line, [])
-        experiment = next((each for each in experiments if each.takes(workdir, row)), None)
-        if experiment is None:
-            experiment = _Experiment(workdir, row)
-            experiments.append(experiment)
-        seeds = repetitions.setdefault((line, cell.fraction, _shots(row), experiments.index(experiment)), {})
-        seeds.setdefault(cell.seed, (workdir, row))
+        lines.setdefault(line, {}).setdefault(workdir, []).append(row)
     result = []
-    for (line, fraction, shots, number), seeds in repetitions.items():
-        dataset, variant, head, regime, settings = line
-        name = f'{regime} ({lines[line][number].workdir.name})' if len(lines[line]) > 1 else regime
-        result.append(Line(dataset, variant, head, name, settings, fraction, shots, tuple(seeds.values())))
-    return result
+    for (dataset, variant, head, regime, settings), of_directories in lines.items():
+        experiments = _experiments(of_directories)
+        for experiment in experiments:
+            name = f'{regime} ({next(iter(experiment)).name})' if len(experiments) > 1 else regime
+            columns: dict[tuple[float, int], dict[int, tuple[Path, Row]]] = {}
+            for workdir, rows in experiment.items():
+                for row in rows:
+                    seeds = columns.setdefault((row.cell.fraction, _shots(row)), {})
+                    seeds.setdefault(row.cell.seed, (workdir, row))
+            result += [
+                Line(dataset, variant, head, name, settings, fraction, shots, tuple(seeds.values()))
+                for (fraction, shots), seeds in columns.items()
+            ]
+    place = {id(row): index for index, (_, row) in enumerate(found)}
+    return sorted(result, key=lambda line: place[id(line.members[0][1])])
 
 
 # How and where a run computes, and on which label fraction; rows that differ only in these are one experiment.
@@ -74,51 +78,72 @@ _NOT_DECISIVE = frozenset(
 )  # fmt: skip
 
 
-# What raw pixels do not depend on, though a row of another work directory may name it.
-_OF_NETWORKS = frozenset({'image_size', 'image_height', 'strict_weights', 'calibration_images', 'tap'})
-
-
 def _settings(row: Row, wanted: Set[str]) -> Settings:
-    """The row's settings, and its values of the wanted keys, which only other work directories have several of."""
+    """The row's settings, and its values of those wanted keys that it depends on.
+
+    Args:
+        row: the row.
+        wanted: keys that only other work directories have several values of.
+    """
     found = dict(row.cell.settings)
     for key in wanted:
         value: object = row.config
         for name in key.split('.'):
             value = value.get(name) if isinstance(value, Mapping) else None
-        if value is not None and not (row.cell.variant.backbone == PIXELS and key in _OF_NETWORKS):
+        if value is not None and _depends(row, key):
             found[key] = value
     # Shots are columns.
     return settings_from_json({key: found[key] for key in sorted(found) if key != 'shots'})
+
+
+def _depends(row: Row, key: str) -> bool:
+    if key == 'severities' and not row.config.get('corruptions'):
+        return False
+    return keys_of_cells.depends(row.cell, key, frozen=row.cell.regime in row.config)
 
 
 def _shots(row: Row) -> int:
     return row.config.get('shots', 0)
 
 
-@dataclasses.dataclass
-class _Experiment:
-    """Rows of one config, with different seeds, fractions and shots.
+# The rows of one line, by work directory: those of one config and the same weights, with different seeds, fractions and
+# shots.
+_Experiment = dict[Path, list[Row]]
 
-    Attributes:
-        workdir: the work directory of the first row.
-        first: the first row.
+
+def _experiments(of_directories: Mapping[Path, list[Row]]) -> list[_Experiment]:
+    """Which work directories repeat one another in a line.
+
+    A directory is never divided: ``ablation.growth`` ensures that cells of one ablation differ in nothing decisive.
     """
+    found: list[_Experiment] = []
+    for workdir, rows in of_directories.items():
+        experiment = next((each for each in found if _is_repeated(each, rows)), None)
+        if experiment is None:
+            found.append({workdir: rows})
+        else:
+            experiment[workdir] = rows
+    return found
 
-    workdir: Path
-    first: Row
 
-    def takes(self, workdir: Path, row: Row) -> bool:
-        """Whether a row belongs to it: same work directory, or equal values for all keys that both rows have."""
-        if workdir == self.workdir:
-            return True  # ``ablation.growth`` ensures that cells of one ablation differ in nothing decisive
-        kinds = [('training' in each.config, row.cell.regime in each.config) for each in (self.first, row)]
-        mine, theirs = _decisive(self.first), _decisive(row)
-        return kinds[0] == kinds[1] and all(mine[key] == theirs[key] for key in {*mine} & {*theirs})
+def _is_repeated(experiment: _Experiment, rows: Sequence[Row]) -> bool:
+    """Whether rows of another directory have equal values for all keys that both have, and no other weights.
+
+    The name of weights does not tell: a work directory or a file may be trained again, and rows of older versions, or
+    of weights that were not on their machine, have no digest. So every row is compared with every other one.
+    """
+    known = [row for others in experiment.values() for row in others]
+    first, other = known[0], rows[0]
+    kinds = [('training' in each.config, each.cell.regime in each.config) for each in (first, other)]
+    mine, theirs = _decisive(first), _decisive(other)
+    digests = {row.weights_digest for row in (*known, *rows)} - {None}
+    return kinds[0] == kinds[1] and len(digests) < 2 and all(mine[key] == theirs[key] for key in {*mine} & {*theirs})
 
 
 def _decisive(row: Row) -> dict[str, object]:
     config = {**row.config, **row.config.get('training', {})}
-    return {key: value for key, value in config.items() if key not in {*_NOT_DECISIVE, *row.selected}}
+    apart = {*_NOT_DECISIVE, *row.selected}
+    return {key: value for key, value in config.items() if key not in apart and _depends(row, key)}
 
 
 def _data_identity(row: Row) -> tuple[str, str, str]:

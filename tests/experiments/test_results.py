@@ -529,6 +529,60 @@ class TestSeveralDirectories:
         (entry,) = aggregates.load(write(tmp_path / 'one', make_row()), write(tmp_path / 'other', make_row()))
         assert entry.scores == (0.5,)
 
+    @pytest.mark.parametrize('digests', [('a', 'b', 'b'), (None, 'a', 'b'), ('a', None, 'b')])
+    def test_networks_trained_again_under_one_name_are_lines_of_their_own(self, tmp_path, digests):
+        first, second, other = digests
+        made = [make_row(weights_digest=first), make_row(seed=1, weights_digest=second)]
+        one = write(tmp_path / 'one', *made)
+        other = write(tmp_path / 'other', *(make_row(seed=seed, score=0.9, weights_digest=other) for seed in (0, 3)))
+        entries = aggregates.load(one, other)
+        assert [(each.regime, each.scores) for each in entries] == [
+            ('linear (one)', (0.5, 0.5)), ('linear (other)', (0.9, 0.9)),
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize('digests', [('a', 'a'), (None, 'a'), ('a', None)])
+    def test_weights_that_are_not_known_to_differ_are_the_same(self, tmp_path, digests):
+        one, other = (
+            write(tmp_path / str(seed), make_row(seed=seed, weights_digest=digest))
+            for seed, digest in enumerate(digests)
+        )
+        assert [each.scores for each in aggregates.load(one, other)] == [(0.5, 0.5)]
+
+    @pytest.mark.parametrize(
+        ('regime', 'weights', 'key', 'depends'),
+        [
+            ('knn', 'x.pth', 'normalisation', False), ('linear', 'x.pth', 'normalisation', True),
+            ('attentive', 'x.pth', 'tap', False), ('knn', 'x.pth', 'tap', True), ('scratch', 'random', 'tap', False),
+            ('knn', 'x.pth', 'calibration_images', False), ('knn', 'random', 'calibration_images', True),
+            ('knn', 'random', 'strict_weights', False), ('knn', 'x.pth', 'strict_weights', True),
+            ('scratch', 'random', 'refit', False), ('knn', 'x.pth', 'severities', False),
+        ],
+    )  # fmt: skip
+    def test_an_axis_of_another_directory_is_of_the_cells_that_depend_on_it(
+        self, tmp_path, regime, weights, key, depends
+    ):
+        cell = Cell('digits', Variant('b', weights), regime, 1.0, 0)
+        config = {'fit': 'crop', 'training' if regime == 'scratch' else regime: {'steps': 3}}
+        made = make_row(cell=cell, config={**config, key: 1})
+        # In the directory that has the axis, only cells that depend on it have the key.
+        several = [make_row(cell=dataclasses.replace(cell, settings=((key, value),))) for value in (1, 2)]
+        several = [dataclasses.replace(row, config={**config, key: row.cell.settings[0][1]}) for row in several]
+        several = several if depends else [make_row(cell=cell, config=config)]
+        other = dataclasses.replace(cell, variant=Variant('c', weights), settings=((key, 1),))
+        several = [dataclasses.replace(row, predictions=f'{index}.npz') for index, row in enumerate(several)]
+        axis = write(tmp_path / 'axis', *several, make_row('c', cell=other, config=config))
+        entries = aggregates.load(axis, write(tmp_path / 'one', made))
+        mine = [each for each in entries if each.variant.backbone == 'b']
+        assert [each.settings for each in mine] == ([((key, 1),), ((key, 2),)] if depends else [()])
+
+    def test_values_that_a_cell_does_not_depend_on_decide_nothing(self, tmp_path):
+        cell = Cell('digits', Variant('b', ''), 'knn', 1.0, 0)
+        one, other = (
+            write(tmp_path / value, make_row(cell=cell, config={'knn': {}, 'normalisation': value}))
+            for value in ('centre', 'none')
+        )
+        assert [each.regime for each in aggregates.load(one, other)] == ['knn']
+
     def test_another_config_is_a_row_of_its_own_named_after_its_directory(self, tmp_path):
         one = write(tmp_path / 'one', make_row())
         other = write(tmp_path / 'other', make_row(config={'image_size': 0, 'linear': {'steps': 4}}))
