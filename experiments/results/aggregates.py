@@ -11,12 +11,11 @@ from jaxtyping import Bool, Float
 
 from backbones.errors import UserError
 from experiments.data import record
-from experiments.results import classification_metrics, lines, metric_names, older_rows, seeds_and_images
+from experiments.results import classification_metrics, lines, metric_names, older_rows, robustness, seeds_and_images
 from experiments.results import rows as result_rows
 from experiments.results import scores as kept_scores
 from experiments.results.axes import Settings, Variant, settings_in_words
-from experiments.results.robustness import Robustness, repeated_at_severity
-from experiments.results.robustness import of_rows as robustness_of_rows
+from experiments.results.robustness import Robustness
 from experiments.results.rows import Row
 from experiments.results.seeds_and_images import Estimate, Repeated
 from experiments.results.statistics import holm
@@ -58,8 +57,6 @@ class Aggregate:
         members: the row of each seed, with its work directory.
         robustness: corruption → severity → the primary metric on the test split with it, averaged over the seeds; empty
             where it was not asked for (``results.robustness`` sums it up).
-        corrupted_correct: corruption and severity, such as ``fog/3`` → whether the prediction is right, per seed and
-            test example.
     """
 
     variant: Variant
@@ -85,7 +82,6 @@ class Aggregate:
     members: tuple[tuple[Path, Row], ...] = ()
     p_best: float | None = None
     robustness: Robustness = dataclasses.field(default_factory=dict)
-    corrupted_correct: Mapping[str, Bool[np.ndarray, 'seeds test']] = dataclasses.field(default_factory=dict)
 
     @property
     def share(self) -> tuple[float, int]:
@@ -155,13 +151,27 @@ class Aggregate:
             return None
         return Repeated.of_samples(self.scores, self.resampled, len(self.examples), self._seeds, self.depends_on_seed)
 
-    def robustness_interval(self, severity: int) -> tuple[float, float] | None:
-        """95 % interval, like ``low`` and ``high``, of the mean over corruptions at a severity; ``None``: unknown."""
-        found = repeated_at_severity(self.corrupted_correct, severity, self._seeds, self.depends_on_seed)
-        if found is None:
+    @functools.cached_property
+    def corrupted_interval(self) -> tuple[float, float] | None:
+        """95 % interval, like ``low`` and ``high``, of the mean over corruptions and severities; ``None``: unknown.
+
+        Read when it is asked for: a file of scores has a bit for each image, corruption and severity.
+
+        Raises:
+            UserError: the scores of a seed cannot be read.
+        """
+        values = []
+        for workdir, row in self.members:
+            ids, correct = kept_scores.read_corrupted(workdir / row.predictions)
+            found = robustness.of_examples(self.robustness, correct)
+            if found is None:
+                return None
+            values.append(_of_examples(found, ids, self.examples))
+        if not values:
             return None
-        low, high = found.interval()
-        return float(low), float(high)
+        low, high = Repeated.of_examples(np.stack(values), self._seeds, self.depends_on_seed).interval()
+        mean = robustness.mean(self.robustness)
+        return min(float(low), mean), max(float(high), mean)
 
     @property
     def gap(self) -> float | None:
@@ -245,12 +255,7 @@ def _aggregate(line: lines.Line) -> Aggregate:
         choices=frozenset(row.choices for row in rows if row.choices),
         depends_on_seed=any(row.depends_on_seed for row in rows),
         members=members,
-        robustness=robustness_of_rows(rows),
-        corrupted_correct={
-            condition: np.stack([_of_examples(each.corrupted[condition], each.ids, examples) for each in kept])
-            for condition in kept[0].corrupted
-            if all(condition in each.corrupted for each in kept)
-        },
+        robustness=robustness.of_rows(rows),
     )
 
 

@@ -66,13 +66,13 @@ def titles_beside(shown: Sequence[Aggregate]) -> list[str]:
     return gap + ([f'worst {_kinds(shown)[0]}'] if _kinds(shown) else [])
 
 
-def texts_beside(aggregate: Aggregate, shown: Sequence[Aggregate]) -> list[str]:
-    """Texts of these columns."""
-    worst = '–'
-    if aggregate.worst_class is not None:
+def texts_beside(aggregate: Aggregate | None, shown: Sequence[Aggregate]) -> list[str]:
+    """Texts of these columns; – of no aggregate."""
+    worst, gap = '–', None if aggregate is None else aggregate.gap
+    if aggregate is not None and aggregate.worst_class is not None:
         name, value = aggregate.worst_class
         worst = f'{100 * value:.1f} ({name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"})'
-    return [points(aggregate.gap) if title.startswith('val') else worst for title in titles_beside(shown)]
+    return [points(gap) if title.startswith('val') else worst for title in titles_beside(shown)]
 
 
 def points(share: float | None) -> str:

@@ -1,12 +1,12 @@
 """Robustness to corruptions: the score of the test split with each corruption and severity, and what sums it up."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from experiments.results.rows import Row
-from experiments.results.seeds_and_images import Repeated
 
 # Corruption → severity → the primary metric on the test split with it, averaged over the seeds.
 Robustness = Mapping[str, Mapping[int, float]]
@@ -72,21 +72,19 @@ def relative_error(robustness: Robustness, baseline: Robustness) -> float | None
     return float(np.mean([errors[name] / others[name] for name in errors]))
 
 
-def repeated_at_severity(
-    correct: Mapping[str, Bool[np.ndarray, 'seeds test']],
-    severity: int,
-    seeds: Sequence[int],
-    depends_on_seed: bool = True,
-) -> Repeated | None:
-    """The score of ``at_severity`` per seed, and what it owes to single images: each one's mean over the corruptions.
+def of_examples(
+    robustness: Robustness, correct: Mapping[str, Bool[np.ndarray, ' examples']]
+) -> Float[np.ndarray, ' examples'] | None:
+    """What each test example adds to ``mean``: the share of right predictions, averaged over the corruptions.
 
     Args:
+        robustness: which corruptions and severities.
         correct: corruption and severity, such as ``fog/3`` → whether the prediction is right.
-        seeds: which seeds.
-        depends_on_seed: whether another seed could give another score.
 
     Returns:
-        ``None`` if there is nothing of this severity.
+        ``None`` if one of them is not known.
     """
-    found = [each for condition, each in correct.items() if condition.endswith(f'/{severity}')]
-    return Repeated.of_examples(np.mean(found, 0), seeds, depends_on_seed) if found else None
+    wanted = {name: [f'{name}/{severity}' for severity in each] for name, each in robustness.items() if each}
+    if not wanted or not {*itertools.chain(*wanted.values())} <= correct.keys():
+        return None
+    return np.mean([np.mean([correct[each] for each in conditions], 0) for conditions in wanted.values()], 0)

@@ -13,7 +13,7 @@ def tables(shown: Sequence[Aggregate]) -> list[MetricTable]:
     """One table of severities and one of corruptions; none if no row has them.
 
     Args:
-        shown: an aggregate per row, the best first.
+        shown: an aggregate per row, the best first, all of one share of the labels.
     """
     known = [each for each in shown if each.robustness]
     if not known:
@@ -24,8 +24,9 @@ def tables(shown: Sequence[Aggregate]) -> list[MetricTable]:
     of_baseline = ' '.join([baseline.variant.label, baseline.method])
     summary = (
         f'{metric} with corrupted test images, in per cent: the mean over {len(names)} '
-        f'corruption{"s" * (len(names) > 1)} and all severities; "drop" is the share of the score without corruption '
-        f'that is lost; "relative error" is the error as a multiple of that of {of_baseline}, averaged over corruptions'
+        f'corruption{"s" * (len(names) > 1)} and all severities, with its 95 % interval; "drop" is the share of the '
+        'score without corruption that is lost; "relative error" is the error as a multiple of that of '
+        f'{of_baseline}, averaged over corruptions'
     )
     return [
         MetricTable(
@@ -50,11 +51,15 @@ def _summary(aggregate: Aggregate, baseline: Aggregate, levels: Sequence[int]) -
     at_severity = robustness.at_severity(found)
     return [
         _percent(clean),
-        _percent(robustness.mean(found)),
+        _percent(robustness.mean(found)) + _interval(aggregate.corrupted_interval),
         _percent(robustness.relative_drop(found, clean)),
         '–' if error is None else f'{error:.2f}',
         *(_percent(at_severity.get(level)) for level in levels),
     ]
+
+
+def _interval(bounds: tuple[float, float] | None) -> str:
+    return '' if bounds is None else f' ({100 * bounds[0]:.1f}–{100 * bounds[1]:.1f})'
 
 
 def _percent(value: float | None) -> str:

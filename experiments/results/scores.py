@@ -60,8 +60,6 @@ class Scores:
         score_kind: what the ``logits`` are; ``None`` in files of older versions.
         validation: the scores for the validation split; ``None`` in files of older versions, and where there are no
             ``logits``.
-        corrupted: corruption and severity, such as ``fog/3`` → whether each prediction for the corrupted example is
-            right; empty where it was not asked for.
     """
 
     ids: np.ndarray
@@ -72,7 +70,6 @@ class Scores:
     resampled: Float[np.ndarray, ' samples'] | None = None
     score_kind: ScoreKind | None = None
     validation: 'Scores | None' = None
-    corrupted: Mapping[str, Bool[np.ndarray, ' examples']] = dataclasses.field(default_factory=dict)
 
     @property
     def correct(self) -> Bool[np.ndarray, ' examples'] | None:
@@ -188,9 +185,20 @@ def read(file: Path) -> Scores:
         if 'resampled' in arrays:
             return Scores(arrays['ids'], None, None, resampled=arrays['resampled'])
         validation = _of_split(arrays, _VALIDATION) if f'{_VALIDATION}ids' in arrays else None
-        test = _of_split(arrays)
-        corrupted = corrupted_scores.unpacked(arrays, len(test.ids))
-        return dataclasses.replace(test, validation=validation, corrupted=corrupted)
+        return dataclasses.replace(_of_split(arrays), validation=validation)
+
+
+def read_corrupted(file: Path) -> tuple[np.ndarray, dict[str, Bool[np.ndarray, ' examples']]]:
+    """Names of the test examples, and by corruption and severity, such as ``fog/3``, which are predicted right with it.
+
+    The second is empty where it was not asked for.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with _reading(file) as arrays:
+        ids = arrays['example' if 'example' in arrays else 'ids']
+        return ids, corrupted_scores.unpacked(arrays, len(ids))
 
 
 def read_boxes(file: Path) -> tuple[Boxes, DetectedBoxes] | None:

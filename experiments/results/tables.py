@@ -48,11 +48,14 @@ class View:
 
     @property
     def known(self) -> list[Aggregate]:
-        """Per row, the aggregate of its largest fraction, which its other columns are of."""
-        return [next(aggregate for aggregate in reversed(row) if aggregate) for row in self.rows]
+        """The aggregates of the largest share of the labels, which the other columns and tables are of, best first.
+
+        A row without one has none: results of fewer labels are not compared with those of more.
+        """
+        return [row[-1] for row in self.rows if row[-1]]
 
     def further(self) -> list[MetricTable]:
-        """The tables after the main one, with the labels of their rows."""
+        """The tables after the main one, with the labels of their rows: those with the largest share of the labels."""
         return [
             dataclasses.replace(
                 table,
@@ -79,16 +82,16 @@ class View:
 
     def cells(self, row: tuple[Aggregate | None, ...]) -> list[str]:
         """The texts of one row, without marking the best aggregate."""
-        known = next(aggregate for aggregate in reversed(row) if aggregate)
-        costs = known.costs
+        any_share = next(aggregate for aggregate in reversed(row) if aggregate)
+        costs = any_share.costs
 
         def shown(key: str, form: str, scale: float = 1) -> str:
             return '–' if costs[key] is None else format(costs[key] / scale, form)
 
         return [
-            *label_texts(known, self.labels),
+            *label_texts(any_share, self.labels),
             *(aggregate.text() if aggregate else '' for aggregate in row),
-            *metric_tables.texts_beside(known, self.known),
+            *metric_tables.texts_beside(row[-1], self.known),
             f'{_size(costs)} px' if costs.get('input') else '–',
             shown('parameters', ',.0f'),
             shown('trainable_parameters', ',.0f'),

@@ -19,13 +19,14 @@ from experiments.features.frozen_pass import FrozenPass
 from experiments.features.store import Store
 from experiments.probes import attentive, knn, linear, ridge
 from experiments.probes.common import Outcome
-from experiments.results import corrupted_scores, robustness_tables, rows, scores
+from experiments.results import corrupted_scores, robustness_tables, rows, scores, tables
 from experiments.results import robustness as summary
 from experiments.results.aggregates import load
 from experiments.results.axes import Cell
 from experiments.results.corrupted_scores import CorruptedScores
 from experiments.training import mesh
 from tests.experiments import test_attentive, test_probes
+from tests.experiments.test_results import make_row, write
 from tests.experiments.tiny import lazy, make_config, make_dataset
 
 NOISE = Corruption('gaussian_noise', 3)
@@ -182,9 +183,9 @@ class TestAblation:
         found = run(config, tmp_path / 'run', dataset)
         assert len(found) == 2 * (2 + 1)
         for row in found:
-            kept = scores.read(tmp_path / 'run' / row.predictions)
-            assert list(kept.corrupted) == [f'{name}/{severity}' for name in names for severity in (1, 5)]
-            for condition, correct in kept.corrupted.items():
+            _, kept = scores.read_corrupted(tmp_path / 'run' / row.predictions)
+            assert list(kept) == [f'{name}/{severity}' for name in names for severity in (1, 5)]
+            for condition, correct in kept.items():
                 name, severity = condition.split('/')
                 assert row.robustness[name][severity] == {'accuracy': correct.mean()}
         # Pixels: the head is applied to the corrupted pixels themselves.
@@ -220,8 +221,9 @@ class TestAblation:
         assert set(aggregate.robustness) == set(names)
         both = [row.robustness['contrast']['1']['accuracy'] for row in found if row.cell.regime == 'scratch']
         assert aggregate.robustness['contrast'][1] == pytest.approx(np.mean(both))
-        low, high = aggregate.robustness_interval(5)
-        assert low <= summary.at_severity(aggregate.robustness)[5] <= high
+        low, high = aggregate.corrupted_interval
+        assert low <= summary.mean(aggregate.robustness) <= high
+        assert f' ({100 * low:.1f}–{100 * high:.1f}) |' in text
 
     def test_a_second_ablation_runs_no_backbone(self, tmp_path, monkeypatch):
         dataset = make_dataset('digits')
@@ -244,9 +246,9 @@ class TestAblation:
             backbones=('pixels',), regimes=('ridge',), fractions=(1.0,), seeds=(0,), corruptions=('contrast',)
         )
         (row,) = run(config, tmp_path / 'run', lazy(dataset, bad=(bad,)))
-        kept = scores.read(tmp_path / 'run' / row.predictions)
-        assert dataset.ids[bad] not in kept.ids
-        assert {len(correct) for correct in kept.corrupted.values()} == {len(kept.ids)}
+        ids, kept = scores.read_corrupted(tmp_path / 'run' / row.predictions)
+        assert dataset.ids[bad] not in ids
+        assert {len(correct) for correct in kept.values()} == {len(ids)}
 
 
 ROBUSTNESS = {'fog': {'1': {'accuracy': 0.5}}}
@@ -281,6 +283,10 @@ FOUND = {'fog': {1: 0.8, 3: 0.6}, 'snow': {1: 0.6, 3: 0.2}}
 OTHER = {'fog': {1: 0.6, 3: 0.4}, 'snow': {1: 0.6, 3: 0.6}}
 
 
+def found_at(score):
+    return {name: {'1': {'accuracy': score}} for name in ('fog', 'snow')}
+
+
 class TestSummaries:
     def test_means(self):
         assert summary.at_severity(FOUND) == pytest.approx({1: 0.7, 3: 0.4})
@@ -297,16 +303,50 @@ class TestSummaries:
         assert summary.relative_error(FOUND, {'fog': {1: 0.5, 3: 0.5}}) is None
         assert summary.relative_error({'fog': {1: 0.5}}, {'fog': {1: 1.0}}) is None
 
-    def test_interval_covers_the_mean_at_its_nominal_rate(self):
+    def test_an_example_adds_to_the_mean_what_is_right_of_it(self):
+        generator = np.random.default_rng(0)
+        # One corruption has fewer severities, which count more.
+        conditions = ('fog/1', 'fog/3', 'snow/2')
+        correct = {condition: generator.random(20) < 0.6 for condition in (*conditions, 'other/1')}
+        found = {'fog': {1: correct['fog/1'].mean(), 3: correct['fog/3'].mean()}, 'snow': {2: correct['snow/2'].mean()}}
+        values = summary.of_examples(found, correct)
+        np.testing.assert_allclose(values, ((correct['fog/1'] / 2 + correct['fog/3'] / 2) + correct['snow/2']) / 2)
+        assert values.mean() == pytest.approx(summary.mean(found))
+        assert summary.of_examples({'fog': {1: 0.5, 2: 0.5}}, correct) is None
+        assert summary.of_examples({}, correct) is None
+
+    def test_interval_covers_the_mean_at_its_nominal_rate(self, tmp_path):
         generator, covered = np.random.default_rng(0), 0
-        for _ in range(400):
-            chance = np.clip(generator.normal(0.6, 0.13, 200), 0, 1)  # images differ in how hard they are
-            correct = {f'{name}/2': generator.random((1, 200)) < chance for name in ('fog', 'snow')}
-            low, high = summary.repeated_at_severity(correct, 2, (0,)).interval()
+        (aggregate,) = load(write(tmp_path, make_row()))
+        ids, found = aggregate.examples, {'fog': {2: 0.6}, 'snow': {2: 0.6}}
+        for number in range(400):
+            chance = np.clip(generator.normal(0.6, 0.13, len(ids)), 0, 1)  # images differ in how hard they are
+            correct = {f'{name}/2': generator.random(len(ids)) < chance for name in found}
+            file = tmp_path / f'{number}.npz'
+            np.savez(file, ids=ids, **corrupted_scores.packed(correct))
+            member = tmp_path, dataclasses.replace(make_row(), predictions=file.name)
+            means = {name: {2: float(correct[f'{name}/2'].mean())} for name in found}
+            low, high = dataclasses.replace(aggregate, robustness=means, members=(member,)).corrupted_interval
             covered += low <= 0.6 <= high
         # Three standard errors; clipping moves the mean by less than 0.001.
         assert abs(covered / 400 - 0.95) <= 3 * np.sqrt(0.05 * 0.95 / 400)
-        assert summary.repeated_at_severity({}, 2, (0,)) is None
+        assert aggregate.corrupted_interval is None
+
+    def test_compared_are_rows_of_the_same_share_of_the_labels(self, tmp_path):
+        """A row that lacks the largest share is neither the baseline nor beside those that have it."""
+        made = [
+            make_row('good', score=0.9, robustness=found_at(0.8)),
+            make_row('poor', score=0.6, robustness=found_at(0.4)),
+            make_row('few', score=0.5, fraction=0.1, robustness=found_at(0.1)),
+        ]
+        view = tables.view(load(write(tmp_path, *made)), 'digits')
+        assert [row[0] for row in map(view.cells, view.rows)] == ['good', 'poor', 'few']
+        (summed, _) = [each for each in view.further() if 'corrupt' in each.title]
+        assert 'that of poor linear' in summed.title
+        column = summed.header.index('relative error')
+        assert [(row[0], row[column]) for row in summed.rows] == [('good', '0.33'), ('poor', '1.00')]
+        gap = view.header.index('val − test')
+        assert [row[gap] for row in map(view.cells, view.rows)] == ['−40.0', '−10.0', '–']
 
     def test_no_table_without_corruptions(self):
         aggregates = load(OLD)
