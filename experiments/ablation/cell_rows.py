@@ -6,7 +6,6 @@ from pathlib import Path
 
 import backbones
 from backbones import cost
-from experiments import tasks
 from experiments.ablation import growth, robustness
 from experiments.ablation.cell_configs import CellConfigs
 from experiments.ablation.cells import PIXELS, RANDOM, Cell, Variant
@@ -17,7 +16,6 @@ from experiments.features.extractor import Costs
 from experiments.probes.common import Outcome
 from experiments.results import rows as result_rows
 from experiments.results import scores
-from experiments.results.axes import Settings
 from experiments.results.corrupted_scores import CorruptedScores
 from experiments.results.rows import Row
 from experiments.tasks.task import Task
@@ -85,7 +83,7 @@ class CellRows:
             costs={
                 'parameters': costs.parameters,
                 'trainable_parameters': outcome.trainable_parameters,
-                'flops_per_image': self._flops_per_image(cell.variant, cell.settings),
+                'flops_per_image': self._flops_per_image(cell.variant.backbone, costs.input_size),
                 'flops_counted_in': 'traced program',
                 'images_per_second': costs.images_per_second,
                 'input': list(costs.input_size) if costs.input_size else None,
@@ -107,12 +105,12 @@ class CellRows:
         )
 
     @functools.cache  # noqa: B019 they live as long as their command
-    def _flops_per_image(self, variant: Variant, chosen: Settings) -> int:
-        if variant.backbone == PIXELS:
+    def _flops_per_image(self, backbone: str, size: tuple[int, int] | None) -> int:
+        """Those of the backbone as it is created, whatever the tap, and without a head or adapters."""
+        if backbone == PIXELS:
             return 0
-        config = self._configs.at(chosen)
-        size = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, config).size
-        return cost.count_flops(backbones.create(variant.backbone), size)
+        assert size is not None
+        return cost.count_flops(backbones.create(backbone), size)
 
     @functools.cache  # noqa: B019
     def weights_digest(self, variant: Variant) -> str | None:

@@ -11,7 +11,6 @@ import ml_collections
 import numpy as np
 from rich.progress import Progress
 
-from backbones import cost
 from backbones.errors import UserError
 from experiments import probes, tasks
 from experiments.ablation import growth, left_out, robustness, settings
@@ -30,6 +29,7 @@ from experiments.data.dataset import Dataset
 from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import frozen_backbone
 from experiments.features.store import Store
+from experiments.features.throughput import Throughputs
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge
 from experiments.probes.refit import refit
 from experiments.results.axes import Settings, settings_in_words
@@ -76,6 +76,7 @@ class Engine:
         self._workdir = workdir
         self._read = load
         self._store = store or Store()
+        self._throughputs = Throughputs(workdir, self._store)
         self._accept_changed_data = accept_changed_data
         self._limit = limit or TimeLimit()
         self._journal = Journal(config, workdir, root)
@@ -215,7 +216,8 @@ class Engine:
         config = settings.resolved(self._config, KEYS, chosen)
         if tap is not None:
             config.tap = tap
-        return Extractor(config, self._store, self._workdir, in_memory=tap is None)
+        throughputs = self._throughputs
+        return Extractor(config, self._store, self._workdir, in_memory=tap is None, throughputs=throughputs)
 
     def run(self, cells: Sequence[Cell]) -> None:
         """Run the pending cells, one data set and one pass at a time.
@@ -378,9 +380,7 @@ class Engine:
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']['backbone']))
         size = trained.task.preprocessing.size
-        costs = Costs(
-            parameters, cost.count_flops(trained.model, size), input_size=size, weight_bytes=trained.backbone_bytes
-        )
+        costs = Costs(parameters, input_size=size, weight_bytes=trained.backbone_bytes)
         reasons = dict((*validation.bad, *test.bad))
         evaluated = np.concatenate([dataset.splits['validation'], dataset.splits['test']])
         bad = {int(index): reasons[dataset.ids[index]] for index in evaluated if dataset.ids[index] in reasons}

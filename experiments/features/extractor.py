@@ -41,7 +41,6 @@ class Costs:
 
     Attributes:
         parameters: number of parameters of the backbone.
-        flops_per_image: FLOPs as counted by ``backbones.cost``.
         images_per_second: speed as measured by ``throughput.PROCEDURE``; ``None``: unknown.
         input_size: height and width of its input in pixels.
         weight_bytes: bytes of its parameters and statistics.
@@ -49,7 +48,6 @@ class Costs:
     """
 
     parameters: int = 0
-    flops_per_image: float = 0.0
     images_per_second: float | None = None
     input_size: tuple[int, int] | None = None
     weight_bytes: int = 0
@@ -86,6 +84,7 @@ class Extractor:
         device_mesh: all devices of all processes by default.
         dtype: type in which backbones compute.
         in_memory: whether extracted features are an array; otherwise they stay on disk, memory-mapped.
+        throughputs: where speeds are found and measured; those of several extractors measure a network once.
     """
 
     def __init__(
@@ -96,10 +95,11 @@ class Extractor:
         device_mesh: mesh.DeviceMesh | None = None,
         dtype: str = 'float32',
         in_memory: bool = True,
+        throughputs: Throughputs | None = None,
     ):
         self._config = config
         self._store = store
-        self._throughputs = Throughputs(workdir, store)
+        self._throughputs = throughputs or Throughputs(workdir, store)
         self._mesh = device_mesh or mesh.make()
         self._dtype = dtype
         self._in_memory = in_memory
@@ -206,7 +206,6 @@ class Extractor:
         )
         return Costs(
             network.parameters,
-            float(network.flops_per_image),
             measured.images_per_second,
             size,
             network.weight_bytes,

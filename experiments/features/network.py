@@ -13,7 +13,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 import backbones
-from backbones.cost import count_flops
 from backbones.preprocessing import Preprocessing
 from experiments.data import calibration_examples, corruptions
 from experiments.data.dataset import Dataset
@@ -56,11 +55,6 @@ class Network:
     def weight_bytes(self) -> int:
         """Bytes of its parameters and statistics."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.shapes))
-
-    @functools.cached_property
-    def flops_per_image(self) -> int:
-        """FLOPs of the whole backbone, whatever the tap."""
-        return count_flops(self.model, self.preprocessing.size)
 
     @functools.cached_property
     def _init(self) -> Callable[[jax.Array], dict]:

@@ -226,6 +226,14 @@ class TestRun:
                 run(changed(alone, {'backbones': ('vit_micro',)}), place)
                 assert [each.test for each in rows.read(place)] == [row.test]
 
+    def test_flops_are_counted_once_per_backbone_and_size(self, tmp_path, features, monkeypatch):
+        counted = []
+        monkeypatch.setattr(cost, 'count_flops', lambda model, size: counted.append(size) or 7)
+        config = make_config(backbones=('vit_micro',), regimes=('knn',), seeds=(0,), image_size=(16, 32))
+        run(changed(config, {'knn.temperature': (0.1, 0.2)}), tmp_path)
+        assert counted == [(16, 16), (32, 32)]
+        assert {row.costs['flops_per_image'] for row in rows.read(tmp_path)} == {7}
+
     def test_trainings_take_them_too(self, tmp_path, monkeypatch):
         given = []
 

@@ -16,7 +16,6 @@ from tiny import lazy, make_config, make_dataset
 
 import backbones
 from backbones import UserError, registry
-from backbones.cost import count_flops
 from backbones.images import ImageReading
 from experiments.ablation import cells
 from experiments.ablation.engine import Engine
@@ -120,7 +119,6 @@ class TestValues:
         variables = jax.jit(partial(calibrate_statistics, model))(variables, images[chosen])
         np.testing.assert_allclose(extracted.values, jax.jit(model.apply)(variables, images).pooled, atol=1e-4)
         assert costs.parameters == sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
-        assert costs.flops_per_image == count_flops(model, 8)
         assert costs.images_per_second > 0
         assert extracted.dataset is dataset
 
@@ -526,6 +524,20 @@ class TestThroughput:
         assert shares == [0.5, 0.05]
         # Another process finds the machine quiet, at its second attempt.
         assert extract(own, other, tmp_path)[1].images_per_second > 0
+
+    def test_a_disturbed_network_is_measured_once_whatever_the_tap(self, own, tmp_path, monkeypatch, capsys):
+        shares = [0.5] * throughput.ATTEMPTS
+        monkeypatch.setattr(throughput, 'OTHERS', 0.1)
+        monkeypatch.setattr(throughput.Watch, 'others', lambda watch, work: shares.pop(0))
+        dataset = make_dataset('digits', examples=40)
+        config = make_config(
+            backbones=(f'{own.name}@{own.weights}',), regimes=('knn',), tap=('pooled', 'stage1'), seeds=(0,)
+        )
+        engine = Engine(config, tmp_path, lambda name: dataset, Store(tmp_path / 'store'))
+        for cell in cells.plan(config):
+            assert engine._extractor(cell)(own, dataset, lambda count: None)[1].images_per_second is None
+        assert shares == []
+        assert capsys.readouterr().err.count('images/s of resnet_micro is left out') == 1
 
     def test_the_work_of_others(self, monkeypatch):
         clocks = iter([(10.0, 4.0), (13.0, 5.0), (13.0, 5.0), (15.0, 7.0), (15.0, 7.0)])
