@@ -58,10 +58,11 @@ class TestAxes:
     )
     def test_only_the_new_cells_run(self, tmp_path, grown, monkeypatch):
         features = np.random.default_rng(0).normal(size=(160, 4)).astype(np.float32)
+        costs = extractor.Costs(input_size=(16, 16))
         monkeypatch.setattr(
             extractor.Extractor,
             '__call__',
-            lambda self, backbone, dataset, advance: (extractor.Extracted(features, dataset, {}), extractor.Costs()),
+            lambda self, backbone, dataset, advance: (extractor.Extracted(features, dataset, {}), costs),
         )
         first = run(pixels(), tmp_path)
         before = rows.read(tmp_path)

@@ -44,7 +44,7 @@ def quick(monkeypatch):
     def extract(self, backbone, dataset, advance):
         generator = np.random.default_rng([len(backbone.label), self._config.image_size])
         values = generator.normal(size=(160, 4)).astype(np.float32) + dataset.targets[:, None]
-        return extractor.Extracted(values, dataset, {}), extractor.Costs(1000, 2e6, 50.0, (16, 16))
+        return extractor.Extracted(values, dataset, {}), extractor.Costs(1000, 50.0, (16, 16))
 
     monkeypatch.setattr(extractor.Extractor, '__call__', extract)
     monkeypatch.setattr(extractor.Extractor, 'check', lambda *_: None)
