@@ -86,7 +86,8 @@ def _hours(text: str) -> float:
 
 
 def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace, limit: TimeLimit) -> None:
-    planned = selection.matching(cells.plan(config), options.only)
+    plan = cells.plan(config)
+    planned = selection.matching(plan, options.only)
     shard = selection.Shard.parse(options.shard) if options.shard else None
     whole, reading = options.workdir, ReadingOptions.of(config)
     workdir = whole / shards.DIRECTORY / shard.directory if shard else whole
@@ -119,7 +120,9 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace, limi
     for name in engine.finished(planned):
         if not record.is_unchanged(workdir, name, stamps[name]):
             engine.load(name)
-    planned, left_out = engine.possible(planned)
+    possible, left_out = engine.possible(planned)
+    impossible = set(planned).difference(possible)
+    planned = possible
     left_out += own_keys.unread(cells.resolved(config, planned[0]).training, config.regimes, 'training.')
     pending = engine.pending(planned)
 
@@ -143,9 +146,10 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace, limi
             if shard:
                 stack.enter_context(work_directories.used(work_directories.make(whole), shared=True))
             stack.enter_context(work_directories.used(work_directories.make(workdir)))
-            engine.claim(planned)
+            engine.claim(planned, plan, impossible)
             if shard:
-                work_directories.write_config(whole, config.to_dict())
+                # Of the whole, the command is that of all shards.
+                work_directories.write_config(whole, config.to_dict(), without='--shard')
             keep_records()
             failed = _run(engine, planned)
     if rows.read(workdir):

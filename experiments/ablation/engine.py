@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -98,13 +98,13 @@ class Engine:
         planned = set(self._journal.settled(cells))
         return list(dict.fromkeys(row.cell.dataset for row in self._journal.finished if row.cell in planned))
 
-    def claim(self, cells: Sequence[Cell]) -> None:
-        """Record this config as the work directory's (``growth.claim``).
+    def claim(self, cells: Sequence[Cell], plan: Sequence[Cell] | None = None, left_out: Iterable[Cell] = ()) -> None:
+        """Record this config as the work directory's (``Journal.claim``).
 
         Raises:
             UserError: weights have changed since cells of the same variant were finished.
         """
-        self._journal.claim(cells)
+        self._journal.claim(cells, plan, left_out)
 
     def pending(self, cells: Sequence[Cell]) -> list[Cell]:
         """The cells without a result, with the settings that their rows will have."""

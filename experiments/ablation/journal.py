@@ -2,7 +2,7 @@
 
 import dataclasses
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import ml_collections
@@ -12,7 +12,7 @@ from experiments.ablation import growth, settings
 from experiments.cli import display
 from experiments.cli.exit_status import CellsFailed
 from experiments.data.dataset import Dataset
-from experiments.results import failures, planned_cells
+from experiments.results import failures, planned_cells, shards
 from experiments.results import rows as result_rows
 from experiments.results.axes import Cell, Variant
 from experiments.results.failures import Failure
@@ -91,21 +91,43 @@ class Journal:
         if self._root is not None:
             self._elsewhere = growth.check_data(self._root, dataset, self._elsewhere, accepted)
 
-    def claim(self, cells: Sequence[Cell]) -> None:
-        """Record the config as the work directory's (``growth.claim``).
+    def claim(self, cells: Sequence[Cell], plan: Sequence[Cell] | None = None, left_out: Iterable[Cell] = ()) -> None:
+        """Record the config as the work directory's (``growth.claim``), and the cells that it spans.
+
+        Failures of cells that are planned no longer, or are finished, are dropped.
+
+        Args:
+            cells: those to be run, or finished, by this command.
+            plan: all cells of the config; ``None``: the same.
+            left_out: of the plan, those that were found to be impossible.
 
         Raises:
             UserError: weights have changed since cells of the same variant were finished.
         """
         self.check_weights({cell.variant for cell in self.pending(cells)})
-        cells = self.settled(cells)
-        growth.claim(self._workdir, self._config, cells, self.rows)
-        planned_cells.write(self._workdir, cells)
+        cells, plan, left_out = (self.settled(list(each)) for each in (cells, plan or cells, left_out))
+        growth.claim(self._workdir, self._config, plan, self.rows)
+        planned_cells.write(self._whole, plan, cells, left_out)
+        if self._root is not None:
+            planned_cells.write(self._workdir, cells)
+        self._keep_failures({*self.pending(plan)} - {*left_out})
         if len(self.rows) < len(self._written):
             growth.set_aside(self._workdir, self.rows, self._written)
         elif self.rows != self._written:
             result_rows.write(self._workdir, self.rows)
         self._written = list(self.rows)
+
+    def _keep_failures(self, cells: Set[Cell]) -> None:
+        """Keep the failures of some cells alone, in shards too: none is under way while the whole is."""
+        for part in shards.parts(self._workdir):
+            found = failures.read(part)
+            cells_now = self.settled([each.cell for each in found])
+            settled = [dataclasses.replace(each, cell=cell) for each, cell in zip(found, cells_now, strict=True)]
+            kept = [each for each in settled if each.cell in cells]
+            if kept != found:
+                failures.write(part, kept)
+            if part == self._workdir:
+                self._failures = {each.cell: each for each in kept}
 
     def append(self, rows: Sequence[Row]) -> None:
         """Write the rows of cells that are finished now.

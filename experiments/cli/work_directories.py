@@ -72,26 +72,41 @@ def read_config(path: Path) -> dict[str, Any] | None:
         raise UserError(f'{file} is not a JSON file; choose another --workdir') from None
 
 
-def write_config(path: Path, config: Mapping[str, Any]) -> None:
+def write_config(path: Path, config: Mapping[str, Any], without: str = '') -> None:
     """Record a config, and the command that set it, as the work directory's, replacing any earlier one.
+
+    Args:
+        path: the work directory.
+        config: the config.
+        without: an option that the command is recorded without, such as ``--shard``.
 
     Raises:
         UserError: the write fails; the earlier config is intact.
     """
     with os_errors_as_user_errors(lambda: 'nothing was computed yet or lost, and the same command continues'):
         write_json(path / CONFIG, as_read_back(config))
-        command = command_of_this_process()
+        command = command_of_this_process(without)
         if command:
             with atomic_write(path / COMMAND) as stream:
                 stream.write(f'{command}\n')
 
 
-def command_of_this_process() -> str:
-    """The command line that started this process; empty if it did not start a module of this project."""
+def command_of_this_process(without: str = '') -> str:
+    """The command line that started this process; empty if it did not start a module of this project.
+
+    Args:
+        without: an option that takes a value and is left out with it.
+    """
     module = getattr(sys.modules['__main__'], '__spec__', None)
     if module is None or not module.name.startswith('experiments.'):
         return ''
-    return shlex.join(['python', '-m', module.name, *sys.argv[1:]])
+    given = sys.argv[1:]
+    arguments = [
+        text
+        for text, before in zip(given, ['', *given], strict=False)
+        if not without or (without not in (text, before) and not text.startswith(f'{without}='))
+    ]
+    return shlex.join(['python', '-m', module.name, *arguments])
 
 
 def read_command(path: Path) -> str:

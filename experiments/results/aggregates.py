@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ class Aggregate:
         best: whether it is better than every other aggregate of its column (``_marked``).
         p_best: adjusted p-value of its difference from the one with the highest mean of its column; of that one, from
             its nearest rival. ``None`` if it is unknown.
-        members: the row of each seed, with its work directory.
+        members: the row of each seed, with its work directory, that of its shard where it has one.
         robustness: corruption → severity → the primary metric on the test split with it, averaged over the seeds; empty
             where it was not asked for (``results.robustness`` sums it up).
     """
@@ -218,7 +219,7 @@ def load(*workdirs: Path) -> list[Aggregate]:
 
 
 def _aggregate(line: lines.Line) -> Aggregate:
-    members = line.members
+    members = tuple(itertools.starmap(result_rows.held, line.members))
     rows = [row for _, row in members]
     kept = [kept_scores.read(workdir / row.predictions) for workdir, row in members]
     # A training run omits unreadable examples, so seeds are compared on the examples that all of them have.

@@ -4,6 +4,7 @@ A file of its own, so that every row of ``results.jsonl`` has a score. A cell th
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from backbones.errors import UserError
 from experiments.cli import atomic_files
 from experiments.results import rows, shards
 from experiments.results.axes import Cell
@@ -48,8 +50,29 @@ class Failure:
 
 
 def read(workdir: Path) -> list[Failure]:
-    """The failures that a work directory itself holds; none if nothing failed."""
-    return [Failure.from_json(row) for row in atomic_files.read_jsonl(workdir / FAILURES)]
+    """The failures that a work directory itself holds; none if nothing failed.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = workdir / FAILURES
+    if not file.exists():
+        return []
+    lines = file.read_text(errors='replace').splitlines()
+    return [_failure(f'line {number} of {file}', line) for number, line in enumerate(lines, 1) if line]
+
+
+def _failure(where: str, line: str) -> Failure:
+    try:
+        found = Failure.from_json(json.loads(line))
+        if not (isinstance(found.error, str) and isinstance(found.traceback, str) and found.label):
+            raise TypeError('error and traceback are texts')
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f'{where} is not a record of a failed cell ({type(error).__name__}: {error}); remove it, and its cell is '
+            'tried again'
+        ) from None
+    return found
 
 
 def remaining(workdirs: Sequence[Path]) -> list[Failure]:

@@ -189,6 +189,12 @@ def read(workdir: Path) -> list[Row]:
     return list(unique.values())
 
 
+def held(workdir: Path, row: Row) -> tuple[Path, Row]:
+    """The part of an ablation that holds the files of a row which ``read`` found, and the row as of that part."""
+    part, predictions = shards.holder(workdir, row.predictions)
+    return part, dataclasses.replace(row, predictions=predictions)
+
+
 def files_of(workdir: Path, rows: Sequence[Row]) -> list[str]:
     """The files, relative to a work directory, in which rows that ``read`` found there stand."""
     wanted = {row.predictions for row in rows}

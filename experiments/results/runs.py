@@ -141,7 +141,7 @@ def read(path: Path, name: str, now: float) -> Run:
     """
     rows = result_rows.read(path)
     config = _config(path, rows)
-    files, lines = RunFiles.of(path), curves.read(path)
+    files, lines = RunFiles.of(path), [line for part in shards.parts(path) for line in curves.read(part)]
     variants = [text.partition('@') for text in _axis(config, 'backbone')]
     run = Run(
         path=path,
@@ -224,9 +224,7 @@ def _label(row: Row) -> str:
 
 
 def _as_ablation(run: Run, rows: Sequence[Row], newest: Curve | None) -> Run:
-    known = [planned_cells.read(place) for place in shards.parts(run.path)]
-    plans = [cells for cells in known if cells is not None]
-    planned = frozenset().union(*plans) if plans else None
+    planned = planned_cells.read(run.path)
     finished = {row.cell.key() for row in rows}
     done = len(finished if planned is None else finished & planned)
     best: dict[float, float] = {}

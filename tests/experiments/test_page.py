@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from experiments.cli import atomic_files
+from experiments.data import record
 from experiments.results import failures, planned_cells, rows
 from experiments.results.axes import Variant
 from experiments.results.page import build, content, estimates, markup, shapes, svg
@@ -275,6 +278,57 @@ def test_what_trained_and_by_which_command(tmp_path):
     assert page.texts.index('backbone/.*', start) < page.texts.index(' frozen (12,345)', start)
     assert 'a head on stored features; the backbone is frozen' in page.texts[start:]
     assert 'python -m experiments.ablate --workdir run\nagain' in page.texts
+
+
+def test_the_page_of_shards_is_that_of_one_run(tmp_path):
+    """What belongs to a line is found in the shard that computed it: curves, rules, names of classes, failures."""
+    whole = synthetic_results.work_directory(
+        tmp_path / 'whole' / 'run', synthetic_results.DATASETS[:1], synthetic_results.BACKBONES[:2],
+        ('linear', 'bitfit'), (1.0,), (0, 1), 40,
+    )  # fmt: skip
+    made = [
+        dataclasses.replace(row, place=place, config={'training': {}}, selected={'learning_rate': 0.01})
+        if row.cell.regime == 'bitfit'
+        else dataclasses.replace(row, place=place)
+        for place, row in enumerate(rows.read(whole))
+    ]
+    rows.write(whole, made)
+    unfinished, failed = (dataclasses.replace(made[0].cell, seed=seed) for seed in (7, 8))
+    planned_cells.write(whole, [*(row.cell for row in made), unfinished, failed])
+    failures.write(whole, [failures.Failure(failed, 'no luck')])
+    for row in made[2:]:
+        if row.cell.regime == 'bitfit':
+            directory = whole / 'trainings' / row.cell.key() / '0.01'
+            atomic_files.write_jsonl(
+                directory / 'metrics.jsonl',
+                [{'step': step, 'epoch': step, 'loss': 1 / step, 'validation_accuracy': 0.5} for step in (1, 2)],
+            )
+            rule = {'pattern': 'backbone/.*', 'state': 'frozen', 'leaves': 3, 'parameters': row.cell.seed}
+            atomic_files.write_json(directory / 'parameters.json', [{'phase': 'bitfit', 'rules': [rule]}])
+    names = [f'the {name} class' for name in 'abcdefgh']
+    atomic_files.write_json(record.file_of(whole, 'flowers'), {'classes': names})
+    merged = tmp_path / 'merged' / 'run'
+    for number in (1, 2):
+        part = merged / 'shards' / f'{number}-of-2'
+        shutil.copytree(whole, part)
+        rows.write(part, made[number - 1 :: 2])
+        for row in made[2 - number :: 2]:
+            (part / row.predictions).unlink()
+            shutil.rmtree(part / 'trainings' / row.cell.key(), ignore_errors=True)
+    failures.write(part, [])
+    for name in ('config.json', planned_cells.FILE):
+        shutil.copy(whole / name, merged / name)
+    pages = []
+    for place in (whole, merged):
+        report = content.read([place], '')
+        pages.append({each.title: str(each.build(report)).replace(str(place), 'PLACE') for each in build.SECTIONS})
+    for title, one in pages[0].items():
+        assert pages[1][title] == one, title
+    texts = Page(pages[1]['Summary']).texts
+    assert texts[texts.index('not finished') + 1] == texts[texts.index('failed') + 1] == '1'
+    assert 'epoch 2' in pages[1]['Learning curves']
+    assert 'backbone/.*' in pages[1]['What trained']
+    assert names[0] in pages[1]['Confusion']
 
 
 def test_a_setting_has_a_column_and_curves(tmp_path):

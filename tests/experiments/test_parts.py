@@ -1,13 +1,16 @@
 """Ablations that are run in part: chosen cells, shards, a time limit, and cells that fail."""
 
+import dataclasses
 import errno
 import itertools
 import json
 import os
 import re
 import signal
+import sys
 import tempfile
 import time
+import types
 
 import numpy as np
 import pytest
@@ -28,7 +31,7 @@ from experiments.cli.exit_status import CellsFailed, Preempted
 from experiments.features import extractor
 from experiments.features.store import Store
 from experiments.probes import knn
-from experiments.results import aggregates, failures, rows, tables
+from experiments.results import aggregates, failures, planned_cells, rows, runs, shards, tables
 from experiments.results.page import content
 from experiments.training import loop
 from experiments.training.preemption import Interruption
@@ -187,6 +190,95 @@ class TestShards:
             Shard.parse(text)
 
 
+class TestPlannedCells:
+    """Which cells there are to be is known of the whole ablation, whatever part of it a command runs."""
+
+    @staticmethod
+    def counts(workdir):
+        found = runs.read(workdir, 'run', time.time())
+        assert found.status == ('finished' if found.cells_done == found.cells_planned else 'interrupted')
+        return found.cells_done, found.cells_planned, content.read([workdir]).unfinished
+
+    def test_of_shards(self, tmp_path, quick):
+        run(tmp_path, 'run', '--shard=1/2')
+        assert self.counts(tmp_path / 'run') == (10, 20, 10)
+        run(tmp_path, 'run', '--shard=2/2')
+        assert self.counts(tmp_path / 'run') == (20, 20, 0)
+        # A report of a shard is of that alone.
+        assert self.counts(tmp_path / 'run' / 'shards' / '2-of-2') == (10, 10, 0)
+
+    @pytest.mark.parametrize(
+        'change',
+        [
+            '--config.knn.temperature=(0.07, 0.5)',
+            "--config.backbones=('vit_micro', 'pixels')",
+            '--config.fractions=(1.0,)',
+        ],
+    )
+    def test_of_an_ablation_that_has_grown_or_shrunk_after_its_shards(self, tmp_path, quick, change):
+        for number in (1, 2):
+            run(tmp_path, 'run', f'--shard={number}/2')
+        run(tmp_path, 'run', change)
+        done, planned, unfinished = self.counts(tmp_path / 'run')
+        assert done == planned > 0
+        assert unfinished == 0
+
+    def test_of_chosen_cells(self, tmp_path, quick):
+        run(tmp_path, 'run', '--only=digits')
+        assert self.counts(tmp_path / 'run') == (10, 20, 10)
+        run(tmp_path, 'run')
+        assert self.counts(tmp_path / 'run') == (20, 20, 0)
+        run(tmp_path, 'run', '--only=digits')
+        assert self.counts(tmp_path / 'run') == (20, 20, 0)
+
+    def test_of_cells_that_are_impossible(self, tmp_path, quick):
+        few = '--config.fractions=(0.001, 0.5)'
+        for number in (1, 2):
+            run(tmp_path, 'run', few, f'--shard={number}/2')
+        assert self.counts(tmp_path / 'run') == (20, 20, 0)
+        run(tmp_path, 'run', few, '--only=pixels')
+        assert self.counts(tmp_path / 'run') == (20, 20, 0)
+
+    def test_of_an_earlier_version(self, tmp_path, quick):
+        for number in (1, 2):
+            run(tmp_path, 'run', f'--shard={number}/2')
+        # It wrote the keys alone, of what each command ran.
+        for place in shards.of(tmp_path / 'run'):
+            file = place / planned_cells.FILE
+            file.write_text(json.dumps(json.loads(file.read_text())['cells']))
+        (tmp_path / 'run' / planned_cells.FILE).unlink()
+        assert self.counts(tmp_path / 'run') == (20, 20, 0)
+        (tmp_path / 'run' / planned_cells.FILE).write_text('["of a run of the whole"]')
+        assert self.counts(tmp_path / 'run') == (20, 21, 1)
+
+    def test_unfinished_trainings_of_cells_that_are_not_chosen_start_over_too(self, tmp_path, quick):
+        axes = ('--config.regimes=("knn", "scratch")', '--config.datasets=("digits",)', '--config.image_size=16')
+        chosen = '--only=pixels'
+        run(tmp_path, 'run', *axes, chosen)
+        (cell, *_) = (
+            cell
+            for cell in cells.plan(command_line.load_config(str(tmp_path / 'config.py')))
+            if cell.variant.backbone == 'vit_micro'
+        )
+        begun = dataclasses.replace(cell, variant=Variant('vit_micro', 'random'), regime='scratch', settings=())
+        checkpoint = growth.trainings(tmp_path / 'run', begun) / '0.001' / 'checkpoints' / '10'
+        checkpoint.mkdir(parents=True)
+        run(tmp_path, 'run', *axes, chosen, '--config.training.epochs=3.0')
+        assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize('given', [['--shard', '1/2'], ['--shard=2/2']])
+def test_the_command_of_the_whole_names_no_shard(tmp_path, quick, monkeypatch, given):
+    spec = types.SimpleNamespace(name='experiments.ablate')
+    monkeypatch.setattr(sys.modules['__main__'], '__spec__', spec)
+    monkeypatch.setattr(sys, 'argv', ['ablate', '--config', 'x', *given, '--workdir', 'run'])
+    run(tmp_path, 'run', *given)
+    command = 'python -m experiments.ablate --config x --workdir run'
+    assert work_directories.read_command(tmp_path / 'run') == command
+    (part,) = shards.of(tmp_path / 'run')
+    assert work_directories.read_command(part) == command.replace(' --workdir', f' {" ".join(given)} --workdir')
+
+
 class TestOnly:
     def test_chosen_cells_run_and_the_others_can_follow(self, tmp_path, quick):
         run(tmp_path, 'run', '--only=vit_micro*knn*image_size 16', '--only=pixels')
@@ -262,6 +354,37 @@ class TestFailures:
         broken.clear()
         run(tmp_path, 'run')
         assert content.read([tmp_path / 'run']).failures == ()
+
+    def test_those_of_cells_that_are_planned_no_longer_are_forgotten(self, tmp_path, quick, broken):
+        for number in (1, 2):
+            with pytest.raises(CellsFailed):
+                run(tmp_path, 'run', f'--shard={number}/2')
+        with pytest.raises(CellsFailed):
+            run(tmp_path, 'run', '--only=mnist5k')
+        places = shards.parts(tmp_path / 'run')
+        assert len({each.cell for place in places for each in failures.read(place)}) == 10
+        # Another command of the same config forgets nothing; one without the seed that fails does.
+        run(tmp_path, 'run', '--only=seed 0')
+        assert len(failures.remaining([tmp_path / 'run'])) == 10
+        run(tmp_path, 'run', '--config.seeds=(0,)', '--config.image_size=(16, 32)')
+        assert [failures.read(place) for place in places] == [[]] * 3
+
+    def test_that_of_a_key_that_became_an_axis_is_forgotten(self, tmp_path, quick, broken):
+        pixels = (tmp_path, 'run', "--config.backbones=('pixels',)", "--config.datasets=('digits',)")
+        single, several = '--config.image_size=16', '--config.knn.temperature=(0.07, 0.5)'
+        for axes, count in ((single,), 1), ((single, several), 2):
+            with pytest.raises(CellsFailed):
+                run(*pixels, *axes)
+            assert len(failures.read(tmp_path / 'run')) == count
+
+    @pytest.mark.parametrize('line', ['{"cell": {', '[]', '{"cell": {}, "error": ""}', b'\xff'])
+    def test_a_damaged_record_is_named(self, tmp_path, quick, line):
+        run(tmp_path, 'run', '--only=pixels')
+        (tmp_path / 'run' / failures.FAILURES).write_bytes(line if isinstance(line, bytes) else line.encode())
+        told = r'^line 1 of .*failures\.jsonl is not a record of a failed cell \(.*\); remove it, and its cell is tried'
+        for read in (lambda: run(tmp_path, 'run'), lambda: content.read([tmp_path / 'run'])):
+            with pytest.raises(UserError, match=told):
+                read()
 
     def test_a_pass_that_fails_takes_its_cells_along(self, tmp_path, quick, monkeypatch):
         usual = extractor.Extractor.__call__

@@ -25,7 +25,7 @@ class Report:
     Attributes:
         workdirs: where they come from.
         aggregates: the lines of the tables, in their order.
-        rows: every row with its work directory.
+        rows: every row with its work directory, that of its shard where it has one.
         failures: cells that failed.
         unfinished: number of planned cells that neither have a result nor failed.
         configs: ``config.json`` per work directory.
@@ -67,13 +67,13 @@ def read(workdirs: Sequence[Path], command: str = '') -> Report:
     Raises:
         UserError: a directory has no results, or they cannot be read.
     """
-    found = tuple((workdir, row) for workdir in workdirs for row in rows.read(workdir))
+    found = tuple(rows.held(workdir, row) for workdir in workdirs for row in rows.read(workdir))
     known = {workdir: work_directories.read_command(workdir) for workdir in workdirs}
     return Report(
         workdirs=tuple(workdirs),
         aggregates=tuple(aggregates.load(*workdirs)),
         rows=found,
-        unfinished=sum(_unfinished(workdir, found) for workdir in workdirs),
+        unfinished=sum(map(_unfinished, workdirs)),
         failures=tuple(failures.remaining(workdirs)),
         configs={workdir: work_directories.read_config(workdir) or {} for workdir in workdirs},
         commands={workdir: text for workdir, text in known.items() if text},
@@ -83,10 +83,10 @@ def read(workdirs: Sequence[Path], command: str = '') -> Report:
     )
 
 
-def _unfinished(workdir: Path, found: Sequence[tuple[Path, Row]]) -> int:
+def _unfinished(workdir: Path) -> int:
     planned = planned_cells.read(workdir) or frozenset()
-    failed = {each.cell.key() for each in failures.read(workdir)}
-    return len(planned - failed - {row.cell.key() for each, row in found if each == workdir})
+    failed = {each.cell.key() for each in failures.remaining([workdir])}
+    return len(planned - failed - {row.cell.key() for row in rows.read(workdir)})
 
 
 def _rules(found: Sequence[tuple[Path, Row]]) -> dict[tuple[str, str], Phases]:

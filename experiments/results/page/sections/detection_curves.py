@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.data.truth import Boxes
-from experiments.results import precision_recall
+from experiments.results import precision_recall, shards
 from experiments.results.aggregates import Aggregate
 from experiments.results.detected_boxes import DetectedBoxes
 from experiments.results.page import kept, markup, svg
@@ -71,7 +71,7 @@ def curves(line: Aggregate, arrays: Mapping[str, np.ndarray]) -> tuple[list[str]
 
 
 def _too_many(line: Aggregate, count: int) -> Markup:
-    workdir = line.members[0][0]
+    workdir = shards.whole(line.members[0][0])
     command = f'python -m experiments.evaluate --workdir {shlex.quote(str(workdir))}'
     return element(
         'p', f'{count:,} detections are too many to match them again for a page; the classes in numbers: ',

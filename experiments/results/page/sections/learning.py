@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.results import curves, metric_names
+from experiments.results import curves, metric_names, shards
 from experiments.results.axes import settings_in_words
 from experiments.results.curves import Curve
 from experiments.results.page import markup, svg
@@ -36,7 +36,7 @@ class _Training:
         cell, config = self.row.cell, self.row.config.get('training', self.row.config)
         rate = self.curve.directory.name if self.curve.cell else config.get('learning_rate', '')
         return {
-            'directory': self.workdir.resolve().name,
+            'directory': shards.whole(self.workdir.resolve()).name,
             'backbone': cell.variant.backbone,
             'weights': cell.variant.weights,
             'head': cell.head,
