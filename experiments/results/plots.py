@@ -2,19 +2,22 @@
 
 import itertools
 from collections.abc import Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from typing import TYPE_CHECKING
 
 from experiments.results.aggregates import Aggregate, datasets
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LINES = ('--', ':', '-.')
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*', 'p', 'h')
 
 
-def _scale_decently(axis: Axes, gigaflops: Sequence[float]) -> None:
+def _scale_decently(axis: 'Axes', gigaflops: Sequence[float]) -> None:
     """Show at least a decade of costs, so that equal ones look equal, and ticks without exponents."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # only a report needs it
+
     positive = [value for value in gigaflops if value > 0] or [1.0]
     low, high = min(positive), max(positive)
     margin = max(1.5, (10 * low / high) ** 0.5)
@@ -30,7 +33,7 @@ def _short(text: str, most: int = 40) -> str:
     return text if len(text) <= most else f'…{text[1 - most :]}'
 
 
-def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
+def score_against_cost(aggregates: Sequence[Aggregate]) -> 'Figure':
     """Plot test scores with all training labels against GFLOP per image, one panel per data set.
 
     Each variant has a colour, and each regime with its settings a marker. Bars are the intervals of the table. A hollow
@@ -38,6 +41,8 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> Figure:
     line at their score, with a style for each marker. Entries of unknown cost (training runs of older versions) are
     omitted.
     """
+    from matplotlib.figure import Figure  # only a report needs it
+
     names = datasets(aggregates)
     variants = list(dict.fromkeys(aggregate.variant for aggregate in aggregates))
     regimes = list(dict.fromkeys(aggregate.method for aggregate in aggregates))
