@@ -62,7 +62,8 @@ def of_boxes(arrays: Mapping[str, np.ndarray], most: int, threshold: float = 0.5
     """The false positives at an IoU, the most confident of each image, the most confident images first.
 
     Detections are matched as COCO's evaluation does: the best first, each with the free object of its class that it
-    overlaps most. What matches a crowd, or an object that only VOC leaves out, is no mistake.
+    overlaps most. What matches a crowd, or an object that only VOC leaves out, is no mistake; it matches a crowd if
+    so much of it lies inside (pycocotools divides by the area of the detection alone).
 
     Args:
         arrays: ``boxes``, ``scores``, ``labels`` and ``found`` of a detector, and ``truth_boxes``, ``truth_classes``,
@@ -75,15 +76,16 @@ def of_boxes(arrays: Mapping[str, np.ndarray], most: int, threshold: float = 0.5
         places = np.flatnonzero(arrays['found'][row])
         places = places[np.argsort(-arrays['scores'][row, places], kind='stable')]
         objects = np.flatnonzero(arrays['truth_classes'][row] >= 0)
-        left_out = (arrays['truth_crowd'] | arrays['truth_difficult'])[row, objects]
+        crowd = arrays['truth_crowd'][row, objects]
+        left_out = crowd | arrays['truth_difficult'][row, objects]
         truth, classes = arrays['truth_boxes'][row, objects], arrays['truth_classes'][row, objects]
-        place = _first_false(
-            arrays['boxes'][row, places], arrays['labels'][row, places], truth, classes, left_out, threshold
-        )
+        boxes = arrays['boxes'][row, places]
+        overlaps = ious(boxes, truth)
+        matching = np.where(crowd, _inside(boxes, truth), overlaps)
+        place = _first_false(matching, arrays['labels'][row, places], classes, left_out, threshold)
         if place is None:
             continue
-        detection = int(places[place])
-        overlaps = ious(arrays['boxes'][row, detection][None], truth)[0]
+        detection, overlaps = int(places[place]), overlaps[place]
         nearest = int(overlaps.argmax()) if len(overlaps) else -1
         overlap = float(overlaps[nearest]) if len(overlaps) else 0.0
         other = int(classes[nearest]) if overlap > 0 else -1
@@ -102,16 +104,14 @@ def _why(overlap: float, other: int, label: int, threshold: float) -> str:
 
 
 def _first_false(
-    boxes: Boxes,
+    overlaps: Float[np.ndarray, 'n objects'],
     labels: Int[np.ndarray, ' n'],
-    truth: Boxes,
     classes: Int[np.ndarray, ' objects'],
     left_out: Bool[np.ndarray, ' objects'],
     threshold: float,
 ) -> int | None:
-    overlaps = ious(boxes, truth)
-    free = np.ones(len(truth), bool)
-    for place in range(len(boxes)):
+    free = np.ones(len(classes), bool)
+    for place in range(len(labels)):
         same = (classes == labels[place]) & (overlaps[place] >= threshold)
         candidates = np.flatnonzero(same & free & ~left_out)
         if len(candidates):
@@ -123,11 +123,25 @@ def _first_false(
 
 def ious(one: Boxes, other: Float[np.ndarray, 'm 4']) -> Float[np.ndarray, 'n m']:
     """Intersection over union of each two boxes."""
-    least, most = np.maximum(one[:, None, :2], other[None, :, :2]), np.minimum(one[:, None, 2:], other[None, :, 2:])
-    shared = np.clip(most - least, 0, None).prod(-1)
-    areas = [np.clip(each[:, 2:] - each[:, :2], 0, None).prod(-1) for each in (one, other)]
-    union = areas[0][:, None] + areas[1][None] - shared
+    shared = _shared(one, other)
+    union = _areas(one)[:, None] + _areas(other)[None] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _inside(one: Boxes, other: Float[np.ndarray, 'm 4']) -> Float[np.ndarray, 'n m']:
+    """The share of each box that lies in each other one."""
+    shared, areas = _shared(one, other), np.broadcast_to(_areas(one)[:, None], (len(one), len(other)))
+    return np.divide(shared, areas, out=np.zeros_like(shared), where=areas > 0)
+
+
+def _shared(one: Boxes, other: Float[np.ndarray, 'm 4']) -> Float[np.ndarray, 'n m']:
+    """The area that each two boxes have in common."""
+    least, most = np.maximum(one[:, None, :2], other[None, :, :2]), np.minimum(one[:, None, 2:], other[None, :, 2:])
+    return np.clip(most - least, 0, None).prod(-1)
+
+
+def _areas(boxes: Boxes) -> Float[np.ndarray, ' n']:
+    return np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(-1)
 
 
 def of_masks(confusion: Int[np.ndarray, 'examples classes classes'], most: int) -> list[tuple[int, float]]:

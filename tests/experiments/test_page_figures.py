@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -119,11 +119,23 @@ class TestReliability:
             right += list(found.correct)
         for place in range(15):
             members = [n for n, each in enumerate(confidences) if place / 15 < each <= (place + 1) / 15]
-            assert before.counts[place] == len(members)
+            assert before.pooled.counts[place] == len(members)
             if members:
-                assert before.accuracy[place] == pytest.approx(np.mean([right[n] for n in members]))
-        assert after.counts.sum() == before.counts.sum() == 120
+                assert before.pooled.accuracy[place] == pytest.approx(np.mean([right[n] for n in members]))
+        assert after.pooled.counts.sum() == before.pooled.counts.sum() == 120
         assert len(temperatures) == 2
+
+    def test_the_error_is_that_of_the_table(self, classified):
+        report = content.read([classified])
+        line = report.aggregates[0]
+        before, after, _ = reliability.bins(line)
+        assert before.error == pytest.approx(line.metrics['ece'], abs=1e-6)
+        assert after.error == pytest.approx(line.metrics['ece_scaled'], abs=1e-6)
+        # Errors of seeds that point to different sides cancel in their bins.
+        assert before.pooled.error < before.error - 0.001
+        captions = ' '.join(check(build.html(report)).texts)
+        assert f'ECE {100 * before.error:.1f} %' in captions
+        assert '(mean of 2 seeds, whose predictions the bins have together)' in captions
 
     def test_scores_without_probabilities_have_none(self, tmp_path):
         row = make_row(config={'ridge': {}})
@@ -145,16 +157,30 @@ class TestMistakes:
     )
 
     @settings(max_examples=25, deadline=None)
-    @given(boxes, boxes, st.lists(st.integers(0, 1), min_size=6, max_size=6), st.permutations([0.9, 0.6, 0.3]))
-    def test_boxes_are_wrong_where_coco_finds_false_positives(self, truth, found, classes, confidences):
+    @given(
+        boxes,
+        boxes,
+        st.lists(st.integers(0, 1), min_size=6, max_size=6),
+        st.permutations([0.9, 0.6, 0.3]),
+        st.lists(st.booleans(), min_size=3, max_size=3),
+    )
+    # The detection lies inside a crowd that is much larger.
+    @example(
+        np.tile(np.float32([0, 0, 12, 12]), (3, 1)),
+        np.tile(np.float32([1, 1, 3, 3]), (3, 1)),
+        [0] * 6,
+        [0.9, 0.6, 0.3],
+        [True] * 3,
+    )
+    def test_boxes_are_wrong_where_coco_finds_false_positives(self, truth, found, classes, confidences, crowded):
         labels = np.array(classes[:3], np.int32)[None]
-        none = np.zeros((1, 3), bool)
+        none, crowd = np.zeros((1, 3), bool), np.array(crowded)[None]
         area, sizes = np.full((1, 3), 9.0, np.float32), np.array([[40, 40]])
-        objects = Boxes(truth[None], np.array(classes[3:], np.int32)[None], none, none, area, sizes)
+        objects = Boxes(truth[None], np.array(classes[3:], np.int32)[None], crowd, none, area, sizes)
         detections = DetectedBoxes(found[None], np.array(confidences, np.float32)[None], labels, ~none)
         arrays_kept = {
             'boxes': found[None], 'scores': detections.scores, 'labels': labels, 'found': detections.valid,
-            'truth_boxes': truth[None], 'truth_classes': objects.classes, 'truth_crowd': none, 'truth_difficult': none,
+            'truth_boxes': truth[None], 'truth_classes': objects.classes, 'truth_crowd': crowd, 'truth_difficult': none,
         }  # fmt: skip
         wrong = mistakes.of_boxes(arrays_kept, most=5)
         false = []
@@ -184,6 +210,14 @@ class TestMistakes:
         report = content.read([classified])
         (picture,) = example_pictures.read(classified, report.rows[0][1], [name]).values()
         np.testing.assert_array_equal(picture.pixels()[..., 0], dataset.images[dataset.ids.index(name), ..., 0])
+
+    def test_without_scores_none_is_the_most_wrong(self, classified, tmp_path):
+        copied = shutil.copytree(classified, tmp_path / 'copy')
+        for row in rows.read(copied):
+            scores.write_compact(copied / row.predictions, scores.read(copied / row.predictions))
+        _, page, _ = page_of(copied)
+        assert not any(tag == 'img' for tag, _ in page.elements)
+        assert any('no scores are kept' in text for text in page.texts)
 
     def test_data_that_are_gone_are_said(self, tmp_path):
         synthetic_results.work_directory(tmp_path, datasets=[('folder:/nowhere', 0.5)], fractions=(1.0,), seeds=(0,))

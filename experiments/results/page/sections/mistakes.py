@@ -58,8 +58,10 @@ def _classes(line: Aggregate) -> Markup | None:
     elif logits is not None and logits.shape[1] > 1:
         best = np.sort(logits.astype(np.float32), 1)[:, ::-1]
         confidence = best[:, 0] - best[:, 1]
-    else:
-        confidence = np.zeros(len(targets))
+    else:  # of an older version, or a copy of its results
+        wrong = int((targets != predictions).sum())
+        counted = f'{wrong:,} of {len(targets):,} test images are classified wrongly'
+        return element('p', f'{counted}; no scores are kept that tell how surely.')
     wrong = mistakes.of_classes(targets, predictions, confidence, MOST, own is not None)
     if not wrong:
         return element('p', 'No test image is classified wrongly.')

@@ -1,5 +1,8 @@
 """Reliability diagrams: how often predictions of each confidence are right (DeGroot and Fienberg 1983)."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 
 from experiments.results import calibration
@@ -39,8 +42,27 @@ def section(report: Report) -> Markup | None:
     return markup.escaped([intro, markup.choice('reliability-of', 'data set', options)])
 
 
-def bins(line: Aggregate) -> tuple[Reliability | None, Reliability | None, list[float]]:
-    """The diagrams of a line, all seeds together: before and after temperature scaling, and the temperatures.
+@dataclasses.dataclass(frozen=True)
+class Diagram:
+    """The reliability of a line.
+
+    Attributes:
+        pooled: the predictions of all seeds together, in bins.
+        errors: the expected calibration error of each seed. Their mean is that of the tables; errors of seeds that
+            point to different sides cancel in the bins, but not in it.
+    """
+
+    pooled: Reliability
+    errors: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error, averaged over the seeds."""
+        return float(np.mean(self.errors))
+
+
+def bins(line: Aggregate) -> tuple[Diagram | None, Diagram | None, list[float]]:
+    """The diagrams of a line: before and after temperature scaling, and the temperature of each seed.
 
     ``None`` where there are no probabilities, or no scores of the validation split to fit a temperature on.
     """
@@ -63,10 +85,11 @@ def bins(line: Aggregate) -> tuple[Reliability | None, Reliability | None, list[
     return _together(before, targets), _together(after, scaled_targets), temperatures
 
 
-def _together(probabilities: list[np.ndarray], targets: list[np.ndarray]) -> Reliability | None:
+def _together(probabilities: list[np.ndarray], targets: list[np.ndarray]) -> Diagram | None:
     if not probabilities:
         return None
-    return calibration.reliability(np.concatenate(probabilities), np.concatenate(targets))
+    errors = tuple(itertools.starmap(calibration.expected_calibration_error, zip(probabilities, targets, strict=True)))
+    return Diagram(calibration.reliability(np.concatenate(probabilities), np.concatenate(targets)), errors)
 
 
 def _panel(line: Aggregate) -> Markup | None:
@@ -81,13 +104,14 @@ def _panel(line: Aggregate) -> Markup | None:
     return element('div', figures, class_='panels' if len(figures) > 1 else None) if figures else None
 
 
-def _figure(found: Reliability, what: str) -> Markup:
+def _figure(diagram: Diagram, what: str) -> Markup:
+    found = diagram.pooled
     edges = np.linspace(0, 1, len(found.counts) + 1)
     total = int(found.counts.sum())
     plot = Plot(
         f'Accuracy by confidence, {what}',
         x=Scale(0, 1), y=Scale(0, 1),
-        description=f'Expected calibration error {percent(found.error)} % over {total:,} predictions.',
+        description=f'Expected calibration error {percent(diagram.error)} %; {total:,} predictions.',
         y_label='accuracy in %', width=440, height=300, bottom=12, x_ticks=(),
         x_format=lambda value: f'{100 * value:.0f}', y_format=lambda value: f'{100 * value:.0f}',
     )  # fmt: skip
@@ -118,6 +142,8 @@ def _figure(found: Reliability, what: str) -> Markup:
         plot.render(plot.line([(0, 0), (1, 1)], series=None, kind='dashed'), bars),
         counts.render(columns),
     ]
-    caption = [element('b', f'ECE {percent(found.error)} %'), f' {what}']
+    seeds = len(diagram.errors)
+    of_seeds = f' (mean of {seeds} seeds, whose predictions the bins have together)' if seeds > 1 else ''
+    caption = [element('b', f'ECE {percent(diagram.error)} %'), f' {what}{of_seeds}']
     table = markup.table(['confidence in %', 'images', 'mean confidence', 'right in %'], rows, numbers=3)
     return markup.figure(drawn, caption, table)
