@@ -78,7 +78,8 @@ KEYS: Mapping[str, ConfigKey] = {
         one_of(*NORMALISATIONS),
     ),
     'validation_images': ConfigKey(
-        0, 'heads on stored features are selected on so many validation images; 0: on all', not_negative
+        0, 'heads on stored features are selected on so many validation images; 0, or more than there are: on all',
+        not_negative,
     ),
     'refit': ConfigKey(
         False, 'fit the selected head on stored features again on training and validation images, as VTAB does'

@@ -83,8 +83,10 @@ def run(
     ``test_metrics`` are those of ``retrieval``, the same for all subsets.
     """
     features = normalise(jnp.asarray(data.features))
-    report(f'retrieval among {len(data.test):,}')
-    retrieved = retrieval.metrics(features[data.test], data.labels[data.test])
+    retrieved = {}
+    if data.retrieves:
+        report(f'retrieval among {len(data.test):,}')
+        retrieved = retrieval.metrics(features[data.test], data.labels[data.test])
 
     def outcome_of(subset: Subset) -> Outcome:
         neighbours = tuple(count for count in config.neighbours if count <= len(subset.rows)) or (1,)

@@ -39,11 +39,16 @@ def refit(
         report: called with a short progress text.
     """
     again = []
+    fitted: dict[tuple, Outcome] = {}
     for subset, outcome in zip(subsets, outcomes, strict=True):
-        fixed = config.copy_and_resolve_references()
-        for name, value in outcome.selected.items():
-            fixed.update(_FIXED[name](value))
         both = dataclasses.replace(subset, rows=np.union1d(subset.rows, data.validation))
-        (found,) = run(data, [both], fixed, report)
-        again.append(dataclasses.replace(outcome, predictions=found.predictions, apply=found.apply))
+        # Without a seed that changes anything, all labels give one head.
+        seed = subset.seed if outcome.depends_on_seed else None
+        key = (*outcome.selected.items(), both.rows.tobytes(), seed)
+        if key not in fitted:
+            fixed = config.copy_and_resolve_references()
+            for name, value in outcome.selected.items():
+                fixed.update(_FIXED[name](value))
+            (fitted[key],) = run(dataclasses.replace(data, retrieves=False), [both], fixed, report)
+        again.append(dataclasses.replace(outcome, predictions=fitted[key].predictions, apply=fitted[key].apply))
     return again

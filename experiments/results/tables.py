@@ -109,6 +109,7 @@ class View:
             + (', or the labelled images per class.' if any(each.shots for each in self.aggregates) else '.'),
             self._selection(),
             self._edges(),
+            self._refit(),
             'Bold: higher than every other row of its column; all comparisons of the highest with the others in this '
             'table are two-sided tests over seeds and test images at 5 %, adjusted by Holm’s method.',
             metric_tables.note(self.known),
@@ -171,6 +172,18 @@ class View:
         return (
             f'{AT_EDGE}: for at least one seed the selected value lies at an edge of its grid, so a wider grid may do '
             f'better ({", ".join(counts)}).'
+        )
+
+    def _refit(self) -> str:
+        """What numbers beside the score are of, where heads were fitted again with the validation images."""
+        refitted = [each for each in self.aggregates if any(row.config.get('refit') for _, row in each.members)]
+        if not refitted:
+            return ''
+        some = ', of those whose settings say so' if len(refitted) < len(self.aggregates) else ''
+        return (
+            f'The score is that of heads that were fitted again on training and validation images (refit{some}): '
+            'numbers of images in the titles are of training images alone, and validation scores and temperatures are '
+            'of the heads before.'
         )
 
     def _compiled(self) -> str:

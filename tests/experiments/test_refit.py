@@ -14,7 +14,7 @@ from experiments.ablation import cells
 from experiments.ablation.engine import Engine
 from experiments.probes import adamw, knn, linear, ridge
 from experiments.probes.refit import refit
-from experiments.results import rows
+from experiments.results import aggregates, rows, tables
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,28 @@ def test_every_hyper_parameter_can_be_fixed():
         assert again.selected == outcome.selected
 
 
+def test_a_head_without_a_seed_is_fitted_once_and_the_test_images_are_ranked_once(monkeypatch):
+    data = make_data(noise=3.0)
+    whole = make_subsets(data)[-1]
+    subsets = [dataclasses.replace(whole, seed=seed, fraction=1.0) for seed in range(3)]
+    fitted, ranked = [], []
+    metrics = knn.retrieval.metrics
+    monkeypatch.setattr(knn.retrieval, 'metrics', lambda *given: ranked.append(1) or metrics(*given))
+
+    def run(data, subsets, config, report):
+        fitted.extend(subsets)
+        return knn.run(data, subsets, config, report)
+
+    outcomes = knn.run(data, subsets, knn.default_config(), silent)
+    again = refit(run, data, subsets, outcomes, knn.default_config(), silent)
+    assert (len(fitted), len(ranked)) == (1, 1)
+    assert all(each.test_metrics == outcomes[0].test_metrics != {} for each in again)
+    # Where seeds matter, each has its own.
+    outcomes = [dataclasses.replace(each, depends_on_seed=True) for each in outcomes]
+    refit(run, data, subsets, outcomes, knn.default_config(), silent)
+    assert len(fitted) == 1 + 3
+
+
 def test_an_ablation_does_it(tmp_path):
     few = make_dataset().with_validation(8).splits['validation']
     assert len(few) == 8
@@ -72,5 +94,7 @@ def test_an_ablation_does_it(tmp_path):
     for regime in ('ridge', 'knn'):
         assert found[regime, True].selected == found[regime, False].selected
         assert found[regime, True].validation == found[regime, False].validation
+    note = tables.view(aggregates.load(tmp_path), 'digits').note()
+    assert 'fitted again on training and validation images (refit, of those whose settings say so)' in note
     with pytest.raises(UserError, match=r"are for heads on stored features .* and the regimes have 'finetune'"):
         cells.plan(make_config(regimes=('knn', 'finetune'), backbones=('vit_micro',), refit=True))
