@@ -19,13 +19,17 @@ from backbones.prediction import trained_model
 from backbones.prediction.trained_model import TrainedModel
 from backbones.preprocessing import Preprocessing, as_size
 from backbones.pretrained import sources
-from experiments.ablation import cells
+from experiments.ablation import cells, settings
 from experiments.cli import display, work_directories
 from experiments.data import loading
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing, input_size
 from experiments.data.options import KEYS, ReadingOptions
 from experiments.prediction import splits
+
+_SIZES = ('image_size', 'image_height')
+# Keys of an ablation with one value that may stand in a list, as an axis.
+_SINGLE = (*_SIZES, *(key for key in KEYS if not isinstance(cells.KEYS[key].default, tuple)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +151,19 @@ def _alone(name: str, weights: str, image_size: int | tuple[int, int] | None) ->
 def _of_ablation(
     workdir: Path, config: dict[str, Any], image_size: int | tuple[int, int] | None
 ) -> list[ExplainedModel]:
-    """An ablation keeps no heads: its backbones, with the input that they had in it."""
+    """An ablation keeps no heads: its backbones, with the input that they had in it.
+
+    Raises:
+        UserError: they had inputs of several sizes, and none is chosen; or no backbone has pretrained weights.
+    """
+    several = {key: values for key, values in settings.axes(config, cells.KEYS).items() if key in _SIZES}
+    if image_size is None and several:
+        key, values = next(iter(several.items()))
+        raise UserError(
+            f'the ablation in {str(workdir)!r} has {len(values)} values of {key} '
+            f'({", ".join(map(str, values))}), each with features of its own; choose one with --image_size'
+        )
+    config = {**config, **{key: _one(config[key]) for key in _SINGLE if key in config}}
     values = ml_collections.ConfigDict({'image_size': 0, 'image_height': 0, 'fit': 'crop', **config})
     size = input_size(values) if image_size is None else as_size(image_size)
     found = []
@@ -173,6 +189,11 @@ def _of_ablation(
         'one of its trainings has a head (--workdir DIR/trainings/CELL/RATE)'
     )
     return found
+
+
+def _one(value: Any) -> Any:
+    """A single value, also of a key that is an axis of one value."""
+    return value[0] if isinstance(value, list) and value else value
 
 
 def _of_config(config: dict[str, Any], data_directory: Path | None) -> Dataset:

@@ -118,6 +118,15 @@ def test_an_ablation_stands_for_its_pretrained_backbones(tmp_path, capsys):
     assert '1 pretrained backbones are explained alone' in ' '.join(capsys.readouterr().err.split())
     with pytest.raises(UserError, match='2 data sets; choose one with --dataset'):
         model.dataset(None)
+    # Keys that are axes.
+    (tmp_path / 'config.json').write_text(json.dumps({**config, 'image_size': [16, 32]}))
+    with pytest.raises(UserError, match=r'has 2 values of image_size \(16, 32\), .*; choose one with --image_size'):
+        explained_models.read(Named(workdir=tmp_path))
+    (model,) = explained_models.read(Named(workdir=tmp_path), 32)
+    assert model.input.size == (32, 32)
+    (tmp_path / 'config.json').write_text(json.dumps({**config, 'image_size': [16], 'fit': ['squash']}))
+    (model,) = explained_models.read(Named(workdir=tmp_path))
+    assert (model.input.size, model.input.fit) == ((16, 16), 'squash')
     (tmp_path / 'config.json').write_text(json.dumps({**config, 'backbones': ['pixels']}))
     with pytest.raises(UserError, match='no backbone with pretrained weights: pixels'):
         explained_models.read(Named(workdir=tmp_path))
