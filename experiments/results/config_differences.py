@@ -22,26 +22,35 @@ class Difference:
     usual: str | None
 
 
+def differing(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
+    """The keys that do not have the same value in all configs, in their order, with each config's value as JSON.
+
+    Args:
+        configs: flat (``work_directories.flatten``), as JSON represents them.
+
+    Returns:
+        The values are ``None`` where a config does not have the key.
+    """
+    texts = [{key: json.dumps(value, sort_keys=True) for key, value in config.items()} for config in configs]
+    found = {key: [each.get(key) for each in texts] for key in dict.fromkeys(key for each in texts for key in each)}
+    return {key: values for key, values in found.items() if len({*values}) > 1}
+
+
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[tuple[Difference, ...]]:
-    """What tells each config from the others, in the order of its keys: the values that most others do not have.
+    """What tells each config from the others, in the order of the keys: the values that most others do not have.
 
     A key that a config does not have tells nothing: an earlier version may have written it, which behaved as the
     default does.
 
     Args:
-        configs: flat (``work_directories.flatten``), as JSON represents them.
+        configs: as for ``differing``.
     """
-    texts = [{key: json.dumps(value, sort_keys=True) for key, value in config.items()} for config in configs]
-    counts: dict[str, Counter[str]] = {}
-    for each in texts:
-        for key, text in each.items():
-            counts.setdefault(key, Counter())[text] += 1
-    usual: dict[str, str | None] = {}
-    for key, found in counts.items():
-        (text, count), *_ = found.most_common(1)
-        if len(found) > 1:
-            usual[key] = text if 2 * count > found.total() else None
-    return [
-        tuple(Difference(key, text, usual[key]) for key, text in each.items() if key in usual and text != usual[key])
-        for each in texts
-    ]
+    found: list[list[Difference]] = [[] for _ in configs]
+    for key, values in differing(configs).items():
+        counts = Counter(value for value in values if value is not None)
+        (most, count), *others = counts.most_common()
+        usual = most if 2 * count > counts.total() else None
+        for mine, value in zip(found, values, strict=True):
+            if others and value is not None and value != usual:
+                mine.append(Difference(key, value, usual))
+    return list(map(tuple, found))

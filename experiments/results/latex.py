@@ -6,8 +6,8 @@ Everything is written in ASCII, so that pdfLaTeX, XeLaTeX and LuaLaTeX take it w
 import unicodedata
 from collections.abc import Sequence
 
-from experiments.results.page.markup import shown
 from experiments.results.tables import View
+from experiments.results.visible_text import shown
 
 _SPECIAL = {
     '\\': r'\textbackslash{}', '{': r'\{', '}': r'\}', '$': r'\$', '&': r'\&', '#': r'\#', '_': r'\_', '%': r'\%',

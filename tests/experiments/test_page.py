@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from experiments.cli import atomic_files
 from experiments.data import record
-from experiments.results import failures, planned_cells, rows
+from experiments.results import failures, planned_cells, rows, scores
 from experiments.results.axes import Variant
 from experiments.results.page import build, content, estimates, markup, shapes, svg
 from experiments.results.page.scales import Scale
-from experiments.results.page.sections import configuration, cost, curves
+from experiments.results.page.sections import cost, curves
 from tests.experiments import synthetic_results
+from tests.experiments.test_results import make_row
 
 VOID = {'br', 'col', 'hr', 'img', 'input', 'link', 'meta'}
 
@@ -124,13 +125,17 @@ def test_hostile_names_are_harmless_and_shown(tmp_path):
     text.encode()
 
 
-def test_configs_and_their_differences():
-    one = configuration.flat({'a': 1, 'b': {'c': 'x', 'd': [1, 2]}, 'e': {}, 'f': ''})
-    assert one == {'a': '1', 'b.c': 'x', 'b.d': '[1, 2]', 'e': '{}', 'f': '""'}
-    other = configuration.flat({'a': 1, 'b': {'c': 'y', 'd': [1, 2]}, 'g': None})
-    assert configuration.differences([one, other]) == {
-        'b.c': ['x', 'y'], 'e': ['{}', '–'], 'f': ['""', '–'], 'g': ['–', 'null'],
-    }  # fmt: skip
+def test_configs_and_their_differences(tmp_path):
+    one = {'a': 1, 'b': {'c': 'x', 'd': [1, 2]}, 'e': {}, 'f': ''}
+    other = {'a': 1, 'b': {'c': 'y', 'd': [1, 2]}, 'g': None}
+    for name, config in (('one', one), ('other', other)):
+        rows.write(tmp_path / name, [make_row()])
+        scores.write(tmp_path / name / make_row().predictions, ['0'], np.zeros(1, np.int32), {'logits': np.eye(1, 3)})
+        (tmp_path / name / 'config.json').write_text(json.dumps(config))
+    page = check(build.html(content.read([tmp_path / 'one', tmp_path / 'other'], '')))
+    start = page.texts.index('Differences between trainings') + 1
+    shown = ['key', 'one', 'other', 'b.c', 'x', 'y', 'e', '{}', '–', 'f', '""', '–', 'g', '–', 'null']
+    assert page.texts[start : start + len(shown)] == shown
 
 
 def test_several_work_directories_show_what_differs(directory, tmp_path):
@@ -166,7 +171,7 @@ def test_an_anchor_leads_to_its_line(directory):
     report = content.read([directory], '')
     text = build.html(report)
     for aggregate in report.aggregates[::7]:
-        anchor = estimates.anchor(report, aggregate)
+        anchor = estimates.anchors(report)(aggregate)
         line = re.search(rf'<tr id="{anchor}">.*?</tr>', text)[0]
         assert all(f'>{word}<' in line for word in (aggregate.variant.backbone, aggregate.regime, aggregate.dataset))
         assert f'>{100 * np.mean(aggregate.scores):.1f}' in line

@@ -5,7 +5,7 @@ The only module of the page that asks ``Aggregate`` for statistics.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from experiments.results.aggregates import Aggregate, p_value
 from experiments.results.axes import Cell, setting_in_words
@@ -97,9 +97,10 @@ def labelled(aggregate: Aggregate) -> str:
     return f'{share} of the labels' if images is None else f'{images:,} labels ({share})'
 
 
-def anchor(report: Report, aggregate: Aggregate) -> str:
-    """The id of its line in the table."""
-    return f'line-{next(index for index, each in enumerate(report.aggregates) if each is aggregate)}'
+def anchors(report: Report) -> Callable[[Aggregate], str]:
+    """What gives the id of an aggregate's line in the table."""
+    places = {id(each): index for index, each in enumerate(report.aggregates)}
+    return lambda aggregate: f'line-{places[id(aggregate)]}'
 
 
 def percent(share: float | None) -> str:

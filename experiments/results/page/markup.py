@@ -1,17 +1,13 @@
 """HTML and SVG elements as text: whatever is not markup already is escaped."""
 
 import html
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from experiments.results.visible_text import shown
+
 # Elements that HTML writes without an end tag.
 _VOID = {'br', 'col', 'hr', 'img', 'input', 'link', 'meta'}
-# No character of XML, a lone half of a UTF-16 pair, or one that turns the direction of what follows it.
-_UNSEEN = re.compile(
-    '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff\ufffe\uffff]'
-)
-
 # What an element may contain; an iterable is its items.
 Child = str | float | None | Iterable[Any]
 
@@ -20,21 +16,6 @@ class Markup(str):
     """Text that is HTML or SVG and must not be escaped again."""
 
     __slots__ = ()
-
-
-def shown(text: object) -> str:
-    """A text in which every character can be seen: control characters and undecodable bytes as escapes.
-
-    Python keeps the bytes of a path that are no UTF-8 as lone surrogates (PEP 383); they are shown as ``\\xff``.
-    """
-
-    def escape(match: re.Match[str]) -> str:
-        code = ord(match[0])
-        if 0xDC80 <= code <= 0xDCFF:
-            code -= 0xDC00
-        return f'\\x{code:02x}' if code < 0x100 else f'\\u{code:04x}'
-
-    return _UNSEEN.sub(escape, str(text))
 
 
 def escaped(child: Child) -> Markup:

@@ -76,7 +76,7 @@ def _forest(report: Report, column: Sequence[Aggregate]) -> Markup:
         y_down=True,
         links=True,
     )
-    marks = []
+    marks, anchor = [], estimates.anchors(report)
     for index, (line, name, each) in enumerate(zip(column, names, found, strict=True)):
         series = 0 if line.best else None
         if each.low is not None:
@@ -85,7 +85,7 @@ def _forest(report: Report, column: Sequence[Aggregate]) -> Markup:
         marks.append(
             plot.marker(
                 100 * each.mean, index, 0, f'{name}\n{each.text()}', shape='diamond' if line.best else 'circle',
-                hollow=bool(line.at_edge), href=f'#{estimates.anchor(report, line)}', data_order=index,
+                hollow=bool(line.at_edge), href=f'#{anchor(line)}', data_order=index,
             )
         )  # fmt: skip
         edge = f' {AT_EDGE}' if line.at_edge else ''

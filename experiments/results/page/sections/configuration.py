@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.cli import work_directories
+from experiments.results import config_differences
 from experiments.results.page import markup
 from experiments.results.page.content import Report
 from experiments.results.page.markup import Child, Markup, element
@@ -20,7 +22,7 @@ def section(report: Report) -> Markup:
         names = [str(workdir) for workdir in report.workdirs]
     parts: list[Child] = []
     for kind, title in _KINDS.items():
-        members = [(name, flat(config)) for name, config in zip(names, configs, strict=True) if _kind(config) == kind]
+        members = [(name, config) for name, config in zip(names, configs, strict=True) if _kind(config) == kind]
         if len(members) > 1:
             parts += [element('h3', f'Differences between {title}'), _differences(*zip(*members, strict=True))]
     parts += [element('h3', 'Versions'), _versions(report)] if report.versions else []
@@ -40,35 +42,23 @@ def _kind(config: Mapping[str, Any]) -> str:
     return 'ablation' if 'backbones' in config else 'training'
 
 
-def _differences(names: Sequence[str], configs: Sequence[Mapping[str, str]]) -> Markup:
-    differing = differences(configs)
+def _differences(names: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> Markup:
+    differing = config_differences.differing([work_directories.flatten(config) for config in configs])
     if not differing:
         return element('p', 'The configs are equal.')
     rows = [
-        [element('code', markup.name(key)), *(markup.name(value, 200) for value in values)]
-        for key, values in differing.items()
+        [element('code', markup.name(key)), *(markup.name(_text(value), 200) for value in values)]
+        for key, values in sorted(differing.items())
     ]
     return markup.table(['key', *map(markup.name, names)], rows)
 
 
-def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, str]:
-    """A config with nested keys joined by dots, and its values as JSON."""
-    found = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f'{prefix}{key}.')
-        else:
-            found[f'{prefix}{key}'] = (
-                value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-            )
-    return found
-
-
-def differences(configs: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
-    """The keys that do not have the same value in all configs, with their values; absent ones are a dash."""
-    keys = sorted({key for config in configs for key in config})
-    found = {key: [config.get(key, _ABSENT) for config in configs] for key in keys}
-    return {key: values for key, values in found.items() if len({*values}) > 1}
+def _text(value: str | None) -> str:
+    """A value that is JSON: a string as it is, unless it is empty; an absent one is a dash."""
+    if value is None:
+        return _ABSENT
+    found = json.loads(value)
+    return found if isinstance(found, str) and found else json.dumps(found, ensure_ascii=False)
 
 
 def _versions(report: Report) -> Markup:

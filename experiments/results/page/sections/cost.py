@@ -90,14 +90,14 @@ def _kind(line: Aggregate) -> str:
 
 
 def _points(report: Report, column: Sequence[Aggregate], cost: _Cost, kinds: Sequence[str]) -> list[_Point]:
-    found = []
+    found, anchor = [], estimates.anchors(report)
     for line, name in zip(column, estimates.names(column), strict=True):
         value = cost.of(line)
         if value is not None:
             series = kinds.index(_kind(line))
             drawn = value * _SHIFT ** (series - (len(kinds) - 1) / 2)
             score = estimates.estimate(line)
-            found.append(_Point(line, f'#{estimates.anchor(report, line)}', name, score, value, drawn, series))
+            found.append(_Point(line, f'#{anchor(line)}', name, score, value, drawn, series))
     return found
 
 

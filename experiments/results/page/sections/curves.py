@@ -12,9 +12,6 @@ from experiments.results.page.markup import Markup, element
 from experiments.results.page.scales import Scale
 from experiments.results.page.svg import COLOURS, Plot
 
-# Settings that say how many labels there are.
-_OF_LABELS = ('shots',)
-
 Curve = list[Aggregate]
 
 
@@ -42,7 +39,7 @@ def labels(report: Report) -> Markup | None:
     title = (
         'labelled images' if all(each.data['train_examples'] for each in report.aggregates) else 'share of the labels'
     )
-    axis = _Axis(title, _OF_LABELS, _labels, estimates.labelled)
+    axis = _Axis(title, (), _labels, estimates.labelled)
     options = _options(report.aggregates, report.datasets, axis)
     if not options:
         return None
@@ -57,9 +54,7 @@ def settings(report: Report) -> Markup | None:
     """For each setting that has several values, as ``labels``; with the most labels that each data set has."""
     most = [line for dataset in report.datasets for line in estimates.columns(report.aggregates, dataset)[0]]
     options = []
-    for number, key in enumerate(
-        dict.fromkeys(key for line in most for key, _ in line.settings if key not in _OF_LABELS)
-    ):
+    for number, key in enumerate(dict.fromkeys(key for line in most for key, _ in line.settings)):
         found = dict.fromkeys(value for line in most for name, value in line.settings if name == key)
         numbers = all(isinstance(value, int | float) for value in found)
         places = {value: place for place, value in enumerate(sorted(found) if numbers else found)}

@@ -38,7 +38,7 @@ class _Column:
 
 
 def section(report: Report) -> Markup:
-    """Controls and table; a line has the anchor that ``estimates.anchor`` gives."""
+    """Controls and table; a line has the anchor that ``estimates.anchors`` gives."""
     columns = [column for dataset in report.datasets for column in estimates.columns(report.aggregates, dataset)]
     lines = [line for column in columns for line in column]
     columns = [column for column in _columns(lines) if any(cell not in ('', '–') for cell in column.cells)]
@@ -46,7 +46,7 @@ def section(report: Report) -> Markup:
     return markup.escaped(
         [
             _controls(columns, len(lines) + len(report.failures)),
-            _table(columns, [*(estimates.anchor(report, line) for line in lines), *([None] * len(report.failures))]),
+            _table(columns, [*map(estimates.anchors(report), lines), *([None] * len(report.failures))]),
             _note(lines),
         ]
     )
