@@ -40,6 +40,7 @@ from experiments.explanation import (
 from experiments.explanation.explained_models import ExplainedModel, Named
 from experiments.explanation.explaining import Column, Explained, Explainer
 from experiments.explanation.pictures import Explanation, Shown
+from experiments.features.store import CACHE_VARIABLE, DEFAULT_LIMIT, Store, default_directory, parse_size
 from experiments.prediction import model_options
 from experiments.results import explanations as stored
 
@@ -56,7 +57,8 @@ def main(argv: list[str] | None) -> None:
     models = [each for named in options.named for each in explained_models.read(named, options.image_size)]
     columns = _columns(models, options)
     datasets = [_dataset(model, options) if options.nearest else None for model in models]
-    shown, rows = _explain(columns, datasets, images, options.nearest)
+    store = Store(options.cache_dir, parse_size(DEFAULT_LIMIT))
+    shown, rows = _explain(columns, datasets, images, options.nearest, store)
     command = explanation_files.command(sys.argv[1:] if argv is None else argv)
     written = _write(output, shown, rows, command)
     key = explanation_files.key(options.method, options.stage, options.target)
@@ -92,7 +94,11 @@ def _dataset(model: ExplainedModel, options: argparse.Namespace) -> Dataset:
 
 
 def _explain(
-    columns: Sequence[Column], datasets: Sequence[Dataset | None], images: Sequence[Source | Any], nearest: int | None
+    columns: Sequence[Column],
+    datasets: Sequence[Dataset | None],
+    images: Sequence[Source | Any],
+    nearest: int | None,
+    store: Store,
 ) -> tuple[list[Shown], list[list[Explanation]]]:
     """What is shown of each image that can be read, and what each column says about it.
 
@@ -121,7 +127,9 @@ def _explain(
         raise UserError(f'none of the {len(images):,} images can be explained; the reasons are above')
     by_column = [explaining.together(*each) for each in zip(columns, zip(*found, strict=True), strict=True)]
     similar = [
-        training_images.neighbours(explainer, dataset, places, np.stack([each.pooled for each in explained]), nearest)
+        training_images.neighbours(
+            explainer, dataset, places, np.stack([each.pooled for each in explained]), nearest, store
+        )
         if nearest and dataset is not None
         else [None] * len(shown)
         for explainer, dataset, explained in zip(explainers, datasets, by_column, strict=True)
@@ -238,6 +246,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     how.add_argument('--dataset', metavar='NAME', help="whose training images those are (default: the run's own)")
     command_line.add_data_directory(how)
+    how.add_argument(
+        '--cache_dir', type=command_line.path,
+        help=f'feature store, for those of training images (default: {CACHE_VARIABLE}, or {default_directory()})',
+    )  # fmt: skip
     result = arguments.add_argument_group('results')
     result.add_argument('--limit', type=command_line.positive, metavar='IMAGES', help='at most so many images')
     result.add_argument(

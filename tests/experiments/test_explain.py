@@ -23,6 +23,7 @@ from experiments.explanation.explained_models import ExplainedModel, Named
 from experiments.explanation.explaining import Column, Explained
 from experiments.explanation.pictures import Explanation, Shown
 from experiments.explanation.training_images import Neighbour
+from experiments.features.store import Store
 from experiments.results import explanations
 from experiments.results.page import markup
 from experiments.results.page.content import Report
@@ -309,9 +310,37 @@ def test_a_training_image_is_not_its_own_neighbour(tmp_path, weights):
     model = dataclasses.replace(model, dataset=lambda _: dataset)
     column = explaining.column(model, 'net', None, None, None)
     index = int(dataset.splits['train'][0])
-    explainer = explaining.Explainer(column)
+    explainer, store = explaining.Explainer(column), Store(tmp_path / 'store')
     query = explainer(np.asarray(Image.open(dataset.files[index]).convert('RGB')), 'x').pooled[None]
-    (found,) = explain.training_images.neighbours(explainer, dataset, [dataset.files[index]], query, 2)
+    (found,) = explain.training_images.neighbours(explainer, dataset, [dataset.files[index]], query, 2, store)
     assert len(found) == 2 and index not in {each.index for each in found}
-    ((first, *_),) = explain.training_images.neighbours(explainer, dataset, ['elsewhere.png'], query, 2)
+    ((first, *_),) = explain.training_images.neighbours(explainer, dataset, ['elsewhere.png'], query, 2, store)
     assert first.index == index and first.similarity == pytest.approx(1, abs=1e-4)
+
+
+def test_features_of_training_images_are_computed_once(tmp_path, weights, monkeypatch, capsys):
+    for label in ('cat', 'dog', 'newt'):
+        for number in range(4):
+            write_image(tmp_path / 'data' / label / f'{number}.png', (20 + 4 * number, 20))
+    dataset = loading.load(f'folder:{tmp_path / "data"}')
+    (model,) = explained_models.read(Named(workdir=weights))
+    damaged = dataset.files[int(dataset.splits['train'][1])]
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    calls = []
+
+    def neighbours(model, store='store'):
+        explainer = explaining.Explainer(explaining.column(model, 'net', None, None, None))
+        pooled = explainer.pooled
+        monkeypatch.setattr(explainer, 'pooled', lambda pixels: calls.append(len(pixels)) or pooled(pixels))
+        query = np.ones((1, pooled(np.zeros((1, 32, 32, 3), np.uint8)).shape[1]), np.float32)
+        return explain.training_images.neighbours(explainer, dataset, ['x'], query, 2, Store(tmp_path / store))
+
+    first = neighbours(model)
+    assert sum(calls) > 0
+    calls.clear()
+    assert neighbours(model) == first == neighbours(model, 'store')
+    assert calls == []
+    assert capsys.readouterr().err.count('1 training images of') == 3
+    other = dataclasses.replace(model, variables=jax.tree.map(lambda leaf: 2 * leaf, model.variables))
+    neighbours(other)
+    assert sum(calls) > 0
