@@ -210,6 +210,8 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
         loading.check_name(name, task.truth)
     cells = []
     axes = (config.datasets, variants, heads, config.regimes, config.fractions, config.seeds)
+    shots = {*config.shots} if isinstance(config.shots, tuple) else {config.shots}
+    shots_of_all = shots.pop() if len(shots) == 1 else 0
     for dataset, variant, head, regime, fraction, drawn in itertools.product(*axes):
         if variant.backbone == PIXELS and (regime not in FROZEN_REGIMES or regime in probes.TAPS_OF_POSITIONS):
             continue
@@ -218,7 +220,7 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
                 variant = Variant(variant.backbone, RANDOM)
             elif variant.weights == RANDOM and regime != task.head_regime:
                 continue
-        cells.append(Cell(dataset, variant, regime, float(fraction), int(drawn), head))
+        cells.append(Cell(dataset, variant, regime, float(fraction), int(drawn), head, shots=shots_of_all))
     cells = list(dict.fromkeys(cells))
     if not cells:
         raise UserError(f'the axes span no cell: regimes {config.regimes} do not apply to {config.backbones}')

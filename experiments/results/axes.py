@@ -7,7 +7,7 @@ several values: a setting.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 RANDOM = 'random'
@@ -37,7 +37,8 @@ class Cell:
     """One number of a table: one head or one training run, selected on validation and tested once.
 
     ``head`` is that of a dense task; a classifier has only one kind. ``settings`` are the values of the config keys
-    that have several, as far as the cell depends on them, in the order of their names.
+    that have several, as far as the cell depends on them, in the order of their names. ``shots``, where all cells of an
+    ablation have the same, are for people alone: cells that differ in nothing else are equal.
     """
 
     dataset: str
@@ -47,6 +48,7 @@ class Cell:
     seed: int
     head: str = ''
     settings: Settings = ()
+    shots: int = dataclasses.field(default=0, compare=False)
 
     def as_json(self) -> dict[str, object]:
         """The cell as a row of the results contains it."""
@@ -81,14 +83,19 @@ class Cell:
         return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
+    def images_per_class(self) -> int:
+        """Labelled images of each class; 0 where the fraction counts."""
+        return dict(self.settings).get('shots', self.shots)
+
+    @property
     def label(self) -> str:
         """Short text for messages."""
         head = f'{self.head} · ' if self.head else ''
         settings = ''.join(f'{text} · ' for text in settings_in_words(self.settings))
-        return (
-            f'{self.dataset} · {self.variant.label} · {head}{self.regime} · {settings}fraction {self.fraction:g} · '
-            f'seed {self.seed}'
-        )
+        share = f'fraction {self.fraction:g} · '
+        if self.images_per_class:
+            share = '' if 'shots' in dict(self.settings) else f'shots {self.shots} · '
+        return f'{self.dataset} · {self.variant.label} · {head}{self.regime} · {settings}{share}seed {self.seed}'
 
 
 def settings_from_json(settings: Mapping[Any, Any]) -> Settings:
@@ -107,6 +114,6 @@ def setting_in_words(value: object) -> str:
     return f'{value:g}' if isinstance(value, float) else str(value)
 
 
-def settings_in_words(settings: Settings) -> list[str]:
+def settings_in_words(settings: Iterable[tuple[str, Any]]) -> list[str]:
     """Key and value of each setting, as short text."""
     return [f'{key} {setting_in_words(value)}' for key, value in settings]

@@ -41,12 +41,14 @@ class Failure:
 
     def as_json(self) -> dict[str, Any]:
         """The failure as the file contains it."""
-        return {'cell': self.cell.as_json(), 'error': self.error, 'traceback': self.traceback}
+        shots = {'shots': self.cell.shots} if self.cell.shots else {}
+        return {'cell': self.cell.as_json(), **shots, 'error': self.error, 'traceback': self.traceback}
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> 'Failure':
         """The inverse of ``as_json``."""
-        return Failure(Cell.from_json(row['cell']), row['error'], row.get('traceback', ''))
+        cell = dataclasses.replace(Cell.from_json(row['cell']), shots=row.get('shots', 0))
+        return Failure(cell, row['error'], row.get('traceback', ''))
 
 
 def read(workdir: Path) -> list[Failure]:

@@ -118,7 +118,7 @@ class Row:
     def from_json(row: Mapping[str, Any]) -> 'Row':
         """The inverse of ``as_json``, for a row of the current schema."""
         return Row(
-            cell=Cell.from_json(row['cell']),
+            cell=dataclasses.replace(Cell.from_json(row['cell']), shots=row['config'].get('shots', 0)),
             task=row['task'],
             primary=row['primary'],
             config=row['config'],

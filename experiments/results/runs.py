@@ -64,7 +64,9 @@ class Run:
         size: bytes of all files.
         config: every value of its config, by flat key.
         differences: see ``Difference``.
-        curve: x and y of a small curve: validation score over epochs, or an ablation's best score over fractions.
+        curve: x and y of a small curve: validation score over epochs, or an ablation's best score over fractions, or
+            over shots where it has any.
+        over: what the x of the curve are.
         report: its report, if there is one.
     """
 
@@ -91,6 +93,7 @@ class Run:
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
     curve: tuple[tuple[float, float], ...] = ()
+    over: Literal['epochs', 'fractions', 'shots'] = 'epochs'
     report: Path | None = None
 
 
@@ -219,7 +222,10 @@ def _validation(row: Row) -> float:
 def _label(row: Row) -> str:
     cell = row.cell
     share = f'{cell.fraction:.3g} of the labels' if cell.fraction < 1 else ''
-    parts = (cell.variant.label, cell.head, cell.regime, *settings_in_words(cell.settings), share)
+    if cell.images_per_class:
+        share = f'{cell.images_per_class} per class'
+    settings = settings_in_words(each for each in cell.settings if each[0] != 'shots')
+    parts = (cell.variant.label, cell.head, cell.regime, *settings, share)
     return ' · '.join(filter(None, parts))
 
 
@@ -227,10 +233,12 @@ def _as_ablation(run: Run, rows: Sequence[Row], newest: Curve | None) -> Run:
     planned = planned_cells.read(run.path)
     finished = {row.cell.key() for row in rows}
     done = len(finished if planned is None else finished & planned)
+    of_first = [row for row in rows if row.cell.dataset == rows[0].cell.dataset]
+    of_shots = [row for row in of_first if row.cell.images_per_class]
     best: dict[float, float] = {}
-    for row in rows:
-        if row.cell.dataset == rows[0].cell.dataset:
-            best[row.cell.fraction] = max(best.get(row.cell.fraction, float('-inf')), row.score)
+    for row in of_shots or of_first:
+        x = row.cell.images_per_class or row.cell.fraction
+        best[x] = max(best.get(x, float('-inf')), row.score)
     return dataclasses.replace(
         run,
         kind='ablation',
@@ -238,6 +246,7 @@ def _as_ablation(run: Run, rows: Sequence[Row], newest: Curve | None) -> Run:
         cells_planned=None if planned is None else len(planned),
         step=newest.step if newest else None,
         curve=tuple(sorted(best.items())) if len(best) > 1 else (),
+        over='shots' if of_shots else 'fractions',
     )
 
 

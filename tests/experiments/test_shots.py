@@ -1,5 +1,8 @@
 """Labels per class, instead of a share of all."""
 
+import datetime
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +14,9 @@ from backbones import UserError
 from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
 from experiments.data.splits import shots_of_classes, stratified_fraction
-from experiments.results import aggregates, plots, rows, tables
+from experiments.results import aggregates, curves, failures, plots, rows, runs, tables
+from experiments.results.page import content, runs_index
+from experiments.results.page.sections import learning, results
 from experiments.training import config as configuration
 from experiments.training.session import Session
 
@@ -81,6 +86,35 @@ class TestAblation:
         config = shots_config(shots=5)
         Engine(config, tmp_path, make_dataset).run(cells.plan(config))
         assert tables.view(aggregates.load(tmp_path), 'digits').header[3] == '5 per class (20 images)'
+
+    @pytest.mark.parametrize('shots', [5, (1, 5)])
+    def test_they_are_told_instead_of_a_fraction(self, tmp_path, shots):
+        config = shots_config(shots=shots)
+        planned = cells.plan(config)
+        engine = Engine(config, tmp_path, make_dataset)
+        engine.claim(planned)
+        engine.run([cell for cell in planned if cell.seed == 0])
+        failed = planned[-1]
+        label = 'digits · pixels · knn · shots 5 · seed 1'
+        assert (failed.label, failed.seed) == (label, 1)
+        failures.write(tmp_path, [failures.Failure(failed, 'no luck')])
+        assert failures.read(tmp_path)[0].label == label
+        assert rows.read(tmp_path)[-1].cell.label == label.replace('seed 1', 'seed 0')
+        report = content.read([tmp_path])
+        assert '>5 per class<' in str(results.section(report))
+        (run,) = runs.find(tmp_path)
+        assert run.best[0].label in {f'pixels · knn · {count} per class' for count in (1, 5)}
+        assert [x for x, _ in run.curve] == ([1, 5] if isinstance(shots, tuple) else [])
+        if run.curve:
+            page = runs_index.html([run], tmp_path, tmp_path, datetime.datetime.now())
+            assert re.search(
+                r'best test accuracy: [\d.]+ with 1 labels per class, [\d.]+ with 5 labels per class', page
+            )
+        # Curves of trainings are told apart by them.
+        curve = curves.Curve(tmp_path, '', '', 1, (1.0,), ('',), {}, {})
+        parts = [learning._Training(curve, row, tmp_path, True, False).parts for row in rows.read(tmp_path)]
+        assert parts[-1]['labels'] == '5 per class'
+        assert parts[-1]['settings'] == ''
 
     def test_too_many_are_left_out_with_a_sentence(self, tmp_path):
         config = shots_config(shots=(5, 29))

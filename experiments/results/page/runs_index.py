@@ -233,7 +233,10 @@ def _curve(run: Run) -> Child:
         return _nothing()
     metric, points = run.best[0].metric if run.best else 'score', run.curve
     if run.kind == 'ablation':
-        ends = [f'{100 * y:.1f} with {x:.0%} of the labels' for x, y in (run.curve[0], run.curve[-1])]
+        ends = [
+            f'{100 * y:.1f} with {f"{x:g} labels per class" if run.over == "shots" else f"{x:.0%} of the labels"}'
+            for x, y in (run.curve[0], run.curve[-1])
+        ]
         points = [(math.log(x), y) for x, y in run.curve]
         title = f'best test {metric}: {ends[0]}, {ends[1]}'
     else:

@@ -34,6 +34,7 @@ class _Training:
     def parts(self) -> dict[str, str]:
         """What tells it from others, in words."""
         cell, config = self.row.cell, self.row.config.get('training', self.row.config)
+        share = f'{100 * cell.fraction:g} % of the labels'
         rate = self.curve.directory.name if self.curve.cell else config.get('learning_rate', '')
         return {
             'directory': shards.whole(self.workdir.resolve()).name,
@@ -41,8 +42,8 @@ class _Training:
             'weights': cell.variant.weights,
             'head': cell.head,
             'regime': cell.regime,
-            'settings': ' · '.join(settings_in_words(cell.settings)),
-            'labels': f'{100 * cell.fraction:g} % of the labels',
+            'settings': ' · '.join(settings_in_words(each for each in cell.settings if each[0] != 'shots')),
+            'labels': f'{cell.images_per_class} per class' if cell.images_per_class else share,
             'rate': f'learning rate {rate}',
             'seed': f'seed {cell.seed}',
         }

@@ -206,7 +206,8 @@ def _of_failure(column: _Column, failure: Failure) -> Child:
     cell = failure.cell
     if column.is_score:
         return element('span', 'failed: ', markup.name(failure.error, 60), class_='failed')
-    known = {'data set': cell.dataset, 'labels': f'{100 * cell.fraction:g} %', 'seeds': f'seed {cell.seed}'}
+    share = f'{cell.images_per_class} per class' if cell.images_per_class else f'{100 * cell.fraction:g} %'
+    known = {'data set': cell.dataset, 'labels': share, 'seeds': f'seed {cell.seed}'}
     return {**known, **estimates.axes(cell)}.get(column.title, '–')
 
 
