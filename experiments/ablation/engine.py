@@ -24,7 +24,6 @@ from experiments.ablation.sweep import sweep
 from experiments.ablation.time_limit import TimeLimit
 from experiments.cli import display, work_directories
 from experiments.cli.atomic_files import DiskError
-from experiments.cli.exit_status import Preempted
 from experiments.data.dataset import Dataset
 from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import frozen_backbone
@@ -37,8 +36,8 @@ from experiments.training import loop, own_keys, session
 
 # What precedes the keys of a training's config on the command line.
 _TRAINING_KEYS = 'config.training.'
-# What ends a run, not only a cell: to be asked to stop, and what would make all others fail too, such as a full disk.
-_OF_ALL = (Preempted, OSError, DiskError)
+# What ends a run, not only a cell, because it would make all others fail too, such as a full disk.
+_OF_ALL = (OSError, DiskError)
 
 
 # By label fraction and shots, and seed.

@@ -12,8 +12,11 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 
-class Preempted(Exception):
+class Preempted(BaseException):
     """The process was asked to stop, and its state is saved.
+
+    Like ``KeyboardInterrupt`` it is no ``Exception``: it is raised wherever the program happens to be, so also where
+    any error of a decoder means an unreadable image.
 
     Args:
         step: number of finished steps in the checkpoint; ``None`` if there was nothing to save.

@@ -17,7 +17,6 @@ import ml_collections
 
 from backbones.errors import UserError
 from experiments.cli import atomic_files, display
-from experiments.cli.exit_status import Preempted
 
 METRICS = 'metrics.jsonl'
 EVENTS = 'events.jsonl'
@@ -93,7 +92,7 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._bar.stop()
-        if isinstance(error, Exception) and not isinstance(error, Preempted):
+        if isinstance(error, Exception):
             with contextlib.suppress(OSError):  # the error itself may be that nothing can be written
                 self.note('failed', str(error) or type(error).__name__)
         try:

@@ -1,5 +1,6 @@
 """Ctrl-C: one is answered at once, saves and ends; a second ends at once, whatever the process is doing."""
 
+import dataclasses
 import gc
 import os
 import signal
@@ -8,12 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_runs import COMPILED_QUICKLY, ROOT, Runs, ended, interruptible, wait_for
 from test_loading import write_images
+from tiny import make_dataset
 
 from experiments.cli import interrupts
 from experiments.cli.exit_status import INTERRUPTED, Preempted
+from experiments.data import examples_by_id
+from experiments.data.decoding import DecodedImages
 from experiments.training.preemption import Interruption
 
 # A program that is not a test: what it does is in BODY; it tells when it is doing it.
@@ -206,6 +211,28 @@ def test_one_is_noted_while_deferred_and_raised_otherwise(monkeypatch):
     with Interruption(), pytest.raises(Preempted, match=r'^asked to stop: the same command continues$') as caught:
         signal.raise_signal(signal.SIGTERM)
     assert caught.value.status == 75
+
+
+def digest(read, monkeypatch):
+    dataset = make_dataset()
+    images = DecodedImages(read, dataset.images.shape)
+    return dataclasses.replace(dataset, images=images).content_digest()
+
+
+def pictures(read, monkeypatch):
+    monkeypatch.setattr(examples_by_id, '_embedded', lambda name, dense: lambda example: read(int(example)))
+    return examples_by_id.read('digits', [str(index) for index in range(5)])
+
+
+@pytest.mark.parametrize('reads', [digest, pictures])
+def test_to_be_asked_to_stop_is_no_unreadable_image(monkeypatch, reads):
+    def read(index):
+        if index == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return np.zeros((8, 8, 1), np.uint8)
+
+    with pytest.raises(Preempted), Interruption():
+        reads(read, monkeypatch)
 
 
 def test_an_ignored_interrupt_stays_ignored():
