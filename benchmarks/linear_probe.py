@@ -142,9 +142,7 @@ def _timed(compute: Callable[[], Any]) -> tuple[Any, float]:
 
 def _described(outcome: Outcome) -> str:
     text = ' '.join(f'{name}={value:g}' for name, value in outcome.selected.items())
-    text += f' (edge: {", ".join(outcome.at_edge)})' if outcome.at_edge else ''
-    reached = outcome.diagnostics.get('largest_gradient_norm')
-    return text + ('' if reached is None else f' |g| {reached:.0e}')
+    return text + (f' (edge: {", ".join(outcome.at_edge)})' if outcome.at_edge else '')
 
 
 def main() -> None:

@@ -65,8 +65,6 @@ def run(
 ) -> list[Outcome]:
     """One outcome per subset: the head with the best validation score, applied to the test examples.
 
-    ``diagnostics`` of an outcome: ``diverged``, how many heads of its sweep lost because they became non-finite.
-
     Args:
         data: its features are ``float32[examples, positions, channels]``, an array or anything that has a shape and
             reads rows by index, such as ``StoredFeatures``.
@@ -137,7 +135,6 @@ def _selected(
         # There is nothing below no decay.
         at_edge=at_edge(selected, grids, {'weight_decay': (0.0,)}),
         choices=len(choices),
-        diagnostics={'diverged': float(sum(math.isinf(loss) for loss in losses))},
         apply=apply,
     )
 

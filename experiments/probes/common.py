@@ -99,7 +99,6 @@ class Outcome:
         choices: number of settings that validation chose from.
         score_kind: what the scores are, which says how probabilities are made of them.
         test_metrics: metrics of the test split that do not follow from the predictions; each method documents its own.
-        diagnostics: further numbers on the selected head, by name; each method documents its own.
         apply: the selected head: features of any examples → a score per class, as for the test examples; ``None`` where
             there is no head on stored features.
     """
@@ -114,7 +113,6 @@ class Outcome:
     choices: int = 1
     score_kind: ScoreKind = 'logits'
     test_metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    diagnostics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     apply: Head | None = None
 
     @property

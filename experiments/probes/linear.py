@@ -104,14 +104,7 @@ def run(
 def _selected(
     data: ProbeData, subset: Subset, config: ml_collections.ConfigDict, report: Callable[[str], None]
 ) -> Outcome:
-    """The minimum for the C that validation selects.
-
-    ``diagnostics`` of the outcome:
-        gradient_norm: that of the selected head, relative to the one at zero.
-        largest_gradient_norm: the largest among all candidate heads.
-        largest_c: the largest C that was tried.
-        iterations: the sum over all heads.
-    """
+    """The minimum for the C that validation selects."""
     problem, frame = logistic.prepare(data.features, data.labels, subset.rows, data.normalisation)
     validation = frame.apply(data.features[data.validation])
     grid = grid_of_c(config)
@@ -130,12 +123,6 @@ def _selected(
         trainable_parameters=(data.features.shape[1] + 1) * data.num_classes,
         at_edge=at_edge(selected, {'C': grid}),
         choices=len(path),
-        diagnostics={
-            'gradient_norm': best.gradient_norm,
-            'largest_gradient_norm': max(point.gradient_norm for point in path),
-            'largest_c': path[-1].c,
-            'iterations': sum(point.iterations for point in path),
-        },
         apply=apply,
     )
 
@@ -155,7 +142,6 @@ class Point:
     score: float
     loss: float
     gradient_norm: float
-    iterations: int
 
 
 def solve_path(
@@ -186,7 +172,7 @@ def solve_path(
         logits, loss = logistic.evaluate(weights, validation, labels)
         score = data.score(logits, labels)
         norm = float(solution.gradient_norm) / max(at_zero, 1e-30)
-        path.append(Point(c, weights, score, loss, norm, int(solution.iterations)))
+        path.append(Point(c, weights, score, loss, norm))
         if score > best_score or loss < best_loss:
             improved_at = c
         best_score, best_loss = max(best_score, score), min(best_loss, loss)
