@@ -271,12 +271,18 @@ class Engine:
         if not passes:
             return
         with display.progress() as bar:
-            task = bar.add_task(dataset.name, total=len(passes) * len(dataset.targets), note='')
+            total = sum(len(dataset.targets) + self._corrupted_examples(dataset, cells) for cells in passes)
+            task = bar.add_task(dataset.name, total=total, note='')
             for cells in passes:
                 backbone = frozen_backbone(cells[0].variant, cells[0].seed)
                 label = ' · '.join([backbone.label, *settings_in_words(settings.of_features(cells[0].settings))])
                 bar.update(task, note=label)
                 self._attempt(cells, 'pass', functools.partial(self._run_pass, dataset, cells, subsets, bar, label))
+
+    def _corrupted_examples(self, dataset: Dataset, cells: Sequence[Cell]) -> int:
+        """How many corrupted test images the heads of a pass are applied to."""
+        found = [robustness.conditions(self._configs.at(chosen[0].settings)) for chosen in _by_head(cells).values()]
+        return sum(map(len, found)) * len(dataset.splits['test'])
 
     def _run_pass(
         self,
@@ -325,9 +331,18 @@ class Engine:
             found = robustness.of_heads(
                 outcomes,
                 robustness.conditions(config),
-                functools.partial(robustness.features, extract, backbone, dataset, seen, given),
+                functools.partial(
+                    robustness.features,
+                    extract,
+                    backbone,
+                    dataset,
+                    seen,
+                    given,
+                    advance=lambda count: bar.advance(task, count),
+                ),
                 functools.partial(robustness.scored, self._task, targets=seen.targets[seen.splits['test']]),
                 tell,
+                lambda: self._limit.work('corruption', len(self.pending(chosen))),
             )
             self._journal.append(
                 [
@@ -346,6 +361,7 @@ class Engine:
                     raise
                 # One of them may be at fault.
                 for cell in chosen:
+                    bar.update(task, total=(bar.tasks[0].total or 0) + self._corrupted_examples(dataset, [cell]))
                     self._attempt([cell], f'one {cell.regime}', functools.partial(fit, [cell]))
 
         for chosen in _by_head(cells).values():
@@ -389,6 +405,7 @@ class Engine:
             seen,
             robustness.conditions(config),
             functools.partial(robustness.scored, self._task, targets=seen.targets[seen.splits['test']]),
+            lambda: self._limit.work(f'corruption, {cell.regime}', len(self.pending([cell]))),
         )
         self._journal.append([self._rows.make(dataset, seen, cell, outcome, costs, trained.examples, found)])
 

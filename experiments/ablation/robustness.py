@@ -1,5 +1,6 @@
 """Robustness of the selected heads: the test split again, under every corruption and severity that a config names."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -17,6 +18,8 @@ from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.probes.common import Head, Outcome, ProbeData, each_normalised
 from experiments.results.corrupted_scores import CorruptedScores
 from experiments.tasks import Task
+
+Work = Callable[[], contextlib.AbstractContextManager[None]]
 
 _GROUPS = {'all': ALL, 'benchmark': BENCHMARK}
 
@@ -55,6 +58,7 @@ def features(
     seen: Dataset,
     data: ProbeData,
     condition: Corruption,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> Float[np.ndarray, 'test *features']:
     """The features of the test split with a corruption, from the store or from a pass that is then stored.
 
@@ -62,8 +66,10 @@ def features(
         dataset: its clean training images give the statistics of random weights.
         seen: the data set without unreadable examples.
         data: what the heads were fitted on, which says what their features look like.
+        condition: the corruption.
+        advance: called with the number of examples that were finished.
     """
-    stored, _ = extract.stored(backbone, corrupted(seen, condition), calibrated_on=dataset)
+    stored, _ = extract.stored(backbone, corrupted(seen, condition), advance, calibrated_on=dataset)
     if len(data.features.shape) > 2:  # those of positions stay on disk, and are normalised where they are read
         return cast(np.ndarray, stored)
     return each_normalised(stored.array().reshape(len(seen.splits['test']), -1), data.normalisation)
@@ -75,6 +81,7 @@ def of_heads(
     features_of: Callable[[Corruption], np.ndarray],
     score: Callable[[np.ndarray], CorruptedScores],
     report: Callable[[str], None] = lambda text: None,
+    work: Work = contextlib.nullcontext,
 ) -> list[dict[Corruption, CorruptedScores]]:
     """What each head scores under every condition; the features of only one condition are held at a time.
 
@@ -83,17 +90,19 @@ def of_heads(
         features_of: reads or computes the features of the corrupted test examples.
         score: scores of the test examples, one per class → what is kept of them.
         report: called with a short progress text.
+        work: the context in which each condition is computed.
     """
     found: list[dict[Corruption, CorruptedScores]] = [{} for _ in outcomes]
     for condition in conditions:
         report(condition.label)
-        features = features_of(condition)
-        known: dict[Head, CorruptedScores] = {}
-        for outcome, scores in zip(outcomes, found, strict=True):
-            assert outcome.apply is not None, 'every head on stored features can be applied'
-            if outcome.apply not in known:
-                known[outcome.apply] = score(outcome.apply(features))
-            scores[condition] = known[outcome.apply]
+        with work():
+            features = features_of(condition)
+            known: dict[Head, CorruptedScores] = {}
+            for outcome, scores in zip(outcomes, found, strict=True):
+                assert outcome.apply is not None, 'every head on stored features can be applied'
+                if outcome.apply not in known:
+                    known[outcome.apply] = score(outcome.apply(features))
+                scores[condition] = known[outcome.apply]
     return found
 
 
@@ -102,15 +111,20 @@ def of_training(
     dataset: Dataset,
     conditions: Iterable[Corruption],
     score: Callable[[np.ndarray], CorruptedScores],
+    work: Work = contextlib.nullcontext,
 ) -> dict[Corruption, CorruptedScores]:
     """What a trained model scores under every condition.
 
     Args:
         evaluate: data set → scores of its test examples, one per class.
         dataset: without unreadable examples.
-        score: see ``of_heads``.
+        score, work: see ``of_heads``.
     """
-    return {condition: score(evaluate(corrupted(dataset, condition))) for condition in conditions}
+    found = {}
+    for condition in conditions:
+        with work():
+            found[condition] = score(evaluate(corrupted(dataset, condition)))
+    return found
 
 
 def scored(task: type[Task], logits: np.ndarray, targets: np.ndarray) -> CorruptedScores:

@@ -1,6 +1,7 @@
 """Robustness in an ablation: the selected heads on corrupted test images, their rows, and the tables of them."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from backbones.errors import UserError
 from experiments import probes, report
 from experiments.ablation import cells, dependencies, robustness
 from experiments.ablation.engine import Engine
+from experiments.ablation.time_limit import OutOfTime, TimeLimit
 from experiments.cli import atomic_files
 from experiments.data import corruptions
 from experiments.data.corrupted import corrupted
@@ -170,6 +172,28 @@ class TestHeads:
 def run(config, directory, dataset):
     Engine(config, directory, lambda name: dataset, Store(directory.parent / 'store')).run(cells.plan(config))
     return rows.read(directory)
+
+
+def test_progress_and_the_time_limit_are_those_of_each_condition(tmp_path, capsys):
+    dataset = make_dataset('digits')
+    changes = {'corruptions': ('contrast',), 'severities': (1, 2, 3), 'fractions': (1.0,), 'seeds': (0,)}
+    config = make_config(backbones=('pixels',), regimes=('knn',), **changes)
+    now = itertools.count(step=60.0)  # a minute passes whenever somebody looks
+    store = Store(tmp_path / 'store')
+
+    def engine(name, hours):
+        return Engine(config, tmp_path / name, lambda _: dataset, store, limit=TimeLimit(hours, lambda: next(now)))
+
+    with pytest.raises(OutOfTime, match='1 cell is left'):
+        engine('cut', 0.1).run(cells.plan(config))
+    stored = [entry for entry in store.entries() if 'contrast' in entry.about['data']]
+    assert 0 < len(stored) < 3
+    capsys.readouterr()
+    engine('whole', None).run(cells.plan(config))
+    total = len(dataset.targets) + 3 * len(dataset.splits['test'])
+    told = capsys.readouterr().err
+    assert f'digits: 0 of {total}' in told
+    assert f'digits: {total} of {total}' in told
 
 
 @pytest.mark.slow
