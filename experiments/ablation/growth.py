@@ -26,6 +26,7 @@ from experiments.cli import atomic_files, display, work_directories
 from experiments.data import options, record
 from experiments.data.dataset import Dataset
 from experiments.results import rows as result_rows
+from experiments.results import shards
 from experiments.results.rows import Row
 from experiments.training import loop
 
@@ -120,7 +121,7 @@ def check_data(workdir: Path, dataset: Dataset, rows: Sequence[Row], accepted: b
     earlier = dataset.earlier_fingerprint()
     changed = [row for row in differing if row.data['fingerprint'] != earlier]
     if changed and not accepted:
-        before = record.read(workdir, dataset.name)
+        before = record.read(shards.holder(workdir, changed[0].predictions)[0], dataset.name)
         how = (
             f'fingerprint {changed[0].data["fingerprint"]} then, {fingerprint} now'
             if before is None

@@ -141,6 +141,6 @@ def selected(curve: Curve, rows: Sequence[Row]) -> Row | None:
         if not curve.cell:
             return row
         rate = row.selected.get('learning_rate')
-        if row.cell.key() == curve.cell and rate is not None and f'{rate:g}' == curve.directory.name:
+        if row.key == curve.cell and rate is not None and f'{rate:g}' == curve.directory.name:
             return row
     return None

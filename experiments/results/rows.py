@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
@@ -91,6 +91,11 @@ class Row:
     def score(self) -> float:
         """The primary metric on the test split."""
         return self.test[self.primary]
+
+    @property
+    def key(self) -> str:
+        """What names its files: the key of its cell when it was computed, before another config key became an axis."""
+        return PurePosixPath(self.predictions).stem
 
     def as_json(self) -> dict[str, Any]:
         """The row as the file contains it."""

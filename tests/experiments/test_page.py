@@ -334,6 +334,14 @@ def test_the_page_of_shards_is_that_of_one_run(tmp_path):
     assert 'epoch 2' in pages[1]['Learning curves']
     assert 'backbone/.*' in pages[1]['What trained']
     assert names[0] in pages[1]['Confusion']
+    # A key that has become an axis changes the cells, and not where their trainings are.
+    rows.write(
+        whole, [dataclasses.replace(row, cell=dataclasses.replace(row.cell, settings=(('a', 1),))) for row in made]
+    )
+    report = content.read([whole], '')
+    built = {each.title: str(each.build(report)) for each in build.SECTIONS}
+    assert 'epoch 2' in built['Learning curves']
+    assert 'backbone/.*' in built['What trained']
 
 
 def test_a_setting_has_a_column_and_curves(tmp_path):

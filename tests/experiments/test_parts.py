@@ -150,6 +150,14 @@ class TestShards:
         with pytest.raises(UserError, match=r'from results\.jsonl, shards/1-of-2/results\.jsonl to run them again$'):
             run(tmp_path, 'parts', '--config.knn.temperature=0.5')
 
+    def test_data_that_another_shard_was_not_computed_from_are_compared_with_its_record(
+        self, tmp_path, quick, monkeypatch
+    ):
+        run(tmp_path, 'parts', '--shard=1/2')
+        monkeypatch.setitem(MADE, 'digits', make_dataset('digits', seed=1))
+        with pytest.raises(UserError, match=r"the data of 'digits' have changed .*\(the pixels differ"):
+            run(tmp_path, 'parts', '--shard=2/2')
+
     def test_weights_that_another_shard_was_not_computed_from_are_refused(self, tmp_path, quick, monkeypatch):
         monkeypatch.setattr(growth, '_file_digests', lambda variant: ['then'])
         run(tmp_path, 'parts', '--shard=1/2', '--only=vit_micro')

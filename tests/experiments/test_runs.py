@@ -382,7 +382,7 @@ class TestCurves:
     def test_trainings_of_an_ablation_by_rate_and_which_was_selected(self, tmp_path):
         row = make_row(selected={'learning_rate': 1e-5})
         for rate in (1e-3, 1e-5):
-            make_training(tmp_path / 'trainings' / row.cell.key() / f'{rate:g}', evaluations=1)
+            make_training(tmp_path / 'trainings' / row.key / f'{rate:g}', evaluations=1)
         found = curves.read(tmp_path)
         assert [curve.name for curve in found] == ['learning rate 1e-05', 'learning rate 0.001']
         assert [curves.selected(curve, [row]) for curve in found] == [row, None]

@@ -96,7 +96,7 @@ def _rules(found: Sequence[tuple[Path, Row]]) -> dict[tuple[str, str], Phases]:
         key = (row.cell.variant.backbone, row.cell.regime)
         if key in rules:
             continue
-        inner = workdir / 'trainings' / row.cell.key()
+        inner = workdir / 'trainings' / row.key
         for file in (
             sorted(inner.glob('*/parameters.json')) if 'training' in row.config else [workdir / 'parameters.json']
         ):

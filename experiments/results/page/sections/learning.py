@@ -79,7 +79,7 @@ def _trainings(members: Sequence[tuple[Path, Row]]) -> list[_Training]:
                 read[workdir] = []
         config = row.config.get('training', row.config)
         for curve in read[workdir]:
-            if curve.cell in ('', row.cell.key()) and curve.epochs:
+            if curve.cell in ('', row.key) and curve.epochs:
                 selected = curves.selected(curve, [row]) is not None
                 found.append(_Training(curve, row, workdir, selected, bool(config.get('keep_best', False))))
     found.sort(key=lambda training: (not training.selected, -training.row.score))
