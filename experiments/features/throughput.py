@@ -28,14 +28,16 @@ OTHERS = 0.1
 ATTEMPTS = 3
 _FEWEST = 5
 # Seconds over which processors are watched at the least: their clocks tick a hundred times a second.
-_WATCHED = 0.5
+_WATCHED = 0.3
+# Share of the processors above which the next attempt would be no better.
+_FAR_TOO_MUCH = 0.3
 
 # For tables and documents that show the figure.
 PROCEDURE = (
     f'images/s: forward passes of the frozen backbone alone, on inputs already on the device, at the batch size of '
     f'the config; the median of {BATCHES} batches after {WARM_UP} warm-up calls (fewer, but at least {_FEWEST}, if '
     f'they take longer than {SECONDS:g} s); measured once per backbone, input size and type; on a CPU not given where '
-    f'other processes took more than {OTHERS:.0%} of the processors in each of {ATTEMPTS} attempts. Peak memory: that '
+    f'other processes took more than {OTHERS:.0%} of the processors in up to {ATTEMPTS} attempts. Peak memory: that '
     'of the same program on each device, as its compiler reports it: weights, inputs, outputs and everything temporary'
 )
 
@@ -78,8 +80,11 @@ def measure(frozen: FrozenPass, variables: Any, size: tuple[int, int]) -> Measur
             started = time.perf_counter()
             jax.block_until_ready(frozen.program(variables, images))
             seconds.append(time.perf_counter() - started)
-        if watch is None or watch.others(lambda: frozen.program(variables, images)) <= OTHERS:
+        others = watch.others(lambda: frozen.program(variables, images)) if watch else 0.0
+        if others <= OTHERS:
             return Measured(batch / statistics.median(seconds), peak)
+        if others > _FAR_TOO_MUCH:
+            break
     return Measured(None, peak)
 
 

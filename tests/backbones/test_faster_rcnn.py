@@ -195,6 +195,7 @@ def trained():
     return lambda truth=TRUTH, seed=0, images=IMAGES: run(variables['params'], images, truth, seed)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_and_reach_every_part():
     (value, (losses, _)), gradient = trained()()
     assert np.isfinite(value)

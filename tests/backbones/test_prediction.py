@@ -243,6 +243,7 @@ def test_a_threshold_leaves_out_boxes(detector, seeing):
     assert 0 < len(told.boxes) < len(everything.boxes) and told.scores.min() >= middle
 
 
+@pytest.mark.slow
 def test_a_threshold_may_be_below_the_heads_own(detector):
     model = backbones.create_detector(
         'vit_micro', num_classes=3, head='yolo', neck='yolo_pan', neck_options={'channels': 8, 'strides': (4, 8)}

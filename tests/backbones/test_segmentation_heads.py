@@ -356,7 +356,7 @@ def gradients(name: str, head: str, neck: str | None = None) -> tuple[jax.Array,
     [
         ('resnet_micro', 'fcn', None),
         pytest.param('vit_micro', 'linear', None, marks=pytest.mark.slow),
-        ('vit_micro', 'fcn', 'simple_pyramid'),
+        pytest.param('vit_micro', 'fcn', 'simple_pyramid', marks=pytest.mark.slow),
         pytest.param('resnet_micro', 'deeplabv3', 'fpn', marks=pytest.mark.slow),
         pytest.param('vit_micro', 'upernet', None, marks=pytest.mark.slow),
         pytest.param('swin_tiny', 'fcn', None, marks=pytest.mark.slow),

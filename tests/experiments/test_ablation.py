@@ -56,7 +56,10 @@ def finished(tmp_path_factory) -> tuple[Path, list]:
 
 # One fraction of every regime, training included.
 ALL_REGIMES = make_config(
-    backbones=('vit_micro@random', 'pixels'), regimes=('linear', 'knn', 'ridge', 'scratch'), fractions=(1.0,)
+    backbones=('vit_micro@random', 'pixels'),
+    regimes=('linear', 'knn', 'ridge', 'scratch'),
+    fractions=(1.0,),
+    seeds=(0,),
 )
 
 
@@ -251,6 +254,7 @@ class TestRun:
             assert report.description.head['regime'] == 'scratch'
             assert report.description.data == {'name': 'digits', 'fingerprint': dataset.fingerprint()}
 
+    @pytest.mark.slow
     def test_same_config_and_seed_give_identical_metrics(self, all_regimes, tmp_path):
         """A cell of each regime."""
         config = make_config(backbones=('vit_micro@random',), regimes=ALL_REGIMES.regimes, fractions=(1.0,), seeds=(0,))
@@ -259,7 +263,7 @@ class TestRun:
         assert len(again) == 4
         assert all(each in metrics(all_regimes) for each in again)
 
-    @pytest.mark.slow
+    @pytest.mark.exhaustive
     def test_same_config_and_seed_give_identical_metrics_whatever_is_stored(self, tmp_path):
         config = make_config(regimes=ALL_REGIMES.regimes, fractions=(1.0,))
         for name in ('one', 'other'):
@@ -446,6 +450,7 @@ class TestInterruption:
     def test_asked_to_stop_it_says_that_it_can_go_on(self, tmp_path, monkeypatch, number, status):
         monkeypatch.setattr(Engine, 'run', lambda *_: signal.raise_signal(number))
         arguments = ['--config', 'configs/ablations/quickstart.py', "--config.datasets=('digits',)"]
+        arguments += ["--config.backbones=('pixels',)"]
         before = signal.signal(number, signal.default_int_handler)
         try:
             with pytest.raises(Preempted, match='the same command continues') as caught:

@@ -27,11 +27,7 @@ from experiments.training.session import Session, check_without_data
 
 TASKS = ('segmentation', 'detection')
 BACKBONES = ('resnet_micro', 'vit_micro')
-PAIRS = [
-    pytest.param(task, backbone, marks=() if (task, backbone) == ('segmentation', 'vit_micro') else pytest.mark.slow)
-    for task in TASKS
-    for backbone in BACKBONES
-]
+PAIRS = [(task, backbone) for task in TASKS for backbone in BACKBONES]
 
 
 @functools.cache
@@ -43,6 +39,7 @@ def leaves(variables: dict) -> dict[str, np.ndarray]:
     return {path: np.asarray(leaf) for path, leaf in flatten_dict(variables, sep='/').items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('task', 'backbone'), PAIRS)
 def test_a_frozen_backbone_never_moves_and_neck_and_head_do(tmp_path, task, backbone):
     session = Session(dense_config(task, backbone), dataset(task), tmp_path)
@@ -104,6 +101,7 @@ def test_a_frozen_backbone_costs_one_forward_pass(task, backbone, tmp_path):
     assert all_of_it > compiled + 1.5 * of_backbone
 
 
+@pytest.mark.slow
 def test_an_image_without_objects_and_rows_without_examples_are_no_trouble(tmp_path):
     config = dense_config('detection')
     empty = without_objects(dataset('detection'), range(8))

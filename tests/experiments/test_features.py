@@ -167,7 +167,7 @@ def lazy_copy(dataset):
 
 
 class TestTaps:
-    @pytest.mark.parametrize('name', SMALL)
+    @pytest.mark.parametrize('name', ['resnet_micro', pytest.param('vit_micro', marks=pytest.mark.slow)])
     def test_each_tap_of_each_family(self, name):
         tokens = {'prefix': ('class_token', 'other')} if name == 'vit_micro' else {}
         model, images = backbones.create(name, **tokens), jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
@@ -511,17 +511,18 @@ class TestThroughput:
 
     def test_it_is_not_given_while_others_work(self, own, tmp_path, monkeypatch, capsys):
         one, other = make_dataset('digits', examples=40), make_dataset('mnist5k', examples=44, seed=1)
-        shares = [0.5, 0.5, 0.5, 0.5, 0.05]
+        shares = [0.2, 0.3, 0.2, 0.8, 0.2, 0.05]
         monkeypatch.setattr(throughput, 'OTHERS', 0.1)
         monkeypatch.setattr(throughput.Watch, 'others', lambda watch, work: shares.pop(0))
         own_extractor = Extractor(config_of(), Store(tmp_path / 'store'), tmp_path)
-        for dataset in (one, other):  # the second time it is not measured again
+        for dataset in (one, other):  # measured three times, and the second time not again
             costs = own_extractor(own, dataset, lambda count: None)[1]
             assert costs.images_per_second is None
             assert costs.peak_memory_bytes > costs.weight_bytes
         said = capsys.readouterr().err
         assert 'images/s of resnet_micro is left out: other processes took more than 10% of the processors' in said
-        assert shares == [0.5, 0.05]
+        assert shares == [0.8, 0.2, 0.05]
+        assert extract(own, other, tmp_path)[1].images_per_second is None  # far too much: no other attempt
         # Another process finds the machine quiet, at its second attempt.
         assert extract(own, other, tmp_path)[1].images_per_second > 0
 
@@ -543,11 +544,11 @@ class TestThroughput:
         clocks = iter([(10.0, 4.0), (13.0, 5.0), (13.0, 5.0), (15.0, 7.0), (15.0, 7.0)])
         monkeypatch.setattr(throughput.Watch, '_seconds', lambda watch: next(clocks))
         monkeypatch.setattr(throughput.psutil, 'cpu_count', lambda: 4)
-        times = iter([0.0, 0.1, 0.3, 0.6, 1.0, 1.0, 2.0, 3.0, 3.0])
+        times = iter([0.0, 0.1, 0.2, 0.6, 1.0, 1.0, 2.0, 3.0, 3.0])
         monkeypatch.setattr(throughput.time, 'monotonic', lambda: next(times))
         called = []
         watch = throughput.Watch()
-        # It works until half a second is over. Two of three seconds of four processors were not its own.
+        # It works for long enough to tell. Two of three seconds of four processors were not its own.
         assert watch.others(lambda: called.append(1)) == 2 / 4 / 1.0
         assert len(called) == 2
         assert watch.others(lambda: called.append(1)) == 0.0
