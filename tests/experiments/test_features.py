@@ -527,7 +527,7 @@ class TestThroughput:
         assert extract(own, other, tmp_path)[1].images_per_second > 0
 
     def test_a_disturbed_network_is_measured_once_whatever_the_tap(self, own, tmp_path, monkeypatch, capsys):
-        shares = [0.5] * throughput.ATTEMPTS
+        shares = [0.2] * throughput.ATTEMPTS
         monkeypatch.setattr(throughput, 'OTHERS', 0.1)
         monkeypatch.setattr(throughput.Watch, 'others', lambda watch, work: shares.pop(0))
         dataset = make_dataset('digits', examples=40)
