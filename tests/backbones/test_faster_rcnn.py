@@ -36,7 +36,9 @@ def stored(kind: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', CASES)
+@pytest.mark.parametrize(
+    'kind', [pytest.param(kind, marks=pytest.mark.exhaustive if kind in (V1, MOBILE) else ()) for kind in CASES]
+)
 def test_a_detector_equals_the_reference(kind: str):
     errors = compare.compare(CASES[kind], stored(kind))
     print(kind, {name: f'{error:.1e}' for name, error in errors.items()})
@@ -265,7 +267,7 @@ def test_the_sample_needs_a_key():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('neck', ['fpn', None])
+@pytest.mark.parametrize('neck', ['fpn', pytest.param(None, marks=pytest.mark.exhaustive)])
 def test_detections_are_padded_sorted_and_inside(neck: str | None):
     model, variables = small(neck, score_threshold=0.0, candidates=(50, 50), proposals=(60, 40))
     extents = jnp.array([[48.0, 50.0], [30.0, 64.0], [48.0, 64.0]])

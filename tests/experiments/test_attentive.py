@@ -358,7 +358,7 @@ class TestAblation:
         with pytest.raises(UserError, match=r'attentive\.queries is 0'):
             cells.plan(config)
 
-    @pytest.mark.slow
+    @pytest.mark.exhaustive
     def test_maps_stay_on_disk_and_a_seed_that_is_added_is_as_if_it_had_been_there(self, tmp_path, monkeypatch):
         dataset, copied = make_dataset('digits'), []
         monkeypatch.setattr(

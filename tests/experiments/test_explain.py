@@ -243,7 +243,7 @@ def test_the_page_embeds_each_picture_once(tmp_path, monkeypatch):
     assert explained_images.section(Report((tmp_path,), (), ())) is None
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_is_explained_beside_a_published_model(tmp_path, photographs, capsys):
     run = tmp_path / 'run'
     values = {'epochs': 1.0, 'batch_size': 32, 'fraction': 0.1, 'threads': 1}

@@ -249,6 +249,7 @@ class TestAblation:
         assert low <= summary.mean(aggregate.robustness) <= high
         assert f' ({100 * low:.1f}–{100 * high:.1f}) |' in text
 
+    @pytest.mark.exhaustive
     def test_a_second_ablation_runs_no_backbone(self, tmp_path, monkeypatch):
         dataset = make_dataset('digits')
         changes = {'corruptions': ('contrast',), 'severities': (2, 3), 'fractions': (1.0,), 'seeds': (0,)}

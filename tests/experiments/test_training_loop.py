@@ -74,7 +74,7 @@ def test_examples_that_leave_one_over_are_mixed_in_pairs(tmp_path, changes):
         Session(make_config(batch_size=128, accumulation=3, **changes), few, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_mixed_batch_of_fewer_examples_trains(tmp_path):
     dataset = make_dataset(examples=48)
     config = make_config(batch_size=128, mixup=0.2, cutmix=1.0, epochs=1.0)
@@ -110,7 +110,7 @@ def killed(*_):
     raise Killed
 
 
-@pytest.mark.parametrize('backbone', ['vit_micro', pytest.param('resnet_micro', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('backbone', ['vit_micro', pytest.param('resnet_micro', marks=pytest.mark.exhaustive)])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(tmp_path, monkeypatch, whole, backbone):
     dataset, config = make_dataset(), make_config(backbone=backbone)
     directory, uninterrupted = whole
@@ -184,7 +184,7 @@ def test_asked_to_stop_it_saves_the_step_it_is_at(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killed_between_a_repeated_evaluation_and_its_checkpoint(tmp_path, monkeypatch):
     """Its row is in the file already, and is there once only."""
     dataset, config = make_dataset(), make_config(log_steps=7)
