@@ -36,7 +36,12 @@ def flat(variables) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    'kind', [pytest.param(kind, marks=[] if kind == YOLO26 else [pytest.mark.slow]) for kind in CASES]
+    'kind',
+    [
+        YOLO26,
+        pytest.param(YOLO11, marks=pytest.mark.slow),
+        *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in list(CASES)[2:]),
+    ],
 )
 def test_a_detector_equals_the_reference(kind: str):
     errors = compare.compare(CASES[kind], stored(kind))
@@ -87,10 +92,10 @@ def small(backbone: str, version: str, neck: str):
     ('backbone', 'version', 'neck'),
     [
         ('resnet_micro', 'end_to_end', 'yolo_pan'),
-        ('vit_micro', 'distribution', 'fpn'),
-        ('vit_micro', 'end_to_end', 'yolo_pan'),
-        ('efficientnet_lite0', 'end_to_end', 'pan'),
-        ('efficientnet_lite0', 'end_to_end', 'yolo_pan'),
+        pytest.param('vit_micro', 'distribution', 'fpn', marks=pytest.mark.exhaustive),
+        pytest.param('vit_micro', 'end_to_end', 'yolo_pan', marks=pytest.mark.exhaustive),
+        pytest.param('efficientnet_lite0', 'end_to_end', 'pan', marks=pytest.mark.exhaustive),
+        pytest.param('efficientnet_lite0', 'end_to_end', 'yolo_pan', marks=pytest.mark.exhaustive),
     ],
 )
 def test_gradients_are_finite_and_padding_does_not_count(backbone: str, version: str, neck: str):

@@ -215,7 +215,10 @@ READ_ONLY = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('make', 'undo', 'reason'), [FULL, READ_ONLY], ids=['full', 'read-only'])
+@pytest.mark.parametrize(
+    ('make', 'undo', 'reason'),
+    [pytest.param(*FULL, id='full'), pytest.param(*READ_ONLY, id='read-only', marks=pytest.mark.exhaustive)],
+)
 def test_an_ablation_on_a_disk_that_refuses_and_is_repaired(tmp_path, make, undo, reason):
     if shutil.which('unshare') is None:
         pytest.skip('there is no unshare here')

@@ -226,7 +226,7 @@ def test_a_picture_that_is_too_large_for_its_format_is_a_png(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('sizes', ['one size', 'several sizes'])
+@pytest.mark.parametrize('sizes', ['one size', pytest.param('several sizes', marks=pytest.mark.exhaustive)])
 def test_a_run_predicts_what_its_evaluation_saw(tmp_path, sizes, capsys):
     rng = np.random.default_rng(0)
     annotations = {}

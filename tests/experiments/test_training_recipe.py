@@ -78,7 +78,13 @@ def differences(one: TrainState, other: TrainState) -> float:
 
 
 @pytest.mark.parametrize('backbone', ['', pytest.param('vit_micro', marks=pytest.mark.slow)])
-@pytest.mark.parametrize('changes', [{}, {'class_weights': (1.0, 2.0, 0.5, 1.0, 3.0), 'label_smoothing': 0.1}])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        pytest.param({}, marks=pytest.mark.exhaustive),
+        {'class_weights': (1.0, 2.0, 0.5, 1.0, 3.0), 'label_smoothing': 0.1},
+    ],
+)
 def test_four_parts_of_32_equal_one_batch_of_128(changes, backbone):
     """Plain gradient descent, so that a gradient's error is a parameter's error."""
     examples, model = batch(128), backbones.create_classifier(backbone, CLASSES) if backbone else Small()

@@ -141,7 +141,7 @@ def test_frozen_auxiliary_heads_cost_nothing():
     assert flops((('backbone/auxiliary.*', 'trainable'), *freezing.FREEZE_BACKBONE), CLASSES) > without
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_auxiliary_heads_train():
     training = Training(
         'googlenet', freezing.TRAIN_EVERYTHING, weight_decay=0.0, augmented=False, auxiliary_classes=CLASSES
