@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_rows import make_row
 from scipy import stats
-from test_results import make_row
 from tiny_dense import make_dense
 
 from backbones import UserError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_rows import make_row
 from test_loading import write_images
-from test_results import make_row
 from tiny import make_config, make_dataset
 
 from backbones import UserError

@@ -24,7 +24,7 @@ from experiments.results.page import build, content, estimates, markup, shapes, 
 from experiments.results.page.scales import Scale
 from experiments.results.page.sections import cost, curves
 from tests.experiments import synthetic_results
-from tests.experiments.test_results import make_row
+from tests.experiments.made_rows import make_row
 
 VOID = {'br', 'col', 'hr', 'img', 'input', 'link', 'meta'}
 

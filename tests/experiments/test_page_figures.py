@@ -24,8 +24,8 @@ from experiments.results.page.sections import confusion, detection_curves, learn
 from experiments.results.page.sections import mistakes as mistakes_section
 from experiments.results.scores import Predicted
 from tests.experiments import synthetic_results
+from tests.experiments.made_rows import make_row
 from tests.experiments.test_page import Page, check
-from tests.experiments.test_results import make_row
 
 OLD = Path(__file__).parent / 'old_work_directories'
 HOSTILE = '<script>alert(1)</script>&"\'\udcff'

@@ -28,7 +28,7 @@ from experiments.results.axes import Cell
 from experiments.results.corrupted_scores import CorruptedScores
 from experiments.training import mesh
 from tests.experiments import test_attentive, test_probes
-from tests.experiments.test_results import make_row, write
+from tests.experiments.made_rows import make_row, write
 from tests.experiments.tiny import lazy, make_config, make_dataset
 
 NOISE = Corruption('gaussian_noise', 3)

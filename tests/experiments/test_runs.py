@@ -21,8 +21,8 @@ from experiments.cli import atomic_files
 from experiments.results import curves, failures, file_systems, planned_cells, rows, runs, shards
 from experiments.results.config_differences import differences
 from experiments.results.page import runs_index
+from tests.experiments.made_rows import make_row
 from tests.experiments.test_page import Page
-from tests.experiments.test_results import make_row
 
 OLD = Path(__file__).parent / 'old_work_directories'
 ABLATION = {'backbones': ['b'], 'datasets': ['digits'], 'regimes': ['linear'], 'training': {'task': 'classification'}}

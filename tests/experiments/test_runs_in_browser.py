@@ -10,7 +10,7 @@ import pytest
 from experiments.results import rows, runs
 from experiments.results.page import runs_index
 from tests.experiments import browser
-from tests.experiments.test_results import make_row
+from tests.experiments.made_rows import make_row
 from tests.experiments.test_runs import make_ablation, make_training
 
 pytestmark = [

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from made_rows import make_row
 from safetensors.numpy import load_file, save_file
-from test_results import make_row
 from tiny import make_config, make_dataset
 from tiny_dense import dense_config, make_dense
 
