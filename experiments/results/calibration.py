@@ -60,14 +60,26 @@ def metrics(
     return found
 
 
+def are_numbers(scores: Matrix) -> bool:
+    """Whether scores have an order and probabilities; minus infinity is that of an output that cannot be.
+
+    Those of a training that diverged have none.
+    """
+    return not (np.isnan(scores).any() or np.isposinf(scores).any() or np.isneginf(scores).all(-1).any())
+
+
 def probabilities(scores: Matrix, score_kind: ScoreKind, temperature: float | None = None) -> Matrix | None:
-    """The probabilities that scores stand for, in ``float64``; ``None`` where there are none without a temperature.
+    """The probabilities that scores stand for, in ``float64``; ``None`` where there are none.
+
+    Values have none without a temperature, and scores that are no numbers (``are_numbers``) never.
 
     Args:
         scores: one per output.
         score_kind: what they are.
         temperature: divides the logits; those of probabilities are their logarithms.
     """
+    if not are_numbers(scores):
+        return None
     if temperature is not None:
         return np.exp(_log_softmax(_logits(scores, score_kind) / temperature))
     if score_kind == 'values':

@@ -31,7 +31,8 @@ def metrics(
         ``accuracy``; ``top5_accuracy``, where there are more than five outputs (one that is always minus infinity is
         none); see ``of_predictions``; ``auroc``, the mean over the classes of the area under the ROC curve of each
         against all others (for two classes both areas are the same), by their probability or else by their score; and
-        see ``calibration.metrics``.
+        see ``calibration.metrics``. These last are left out where scores are no numbers (or plus infinity), as after a
+        training that diverged.
     """
     predicted = scores.argmax(-1)
     found = {'accuracy': float(np.mean(predicted == targets))}
@@ -39,6 +40,19 @@ def metrics(
         best = np.argpartition(-scores, _TOP, axis=-1)[:, :_TOP]
         found['top5_accuracy'] = _share_among(best, targets)
     found |= of_predictions(predicted, targets, classes)
+    if calibration.are_numbers(scores):
+        found |= _of_scores(scores, targets, score_kind, validation)
+    # Those of single classes last, as they are many.
+    return dict(sorted(found.items(), key=lambda item: '/' in item[0]))
+
+
+def _of_scores(
+    scores: Float[np.ndarray, 'examples outputs'],
+    targets: Int[np.ndarray, ' examples'],
+    score_kind: ScoreKind,
+    validation: tuple[np.ndarray, np.ndarray] | None,
+) -> dict[str, float]:
+    found = {}
     present = np.unique(targets)
     if len(present) > 1:
         from sklearn.metrics import roc_auc_score  # imported late: it takes a second
@@ -47,9 +61,8 @@ def metrics(
         ranked = scores if ranked is None else ranked
         areas = [roc_auc_score(targets == index, ranked[:, index]) for index in present]
         found['auroc'] = float(np.mean(areas))
-    found |= calibration.metrics(scores, targets, score_kind, validation)
-    # Those of single classes last, as they are many.
-    return dict(sorted(found.items(), key=lambda item: '/' in item[0]))
+    held_out = validation if validation is not None and calibration.are_numbers(validation[0]) else None
+    return found | calibration.metrics(scores, targets, score_kind, held_out)
 
 
 def of_predictions(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from experiments.results import calibration
+from experiments.results import calibration, classification_metrics
 
 
 def make_scores(examples=300, classes=4, sharpness=3.0, seed=0) -> tuple[np.ndarray, np.ndarray]:
@@ -138,3 +138,20 @@ def test_a_temperature_is_bounded_where_every_example_is_right_or_wrong():
     targets = np.arange(4)
     assert 0.01 <= calibration.temperature(np.eye(4), targets, 'logits') < 0.03
     assert calibration.temperature(-np.eye(4), targets, 'logits') == pytest.approx(100, rel=0.01)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+@pytest.mark.parametrize('split', ['validation', 'test'])
+def test_scores_that_are_no_numbers_have_only_a_predicted_class(value, split):
+    (scores, targets), held_out = make_scores(), make_scores()
+    known = classification_metrics.metrics(scores, targets, list('abcde'), 'logits', held_out)
+    (scores if split == 'test' else held_out[0])[3, 1] = value
+    found = classification_metrics.metrics(scores, targets, list('abcde'), 'logits', held_out)
+    lost = known.keys() - found.keys()
+    if split == 'validation':
+        assert lost == {'temperature', 'nll_scaled', 'ece_scaled'}
+    else:
+        assert lost == {'temperature', 'nll_scaled', 'ece_scaled', 'nll', 'brier', 'ece', 'auroc'}
+        assert calibration.probabilities(scores, 'logits') is None
+    assert all(np.isfinite(number) for number in found.values())
+    assert found['accuracy'] == np.mean(scores.argmax(-1) == targets)

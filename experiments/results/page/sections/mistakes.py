@@ -12,7 +12,7 @@ from backbones.errors import UserError
 from backbones.letterbox import letterbox_geometry
 from backbones.pixel_labels import IGNORE
 from backbones.prediction import drawing
-from experiments.results import example_pictures, mistakes
+from experiments.results import calibration, example_pictures, mistakes
 from experiments.results.aggregates import Aggregate
 from experiments.results.example_pictures import Picture
 from experiments.results.page import kept, markup
@@ -55,7 +55,7 @@ def _classes(line: Aggregate) -> Markup | None:
     logits = scores.logits
     if own is not None:
         confidence = np.take_along_axis(own, predictions[:, None].astype(int), 1)[:, 0]
-    elif logits is not None and logits.shape[1] > 1:
+    elif logits is not None and logits.shape[1] > 1 and calibration.are_numbers(logits):
         best = np.sort(logits.astype(np.float32), 1)[:, ::-1]
         confidence = best[:, 0] - best[:, 1]
     else:  # of an older version, or a copy of its results

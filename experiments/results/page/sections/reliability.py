@@ -75,10 +75,13 @@ def bins(line: Aggregate) -> tuple[Diagram | None, Diagram | None, list[float]]:
         held_out = each.validation
         if each.logits is None or each.classes is not None or held_out is None or held_out.targets is None:
             continue
-        kind = kept.kind(line, each)
-        fitted = calibration.temperature(np.asarray(held_out.logits, np.float32), held_out.targets, kind)
+        kind, held_out_scores = kept.kind(line, each), np.asarray(held_out.logits, np.float32)
+        if not calibration.are_numbers(held_out_scores):
+            continue
+        fitted = calibration.temperature(held_out_scores, held_out.targets, kind)
         scaled = calibration.probabilities(np.asarray(each.logits, np.float32), kind, fitted)
-        assert scaled is not None
+        if scaled is None:
+            continue
         after.append(scaled)
         scaled_targets.append(classes)
         temperatures.append(fitted)
