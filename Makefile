@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 test test-slow test-exhaustive: export JAX_PLATFORMS = cpu
 # One process runs all tests of a file: they share fixtures and compiled programs.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
-# Chooses the fifth of the exhaustive tests that `make test-slow` runs.
+# Chooses the tenth of the exhaustive tests that `make test-slow` runs.
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo none)
 
 .PHONY: help demo ablation test test-slow test-exhaustive lint format notebooks tables clean
@@ -16,7 +16,7 @@ help:
 	@echo 'make ablation         frozen CNN against ViT on embedded data, the table in runs/quickstart'
 	@echo 'make demo             a detector and a segmenter on generated images, the picture in runs/demo.png'
 	@echo 'make test             the tests'
-	@echo 'make test-slow        the slow tests and one fifth of the exhaustive ones, chosen by the commit'
+	@echo 'make test-slow        the slow tests and one tenth of the exhaustive ones, chosen by the commit'
 	@echo 'make test-exhaustive  all exhaustive tests: repeated kills, meshes, sizes and seeds'
 	@echo 'make lint             ruff (lint, format) and ty (types)'
 	@echo 'make format           reformat'
@@ -34,7 +34,7 @@ test: $(VENV)/installed-dev
 	$(PYTEST)
 
 test-slow: $(VENV)/installed-dev
-	$(PYTEST) -m 'slow or exhaustive' --fifth-of '$(COMMIT)'
+	$(PYTEST) -m 'slow or exhaustive' --part-of '$(COMMIT)'
 
 test-exhaustive: $(VENV)/installed-dev
 	$(PYTEST) -m exhaustive

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import allocator
-from tests.rotation import FIFTHS, fifth_of_commit, fifth_of_test
+from tests.rotation import PARTS, part_of_commit, part_of_test
 
 # Each collection also makes XLA collect garbage, and there are hundreds of thousands of long-lived objects.
 gc.set_threshold(100_000, 20, 20)
@@ -28,9 +28,9 @@ LARGEST = pytest.StashKey[Path]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        '--fifth-of',
+        '--part-of',
         metavar='COMMIT',
-        help=f'of the tests marked exhaustive, run one part in {FIFTHS}, chosen by the commit',
+        help=f'of the tests marked exhaustive, run one part in {PARTS}, chosen by the commit',
     )
 
 
@@ -48,31 +48,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the exhaustive tests of the other fifths; long files go first, so that the workers end together."""
+    """Deselect the exhaustive tests of the other parts; long files go first, so that the workers end together."""
     items.sort(key=lambda item: item.path.stat().st_size, reverse=True)
-    commit = config.getoption('fifth_of')
+    commit = config.getoption('part_of')
     if commit is None:
         return
-    fifth = fifth_of_commit(commit)
-    others = [item for item in items if item.get_closest_marker('exhaustive') and fifth_of_test(item.nodeid) != fifth]
+    part = part_of_commit(commit)
+    others = [item for item in items if item.get_closest_marker('exhaustive') and part_of_test(item.nodeid) != part]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in set(others)]
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    commit = config.getoption('fifth_of')
+    commit = config.getoption('part_of')
     if commit is None:
         return None
-    return f'exhaustive: fifth {fifth_of_commit(commit) + 1} of {FIFTHS}, chosen by commit {commit}'
+    return f'exhaustive: part {part_of_commit(commit) + 1} of {PARTS}, chosen by commit {commit}'
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Exclude imported objects from future collections, and note which exhaustive tests run."""
     gc.collect()
     gc.freeze()
-    if session.config.getoption('fifth_of') is not None:
+    if session.config.getoption('part_of') is not None:
         chosen = [item.nodeid for item in session.items if item.get_closest_marker('exhaustive')]
-        session.config.stash[ENDING].append(f'exhaustive tests of this fifth: {", ".join(chosen) or "none"}')
+        session.config.stash[ENDING].append(f'exhaustive tests of this part: {", ".join(chosen) or "none"}')
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -1,4 +1,4 @@
-"""The rotation of the exhaustive tests: every test in one fifth, every fifth of about the same size."""
+"""The rotation of the exhaustive tests: every test in one part, every part of about the same size."""
 
 import subprocess
 import sys
@@ -9,30 +9,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.rotation import FIFTHS, fifth_of_commit, fifth_of_test
+from tests.rotation import PARTS, part_of_commit, part_of_test
 
 NODE_IDS = [f'tests/test_{file}.py::test_{name}[{case}]' for file in 'abc' for name in 'defgh' for case in range(40)]
 HASHES = st.text('0123456789abcdef', min_size=40, max_size=40)
 
 
 @given(st.text())
-def test_each_test_is_in_exactly_one_fifth(node_id):
-    assert [fifth_of_test(node_id) == fifth for fifth in range(FIFTHS)].count(True) == 1
+def test_each_test_is_in_exactly_one_part(node_id):
+    assert [part_of_test(node_id) == part for part in range(PARTS)].count(True) == 1
 
 
 @given(HASHES)
-def test_each_commit_runs_exactly_one_fifth(commit):
-    assert fifth_of_commit(commit) in range(FIFTHS)
-    assert fifth_of_commit(commit) == fifth_of_commit(f'{commit}\n')
+def test_each_commit_runs_exactly_one_part(commit):
+    assert part_of_commit(commit) in range(PARTS)
+    assert part_of_commit(commit) == part_of_commit(f'{commit}\n')
 
 
 def test_both_are_spread_evenly():
     for counts in (
-        Counter(map(fifth_of_test, NODE_IDS)),
-        Counter(fifth_of_commit(f'{number:040x}') for number in range(600)),
+        Counter(map(part_of_test, NODE_IDS)),
+        Counter(part_of_commit(f'{number:040x}') for number in range(600)),
     ):
-        assert sorted(counts) == list(range(FIFTHS))
-        assert max(counts.values()) < 1.5 * 600 / FIFTHS
+        assert sorted(counts) == list(range(PARTS))
+        assert max(counts.values()) < 1.5 * 600 / PARTS
 
 
 TESTS = """
@@ -72,20 +72,20 @@ def selected(directory: Path, *options: str) -> str:
 
 
 @pytest.mark.slow
-def test_five_commits_of_different_fifths_run_everything_once(tmp_path):
+def test_commits_of_different_parts_run_everything_once(tmp_path):
     (tmp_path / 'test_repetition.py').write_text(TESTS)
     (tmp_path / 'pytest.ini').write_text('[pytest]\nmarkers = exhaustive\n')
-    commits = {fifth_of_commit(str(number)): str(number) for number in range(100)}
-    assert len(commits) == FIFTHS
+    commits = {part_of_commit(str(number)): str(number) for number in range(100)}
+    assert len(commits) == PARTS
     seen: Counter[str] = Counter()
-    for fifth, commit in commits.items():
-        output = selected(tmp_path, f'--fifth-of={commit}')
+    for part, commit in commits.items():
+        output = selected(tmp_path, f'--part-of={commit}')
         tests = [line for line in output.splitlines() if line.startswith('test_repetition.py::')]
         seen.update(tests)
         repeated = [test for test in tests if 'repeated' in test]
-        assert {fifth_of_test(test) for test in repeated} == {fifth}
-        assert f'exhaustive tests of this fifth: {", ".join(repeated)}' in output
-    assert seen.pop('test_repetition.py::test_always') == FIFTHS
+        assert {part_of_test(test) for test in repeated} == {part}
+        assert f'exhaustive tests of this part: {", ".join(repeated)}' in output
+    assert seen.pop('test_repetition.py::test_always') == PARTS
     assert len(seen) == 30
     assert set(seen.values()) == {1}
     assert selected(tmp_path).count('::test_repeated') == 30

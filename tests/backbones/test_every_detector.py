@@ -100,8 +100,15 @@ def test_every_backbone_becomes_a_detector_of_two_stages(name, neck):
     assert jax.tree.structure(gradients) == jax.tree.structure(params)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', SMALLEST_OF_EACH)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(
+            name, marks=pytest.mark.slow if name in ('resnet18', 'yolo26n', 'vit_micro') else pytest.mark.exhaustive
+        )
+        for name in SMALLEST_OF_EACH
+    ],
+)
 def test_every_family_gets_finite_gradients_from_two_stages(name):
     check_gradients(two_stages(name, neck_of(name)), name)
 

@@ -75,7 +75,9 @@ def logits(model, variables, params, scale=None):
 
 
 @pytest.mark.parametrize(
-    ('name', 'options'), [FAMILIES[0], *(pytest.param(*each, marks=pytest.mark.slow) for each in FAMILIES[1:])], ids=IDS
+    ('name', 'options'),
+    [FAMILIES[0], *(pytest.param(*each, marks=pytest.mark.exhaustive) for each in FAMILIES[1:])],
+    ids=IDS,
 )
 def test_merged_equals_applied(name, options):
     model, variables, params = with_adapters(name, options)

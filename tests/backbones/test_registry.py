@@ -84,7 +84,7 @@ PARAMETERS = {
 }
 
 
-# One of each kind of block, the shallowest; the tests of the others are slow.
+# One of each kind of block, the shallowest; the tests of the others are exhaustive: they repeat these in other sizes.
 QUICK = (
     'vgg16',
     'vgg16_bn',
@@ -116,7 +116,7 @@ KINDS_OF_STAGES = ('resnet_micro', 'vgg16', 'yolo11n', 'vit_micro', 'swin_tiny',
 
 def marked(names, quick=QUICK):
     """Parameters of which only the quick ones run by default."""
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.exhaustive) for name in names]
 
 
 NAMES = marked(PARAMETERS)

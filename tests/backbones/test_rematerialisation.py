@@ -68,7 +68,7 @@ def close(left, right, tolerance) -> None:
 
 @pytest.mark.parametrize(
     ('name', 'options'),
-    [FAMILIES[0], *(pytest.param(*each, marks=pytest.mark.slow) for each in FAMILIES[1:])],
+    [FAMILIES[0], *(pytest.param(*each, marks=pytest.mark.exhaustive) for each in FAMILIES[1:])],
     ids=IDS,
 )
 def test_loss_gradients_and_statistics_are_the_same(name, options):

@@ -105,7 +105,7 @@ def test_counted_and_published_gflops(name: str):
     assert counted + classifier == pytest.approx(2 * PUBLISHED[name], rel=0.005)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize('name', backbones.names())
 def test_gflops_of_every_backbone(name: str):
     assert gflops(name) == pytest.approx(cost.GFLOPS[name], rel=1e-3)

@@ -137,7 +137,7 @@ def test_a_regime_trains_what_its_statement_says(name, options):
     check_all_regimes(name, options)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(('name', 'options'), ALL, ids=[name for name, _ in ALL])
 def test_a_regime_trains_what_its_statement_says_for_every_backbone(name, options):
     check_all_regimes(name, options)

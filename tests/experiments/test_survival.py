@@ -77,7 +77,7 @@ def test_killed_four_times(tmp_path, whole, case):
     print(f'{kills}, resumed after {resumed}')
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_detector_is_killed_twice(tmp_path):
     """Random crops and scales, boxes, and a head without parameters of its own for them: all of it resumes."""
     runs = Runs(
@@ -128,7 +128,7 @@ def test_asked_to_stop(tmp_path):
     runs.assert_same('cut', 'whole')
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_several_processes_are_asked_to_stop_and_one_continues(tmp_path):
     # Not Adam, which makes steps out of the rounding of gradients that are near zero.
     runs = Runs(

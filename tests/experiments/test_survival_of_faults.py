@@ -113,7 +113,7 @@ def test_what_lies_on_disk_after_a_step_is_enough(tmp_path):
 # --- Disks. -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_file_that_can_not_be_written_whole(tmp_path):
     runs = Runs(tmp_path, epochs=5.0, checkpoint_epochs=1.0)
     runs.run('whole')

@@ -307,6 +307,10 @@ QUICK = frozenset(
 )
 
 
+# Trained in every run of CI; the other trainings repeat these for other families, and are exhaustive.
+SLOW_TRAINING = frozenset(('vgg16_bn_32', 'yolo26n_96', 'vit_tiny_patch16_64'))
+
+
 # Cases of which the default tests ask for the keys alone; the outputs are for the slow ones.
 QUICK_KEYS = tuple(
     case
@@ -316,7 +320,10 @@ QUICK_KEYS = tuple(
 
 
 def marked(cases: Sequence[Case]) -> list:
-    """The cases as parameters of pytest, named and marked: of several sizes, all but the smallest repeat it."""
+    """The cases as parameters of pytest, named and marked: of several sizes, all but the smallest repeat it.
+
+    So does a backbone of which no case is quick: it is another of its family.
+    """
     import pytest
 
     def kind(case: Case) -> Case:
@@ -327,10 +334,15 @@ def marked(cases: Sequence[Case]) -> list:
     for case in cases:
         smallest[kind(case)] = min(case.image_size, smallest.get(kind(case), case.image_size))
 
+    quick = {case.backbone for case in cases if str(case) in QUICK}
+
     def marks(case: Case) -> list:
         if str(case) in QUICK:
             return []
-        return [pytest.mark.slow if case.image_size == smallest[kind(case)] else pytest.mark.exhaustive]
+        if case in TRAINING:
+            return [pytest.mark.slow if str(case) in SLOW_TRAINING else pytest.mark.exhaustive]
+        repeats = case.backbone not in quick or case.image_size > smallest[kind(case)]
+        return [pytest.mark.exhaustive if repeats else pytest.mark.slow]
 
     return [pytest.param(case, id=str(case), marks=marks(case)) for case in cases]
 
