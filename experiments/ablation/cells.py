@@ -232,7 +232,7 @@ def _check_values(config: ml_collections.ConfigDict, variants: Sequence[Variant]
     for key, row in KEYS.items():
         if '.' not in key:
             row.check(key, config[key])
-    check_shots(config.shots, config.fractions)
+    check_shots(config.shots, 'fractions', config.fractions)
     trained = [regime for regime in config.regimes if regime not in FROZEN_REGIMES]
     if trained and (config.refit or config.validation_images):
         raise UserError(

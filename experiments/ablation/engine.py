@@ -382,7 +382,8 @@ class Engine:
             return loop.fit(config, dataset, directory, tables=False, keys=_TRAINING_KEYS, label=label)
 
         config = self._configs.at(cell.settings)
-        rate, trained, rates = sweep(config.training_learning_rates, config.training_extra_learning_rates, train)
+        with _own_keys():
+            rate, trained, rates = sweep(config.training_learning_rates, config.training_extra_learning_rates, train)
         validation, test = trained.evaluate('validation'), trained.evaluate('test')
         outcome = Outcome(
             selected={'learning_rate': rate},
@@ -412,7 +413,13 @@ class Engine:
 
 def _own_keys() -> contextlib.AbstractContextManager[None]:
     """Name keys of a training as those of the ablation."""
-    return own_keys.named(lambda key: key if key in NOT_OF_TRAINING else f'training.{key}')
+
+    def own(key: str) -> str:
+        if key == 'learning_rate':
+            return 'training_learning_rates'
+        return key if key in NOT_OF_TRAINING else f'training.{key}'
+
+    return own_keys.named(own)
 
 
 def _by_head(cells: Sequence[Cell]) -> dict[tuple[str, Settings], list[Cell]]:

@@ -245,7 +245,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         row.check(key, _value(config, key))
     ReadingOptions.of(config)
     input_size(config)
-    check_shots(config.shots, (config.fraction,))
+    check_shots(config.shots, 'fraction', config.fraction)
     task = tasks.find(config.task)
     _check_keys_of_task(config, task)
     if config.head and config.head not in task.heads:
@@ -274,16 +274,23 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def check_shots(shots: int, fractions: Sequence[float]) -> None:
+def check_shots(shots: int, key: str, fractions: float | Sequence[float]) -> None:
     """Check that not both a number of images per class and a share of all are asked for.
+
+    Args:
+        shots: images per class; 0: all.
+        key: the config key of the fractions.
+        fractions: shares of the labels, or a single one.
 
     Raises:
         UserError: they are.
     """
-    if shots and set(fractions) != {1.0}:
+    several = isinstance(fractions, Sequence)
+    if shots and set(fractions if several else [fractions]) != {1.0}:
+        everything = "'(1.0,)'" if several else '1.0'
         raise UserError(
-            f'config key shots is {shots} and the label fraction {min(fractions):g}: both say how many labels are '
-            'used; leave the fraction at 1, or shots at 0'
+            f"config key 'shots' is {shots} and config key {key!r} is {fractions}: both say how many labels are used; "
+            f'set --config.{key}={everything}, or leave --config.shots at 0'
         )
 
 

@@ -320,8 +320,8 @@ class _Phase:
         self._checkpoints.wait()  # a save may still be running
         raise Diverged(
             f'non-finite loss or gradient at {what}; the batch was {shown} (all in {EVENTS}); '
-            f'{_last_good(self._checkpoints)}. Lower learning_rate, set clip_norm, or skip such steps with '
-            '--config.non_finite=skip'
+            f'{_last_good(self._checkpoints)}. Lower --config.learning_rate, set --config.clip_norm, or skip such '
+            'steps with --config.non_finite=skip'
         )
 
     def _note_bad(self, host: pipeline.HostBatch) -> None:

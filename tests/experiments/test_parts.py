@@ -414,12 +414,14 @@ class TestFailures:
 
         def fit(config, *_, **__):
             tried.append(config.seed)
-            raise loop.Diverged('not finite')
+            raise loop.Diverged('not finite: lower --config.learning_rate, or set --config.clip_norm')
 
         monkeypatch.setattr(loop, 'fit', fit)
         config = make_config(backbones=('vit_micro@random',), regimes=('scratch',), fractions=(1.0,))
         config.training_extra_learning_rates = 0
-        with pytest.raises(CellsFailed, match=r'2 of 2 cells failed \(digits .* seed 0: not finite; digits'):
+        # It names the keys that the ablation has.
+        advice = 'not finite: lower --config.training_learning_rates, or set --config.training.clip_norm'
+        with pytest.raises(CellsFailed, match=rf'2 of 2 cells failed \(digits .* seed 0: {advice}; digits'):
             Engine(config, tmp_path, make_dataset).run(cells.plan(config))
         assert tried == [0, 1]
 

@@ -127,8 +127,13 @@ class TestAblation:
             Engine(shots_config(shots=29), tmp_path, make_dataset).possible(cells.plan(shots_config(shots=29)))
 
     def test_a_fraction_excludes_them(self):
-        with pytest.raises(UserError, match=r'shots is 1 and the label fraction 0.5: both say how many labels'):
+        message = (
+            r"'shots' is 1 and config key 'fractions' is \(0.5, 1.0\): .*; set --config.fractions='\(1.0,\)', or leave"
+        )
+        with pytest.raises(UserError, match=message):
             cells.plan(shots_config(fractions=(0.5, 1.0)))
+        with pytest.raises(UserError, match=r"config key 'fraction' is 0.1: .*; set --config.fraction=1.0, or leave"):
+            configuration.check_shots(3, 'fraction', 0.1)
         with pytest.raises(UserError, match="'shots' must not be negative"):
             cells.plan(shots_config(shots=(1, -1)))
 
