@@ -272,7 +272,7 @@ class Engine:
             return
         with display.progress() as bar:
             total = sum(len(dataset.targets) + self._corrupted_examples(dataset, cells) for cells in passes)
-            task = bar.add_task(dataset.name, total=total, note='')
+            task = bar.add_task(f'images of {dataset.name}', total=total, note='')
             for cells in passes:
                 backbone = frozen_backbone(cells[0].variant, cells[0].seed)
                 label = ' · '.join([backbone.label, *settings_in_words(settings.of_features(cells[0].settings))])

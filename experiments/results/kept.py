@@ -1,8 +1,8 @@
 """Small copies of work directories, so that a repository can hold the rows behind its tables.
 
 A copy is read like a work directory. It has every row, and of the scores what intervals and comparisons need: the
-prediction for each test example, or the metric of its bootstrap samples. Scores of all classes, boxes and masks,
-checkpoints and metrics of single steps stay behind.
+prediction for each test example (and whether those for corrupted ones are right), or the metric of its bootstrap
+samples. Scores of all classes, boxes and masks, checkpoints and metrics of single steps stay behind.
 """
 
 from pathlib import Path
@@ -35,7 +35,9 @@ def keep(workdir: Path, output: Path) -> int:
     if output.resolve() == workdir.resolve():
         raise UserError(f'{str(output)!r} is the work directory itself; choose another name')
     for row in rows:
-        scores.write_compact(output / row.predictions, scores.read(workdir / row.predictions))
+        file = workdir / row.predictions
+        corrupted = scores.read_corrupted(file)[1] if row.robustness else None
+        scores.write_compact(output / row.predictions, scores.read(file), corrupted)
     wanted = {row.predictions for row in rows}
     for file in (output / 'predictions').glob('*.npz'):
         if f'predictions/{file.name}' not in wanted:

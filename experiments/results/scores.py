@@ -136,13 +136,20 @@ def write(
         np.savez_compressed(stream, **arrays)
 
 
-def write_compact(file: Path, found: Scores) -> None:
+def write_compact(
+    file: Path, found: Scores, corrupted: Mapping[str, Bool[np.ndarray, ' examples']] | None = None
+) -> None:
     """Write what intervals and comparisons need of scores, without those of the classes; ``read`` reads it.
+
+    Args:
+        file: ends in ``.npz``.
+        found: the scores.
+        corrupted: as of ``read_corrupted``.
 
     Raises:
         OSError: writing fails.
     """
-    arrays: dict[str, Any] = {'ids': found.ids}
+    arrays: dict[str, Any] = {'ids': found.ids, **corrupted_scores.packed(corrupted or {})}
     if found.resampled is not None:
         arrays['resampled'] = found.resampled
     if found.targets is not None and found.predictions is not None:

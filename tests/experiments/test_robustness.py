@@ -21,7 +21,7 @@ from experiments.features.frozen_pass import FrozenPass
 from experiments.features.store import Store
 from experiments.probes import attentive, knn, linear, ridge
 from experiments.probes.common import Outcome
-from experiments.results import corrupted_scores, robustness_tables, rows, scores, tables
+from experiments.results import corrupted_scores, kept, robustness_tables, rows, scores, tables
 from experiments.results import robustness as summary
 from experiments.results.aggregates import load
 from experiments.results.axes import Cell
@@ -192,7 +192,7 @@ def test_progress_and_the_time_limit_are_those_of_each_condition(tmp_path, capsy
     engine('whole', None).run(cells.plan(config))
     total = len(dataset.targets) + 3 * len(dataset.splits['test'])
     told = capsys.readouterr().err
-    assert f'digits: 0 of {total}' in told
+    assert f'images of digits: 0 of {total}' in told
     assert f'digits: {total} of {total}' in told
 
 
@@ -356,6 +356,18 @@ class TestSummaries:
         # Three standard errors; clipping moves the mean by less than 0.001.
         assert abs(covered / 400 - 0.95) <= 3 * np.sqrt(0.05 * 0.95 / 400)
         assert aggregate.corrupted_interval is None
+
+    def test_a_small_copy_has_it_too(self, tmp_path):
+        row = dataclasses.replace(make_row(), robustness={'fog': {'2': {'accuracy': 0.6}}})
+        write(tmp_path / 'run', row)
+        file = tmp_path / 'run' / row.predictions
+        arrays = dict(np.load(file))
+        correct = np.arange(len(arrays['ids' if 'ids' in arrays else 'example'])) % 5 < 3
+        np.savez(file, **arrays, **corrupted_scores.packed({'fog/2': correct}))
+        kept.keep(tmp_path / 'run', tmp_path / 'copy')
+        (own,), (copied,) = load(tmp_path / 'run'), load(tmp_path / 'copy')
+        assert own.corrupted_interval is not None
+        assert own.corrupted_interval == copied.corrupted_interval
 
     def test_compared_are_rows_of_the_same_share_of_the_labels(self, tmp_path):
         """A row that lacks the largest share is neither the baseline nor beside those that have it."""
