@@ -1,5 +1,6 @@
 """Terminal output: progress bars, and the table of trainable and frozen parameters."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,16 @@ if TYPE_CHECKING:  # it imports JAX, which commands that only read results do no
     from backbones.freezing import Row
 
 
+# Columns that no table reaches.
+_UNLIMITED = 1000
+
+
 def make_console(stderr: bool) -> Console:
-    """A console as wide as the terminal, or 160 columns for a file or a pipe."""
+    """A console as wide as the terminal; for a file or a pipe, as the variable COLUMNS says or its tables need."""
     console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=160)
+    if console.is_terminal or os.environ.get('COLUMNS', '').isdigit():
+        return console
+    return Console(stderr=stderr, width=_UNLIMITED)
 
 
 console = make_console(stderr=True)

@@ -8,6 +8,7 @@ import types
 import pytest
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 from backbones import UserError
 from experiments.cli import atomic_files, display
@@ -186,3 +187,13 @@ def test_the_meter_leaves_out_the_first_lap_and_pauses(monkeypatch):
     meter.lap(6)
     meter.lap(8)
     assert meter.steps_per_second == pytest.approx((4 + 2) / (1 + 1))
+
+
+@pytest.mark.parametrize(('columns', 'wraps'), [('', False), ('100', True)])
+def test_tables_wrap_in_a_pipe_only_if_its_width_is_set(monkeypatch, columns, wraps):
+    monkeypatch.setenv('COLUMNS', columns)
+    heading = 'a heading of some length ' * 20
+    console = display.make_console(stderr=False)
+    with console.capture() as captured:
+        console.print(Table(heading.strip()))
+    assert (heading.strip() not in captured.get()) == wraps
