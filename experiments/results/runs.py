@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from backbones.errors import UserError
 from experiments.cli import work_directories
-from experiments.results import config_differences, curves, failures, planned_cells, run_files, shards
+from experiments.results import best_settings, config_differences, curves, failures, planned_cells, run_files, shards
+from experiments.results import lines as result_lines
 from experiments.results import rows as result_rows
-from experiments.results.axes import settings_in_words
+from experiments.results.best_settings import Best
 from experiments.results.config_differences import Difference
 from experiments.results.curves import Curve
+from experiments.results.lines import Line
 from experiments.results.rows import Row
 from experiments.results.run_files import RunFiles
 from experiments.results.run_status import Status, status
@@ -22,24 +24,6 @@ from experiments.results.run_status import Status, status
 Kind = Literal['ablation', 'training', 'pretraining']
 
 _OF_ABLATIONS = (curves.TRAININGS, shards.DIRECTORY)
-
-
-@dataclasses.dataclass(frozen=True)
-class Best:
-    """The best result of a run on one data set, selected on validation.
-
-    Attributes:
-        dataset: name of the data set.
-        metric: the primary metric.
-        validation, test: its values; ``None`` where it is not known.
-        label: what gave it, such as backbone and regime.
-    """
-
-    dataset: str
-    metric: str
-    validation: float | None
-    test: float | None
-    label: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +48,8 @@ class Run:
         size: bytes of all files.
         config: every value of its config, by flat key.
         differences: see ``Difference``.
-        curve: x and y of a small curve: validation score over epochs, or an ablation's best score over fractions, or
-            over shots where it has any.
+        curve: x and y of a small curve: validation score over epochs, or the test score of an ablation's best setting
+            over fractions, or over shots where it has any.
         over: what the x of the curve are.
         report: its report, if there is one.
     """
@@ -144,7 +128,8 @@ def read(path: Path, name: str, now: float) -> Run:
     """
     rows = result_rows.read(path)
     config = _config(path, rows)
-    files, lines = RunFiles.of(path), [line for part in shards.parts(path) for line in curves.read(part)]
+    lines = result_lines.of_rows([(path, row) for row in rows])
+    files, trainings = RunFiles.of(path), [each for part in shards.parts(path) for each in curves.read(part)]
     variants = [text.partition('@') for text in _axis(config, 'backbone')]
     run = Run(
         path=path,
@@ -155,20 +140,21 @@ def read(path: Path, name: str, now: float) -> Run:
         backbones=_names(row.cell.variant.backbone for row in rows) or _names(name for name, _, _ in variants),
         weights=_names(row.cell.variant.weights for row in rows) or _names(weights for _, _, weights in variants),
         regimes=_names(row.cell.regime for row in rows) or _axis(config, 'regime'),
-        best=_best(rows),
+        best=best_settings.best(lines),
         changed=files.last,
         size=files.size,
         config=work_directories.flatten(config),
         report=path / run_files.REPORT if (path / run_files.REPORT).is_file() else None,
     )
     # Of several, the one that was written last.
-    line = max(lines, key=lambda line: run_files.modified(line.directory / curves.METRICS) or 0.0, default=None)
+    newest = max(trainings, key=lambda each: run_files.modified(each.directory / curves.METRICS) or 0.0, default=None)
     is_ablation = 'backbones' in config or any((path / name).is_dir() for name in _OF_ABLATIONS)
-    run = _as_ablation(run, rows, line) if is_ablation else _as_training(run, config, rows, line)
+    run = _as_ablation(run, rows, lines, newest) if is_ablation else _as_training(run, config, rows, newest)
     found, reason = status(path, config, _is_finished(run, rows, files), files, now)
     failed = failures.remaining([path]) if run.kind == 'ablation' else []
     if found == 'interrupted' and failed:
-        found, reason = 'failed', f'{len(failed)} cells failed, such as {failed[0].label}: {failed[0].error}'
+        told = '1 cell failed' if len(failed) == 1 else f'{len(failed):,} cells failed, the first of them'
+        found, reason = 'failed', f'{told}: {failed[0].error} ({failed[0].label})'
     end = now if found == 'under way' else files.last
     seconds = None if end is None or files.first is None else end - files.first
     return dataclasses.replace(run, status=found, reason=reason, seconds=seconds)
@@ -202,51 +188,19 @@ def _names(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _best(rows: Sequence[Row]) -> tuple[Best, ...]:
-    """The row of each data set with the highest validation score; the one on test is what it says of it."""
-    found: dict[str, Row] = {}
-    for row in rows:
-        other = found.get(row.cell.dataset)
-        if other is None or _validation(row) > _validation(other):
-            found[row.cell.dataset] = row
-    return tuple(
-        Best(name, row.primary, row.validation.get(row.primary), row.score, _label(row)) for name, row in found.items()
-    )
-
-
-def _validation(row: Row) -> float:
-    # Older results have none; and then there is one row only.
-    return row.validation.get(row.primary, float('-inf'))
-
-
-def _label(row: Row) -> str:
-    cell = row.cell
-    share = f'{cell.fraction:.3g} of the labels' if cell.fraction < 1 else ''
-    if cell.images_per_class:
-        share = f'{cell.images_per_class} per class'
-    settings = settings_in_words(each for each in cell.settings if each[0] != 'shots')
-    parts = (cell.variant.label, cell.head, cell.regime, *settings, share)
-    return ' · '.join(filter(None, parts))
-
-
-def _as_ablation(run: Run, rows: Sequence[Row], newest: Curve | None) -> Run:
+def _as_ablation(run: Run, rows: Sequence[Row], lines: Sequence[Line], newest: Curve | None) -> Run:
     planned = planned_cells.read(run.path)
     finished = {row.cell.key() for row in rows}
     done = len(finished if planned is None else finished & planned)
-    of_first = [row for row in rows if row.cell.dataset == rows[0].cell.dataset]
-    of_shots = [row for row in of_first if row.cell.images_per_class]
-    best: dict[float, float] = {}
-    for row in of_shots or of_first:
-        x = row.cell.images_per_class or row.cell.fraction
-        best[x] = max(best.get(x, float('-inf')), row.score)
+    over, curve = best_settings.over_labels(lines)
     return dataclasses.replace(
         run,
         kind='ablation',
         cells_done=done,
         cells_planned=None if planned is None else len(planned),
         step=newest.step if newest else None,
-        curve=tuple(sorted(best.items())) if len(best) > 1 else (),
-        over='shots' if of_shots else 'fractions',
+        curve=curve,
+        over=over,
     )
 
 

@@ -1,5 +1,6 @@
 """Every run below a directory, as it is read from what runs leave in their work directories."""
 
+import dataclasses
 import datetime
 import fcntl
 import json
@@ -18,10 +19,10 @@ from hypothesis import strategies as st
 from backbones import UserError
 from experiments import report
 from experiments.cli import atomic_files
-from experiments.results import curves, failures, file_systems, planned_cells, rows, runs, shards
+from experiments.results import aggregates, curves, failures, file_systems, planned_cells, rows, runs, shards
 from experiments.results.config_differences import differences
 from experiments.results.page import runs_index
-from tests.experiments.made_rows import make_row
+from tests.experiments.made_rows import make_row, write
 from tests.experiments.test_page import Page
 
 OLD = Path(__file__).parent / 'old_work_directories'
@@ -148,7 +149,9 @@ class TestStatus:
         failures.write(path, [failures.Failure(made[2].cell, 'no memory')])
         run = only(tmp_path)
         assert (run.status, run.cells_done, run.cells_planned) == ('failed', 2, 3)
-        assert run.reason.startswith('1 cells failed') and run.reason.endswith('no memory')
+        assert run.reason == f'1 cell failed: no memory ({made[2].cell.label})'
+        failures.write(path, [failures.Failure(cell, 'no memory') for cell in (made[2].cell, make_row(seed=3).cell)])
+        assert only(tmp_path).reason == f'2 cells failed, the first of them: no memory ({made[2].cell.label})'
 
     def test_shards_are_one_ablation(self, tmp_path):
         made = [make_row(seed=seed) for seed in range(4)]
@@ -172,6 +175,47 @@ class TestStatus:
         (best,) = found['train'].best
         assert (best.validation, round(best.test, 4)) == (None, 0.2702)
         assert found['ablation'].curve[-1] == (1.0, found['ablation'].best[0].test)
+
+
+class TestBest:
+    """The best setting is that of the mean over the seeds, as in the report of the run."""
+
+    def rows(self, backbone, *scores, **changes):
+        """A row for each seed: its validation and test score."""
+        return [
+            make_row(backbone, seed, test, validation={'accuracy': validation}, **changes)
+            for seed, (validation, test) in enumerate(scores)
+        ]
+
+    def test_means_over_seeds(self, tmp_path):
+        lucky, steady = self.rows('lucky', (0.9, 0.2), (0.3, 0.4)), self.rows('steady', (0.7, 0.5), (0.8, 0.6))
+        make_ablation(tmp_path / 'a', *lucky, *steady)
+        (best,) = only(tmp_path).best
+        assert (best.label, best.seeds) == ('steady · linear', 2)
+        assert (best.validation, best.test) == pytest.approx((0.75, 0.55))
+        page = runs_index.html(runs.find(tmp_path), tmp_path, tmp_path, datetime.datetime.now())
+        assert '<b>75.0</b> validation' in page and '<b>55.0</b> test' in page and 'mean over 2 seeds' in page
+
+    def test_it_is_a_line_of_the_report(self, tmp_path):
+        shots = [{'config': {**make_row().config, 'shots': count}} for count in (2, 8)]
+        made = [
+            *self.rows('b', (0.4, 0.1), (0.5, 0.7), fraction=0.1, **shots[0]),
+            *self.rows('b', (0.7, 0.3), (0.5, 0.5), fraction=0.4, **shots[1]),
+            *self.rows('c', (0.9, 0.9), (0.1, 0.1), fraction=0.4, **shots[1]),
+        ]
+        made = [dataclasses.replace(row, predictions=f'predictions/{index}.npz') for index, row in enumerate(made)]
+        make_ablation(write(tmp_path / 'a', *made))
+        run, lines = only(tmp_path), aggregates.load(tmp_path / 'a')
+        (best,) = run.best
+        assert (best.validation, best.test) in [(each.validation['accuracy'], each.mean) for each in lines]
+        assert (best.label, best.test) == ('b · linear · 8 per class', pytest.approx(0.4))
+        assert (run.over, run.curve) == ('shots', ((2, pytest.approx(0.4)), (8, pytest.approx(0.4))))
+
+    def test_without_validation_scores_of_all_seeds_it_has_none(self, tmp_path):
+        made = self.rows('b', (0.4, 0.1), (0.5, 0.7))
+        make_ablation(tmp_path / 'a', made[0], dataclasses.replace(made[1], validation={}))
+        (best,) = only(tmp_path).best
+        assert (best.validation, best.test) == (None, pytest.approx(0.4))
 
 
 class TestWhatIsFound:
@@ -300,7 +344,7 @@ class TestIndex:
         curves_drawn = [found['aria-label'] for tag, found in page.elements if found.get('class') == 'sparkline']
         assert sorted(curves_drawn, reverse=True) == [
             'validation accuracy over 3 evaluations, the last 70.0',
-            'best test accuracy: 5.0 with 10% of the labels, 50.0 with 100% of the labels',
+            'test accuracy of the best setting: 5.0 with 10% of the labels, 50.0 with 100% of the labels',
         ]
         for drawing in re.findall(r'<svg.*?</svg>', text, re.DOTALL):
             ElementTree.fromstring(drawing)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.results import rows, runs
+from experiments.results import failures, rows, runs
 from experiments.results.page import runs_index
 from tests.experiments import browser
 from tests.experiments.made_rows import make_row
@@ -61,6 +61,47 @@ def test_it_opens_offline_without_a_message_and_fits_the_screen(page, chromium, 
         "document.querySelectorAll('#runs tr:nth-child(-n+20) details').forEach((each) => { each.open = true })"
     )
     assert chromium.run('document.scrollingElement.scrollWidth') <= width
+
+
+@pytest.fixture(scope='module')
+def failed(tmp_path_factory) -> Path:
+    """The index of two runs; a cell of one failed with a long error, and a name has no spaces."""
+    root = tmp_path_factory.mktemp('failed')
+    rest = make_row('a_backbone_with_a_rather_long_name').cell
+    made = [make_row(seed=seed) for seed in range(2)]
+    planned = [*(row.cell for row in made), rest]
+    path = make_ablation(root / 'failed', *made, planned=planned, a_rather_long_key_of_a_config='and_its_value')
+    failures.write(path, [failures.Failure(rest, f'non-finite loss: the batch was {"circle/img_016.png, " * 40}')])
+    make_ablation(root / 'other', *made)
+    file = root / 'index.html'
+    file.write_text(runs_index.html(runs.find(root), root, root, datetime.datetime.now().astimezone()))
+    return file
+
+
+@pytest.mark.parametrize('width', [1280, 1202, 390])
+def test_a_long_error_takes_a_few_lines_until_it_is_opened(failed, chromium, width):
+    chromium.open(failed, width)
+    height = "document.querySelector('.reason').getBoundingClientRect().height"
+    closed = chromium.run(height)
+    assert closed < 100
+    cells = "[...document.querySelectorAll('.runs td, .runs th')]"
+    too_wide = f'{cells}.filter((cell) => cell.scrollWidth > cell.clientWidth + 1).map((cell) => cell.textContent)'
+    assert chromium.run(too_wide) == []
+    chromium.run("document.querySelector('.reason').open = true")
+    assert chromium.run(height) > 2 * closed
+    assert chromium.run('document.scrollingElement.scrollWidth') <= width
+
+
+def test_headings_of_columns_are_seen_on_a_phone_only_while_they_have_the_focus(failed, chromium):
+    chromium.open(failed, 390, 844)
+    box = '(({ width, height }) => [width, height])(document.querySelector(".runs > thead").getBoundingClientRect())'
+    assert max(chromium.run(box)) <= 1
+    assert chromium.run("getComputedStyle(document.querySelector('.runs > thead')).overflow") == 'hidden'
+    chromium.run("document.querySelector('.runs .sort').focus()")
+    assert min(chromium.run(box)) > 20
+    assert chromium.run('document.scrollingElement.scrollWidth') <= 390
+    chromium.press('Enter')
+    assert chromium.run(SHOWN) == ['failed', 'other']
 
 
 def test_filters(page, chromium):

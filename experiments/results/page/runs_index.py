@@ -9,14 +9,17 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.results.best_settings import Best
 from experiments.results.config_differences import Difference
 from experiments.results.page import build, markup, sparkline
 from experiments.results.page.markup import Child, Markup, element
-from experiments.results.runs import Best, Run
+from experiments.results.runs import Run
 
 # Values that have a column of their own.
 _SHOWN = frozenset({'task', 'dataset', 'datasets', 'backbone', 'backbones', 'regime', 'regimes'})
 _CHIPS = 3
+# Characters of an error: what stands in the lines that are always seen, and what is in the page at all.
+_SHORT_REASON, _REASON = 100, 1000
 _ORDER = ('under way', 'finished', 'interrupted', 'failed', 'not started', 'unreadable')
 
 
@@ -51,8 +54,10 @@ def html(runs: Sequence[Run], root: Path, output: Path, written: datetime.dateti
 _RULES = (
     'Under way: a process of this machine holds the lock of the work directory, or, on a file system that other '
     'machines may share, the last write is recent against the pauses between earlier ones. Best: the setting with the '
-    'highest validation score, and what it has on the test split. Differences: config values that most other runs of '
-    'the same kind and task do not have. Duration: from the first file of the run to the last, pauses included. '
+    'highest validation score, and what it has on the test split, both as means over its seeds. Curve: the validation '
+    'score over the epochs; of an ablation, the test score of the best setting with each share of the labels. '
+    'Differences: config values that most other runs of the same kind and task do not have. Duration: from the first '
+    'file of the run to the last, pauses included. '
     'Pretraining: from random weights, or another run here starts from its weights.'
 )
 # Title, what it is sorted by first, and classes.
@@ -70,7 +75,7 @@ _COLUMNS = (
 
 def _heading(title: str, key: str, kind: str) -> Markup:
     inside = element('button', title, type='button', data_sort=key, class_='sort') if key else title
-    return element('th', inside, scope='col', class_=kind or None)
+    return element('th', inside, scope='col', class_=kind or None, data_label=title)
 
 
 def _controls(runs: Sequence[Run]) -> Markup:
@@ -166,8 +171,16 @@ def _status(run: Run, now: float) -> Markup:
                       title=f'{when:%Y-%m-%d %H:%M:%S %Z}')  # fmt: skip
         parts.append(element('div', ago, class_='quiet'))
     if run.status in ('failed', 'unreadable') and run.reason:
-        parts.append(element('div', markup.shortened(run.reason, 240), class_='reason', title=run.reason))
+        parts.append(_reason(run.reason))
     return markup.escaped(parts)
+
+
+def _reason(text: str) -> Markup:
+    """Its first lines, and the whole on demand."""
+    shown = markup.shortened(text, _REASON)
+    if len(shown) < _SHORT_REASON:
+        return element('div', shown, class_='reason')
+    return element('details', element('summary', element('span', shown)), class_='reason')
 
 
 def _progress(run: Run) -> Markup:
@@ -205,10 +218,17 @@ def _what(run: Run) -> Markup:
 
 
 def _few(names: Sequence[str]) -> Markup:
-    shown = [markup.name(name, 40) for name in names[:3]]
+    shown = [_path(name, 40) for name in names[:3]]
     inside = [part for name in shown for part in (', ', name)][1:]
     more = f' and {len(names) - 3} more' if len(names) > 3 else None
     return element('span', inside, more, title=', '.join(names) if len(names) > 3 else None)
+
+
+def _path(text: str, most: int) -> Markup:
+    """A name that may break after each slash; see ``markup.name``."""
+    *above, tail = markup.shortened(text, most).split('/')
+    parts = [part for name in above for part in (name, '/', element('wbr'))]
+    return element('bdi', parts, tail, title=text if len(text) > most else None)
 
 
 def _best(best: Best, run: Run) -> Markup:
@@ -223,6 +243,7 @@ def _best(best: Best, run: Run) -> Markup:
         element('div', [markup.name(best.dataset, 24), ' '] if several else None, best.metric, class_='quiet'),
         element('div', [part for value in values for part in (value, ' ')], class_='values'),
         element('div', best.label, class_='quiet') if run.kind == 'ablation' and not several else None,
+        element('div', f'mean over {best.seeds} seeds', class_='quiet') if best.seeds > 1 else None,
         class_='best',
         title=best.label,
     )
@@ -238,7 +259,7 @@ def _curve(run: Run) -> Child:
             for x, y in (run.curve[0], run.curve[-1])
         ]
         points = [(math.log(x), y) for x, y in run.curve]
-        title = f'best test {metric}: {ends[0]}, {ends[1]}'
+        title = f'test {metric} of the best setting: {ends[0]}, {ends[1]}'
     else:
         title = f'validation {metric} over {len(run.curve)} evaluations, the last {100 * run.curve[-1][1]:.1f}'
     return sparkline.sparkline(points, title)
@@ -252,14 +273,17 @@ def _differences(chips: Sequence[Difference], everything: Sequence[Difference]) 
                 title=f'{each.key} = {_value(each.value)}', class_='chip')
         for each in chips[:_CHIPS]
     ]  # fmt: skip
-    rows = [
-        [element('code', each.key), _value(each.value), 'they all differ' if each.usual is None else _value(each.usual)]
+    items = [
+        element(
+            'li',
+            element('code', each.key),
+            f' {_value(each.value)} ',
+            element('span', 'they all differ' if each.usual is None else f'most others: {_value(each.usual)}',
+                    class_='quiet'),
+        )
         for each in everything
-    ]
-    details = element(
-        'details', element('summary', _count(len(everything), 'difference')),
-        markup.table(['key', 'here', 'most others'], rows),
-    )  # fmt: skip
+    ]  # fmt: skip
+    details = element('details', element('summary', _count(len(everything), 'difference')), element('ul', items))
     return markup.escaped([*shown, details])
 
 
