@@ -14,7 +14,7 @@ from rich.table import Table
 
 from backbones.errors import UserError
 from experiments.cli import atomic_files
-from experiments.results import rows, shards
+from experiments.results import markdown_text, rows, shards
 from experiments.results.axes import Cell
 
 FAILURES = 'failures.jsonl'
@@ -89,13 +89,8 @@ def markdown(failures: Sequence[Failure]) -> str:
     """A section of ``table.md``; empty if nothing failed."""
     if not failures:
         return ''
-    lines = [f'### {_title(failures)}', '', '| cell | error |', '|---|---|']
-    lines += [f'| {_cell(each.label)} | {_cell(each.error)} |' for each in failures]
-    return '\n'.join(['', *lines, ''])
-
-
-def _cell(text: str) -> str:
-    return text.replace('|', '\\|')
+    lines = markdown_text.table(['cell', 'error'], [[each.label, each.error] for each in failures], labels=2)
+    return '\n'.join(['', f'### {_title(failures)}', '', *lines, ''])
 
 
 def rich_table(failures: Sequence[Failure]) -> Table:

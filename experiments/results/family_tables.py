@@ -5,10 +5,11 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from experiments.results import tables
+from experiments.results import markdown_text, tables
 from experiments.results.aggregates import LEVEL, Aggregate
 from experiments.results.axes import settings_in_words
 from experiments.results.families import AcrossDatasets, Comparison, Ranking, across_datasets
+from experiments.results.markdown_text import escaped
 from experiments.results.statistics import least_sign_flip_p
 
 # What is left out is named, up to this number.
@@ -187,13 +188,14 @@ def markdown(aggregates: Sequence[Aggregate]) -> str:
         parts += [*_table(comparisons(found.comparisons)), *_table(differences(found.comparisons))]
         parts += [note_on_comparisons(found.comparisons), '']
     for sentences in (too_few(found.comparisons), left_out(found)):
-        parts += [sentences, ''] if sentences else []
+        parts += [escaped(sentences), ''] if sentences else []
     for ranking in found.rankings:
-        parts += [*(_table(lines(ranking)) if ranking.lines else [f'{ranking.name}:', '']), note_on_lines(ranking), '']
+        parts += _table(lines(ranking)) if ranking.lines else [f'{escaped(ranking.name)}:', '']
+        parts += [escaped(note_on_lines(ranking)), '']
     parts += [ABOUT_LINES, '']
     return '\n'.join(parts)
 
 
 def _table(table: TextTable) -> list[str]:
-    lines = tables.markdown_table([*table.labels, *table.numbers], table.rows, len(table.labels))
-    return [f'{table.title[0].upper()}{table.title[1:]}:', '', *lines, '']
+    lines = markdown_text.table([*table.labels, *table.numbers], table.rows, len(table.labels))
+    return [f'{escaped(table.title[0].upper() + table.title[1:])}:', '', *lines, '']

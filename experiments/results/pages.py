@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.errors import UserError, unknown
-from experiments.results import aggregates, tables
+from experiments.results import aggregates, markdown_text, tables
 from experiments.results.tables import View
 
 _TABLE = re.compile(r'(<!-- table (?P<source>[^>]*?) -->\n)(?P<table>.*?)(?P<end><!-- end of table -->)', re.DOTALL)
@@ -118,8 +118,8 @@ def table(source: Source, root: Path) -> str:
         chosen = _columns(header, source.columns, scores)
         header, rows = [header[index] for index in chosen], [[row[index] for index in chosen] for row in rows]
     labels = sum(title in view.labels for title in header)
-    note = ['', f'<sub>{view.note()}</sub>'] if source.note else []
-    return ''.join(f'{line}\n' for line in ['', *tables.markdown_table(header, rows, labels), *note, ''])
+    note = ['', f'<sub>{markdown_text.escaped(view.note())}</sub>'] if source.note else []
+    return ''.join(f'{line}\n' for line in ['', *markdown_text.table(header, rows, labels), *note, ''])
 
 
 def _is_wanted(view: View, row: tuple, source: Source) -> bool:

@@ -4,14 +4,15 @@ import csv
 import dataclasses
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.results import metric_tables, robustness_tables
+from experiments.results import markdown_text, metric_tables, robustness_tables
 from experiments.results.aggregates import AT_EDGE, Aggregate
 from experiments.results.axes import Settings, Variant, setting_in_words, settings_in_words
+from experiments.results.markdown_text import escaped
 from experiments.results.metric_tables import MetricTable
 
 
@@ -251,26 +252,22 @@ def rich_table(shown: View) -> Table:
 def markdown(shown: View) -> str:
     """Format a table for ``table.md``."""
     labels, rows = len(shown.labels), [marked(shown, row) for row in shown.rows]
-    lines = [f'### {shown.dataset}', '', *markdown_table(shown.header, rows, labels), '', shown.note(), '']
+    lines = [f'### {escaped(shown.dataset)}', '', *markdown_text.table(shown.header, rows, labels)]
+    lines += ['', escaped(shown.note()), '']
     for table in shown.further():
         of = ', with the largest share of the labels' if len(shown.fractions) > 1 else ''
-        lines += [f'Test split{of}: {table.title}:', '', *markdown_table(table.header, table.rows, labels), '']
+        lines += [f'Test split{of}: {escaped(table.title)}:', '']
+        lines += [*markdown_text.table(table.header, table.rows, labels), '']
     return '\n'.join(lines)
 
 
 def marked(shown: View, row: tuple[Aggregate | None, ...]) -> list[str]:
-    """The texts of one row, the best aggregates in bold type."""
+    """The texts of one row for Markdown, the best aggregates in bold type."""
     texts = shown.cells(row)
     for index, aggregate in enumerate(row, len(shown.labels)):
         if aggregate and aggregate.best:
-            texts[index] = f'**{texts[index]}**'
+            texts[index] = markdown_text.bold(texts[index])
     return texts
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], labels: int) -> list[str]:
-    """The lines of a table whose first columns, as many as there are labels, stand to the left."""
-    under = f'|{"---|" * labels}{"---:|" * (len(header) - labels)}'
-    return [f'| {" | ".join(header)} |', under, *(f'| {" | ".join(row)} |' for row in rows)]
 
 
 def rich_tables_further(shown: View) -> list[Table]:
