@@ -32,7 +32,8 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
         UserError: there are no results, or the files cannot be written.
     """
     again = ' '.join(f'--workdir {shlex.quote(str(each))}' for each in workdirs)
-    command = f'python -m experiments.report {again} --output {shlex.quote(str(output))}'
+    elsewhere = '' if [*workdirs] == [output] else f' --output {shlex.quote(str(output))}'
+    command = f'python -m experiments.report {again}{elsewhere}'
     report = content.read(workdirs, command)
     aggregates = report.aggregates
     views = [tables.view(aggregates, name) for name in report.datasets]

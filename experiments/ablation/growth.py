@@ -198,7 +198,7 @@ def _of_all(digests: Sequence[str]) -> str | None:
 
 
 def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], rows: Sequence[Row]) -> None:
-    """Record a config as the work directory's.
+    """Record a config as the work directory's, and the command that this process is.
 
     Unfinished trainings start over if a value that they depend on has changed.
 
@@ -215,6 +215,8 @@ def claim(workdir: Path, config: Mapping[str, Any], planned: Sequence[Cell], row
     work_directories.make(workdir)
     earlier, now = work_directories.read_config(workdir), work_directories.as_read_back(config)
     if earlier == now:
+        # With other options, such as --only, it may be another command all the same.
+        work_directories.record_command(workdir)
         return
     if earlier is not None and 'backbones' not in earlier:
         work_directories.take_over(workdir, "without the key 'backbones', so not an ablation's")

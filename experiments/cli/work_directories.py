@@ -4,19 +4,16 @@ import contextlib
 import fcntl
 import json
 import os
-import shlex
-import sys
 import tempfile
 from collections.abc import Collection, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError, listed
-from experiments.cli import display
-from experiments.cli.atomic_files import DiskError, atomic_write, os_errors_as_user_errors, write_json
+from experiments.cli import commands, display
+from experiments.cli.atomic_files import DiskError, os_errors_as_user_errors, write_json
 
 CONFIG = 'config.json'
-COMMAND = 'command.txt'
 # What a run leaves once it has computed something: rows, metrics, checkpoints and weights, those of an ablation's
 # trainings included.
 _COMPUTED = (
@@ -73,7 +70,9 @@ def read_config(path: Path) -> dict[str, Any] | None:
 
 
 def write_config(path: Path, config: Mapping[str, Any], without: str = '') -> None:
-    """Record a config, and the command that set it, as the work directory's, replacing any earlier one.
+    """Record a config as the work directory's, replacing any earlier one, and the command that set it.
+
+    The commands before it stay where something has been computed.
 
     Args:
         path: the work directory.
@@ -85,36 +84,17 @@ def write_config(path: Path, config: Mapping[str, Any], without: str = '') -> No
     """
     with os_errors_as_user_errors(lambda: 'nothing was computed yet or lost, and the same command continues'):
         write_json(path / CONFIG, as_read_back(config))
-        command = command_of_this_process(without)
-        if command:
-            with atomic_write(path / COMMAND) as stream:
-                stream.write(f'{command}\n')
+        commands.record(path, without, keep=not is_unused(path))
 
 
-def command_of_this_process(without: str = '') -> str:
-    """The command line that started this process; empty if it did not start a module of this project.
+def record_command(path: Path) -> None:
+    """Record the command that continues in a work directory with the config that it has.
 
-    Args:
-        without: an option that takes a value and is left out with it.
+    Raises:
+        UserError: the write fails; nothing is lost.
     """
-    module = getattr(sys.modules['__main__'], '__spec__', None)
-    if module is None or not module.name.startswith('experiments.'):
-        return ''
-    given = sys.argv[1:]
-    arguments = [
-        text
-        for text, before in zip(given, ['', *given], strict=False)
-        if not without or (without not in (text, before) and not text.startswith(f'{without}='))
-    ]
-    return shlex.join(['python', '-m', module.name, *arguments])
-
-
-def read_command(path: Path) -> str:
-    """The command that a work directory belongs to; empty if it is not known, as in those of earlier versions."""
-    try:
-        return (path / COMMAND).read_text(encoding='utf-8', errors='surrogateescape').strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return ''
+    with os_errors_as_user_errors(lambda: 'nothing that was computed is lost, and the same command continues'):
+        commands.record(path, keep=not is_unused(path))
 
 
 def check(path: Path, config: dict, free: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> None:
@@ -245,6 +225,8 @@ def claim(path: Path, config: dict, free: Collection[str] = (), defaults: Mappin
         take_over(path, differing)
     if differing or not (path / CONFIG).exists():
         write_config(path, config)
+    else:
+        record_command(path)
     return path
 
 

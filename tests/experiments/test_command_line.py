@@ -17,8 +17,8 @@ from test_config_files import CONFIG
 
 from backbones.errors import UserError
 from experiments import ablate, plan, report, train
-from experiments.ablation import cells
-from experiments.cli import atomic_files, command_line, platforms, work_directories
+from experiments.ablation import cells, growth
+from experiments.cli import atomic_files, command_line, commands, platforms, work_directories
 from experiments.features import __main__ as features
 from experiments.training.config import KEYS as TRAINING_KEYS
 from experiments.training.config import ConfigKey, default_config
@@ -463,12 +463,44 @@ def test_standard_output_takes_any_name(tmp_path):
 
 
 def test_a_work_directory_remembers_its_command(tmp_path, monkeypatch):
-    assert work_directories.command_of_this_process() == ''
-    assert work_directories.read_command(tmp_path) == ''
+    assert commands.of_this_process() == ''
+    assert commands.read(tmp_path) == []
     main = types.SimpleNamespace(__spec__=types.SimpleNamespace(name='experiments.ablate'))
     monkeypatch.setitem(sys.modules, '__main__', main)
     monkeypatch.setattr(sys, 'argv', ['/x/ablate.py', '--config', 'a.py', '--workdir', 'with space \udcff'])
     work_directories.write_config(tmp_path, {'seed': 0})
-    assert work_directories.read_command(tmp_path) == (
-        "python -m experiments.ablate --config a.py --workdir 'with space \udcff'"
-    )
+    whole = "python -m experiments.ablate --config a.py --workdir 'with space \udcff'"
+    assert commands.read(tmp_path) == [whole]
+    # Nothing was computed by it.
+    monkeypatch.setattr(sys, 'argv', ['/x/ablate.py', '--config', 'b.py'])
+    growth.claim(tmp_path, {'backbones': ['b'], 'seeds': [0]}, [], [])
+    (tmp_path / 'results.jsonl').touch()
+    # Another command with the same config, then one that changes it, then the first again.
+    monkeypatch.setattr(sys, 'argv', ['/x/ablate.py', '--config', 'b.py', '--only', 'linear'])
+    growth.claim(tmp_path, {'backbones': ['b'], 'seeds': [0]}, [], [])
+    monkeypatch.setattr(sys, 'argv', ['/x/ablate.py', '--config', 'b.py', "--config.tap=('pooled','stages')"])
+    growth.claim(tmp_path, {'backbones': ['b'], 'seeds': [0, 1]}, [], [])
+    b, only, grown = commands.read(tmp_path)
+    assert (b, only) == tuple(f'python -m experiments.ablate --config b.py{more}' for more in ('', ' --only linear'))
+    assert grown == """python -m experiments.ablate --config b.py "--config.tap=('pooled','stages')\""""
+    monkeypatch.setattr(sys, 'argv', ['/x/ablate.py', '--config', 'b.py'])
+    growth.claim(tmp_path, {'backbones': ['b'], 'seeds': [0, 1]}, [], [])
+    assert commands.read(tmp_path) == [only, grown, b]
+
+
+def test_a_training_that_continues_otherwise_adds_its_command(tmp_path, monkeypatch):
+    main = types.SimpleNamespace(__spec__=types.SimpleNamespace(name='experiments.train'))
+    monkeypatch.setitem(sys.modules, '__main__', main)
+    for option in ('--config.mesh.data=1', '--config.mesh.data=1', '--config.mesh.data=2'):
+        monkeypatch.setattr(sys, 'argv', ['train', option])
+        work_directories.claim(tmp_path, {'seed': 0})
+        (tmp_path / 'metrics.jsonl').touch()
+    assert commands.read(tmp_path) == [f'python -m experiments.train --config.mesh.data={count}' for count in (1, 2)]
+
+
+@pytest.mark.parametrize('text', ["('a','b')", "it's $HOME", 'a\nb', "a\n'\\b'\r", '"x" \'y\'!', '', 'plain', '*a*'])
+def test_a_command_is_one_line_that_bash_reads_as_it_was(text):
+    line = commands.joined(['printf', '%s', text])
+    assert len(line.splitlines()) == 1
+    done = subprocess.run(['bash', '-c', line], capture_output=True, check=True)
+    assert done.stdout == text.encode()

@@ -290,7 +290,7 @@ def test_an_ablation_whose_disk_is_full_at_each_of_its_files(capsys, tmp_path, m
     disk, run = FullDisk(monkeypatch), tmp_path / 'run'
     axes = ('backbones=("pixels",)', 'datasets=("digits",)', 'regimes=("ridge",)', 'fractions=(0.2,)', 'seeds=(0,)')
     arguments = ('--cache_dir', tmp_path / 'cache', '--workdir', run, *(f'--config.{axis}' for axis in axes))
-    again = f'python -m experiments.report --workdir {run} --output {run} writes the report once there is room'
+    again = f'python -m experiments.report --workdir {run} writes the report once there is room'
     for file, rest in [
         ('config.json', '.* and the same command continues once there is room'),
         (r'.*\.npz', 'finished cells are kept, and the same command continues once there is room'),

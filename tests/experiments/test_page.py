@@ -275,14 +275,16 @@ def test_what_trained_and_by_which_command(tmp_path):
     directory.mkdir(parents=True)
     (directory / 'parameters.json').write_text(json.dumps([{'phase': 'bitfit', 'rules': [rule]}]))
     (place / 'parameters.json').write_text('{damaged')
-    (place / 'command.txt').write_text('python -m experiments.ablate --workdir run\n')
+    lines = 'python -m experiments.ablate --workdir run\npython -m experiments.ablate --workdir run --only linear'
+    (place / 'command.txt').write_text(f'{lines}\n')
     planned_cells.write(place, [*(row.cell for row in made), dataclasses.replace(trained.cell, seed=7)])
     page = check(build.html(content.read([place], 'again')))
     assert page.texts[page.texts.index('not finished') + 1] == '1'
     start = page.texts.index('What trained', page.texts.index('Numbers of this figure'))
     assert page.texts.index('backbone/.*', start) < page.texts.index(' frozen (12,345)', start)
     assert 'a head on stored features; the backbone is frozen' in page.texts[start:]
-    assert 'python -m experiments.ablate --workdir run\nagain' in page.texts
+    assert lines in page.texts
+    assert page.texts[page.texts.index('This page is written again by ') + 1] == 'again'
 
 
 def test_the_page_of_shards_is_that_of_one_run(tmp_path):

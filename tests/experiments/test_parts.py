@@ -26,7 +26,7 @@ from experiments.ablation.engine import Engine
 from experiments.ablation.journal import Journal
 from experiments.ablation.selection import Shard
 from experiments.ablation.time_limit import OutOfTime, TimeLimit
-from experiments.cli import atomic_files, command_line, work_directories
+from experiments.cli import atomic_files, command_line, commands, work_directories
 from experiments.cli.exit_status import CellsFailed, Preempted
 from experiments.features import extractor
 from experiments.features.store import Store
@@ -282,9 +282,9 @@ def test_the_command_of_the_whole_names_no_shard(tmp_path, quick, monkeypatch, g
     monkeypatch.setattr(sys, 'argv', ['ablate', '--config', 'x', *given, '--workdir', 'run'])
     run(tmp_path, 'run', *given)
     command = 'python -m experiments.ablate --config x --workdir run'
-    assert work_directories.read_command(tmp_path / 'run') == command
+    assert commands.read(tmp_path / 'run') == [command]
     (part,) = shards.of(tmp_path / 'run')
-    assert work_directories.read_command(part) == command.replace(' --workdir', f' {" ".join(given)} --workdir')
+    assert commands.read(part) == [command.replace(' --workdir', f' {" ".join(given)} --workdir')]
 
 
 class TestOnly:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.cli import work_directories
+from experiments.cli import commands, work_directories
 from experiments.results import aggregates, failures, planned_cells, rows
 from experiments.results.aggregates import Aggregate
 from experiments.results.failures import Failure
@@ -29,7 +29,7 @@ class Report:
         failures: cells that failed.
         unfinished: number of planned cells that neither have a result nor failed.
         configs: ``config.json`` per work directory.
-        commands: the command of each, as far as it is known.
+        commands: those of each, as far as they are known, in the order of their last runs.
         rules: (backbone, regime) → the freezing rules of each phase of its training, as ``parameters.json`` has them.
         command: the command that writes this report again.
         written: when the report was written.
@@ -41,7 +41,7 @@ class Report:
     failures: tuple[Failure, ...] = ()
     unfinished: int = 0
     configs: Mapping[Path, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    commands: Mapping[Path, str] = dataclasses.field(default_factory=dict)
+    commands: Mapping[Path, Sequence[str]] = dataclasses.field(default_factory=dict)
     rules: Mapping[tuple[str, str], Phases] = dataclasses.field(default_factory=dict)
     command: str = ''
     written: datetime.datetime = datetime.datetime.min
@@ -68,7 +68,6 @@ def read(workdirs: Sequence[Path], command: str = '') -> Report:
         UserError: a directory has no results, or they cannot be read.
     """
     found = tuple(rows.held(workdir, row) for workdir in workdirs for row in rows.read(workdir))
-    known = {workdir: work_directories.read_command(workdir) for workdir in workdirs}
     return Report(
         workdirs=tuple(workdirs),
         aggregates=tuple(aggregates.load(*workdirs)),
@@ -76,7 +75,7 @@ def read(workdirs: Sequence[Path], command: str = '') -> Report:
         unfinished=sum(map(_unfinished, workdirs)),
         failures=tuple(failures.remaining(workdirs)),
         configs={workdir: work_directories.read_config(workdir) or {} for workdir in workdirs},
-        commands={workdir: text for workdir, text in known.items() if text},
+        commands={workdir: commands.read(workdir) for workdir in workdirs},
         rules=_rules(found),
         command=command,
         written=datetime.datetime.now().astimezone(),

@@ -16,9 +16,15 @@ def section(report: Report) -> Markup:
     if report.failures:
         rows = [[markup.name(each.label), each.error] for each in report.failures]
         parts += [element('h3', 'Cells that failed'), markup.table(['cell', 'error'], rows)]
-    lines = [*(report.commands[workdir] for workdir in report.workdirs if workdir in report.commands), report.command]
-    parts += [element('h3', 'Commands'), element('pre', element('code', '\n'.join(lines)), tabindex=0)]
-    return markup.escaped(parts)
+    return markup.escaped([*parts, element('h3', 'Commands'), _commands(report)])
+
+
+def _commands(report: Report) -> Markup:
+    """Those that computed the results, and the one that writes the page again."""
+    lines = dict.fromkeys(line for workdir in report.workdirs for line in report.commands.get(workdir, ()))
+    computed = element('pre', element('code', '\n'.join(lines)), tabindex=0) if lines else None
+    again = element('p', 'This page is written again by ', element('code', report.command), '.', class_='note')
+    return markup.escaped([computed, again])
 
 
 def _facts(report: Report) -> list[tuple[str, Child]]:
