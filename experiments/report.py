@@ -44,13 +44,15 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
         console.print()
     if report.failures:
         console.print(failures.rich_table(report.failures))
+    if report.missing.text():
+        console.print(report.missing.text(), style='yellow', soft_wrap=True, markup=False)
     work_directories.make(output)
     with atomic_files.os_errors_as_user_errors(lambda: f'all results are kept, and {command} writes the report'):
         with atomic_files.atomic_write(output / 'report.html') as stream:
             stream.write(build.html(report))
         with atomic_files.atomic_write(output / 'table.md') as stream:
-            across = family_tables.markdown(aggregates)
-            stream.write('\n'.join(map(tables.markdown, views)) + across + failures.markdown(report.failures))
+            stream.write('\n'.join(map(tables.markdown, views)) + family_tables.markdown(aggregates))
+            stream.write(failures.markdown(report.failures) + report.missing.markdown())
         with atomic_files.atomic_write(output / 'table.csv') as stream:
             stream.write(tables.csv_text(aggregates))
         with atomic_files.atomic_write(output / 'table.tex') as stream:

@@ -205,7 +205,7 @@ class TestPlannedCells:
     def counts(workdir):
         found = runs.read(workdir, 'run', time.time())
         assert found.status == ('finished' if found.cells_done == found.cells_planned else 'interrupted')
-        return found.cells_done, found.cells_planned, content.read([workdir]).unfinished
+        return found.cells_done, found.cells_planned, content.read([workdir]).missing.cells
 
     def test_of_shards(self, tmp_path, quick):
         run(tmp_path, 'run', '--shard=1/2')

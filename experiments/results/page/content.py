@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import commands, work_directories
-from experiments.results import aggregates, failures, planned_cells, rows
+from experiments.results import aggregates, failures, rows, unfinished
 from experiments.results.aggregates import Aggregate
 from experiments.results.failures import Failure
 from experiments.results.rows import Row
+from experiments.results.unfinished import Unfinished
 
 # What ``parameters.json`` has: per phase its name and its rules, each with pattern, state and number of parameters.
 Phases = Sequence[Mapping[str, Any]]
@@ -27,7 +28,7 @@ class Report:
         aggregates: the lines of the tables, in their order.
         rows: every row with its work directory, that of its shard where it has one.
         failures: cells that failed.
-        unfinished: number of planned cells that neither have a result nor failed.
+        missing: what of the plans has no result.
         configs: ``config.json`` per work directory.
         commands: those of each, as far as they are known, in the order of their last runs.
         rules: (backbone, regime) → the freezing rules of each phase of its training, as ``parameters.json`` has them.
@@ -39,7 +40,7 @@ class Report:
     aggregates: tuple[Aggregate, ...]
     rows: tuple[tuple[Path, Row], ...]
     failures: tuple[Failure, ...] = ()
-    unfinished: int = 0
+    missing: Unfinished = dataclasses.field(default_factory=Unfinished)
     configs: Mapping[Path, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     commands: Mapping[Path, Sequence[str]] = dataclasses.field(default_factory=dict)
     rules: Mapping[tuple[str, str], Phases] = dataclasses.field(default_factory=dict)
@@ -68,11 +69,12 @@ def read(workdirs: Sequence[Path], command: str = '') -> Report:
         UserError: a directory has no results, or they cannot be read.
     """
     found = tuple(rows.held(workdir, row) for workdir in workdirs for row in rows.read(workdir))
+    lines = tuple(aggregates.load(*workdirs))
     return Report(
         workdirs=tuple(workdirs),
-        aggregates=tuple(aggregates.load(*workdirs)),
+        aggregates=lines,
         rows=found,
-        unfinished=sum(map(_unfinished, workdirs)),
+        missing=unfinished.read(workdirs, lines),
         failures=tuple(failures.remaining(workdirs)),
         configs={workdir: work_directories.read_config(workdir) or {} for workdir in workdirs},
         commands={workdir: commands.read(workdir) for workdir in workdirs},
@@ -80,12 +82,6 @@ def read(workdirs: Sequence[Path], command: str = '') -> Report:
         command=command,
         written=datetime.datetime.now().astimezone(),
     )
-
-
-def _unfinished(workdir: Path) -> int:
-    planned = planned_cells.read(workdir) or frozenset()
-    failed = {each.cell.key() for each in failures.remaining([workdir])}
-    return len(planned - failed - {row.cell.key() for row in rows.read(workdir)})
 
 
 def _rules(found: Sequence[tuple[Path, Row]]) -> dict[tuple[str, str], Phases]:

@@ -33,7 +33,7 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
     counted = [
         ('results', len(cells)),
         ('failed', len(report.failures)),
-        ('not finished', report.unfinished),
+        ('not finished', report.missing.cells),
         ('lines of the table', len(report.aggregates)),
         ('data sets', len(report.datasets)),
         ('backbones', len({cell.variant for cell in cells})),
