@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from backbones.errors import UserError
 from experiments.cli.atomic_files import atomic_write
 
 FILE = 'command.txt'
@@ -66,9 +67,15 @@ def read(path: Path) -> list[str]:
     """The commands of a work directory, in the order of their last runs; the last one set its config.
 
     Earlier versions kept that one alone, or none.
+
+    Raises:
+        UserError: the file cannot be read.
     """
+    file = path / FILE
     try:
-        text = (path / FILE).read_text(encoding='utf-8', errors='surrogateescape')
+        text = file.read_text(encoding='utf-8', errors='surrogateescape')
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise UserError(f'{file} cannot be read ({error.strerror or error}); remove it') from None
     return [line for line in text.split('\n') if line.strip()]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError, listed
-from experiments.cli import commands, display
+from experiments.cli import commands, display, json_files
 from experiments.cli.atomic_files import DiskError, os_errors_as_user_errors, write_json
 
 CONFIG = 'config.json'
@@ -58,15 +58,9 @@ def read_config(path: Path) -> dict[str, Any] | None:
     """The config that a work directory belongs to, or ``None``.
 
     Raises:
-        UserError: ``config.json`` is damaged.
+        UserError: ``config.json`` is damaged, or no file.
     """
-    file = path / CONFIG
-    try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError:
-        raise UserError(f'{file} is not a JSON file; choose another --workdir') from None
+    return json_files.read(path / CONFIG, 'choose another --workdir')
 
 
 def write_config(path: Path, config: Mapping[str, Any], without: str = '') -> None:

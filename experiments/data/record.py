@@ -12,7 +12,6 @@ import datetime
 import gzip
 import hashlib
 import io
-import json
 import re
 import zlib
 from collections import Counter
@@ -24,7 +23,7 @@ import PIL
 
 from backbones.errors import UserError, listed
 from backbones.images import ImageReading
-from experiments.cli import atomic_files
+from experiments.cli import atomic_files, json_files
 from experiments.data import account
 from experiments.data.dataset import Dataset
 
@@ -108,7 +107,7 @@ def write(workdir: Path, dataset: Dataset, stamp: str | None = None, changes: Se
 
 def _document(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text())
+        found = json_files.parse(file.read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -134,7 +133,7 @@ def read(workdir: Path, name: str) -> Record | None:
     if not file.exists():
         return None
     try:
-        document = json.loads(file.read_text())
+        document = json_files.parse(file.read_text())
         rows = csv.reader(io.StringIO(gzip.decompress(file.with_suffix('.examples.csv.gz').read_bytes()).decode()))
         next(rows)
         examples = {example: _Example(*row) for example, *row in rows}

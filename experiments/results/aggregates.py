@@ -24,6 +24,8 @@ from experiments.results.statistics import holm
 AT_EDGE = '†'
 # Of the tests behind bold type.
 LEVEL = 0.05
+# Of a metric: its per cent is still a number.
+_LARGEST = 1e300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,9 +274,14 @@ def _stacked(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
 
 
 def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each metric that all rows have."""
-    shared = [name for name in metrics[0] if all(each.get(name) is not None for each in metrics)]
+    """The mean of each metric that all rows have, as a number that a table can show."""
+    # The loss of a training that diverged is none.
+    shared = [name for name in metrics[0] if all(_is_shown(each.get(name)) for each in metrics)]
     return {name: float(np.mean([each[name] for each in metrics])) for name in shared}
+
+
+def _is_shown(value: float | None) -> bool:
+    return value is not None and abs(value) < _LARGEST  # false for those that are no numbers
 
 
 def _of_examples(values: np.ndarray, ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:

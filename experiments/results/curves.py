@@ -1,11 +1,11 @@
 """Learning curves: what ``metrics.jsonl`` of a training, or of the trainings of an ablation, says of each epoch."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.cli import json_files
 from experiments.results.rows import Row
 
 METRICS = 'metrics.jsonl'
@@ -72,7 +72,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     found = []
     for line in text.splitlines():
         try:
-            row = json.loads(line)
+            row = json_files.parse(line)
         except ValueError:
             continue
         if isinstance(row, dict):

@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from PIL import Image
 
 from backbones.errors import UserError
 from backbones.images import ImageReading
-from experiments.cli import atomic_files
+from experiments.cli import atomic_files, json_files
 from experiments.data import examples_by_id, record
 from experiments.results.rows import Row
 
@@ -91,7 +90,7 @@ def read(
 def _reading(file: Path) -> ImageReading | None:
     """How the files of a data set become 8-bit RGB, as its record says."""
     try:
-        return ImageReading.from_json(json.loads(file.read_text())['reading'])
+        return ImageReading.from_json(json_files.parse(file.read_text())['reading'])
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
 
@@ -99,7 +98,7 @@ def _reading(file: Path) -> ImageReading | None:
 def _kept(file: Path, fingerprint: str) -> dict[str, Picture]:
     """Earlier pictures of the same data; what is damaged is read again."""
     try:
-        document: dict[str, Any] = json.loads(file.read_text())
+        document: dict[str, Any] = json_files.parse(file.read_text())
         if document['fingerprint'] != fingerprint:
             return {}
         return {

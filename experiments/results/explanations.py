@@ -1,9 +1,10 @@
 """Explanations in a work directory, as ``experiments.explain`` wrote them: pictures with what they show."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
+
+from experiments.cli import json_files
 
 DIRECTORY = 'explanations'
 FILE = 'explanations.json'
@@ -37,7 +38,7 @@ class Entry:
 def read_documents(workdir: Path) -> list[dict[str, Any]]:
     """The entries as they are stored; none where there are none, or a newer version or somebody else wrote the file."""
     try:
-        document = json.loads((workdir / DIRECTORY / FILE).read_text())
+        document = json_files.parse((workdir / DIRECTORY / FILE).read_text())
         return list(document['explanations']) if document['version'] <= VERSION else []
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -4,7 +4,6 @@ A file of its own, so that every row of ``results.jsonl`` has a score. A cell th
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from backbones.errors import UserError
-from experiments.cli import atomic_files
-from experiments.results import markdown_text, rows, shards
+from experiments.cli import atomic_files, json_files
+from experiments.results import markdown_text, row_types, rows, shards
 from experiments.results.axes import Cell
 
 FAILURES = 'failures.jsonl'
@@ -58,17 +57,15 @@ def read(workdir: Path) -> list[Failure]:
         UserError: the file is damaged.
     """
     file = workdir / FAILURES
-    if not file.exists():
-        return []
-    lines = file.read_text(errors='replace').splitlines()
-    return [_failure(f'line {number} of {file}', line) for number, line in enumerate(lines, 1) if line]
+    lines = json_files.lines(file, 'remove it, and its cells are tried again')
+    return [_failure(f'line {number} of {file}', line) for number, line in lines]
 
 
 def _failure(where: str, line: str) -> Failure:
     try:
-        found = Failure.from_json(json.loads(line))
-        if not (isinstance(found.error, str) and isinstance(found.traceback, str) and found.label):
-            raise TypeError('error and traceback are texts')
+        content = json_files.parse_object(line)
+        row_types.check_failure(content)
+        found = Failure.from_json(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'{where} is not a record of a failed cell ({type(error).__name__}: {error}); remove it, and its cell is '

@@ -5,13 +5,12 @@ They are those of the whole ablation, also where a command ran only some of them
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.cli import atomic_files
+from experiments.cli import atomic_files, json_files
 from experiments.results import shards
 from experiments.results.axes import Cell
 
@@ -64,7 +63,7 @@ def _cells(document: Mapping[str, Any]) -> frozenset[str] | None:
 def _document(workdir: Path) -> dict[str, Any]:
     """What the file holds; that of an earlier version is a list, and may not be of the whole."""
     try:
-        found = json.loads((workdir / FILE).read_text())
+        found = json_files.parse((workdir / FILE).read_text())
     except (OSError, ValueError):
         found = None
     if isinstance(found, list):

@@ -1,11 +1,10 @@
 """The rows of ``results.jsonl``: one per finished cell of an ablation or run of ``experiments.train``.
 
 Only this module writes and reads them. A row contains its schema number; rows of older versions are converted when
-they are read (``older_rows``).
+they are read (``older_rows``), and every value of a row is checked then (``row_types``).
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from backbones.errors import UserError
-from experiments.cli import atomic_files
+from experiments.cli import atomic_files, json_files
 from experiments.data.truth import Targets
-from experiments.results import older_rows, shards
+from experiments.results import older_rows, row_types, shards
 from experiments.results.axes import Cell
 from experiments.results.scores import Predicted, ScoreKind
 
@@ -25,12 +24,8 @@ SCHEMA = 2
 RESULTS = 'results.jsonl'
 # Written by ``experiments.train``; versions before schema 2 wrote nothing else.
 RESULT = 'result.json'
-_NUMBER = int | float
 # With more classes than this, a row has no metrics of single ones; their scores are kept all the same.
 MANY_CLASSES = 100
-_COSTS = ('parameters', 'trainable_parameters', 'flops_per_image', 'images_per_second')
-_NEWER_COSTS = ('weight_bytes', 'peak_memory_bytes')
-_COUNTS = ('train_examples', 'validation_examples', 'test_examples', 'skipped')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,16 +210,15 @@ def files_of(workdir: Path, rows: Sequence[Row]) -> list[str]:
 def _own(workdir: Path) -> list[Row]:
     """The rows that a work directory itself holds."""
     file = workdir / RESULTS
+    advice = 'choose another --workdir'
     if file.exists():
-        # A damaged byte makes only its line unreadable, not the file.
-        text = file.read_text(errors='replace')
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line]
-        config = _json(workdir / 'config.json')
+        lines = json_files.lines(file, advice)
+        config = json_files.read(workdir / 'config.json', advice) or {}
         return [_row(f'line {number} of {file}', line, config) for number, line in lines]
-    if not (workdir / RESULT).exists():
+    result = json_files.read(workdir / RESULT, advice)
+    if result is None:
         return []
-    result = _json(workdir / RESULT)
-    return [_checked(str(workdir / RESULT), lambda: Row.from_json(older_rows.from_result(result)))]
+    return [_checked(str(workdir / RESULT), lambda: older_rows.from_result(result))]
 
 
 def write(workdir: Path, rows: Sequence[Row]) -> None:
@@ -237,58 +231,34 @@ def write(workdir: Path, rows: Sequence[Row]) -> None:
 
 
 def _row(where: str, line: str, config: Mapping[str, Any]) -> Row:
-    def parsed() -> Row:
-        content = json.loads(line)
+    def parsed() -> Mapping[str, Any]:
+        content = json_files.parse_object(line)
         schema = content.get('schema', 1)
+        if type(schema) is not int or schema < 1:
+            raise ValueError(f'schema is {schema!r}, expected a whole number')
         if schema > SCHEMA:
             raise UserError(
                 f'{where} was written by a newer version (schema {schema}; this one reads up to {SCHEMA}): update it, '
                 'or choose another --workdir'
             )
-        return Row.from_json(content if schema == SCHEMA else older_rows.from_schema_1(content, config))
+        return content if schema == SCHEMA else older_rows.from_schema_1(content, config)
 
     return _checked(where, parsed)
 
 
-def _checked(where: str, make: Callable[[], Row]) -> Row:
-    """Make a row and check that its values have the types that tables expect.
+def _checked(where: str, make: Callable[[], Mapping[str, Any]]) -> Row:
+    """Make a row from what ``make`` gives, once its values have the types that tables expect.
 
     Raises:
-        UserError: it cannot be made, or a type is wrong.
+        UserError: it cannot be made, or a value is none of those that ``row_types`` lists.
     """
     try:
-        row = make()
-        wrong = [name for name, value in (*row.test.items(), *row.validation.items()) if not isinstance(value, _NUMBER)]
-        wrong += [
-            f'robustness to {name}'
-            for name, severities in row.robustness.items()
-            if not all(isinstance(each[row.primary], _NUMBER) for each in severities.values())
-        ]
-        wrong += [name for name in _COSTS if not isinstance(row.costs[name], _NUMBER | None)]
-        wrong += [name for name in _NEWER_COSTS if not isinstance(row.costs.get(name), _NUMBER | None)]
-        sides = row.costs.get('input')
-        if sides is not None and [type(side) for side in sides] != [int, int]:
-            wrong.append('input')
-        wrong += [name for name in ('provenance', 'fingerprint') if not isinstance(row.data[name], str)]
-        wrong += [name for name in _COUNTS if not isinstance(row.data[name], int | None)]
-        if not isinstance(row.cell.seed, int):
-            wrong.append('seed')
-        if wrong:
-            raise ValueError(f'{wrong[0]} has the wrong type')
-        row.score  # noqa: B018 the primary metric must be there
+        content = make()
+        row_types.check(content)
+        return Row.from_json(content)
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'{where} is not a row of results ({type(error).__name__}: {error}); remove it, and its cell runs again'
         ) from None
-    return row
-
-
-def _json(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    try:
-        return json.loads(file.read_text())
-    except ValueError:
-        raise UserError(f'{file} is not a JSON file; choose another --workdir') from None

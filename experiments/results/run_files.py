@@ -2,12 +2,11 @@
 
 import dataclasses
 import itertools
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from experiments.cli import work_directories
+from experiments.cli import json_files, work_directories
 from experiments.results import curves, shards
 from experiments.results import rows as result_rows
 
@@ -69,7 +68,7 @@ def _is_work_directory(path: Path, names: Mapping[str, bool]) -> bool:
     if work_directories.CONFIG not in names:
         return shards.DIRECTORY in names and bool(shards.of(path))
     try:
-        config = json.loads((path / work_directories.CONFIG).read_text())
+        config = json_files.parse((path / work_directories.CONFIG).read_text())
     except (OSError, ValueError):
         return True  # told with the reason
     # Models of others lie in directories with a file of this name.

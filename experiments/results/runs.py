@@ -1,7 +1,6 @@
 """Every run below a directory: its status, its best score, its curve, and how its config differs from the others'."""
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbones.errors import UserError
-from experiments.cli import work_directories
+from experiments.cli import json_files, work_directories
 from experiments.results import best_settings, config_differences, curves, failures, planned_cells, run_files, shards
 from experiments.results import lines as result_lines
 from experiments.results import rows as result_rows
@@ -101,7 +100,7 @@ def find(root: Path) -> list[Run]:
             continue
         try:
             found.append(read(path, name, now))
-        except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             found.append(Run(path, name, 'unreadable', _in_words(error), changed=run_files.modified(path)))
     found = _with_pretraining(found)
     return sorted(_with_differences(found), key=lambda run: (-(run.changed or 0.0), run.name))
@@ -163,7 +162,7 @@ def read(path: Path, name: str, now: float) -> Run:
 def _config(path: Path, rows: Sequence[Row]) -> dict[str, Any]:
     file = path / work_directories.CONFIG
     try:
-        config = json.loads(file.read_text())
+        config = json_files.parse(file.read_text())
     except FileNotFoundError:
         of_shards = (_config(part, ()) for part in shards.of(path))
         return next(filter(None, of_shards), dict(rows[-1].config) if rows else {})
@@ -240,7 +239,7 @@ def _epochs(path: Path, config: Mapping[str, Any]) -> float | None:
     if not isinstance(epochs, int | float):
         return None
     try:
-        phases = len(json.loads((path / 'parameters.json').read_text()))
+        phases = len(json_files.parse((path / 'parameters.json').read_text()))
     except (OSError, ValueError, TypeError):
         phases = 1
     return float(epochs) + float(config.get('probe_epochs', 0.0)) * (phases > 1)

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Int
@@ -20,6 +20,8 @@ from experiments.results.detected_boxes import DetectedBoxes
 # With more classes than this, only the ``KEPT`` largest scores are kept.
 MANY_CLASSES = 100
 KEPT = 20
+# No data set has more; counts of pairs of classes would not fit into memory.
+_MOST_CLASSES = 2**20
 # Precedes the names of the arrays of the validation split.
 _VALIDATION = 'validation_'
 # Bootstrap samples of the test examples.
@@ -188,11 +190,47 @@ def read(file: Path) -> Scores:
     """
     with _reading(file) as arrays:
         if 'label' in arrays:
-            return Scores(arrays['example'], arrays['label'], arrays['prediction'])
+            return _checked(Scores(arrays['example'], arrays['label'], arrays['prediction']))
         if 'resampled' in arrays:
-            return Scores(arrays['ids'], None, None, resampled=arrays['resampled'])
-        validation = _of_split(arrays, _VALIDATION) if f'{_VALIDATION}ids' in arrays else None
-        return dataclasses.replace(_of_split(arrays), validation=validation)
+            return _checked(Scores(arrays['ids'], None, None, resampled=arrays['resampled']))
+        validation = _checked(_of_split(arrays, _VALIDATION)) if f'{_VALIDATION}ids' in arrays else None
+        return dataclasses.replace(_checked(_of_split(arrays)), validation=validation)
+
+
+def _checked(found: Scores) -> Scores:
+    """Scores, once their arrays are known to be as ``Scores`` says.
+
+    Raises:
+        ValueError: one of them is not; names it, and what was expected.
+    """
+    if found.ids.ndim != 1 or found.ids.dtype.kind not in 'US' or not len(found.ids):
+        raise ValueError(f'ids are {_shown(found.ids)}, expected the name of each of at least one example')
+    count = len(found.ids)
+    for name, array in (('targets', found.targets), ('predictions', found.predictions)):
+        if array is None:
+            continue
+        if array.shape != (count,) or array.dtype.kind not in 'iu':
+            raise ValueError(f'{name} are {_shown(array)}, expected a class for each of {count} examples')
+        if array.min() < 0 or array.max() >= _MOST_CLASSES:
+            raise ValueError(f'{name} are from {array.min()} to {array.max()}, expected classes from 0')
+    if found.resampled is not None and (found.resampled.shape != (SAMPLES,) or found.resampled.dtype.kind != 'f'):
+        raise ValueError(f'resampled are {_shown(found.resampled)}, expected the metric of {SAMPLES} samples')
+    logits, classes = found.logits, found.classes
+    if logits is None:
+        return found
+    if logits.ndim != 2 or len(logits) != count or not logits.shape[1] or logits.dtype.kind != 'f':
+        raise ValueError(f'logits are {_shown(logits)}, expected scores of classes for each of {count} examples')
+    if classes is not None and (classes.shape != logits.shape or classes.dtype.kind not in 'iu'):
+        raise ValueError(f'classes are {_shown(classes)}, expected one for each of the logits, {_shown(logits)}')
+    if classes is None and found.targets is not None and found.targets.max() >= logits.shape[1]:
+        raise ValueError(f'targets are up to {found.targets.max()}, but there are scores of {logits.shape[1]} classes')
+    if found.score_kind not in (None, *get_args(ScoreKind)):
+        raise ValueError(f'score_kind is {found.score_kind!r}, expected one of {", ".join(get_args(ScoreKind))}')
+    return found
+
+
+def _shown(array: np.ndarray) -> str:
+    return f'an array of shape {array.shape} and type {array.dtype}'
 
 
 def read_corrupted(file: Path) -> tuple[np.ndarray, dict[str, Bool[np.ndarray, ' examples']]]:
@@ -229,9 +267,23 @@ def _reading(file: Path) -> Generator[Mapping[str, np.ndarray]]:
         UserError: the file is missing or damaged.
     """
     try:
-        with file.open('rb') as stream, np.load(stream) as arrays:
-            yield arrays
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with file.open('rb') as stream:
+            found = np.load(stream)
+            if not isinstance(found, np.lib.npyio.NpzFile):
+                raise ValueError('it is a single array, expected an archive of several')
+            with found as arrays:
+                yield arrays
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else f'{type(error).__name__}: {error}'
         raise UserError(
             f'the scores in {str(file)!r} cannot be read ({why}); remove their row from results.jsonl, and the same '

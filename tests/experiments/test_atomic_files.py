@@ -225,7 +225,9 @@ def test_a_directory_in_which_a_run_is_under_way_is_not_taken_over(tmp_path):
 
 def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / 'config.json').write_text('{"seed": ')
-    with pytest.raises(UserError, match=r'config\.json is not a JSON file; choose another --workdir'):
+    with pytest.raises(
+        UserError, match=r'config\.json is not a JSON file of a run \(Expecting value.*; choose another --workdir'
+    ):
         work_directories.claim(tmp_path, CONFIG)
 
 

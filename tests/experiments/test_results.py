@@ -1,6 +1,7 @@
 """Rows and scores, without a run."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ from hypothesis.extra import numpy as arrays
 
 from backbones import UserError
 from experiments import tasks
-from experiments.cli import atomic_files
-from experiments.results import aggregates, older_rows, rows, scores
+from experiments.cli import atomic_files, commands
+from experiments.results import aggregates, failures, older_rows, rows, scores
 from experiments.results.axes import Cell, Variant
+from experiments.results.kept import keep
 from experiments.results.rows import Row
 from tests.experiments.made_rows import make_row, write
 
@@ -68,14 +70,83 @@ class TestRows:
             lambda row: row.update(costs=[]),
             lambda row: row['data'].clear(),
             lambda row: row['cell'].update(seed='x'),
+            lambda row: row['cell'].update(fraction=[1]),
+            lambda row: row['cell'].update(backbone=None),
+            lambda row: row['cell'].update(dataset='a\0b'),
+            lambda row: row['cell'].update(regime='half a character: \ud800'),
+            lambda row: row['cell'].update(seed=10**400),
+            lambda row: row.update(predictions=3),
+            lambda row: row.update(versions=None),
+            lambda row: row.update(versions={'jax': [1]}),
+            lambda row: row.update(weights_digest=[1]),
+            lambda row: row.update(at_edge=[[1]]),
+            lambda row: row.update(choices=[3]),
+            lambda row: row.update(schema='2'),
+            lambda row: row.update(robustness={'fog': {'x': {'accuracy': 0.5}}}),
+            lambda row: row.update(robustness={'fog': {'1': {'accuracy': math.nan}}}),
+            lambda row: row['metrics']['validation'].update(accuracy=math.nan),
+            lambda row: row['metrics']['test'].update(accuracy=math.inf),
+            lambda row: row['metrics']['test'].update(accuracy=1e308),
+            lambda row: row['metrics']['test'].update(loss=10**400),
+            lambda row: row['costs'].update(flops_per_image=math.inf),
+            lambda row: row['costs'].update(parameters=1e308),
         ],
     )
     def test_a_row_whose_values_are_of_other_types_is_named(self, tmp_path, damage):
         content = make_row().as_json()
         damage(content)
         atomic_files.write_jsonl(tmp_path / rows.RESULTS, [content])
-        with pytest.raises(UserError, match=r'line 1 of .*results.jsonl is not a row of results'):
+        with pytest.raises(UserError, match=r'line 1 of .*results.jsonl is not a row of results \(ValueError: '):
             rows.read(tmp_path)
+
+    @pytest.mark.parametrize('file', ['../victim/x.npz', '/etc/x.npz', 'predictions/../../x.npz', 'results.jsonl', ''])
+    @pytest.mark.parametrize('read', [rows.read, lambda workdir: keep(workdir, workdir / 'copy')])
+    def test_scores_are_in_the_work_directory(self, tmp_path, file, read):
+        write(tmp_path / 'run', make_row())
+        content = {**make_row().as_json(), 'predictions': file}
+        atomic_files.write_jsonl(tmp_path / 'run' / rows.RESULTS, [make_row('c').as_json(), content])
+        with pytest.raises(UserError, match=r"line 2 of .*predictions is '.*', expected a file .npz in its work dir"):
+            read(tmp_path / 'run')
+
+    @pytest.mark.parametrize('loss', [math.nan, math.inf, 1e308, -1e308])
+    def test_a_loss_that_diverged_is_left_out_of_tables(self, tmp_path, loss):
+        write(tmp_path, make_row(test={'accuracy': 0.5, 'loss': loss}))
+        (found,) = aggregates.load(tmp_path)
+        assert found.metrics['accuracy'] == 0.5
+        assert 'loss' not in found.metrics
+
+    def test_a_directory_in_place_of_the_commands_is_named(self, tmp_path):
+        (tmp_path / commands.FILE).mkdir()
+        with pytest.raises(UserError, match=r'command\.txt cannot be read \(Is a directory\); remove it'):
+            commands.read(tmp_path)
+
+    @pytest.mark.parametrize('name', [rows.RESULTS, rows.RESULT, failures.FAILURES, 'config.json'])
+    def test_a_directory_in_place_of_a_file_is_named(self, tmp_path, name):
+        if name != rows.RESULT:
+            write(tmp_path, make_row())
+        (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / name).mkdir()
+        with pytest.raises(UserError, match=rf'{name} cannot be read \(Is a directory\); '):
+            failures.remaining([tmp_path])
+
+    @pytest.mark.parametrize('name', [rows.RESULTS, rows.RESULT, failures.FAILURES, 'config.json'])
+    def test_a_file_that_is_nested_too_deep_is_named(self, tmp_path, name):
+        if name != rows.RESULT:
+            write(tmp_path, make_row())
+        (tmp_path / name).write_text('[' * 100_000)
+        with pytest.raises(UserError, match=rf'{name} is not a .*it is nested too deep'):
+            failures.remaining([tmp_path])
+
+    def test_a_config_that_is_no_object_is_named(self, tmp_path):
+        write(tmp_path, make_row())
+        (tmp_path / 'config.json').write_text('5')
+        with pytest.raises(UserError, match=r'config.json is not a JSON file of a run \(it is a JSON number, expected'):
+            rows.read(tmp_path)
+
+    def test_a_path_that_is_not_utf8_is_read(self, tmp_path):
+        row = make_row(cell=Cell('folder:/\udcff', Variant('b', ''), 'linear', 1.0, 0))
+        rows.write(tmp_path, [row])
+        assert rows.read(tmp_path) == [row]
 
     def test_a_byte_that_is_no_text_damages_its_line_only(self, tmp_path):
         rows.write(tmp_path, [make_row()])
@@ -84,14 +155,15 @@ class TestRows:
         with pytest.raises(UserError, match=r'line 2 of .*results.jsonl is not a row of results'):
             rows.read(tmp_path)
 
-    @pytest.mark.parametrize('content', ['[]', '{}', '{"config": {}}'])
+    @pytest.mark.parametrize('content', ['{}', '{"config": {}}'])
     def test_a_result_of_a_training_without_its_values_is_named(self, tmp_path, content):
         (tmp_path / rows.RESULT).write_text(content)
         with pytest.raises(UserError, match=r'result\.json is not a row of results'):
             rows.read(tmp_path)
 
-    def test_a_damaged_result_is_named(self, tmp_path):
-        (tmp_path / rows.RESULT).write_text('{')
+    @pytest.mark.parametrize('content', ['{', '[]'])
+    def test_a_damaged_result_is_named(self, tmp_path, content):
+        (tmp_path / rows.RESULT).write_text(content)
         with pytest.raises(UserError, match=r'result\.json is not a JSON file'):
             rows.read(tmp_path)
 
@@ -186,6 +258,7 @@ class TestScores:
     def test_what_is_kept(self, tmp_path_factory, logits):
         file = tmp_path_factory.mktemp('scores') / 'x.npz'
         ids, targets = [f'é{index}' for index in range(len(logits))], np.arange(len(logits), dtype=np.int32)
+        targets %= logits.shape[1]
         scores.write(file, ids, targets, {'logits': logits})
         kept = scores.read(file)
         assert kept.ids.tolist() == ids
@@ -231,6 +304,35 @@ class TestScores:
         write(tmp_path, make_row())
         damage(tmp_path / make_row().predictions)
         with pytest.raises(UserError, match=r"the scores in '.*b1\.00\.npz' cannot be read"):
+            aggregates.load(tmp_path)
+
+    @pytest.mark.parametrize(
+        ('changes', 'told'),
+        [
+            ({'ids': np.array(['a', 'b'])}, 'a class for each of 2 examples'),
+            ({'ids': np.array('a')}, 'the name of each of at least one example'),
+            ({'targets': np.array(['0'] * 40)}, 'a class for each of 40 examples'),
+            ({'targets': np.full(40, -1)}, 'targets are from -1 to -1, expected classes from 0'),
+            ({'targets': np.full(40, 3)}, 'targets are up to 3, but there are scores of 3 classes'),
+            ({'predictions': np.full(40, np.nan)}, 'a class for each of 40 examples'),
+            ({'predictions': np.zeros((40, 2), int)}, 'a class for each of 40 examples'),
+            ({'logits': np.zeros((3, 3), np.float16)}, 'scores of classes for each of 40 examples'),
+            ({'logits': np.zeros(40, np.float16)}, 'scores of classes for each of 40 examples'),
+            ({'score_kind': np.array('odds')}, "score_kind is 'odds', expected one of logits, probabilities, values"),
+            ({'resampled': np.zeros(3, np.float32)}, 'the metric of 1000 samples'),
+            (None, 'it is a single array'),
+        ],
+    )
+    def test_arrays_that_are_no_scores_are_named(self, tmp_path, changes, told):
+        file = write(tmp_path, make_row()) / make_row().predictions
+        with np.load(file) as arrays:
+            before = dict(arrays)
+        with file.open('wb') as stream:
+            if changes is None:
+                np.save(stream, np.arange(3))
+            else:
+                np.savez(stream, **{**before, **changes})
+        with pytest.raises(UserError, match=rf"the scores in '.*b1\.00\.npz' cannot be read \(ValueError: .*{told}"):
             aggregates.load(tmp_path)
 
 

@@ -289,7 +289,7 @@ class TestRows:
         rows.write(tmp_path, [dataclasses.replace(row, robustness=ROBUSTNESS)])
         assert rows.read(tmp_path)[0].robustness == ROBUSTNESS
         rows.write(tmp_path, [dataclasses.replace(row, robustness={'fog': {'1': {'accuracy': 'high'}}})])
-        with pytest.raises(UserError, match='robustness to fog has the wrong type'):
+        with pytest.raises(UserError, match=r"robustness\.fog\.1\.accuracy is 'high', expected a number"):
             rows.read(tmp_path)
 
     def test_correct_predictions_take_a_bit_each(self, tmp_path):

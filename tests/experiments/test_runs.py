@@ -320,6 +320,15 @@ class TestIndex:
         (tmp_path / 'later' / 'config.json').write_text('{')
         return tmp_path
 
+    @pytest.mark.parametrize('file', ['result.json', 'config.json'])
+    def test_a_file_nested_too_deep_is_its_run_s_alone(self, root, file):
+        (root / 'deep').mkdir()
+        (root / 'deep' / file).write_text('[' * 100_000)
+        found = {run.name: run for run in runs.find(root)}
+        assert len(found) == 4
+        assert found['deep'].status == 'unreadable'
+        assert 'it is nested too deep' in found['deep'].reason
+
     def page(self, root: Path) -> tuple[Page, str]:
         report.main(['--runs', str(root)])
         text = (root / 'index.html').read_text()

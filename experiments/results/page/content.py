@@ -3,12 +3,11 @@
 import contextlib
 import dataclasses
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.cli import commands, work_directories
+from experiments.cli import commands, json_files, work_directories
 from experiments.results import aggregates, failures, rows, unfinished
 from experiments.results.aggregates import Aggregate
 from experiments.results.failures import Failure
@@ -96,7 +95,7 @@ def _rules(found: Sequence[tuple[Path, Row]]) -> dict[tuple[str, str], Phases]:
             sorted(inner.glob('*/parameters.json')) if 'training' in row.config else [workdir / 'parameters.json']
         ):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                phases = json.loads(file.read_text())
+                phases = json_files.parse(file.read_text())
                 if all({'pattern', 'state', 'parameters'} <= {*rule} for phase in phases for rule in phase['rules']):
                     rules.setdefault(key, phases)
     return rules
