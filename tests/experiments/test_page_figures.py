@@ -251,7 +251,7 @@ class TestPrecisionAndRecall:
         known = {name: value for name, value in metrics.items() if value is not None}
         row = make_row(task='detection', primary='AP', test=known, validation={'AP': known['AP']})
         ids = [f'{index}' for index in range(images)]
-        scores.write(tmp_path / row.predictions, ids, targets, predictions, np.array([known['AP']]))
+        scores.write(tmp_path / row.predictions, ids, targets, predictions, np.full(scores.SAMPLES, known['AP']))
         rows.write(tmp_path, [row])
         return tmp_path, known
 

@@ -43,7 +43,7 @@ class TestTables:
         lines = csv.DictReader(tables.csv_text(entries).splitlines())
         assert {line['backbone']: line['input'] for line in lines} == {'small': '32x32', 'wide': '24x32', 'old': ''}
         (tmp_path / 'results.jsonl').write_text(json.dumps(make_row(costs={**costs, 'input': [32]}).as_json()) + '\n')
-        with pytest.raises(UserError, match='input has the wrong type'):
+        with pytest.raises(UserError, match=r'costs\.input is a list of 1, expected height and width'):
             rows.read(tmp_path)
 
     def test_seeds_are_repetitions(self, tmp_path):
