@@ -13,6 +13,13 @@ MOST_CLASSES = 20
 _LONGEST_NAME = 20
 # Costs that are shown among the further metrics → titles of their columns.
 _BYTES = {'weight_bytes': 'MiB of weights', 'peak_memory_bytes': 'MiB at peak'}
+# Title of the column of ``Aggregate.gap``.
+GAP = 'val − test'
+# What the columns beside the score are.
+MEANINGS = {
+    'gap': 'the points by which the score on the validation images is higher than that on the test images',
+    'worst': 'that of the class with the lowest, averaged over the seeds',
+}
 # In table.csv and the rows alone.
 _LEFT_OUT = frozenset({'loss', 'brier', 'temperature', 'nll_scaled'})
 
@@ -62,8 +69,14 @@ def metrics(shown: Sequence[Aggregate]) -> list[str]:
 
 def titles_beside(shown: Sequence[Aggregate]) -> list[str]:
     """Titles of the columns after the score: the gap to validation and the worst class, where any row has them."""
-    gap = ['val − test'] if any(each.gap is not None for each in shown) else []
-    return gap + ([f'worst {_kinds(shown)[0]}'] if _kinds(shown) else [])
+    gap = [GAP] if any(each.gap is not None for each in shown) else []
+    return gap + ([worst_title(shown)] if _kinds(shown) else [])
+
+
+def worst_title(shown: Sequence[Aggregate]) -> str:
+    """Title of the column of the worst class, with the metric of single classes of each primary one."""
+    firsts = dict.fromkeys(kinds[0] for metric in _metrics(shown) if (kinds := _kinds_of(metric, shown)))
+    return f'worst {" or ".join(firsts) or "class"}'
 
 
 def texts_beside(aggregate: Aggregate | None, shown: Sequence[Aggregate]) -> list[str]:
@@ -72,7 +85,7 @@ def texts_beside(aggregate: Aggregate | None, shown: Sequence[Aggregate]) -> lis
     if aggregate is not None and aggregate.worst_class is not None:
         name, value = aggregate.worst_class
         worst = f'{100 * value:.1f} ({name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"})'
-    return [points(gap) if title.startswith('val') else worst for title in titles_beside(shown)]
+    return [points(gap) if title == GAP else worst for title in titles_beside(shown)]
 
 
 def points(share: float | None) -> str:
@@ -85,17 +98,22 @@ def points(share: float | None) -> str:
 
 def note(shown: Sequence[Aggregate]) -> str:
     """What these columns are, as a sentence."""
-    meanings = {
-        'val': 'the points by which the score on the validation images is higher than that on the test images',
-        'worst': 'that of the class with the lowest, averaged over the seeds',
-    }
-    found = [f'"{title}" is {meanings[title.split()[0]]}' for title in titles_beside(shown)]
+    found = [f'"{title}" is {MEANINGS["gap" if title == GAP else "worst"]}' for title in titles_beside(shown)]
     return f'{"; ".join(found)}.' if found else ''
 
 
 def _kinds(shown: Sequence[Aggregate]) -> list[str]:
     """The metrics of single classes that any row has."""
-    kinds = metric_names.OF_CLASSES.get(shown[0].metric, (shown[0].metric,))
+    return list(dict.fromkeys(kind for metric in _metrics(shown) for kind in _kinds_of(metric, shown)))
+
+
+def _metrics(shown: Sequence[Aggregate]) -> list[str]:
+    """The primary metrics, in their order."""
+    return list(dict.fromkeys(each.metric for each in shown))
+
+
+def _kinds_of(metric: str, shown: Sequence[Aggregate]) -> list[str]:
+    kinds = metric_names.OF_CLASSES.get(metric, (metric,))
     return [kind for kind in kinds if any(name.startswith(f'{kind}/') for each in shown for name in each.metrics)]
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from experiments.cli import atomic_files
 from experiments.data import record
-from experiments.results import failures, planned_cells, rows, scores
+from experiments.results import failures, metric_tables, planned_cells, rows, scores
 from experiments.results.axes import Variant
 from experiments.results.page import build, content, estimates, markup, shapes, svg
 from experiments.results.page.scales import Scale
@@ -283,7 +283,7 @@ def test_what_trained_and_by_which_command(tmp_path):
     start = page.texts.index('What trained', page.texts.index('Numbers of this figure'))
     assert page.texts.index('backbone/.*', start) < page.texts.index(' frozen (12,345)', start)
     assert 'a head on stored features; the backbone is frozen' in page.texts[start:]
-    assert lines in page.texts
+    assert {*lines.splitlines()} <= {*page.texts}
     assert page.texts[page.texts.index('This page is written again by ') + 1] == 'again'
 
 
@@ -391,6 +391,20 @@ def test_a_failed_cell_is_a_line_with_its_reason(tmp_path):
     assert 'finished later' not in page.texts
     (line,) = re.findall('<tr><th scope="row"><bdi>broken</bdi>.*?</tr>', text)
     texts = Page(line).texts
-    assert texts[:4] == ['broken', 'x', 'linear', 'flowers']
-    assert texts[4:7] == ['50 %', 'failed: ', 'no file <x>']
+    assert texts[:3] == ['broken', 'failed: ', 'no file <x>']
+    assert texts[3:7] == ['flowers', 'linear', 'x', '50 %']
     assert 'value="broken"' in text  # in the filter
+
+
+def test_the_table_says_what_the_terminal_says(tmp_path):
+    """The columns beside the score are named and explained alike, and bold is explained where something is bold."""
+    place = synthetic_results.work_directory(
+        tmp_path, synthetic_results.DATASETS[:1], synthetic_results.BACKBONES[:2], ('linear',), (1.0,), (0, 1), 40
+    )
+    report = content.read([place], '')
+    page = check(build.html(report))
+    note = metric_tables.note(report.aggregates)
+    assert {*metric_tables.titles_beside(report.aggregates)} <= {*page.texts}
+    assert {'gap', 'worst class'}.isdisjoint(page.texts)
+    assert any(note in text for text in page.texts)
+    assert any('Bold: ' in text for text in page.texts) == any(each.best for each in report.aggregates)

@@ -126,7 +126,7 @@ def document(
         'nav', element('ul', [element('li', element('a', name, href=f'#{key}')) for key, name in named]),
         aria_label='Sections',
     )  # fmt: skip
-    toggle = element('button', 'Dark', type='button', id='theme', hidden=True, aria_pressed='false')
+    toggle = element('button', 'Dark', type='button', id='theme', hidden=True)
     body = element(
         'body',
         element('a', 'Skip to the content', href='#content', class_='skip'),

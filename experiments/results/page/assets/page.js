@@ -23,7 +23,8 @@
     const button = document.getElementById('theme');
     const system = matchMedia('(prefers-color-scheme: dark)');
     const dark = () => (root.dataset.theme ? root.dataset.theme === 'dark' : system.matches);
-    const show = () => button.setAttribute('aria-pressed', dark());
+    // The name of what it does, not of what there is.
+    const show = () => { button.textContent = dark() ? 'Light' : 'Dark'; };
     button.hidden = false;
     button.addEventListener('click', () => {
       root.dataset.theme = dark() ? 'light' : 'dark';
@@ -82,8 +83,9 @@
 
   function filtering(table, form, unsort) {
     const rows = [...table.tBodies[0].rows];
-    const texts = rows.map((row) => row.textContent.toLowerCase());
     const whole = (cell) => (cell.querySelector('bdi[title]')?.title ?? cell.textContent);
+    // With what a shortened name leaves out.
+    const texts = rows.map((row) => [row.textContent, ...[...row.cells].map(whole)].join(' ').toLowerCase());
     const selects = all('select', form);
     const search = document.getElementById('search');
     const output = document.getElementById('shown');
@@ -115,6 +117,37 @@
       filter();
       all('input[type="checkbox"]', form).forEach(choose);
     }));
+  }
+
+  // A menu that would leave the window is moved to the left.
+  function menus() {
+    all('.chooser').forEach((menu) => menu.addEventListener('toggle', () => {
+      const box = menu.querySelector('div');
+      box.style.left = '0';
+      const beyond = box.getBoundingClientRect().right + 16 - root.clientWidth;
+      if (beyond > 0) box.style.left = `${-beyond}px`;
+    }));
+  }
+
+  // A button copies each text that is a command; where the clipboard is refused, the text is selected instead.
+  function copying() {
+    all('pre.command').forEach((text) => {
+      const button = document.createElement('button');
+      button.type = 'button';
+      button.className = 'copy';
+      button.textContent = 'Copy';
+      button.addEventListener('click', async () => {
+        try {
+          await navigator.clipboard.writeText(text.textContent);
+          button.textContent = 'Copied';
+        } catch {
+          getSelection().selectAllChildren(text);
+          button.textContent = 'Selected';
+        }
+        setTimeout(() => { button.textContent = 'Copy'; }, 2000);
+      });
+      text.before(button);
+    });
   }
 
   // The titles of marks become tooltips that also appear on focus and on touch.
@@ -188,6 +221,8 @@
       filtering(table, form, sorting(table));
       revealing(form);
     }
+    menus();
+    copying();
     tooltips();
     arrows();
   });

@@ -60,19 +60,38 @@ def _choices(report: Report, key: str, build: Callable[[Sequence[Aggregate]], Ma
 def _forest(report: Report, column: Sequence[Aggregate]) -> Markup:
     found = [estimates.estimate(line) for line in column]
     names = estimates.names(column)
+    numbers = markup.table(
+        ['line', f'{column[0].metric} in %', '95 % interval', 'seeds'],
+        [
+            [markup.name(name, 60), percent(each.mean), ' – '.join(map(percent, each.bounds)), len(line.scores)]
+            for line, name, each in zip(column, names, found, strict=True)
+        ],
+        numbers=3,
+    )
+    caption = [element('b', markup.name(column[0].dataset, 60)), f', {estimates.labelled(column[0])}']
+    drawings = [
+        element('div', _forest_drawing(report, column, names, narrow), class_='on-narrow' if narrow else 'on-wide')
+        for narrow in (False, True)
+    ]
+    return markup.figure(drawings, caption, numbers)
+
+
+def _forest_drawing(report: Report, column: Sequence[Aggregate], names: Sequence[str], narrow: bool) -> Markup:
+    """With the names on the left, or, for narrow screens, each above its interval; the style sheet shows one."""
+    found = [estimates.estimate(line) for line in column]
     bounds = [100 * bound for each in found for bound in each.bounds]
-    step, left = 22, min(300.0, 30 + 6.6 * max(len(markup.shortened(name, 44)) for name in names))
+    step, left = (44, 16.0) if narrow else (22, min(300.0, 30 + 6.6 * max(len(name[:44]) for name in names)))
     plot = Plot(
         f'{column[0].metric} with 95 % intervals on {markup.shown(column[0].dataset)}',
         x=Scale.covering(bounds, within=(0, 100)),
         y=Scale(-0.7, len(column) - 0.3),
         description=f'Best: {markup.shown(names[0])} with {found[0].text()}.',
         x_label=f'test {column[0].metric} in %',
-        y_ticks=[(index, name) for index, name in enumerate(names)],
-        width=760,
+        y_ticks=[(index, '' if narrow else name) for index, name in enumerate(names)],
+        width=560 if narrow else 760,
         height=60 + step * len(column),
         left=left,
-        right=60,
+        right=80 if narrow else 60,
         y_down=True,
         links=True,
     )
@@ -90,16 +109,9 @@ def _forest(report: Report, column: Sequence[Aggregate]) -> Markup:
         )  # fmt: skip
         edge = f' {AT_EDGE}' if line.at_edge else ''
         marks.append(plot.text(plot.x.high, index, percent(each.mean) + edge, dx=10, dy=4, kind='tick'))
-    numbers = markup.table(
-        ['line', f'{column[0].metric} in %', '95 % interval', 'seeds'],
-        [
-            [markup.name(name, 60), percent(each.mean), ' – '.join(map(percent, each.bounds)), len(line.scores)]
-            for line, name, each in zip(column, names, found, strict=True)
-        ],
-        numbers=3,
-    )
-    caption = [element('b', markup.name(column[0].dataset, 60)), f', {estimates.labelled(column[0])}']
-    return markup.figure(plot.render(marks), caption, numbers)
+        if narrow:
+            marks.append(plot.text(plot.x.low, index, name, dx=4, dy=-12, kind='name', most=52))
+    return plot.render(marks)
 
 
 def _matrix(column: Sequence[Aggregate], most: int) -> Markup | None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
 from backbones.letterbox import letterbox_geometry
 from backbones.pixel_labels import IGNORE
 from backbones.prediction import drawing
@@ -69,7 +69,7 @@ def _classes(line: Aggregate) -> Markup | None:
 
     def card(each: mistakes.WrongClass, picture: Picture) -> Markup:
         true, predicted = names[targets[each.example]], names[predictions[each.example]]
-        sure = f' {percent(each.confidence)} %' if each.confidence is not None else ''
+        sure = f' {percent(each.confidence)}\u00a0%' if each.confidence is not None else ''
         caption = [
             element('div', element('span', 'true '), markup.name(true, 40)),
             element('div', element('span', 'predicted '), element('b', markup.name(predicted, 40)), sure),
@@ -93,7 +93,7 @@ def _boxes(line: Aggregate) -> Markup | None:
         score = percent(found['scores'][each.example, each.detection])
         other = f' ({names[each.other]})' if 'another class' in each.why else ''
         caption = [
-            element('div', element('b', markup.name(label, 40)), f' {score} %'),
+            element('div', element('b', markup.name(label, 40)), f' {score}\u00a0%'),
             element('div', element('span', f'{each.why}{markup.shortened(other, 40)}, IoU {each.overlap:.2f}')),
         ]
         title = f'{found["ids"][each.example]}: {label} with {score} %, {each.why}{other}'
@@ -220,8 +220,9 @@ def _cards(
     except UserError as error:
         return element('p', f'There are no pictures: {error}')
     shown = [card(pictures[example]) for example, card in entries if example in pictures]
-    missing = len(entries) - len(shown)
-    note = element('p', f'{missing} more cannot be read any more.', class_='note') if missing else None
+    missing = [example for example, _ in entries if example not in pictures]
+    unread = f'{len(missing)} more cannot be read any more: {listed(missing)}.'
+    note = element('p', unread, class_='note') if missing else None
     return markup.escaped([element('div', shown, class_='shots'), note])
 
 

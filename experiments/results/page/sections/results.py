@@ -14,6 +14,8 @@ from experiments.results.page.markup import Child, Markup, element
 
 # A column of text has a filter of its own, and so has that of the labels; with more values, a search is better.
 _MOST_VALUES = 60
+# Characters of a text in the table; the rest of a longer one is its tooltip.
+_LONGEST = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _table(columns: Sequence[_Column], anchors: Sequence[str | None]) -> Markup:
         for column in columns:
             cell = column.cells[place]
             value = None if column.values is None else column.values[place]
-            shown = markup.name(cell, 60) if column.values is None else cell
+            shown = _name(cell, columns[0].cells[place]) if column.values is None else cell
             cells.append(
                 element(
                     'td' if cells else 'th',
@@ -129,6 +131,13 @@ def _table(columns: Sequence[_Column], anchors: Sequence[str | None]) -> Markup:
     return element('div', table, class_='scroll tall', tabindex=0, role='region', aria_label='All lines')
 
 
+def _name(text: Child, backbone: Child) -> Child:
+    """A text of the table; of weights that are named after their backbone, where they come from."""
+    whole = markup.shown(text)
+    source = next((whole.removesuffix(end) for end in (f':{backbone}', f'/{backbone}') if whole.endswith(end)), whole)
+    return element('bdi', source, title=whole) if source != whole else markup.name(text, _LONGEST)
+
+
 def _class(column: _Column) -> str | None:
     return ' '.join(
         name for name, holds in (('number', column.values is not None), ('off', not column.shown)) if holds
@@ -138,17 +147,15 @@ def _class(column: _Column) -> str | None:
 def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
     found = [estimates.estimate(each) for each in lines]
     labels = [estimates.axes(each) for each in lines]
-    axes = list(dict.fromkeys(title for each in labels for title in each))
+    backbone, *others = dict.fromkeys(title for each in labels for title in each)
     several = len({each.metric for each in lines}) > 1
-    columns = [_Column(title, [each.get(title, '–') for each in labels]) for title in axes]
-    columns += [
-        _Column('data set', [each.dataset for each in lines], shown=len({each.dataset for each in lines}) > 1),
-        _Column(
-            'labels',
-            [estimates.labelled(each).replace(' labels', '') for each in lines],
-            [each.data['train_examples'] or each.fraction for each in lines],
-        ),
-        *([_Column('metric', [each.metric for each in lines])] if several else []),
+
+    def axis(title: str) -> _Column:
+        return _Column(title, [each.get(title, '–') for each in labels])
+
+    # The score is second, so that a narrow screen shows it beside the column that stays in place.
+    return [
+        axis(backbone),
         _Column(
             'score' if several else lines[0].metric,
             [_score(each) for each in lines],
@@ -156,24 +163,34 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
             f'test {"score" if several else lines[0].metric} in per cent, the mean over seeds',
             is_score=True,
         ),
+        *([_Column('metric', [each.metric for each in lines])] if several else []),
+        _Column('data set', [each.dataset for each in lines], shown=len({each.dataset for each in lines}) > 1),
+        # Weights are long, and seldom tell lines apart that the others do not.
+        *map(axis, sorted(others, key='weights'.__eq__)),
+        _Column(
+            'labels',
+            [estimates.labelled(each).replace(' labels', '') for each in lines],
+            [each.data['train_examples'] or each.fraction for each in lines],
+        ),
         _Column(
             '95 % interval',
             [f'{percent(each.low)} – {percent(each.high)}' if each.low is not None else '–' for each in found],
             [None if each.low is None else each.bounds[1] - each.bounds[0] for each in found],
             'sorts by its width',
         ),
-        _Column('seeds', [str(len(each.scores)) for each in lines], [len(each.scores) for each in lines]),
+        _Column('seeds', [str(len(each.scores)) for each in lines], [len(each.scores) for each in lines],
+                shown=len({len(each.scores) for each in lines}) > 1),
         _Column(
-            'gap',
+            metric_tables.GAP,
             [metric_tables.points(each.gap) for each in lines],
             [each.gap for each in lines],
-            'by how many points the score is higher on the validation split',
+            metric_tables.MEANINGS['gap'],
         ),
         _Column(
-            'worst class',
+            metric_tables.worst_title(lines),
             [_worst(each) for each in lines],
             [each.worst_class[1] if each.worst_class else None for each in lines],
-            'the class with the lowest recall, IoU or AP, in per cent',
+            metric_tables.MEANINGS['worst'],
         ),
         *_metric_columns(lines),
         _Column(
@@ -184,22 +201,25 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
             shown=False,
         ),
         _cost(lines, 'parameters', 'parameters', '{:,.0f}'.format, 'of the backbone'),
-        _cost(lines, 'trainable', 'trainable_parameters', '{:,.0f}'.format, 'parameters that were trained'),
+        _cost(lines, 'trainable', 'trainable_parameters', '{:,.0f}'.format, 'those that were trained', shown=False),
         _cost(
             lines, 'GFLOP/image', 'flops_per_image', lambda flops: f'{flops / 1e9:.3f}',
-            'of the backbone, forward; a multiply-add is two',
+            'of the backbone, forward; a multiply-add is two', shown=False,
         ),
-        _cost(lines, 'images/s', 'images_per_second', '{:,.0f}'.format, 'of the frozen backbone, on this device'),
+        _cost(
+            lines, 'images/s', 'images_per_second', '{:,.0f}'.format, 'of the frozen backbone, on this device',
+            shown=False,
+        ),
     ]  # fmt: skip
-    return columns
 
 
 def _with_failures(column: _Column, failures: Sequence[Failure]) -> _Column:
     """A column with a cell for each failed cell below: its axes, and its error where the score would be."""
     values = None if column.values is None else [*column.values, *([None] * len(failures))]
-    return dataclasses.replace(
-        column, cells=[*column.cells, *(_of_failure(column, each) for each in failures)], values=values
-    )
+    cells = [*column.cells, *(_of_failure(column, each) for each in failures)]
+    # Which seed failed is to be seen.
+    shown = column.shown or (column.title == 'seeds' and bool(failures))
+    return dataclasses.replace(column, cells=cells, values=values, shown=shown)
 
 
 def _of_failure(column: _Column, failure: Failure) -> Child:
@@ -225,7 +245,7 @@ def _worst(line: Aggregate) -> Child:
     if line.worst_class is None:
         return '–'
     name, value = line.worst_class
-    return markup.escaped([f'{percent(value)} (', markup.name(name, 20), ')'])
+    return markup.escaped([f'{percent(value)} (', markup.name(name, 12), ')'])
 
 
 def _metric_columns(lines: Sequence[Aggregate]) -> list[_Column]:
@@ -243,19 +263,24 @@ def _metric_columns(lines: Sequence[Aggregate]) -> list[_Column]:
     return columns
 
 
-def _cost(lines: Sequence[Aggregate], title: str, key: str, form: Callable[[Any], str], note: str) -> _Column:
+def _cost(
+    lines: Sequence[Aggregate], title: str, key: str, form: Callable[[Any], str], note: str, shown: bool = True
+) -> _Column:
     values = [each.costs.get(key) for each in lines]
-    return _Column(title, ['–' if value is None else form(value) for value in values], values, note)
+    return _Column(title, ['–' if value is None else form(value) for value in values], values, note, shown)
 
 
 def _note(lines: Sequence[Aggregate]) -> Markup:
-    marks = [
-        'Bold: higher than every other line of its data set and labels, by two-sided tests over seeds and test images '
-        'at 5 %, adjusted by Holm’s method for all comparisons of the highest with the others.'
-    ]
+    marks = []
+    if any(each.best for each in lines):
+        marks.append(
+            'Bold: higher than every other line of its data set and labels, by two-sided tests over seeds and test '
+            'images at 5 %, adjusted by Holm’s method for all comparisons of the highest with the others.'
+        )
     if any(each.at_edge for each in lines):
         marks.append(
             f'{AT_EDGE}: for at least one seed, validation selected this hyper-parameter at an edge of its grid, so a '
             'wider grid may do better.'
         )
-    return element('p', ' '.join(marks), class_='note')
+    marks += [beside] if (beside := metric_tables.note(lines)) else []
+    return element('p', ' '.join(marks), class_='note') if marks else Markup()

@@ -22,7 +22,7 @@ def section(report: Report) -> Markup:
 def _commands(report: Report) -> Markup:
     """Those that computed the results, and the one that writes the page again."""
     lines = dict.fromkeys(line for workdir in report.workdirs for line in report.commands.get(workdir, ()))
-    computed = element('pre', element('code', '\n'.join(lines)), tabindex=0) if lines else None
+    computed = [element('pre', element('code', line), class_='command') for line in lines]
     again = element('p', 'This page is written again by ', element('code', report.command), '.', class_='note')
     return markup.escaped([computed, again])
 
@@ -50,6 +50,6 @@ def _datasets(report: Report) -> Markup:
         data = max((each.data for each in members), key=lambda data: data['train_examples'] or 0)
         counts = [data['train_examples'], data['validation_examples'], data['test_examples'], data['skipped']]
         numbers = ['–' if count is None else f'{count:,}' for count in counts]
-        rows.append([markup.name(name), members[0].metric, data['provenance'], data['fingerprint'], *numbers])
+        rows.append([markup.name(name, 32), members[0].metric, data['provenance'], data['fingerprint'], *numbers])
     header = ['data set', 'metric', 'account', 'fingerprint', 'train', 'validation', 'test', 'skipped']
-    return markup.table(header, rows, numbers=4)
+    return markup.table(header, rows, numbers=4, class_='fluid')
