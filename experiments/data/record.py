@@ -67,6 +67,14 @@ def file_of(workdir: Path, name: str) -> Path:
     return workdir / 'data' / f'{readable}.{hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]}.json'
 
 
+def training_examples(workdir: Path, name: str) -> int | None:
+    """Number of training examples of a data set; ``None`` where nothing says it."""
+    try:
+        return sum(map(int, json_files.parse(file_of(workdir, name).read_text())['examples']['train'])) or None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def write(workdir: Path, dataset: Dataset, stamp: str | None = None, changes: Sequence[str] = ()) -> None:
     """Record a data set, replacing an earlier record of the same name.
 

@@ -360,7 +360,7 @@ def test_a_setting_has_a_column_and_curves(tmp_path):
     assert ticks[:3] == ['32', '64', '128']
     assert curves.labels(report) is None
     # A line of the table is named by what differs.
-    assert sorted(estimates.names(report.aggregates))[0] == 'resnet18 · 128'
+    assert sorted(estimates.names(report.aggregates))[0] == 'resnet18 · image_size 128'
 
 
 def test_names_of_weights_are_short(tmp_path):

@@ -19,8 +19,8 @@ from experiments.data.truth import Boxes
 from experiments.results import example_pictures, mistakes, rows, scores
 from experiments.results.coco_metrics import evaluate
 from experiments.results.detected_boxes import DetectedBoxes
-from experiments.results.page import build, content, kept
-from experiments.results.page.sections import confusion, detection_curves, learning, reliability
+from experiments.results.page import build, content, estimates, kept
+from experiments.results.page.sections import confusion, curves, detection_curves, learning, reliability
 from experiments.results.page.sections import mistakes as mistakes_section
 from experiments.results.scores import Predicted
 from tests.experiments import synthetic_results
@@ -355,3 +355,37 @@ def test_hostile_names_and_missing_files(tmp_path):
         (path / row.predictions).unlink()
     # What was read before is shown; the rest has no score to show.
     check(build.html(report))
+
+
+def test_baselines_are_in_the_panels_of_each_setting():
+    """Those without the setting have no panel of their own, and 32 comes before 64."""
+    curve = {name: [name] for name in ('a', 'b', 'c', 'd')}
+    groups = {'ridge · image_size 64': ['a'], 'ridge · image_size 32': ['b'], 'ridge': ['c'], 'knn': ['d']}
+    found = curves._with_baselines({title: [curve[name] for name in names] for title, names in groups.items()})
+    assert list(found) == ['knn', 'ridge · image_size 32', 'ridge · image_size 64']
+    assert found['ridge · image_size 32'] == [['b'], ['c']]
+    assert found['knn'] == [['d']]
+
+
+def test_the_summary_counts_the_data_set_and_not_the_shots(tmp_path):
+    file = record.file_of(tmp_path, 'pets')
+    assert record.training_examples(tmp_path, 'pets') is None
+    file.parent.mkdir(parents=True)
+    file.write_text('{"examples": {"train": [21, 21, 21]}}')
+    assert record.training_examples(tmp_path, 'pets') == 63
+
+
+def test_a_size_of_zero_is_the_default():
+    assert estimates.value_in_words('image_size', 0) == 'default'
+    assert estimates.with_key('image_size', '64') == 'image_size 64'
+    assert estimates.with_key('tap', 'pooled') == 'pooled'
+
+
+def test_every_backbone_has_a_name_in_the_plot_of_costs(tmp_path):
+    place = synthetic_results.work_directory(
+        tmp_path, synthetic_results.DATASETS[:1], synthetic_results.BACKBONES[:5], ('linear',), (1.0,), (0,), 40
+    )
+    _, _, text = page_of(place)
+    figure = text[text.index('id="cost"') : text.index('<details', text.index('id="cost"'))]
+    named = set(re.findall('class="name">([^<]*)<', figure))
+    assert named == {name for name, *_ in synthetic_results.BACKBONES[:5]}

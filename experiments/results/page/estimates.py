@@ -59,8 +59,18 @@ def axes(aggregate: Aggregate | Cell) -> dict[str, str]:
         'weights': aggregate.variant.weights or '–',
         **({'head': aggregate.head} if aggregate.head else {}),
         'regime': aggregate.regime,
-        **{key: setting_in_words(value) for key, value in aggregate.settings},
+        **{key: value_in_words(key, value) for key, value in aggregate.settings},
     }
+
+
+def value_in_words(key: str, value: object) -> str:
+    """The value of a setting; an image size of 0 is that of the backbone."""
+    return 'default' if key == 'image_size' and value == 0 else setting_in_words(value)
+
+
+def with_key(key: str, text: str) -> str:
+    """The value of an axis, after its key where it is a number or a default, which says nothing alone."""
+    return f'{key} {text}' if text == 'default' or text.replace('.', '', 1).isdigit() else text
 
 
 def names(aggregates: Sequence[Aggregate]) -> list[str]:
@@ -82,7 +92,7 @@ def _short(key: str, label: Mapping[str, str]) -> str:
     for separator in (':', '/'):
         if key == 'weights' and label[key].endswith(separator + label['backbone']):
             return label[key].removesuffix(separator + label['backbone'])
-    return label[key]
+    return with_key(key, label[key])
 
 
 def _follows(labels: Sequence[Mapping[str, str]], one: str, other: str) -> bool:

@@ -16,6 +16,8 @@ from experiments.results.page.svg import Plot
 # Regimes of one backbone cost the same: a small shift keeps their bars apart on the logarithmic axis.
 _SHIFT = 1.05
 _LINE_HEIGHT = 13
+# Names of backbones in one plot.
+_MOST_NAMES = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,10 @@ def section(report: Report) -> Markup | None:
         + (f' Hollow: {AT_EDGE}, at an edge of its grid.' if any(line.at_edge for line in lines) else '')
         + (' Pale: random weights.' if any(line.variant.weights == RANDOM for line in lines) else ''),
     )
-    legend = svg.legend([(index, kind) for index, kind in enumerate(kinds)]) if len(kinds) > 1 else None
+    # What has no cost anywhere is a level without a mark.
+    marked = {_kind(line) for line in lines for cost in costs if (cost.of(line) or 0) > 0}
+    entries = [(index, kind) for index, kind in enumerate(kinds) if kind in marked]
+    legend = svg.legend(entries) if len(entries) > 1 else None
     return markup.escaped([intro, legend, markup.choice('cost-of', 'cost', options)])
 
 
@@ -195,7 +200,7 @@ def _levels(plot: Plot, points: Sequence[_Point]) -> list[Markup]:
 def _names(
     plot: Plot, front: Sequence[_Point], points: Sequence[_Point], steps: Sequence[tuple[float, float]]
 ) -> list[Markup]:
-    """Names of the backbones on the front."""
+    """Names of the backbones, those on the front first."""
     places = [(plot.across(point.x), plot.down(point.y)) for point in points]
     corners = [(plot.across(x), plot.down(y)) for x, y in steps]
     obstacles = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
@@ -205,7 +210,13 @@ def _names(
     obstacles += [
         (min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1) for (a, b), (c, d) in itertools.pairwise(corners)
     ]
-    front = [point for point in front if point.cost > 0]  # a level has a name already
+    # A level has a name already. Beyond the front, each backbone that it lacks is named at its best point.
+    front = [point for point in front if point.cost > 0]
+    named = {point.line.variant.backbone for point in front}
+    for point in sorted(points, key=lambda each: -each.y):
+        if point.line.variant.backbone not in named and len(named) < _MOST_NAMES:
+            named.add(point.line.variant.backbone)
+            front.append(point)
     marks = [(plot.across(point.x), plot.down(point.y)) for point in front]
     texts = [markup.shortened(point.line.variant.backbone, 22) for point in front]
     frame = (plot.left, 2.0, plot.width - 4, plot.height - plot.bottom)

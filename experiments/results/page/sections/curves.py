@@ -1,10 +1,11 @@
 """Scores against the number of labels, and against the values of any other axis."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from experiments.results.aggregates import Aggregate
-from experiments.results.axes import Variant, setting_in_words
+from experiments.results.axes import Variant
 from experiments.results.page import estimates, markup, svg
 from experiments.results.page.content import Report
 from experiments.results.page.estimates import percent
@@ -58,11 +59,11 @@ def settings(report: Report) -> Markup | None:
         found = dict.fromkeys(value for line in most for name, value in line.settings if name == key)
         numbers = all(isinstance(value, int | float) for value in found)
         places = {value: place for place, value in enumerate(sorted(found) if numbers else found)}
-        ticks = tuple((place, setting_in_words(value)) for value, place in places.items())
+        ticks = tuple((place, estimates.value_in_words(key, value)) for value, place in places.items())
         axis = _Axis(
             key, (key,),
             lambda line, key=key, places=places: places[dict(line.settings)[key]],
-            lambda line, key=key: f'{key} {setting_in_words(dict(line.settings)[key])}',
+            lambda line, key=key: f'{key} {estimates.value_in_words(key, dict(line.settings)[key])}',
             ticks,
         )  # fmt: skip
         mine = [line for line in most if key in dict(line.settings)]
@@ -72,8 +73,8 @@ def settings(report: Report) -> Markup | None:
     if not options:
         return None
     intro = element(
-        'p', 'Test score, with its 95 % interval, against each value of an axis, everything else being equal, with all '
-        'the labels that the data set has.',
+        'p', 'Test score, with its 95 % interval, against each value of an axis, everything else being equal, with the '
+        'most labels of each data set that this report has.',
     )  # fmt: skip
     return markup.escaped([intro, markup.choice('settings-of', 'axis', options)])
 
@@ -105,9 +106,12 @@ def _panels(curves: Sequence[Curve], axis: _Axis) -> Markup:
     groups: dict[str, list[Curve]] = {}
     for curve in best:
         rest = [
-            value for key, value in estimates.axes(curve[-1]).items() if key not in ('backbone', 'weights', *axis.keys)
+            estimates.with_key(key, value)
+            for key, value in estimates.axes(curve[-1]).items()
+            if key not in ('backbone', 'weights', *axis.keys)
         ]
         groups.setdefault(' · '.join(rest), []).append(curve)
+    groups = _with_baselines(groups)
     x = Scale.covering(map(axis.place, points), 'log') if axis.ticks is None else Scale(-0.3, len(axis.ticks) - 0.7)
     y = Scale.covering([100 * bound for line in points for bound in estimates.estimate(line).bounds], within=(0, 100))
     series = {variant: index if index < COLOURS else None for index, variant in enumerate(variants)}
@@ -116,6 +120,22 @@ def _panels(curves: Sequence[Curve], axis: _Axis) -> Markup:
     note = element('p', f'Grey: the other {grey}.', class_='note') if grey > 0 else None
     panels = [_panel(title, group, axis, x, y, series) for title, group in groups.items()]
     return markup.escaped([legend, note, element('div', panels, class_='panels' if len(panels) > 1 else None)])
+
+
+def _with_baselines(groups: Mapping[str, list[Curve]]) -> dict[str, list[Curve]]:
+    """Groups by title, numbers ascending; curves that lack a setting, as pixels do, are in each group that has it."""
+    found = {}
+    for title in sorted(groups, key=_numbers_last):
+        if not any(other.startswith(f'{title} · ') for other in groups):
+            found[title] = [
+                curve for other, curves in groups.items() if f'{title} · '.startswith(f'{other} · ') for curve in curves
+            ]
+    return found
+
+
+def _numbers_last(title: str) -> list[tuple[bool, float, str]]:
+    parts = re.split(r'([0-9]+(?:[.][0-9]+)?)', title)
+    return [(bool(place % 2), float(part) if place % 2 else 0.0, part) for place, part in enumerate(parts)]
 
 
 def _names_of_variants(lines: Sequence[Aggregate]) -> dict[Variant, str]:

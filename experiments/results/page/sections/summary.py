@@ -1,5 +1,6 @@
 """What was compared, on which data, and with which command."""
 
+from experiments.data import record
 from experiments.results.page import markup
 from experiments.results.page.content import Report
 from experiments.results.page.markup import Child, Markup, element
@@ -48,7 +49,14 @@ def _datasets(report: Report) -> Markup:
     for name in report.datasets:
         members = [aggregate for aggregate in report.aggregates if aggregate.dataset == name]
         data = max((each.data for each in members), key=lambda data: data['train_examples'] or 0)
-        counts = [data['train_examples'], data['validation_examples'], data['test_examples'], data['skipped']]
+        # Of a share or of shots, a row counts what it was given; the record counts the data set.
+        recorded = [record.training_examples(workdir, row.cell.dataset) for workdir, row in members[0].members]
+        counts = [
+            max((each for each in recorded if each), default=data['train_examples']),
+            data['validation_examples'],
+            data['test_examples'],
+            data['skipped'],
+        ]
         numbers = ['–' if count is None else f'{count:,}' for count in counts]
         rows.append([markup.name(name, 32), members[0].metric, data['provenance'], data['fingerprint'], *numbers])
     header = ['data set', 'metric', 'account', 'fingerprint', 'train', 'validation', 'test', 'skipped']
