@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import math
 import shlex
+import threading
 from collections.abc import Sequence
 
 import ml_collections
@@ -82,13 +83,18 @@ def _hours(text: str) -> float:
         hours = 0.0
     if not 0 < hours < math.inf:
         raise argparse.ArgumentTypeError(f'{text!r} is no positive number of hours')
+    if hours * 3600 > threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is more than the {threading.TIMEOUT_MAX / 3600:.0f} hours that a timer can wait; without '
+            '--max_hours there is no limit'
+        )
     return hours
 
 
 def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace, limit: TimeLimit) -> None:
     plan = cells.plan(config)
     planned = selection.matching(plan, options.only)
-    shard = selection.Shard.parse(options.shard) if options.shard else None
+    shard = selection.Shard.parse(options.shard) if options.shard is not None else None
     whole, reading = options.workdir, ReadingOptions.of(config)
     workdir = whole / shards.DIRECTORY / shard.directory if shard else whole
     for name in config.datasets:

@@ -13,9 +13,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from backbones.errors import UserError
 from experiments.cli import atomic_files, command_line, display, work_directories
-from experiments.results import failures, family_tables, latex, plots, runs, tables
+from experiments.results import failures, family_tables, latex, plots, rows, runs, tables
 from experiments.results.page import build, content, runs_index
 
 FILES = ('report.html', 'table.md', 'table.csv', 'table.tex', 'score_vs_cost.png')
@@ -29,15 +31,19 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
         output: the directory to write to.
 
     Raises:
-        UserError: there are no results, or the files cannot be written.
+        UserError: there are no results, such as where every cell failed, whose errors are then printed; or the files
+            cannot be written.
     """
     again = ' '.join(f'--workdir {shlex.quote(str(each))}' for each in workdirs)
     elsewhere = '' if [*workdirs] == [output] else f' --output {shlex.quote(str(output))}'
     command = f'python -m experiments.report {again}{elsewhere}'
+    console = display.make_console(stderr=False)
+    what = 'work directory' if output in workdirs else 'output directory'
+    work_directories.check_writable(output, what)
+    _check_that_not_all_failed(workdirs, console)
     report = content.read(workdirs, command)
     aggregates = report.aggregates
     views = [tables.view(aggregates, name) for name in report.datasets]
-    console = display.make_console(stderr=False)
     for view in views:
         for table in (tables.rich_table(view), *tables.rich_tables_further(view)):
             console.print(table)
@@ -46,7 +52,7 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
         console.print(failures.rich_table(report.failures))
     if report.missing.text():
         console.print(report.missing.text(), style='yellow', soft_wrap=True, markup=False)
-    work_directories.make(output)
+    work_directories.make(output, what)
     with atomic_files.os_errors_as_user_errors(lambda: f'all results are kept, and {command} writes the report'):
         with atomic_files.atomic_write(output / 'report.html') as stream:
             stream.write(build.html(report))
@@ -62,14 +68,27 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
     console.print(f'written: {", ".join(str(output / name) for name in FILES)}', soft_wrap=True)
 
 
+def _check_that_not_all_failed(workdirs: Sequence[Path], console: Console) -> None:
+    for workdir in workdirs:
+        failed = [] if rows.read(workdir) else failures.remaining([workdir])
+        if failed:
+            console.print(failures.rich_table(failed))
+            raise UserError(
+                f'there are no results in {str(workdir)!r}, as every cell that was tried failed ({len(failed)}): '
+                f'{failed[0].label}: {failed[0].error}; the command that ran them tries them again'
+            )
+
+
 def write_index(root: Path, output: Path) -> None:
     """Write ``index.html``, which shows every run below a directory.
 
     Raises:
         UserError: there is no such directory, or the file cannot be written.
     """
+    what = 'output directory'
+    work_directories.check_writable(output, what)
     found = runs.find(root)
-    work_directories.make(output)
+    work_directories.make(output, what)
     file = output / 'index.html'
     with (
         atomic_files.os_errors_as_user_errors(lambda: 'choose another --output'),

@@ -12,11 +12,15 @@ def matching(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
     """The cells whose labels contain any of the patterns, in which ``*``, ``?`` and ``[…]`` are those of a shell.
 
     Raises:
-        UserError: a pattern matches no cell.
+        UserError: a pattern matches no cell, or is empty.
     """
     if not patterns:
         return list(cells)
     for pattern in patterns:
+        if not pattern.strip():
+            raise UserError(
+                '--only is empty, as of a variable that is not set; say a part of a label of a cell, or leave it out'
+            )
         if not any(_matches(cell.label, pattern) for cell in cells):
             raise unknown('part of a label of a cell', pattern, _parts(cells))
     return [cell for cell in cells if any(_matches(cell.label, pattern) for pattern in patterns)]

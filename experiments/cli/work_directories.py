@@ -22,8 +22,8 @@ _COMPUTED = (
 )  # fmt: skip
 
 
-def make(path: Path) -> Path:
-    """Create a work directory if it does not exist, and check that it can be written.
+def make(path: Path, what: str = 'work directory') -> Path:
+    """Create a work directory, or what else it is called, if it does not exist, and check that it can be written.
 
     Raises:
         DiskError: it cannot be created or written.
@@ -33,12 +33,12 @@ def make(path: Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise DiskError(f'cannot write to the work directory {str(path)!r}: {error.strerror or error}') from None
+        raise DiskError(f'cannot write to the {what} {str(path)!r}: {error.strerror or error}') from None
     return path
 
 
-def check_writable(path: Path) -> None:
-    """Check that a work directory can be made and written, without making it.
+def check_writable(path: Path, what: str = 'work directory') -> None:
+    """Check that a work directory, or what else it is called, can be made and written, without making it.
 
     Raises:
         UserError: it cannot.
@@ -47,11 +47,11 @@ def check_writable(path: Path) -> None:
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise UserError(f'cannot write to the work directory {str(path)!r}: {str(nearest)!r} is not a directory')
+        raise UserError(f'cannot write to the {what} {str(path)!r}: {str(nearest)!r} is not a directory')
     if nearest == path.absolute():
-        make(path)
+        make(path, what)
     elif not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f'cannot write to the work directory {str(path)!r}: {str(nearest)!r} cannot be written')
+        raise UserError(f'cannot write to the {what} {str(path)!r}: {str(nearest)!r} cannot be written')
 
 
 def read_config(path: Path) -> dict[str, Any] | None:

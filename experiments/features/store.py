@@ -104,11 +104,20 @@ class Store:
         directory: created when the first entry is written; ``None``: the default directory.
         limit: size in bytes to which the store is pruned after a new entry, least recently used entries first, but
             never an entry in use. ``None``: no limit.
+
+    Raises:
+        UserError: a file is in the way of the directory.
     """
 
     def __init__(self, directory: Path | None = None, limit: int | None = None):
         self.directory = default_directory() if directory is None else Path(directory)
         self.limit = limit
+        with contextlib.suppress(OSError):  # told where it is written
+            if any(each.is_file() for each in (self.directory, *self.directory.parents)):
+                raise UserError(
+                    f'the feature store {str(self.directory)!r} is, or lies in, a file; choose a directory with '
+                    '--cache_dir'
+                )
 
     def fetch(
         self,

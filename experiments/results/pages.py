@@ -22,7 +22,9 @@ from backbones.errors import UserError, unknown
 from experiments.results import aggregates, markdown_text, tables
 from experiments.results.tables import View
 
-_TABLE = re.compile(r'(<!-- table (?P<source>[^>]*?) -->\n)(?P<table>.*?)(?P<end><!-- end of table -->)', re.DOTALL)
+_BEGIN = r'<!-- table (?P<source>[^>]*?) -->\n'
+_END = '<!-- end of table -->'
+_TABLE = re.compile(rf'({_BEGIN})(?P<table>(?:(?!<!-- table ).)*?)(?P<end>{_END})', re.DOTALL)
 _SCORES = 'scores'
 
 
@@ -85,8 +87,13 @@ def written(page: str, root: Path) -> str:
         root: the repository.
 
     Raises:
-        UserError: a comment is not as the module's docstring says, or names rows that are not there.
+        UserError: a comment is not as the module's docstring says, has no end, or names rows that are not there.
     """
+    ended = {found.start() for found in _TABLE.finditer(page)}
+    for found in re.finditer(_BEGIN, page):
+        if found.start() not in ended:
+            line = page.count('\n', 0, found.start()) + 1
+            raise UserError(f'the table {found["source"]!r} in line {line} has no end; expected {_END} after its rows')
     return _TABLE.sub(lambda found: found[1] + table(Source.parse(found['source']), root) + found['end'], page)
 
 

@@ -91,6 +91,12 @@ def test_what_a_comment_gets_wrong_is_named(root, comment, message):
         pages.written(f'<!-- table {comment} -->\n<!-- end of table -->\n', root)
 
 
+@pytest.mark.parametrize('after', ['', '<!-- table made flowers -->\n<!-- end of table -->\n'])
+def test_a_table_without_an_end_is_named(root, after):
+    with pytest.raises(UserError, match=r"the table 'made flowers \| note' in line 2 has no end; expected <!-- end of"):
+        pages.written(f'text\n<!-- table made flowers | note -->\n| a |\n{after}', root)
+
+
 def test_a_small_copy_gives_the_same_tables(root, tmp_path):
     workdir, copy = root / 'made', tmp_path / 'copy'
     size = kept.keep(workdir, copy)

@@ -192,10 +192,10 @@ class TestShards:
         parts = [engine.part(planned, Shard(number, count)) for number in range(1, count + 1)]
         assert sorted(map(repr, itertools.chain(*parts))) == sorted(map(repr, planned))
 
-    @pytest.mark.parametrize('text', ['0/4', '5/4', '1', 'a/b', '1/0', '-1/2', '1/2/3'])
-    def test_a_shard_that_there_is_not(self, text):
+    @pytest.mark.parametrize('text', ['0/4', '5/4', '1', 'a/b', '1/0', '-1/2', '1/2/3', ''])
+    def test_a_shard_that_there_is_not(self, tmp_path, text):
         with pytest.raises(UserError, match=f'not {text!r}'):
-            Shard.parse(text)
+            run(tmp_path, 'run', f'--shard={text}')
 
 
 class TestPlannedCells:
@@ -302,6 +302,11 @@ class TestOnly:
     def test_the_plan_prints_labels(self, tmp_path, quick, capsys):
         run(tmp_path, 'run', '--only=pixels*knn*seed 1', '--plan')
         assert 'digits · pixels · knn · fraction 0.5 · seed 1' in capsys.readouterr().err.splitlines()
+
+    @pytest.mark.parametrize('given', [['--only='], ['--only', 'pixels', '--only', ' ']])
+    def test_an_empty_one_is_refused(self, tmp_path, given):
+        with pytest.raises(UserError, match='--only is empty, as of a variable that is not set'):
+            run(tmp_path, 'run', *given)
 
     def test_names_with_brackets(self):
         cell = Cell('folder:a [b]', Variant('pixels', ''), 'knn', 1.0, 0)
@@ -523,3 +528,14 @@ class TestTimeLimit:
         with pytest.raises(SystemExit):
             run(tmp_path, 'run', f'--max_hours={text}')
         assert 'is no positive number of hours' in capsys.readouterr().err
+
+    def test_more_hours_than_a_timer_can_wait_are_refused(self, tmp_path, capsys):
+        with pytest.raises(SystemExit):
+            run(tmp_path, 'run', '--max_hours=1e300')
+        assert "'1e300' is more than the" in capsys.readouterr().err
+
+    def test_a_file_in_place_of_the_store_is_told_before_anything_is_computed(self, tmp_path, quick):
+        (tmp_path / 'c').write_text('')
+        with pytest.raises(UserError, match=r"the feature store '.*c' is, or lies in, a file; choose a directory"):
+            run(tmp_path, 'run')
+        assert not (tmp_path / 'run').exists()

@@ -7,7 +7,7 @@ import pytest
 
 from backbones import UserError
 from experiments import report
-from experiments.results import aggregates, lines, seeds_and_images
+from experiments.results import aggregates, failures, lines, seeds_and_images
 from experiments.results.axes import Cell, Variant
 from experiments.results.seeds_and_images import Repeated
 from experiments.training.config import FREE_KEYS
@@ -142,3 +142,20 @@ class TestSeveralDirectories:
     def test_a_directory_without_results_is_named(self, tmp_path):
         with pytest.raises(UserError, match=r"there are no results in '.*nothing'"):
             aggregates.load(write(tmp_path / 'one', make_row()), tmp_path / 'nothing')
+
+    @pytest.mark.parametrize('given', [['--workdir', 'one'], ['--runs', '.']])
+    def test_an_output_that_is_a_file_is_told_first(self, tmp_path, monkeypatch, capsys, given):
+        monkeypatch.chdir(tmp_path)
+        write(tmp_path / 'one', make_row())
+        (tmp_path / 'file').write_text('')
+        with pytest.raises(UserError, match=r"cannot write to the output directory 'file'"):
+            report.main([*given, '--output', 'file'])
+        assert capsys.readouterr().out == ''
+
+    def test_a_directory_in_which_every_cell_failed_tells_the_errors(self, tmp_path, capsys):
+        failures.write(tmp_path, [failures.Failure(make_row().cell, 'no luck')])
+        with pytest.raises(
+            UserError, match=r'every cell that was tried failed: 1, such as digits .*: no luck; the com'
+        ):
+            report.main(['--workdir', str(tmp_path)])
+        assert 'no luck' in capsys.readouterr().out
