@@ -108,7 +108,8 @@ class TestAblation:
         if run.curve:
             page = runs_index.html([run], tmp_path, tmp_path, datetime.datetime.now())
             assert re.search(
-                r'best test accuracy: [\d.]+ with 1 labels per class, [\d.]+ with 5 labels per class', page
+                r'test accuracy of the best setting: [\d.]+ with 1 labels per class, [\d.]+ with 5 labels per class',
+                page,
             )
         # Curves of trainings are told apart by them.
         curve = curves.Curve(tmp_path, '', '', 1, (1.0,), ('',), {}, {})
