@@ -40,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Keeps the user's feature store untouched; tests that count frozen passes have stores of their own.
     os.environ['VISION_BACKBONES_CACHE'] = tempfile.mkdtemp(prefix='features-')
     config.add_cleanup(lambda: shutil.rmtree(os.environ['VISION_BACKBONES_CACHE'], ignore_errors=True))
+    # Tables are as wide as they need, whatever the terminal.
+    os.environ.pop('COLUMNS', None)
     # Read when jax is imported, here and in the processes that tests start.
     os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
     if 'not slow' in config.getoption('markexpr'):

@@ -209,7 +209,7 @@ def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch):
 
 def test_a_file_in_the_place_of_the_directory_is_one_line(tmp_path):
     (tmp_path / 'store').write_text('')
-    with pytest.raises(UserError, match='File exists'):
+    with pytest.raises(UserError, match='lies in, a file; choose a directory with --cache_dir'):
         fetch(tmp_path / 'store')
 
 
