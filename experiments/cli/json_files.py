@@ -49,7 +49,6 @@ def read(file: Path, advice: str) -> dict[str, Any] | None:
     Raises:
         UserError: it is a directory, may not be read, or is no JSON object.
     """
-
     text = _text(file, 'strict', advice)
     try:
         return None if text is None else parse_object(text)
@@ -66,7 +65,8 @@ def lines(file: Path, advice: str) -> list[tuple[int, str]]:
         UserError: it is a directory, or may not be read.
     """
     text = _text(file, 'replace', advice) or ''
-    return [(number, line) for number, line in enumerate(text.splitlines(), 1) if line]
+    # Not splitlines(), which also ends a line at characters that may stand in a JSON text.
+    return [(number, line) for number, line in enumerate(text.split('\n'), 1) if line.strip()]
 
 
 def _text(file: Path, errors: str, advice: str) -> str | None:

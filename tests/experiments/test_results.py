@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from backbones import UserError
 from experiments import tasks
-from experiments.cli import atomic_files, commands
+from experiments.cli import atomic_files, commands, json_files
 from experiments.results import aggregates, failures, older_rows, rows, scores
 from experiments.results.axes import Cell, Variant
 from experiments.results.kept import keep
@@ -338,3 +338,12 @@ class TestScores:
 
 def test_json_of_a_row_is_json():
     assert json.loads(json.dumps(make_row().as_json()))['schema'] == rows.SCHEMA
+
+
+def test_a_separator_within_a_text_ends_no_line(tmp_path):
+    file = tmp_path / 'lines.jsonl'
+    file.write_bytes('{"a": "x\u2028y"}\r\n\n{"b": 1}\n'.encode())
+    assert [(number, json_files.parse_object(line)) for number, line in json_files.lines(file, '')] == [
+        (1, {'a': 'x\u2028y'}),
+        (3, {'b': 1}),
+    ]
