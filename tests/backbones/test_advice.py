@@ -59,7 +59,9 @@ def test_clip_with_another_projection(load):
     assert not report.problems()
 
 
-@pytest.mark.parametrize('layout', ['dinov2', 'transformers', 'timm'])
+@pytest.mark.parametrize(
+    'layout', ['dinov2', *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ('transformers', 'timm'))]
+)
 def test_dinov2_saved_at_another_grid(load, layout: str):
     arguments = 'dinov2_small', layout, 14, 'dinov2_small', {**NARROW, 'position_grid': 16}
     message = told(load, *arguments, **NARROW)
@@ -117,12 +119,12 @@ DEEP = {'depths': (1, 1, 1, 1)}
     ('name', 'layout', 'made_for', 'options', 'grid', 'ours'),
     [
         ('vit_tiny_patch16', 'timm', 384, {}, 24, 224),
-        ('vit_tiny_patch16', 'big_vision', 160, {}, 10, 224),
-        ('vit_small_patch32', 'torchvision', 384, {}, 12, 224),
-        ('deit_tiny_distilled_patch16', 'timm', 384, {}, 24, 224),
+        pytest.param('vit_tiny_patch16', 'big_vision', 160, {}, 10, 224, marks=pytest.mark.exhaustive),
+        pytest.param('vit_small_patch32', 'torchvision', 384, {}, 12, 224, marks=pytest.mark.exhaustive),
+        pytest.param('deit_tiny_distilled_patch16', 'timm', 384, {}, 24, 224, marks=pytest.mark.exhaustive),
         ('siglip_vit_base_patch16', 'transformers', 256, {}, 16, 224),
-        ('clip_vit_base_patch16', 'clip', 384, {}, 24, 224),
-        ('dinov2_small', 'dinov2', 224, {'position_grid': None}, 16, 518),
+        pytest.param('clip_vit_base_patch16', 'clip', 384, {}, 24, 224, marks=pytest.mark.exhaustive),
+        pytest.param('dinov2_small', 'dinov2', 224, {'position_grid': None}, 16, 518, marks=pytest.mark.exhaustive),
         ('dinov2_small_reg', 'dinov2', 224, {'position_grid': None}, 16, 518),
         ('vit_micro', 'native', 16, {}, 4, 32),
     ],

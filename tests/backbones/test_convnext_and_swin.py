@@ -66,7 +66,10 @@ def test_an_unknown_activation_offers_the_nearest(name, options):
         jax.eval_shape(model.init, jax.random.key(0), images(32, 32))
 
 
-@pytest.mark.parametrize(('name', 'options'), [('convnext_tiny', SMALL_CONVNEXT), ('swin_tiny', SMALL_SWIN)])
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [('convnext_tiny', SMALL_CONVNEXT), pytest.param('swin_tiny', SMALL_SWIN, marks=pytest.mark.exhaustive)],
+)
 def test_stochastic_depth_acts_in_training_alone(name, options):
     model = backbones.create(name, stochastic_depth=0.9, **options)
     variables = random_variables(model)

@@ -43,7 +43,9 @@ def flat(variables) -> dict[str, np.ndarray]:
     return flatten_dict(variables, sep='/')
 
 
-@pytest.mark.parametrize('kind', CASES)
+@pytest.mark.parametrize(
+    'kind', [pytest.param(kind, marks=() if kind == FCOS else pytest.mark.exhaustive) for kind in CASES]
+)
 def test_parts_of_a_file_without_a_model(kind: str, tmp_path: Path):
     file = written(arrays_of(kind), tmp_path)
     whole, report = backbones.load_weights('resnet18', file, model=model_of(kind))

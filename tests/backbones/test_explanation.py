@@ -290,8 +290,13 @@ def check_every_method(name):
         assert share.shape == seen.features.stages['stage4'].shape[:-1]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['vit_micro', 'yolo11n', 'swin_tiny', 'deit_tiny_distilled_patch16'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ('vit_micro', 'yolo11n', 'swin_tiny')),
+        pytest.param('deit_tiny_distilled_patch16', marks=pytest.mark.exhaustive),
+    ],
+)
 def test_methods_are_defined_for_families(name):
     check_every_method(name)
 

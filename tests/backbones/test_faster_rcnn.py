@@ -35,9 +35,9 @@ def stored(kind: str) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    'kind', [pytest.param(kind, marks=pytest.mark.exhaustive if kind in (V1, MOBILE) else ()) for kind in CASES]
+    'kind',
+    [pytest.param(kind, marks=pytest.mark.slow if kind == MOBILE_320 else pytest.mark.exhaustive) for kind in CASES],
 )
 def test_a_detector_equals_the_reference(kind: str):
     errors = compare.compare(CASES[kind], stored(kind))
@@ -58,7 +58,9 @@ def test_the_stored_answers_tell_detectors_apart():
         assert ('num_batches_tracked' in str(stored(kind)['shapes'])) == (kind == V2)
 
 
-@pytest.mark.parametrize('kind', CASES)
+@pytest.mark.parametrize(
+    'kind', [pytest.param(kind, marks=() if kind == V2 else pytest.mark.exhaustive) for kind in CASES]
+)
 def test_published_models_have_the_published_number_of_parameters(kind: str):
     model, row = backbones.create_published(kind), published_models.TABLE[kind]
     variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
@@ -83,7 +85,7 @@ def narrow(kind: str) -> dict:
     return {'rows': cases.NARROW_ROWS, 'for_detection': True} if CASES[kind].mobile else one_stage.NARROW
 
 
-@pytest.mark.parametrize('kind', [V2, MOBILE])
+@pytest.mark.parametrize('kind', [V2, pytest.param(MOBILE, marks=pytest.mark.exhaustive)])
 def test_parts_of_a_file_without_a_model(kind: str, tmp_path: Path):
     file, name = written(kind, tmp_path), compare.name_of(CASES[kind])
     whole, report = backbones.load_weights(name, file, model=compare.model_of(CASES[kind]))
@@ -155,10 +157,9 @@ def test_weights_of_a_classifier_fit_the_backbone_of_a_detector(tmp_path: Path):
         assert np.array_equal(found['params']['stage6']['block1']['project_conv']['kernel'], kernel)
 
 
-@cache
-def small(neck: str | None = 'fpn', **options):
-    """A small detector on small images, and its variables."""
-    model = backbones.create_detector(
+def small_model(neck: str | None = 'fpn', **options):
+    """A small detector."""
+    return backbones.create_detector(
         'resnet_micro',
         'faster_rcnn',
         3,
@@ -166,6 +167,12 @@ def small(neck: str | None = 'fpn', **options):
         {'channels': 8, 'strides': (4, 8), 'extra': 'none'} if neck else None,
         {'channels': 8, 'features': 16, 'max_detections': 20, 'anchor_size': 4.0, **options},
     )
+
+
+@cache
+def small(neck: str | None = 'fpn', **options):
+    """A small detector on small images, and its variables."""
+    model = small_model(neck, **options)
     return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *SIZE, 3)))
 
 
@@ -250,9 +257,8 @@ def test_what_is_drawn():
 def test_an_object_trains_though_nothing_near_it_is_proposed():
     """Its own box is among the proposals."""
     nothing, anchors = jnp.zeros((3, 2, 4)), [jnp.array([[0.0, 0, 16, 16]])]
-    drawn, there, (_, assigned) = draw(
-        jax.random.key(0), nothing, jnp.zeros((3, 2), bool), anchors, TRUTH, (8, 0.5), (8, 1.0)
-    )
+    draw_some = jax.jit(lambda key, boxes, there: draw(key, boxes, there, anchors, TRUTH, (8, 0.5), (8, 1.0)))
+    drawn, there, (_, assigned) = draw_some(jax.random.key(0), nothing, jnp.zeros((3, 2), bool))
     assert drawn.shape == (3, 6, 4)
     assert there.sum(1).tolist() == [2, 0, 0]
     for index in (0, 2):
@@ -261,9 +267,10 @@ def test_an_object_trains_though_nothing_near_it_is_proposed():
 
 
 def test_the_sample_needs_a_key():
-    model, variables = small()
+    model = small_model()
+    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     with pytest.raises(UserError, match=r"draws a sample; pass rngs=\{'sampling'"):
-        jax.eval_shape(lambda: model.apply(variables, IMAGES, truth=TRUTH))
+        jax.eval_shape(lambda variables: model.apply(variables, IMAGES, truth=TRUTH), variables)
 
 
 @pytest.mark.slow

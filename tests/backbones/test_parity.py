@@ -119,7 +119,11 @@ def families_and_layouts(cases: Iterable[weights.Case]) -> set[tuple[str, str]]:
 
 
 def test_each_family_and_each_of_its_layouts_has_a_quick_case():
-    assert {str(case) for case in (*weights.CASES, *weights.KEYS_ONLY, *weights.TRAINING)} >= weights.QUICK
+    known = {str(case) for case in (*weights.CASES, *weights.KEYS_ONLY, *weights.TRAINING)}
+    assert known >= weights.QUICK | weights.SLOW | weights.REPEATING
+    assert len(weights.QUICK | weights.SLOW | weights.REPEATING) == sum(
+        map(len, (weights.QUICK, weights.SLOW, weights.REPEATING))
+    )
     quick = [case for case in (*weights.CASES, *weights.KEYS_ONLY) if str(case) in weights.QUICK]
     every = families_and_layouts((*weights.CASES, *weights.KEYS_ONLY))
     assert families_and_layouts((*quick, *weights.QUICK_KEYS)) == every

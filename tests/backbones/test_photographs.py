@@ -56,8 +56,9 @@ def test_lite0_knows_the_photographs():
     assert among_five == 20
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('variant', [1, 2])
+@pytest.mark.parametrize(
+    'variant', [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.exhaustive)]
+)
 def test_larger_lites_know_the_photographs(variant: int):
     ranks = ranks_of_the_labels(f'efficientnet_lite{variant}', f'pip:efficientnet-lite{variant}')
     assert count_right(ranks) == {1: (19, 20), 2: (18, 20)}[variant]

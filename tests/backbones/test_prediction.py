@@ -211,7 +211,7 @@ def test_what_is_no_image_is_refused(images, message, tmp_path):
 def test_probabilities_are_those_of_the_model(classifier):
     images = np.stack([photograph(40, 30, seed) for seed in range(3)])
     results = Predictor(classifier, batch_size=2)(images)
-    logits = classifier.model.apply(classifier.variables, SMALL_IMAGES(images))
+    logits = jax.jit(classifier.model.apply)(classifier.variables, SMALL_IMAGES(images))
     np.testing.assert_allclose([each.probabilities for each in results], jax.nn.softmax(logits), atol=1e-5)
     best = int(results[0].probabilities.argmax())
     assert results[0].most_likely[0] == (NAMES[best], pytest.approx(float(results[0].probabilities[best])))
@@ -284,9 +284,9 @@ def test_a_detector_of_torchvisions_input_sees_what_its_parts_see(detector):
 
 
 def test_masks_have_the_size_of_each_image(segmenter):
-    images = [photograph(30, 51), photograph(64, 20, 1)]
+    images, apply = [photograph(30, 51), photograph(64, 20, 1)], jax.jit(segmenter.model.apply)
     for image, result in zip(images, Predictor(segmenter)(images), strict=True):
-        logits = segmenter.model.apply(segmenter.variables, model_input(image))
+        logits = apply(segmenter.variables, model_input(image))
         (place,) = fitting.fit(image, LETTERBOX).places
         inside = logits[:, place.top : place.top + place.rows, place.left : place.left + place.columns]
         whole = backbones.layers.resizing.resize(inside, image.shape[:2])[0]
@@ -445,7 +445,7 @@ def test_published_weights_have_the_names_of_their_classes():
     assert len(class_names.voc()) == 21
 
 
-@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+@pytest.mark.parametrize('task', [pytest.param('detection', marks=pytest.mark.slow), 'segmentation'])
 def test_weights_with_a_description_need_no_name(task, detector, segmenter, tmp_path):
     made = {'detection': detector, 'segmentation': segmenter}[task]
     arguments = {
@@ -493,7 +493,7 @@ def test_a_name_without_weights_says_what_to_do():
         backbones.load('efficientnet_lite0', classes=('a', 'b'))
 
 
-@pytest.mark.parametrize('number', [np.nan, np.inf])
+@pytest.mark.parametrize('number', [np.nan, pytest.param(np.inf, marks=pytest.mark.exhaustive)])
 def test_outputs_that_are_not_finite_are_an_error(detector, number):
     head = detector.variables['params']['head']
     damaged = {

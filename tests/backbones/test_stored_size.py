@@ -135,7 +135,7 @@ def test_deep_grey_is_read_by_the_range_of_the_data(tmp_path):
         SMALL_IMAGES.read(tmp_path / 'deep.png')
 
 
-@pytest.mark.parametrize('stored_size', [None, 24])
+@pytest.mark.parametrize('stored_size', [pytest.param(None, marks=pytest.mark.exhaustive), 24])
 def test_files_of_any_sizes_are_one_batch(photos, stored_size):
     prepare = SMALL_IMAGES.replace(size=16, stored_size=stored_size)
     inputs = prepare.files(photos)

@@ -104,7 +104,13 @@ def test_positions_that_can_not_be_resampled():
 
 
 @pytest.mark.parametrize(
-    'name', ['vit_micro', 'deit_tiny_distilled_patch16', 'dinov2_small_reg', 'siglip_vit_base_patch16']
+    'name',
+    [
+        'vit_micro',
+        pytest.param('deit_tiny_distilled_patch16', marks=pytest.mark.exhaustive),
+        'dinov2_small_reg',
+        pytest.param('siglip_vit_base_patch16', marks=pytest.mark.exhaustive),
+    ],
 )
 def test_images_of_another_size_resample_the_positions(name: str):
     """With the parameters of one size; the same as with a table that was resampled beforehand."""

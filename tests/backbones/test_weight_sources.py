@@ -438,7 +438,7 @@ def test_one_input_channel_is_the_sum_over_three(hub, arrays):
     assert report.reshaped == (('params/backbone/stem_conv/kernel', (7, 7, 3, 64), (7, 7, 1, 64)),)
 
 
-@pytest.mark.parametrize('channels', [1, 3, 5])
+@pytest.mark.parametrize('channels', [1, pytest.param(3, marks=pytest.mark.exhaustive), 5])
 def test_preprocessing_has_as_many_channels_as_the_model(hub, channels: int):
     variables, report = backbones.load_weights('resnet18', hub, input_channels=channels)
     images = report.preprocessing.replace(size=40)(np.zeros((1, 50, 60, channels), np.uint8))
@@ -467,7 +467,15 @@ def test_equal_channels_give_what_rgb_gave(hub, channels: int):
     np.testing.assert_allclose(*outputs, atol=1e-5 * np.abs(outputs[0]).max())
 
 
-@pytest.mark.parametrize('name', ['resnet34', 'resnet50', 'vit_tiny_patch16', 'efficientnet_lite0'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'resnet34',
+        pytest.param('resnet50', marks=pytest.mark.exhaustive),
+        'vit_tiny_patch16',
+        pytest.param('efficientnet_lite0', marks=pytest.mark.exhaustive),
+    ],
+)
 def test_the_backbone_that_fits_is_named(hub, name: str):
     with pytest.raises(UserError, match=r'; it fits resnet18$'):
         backbones.load_weights(name, hub)
@@ -483,7 +491,7 @@ def test_checkpoint_of_a_training(tmp_path: Path):
     from experiments.training.state import create_state
 
     images = np.zeros((1, 32, 32, 3), np.float32)
-    variables = backbones.create_classifier('resnet_micro', 3).init(jax.random.key(0), images)
+    variables = jax.jit(backbones.create_classifier('resnet_micro', 3).init)(jax.random.key(0), images)
     mask = jax.tree.map(lambda leaf: leaf.ndim == 1, variables['params'])
     state = create_state(variables, mask, optax.sgd(0.1), jax.random.key(1))
     # The last name is a pattern for the library that reads checkpoints.

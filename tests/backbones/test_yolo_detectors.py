@@ -54,7 +54,14 @@ def test_a_detector_equals_the_reference(kind: str):
         assert error <= (0 if exact else 2e-3 if in_pixels else 1e-5), (name, error)
 
 
-@pytest.mark.parametrize('kind', [name for name in published_models.TABLE if name.startswith('yolo')])
+@pytest.mark.parametrize(
+    'kind',
+    [
+        pytest.param(name, marks=() if name in (YOLO11, YOLO26) else pytest.mark.exhaustive)
+        for name in published_models.TABLE
+        if name.startswith('yolo')
+    ],
+)
 def test_published_models_have_the_published_number_of_parameters(kind: str):
     model, row = backbones.create_published(kind), published_models.TABLE[kind]
     variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
@@ -143,7 +150,9 @@ def test_one_to_one_teaches_only_itself():
     assert not any(leaf.any() for path, leaf in found.items() if not path.startswith('head/'))
 
 
-@pytest.mark.parametrize('version', VERSIONS)
+@pytest.mark.parametrize(
+    'version', [pytest.param(name, marks=() if name == 'end_to_end' else pytest.mark.slow) for name in VERSIONS]
+)
 def test_detections_are_padded_sorted_and_inside(version: str):
     made = ('resnet_micro', version, 'yolo_pan') if version == 'end_to_end' else ('vit_micro', version, 'fpn')
     model, variables = small(*made)
@@ -160,7 +169,7 @@ def test_detections_are_padded_sorted_and_inside(version: str):
     assert (found.boxes <= np.tile(extents[:, ::-1], 2)[:, None]).all()
     assert (np.asarray(found.classes) >= 0).tolist() == found.valid.tolist()
     # What begins with the probability of five objects per image is below the usual threshold.
-    assert not model.head.detections(outputs, SIZE).valid.any()
+    assert not jax.jit(lambda outputs: model.head.detections(outputs, SIZE))(outputs).valid.any()
 
 
 def test_losses_of_a_batch_are_the_mean_over_its_valid_images():
@@ -259,7 +268,7 @@ def test_what_neck_and_head_refuse():
         head.losses({}, TRUTH, SIZE)
     backbone = backbones.create('resnet_micro')
     with pytest.raises(UserError, match=r"needs a neck, .*pass neck='yolo_pan'"):
-        backbones.model.Model(backbone, None, head).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        jax.eval_shape(backbones.model.Model(backbone, None, head).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     model = backbones.create_detector('resnet_micro', 'fcos', 3, 'yolo_pan', {'channels': 16})
     with pytest.raises(UserError, match=r"these have \[16, 32, 64\] channels; .*'max_channels': 16.* the head 'yolo'"):
         jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))

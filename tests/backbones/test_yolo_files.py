@@ -50,7 +50,7 @@ def fused(arrays: dict[str, np.ndarray], without: str = '') -> dict[str, np.ndar
     return result
 
 
-@pytest.mark.parametrize('kind', [YOLO11, YOLO26])
+@pytest.mark.parametrize('kind', [YOLO11, pytest.param(YOLO26, marks=pytest.mark.exhaustive)])
 def test_parts_of_a_file_without_a_model(kind: str, tmp_path: Path):
     """Published files are of float16, which comes back in float32."""
     arrays = {key: each if each.dtype == np.int64 else each.astype(np.float16) for key, each in arrays_of(kind).items()}
@@ -75,7 +75,7 @@ def test_parts_of_a_file_without_a_model(kind: str, tmp_path: Path):
     assert all(np.array_equal(again[key], each.astype(again[key].dtype)) for key, each in arrays.items())
 
 
-@pytest.mark.parametrize('kind', [YOLO11, YOLO26])
+@pytest.mark.parametrize('kind', [YOLO11, pytest.param(YOLO26, marks=pytest.mark.slow)])
 def test_a_fused_file_computes_the_same(kind: str, tmp_path: Path):
     arrays = arrays_of(kind)
     whole, _ = backbones.load_weights(kind, written(arrays, tmp_path), model=backbones.create_published(kind))

@@ -110,7 +110,7 @@ def trained(tmp_path_factory):
     place = tmp_path_factory.mktemp('trained')
     write_images(place / 'images', {'cat': 15, 'dog': 15}, size=(6, 6))
     small = ('epochs=1', 'batch_size=8', 'image_size=8', 'flip=False', 'shift=0', f'dataset=folder:{place}/images')
-    arguments = ['--config', str(ROOT / 'configs/pretrain/cifar10.py:backbone=resnet_micro')]
+    arguments = ['--config', str(ROOT / 'configs/transfer.py:backbone=resnet_micro,dataset=digits')]
     arguments += [f'--config.{each}' for each in small] + ['--workdir', str(place / 'run')]
     train.main(arguments)
     return place, arguments

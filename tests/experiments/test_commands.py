@@ -47,6 +47,8 @@ def fails(capsys, main, *arguments, status=2) -> str:
 
 # The smallest data set: the whole quickstart takes seconds to load.
 DIGITS = ("--config.datasets=('digits',)",)
+# The check of a network traces it.
+PIXELS = ("--config.backbones=('pixels',)",)
 
 
 def ablation(*arguments, config=QUICKSTART):
@@ -63,9 +65,9 @@ def ablation(*arguments, config=QUICKSTART):
         (['--config.linear.step=3'], "unknown config key 'linear.step'; did you mean 'linear.steps'"),
         (['--config.linear.steps=many'], "takes a value of type int such as 400, not 'many'"),
         (['--confg.x=1'], 'unrecognized argument: --confg.x=1'),
-        (["--config.datasets=('folder:/no/such/place',)"], "there is no folder '/no/such/place'"),
+        ([*PIXELS, "--config.datasets=('folder:/no/such/place',)"], "there is no folder '/no/such/place'"),
         (
-            [*DIGITS, '--config.fractions=(0.0001, 0.0002)'],
+            [*DIGITS, *PIXELS, '--config.fractions=(0.0001, 0.0002)'],
             "no cell of the ablation can be run; label fraction 0.0001 of 'digits' is left out",
         ),
         ([*DIGITS, "--config.backbones=('resnet18@nothing.pth',)"], "there are no weights at 'nothing.pth'"),
@@ -84,7 +86,7 @@ def test_unknown_config_file_and_argument(capsys, tmp_path):
 
 def test_work_directory_that_cannot_be_written(capsys, tmp_path):
     (tmp_path / 'file').write_text('in the way')
-    line = fails(capsys, *ablation('--workdir', tmp_path / 'file' / 'w', *DIGITS))
+    line = fails(capsys, *ablation('--workdir', tmp_path / 'file' / 'w', *DIGITS, *PIXELS))
     assert 'cannot write to the work directory' in line
 
 
@@ -97,7 +99,7 @@ def test_work_directory_of_another_config(capsys, tmp_path):
 
 def test_folders_that_do_not_work_out(capsys, tmp_path):
     def run(name):
-        config = f'{CHOOSE}:dataset=folder:{tmp_path}/{name}'
+        config = f'{CHOOSE}:dataset=folder:{tmp_path}/{name},backbones=pixels,regimes=knn'
         return fails(capsys, *ablation('--workdir', tmp_path / 'work' / name, config=config))
 
     (tmp_path / 'empty').mkdir()

@@ -50,7 +50,10 @@ class TestPlan:
         assert len({cell.key() for cell in planned}) == 4
         assert Cell.from_json(json.loads(json.dumps(planned[1].as_json()))) == planned[1]
 
-    @pytest.mark.parametrize(('arguments', 'count'), [('', 4), (':task=detection,heads=fcos,retinanet', 8)])
+    @pytest.mark.parametrize(
+        ('arguments', 'count'),
+        [('', 4), pytest.param(':task=detection,heads=fcos,retinanet', 8, marks=pytest.mark.exhaustive)],
+    )
     def test_the_config_of_dense_tasks_spans_its_cells(self, tmp_path, arguments, count):
         config = command_line.load_config(f'{CONFIG}{arguments}')
         planned = cells.plan(config)
@@ -62,7 +65,8 @@ class TestPlan:
         assert {cell.head for cell in cells.plan(make_config('segmentation'))} == {'fcn'}
 
     def test_every_head_takes_the_values_that_all_share(self, tmp_path):
-        config = make_config('segmentation', heads=tuple(tasks.find('segmentation').heads), seeds=(0,))
+        heads = tuple(tasks.find('segmentation').heads)
+        config = make_config('segmentation', heads=heads, backbones=('vit_micro@random',), seeds=(0,))
         Engine(config, tmp_path, lambda name: make_dense('segmentation')).check_without_data(cells.plan(config))
 
     def test_a_head_that_cannot_be_made_is_named_before_the_data_are_read(self, tmp_path):

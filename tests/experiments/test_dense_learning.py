@@ -22,6 +22,9 @@ OTHERS = [
     ('detection', 'resnet_micro', 'yolo'),
 ]
 
+# Epochs of what learns sooner than the others.
+SOONER = {('detection', 'resnet_micro', 'fcos'): 100.0}
+
 
 def clear(task: str) -> Dataset:
     """The eight of 64 images whose smallest object is largest: at 64 pixels, others have outlines and little else."""
@@ -41,12 +44,12 @@ def clear(task: str) -> Dataset:
     + [pytest.param(*case, marks=pytest.mark.exhaustive) for case in OTHERS],
 )
 def test_eight_images_are_learned_by_heart(tmp_path, task, backbone, head):
-    data = clear(task)
+    data, epochs = clear(task), SOONER.get((task, backbone, head), 140.0)
     config = dense_config(
         task, backbone, 'finetune', head=head, image_size=64, neck_channels=48, head_channels=48,
-        strides=(4, 8, 16) if task == 'detection' else (2, 4, 8), epochs=140.0, warmup_epochs=10.0,
+        strides=(4, 8, 16) if task == 'detection' else (2, 4, 8), epochs=epochs, warmup_epochs=10.0,
         learning_rate=1e-3 if task == 'detection' else 2e-3, weight_decay=0.0, clip_norm=10.0, flip=False,
-        evaluate_epochs=140, checkpoint_epochs=140.0,
+        evaluate_epochs=int(epochs), checkpoint_epochs=epochs,
     )  # fmt: skip
     if head == 'faster_rcnn':
         # Its second stage sees 512 boxes of every image.

@@ -69,7 +69,7 @@ def test_a_rectangle_is_where_its_box_is(seed, options):
                 np.testing.assert_allclose(edges, [left, top, right, bottom], atol=1)
 
 
-@pytest.mark.parametrize('shape', [(40, 100), (48, 64), (97, 63)])
+@pytest.mark.parametrize('shape', [(40, 100), (48, 64), pytest.param((97, 63), marks=pytest.mark.exhaustive)])
 def test_with_everything_off_it_is_a_letterbox(shape):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (2, *shape, 4), dtype=np.uint8)
@@ -93,7 +93,7 @@ def test_with_everything_off_it_is_a_letterbox(shape):
         np.testing.assert_array_equal(masks, images[..., 3])
 
 
-@pytest.mark.parametrize('scale', [0.13, 0.77, 2.3])
+@pytest.mark.parametrize('scale', [0.13, pytest.param(0.77, marks=pytest.mark.exhaustive), 2.3])
 def test_interpolation_is_that_of_jax(scale):
     image = np.random.default_rng(0).integers(0, 256, (1, 40, 50, 3), dtype=np.uint8)
     shift, size = (-3.3, 4.1), (30, 36)

@@ -25,9 +25,18 @@ def extract(tmp_path_factory):
     return Extractor(cells.default_config(), Store(directory), directory)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('backbone', ['resnet_micro', 'vit_micro', 'pixels'])
-@pytest.mark.parametrize('name, fraction', [('digits', 0.3), ('mnist5k', 0.05)])
+@pytest.mark.parametrize(
+    ('name', 'fraction', 'backbone'),
+    [
+        # A network and pixels, and both data sets; the others in rotation.
+        pytest.param('digits', 0.3, 'resnet_micro', marks=pytest.mark.slow),
+        pytest.param('digits', 0.3, 'vit_micro', marks=pytest.mark.exhaustive),
+        pytest.param('digits', 0.3, 'pixels', marks=pytest.mark.slow),
+        pytest.param('mnist5k', 0.05, 'resnet_micro', marks=pytest.mark.exhaustive),
+        pytest.param('mnist5k', 0.05, 'vit_micro', marks=pytest.mark.exhaustive),
+        pytest.param('mnist5k', 0.05, 'pixels', marks=pytest.mark.slow),
+    ],
+)
 def test_selected_head_is_as_good_as_that_of_the_best_c_of_scikit_learn(extract, name, fraction, backbone):
     dataset, variant = loading.load(name), cells.parse_variant(backbone)
     extracted, _ = extract(FrozenBackbone(variant.backbone, variant.weights), dataset, lambda count: None)

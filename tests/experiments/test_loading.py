@@ -1,5 +1,6 @@
 """Data sets by name: embedded ones and TFDS directories; folders of images are in test_folder.py."""
 
+import functools
 import io
 import json
 import os
@@ -25,11 +26,15 @@ def write_images(root: Path, layout: dict[str, int], size=(20, 16), suffix='png'
             Image.fromarray(pixels).convert(mode).save(directory / f'{index:03d}.{suffix}')
 
 
+# Read once for those that only look at them.
+embedded = functools.cache(loading.load)
+
+
 @pytest.mark.parametrize(
     ('name', 'shape', 'per_class'), [('mnist5k', (5000, 28, 28, 1), 500), ('digits', (1797, 8, 8, 1), None)]
 )
 def test_embedded_data_are_complete_and_split(name, shape, per_class):
-    dataset = loading.load(name)
+    dataset = embedded(name)
     assert dataset.images.shape == shape
     assert dataset.images.dtype == np.uint8
     assert dataset.images.max() == 255
@@ -43,8 +48,8 @@ def test_embedded_data_are_complete_and_split(name, shape, per_class):
 
 def test_embedded_splits_never_change():
     """A changed split would silently change every published number."""
-    assert loading.load('mnist5k').splits['test'][:6].tolist() == [5, 8, 14, 15, 18, 20]
-    assert loading.load('digits').splits['test'][:6].tolist() == [5, 8, 14, 18, 20, 22]
+    assert embedded('mnist5k').splits['test'][:6].tolist() == [5, 8, 14, 15, 18, 20]
+    assert embedded('digits').splits['test'][:6].tolist() == [5, 8, 14, 18, 20, 22]
 
 
 @pytest.mark.parametrize('values', [{'group': 'x'}, {'exclude': 'x'}, {'layout': 'splits'}, {'drop_duplicates': True}])

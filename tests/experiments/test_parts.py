@@ -182,15 +182,18 @@ class TestShards:
         ):
             run(tmp_path, 'parts', '--shard=2/9')
 
-    @settings(deadline=None, max_examples=20)
-    @given(count=st.integers(1, 9), drawn=st.randoms())
-    def test_they_are_a_partition(self, tmp_path_factory, count, drawn):
+    def test_they_are_a_partition(self, tmp_path):
         config = make_config(datasets=tuple(MADE), regimes=('knn', 'scratch', 'linear'), image_size=(16, 32))
-        planned = cells.plan(config)
-        planned = drawn.sample(planned, drawn.randint(1, len(planned)))
-        engine = Engine(config, tmp_path_factory.getbasetemp() / 'none', MADE.__getitem__)
-        parts = [engine.part(planned, Shard(number, count)) for number in range(1, count + 1)]
-        assert sorted(map(repr, itertools.chain(*parts))) == sorted(map(repr, planned))
+        planned, engine = cells.plan(config), Engine(config, tmp_path / 'none', MADE.__getitem__)
+
+        @settings(deadline=None, max_examples=20)
+        @given(count=st.integers(1, 9), drawn=st.randoms())
+        def check(count, drawn):
+            some = drawn.sample(planned, drawn.randint(1, len(planned)))
+            parts = [engine.part(some, Shard(number, count)) for number in range(1, count + 1)]
+            assert sorted(map(repr, itertools.chain(*parts))) == sorted(map(repr, some))
+
+        check()
 
     @pytest.mark.parametrize('text', ['0/4', '5/4', '1', 'a/b', '1/0', '-1/2', '1/2/3', ''])
     def test_a_shard_that_there_is_not(self, tmp_path, text):
@@ -218,9 +221,9 @@ class TestPlannedCells:
     @pytest.mark.parametrize(
         'change',
         [
-            '--config.knn.temperature=(0.07, 0.5)',
+            pytest.param('--config.knn.temperature=(0.07, 0.5)', marks=pytest.mark.exhaustive),
             "--config.backbones=('vit_micro', 'pixels')",
-            '--config.fractions=(1.0,)',
+            pytest.param('--config.fractions=(1.0,)', marks=pytest.mark.exhaustive),
         ],
     )
     def test_of_an_ablation_that_has_grown_or_shrunk_after_its_shards(self, tmp_path, quick, change):

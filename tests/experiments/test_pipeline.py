@@ -295,8 +295,13 @@ def test_reading_imports_no_tensorflow_and_commands_import_no_grain():
     subprocess.run([sys.executable, '-W', 'error', '-c', code], check=True, cwd=root, timeout=100)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('dataset', [DATASET, LAZY], ids=['in memory', 'decoded'])
+@pytest.mark.parametrize(
+    'dataset',
+    [
+        pytest.param(DATASET, id='in memory', marks=pytest.mark.exhaustive),
+        pytest.param(LAZY, id='decoded', marks=pytest.mark.slow),
+    ],
+)
 def test_processes_change_nothing(dataset):
     here = training_batches(dataset, sampler(), 3, 12, transform=augment)
     there = training_batches(dataset, sampler(), 3, 12, transform=augment, processes=2)

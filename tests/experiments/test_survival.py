@@ -96,8 +96,11 @@ def test_a_detector_is_killed_twice(tmp_path):
     runs.assert_same('cut', 'whole')
 
 
-@pytest.mark.slow
-def test_asked_to_stop(tmp_path):
+@pytest.mark.parametrize(
+    'times', [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.exhaustive)]
+)
+def test_asked_to_stop(tmp_path, times):
+    """Before the first step, and later once or twice."""
     runs = Runs(tmp_path, epochs=6.0, ema_decay=0.9, mixup=0.2, checkpoint_epochs=1.0)
     runs.run('whole')
     steps_per_epoch = 39
@@ -109,7 +112,7 @@ def test_asked_to_stop(tmp_path):
     assert 'the same command continues' in ended(process, 75)
     assert runs.newest('cut') in (0, 1)
 
-    for _ in range(2):
+    for _ in range(times):
         process = runs.start('cut')
         before = runs.newest('cut')
         assert wait_for(process, lambda before=before: runs.newest('cut') > before)
@@ -124,7 +127,7 @@ def test_asked_to_stop(tmp_path):
         assert before < runs.newest('cut') == step < 6 * steps_per_epoch
     runs.run('cut')
     resumed = [event['step'] for event in runs.events('cut', 'resumed')]
-    assert resumed[-2:] == [event['step'] for event in runs.events('cut', 'preempted')][-2:]
+    assert resumed[-times:] == [event['step'] for event in runs.events('cut', 'preempted')][-times:]
     runs.assert_same('cut', 'whole')
 
 

@@ -54,12 +54,12 @@ def truncate(file: Path) -> None:
 @pytest.mark.parametrize(
     ('damage', 'every'),
     [
-        pytest.param(flip, 4, marks=pytest.mark.slow),
+        pytest.param(flip, 8, marks=pytest.mark.slow),
         *(pytest.param(damage, 1, marks=pytest.mark.exhaustive) for damage in (flip, truncate, Path.unlink)),
     ],
 )
 def test_any_damaged_file_costs_some_steps_only(tmp_path, damage, every):
-    """Every (fourth) file of the newest checkpoint of a training, in turn."""
+    """Every (eighth) file of the newest checkpoint of a training, in turn."""
     runs = Runs(tmp_path, backbone='resnet_micro', fraction=0.1, ema_decay=0.9, mixup=0.2, checkpoint_epochs=2 / 7)
     config = command_line.load_config(str(runs.config_file))
     config.epochs = 2.0

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -115,13 +116,13 @@ def test_an_evaluated_example_has_no_smoothed_or_mixed_target():
     task = dataclasses.replace(TASK, label_smoothing=0.2, mixup=0.5, class_weights=(1.0, 2.0, 3.0, 4.0))
     logits = jnp.asarray(generator.normal(size=(6, 4)), jnp.float32)
     evaluated = task.prepare(None, batch, train=False)
-    losses, metrics = task.loss(logits, evaluated, {})
+    losses, metrics = jax.jit(task.loss)(logits, evaluated, {})
     np.testing.assert_allclose(
         losses, optax.softmax_cross_entropy_with_integer_labels(logits, batch['target']), rtol=1e-6
     )
     assert evaluated['weight'].tolist() == [1] * 6
     np.testing.assert_array_equal(metrics['accuracy'], logits.argmax(-1) == batch['target'])
-    trained = task.prepare(jax.random.key(0), batch, train=True)
+    trained = jax.jit(partial(task.prepare, train=True))(jax.random.key(0), batch)
     assert trained['weight'].tolist() == [1, 2, 3, 4, 1, 2]
     assert trained['valid'].tolist() == [1] * 6
     assert (np.asarray(trained['distribution']) > 0).all()

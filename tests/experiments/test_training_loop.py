@@ -16,7 +16,7 @@ from tiny import make_dataset
 import backbones
 from backbones import UserError
 from experiments import train
-from experiments.cli import atomic_files
+from experiments.cli import atomic_files, display
 from experiments.cli.exit_status import Preempted
 from experiments.tasks import Classification
 from experiments.training import loop, progress
@@ -52,10 +52,17 @@ def events(directory: Path) -> list[str]:
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory) -> tuple[Path, loop.Trained]:
-    """A run of the config as it is, from beginning to end; a test that writes to it copies it."""
-    directory = tmp_path_factory.mktemp('whole')
-    return directory, loop.fit(make_config(), make_dataset(), directory)
+def run_and_said(tmp_path_factory) -> tuple[Path, loop.Trained, str]:
+    """A run of the config as it is, from beginning to end, and what it said; a test that writes to it copies it."""
+    directory, config = tmp_path_factory.mktemp('whole'), make_config(tensorboard=True)
+    with display.console.capture() as said:
+        trained = loop.fit(config, make_dataset(), directory, tables=False, label='cell · rate 0.1')
+    return directory, trained, said.get()
+
+
+@pytest.fixture(scope='module')
+def whole(run_and_said) -> tuple[Path, loop.Trained]:
+    return run_and_said[:2]
 
 
 @pytest.mark.parametrize('changes', [{'mixup': 0.2}, {'cutmix': 1.0}, {'mixup': 0.2, 'cutmix': 1.0}])
@@ -199,10 +206,10 @@ def test_killed_between_a_repeated_evaluation_and_its_checkpoint(tmp_path, monke
     assert (tmp_path / 'cut' / 'metrics.jsonl').read_text() == (tmp_path / 'whole' / 'metrics.jsonl').read_text()
 
 
-def test_each_evaluation_is_a_line(tmp_path, capsys):
-    trained = loop.fit(make_config(), make_dataset(), tmp_path, tables=False, label='cell · rate 0.1')
-    shown = [line for line in capsys.readouterr().err.splitlines() if 'epoch' in line]
-    rows = [row for row in atomic_files.read_jsonl(tmp_path / 'metrics.jsonl') if 'epoch' in row]
+def test_each_evaluation_is_a_line(run_and_said):
+    directory, trained, said = run_and_said
+    shown = [line for line in said.splitlines() if 'epoch' in line]
+    rows = [row for row in atomic_files.read_jsonl(directory / 'metrics.jsonl') if 'epoch' in row]
     assert len(shown) == len(rows) == 2
     for epoch, (line, row) in enumerate(zip(shown, rows, strict=True), start=1):
         best = '' if row['validation_accuracy'] >= max(each['validation_accuracy'] for each in rows[:epoch]) else '.*'
@@ -233,6 +240,7 @@ def test_seeds_differ_and_repeat(tmp_path, whole):
     assert any((a != b).any() for a, b in zip(leaves(runs[0]), leaves(runs[2]), strict=True))
 
 
+@pytest.mark.slow
 def test_linear_trains_the_head_on_loaded_weights_only(tmp_path):
     dataset = make_dataset()
     config = make_config(backbone='resnet_micro', weights='bundled:resnet_micro', regime='linear', epochs=1.0)
@@ -317,9 +325,8 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensorboard(tmp_path):
-    loop.fit(make_config(tensorboard=True, epochs=1.0), make_dataset(), tmp_path)
-    (file,) = (tmp_path / 'tensorboard').iterdir()
+def test_tensorboard(whole):
+    (file,) = (whole[0] / 'tensorboard').iterdir()
     assert b'validation_accuracy' in file.read_bytes()
 
 

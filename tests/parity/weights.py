@@ -252,31 +252,23 @@ WHOLE: tuple[Case, ...] = (
 
 
 # What the default tests run: of each family the outputs of one case, of each of its layouts at least the keys, always
-# the smallest; the others are slow. test_parity.py asks for completeness.
+# the smallest; the others are slow or exhaustive. test_parity.py asks for completeness.
 QUICK = frozenset(
     (
         # Compared stage by stage.
         'vgg16_97',
         'googlenet_97',
         'resnet18_97',
-        'resnet50_transformers_65',
         'efficientnet_b0_lukemelas_97',
-        'efficientnet_lite0_97',
         'mobilenet_v3_small_97',
         'convnext_tiny_timm_64',
         'cspresnet50_97',
         'yolo26n_97',
         'vit_tiny_patch16_160_from_224',
-        'vit_tiny_patch16_torchvision_96',
-        'vit_tiny_patch16_big_vision_96',
-        'deit_tiny_distilled_patch16_transformers_96',
         'dinov2_small_reg_timm_70',
-        'dinov2_small_transformers_70',
         'clip_vit_base_patch16_clip_64',
         'clip_vit_base_patch16_clip_visual_64',
-        'clip_vit_base_patch16_timm_96_from_64',
         'siglip_vit_base_patch16_transformers_64',
-        'siglip_vit_base_patch16_big_vision_64',
         'swin_tiny_timm_96_from_160',
         # Keys and shapes alone.
         'resnet34',
@@ -300,15 +292,49 @@ QUICK = frozenset(
         'swin_base',
         'swin_small_transformers',
         'swin_small_microsoft',
-        # Trained: with BatchNorm, and with the regularisers.
-        'resnet18_32',
+        # Trained, with the regularisers; a step with BatchNorm is that of test_segmentation_heads.py.
         'deit_tiny_distilled_patch16_64',
     )
 )
 
 
-# Trained in every run of CI; the other trainings repeat these for other families, and are exhaustive.
-SLOW_TRAINING = frozenset(('vgg16_bn_32', 'yolo26n_96', 'vit_tiny_patch16_64'))
+# Run by CI beside those that follow from QUICK.
+SLOW = frozenset(
+    (
+        # Compared stage by stage: other layouts of backbones that are quick, and other blocks.
+        'resnet50_transformers_65',
+        'efficientnet_lite0_timm_131',
+        'vit_tiny_patch16_torchvision_96',
+        'vit_tiny_patch16_big_vision_96',
+        'deit_tiny_distilled_patch16_transformers_96',
+        'dinov2_small_timm_70',
+        'dinov2_small_transformers_70',
+        'clip_vit_base_patch16_timm_96_from_64',
+        'siglip_vit_base_patch16_big_vision_64',
+        # Trained; the other trainings repeat these for other families.
+        'resnet18_32',
+        'yolo26n_96',
+    )
+)
+
+
+# Exhaustive, though of a quick backbone: a layout whose keys are quick, or what a quick or slow case also shows.
+REPEATING = frozenset(
+    (
+        'efficientnet_b0_timm_97',
+        'efficientnet_b0_timm_131',
+        'convnext_tiny_97',
+        'convnext_tiny_facebook_64',
+        'vit_tiny_patch16_96',
+        'clip_vit_base_patch16_96',
+        'siglip_vit_base_patch16_96',
+        'siglip_vit_base_patch16_timm_80',
+        'swin_tiny_100',
+        'swin_tiny_timm_96',
+        'swin_tiny_timm_224_from_160',
+        'swin_tiny_transformers_64',
+    )
+)
 
 
 # Cases of which the default tests ask for the keys alone; the outputs are for the slow ones.
@@ -339,9 +365,10 @@ def marked(cases: Sequence[Case]) -> list:
     def marks(case: Case) -> list:
         if str(case) in QUICK:
             return []
-        if case in TRAINING:
-            return [pytest.mark.slow if str(case) in SLOW_TRAINING else pytest.mark.exhaustive]
-        repeats = case.backbone not in quick or case.image_size > smallest[kind(case)]
+        if str(case) in SLOW:
+            return [pytest.mark.slow]
+        repeats = case in TRAINING or str(case) in REPEATING
+        repeats = repeats or case.backbone not in quick or case.image_size > smallest[kind(case)]
         return [pytest.mark.exhaustive if repeats else pytest.mark.slow]
 
     return [pytest.param(case, id=str(case), marks=marks(case)) for case in cases]
