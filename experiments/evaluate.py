@@ -10,151 +10,25 @@ where nothing of it is evaluated. A data set whose folder has no test split is s
 """
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from rich.markup import escape
-from rich.table import Table
-
-from backbones.errors import UserError, listed
-from backbones.prediction.predictor import Predictor
-from experiments import tasks
-from experiments.cli import atomic_files, command_line, display
-from experiments.data import account, contents, loading
+from backbones.errors import UserError
+from experiments.cli import command_line
 from experiments.data import options as data_options
-from experiments.data.dataset import Dataset
-from experiments.prediction import class_matching, model_options, splits
-from experiments.results import metric_names
+from experiments.prediction import model_options
+
+# Options of data sets that a data set of one's own may need.
+_READING = ('stored_size', 'layout', 'exclude', 'ignore_label', 'class_names', 'group')
 
 
 def main(argv: list[str] | None) -> None:
     """Evaluate a model."""
     options = _parser().parse_args(argv)
     _check(options)
-    predictor = model_options.load(options, None)
-    task = tasks.find(predictor.model.task)
-    dataset = _dataset(options, task)
-    account.show_notes(dataset)
-    indices = splits.chosen(dataset, options.split, options.limit)
-    matching = class_matching.match(predictor.names, dataset.classes, contents.present(dataset, indices))
-    _say_how(predictor, dataset, matching, options.split)
-    kept, read, left_out = _predict(predictor, task, dataset, indices, matching, options.split)
-    metrics = task.every_metric(_together(kept), dataset.targets_of(read), dataset.classes)
-    output = display.make_console(stderr=False)
-    title = f'{dataset.name}, {options.split}, {len(read):,} images'
-    output.print(title, soft_wrap=True, markup=False, highlight=False)
-    output.print(*_tables(metrics, dataset.classes), sep='\n')
-    if options.json:
-        result = {
-            'model': str(options.workdir or options.model),
-            'weights': options.weights,
-            'task': task.name,
-            'dataset': dataset.name,
-            'split': options.split,
-            'fingerprint': dataset.fingerprint(),
-            'examples': len(read),
-            'left_out': left_out,
-            'metrics': metrics,
-        }
-        with atomic_files.os_errors_as_user_errors(lambda: 'choose another file for --json'):
-            atomic_files.write_json(options.json, result)
-        display.console.print(f'written: {options.json}', soft_wrap=True, markup=False)
+    # Imports JAX, which neither help nor a wrong option waits for.
+    from experiments.commands import evaluate
 
-
-def _say_how(predictor: Predictor, dataset: Dataset, matching: np.ndarray, split: str) -> None:
-    """Say what a reader of the metrics could not guess."""
-    first = int(np.flatnonzero(matching >= 0)[0])
-    name, theirs = predictor.names[first], dataset.classes[matching[first]]
-    notes = []
-    if theirs.isdecimal() and not name.isdecimal():
-        notes.append(f'classes are matched by their numbers: {theirs} is {name}, and so on')
-    lacking = [name for index, name in enumerate(dataset.classes) if index not in matching]
-    if lacking:
-        it = 'it' if len(lacking) == 1 else 'them'
-        notes.append(f'ignored, as the model lacks {it} and nothing of {it} is in {split}: {listed(lacking, 5)}')
-    if dataset.files is None and dataset.stored_size is not None:
-        notes.append(f'images are evaluated at the {"x".join(map(str, dataset.stored_size))} pixels they are stored at')
-    for note in notes:
-        display.console.print(note, soft_wrap=True, markup=False, highlight=False)
-
-
-def _predict(
-    predictor: Predictor,
-    task: type[tasks.Task],
-    dataset: Dataset,
-    indices: np.ndarray,
-    matching: np.ndarray,
-    split: str,
-) -> tuple[list[dict[str, np.ndarray]], np.ndarray, list[str]]:
-    """What the task keeps of the predictions, the examples that they are of, and the names of those left out.
-
-    Raises:
-        UserError: all were left out.
-    """
-    kept, read, left_out = [], [], []
-    images = splits.images(dataset, indices, predictor.model.reading)
-    with display.progress() as bar:
-        shown = bar.add_task(f'evaluating {split}', total=len(indices), note='')
-        for index, result in zip(indices, predictor.stream(images), strict=True):
-            bar.advance(shown)
-            if isinstance(result, UserError):
-                left_out.append(dataset.ids[index])
-                display.console.print(f'left out: {result}', style='yellow', markup=False, soft_wrap=True)
-                continue
-            kept.append(task.kept(result, dataset, index, matching))
-            read.append(index)
-    if not read:
-        raise UserError(f'none of the {len(indices):,} images can be read; the reasons are above')
-    return kept, np.array(read), left_out
-
-
-def _together(kept: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """What was kept of each example, in one array each; those of different lengths (boxes) are padded with zeros."""
-    found = {}
-    for name in kept[0]:
-        arrays = [each[name] for each in kept]
-        most = max(len(array) for array in arrays)
-        padded = [np.pad(each, [(0, most - len(each)), *[(0, 0)] * (each.ndim - 1)]) for each in arrays]
-        found[name] = np.stack(padded)
-    return found
-
-
-def _dataset(options: argparse.Namespace, task: type[tasks.Task]) -> Dataset:
-    if options.dataset is None:
-        return splits.dataset_of(options.workdir, options.data_dir)
-    loading.check_name(options.dataset, task.truth, of_model=True)
-    reading = data_options.ReadingOptions(
-        **{key: getattr(options, key) for key in _READING if getattr(options, key) is not None}
-    )
-    return loading.load(options.dataset, options.data_dir, reading, task.truth, whole=options.split == 'all')
-
-
-def _tables(metrics: dict[str, float], names: Sequence[str]) -> list[Table]:
-    """The metrics of all classes together, first those that are shares, and one row per class."""
-    tables = []
-    for title, others in (('per cent', False), ('value', True)):
-        shown = [name for name in metrics if '/' not in name and (name in metric_names.NO_SHARES) == others]
-        if shown:
-            tables.append(Table())
-            tables[-1].add_column('metric')
-            tables[-1].add_column(title, justify='right')
-            for name in shown:
-                tables[-1].add_row(name, metric_names.text(name, metrics[name]))
-    kinds = list(dict.fromkeys(name.partition('/')[0] for name in metrics if '/' in name))
-    classes = Table()
-    classes.add_column('class')
-    for kind in kinds:
-        classes.add_column(kind, justify='right')
-    for name in names:
-        values = [metrics.get(f'{kind}/{name}') for kind in kinds]
-        if any(value is not None for value in values):
-            classes.add_row(escape(name), *('–' if value is None else f'{100 * value:.1f}' for value in values))
-    return [*tables, classes]
-
-
-# Options of data sets that a data set of one's own may need.
-_READING = ('stored_size', 'layout', 'exclude', 'ignore_label', 'class_names', 'group')
+    evaluate.run(options, {key: getattr(options, key) for key in _READING if getattr(options, key) is not None})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,7 +51,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace) -> None:
     model_options.check(options)
-    splits.check_name(options.split)
     if options.json is not None and options.json.is_dir():
         raise UserError(f'--json {options.json} is a directory; name a file')
     if options.model is not None and options.dataset is None:

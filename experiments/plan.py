@@ -4,23 +4,11 @@ Prints what the step costs on each device (memory, arithmetic, communication) an
 no weights, and with --classes and --stored_size no data.
 """  # noqa: E501
 
-import dataclasses
 import math
-from collections.abc import Callable
 
-import ml_collections
-from rich.console import Console
-
-from backbones.errors import UserError, unknown
-from experiments import tasks
-from experiments.cli import atomic_files, command_line, display
-from experiments.data import account, loading
-from experiments.data.options import ReadingOptions
-from experiments.planning import absent_devices, ahead_of_time, program_costs
-from experiments.training import mesh, own_keys
-from experiments.training.config import KEYS
-from experiments.training.mesh import DeviceMesh
-from experiments.training.programs import Programs
+from backbones.errors import UserError
+from experiments.cli import command_line
+from experiments.training.config_keys import KEYS
 
 
 def main(argv: list[str] | None) -> None:
@@ -53,141 +41,10 @@ def main(argv: list[str] | None) -> None:
     if options.json and not options.json.parent.is_dir():
         # Before compiling, not after it.
         raise UserError(f'--json {options.json}: there is no directory {str(options.json.parent)!r}')
-    shape = ahead_of_time.stored_shape(options.stored_size) if options.stored_size else None
-    devices, limit = absent_devices.devices(options.topology)
-    if options.memory_gib:
-        limit = round(options.memory_gib * 2**30)
-    if options.find_batch and not limit:
-        raise UserError(f'--find_batch needs the memory of a device of {options.topology}; set --memory_gib')
-    device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
-    classes, dataset = options.classes, None
-    if classes is None or shape is None:
-        dataset = loading.load(
-            config.dataset, options.data_dir, ReadingOptions.of(config), tasks.find(config.task).truth
-        )
-        account.show(dataset)
-        height, width, channels = dataset.images.shape[1:]
-        classes, shape = classes or len(dataset.classes), shape or (height, width, channels)
+    # Imports JAX, which neither help nor a wrong option waits for.
+    from experiments.commands import plan
 
-    def programs(batch_per_device: int | None) -> Programs:
-        batch = batch_per_device * device_mesh.devices if batch_per_device else config.batch_size
-        with own_keys.named():
-            return ahead_of_time.planned(config, classes, shape, batch, device_mesh, dataset)
-
-    if options.find_batch:
-        first = options.batch_per_device or ahead_of_time.UNIT
-        initial = programs(ahead_of_time.batch_unit(config.accumulation))
-    else:
-        first = 0
-        initial = programs(options.batch_per_device)
-    names = [phase.name for phase in initial.regime.phases]
-    if options.phase is not None and options.phase not in names:
-        raise unknown(f'phase of the regime {config.regime!r}', options.phase, names)
-    written = []
-    for phase, name in enumerate(names):
-        if options.phase in (None, name):
-            found = _search(programs, phase, first, limit, config) if first else [_compile(initial, phase, limit)]
-            written.append(_show(initial, phase, name, device_mesh, config, options.topology, found))
-    if options.json:
-        content = {'topology': options.topology, 'config': config.to_dict(), 'phases': written}
-        with atomic_files.os_errors_as_user_errors(lambda: 'the numbers are those above; the same command writes them'):
-            atomic_files.write_json(options.json, content)
-
-
-def _compile(compiled: Programs, phase: int, limit: int) -> ahead_of_time.Probe:
-    per_device = compiled.batch_size // compiled.device_mesh.devices
-    with display.console.status(f'compiling {compiled.regime.phases[phase].name}, {per_device} images per device'):
-        probe = ahead_of_time.probe(compiled, phase, limit)
-    verdict = '' if probe.fits is None else ', fits' if probe.fits else ', does not fit'
-    display.console.print(f'{per_device} images per device: {_memory(probe)}{verdict} ({probe.seconds:.0f} s)')
-    return probe
-
-
-def _search(
-    programs: Callable[[int], Programs], phase: int, first: int, limit: int, config: ml_collections.ConfigDict
-) -> list[ahead_of_time.Probe]:
-    """All probes in the order of the search, except that the largest that fits comes last."""
-    probes: dict[int, ahead_of_time.Probe] = {}
-
-    def fits(batch: int) -> bool:
-        probes[batch] = _compile(programs(batch), phase, limit)
-        return bool(probes[batch].fits)
-
-    best = ahead_of_time.find_batch(fits, first, ahead_of_time.batch_unit(config.accumulation))
-    return [*(probe for batch, probe in probes.items() if batch != best), *([probes[best]] if best else [])]
-
-
-def _tried(probe: ahead_of_time.Probe, forward: int) -> str:
-    """The verdict on a batch and its arithmetic: close to the memory limit, the compiler recomputes values."""
-    verdict = f'{"fits" if probe.fits else "does not fit"}: {_memory(probe)}'
-    if probe.analysis is None:
-        return verdict
-    return f'{verdict}, {probe.analysis.flops / probe.batch_per_device / forward:.2f} x forward'
-
-
-def _memory(probe: ahead_of_time.Probe) -> str:
-    needed = program_costs.size(probe.needed_bytes) if probe.needed_bytes else 'more'
-    return f'{needed} of {program_costs.size(probe.limit_bytes)}' if probe.limit_bytes else needed
-
-
-def _show(
-    compiled: Programs,
-    phase: int,
-    name: str,
-    device_mesh: DeviceMesh,
-    config: ml_collections.ConfigDict,
-    devices: str,
-    probes: list[ahead_of_time.Probe],
-) -> dict:
-    """Print the table of a phase for the last probe; returns the same numbers."""
-    last, sizes = probes[-1], ahead_of_time.sizes(compiled, phase)
-    batch = last.batch_per_device
-    verdict = 'unknown without --memory_gib'
-    if last.fits is not None:
-        verdict = f'{"yes" if last.fits else "no"}: {_memory(last)}'
-    leading = [
-        ('devices', device_mesh.describe()),
-        ('batch', f'{batch:,} per device, {batch * device_mesh.devices:,} in all'),
-        ('input', f'{max(compiled.task.preprocessing.size)} px, {config.dtype}'),
-        ('parameters', f'{sizes.trainable:,} of {sizes.parameters:,} train'),
-        ('parameters on a device', program_costs.size(sizes.parameter_bytes)),
-        ('optimizer state on a device', program_costs.size(sizes.optimizer_bytes)),
-        ('fits', verdict),
-    ]
-    trailing = []
-    forward = ahead_of_time.forward_flops(compiled)
-    per_image = last.analysis.flops / batch if last.analysis else None
-    if per_image is not None:
-        trailing = [
-            (
-                'arithmetic per image',
-                f'{program_costs.operations(per_image)}, {per_image / forward:.2f} x a forward pass',
-            ),
-            ('compilation', f'{last.seconds:.0f} s'),
-        ]
-    if len(probes) > 1:
-        trailing += [
-            (f'tried {each.batch_per_device:,} per device', _tried(each, forward))
-            for each in sorted(probes, key=lambda each: each.batch_per_device)
-        ]
-    # The table is the result; progress goes to standard error.
-    output = Console() if Console().is_terminal else Console(width=120)
-    title = f'{config.backbone} · {name} · {devices}'
-    output.print(program_costs.table(last.analysis, title, leading, trailing))
-    return {
-        'phase': name,
-        'devices': device_mesh.devices,
-        'mesh': dict(device_mesh.mesh.shape),
-        **dataclasses.asdict(sizes),
-        'forward_flops_per_image': forward,
-        'flops_per_image': per_image,
-        **_numbers(last),
-        'probes': [_numbers(each) for each in probes],
-    }
-
-
-def _numbers(probe: ahead_of_time.Probe) -> dict:
-    return {**dataclasses.asdict(probe), 'peak_bytes': probe.analysis.peak_bytes if probe.analysis else None}
+    plan.run(options, config)
 
 
 if __name__ == '__main__':

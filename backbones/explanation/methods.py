@@ -8,6 +8,7 @@ import flax.linen as nn
 
 from backbones.errors import UserError, unknown
 from backbones.explanation.grad_cam import grad_cam_stages
+from backbones.explanation.labels import GRAD_CAM, LABELS, PCA, ROLLOUT
 from backbones.explanation.observation import backbone_of, stage_names
 from backbones.explanation.rollout import has_rollout
 from backbones.model import Model
@@ -32,25 +33,23 @@ class Method:
     stages: Callable[[nn.Module, Any], tuple[str, ...]] = lambda network, variables: ()
 
 
-ROLLOUT, GRAD_CAM, PCA = 'rollout', 'gradcam', 'pca'
-
 # The first that a network has is its usual one.
 METHODS = {
     ROLLOUT: Method(
-        'attention rollout',
+        LABELS[ROLLOUT],
         'patches from which the pooled features come by attention',
         lambda network: has_rollout(backbone_of(network)),
         'backbones whose blocks attend to all tokens: ViT, DeiT, DINOv2, CLIP, SigLIP',
     ),
     GRAD_CAM: Method(
-        'Grad-CAM',
+        LABELS[GRAD_CAM],
         'evidence for a class of the head',
         lambda network: isinstance(network, Model),
         'models with a classification head',
         grad_cam_stages,
     ),
     PCA: Method(
-        'PCA of features',
+        LABELS[PCA],
         'similar colours for similar features, the same in all images of a column',
         lambda network: True,
         'every backbone',

@@ -5,16 +5,16 @@ from typing import Any
 
 import ml_collections
 
-from experiments import probes
 from experiments.cli import work_directories
 from experiments.data import options
+from experiments.probes import sweeps
 from experiments.results import keys_of_cells
 from experiments.results.axes import Cell
 from experiments.training import regimes
-from experiments.training.config import FREE_KEYS
+from experiments.training.config_keys import FREE_KEYS
 
 # These fit a head on features that are computed once; all other regimes train with the backbone in the loop.
-FROZEN_REGIMES = tuple(probes.TABLE)
+FROZEN_REGIMES = tuple(sweeps.TABLE)
 
 # Keys of a training that its cell sets, and how.
 _OF_CELL: Mapping[str, Callable[[Cell], Any]] = {

@@ -18,7 +18,15 @@ from typing import Any, NoReturn
 import ml_collections
 
 from backbones.errors import UserError, unknown
-from experiments.cli import allocator, compiler_flags, config_help, interrupts, platforms
+from experiments.cli import (
+    allocator,
+    cache_directory,
+    compilation_cache,
+    compiler_flags,
+    config_help,
+    interrupts,
+    platforms,
+)
 from experiments.cli.axis_config import AxisConfig
 from experiments.cli.config_files import load as load_config
 from experiments.cli.config_help import Described
@@ -108,6 +116,15 @@ def add_data_directory(arguments: argparse._ActionsContainer) -> None:
         '--data_dir',
         type=path,
         help='directory of prepared TFDS data sets (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)',
+    )
+
+
+def add_cache_directory(arguments: argparse._ActionsContainer, purpose: str) -> None:
+    """Add ``--cache_dir``, for commands that use the feature store; ``purpose`` says what it is to them."""
+    arguments.add_argument(
+        '--cache_dir',
+        type=path,
+        help=f'{purpose} (default: {cache_directory.VARIABLE}, or {cache_directory.features()})',
     )
 
 
@@ -271,6 +288,7 @@ def run(main: Callable[[list[str] | None], None], continues: bool = False) -> No
     """
     allocator.configure()
     compiler_flags.configure()
+    compilation_cache.configure()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # as standard error: a path need not be UTF-8
     try:

@@ -9,9 +9,10 @@ import ml_collections
 from PIL import ImageColor
 
 from backbones.errors import UserError, unknown
-from backbones.preprocessing import FITS
 from experiments.data.folder_tree import LAYOUTS
 
+# ``backbones.preprocessing.FITS``, whose module imports JAX; listing the options does not.
+FITS = ('crop', 'squash', 'letterbox')
 # Kinds of data sets that are folders of files: of images in class folders, and for dense tasks.
 _DENSE = ('voc', 'coco', 'yolo', 'masks')
 _FILES = ('folder', *_DENSE)

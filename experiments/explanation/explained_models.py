@@ -25,20 +25,12 @@ from experiments.data import loading
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing, input_size
 from experiments.data.options import KEYS, ReadingOptions
+from experiments.explanation.naming import Named
 from experiments.prediction import splits
 
 _SIZES = ('image_size', 'image_height')
 # Keys of an ablation with one value that may stand in a list, as an axis.
 _SINGLE = (*_SIZES, *(key for key in KEYS if not isinstance(cells.KEYS[key].default, tuple)))
-
-
-@dataclasses.dataclass(frozen=True)
-class Named:
-    """What a user names: a work directory, or a published model with the source of its weights."""
-
-    workdir: Path | None = None
-    model: str = ''
-    weights: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

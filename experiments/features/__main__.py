@@ -20,10 +20,8 @@ from rich.table import Table
 from backbones.errors import UserError
 from experiments.cli import command_line, display
 from experiments.features.store import (
-    CACHE_VARIABLE,
     Store,
     StoredEntry,
-    default_directory,
     format_size,
     parse_size,
 )
@@ -55,9 +53,7 @@ def main(argv: list[str] | None) -> None:
     """List or prune."""
     arguments = command_line.parser(__doc__, config=False, workdir=False)
     arguments.add_argument('action', choices=('list', 'prune'))
-    arguments.add_argument(
-        '--cache_dir', type=command_line.path, help=f'the store (default: {CACHE_VARIABLE}, {default_directory()})'
-    )
+    command_line.add_cache_directory(arguments, 'the store')
     rule = arguments.add_argument_group('what prune removes (one of them)').add_mutually_exclusive_group()
     rule.add_argument('--size', metavar='SIZE', help='least recently used entries, until SIZE (such as 5GB) is left')
     rule.add_argument('--days', type=float, metavar='N', help='what was not used for N days')

@@ -18,6 +18,7 @@ from experiments.data import unreadable
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing, input_size
 from experiments.features import collective_store, frozen_pass, identity
+from experiments.features.addresses import address
 from experiments.features.entry_files import Bounds, Shard, StoredFeatures
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.frozen_pass import FrozenPass
@@ -339,7 +340,7 @@ class _Weights:
 
     def _note(self) -> Path:
         recipe = self._network.random_recipe(self._backbone, self._dataset, self._config.calibration_images)
-        return self._store.note('weights', identity.address(recipe))
+        return self._store.note('weights', address(recipe))
 
     def _host(self) -> dict:
         if self._variables is None:

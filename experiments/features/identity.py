@@ -21,12 +21,6 @@ from backbones.preprocessing import Preprocessing
 from experiments.training.mesh import DeviceMesh
 
 
-def address(document: Mapping[str, Any]) -> str:
-    """The hash of a document: equal documents have equal addresses."""
-    canonical = json.dumps(document, sort_keys=True, separators=(',', ':'))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
-
-
 def variables_digest(variables: Mapping) -> str:
     """SHA-256 of paths, types, shapes and values of all variables."""
     digest = hashlib.sha256()

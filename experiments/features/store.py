@@ -1,6 +1,6 @@
 """A persistent store of features, addressed by what the features depend on.
 
-The store's directory holds one entry per address (``identity.address``)::
+The store's directory holds one entry per address (``addresses.address``)::
 
     ADDRESS/00000.npy …    shards, memory-mapped when read
     ADDRESS/00000.json …   checksum of each finished shard, until all are finished
@@ -21,11 +21,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from backbones.errors import UserError
-from experiments.cli import atomic_files, display
+from experiments.cli import atomic_files, cache_directory, display
 from experiments.features import locks
+from experiments.features.addresses import address
 from experiments.features.entry_files import (
     MANIFEST,
     Bounds,
@@ -35,11 +34,8 @@ from experiments.features.entry_files import (
     read_about,
     read_manifest,
 )
-from experiments.features.identity import address
 
-CACHE_VARIABLE = 'VISION_BACKBONES_CACHE'
 DEFAULT_LIMIT = '20GB'
-_APPLICATION = 'vision-backbones'
 _NOTES = ('weights', 'throughput')
 
 
@@ -62,12 +58,6 @@ class StoredEntry:
     last_use: float
     complete: bool
     in_use: bool
-
-
-def default_directory() -> Path:
-    """``VISION_BACKBONES_CACHE``, or the platform's cache directory."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir(_APPLICATION)) / 'features'
 
 
 def parse_size(text: str) -> int:
@@ -110,7 +100,7 @@ class Store:
     """
 
     def __init__(self, directory: Path | None = None, limit: int | None = None):
-        self.directory = default_directory() if directory is None else Path(directory)
+        self.directory = cache_directory.features() if directory is None else Path(directory)
         self.limit = limit
         with contextlib.suppress(OSError):  # told where it is written
             if any(each.is_file() for each in (self.directory, *self.directory.parents)):

@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 
 from experiments.cli import atomic_files, display
+from experiments.features.addresses import address
 from experiments.features.collective_store import of_main_process
 from experiments.features.frozen_pass import FrozenPass
-from experiments.features.identity import address
 from experiments.features.store import Store
 
 FILE = 'throughput.json'

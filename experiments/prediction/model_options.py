@@ -1,11 +1,14 @@
 """The options of commands that use a trained or published model."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 import backbones
 from backbones.errors import UserError
-from backbones.prediction.predictor import Predictor
 from experiments.cli import command_line
+
+if TYPE_CHECKING:  # it imports JAX, which reading the options does not need
+    from backbones.prediction.predictor import Predictor
 
 
 def add(arguments: argparse._ActionsContainer) -> None:
@@ -42,7 +45,7 @@ def check(options: argparse.Namespace) -> None:
             raise UserError(f'--{option} belongs to --model NAME; a run has its own {option}')
 
 
-def load(options: argparse.Namespace, score_threshold: float | None) -> Predictor:
+def load(options: argparse.Namespace, score_threshold: float | None) -> 'Predictor':
     """The model that options name.
 
     Raises:

@@ -29,17 +29,6 @@ from experiments.probes.attentive_training import Scaling, Source, Sweep
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, select
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """The sweep, which is the same for every backbone."""
-    config = ml_collections.ConfigDict()
-    config.queries = 8
-    config.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-    config.weight_decays = (0.0, 1e-1, 1.0)
-    config.steps = 1000
-    config.batch_size = 128
-    return config
-
-
 def workload(
     subsets: int, shape: tuple[int, ...], evaluated: int, num_classes: int, config: ml_collections.ConfigDict
 ) -> tuple[int, float]:

@@ -20,14 +20,6 @@ from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deter
 _BALLOTS_AT_ONCE = 1 << 24
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """Candidate numbers of neighbours (those larger than a subset are left out), and the temperature."""
-    config = ml_collections.ConfigDict()
-    config.neighbours = (1, 5, 10, 20, 100, 200)
-    config.temperature = 0.07
-    return config
-
-
 def normalise(features: Float[Array, 'examples channels']) -> Float[Array, 'examples channels']:
     """Scale every example to unit length."""
     return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)

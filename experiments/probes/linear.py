@@ -15,29 +15,11 @@ from jaxtyping import Float
 from backbones.errors import UserError, unknown
 from experiments.probes import adamw, logistic
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select
+from experiments.probes.sweeps import linear as default_config
 
 SOLVERS = ('lbfgs', 'adamw')
 # Average iterations per value of C on the features of thousands of images, for estimates of time.
 _USUAL_ITERATIONS = 60
-
-
-def default_config() -> ml_collections.ConfigDict:
-    """The sweep, which is the same for every backbone."""
-    config = ml_collections.ConfigDict()
-    config.solver = 'lbfgs'  # or 'adamw'
-    # lbfgs: scikit-learn's C, evenly spaced on a logarithmic scale.
-    config.smallest_c = 1e-6
-    config.largest_c = 1e6
-    config.values_of_c = 25
-    config.patience_decades = 3.0  # stop after this many of C without a better validation score or loss
-    config.tolerance = 1e-5  # of the gradient norm, relative to that at zero; less for separable classes
-    config.iterations = 3000  # limit for each C
-    # adamw:
-    config.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2)
-    config.weight_decays = (1e-3, 1e-1, 1.0)
-    config.steps = 400
-    config.batch_size = 128
-    return config
 
 
 def with_defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

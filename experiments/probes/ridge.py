@@ -15,15 +15,6 @@ from jaxtyping import Array, Float
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select, standardisation
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """The penalties, relative to the mean eigenvalue so that one range fits any number of channels and examples."""
-    config = ml_collections.ConfigDict()
-    config.smallest_penalty = 1e-6
-    config.largest_penalty = 1e3
-    config.penalties = 37
-    return config
-
-
 @jax.jit
 def solve(
     x: Float[Array, 'chosen channels'], targets: Float[Array, 'chosen classes'], penalties: Float[Array, ' penalties']

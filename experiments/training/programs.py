@@ -18,7 +18,7 @@ from backbones import depth, freezing, lora, rematerialisation
 from backbones.model import Model
 from experiments.planning import program_costs
 from experiments.tasks import Task
-from experiments.training import mesh, optimizers, regimes
+from experiments.training import mesh, optimizers, regimes, trained_parameters
 from experiments.training.mesh import DeviceMesh
 from experiments.training.state import TrainState, create_state
 from experiments.training.step import Recipe, make_evaluation_step, make_train_step
@@ -75,11 +75,11 @@ class Programs:
         self.abstract_variables = jax.eval_shape(self._init, jax.random.key(0))
         params = self.abstract_variables['params']
         order = depth.execution_order(self.model, self.abstract_variables, self._images_shape)
-        self.rules = tuple(regimes.rules(phase, params, order) for phase in self.regime.phases)
+        self.rules = tuple(trained_parameters.rules(phase, params, order) for phase in self.regime.phases)
         self.masks = tuple(freezing.mask(params, rules) for rules in self.rules)
         self._optimizers = tuple(self._optimizer(phase) for phase in range(len(self.masks)))
         decay = self.options['layer_decay']
-        self._scales = regimes.layer_scales(params, order, decay) if decay != 1 else None
+        self._scales = trained_parameters.layer_scales(params, order, decay) if decay != 1 else None
         self._train_steps: dict[int, jax.stages.Wrapped] = {}
         self._compiled: dict[int, jax.stages.Compiled] = {}
         self.warned: set[int] = set()

@@ -15,12 +15,13 @@ from tiny import make_config, make_dataset
 
 import backbones
 from backbones import UserError, cost
-from experiments import ablate, report
+from experiments import ablate
 from experiments.ablation import cells, estimate, left_out
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files, versions
 from experiments.cli.exit_status import Preempted
+from experiments.commands import report
 from experiments.data import loading
 from experiments.features.extractor import Extractor
 from experiments.features.frozen_backbone import FrozenBackbone
@@ -310,7 +311,7 @@ class TestRun:
         assert not (tmp_path / 'results.jsonl').exists()
 
     def ablate(self, tmp_path, monkeypatch, *arguments):
-        monkeypatch.setattr(ablate.loading, 'load', lambda name, *_: make_dataset('digits'))
+        monkeypatch.setattr(loading, 'load', lambda name, *_: make_dataset('digits'))
         config = 'configs/ablations/cnn_vs_vit.py:dataset=digits,backbones=pixels,regimes=knn'
         cache = f'--cache_dir={tmp_path / "cache"}'
         ablate.main([f'--config={config}', f'--workdir={tmp_path / "run"}', cache, *arguments])

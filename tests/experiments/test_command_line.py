@@ -21,7 +21,7 @@ from experiments.ablation import cells, growth
 from experiments.cli import atomic_files, command_line, commands, platforms, work_directories
 from experiments.features import __main__ as features
 from experiments.training.config import KEYS as TRAINING_KEYS
-from experiments.training.config import ConfigKey, default_config
+from experiments.training.config_keys import ConfigKey, default_config
 from experiments.training.value_checks import one_of
 
 ROOT = Path(__file__).parents[2]

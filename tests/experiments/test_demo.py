@@ -7,6 +7,7 @@ from PIL import Image
 import backbones
 from backbones import UserError
 from experiments import demo, tasks
+from experiments.commands.demo import DETECTOR, SEGMENTER
 from experiments.data import shapes
 
 
@@ -38,7 +39,7 @@ def test_a_mistake_is_one_line(arguments, message):
 @pytest.mark.slow
 def test_the_weights_see_new_shapes():
     made = shapes.generate(40, seed=2)
-    detections = backbones.load(demo.DETECTOR, score_threshold=0.01)(list(made.images))
+    detections = backbones.load(DETECTOR, score_threshold=0.01)(list(made.images))
     most = max(len(each.scores) for each in detections)
     found = {
         'boxes': np.zeros((40, most, 4), np.float32),
@@ -52,5 +53,5 @@ def test_the_weights_see_new_shapes():
             found[name][row, :number] = value
     metrics = tasks.find('detection').score(found, made.boxes, shapes.CLASSES)
     assert metrics['AP50'] > 0.75
-    masks = np.stack([each.mask for each in backbones.load(demo.SEGMENTER)(list(made.images))])
+    masks = np.stack([each.mask for each in backbones.load(SEGMENTER)(list(made.images))])
     assert (masks == made.masks)[made.masks != 255].mean() > 0.75

@@ -10,11 +10,12 @@ from scipy import stats
 from tiny_dense import make_dense
 
 from backbones import UserError
-from experiments import report, tasks, train
+from experiments import tasks
 from experiments.ablation import cells, dependencies, estimate, left_out
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.cli import command_line
+from experiments.commands import report, train
 from experiments.results import aggregates, rows, scores, tables
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'ablations' / 'dense.py'

@@ -19,6 +19,7 @@ from backbones import UserError
 from backbones.prediction import class_names
 from backbones.prediction.prediction import Prediction
 from experiments import evaluate, tasks
+from experiments.commands.evaluate import _together as together
 from experiments.data import contents, loading
 from experiments.data.truth import IGNORE
 from experiments.prediction import class_matching
@@ -142,7 +143,7 @@ def test_boxes_that_are_right_are_all_right(pixels):
         scores, classes = np.linspace(0.9, 0.5, len(boxes)), truth.classes[index][there]
         result = Prediction(image, size, dataset.classes, None, boxes, scores, classes)
         kept.append(task.kept(result, dataset, index, np.arange(len(dataset.classes))))
-    metrics = task.every_metric(evaluate._together(kept), dataset.targets_of(indices), dataset.classes)
+    metrics = task.every_metric(together(kept), dataset.targets_of(indices), dataset.classes)
     assert metrics['AP'] == pytest.approx(1)
 
 

@@ -17,7 +17,14 @@ from backbones import UserError
 from backbones.prediction import trained_model
 from experiments import explain, report, train
 from experiments.data import loading
-from experiments.explanation import contact_sheet, explained_models, explaining, explanation_files, pictures
+from experiments.explanation import (
+    contact_sheet,
+    explained_models,
+    explaining,
+    explanation_files,
+    pictures,
+    training_images,
+)
 from experiments.explanation.contact_sheet import Cell, Heading
 from experiments.explanation.explained_models import ExplainedModel, Named
 from experiments.explanation.explaining import Column, Explained
@@ -312,9 +319,9 @@ def test_a_training_image_is_not_its_own_neighbour(tmp_path, weights):
     index = int(dataset.splits['train'][0])
     explainer, store = explaining.Explainer(column), Store(tmp_path / 'store')
     query = explainer(np.asarray(Image.open(dataset.files[index]).convert('RGB')), 'x').pooled[None]
-    (found,) = explain.training_images.neighbours(explainer, dataset, [dataset.files[index]], query, 2, store)
+    (found,) = training_images.neighbours(explainer, dataset, [dataset.files[index]], query, 2, store)
     assert len(found) == 2 and index not in {each.index for each in found}
-    ((first, *_),) = explain.training_images.neighbours(explainer, dataset, ['elsewhere.png'], query, 2, store)
+    ((first, *_),) = training_images.neighbours(explainer, dataset, ['elsewhere.png'], query, 2, store)
     assert first.index == index and first.similarity == pytest.approx(1, abs=1e-4)
 
 
@@ -333,7 +340,7 @@ def test_features_of_training_images_are_computed_once(tmp_path, weights, monkey
         pooled = explainer.pooled
         monkeypatch.setattr(explainer, 'pooled', lambda pixels: calls.append(len(pixels)) or pooled(pixels))
         query = np.ones((1, pooled(np.zeros((1, 32, 32, 3), np.uint8)).shape[1]), np.float32)
-        return explain.training_images.neighbours(explainer, dataset, ['x'], query, 2, Store(tmp_path / store))
+        return training_images.neighbours(explainer, dataset, ['x'], query, 2, Store(tmp_path / store))
 
     first = neighbours(model)
     assert sum(calls) > 0

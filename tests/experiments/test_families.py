@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import special, stats
 
 from backbones import registry
-from experiments import report
+from experiments.commands import report
 from experiments.results import families, family_tables, rows, statistics
 from experiments.results.aggregates import Aggregate
 from experiments.results.axes import Variant

@@ -15,7 +15,7 @@ from tiny import make_config, make_dataset
 from backbones import UserError
 from backbones.pretrained.checksums import write_checksums
 from experiments import ablate
-from experiments.ablation import cells, growth
+from experiments.ablation import cells, estimate, growth
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.cli import work_directories
@@ -397,8 +397,8 @@ class TestDisks:
             'from experiments.ablation.cells import default_config\n'
             f'def get_config():\n    config = default_config()\n    {changes}\n    return config\n'
         )
-        monkeypatch.setattr(ablate.loading, 'load', lambda name, *_: make_dataset('digits'))
-        monkeypatch.setattr(ablate.estimate, 'measured_speed', lambda: 1e9)
+        monkeypatch.setattr(loading, 'load', lambda name, *_: make_dataset('digits'))
+        monkeypatch.setattr(estimate, 'measured_speed', lambda: 1e9)
         arguments = ['--config', str(config_file), "--config.datasets=('digits',)", '--workdir', str(tmp_path / 'run')]
         finished: list[str] = []
         failures = 0

@@ -6,11 +6,12 @@ import backbones
 from backbones import cost, published_models
 from backbones.errors import UserError
 from experiments import models
+from experiments.commands import models as work
 
 
 def names(**conditions) -> list[str]:
     arguments = {'patterns': [], 'family': None, 'max_params': None, 'max_gflops': None, 'sort': 'name'} | conditions
-    return [info.name for info in models.select(**arguments)]
+    return [info.name for info in work.select(**arguments)]
 
 
 def test_all_of_them_sorted_by_name():
@@ -34,7 +35,7 @@ def test_published_models_are_listed(capsys):
 
 @pytest.mark.parametrize('sort', ['params', 'gflops'])
 def test_sorted(sort: str):
-    values = [models.SORTS[sort](backbones.info(name)) for name in names(sort=sort)]
+    values = [work.SORT_KEYS[sort](backbones.info(name)) for name in names(sort=sort)]
     assert values == sorted(values)
 
 

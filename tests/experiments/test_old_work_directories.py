@@ -72,7 +72,7 @@ class TestAblation:
             ablate.main(arguments(old / 'ablation'))
 
     def test_it_grows_by_a_seed(self, old, monkeypatch):
-        monkeypatch.setattr(ablate.estimate, 'measured_speed', lambda: 1e9)
+        monkeypatch.setattr(estimate, 'measured_speed', lambda: 1e9)
         before = rows.read(old / 'ablation')
         ablate.main(arguments(old / 'ablation', backbones=('pixels',), seeds=(0, 1, 2)))
         after = rows.read(old / 'ablation')

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tiny import make_config, make_dataset
 
 from backbones import UserError, cost
-from experiments import ablate, probes, report
+from experiments import ablate, probes
 from experiments.ablation import cells, growth, selection
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
@@ -28,6 +28,8 @@ from experiments.ablation.selection import Shard
 from experiments.ablation.time_limit import OutOfTime, TimeLimit
 from experiments.cli import atomic_files, command_line, commands, work_directories
 from experiments.cli.exit_status import CellsFailed, Preempted
+from experiments.commands import ablate as work
+from experiments.commands import report
 from experiments.features import extractor
 from experiments.features.store import Store
 from experiments.probes import knn
@@ -52,9 +54,9 @@ def quick(monkeypatch):
     monkeypatch.setattr(extractor.Extractor, '__call__', extract)
     monkeypatch.setattr(extractor.Extractor, 'check', lambda *_: None)
     monkeypatch.setattr(cost, 'count_flops', lambda model, size: 2_000_000)
-    monkeypatch.setattr(ablate.estimate, 'table', lambda *_: 'the plan')
-    monkeypatch.setattr(ablate.loading, 'load', lambda name, *_: MADE[name])
-    monkeypatch.setattr(ablate.report, 'write', lambda *_: None)  # it takes longer than all the rest
+    monkeypatch.setattr(estimate, 'table', lambda *_: 'the plan')
+    monkeypatch.setattr(loading, 'load', lambda name, *_: MADE[name])
+    monkeypatch.setattr(report, 'write', lambda *_: None)  # it takes longer than all the rest
 
 
 CONFIG = """
@@ -507,7 +509,7 @@ class TestTimeLimit:
 
     def test_a_run_stops_and_goes_on(self, tmp_path, quick, monkeypatch):
         now = itertools.count(step=60.0)  # a minute passes whenever somebody looks
-        monkeypatch.setattr(ablate, 'TimeLimit', lambda hours: TimeLimit(hours, lambda: next(now)))
+        monkeypatch.setattr(work, 'TimeLimit', lambda hours: TimeLimit(hours, lambda: next(now)))
         counts = []
         for _ in range(30):
             try:

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 
 import backbones
 from backbones import UserError, depth, freezing, lora
-from experiments.training import regimes
+from experiments.training import regimes, trained_parameters
 
 # One of each way to build a backbone.
 SOME = (
@@ -103,7 +103,9 @@ def should_train(regime, paths) -> set[str]:
 
 def trained_by(regime, params, order) -> list[set[str]]:
     """What the mask of each phase trains."""
-    masks = [freezing.mask(params, regimes.rules(phase, params, order)) for phase in regimes.parse(regime).phases]
+    masks = [
+        freezing.mask(params, trained_parameters.rules(phase, params, order)) for phase in regimes.parse(regime).phases
+    ]
     return [{path for path, trains in flatten_dict(mask, sep='/').items() if trains} for mask in masks]
 
 
@@ -160,19 +162,19 @@ def test_units_hold_every_parameter_once_and_in_order(name, options, kind):
 
 def test_patterns_are_few():
     params, order, _ = built('resnet_micro')
-    assert regimes.rules(regimes.parse('partial:2').phases[0], params, order) == (
+    assert trained_parameters.rules(regimes.parse('partial:2').phases[0], params, order) == (
         ('backbone/(stage3|stage4)/.*', 'trainable'),
         ('backbone/.*', 'frozen', 'optional'),
         ('.*', 'trainable', 'optional'),
     )
     params, order, _ = built('swin_tiny')
-    rules = regimes.rules(regimes.parse('partial:4blocks').phases[0], params, order)
+    rules = trained_parameters.rules(regimes.parse('partial:4blocks').phases[0], params, order)
     assert rules[0] == ('backbone/(stage3/block5|stage3/block6|stage4|norm)/.*', 'trainable')
 
 
 def test_layer_scales_are_those_of_mae():
     params, order, _ = built('clip_vit_base_patch16')
-    scales = flatten_dict(regimes.layer_scales(params, order, 0.75), sep='/')
+    scales = flatten_dict(trained_parameters.layer_scales(params, order, 0.75), sep='/')
     assert scales.keys() == flatten_dict(params, sep='/').keys()
     # util/lr_decay.py: num_layers = 12 + 1; tokens, positions and patches have layer 0, block i (from 0) layer i + 1.
     for path, scale in scales.items():
@@ -187,8 +189,8 @@ def test_layer_scales_are_those_of_mae():
 @pytest.mark.parametrize(('name', 'options'), SOME, ids=[name for name, _ in SOME])
 def test_layer_scales_grow_with_the_depth(name, options):
     params, order, _ = built(name, options)
-    assert set(jax.tree.leaves(regimes.layer_scales(params, order, 1.0))) == {1.0}
-    scales = flatten_dict(regimes.layer_scales(params, order, 0.5), sep='/')
+    assert set(jax.tree.leaves(trained_parameters.layer_scales(params, order, 1.0))) == {1.0}
+    scales = flatten_dict(trained_parameters.layer_scales(params, order, 0.5), sep='/')
     by_place = {}
     for path, scale in scales.items():
         by_place.setdefault(min(place(path, list(scales)), (100, 0)), set()).add(scale)
@@ -237,20 +239,20 @@ def test_what_is_no_regime(text, message):
 def test_more_units_than_there_are(name, regime, message):
     params, order, _ = built(name)
     with pytest.raises(UserError, match=message):
-        regimes.rules(regimes.parse(regime).phases[0], params, order)
+        trained_parameters.rules(regimes.parse(regime).phases[0], params, order)
 
 
 def test_lora_rules_without_adapters():
     params, order, _ = built('vit_micro')
     with pytest.raises(ValueError, match='no adapters'):
-        regimes.rules(regimes.parse('lora').phases[0], params, order)
+        trained_parameters.rules(regimes.parse('lora').phases[0], params, order)
 
 
 @pytest.mark.parametrize('decay', [0, -0.5, 1.01])
 def test_a_decay_out_of_range(decay):
     params, order, _ = built('vit_micro')
     with pytest.raises(UserError, match=f'at most 1, not {decay}'):
-        regimes.layer_scales(params, order, decay)
+        trained_parameters.layer_scales(params, order, decay)
 
 
 def test_parameters_of_no_classifier():

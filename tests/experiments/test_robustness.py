@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from backbones.errors import UserError
-from experiments import probes, report
+from experiments import probes
 from experiments.ablation import cells, dependencies, robustness
 from experiments.ablation.engine import Engine
 from experiments.ablation.time_limit import OutOfTime, TimeLimit
 from experiments.cli import atomic_files
+from experiments.commands import report
 from experiments.data import corruptions
 from experiments.data.corrupted import corrupted
 from experiments.data.corruptions import Corruption

@@ -7,6 +7,7 @@ import pytest
 
 from backbones import UserError
 from experiments import report
+from experiments.commands.report import FILES
 from experiments.results import aggregates, failures, lines, seeds_and_images
 from experiments.results.axes import Cell, Variant
 from experiments.results.seeds_and_images import Repeated
@@ -116,7 +117,7 @@ class TestSeveralDirectories:
         one, other = write(tmp_path / 'one', make_row()), write(tmp_path / 'other', make_row('c'))
         report.main(['--workdir', str(one), '--workdir', str(other), '--output', str(tmp_path / 'both')])
         assert len((tmp_path / 'both' / 'table.csv').read_text().splitlines()) == 3
-        for name in report.FILES:
+        for name in FILES:
             assert (tmp_path / 'both' / name).exists()
             assert not (one / name).exists()
             assert not (other / name).exists()

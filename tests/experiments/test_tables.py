@@ -10,8 +10,9 @@ import sklearn.metrics
 from scipy import stats
 
 from backbones import UserError
-from experiments import report, tasks
+from experiments import tasks
 from experiments.cli import atomic_files
+from experiments.commands import report
 from experiments.data import record
 from experiments.results import aggregates, plots, rows, scores, tables
 from experiments.results.axes import Cell, Variant

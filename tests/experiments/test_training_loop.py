@@ -15,9 +15,9 @@ from tiny import make_dataset
 
 import backbones
 from backbones import UserError
-from experiments import train
 from experiments.cli import atomic_files, display
 from experiments.cli.exit_status import Preempted
+from experiments.commands import train
 from experiments.tasks import Classification
 from experiments.training import loop, progress
 from experiments.training.checkpoints import Checkpoints

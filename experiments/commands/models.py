@@ -1,0 +1,138 @@
+"""The work of ``experiments.models``: tables of backbones and published models."""
+
+import argparse
+import fnmatch
+
+from rich.table import Table
+
+import backbones
+from backbones import published_models
+from backbones.cost import GFLOPS
+from backbones.errors import UserError, unknown
+from backbones.pretrained.keymaps import layouts
+from experiments.cli import display
+
+SORT_KEYS = {
+    'name': lambda info: info.name,
+    'params': lambda info: info.params,
+    'gflops': lambda info: GFLOPS[info.name],
+}
+
+
+def select(
+    patterns: list[str], family: str | None, max_params: float | None, max_gflops: float | None, sort: str
+) -> list[backbones.BackboneInfo]:
+    """Backbones that meet all conditions.
+
+    Args:
+        patterns: names, or patterns with ``*`` and ``?``; none means all.
+
+    Raises:
+        UserError: a name or pattern matches nothing, or no backbone meets the conditions.
+    """
+    names = backbones.names(family)
+    for pattern in patterns:
+        if not fnmatch.filter(backbones.names(), pattern):
+            raise unknown('backbone', pattern, backbones.names())
+    chosen = [
+        backbones.info(name)
+        for name in names
+        if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+    chosen = [info for info in chosen if max_params is None or info.params <= max_params]
+    chosen = [info for info in chosen if max_gflops is None or GFLOPS[info.name] <= max_gflops]
+    if not chosen:
+        raise UserError('no backbone meets these conditions')
+    return sorted(chosen, key=SORT_KEYS[sort])
+
+
+def listing(infos: list[backbones.BackboneInfo]) -> Table:
+    """One row per backbone."""
+    table = Table(title=f'{len(infos)} backbones', title_justify='left')
+    table.add_column('name', no_wrap=True)
+    table.add_column('family')
+    for column in ('parameters', 'GFLOPs', 'pixels'):
+        table.add_column(column, justify='right')
+    table.add_column('channels of the stages (strides)')
+    table.add_column('loads and saves')
+    for info in infos:
+        channels, strides = (
+            ' '.join(str(getattr(stage, field)) for stage in info.stages) for field in ('channels', 'stride')
+        )
+        table.add_row(
+            info.name,
+            info.family,
+            f'{info.params:,}',
+            f'{GFLOPS[info.name]:.2f}',
+            str(info.image_size),
+            f'{channels} ({strides})',
+            ' '.join(layouts(backbones.create(info.name))) or 'native',
+        )
+    return table
+
+
+def published() -> Table:
+    """One row per published detector or segmenter."""
+    table = Table(title=f'{len(published_models.TABLE)} published models', title_justify='left')
+    for column in ('name', 'task', 'backbone', 'head'):
+        table.add_column(column, no_wrap=True)
+    table.add_column('parameters', justify='right')
+    for name, row in published_models.TABLE.items():
+        task = 'detection' if row.create is backbones.create_detector else 'segmentation'
+        table.add_row(name, task, row.backbone, row.options['head'], f'{row.params:,}')
+    return table
+
+
+def description(info: backbones.BackboneInfo) -> Table:
+    """A table of everything known about one backbone."""
+    table = Table(title=info.name, title_justify='left', show_header=False)
+    module = backbones.create(info.name)
+    preprocessing = info.preprocessing
+    size = preprocessing.size[0]
+    resized = size if preprocessing.fit == 'letterbox' else round(size / preprocessing.crop)
+    sides = {'crop': 'shorter side', 'squash': 'both sides', 'letterbox': 'longer side'}[preprocessing.fit]
+    steps = f'{sides} to {resized}'
+    crop = '' if resized == size else f', centre of {size}'
+    crop += ', the rest filled with grey' if preprocessing.fit == 'letterbox' else ''
+    summary = (type(module).__doc__ or '').strip().partition('\n')[0]
+    rows = {
+        'family': f'{info.family}: {type(module).__name__} – {summary}',
+        'parameters': f'{info.params:,} without a classifier',
+        'GFLOPs': f'{GFLOPS[info.name]:.3f} for one image of {info.image_size}x{info.image_size} pixels',
+        'stages': '\n'.join(
+            f'{stage.name}: {stage.channels} channels, stride {stage.stride}, '
+            f'{-(-info.image_size // stage.stride)}x{-(-info.image_size // stage.stride)}'
+            for stage in info.stages
+        ),
+        'pooled': f'{info.pooled} channels',
+        'layouts': ', '.join(['native', *layouts(module)]) + ' (load_weights reads them, save_weights writes them)',
+        'known weights': '\n'.join(info.weights) or 'a file in one of these layouts',
+        'preprocessing': f'{steps} ({preprocessing.interpolation}){crop}, '
+        f'mean {_numbers(preprocessing.mean)}, std {_numbers(preprocessing.std)}',
+        'options': ', '.join(
+            f'{name}={value!r}'
+            for name, value in vars(module).items()
+            if isinstance(value, str | int | float | bool) and name != 'name'
+        ),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ' '.join(f'{value:.3g}' for value in values)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a table, or a description of each backbone if all names are given in full."""
+    console = display.make_console(stderr=False)
+    if options.published:
+        console.print(published())
+        return
+    infos = select(options.names, options.family, options.max_params, options.max_gflops, options.sort)
+    if options.names and all(name in backbones.names() for name in options.names):
+        for info in infos:
+            console.print(description(info))
+    else:
+        console.print(listing(infos))
