@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import sys
 import time
 import warnings
 import zlib
@@ -42,6 +43,8 @@ def configure() -> None:
     A directory that the user has set (``JAX_COMPILATION_CACHE_DIR``) takes precedence and is left alone; an empty one
     means none. Where the directory cannot be written, nothing is kept.
     """
+    if 'jax' in sys.modules:  # it has read its settings: this is a program that only calls a command
+        return
     given = os.environ.get(DIRECTORY_VARIABLE)
     if given is not None:
         if not given:

@@ -10,6 +10,7 @@ import pytest
 
 from backbones import UserError
 from experiments import ablate, report
+from experiments.ablation import estimate
 from experiments.cli import atomic_files, work_directories
 from experiments.data import loading
 from experiments.results import rows, scores

@@ -20,7 +20,7 @@ from tiny import make_config, make_dataset
 
 from backbones import UserError, cost
 from experiments import ablate, probes
-from experiments.ablation import cells, growth, selection
+from experiments.ablation import cells, estimate, growth, selection
 from experiments.ablation.cells import Cell, Variant
 from experiments.ablation.engine import Engine
 from experiments.ablation.journal import Journal
@@ -30,6 +30,7 @@ from experiments.cli import atomic_files, command_line, commands, work_directori
 from experiments.cli.exit_status import CellsFailed, Preempted
 from experiments.commands import ablate as work
 from experiments.commands import report
+from experiments.data import loading
 from experiments.features import extractor
 from experiments.features.store import Store
 from experiments.probes import knn

@@ -103,9 +103,8 @@ def should_train(regime, paths) -> set[str]:
 
 def trained_by(regime, params, order) -> list[set[str]]:
     """What the mask of each phase trains."""
-    masks = [
-        freezing.mask(params, trained_parameters.rules(phase, params, order)) for phase in regimes.parse(regime).phases
-    ]
+    rules = [trained_parameters.rules(phase, params, order) for phase in regimes.parse(regime).phases]
+    masks = [freezing.mask(params, each) for each in rules]
     return [{path for path, trains in flatten_dict(mask, sep='/').items() if trains} for mask in masks]
 
 
