@@ -35,7 +35,7 @@ from experiments.data.dataset import Dataset
 from experiments.features.extractor import Extractor
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.store import Store
-from experiments.probes import linear
+from experiments.probes import linear, sweeps
 from experiments.probes.common import Outcome, ProbeData, Subset, select, standardisation
 
 BACKBONES = ('pixels', 'resnet_micro', 'vit_micro', 'resnet_micro@random', 'vit_micro@random', 'efficientnet_lite0')
@@ -95,7 +95,7 @@ def draw_shapes(directory: Path, per_class: int = 400, side: int = 64) -> None:
 
 def by_our_solver(data: ProbeData, subset: Subset, solver: str) -> Measured:
     """The head that ``linear`` selects."""
-    config = linear.default_config()
+    config = sweeps.linear()
     config.solver = solver
     outcome, seconds = _timed(lambda: linear.run(data, [subset], config, lambda text: None)[0])
     accuracy = (outcome.test_scores.argmax(-1) == data.labels[data.test]).mean()
@@ -112,7 +112,7 @@ def by_scikit_learn(data: ProbeData, subset: Subset) -> Measured:
     mean, factor = standardisation(data.features, subset.rows)
     x = (data.features.astype(np.float64) - mean) * factor
     y, validation, test = data.labels, data.validation, data.test
-    grid = linear.grid_of_c(linear.default_config())
+    grid = linear.grid_of_c(sweeps.linear())
 
     def sweep() -> tuple[list[float], list[float], list[float]]:
         head = LogisticRegression(tol=1e-6, max_iter=10_000, warm_start=True)

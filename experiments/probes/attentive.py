@@ -39,7 +39,7 @@ def workload(
         shape: positions and channels.
         evaluated: number of validation examples.
         num_classes: number of classes.
-        config: see ``default_config``.
+        config: see ``sweeps.attentive``.
     """
     heads = subsets * len(config.learning_rates) * len(config.weight_decays)
     head = attention_pooling.initial(0, config.queries, shape[-1], num_classes)
@@ -57,7 +57,7 @@ def run(
     Args:
         data: its features are ``float32[examples, positions, channels]``, an array or anything that has a shape and
             reads rows by index, such as ``StoredFeatures``.
-        config: see ``default_config``.
+        config: see ``sweeps.attentive``.
         report: called with a short progress text.
 
     Raises:
@@ -137,7 +137,7 @@ def _mean_loss(logits: Float[np.ndarray, 'examples classes'], labels: Int[np.nda
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Check the values of ``default_config``'s keys.
+    """Check the values of the keys of ``sweeps.attentive``.
 
     Raises:
         UserError: one is out of range.

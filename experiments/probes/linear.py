@@ -13,9 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from backbones.errors import UserError, unknown
-from experiments.probes import adamw, logistic
+from experiments.probes import adamw, logistic, sweeps
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, deterministic, select
-from experiments.probes.sweeps import linear as default_config
 
 SOLVERS = ('lbfgs', 'adamw')
 # Average iterations per value of C on the features of thousands of images, for estimates of time.
@@ -28,7 +27,7 @@ def with_defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     Raises:
         UserError: an unknown solver.
     """
-    settings = default_config()
+    settings = sweeps.linear()
     settings.update(config)
     if settings.solver not in SOLVERS:
         raise unknown('linear.solver', settings.solver, SOLVERS)
@@ -71,7 +70,7 @@ def run(
     """One outcome per subset: the head with the best validation score, applied to the test examples.
 
     Args:
-        config: see ``default_config``; missing keys have their defaults.
+        config: see ``sweeps.linear``; missing keys have their defaults.
         report: called with a short progress text.
 
     Raises:

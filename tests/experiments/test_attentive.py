@@ -11,7 +11,7 @@ from backbones.errors import UserError
 from experiments.ablation import cells, engine, estimate
 from experiments.features.entry_files import StoredFeatures
 from experiments.features.store import Store
-from experiments.probes import attention_pooling, attentive, attentive_training, linear
+from experiments.probes import attention_pooling, attentive, attentive_training, linear, sweeps
 from experiments.probes.adamw import batch_orders
 from experiments.probes.attention_pooling import AttentionHead
 from experiments.probes.attentive_training import Source, Sweep
@@ -57,7 +57,7 @@ def subsets_of(data: ProbeData) -> list[Subset]:
 
 
 def config_of(**changes):
-    config = attentive.default_config()
+    config = sweeps.attentive()
     config.update(queries=2, learning_rates=(1e-3, 1e-2), weight_decays=(0.1,), steps=60, batch_size=16)
     config.update(changes)
     return config
@@ -252,7 +252,7 @@ class TestProbe:
         subset = subsets_of(data)[0]
         (outcome,) = attentive.run(data, [subset], config_of(learning_rates=(0.03, 0.1)), silent)
         pooled = dataclasses.replace(data, features=data.features.mean(1))
-        (of_mean,) = linear.run(pooled, [subset], linear.default_config(), silent)
+        (of_mean,) = linear.run(pooled, [subset], sweeps.linear(), silent)
         assert share_right(outcome.test_scores, data.labels[data.test]) > 0.95
         assert share_right(of_mean.test_scores, data.labels[data.test]) < 0.55  # of three classes
 

@@ -9,7 +9,7 @@ from experiments.data import loading
 from experiments.features.extractor import Extractor
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.store import Store
-from experiments.probes import linear
+from experiments.probes import linear, sweeps
 from experiments.probes.common import ProbeData, Subset, standardisation
 
 POINTS = 0.003
@@ -45,7 +45,7 @@ def test_selected_head_is_as_good_as_that_of_the_best_c_of_scikit_learn(extract,
     labels, rows = dataset.targets, dataset.fraction(fraction, 0)
     assert len(test) > 1 / POINTS  # one image may differ
 
-    config = linear.default_config()
+    config = sweeps.linear()
     config.update(smallest_c=1e-4, largest_c=10.0, values_of_c=11)
     data = ProbeData(features, labels, 10, validation, test, share_right)
     (ours,) = linear.run(data, [Subset(0, fraction, rows)], config, lambda text: None)

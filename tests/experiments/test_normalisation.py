@@ -11,7 +11,7 @@ from tiny import make_config, make_dataset
 from backbones import UserError
 from experiments.ablation import cells
 from experiments.ablation.engine import Engine
-from experiments.probes import adamw, linear, logistic, ridge
+from experiments.probes import adamw, linear, logistic, ridge, sweeps
 from experiments.probes.common import NORMALISATIONS
 from experiments.results import rows
 
@@ -50,7 +50,7 @@ def test_heads_see_what_scikit_learn_gives(how):
 def test_the_solved_head_is_scikit_learns_on_these_features(how):
     data = make_data(noise=3.0)
     subset = make_subsets(data)[1]
-    config = linear.default_config()
+    config = sweeps.linear()
     config.smallest_c = config.largest_c = 0.1
     (outcome,) = linear.run(data.normalised(how), [subset], config, silent)
     features = oracle(how, data.features.astype(np.float64), subset.rows)
@@ -65,7 +65,7 @@ def test_the_solved_head_is_scikit_learns_on_these_features(how):
 def test_other_linear_heads_heed_it(head, how):
     data = make_data(noise=3.0)
     subset = make_subsets(data)[1]
-    config = linear.default_config() if head is adamw else ridge.default_config()
+    config = sweeps.linear() if head is adamw else sweeps.ridge()
     if head is adamw:
         config.learning_rates, config.weight_decays, config.steps = (1e-2,), (0.0,), 20
     (found,) = head.run(data.normalised(how), [subset], config, silent)

@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from backbones.errors import UserError
 from experiments import probes
-from experiments.probes import adamw, attentive, knn, linear, logistic, ridge
+from experiments.probes import adamw, attentive, knn, linear, logistic, ridge, sweeps
 from experiments.probes.common import ProbeData, Subset, at_edge, deterministic, select, standardisation
 
 
@@ -188,13 +188,13 @@ class TestLinear:
 
     @pytest.mark.parametrize('noise', [0.0, 0.3, 3.0])
     def test_states_a_gradient_norm_within_the_tolerance_also_of_classes_that_are_separated(self, noise):
-        data, config = make_data(noise=noise), linear.default_config()
+        data, config = make_data(noise=noise), sweeps.linear()
         for subset in make_subsets(data):
             # Logits that were summed up may differ from those that are stated by rounding.
             assert 0 < max(point.gradient_norm for point in path_of(data, subset, config)) <= 1.2 * config.tolerance
 
     def test_selects_as_scikit_learn_would_from_the_same_grid(self):
-        data, config = make_data(noise=2.0), linear.default_config()
+        data, config = make_data(noise=2.0), sweeps.linear()
         config.update(smallest_c=1e-4, largest_c=1e2, values_of_c=7)
         subset = make_subsets(data)[1]
         (outcome,) = linear.run(data, [subset], config, silent)
@@ -208,7 +208,7 @@ class TestLinear:
         np.testing.assert_array_equal(outcome.test_scores.argmax(-1), heads[best].predict(x[data.test]))
 
     def test_the_path_ends_after_decades_without_improvement_and_says_where(self):
-        data, config = make_data(noise=3.0), linear.default_config()
+        data, config = make_data(noise=3.0), sweeps.linear()
         (whole,) = linear.run(data, make_subsets(data)[1:], config, silent)
         largest = path_of(data, make_subsets(data)[1], config)[-1].c
         assert whole.selected['C'] * 1000 <= largest * 1.01 < 1e6
@@ -226,7 +226,7 @@ class TestLinear:
         monkeypatch.setattr(logistic, 'prepare', lambda *arguments: solved.append(1) or prepare(*arguments))
         half, whole = make_subsets(data)
         again = [Subset(seed, 1.0, whole.rows[::-1]) for seed in (1, 2, 3)]
-        outcomes = linear.run(data, [half, whole, *again], linear.default_config(), silent)
+        outcomes = linear.run(data, [half, whole, *again], sweeps.linear(), silent)
         assert len(solved) == 2
         assert [outcome.depends_on_seed for outcome in outcomes] == [True, False, False, False, False]
         for outcome in outcomes[2:]:
@@ -234,7 +234,7 @@ class TestLinear:
 
     @pytest.mark.parametrize('smallest, largest, edge', [(1e-6, 1e-5, True), (1e3, 1e4, True), (1e-6, 1e6, False)])
     def test_a_selected_c_at_the_end_of_the_grid_is_said(self, smallest, largest, edge):
-        data, config = make_data(noise=3.0), linear.default_config()
+        data, config = make_data(noise=3.0), sweeps.linear()
         config.update(smallest_c=smallest, largest_c=largest, values_of_c=13)
         (outcome,) = linear.run(data, make_subsets(data)[1:], config, silent)
         assert outcome.at_edge == (('C',) if edge else ())
@@ -242,7 +242,7 @@ class TestLinear:
     @settings(max_examples=10, deadline=None)
     @given(st.randoms(use_true_random=False))
     def test_the_order_of_examples_and_the_names_of_classes_change_nothing(self, random):
-        data, config = make_data(noise=2.0), linear.default_config()
+        data, config = make_data(noise=2.0), sweeps.linear()
         config.update(smallest_c=1e-2, largest_c=1.0, values_of_c=3)
         subset = make_subsets(data)[1]
         (expected,) = linear.run(data, [subset], config, silent)
@@ -261,7 +261,7 @@ class TestLinear:
         data = make_data(noise=0.3)
         rest = make_subsets(data)[1].rows
         rows = np.concatenate([rest[data.labels[rest] == label][:2] for label in range(3)])
-        subset, config = Subset(0, 0.05, rows), linear.default_config()
+        subset, config = Subset(0, 0.05, rows), sweeps.linear()
         (outcome,) = linear.run(data, [subset], config, silent)
         assert (outcome.test_scores.argmax(-1) == data.labels[data.test]).mean() > 0.8
         assert max(point.gradient_norm for point in path_of(data, subset, config)) < 2e-5
@@ -275,7 +275,7 @@ class TestLinear:
 
     def test_constant_features_give_the_shares_of_the_classes(self):
         data = dataclasses.replace(make_data(), features=np.ones((240, 12), np.float32))
-        (outcome,) = linear.run(data, [Subset(0, 1.0, np.arange(120))], linear.default_config(), silent)
+        (outcome,) = linear.run(data, [Subset(0, 1.0, np.arange(120))], sweeps.linear(), silent)
         np.testing.assert_allclose(jax.nn.softmax(outcome.test_scores), 1 / 3, atol=1e-4)
 
     def test_keys_that_an_older_config_lacks_have_their_defaults(self):
@@ -284,7 +284,7 @@ class TestLinear:
             {'learning_rates': (1e-2,), 'weight_decays': (0.1,), 'steps': 400, 'batch_size': 128}
         )
         (one,), (other,) = (
-            linear.run(data, make_subsets(data)[1:], config, silent) for config in (older, linear.default_config())
+            linear.run(data, make_subsets(data)[1:], config, silent) for config in (older, sweeps.linear())
         )
         assert one.selected == other.selected
         np.testing.assert_array_equal(one.test_scores, other.test_scores)
@@ -298,14 +298,14 @@ class TestLinear:
         ],
     )
     def test_what_cannot_be_solved_is_refused(self, changes, message):
-        config = linear.default_config()
+        config = sweeps.linear()
         config.update(changes)
         with pytest.raises(UserError, match=message):
             linear.run(make_data(), make_subsets(make_data()), config, silent)
 
     def test_trainable_parameters_are_kernel_and_bias(self):
         data = make_data()
-        outcome = linear.run(data, make_subsets(data)[:1], linear.default_config(), silent)[0]
+        outcome = linear.run(data, make_subsets(data)[:1], sweeps.linear(), silent)[0]
         assert outcome.trainable_parameters == 13 * 3
 
 
@@ -350,7 +350,7 @@ class TestAdamW:
         assert share_right(validated[0, 1], labels) == share_right(logits, labels)
 
     def test_subsets_that_take_turns_give_the_same_heads(self, monkeypatch):
-        data, config = make_data(), linear.default_config()
+        data, config = make_data(), sweeps.linear()
         config.update(solver='adamw', steps=50)
         together = linear.run(data, make_subsets(data), config, silent)
         monkeypatch.setattr(adamw, '_VALUES_AT_ONCE', 1)
@@ -366,7 +366,7 @@ class TestAdamW:
         assert len({tuple(epoch) for epoch in rows.tolist()}) > 1
 
     def test_learns_and_says_that_the_order_of_batches_is_drawn(self):
-        data, config = make_data(noise=0.3), linear.default_config()
+        data, config = make_data(noise=0.3), sweeps.linear()
         config.update(solver='adamw', steps=50)
         outcomes = linear.run(data, make_subsets(data), config, silent)
         for outcome in outcomes:
@@ -389,7 +389,7 @@ def test_outcomes_depend_on_the_seed_only_where_it_drew_the_subset():
         assert half.depends_on_seed and not whole.depends_on_seed
     calls = []
     rows = np.arange(5)
-    (linear_outcome,) = ridge.run(data, make_subsets(data)[:1], ridge.default_config(), silent)
+    (linear_outcome,) = ridge.run(data, make_subsets(data)[:1], sweeps.ridge(), silent)
     deterministic(lambda subset: calls.append(1) or linear_outcome, [Subset(s, 1.0, rows) for s in range(4)])
     assert len(calls) == 1
 
@@ -430,7 +430,7 @@ class TestKnn:
             np.testing.assert_allclose(found[choice], expected, atol=1e-3)
 
     def test_neighbours_beyond_the_subset_are_left_out(self):
-        data, config = make_data(), knn.default_config()
+        data, config = make_data(), sweeps.knn()
         few = Subset(0, 0.1, make_subsets(data)[1].rows[:7])
         (outcome,) = knn.run(data, [few], config, silent)
         assert outcome.selected['neighbours'] <= 7
@@ -438,7 +438,7 @@ class TestKnn:
         assert outcome.trainable_parameters == 0
 
     def test_chunks_of_queries_change_nothing(self, monkeypatch):
-        data, config = make_data(), knn.default_config()
+        data, config = make_data(), sweeps.knn()
         whole = knn.run(data, make_subsets(data), config, silent)
         monkeypatch.setattr(knn, '_BALLOTS_AT_ONCE', 7 * 200 * 3)
         chunked = knn.run(data, make_subsets(data), config, silent)
@@ -448,5 +448,5 @@ class TestKnn:
     def test_identical_features_do_not_underflow(self):
         labels, first = np.arange(30, dtype=np.int32) % 3, np.arange(6)
         data = ProbeData(np.ones((30, 4), np.float32), labels, 3, first, first, share_right)
-        (outcome,) = knn.run(data, [Subset(0, 1.0, np.arange(6, 30))], knn.default_config(), silent)
+        (outcome,) = knn.run(data, [Subset(0, 1.0, np.arange(6, 30))], sweeps.knn(), silent)
         assert np.isfinite(outcome.test_scores).all()

@@ -12,15 +12,15 @@ from backbones import UserError
 from experiments import probes
 from experiments.ablation import cells
 from experiments.ablation.engine import Engine
-from experiments.probes import adamw, knn, linear, ridge
+from experiments.probes import adamw, knn, linear, ridge, sweeps
 from experiments.probes.refit import refit
 from experiments.results import aggregates, rows, tables
 
 
 @pytest.mark.parametrize(
     ('run', 'config'),
-    [(linear.run, linear.default_config()), (adamw.run, linear.default_config()), (ridge.run, ridge.default_config()),
-     (knn.run, knn.default_config())],
+    [(linear.run, sweeps.linear()), (adamw.run, sweeps.linear()), (ridge.run, sweeps.ridge()),
+     (knn.run, sweeps.knn())],
     ids=['linear', 'adamw', 'ridge', 'knn'],
 )  # fmt: skip
 def test_only_the_predictions_are_others(run, config):
@@ -37,7 +37,7 @@ def test_only_the_predictions_are_others(run, config):
 
 def test_the_head_is_that_of_all_examples():
     data = make_data(noise=3.0)
-    subset, config = make_subsets(data)[1], ridge.default_config()
+    subset, config = make_subsets(data)[1], sweeps.ridge()
     outcomes = ridge.run(data, [subset], config, silent)
     (again,) = refit(ridge.run, data, [subset], outcomes, config, silent)
     chosen = np.union1d(subset.rows, data.validation)
@@ -52,10 +52,8 @@ def test_every_hyper_parameter_can_be_fixed():
     data = make_data(noise=3.0)
     heads = {'linear': linear, 'ridge': ridge, 'knn': knn}
     for name in probes.TABLE.keys() & heads.keys():
-        (outcome,) = probes.TABLE[name](data, make_subsets(data)[1:], heads[name].default_config(), silent)
-        (again,) = refit(
-            probes.TABLE[name], data, make_subsets(data)[1:], [outcome], heads[name].default_config(), silent
-        )
+        (outcome,) = probes.TABLE[name](data, make_subsets(data)[1:], sweeps.TABLE[name](), silent)
+        (again,) = refit(probes.TABLE[name], data, make_subsets(data)[1:], [outcome], sweeps.TABLE[name](), silent)
         assert again.selected == outcome.selected
 
 
@@ -71,13 +69,13 @@ def test_a_head_without_a_seed_is_fitted_once_and_the_test_images_are_ranked_onc
         fitted.extend(subsets)
         return knn.run(data, subsets, config, report)
 
-    outcomes = knn.run(data, subsets, knn.default_config(), silent)
-    again = refit(run, data, subsets, outcomes, knn.default_config(), silent)
+    outcomes = knn.run(data, subsets, sweeps.knn(), silent)
+    again = refit(run, data, subsets, outcomes, sweeps.knn(), silent)
     assert (len(fitted), len(ranked)) == (1, 1)
     assert all(each.test_metrics == outcomes[0].test_metrics != {} for each in again)
     # Where seeds matter, each has its own.
     outcomes = [dataclasses.replace(each, depends_on_seed=True) for each in outcomes]
-    refit(run, data, subsets, outcomes, knn.default_config(), silent)
+    refit(run, data, subsets, outcomes, sweeps.knn(), silent)
     assert len(fitted) == 1 + 3
 
 

@@ -20,7 +20,7 @@ from experiments.data.corruptions import Corruption
 from experiments.features import network
 from experiments.features.frozen_pass import FrozenPass
 from experiments.features.store import Store
-from experiments.probes import attentive, knn, linear, ridge
+from experiments.probes import attentive, knn, linear, ridge, sweeps
 from experiments.probes.common import Outcome
 from experiments.results import corrupted_scores, kept, robustness_tables, rows, scores, tables
 from experiments.results import robustness as summary
@@ -129,7 +129,7 @@ class TestHeads:
     def test_can_be_applied_again(self, regime):
         data = test_attentive.needle() if regime == 'attentive' else test_probes.make_data()
         module = {'linear': linear, 'adamw': linear, 'ridge': ridge, 'knn': knn, 'attentive': attentive}[regime]
-        config = module.default_config()
+        config = sweeps.TABLE['linear' if regime == 'adamw' else regime]()
         if regime == 'adamw':
             config.solver, config.steps = 'adamw', 20
         if regime == 'attentive':
