@@ -18,6 +18,7 @@ from backbones import UserError, cost
 from backbones.boxes.nms import Detections
 from experiments import tasks, train
 from experiments.cli import command_line
+from experiments.commands import train as work
 from experiments.data import loading, pipeline
 from experiments.data.dataset import Dataset
 from experiments.data.truth import IGNORE, Boxes, Masks
