@@ -126,7 +126,7 @@ def test_frozen_statistics_stay_when_blocks_run_again():
     frozen = functools.partial(freezing.inference_where_frozen, mask)
     before = variables['batch_stats']['backbone']
     for contexts in ((frozen, checkpointed), (checkpointed, frozen)):
-        _, updates = jax.jit(loss_of(model, variables, contexts))(variables['params'])
+        _, updates = jit(loss_of(model, variables, contexts))(variables['params'])
         after = updates['batch_stats']['backbone']
         for stage, stays in (('stage1', True), ('stage2', True), ('stage3', False), ('stage4', False)):
             same = jax.tree.map(lambda x, y: bool((x == y).all()), before[stage], after[stage])
@@ -134,7 +134,7 @@ def test_frozen_statistics_stay_when_blocks_run_again():
 
 
 def test_what_matches_runs_under_remat_and_nothing_else():
-    model, variables = built('vit_micro', ())
+    model, variables = built('vit_micro', tuple(FAMILIES[0][1].items()))
 
     def remats(*contexts) -> int:
         jaxpr = jax.make_jaxpr(loss_of(model, variables, contexts))(variables['params'])

@@ -11,6 +11,7 @@ import backbones
 from backbones import UserError
 from experiments import ablate, train
 from experiments.ablation import estimate
+from experiments.ablation.engine import Engine
 from experiments.cli import display, work_directories
 from experiments.data import loading
 from experiments.planning import memory
@@ -167,8 +168,15 @@ def ablation(tmp_path, *arguments, backbones='vit_micro', regimes='finetune'):
     ablate.main(['--config', config, '--workdir', str(tmp_path / 'run'), *cache, *quick, *arguments])
 
 
-@pytest.mark.parametrize('mistake', ['regime', 'batch', 'optimizer', 'mesh', 'package', 'rates'])
-@pytest.mark.parametrize('plan', [[], ['--plan']], ids=['run', 'plan'])
+@pytest.mark.parametrize(
+    ('plan', 'mistake'),
+    [
+        pytest.param(plan, mistake, id=f'{name}-{mistake}', marks=pytest.mark.exhaustive if repeats else ())
+        for name, plan in (('run', []), ('plan', ['--plan']))
+        for mistake in ('regime', 'batch', 'optimizer', 'mesh', 'package', 'rates')
+        for repeats in [bool(plan) and mistake != 'regime']
+    ],
+)
 def test_a_mistake_in_an_ablation_is_found_before_data_are_read(tmp_path, monkeypatch, mistake, plan):
     if mistake == 'rates':
         arguments, message = ['--config.training_learning_rates=(0.1, 0.0)'], 'must be positive, not 0.0'
@@ -197,6 +205,7 @@ def test_keys_that_no_regime_of_an_ablation_reads_are_said(tmp_path, monkeypatch
     """They are not refused: regimes may come and go."""
     monkeypatch.setattr(loading, 'load', lambda *_, **__: make_dataset('digits'))
     monkeypatch.setattr(estimate, 'table', lambda *_: '')
+    monkeypatch.setattr(Engine, 'check_with_data', lambda *_: None)  # it compiles a step
     keys = ['--config.training.lora_alpha=3', '--config.training.layer_decay=0.5', '--plan']
     with display.console.capture() as said:
         ablation(tmp_path, *keys, regimes='knn,finetune')

@@ -164,7 +164,13 @@ def test_folder_of_own_images_from_training_to_transfer(tmp_path, capsys):
     assert len((tmp_path / 'all' / 'table.csv').read_text().splitlines()) == 1 + 1 + 1 + 2
 
 
-@pytest.mark.parametrize('backbone', ['pixels', pytest.param('vit_micro@random', marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        pytest.param('pixels', marks=pytest.mark.slow),
+        pytest.param('vit_micro@random', marks=pytest.mark.exhaustive),
+    ],
+)
 def test_an_ablation_of_records_that_cannot_be_decoded(capsys, tmp_path, monkeypatch, backbone):
     """One of a set that is decoded when it is read turns out to be damaged."""
     write_images(tmp_path / 'images', {'a': 30, 'b': 30})
@@ -288,6 +294,7 @@ def test_a_training_whose_disk_is_full_at_each_of_its_files(capsys, tmp_path, mo
     assert sorted(events) == ['failed'] * 2 + ['resumed'] * 3
 
 
+@pytest.mark.slow
 def test_an_ablation_whose_disk_is_full_at_each_of_its_files(capsys, tmp_path, monkeypatch):
     disk, run = FullDisk(monkeypatch), tmp_path / 'run'
     axes = ('backbones=("pixels",)', 'datasets=("digits",)', 'regimes=("ridge",)', 'fractions=(0.2,)', 'seeds=(0,)')

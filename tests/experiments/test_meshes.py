@@ -230,7 +230,9 @@ def test_states_move_between_meshes(tmp_path_factory, devices, fsdp):
     assert digests == wanted
 
 
-@pytest.mark.parametrize('pieces', [2, 4, 8])
+@pytest.mark.parametrize(
+    'pieces', [pytest.param(2, marks=pytest.mark.exhaustive), 4, pytest.param(8, marks=pytest.mark.exhaustive)]
+)
 @pytest.mark.parametrize('backbone', ['resnet50', 'vit_small_patch16'])
 def test_each_device_holds_its_share(backbone, pieces):
     images = jnp.zeros((1, 224, 224, 3))

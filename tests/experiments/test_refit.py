@@ -19,10 +19,13 @@ from experiments.results import aggregates, rows, tables
 
 @pytest.mark.parametrize(
     ('run', 'config'),
-    [(linear.run, sweeps.linear()), (adamw.run, sweeps.linear()), (ridge.run, sweeps.ridge()),
-     (knn.run, sweeps.knn())],
-    ids=['linear', 'adamw', 'ridge', 'knn'],
-)  # fmt: skip
+    [
+        pytest.param(linear.run, sweeps.linear(), id='linear', marks=pytest.mark.exhaustive),
+        pytest.param(adamw.run, sweeps.linear(), id='adamw'),
+        pytest.param(ridge.run, sweeps.ridge(), id='ridge'),
+        pytest.param(knn.run, sweeps.knn(), id='knn'),
+    ],
+)
 def test_only_the_predictions_are_others(run, config):
     if run is adamw.run:
         config.steps, config.learning_rates = 30, (1e-3, 1e-2)

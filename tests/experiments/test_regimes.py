@@ -29,6 +29,12 @@ SOME = (
     ('vit_micro', ()),
     ('yolo11n', ()),
 )
+# Another of the same module is quick.
+OTHERS = ('clip_vit_base_patch16', 'deit_tiny_distilled_patch16', 'dinov2_small_reg', 'siglip_vit_base_patch16')
+some = pytest.mark.parametrize(
+    ('name', 'options'),
+    [pytest.param(*each, id=each[0], marks=pytest.mark.exhaustive if each[0] in OTHERS else ()) for each in SOME],
+)
 ALL = tuple((name, ()) for name in backbones.names())
 REGIMES = ('linear', 'partial:1', 'partial:3', 'partial:1blocks', 'partial:3blocks', 'finetune', 'bitfit', 'scratch')
 
@@ -133,7 +139,7 @@ def adaptable(params) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(('name', 'options'), SOME, ids=[name for name, _ in SOME])
+@some
 def test_a_regime_trains_what_its_statement_says(name, options):
     check_all_regimes(name, options)
 
@@ -144,7 +150,7 @@ def test_a_regime_trains_what_its_statement_says_for_every_backbone(name, option
     check_all_regimes(name, options)
 
 
-@pytest.mark.parametrize(('name', 'options'), SOME, ids=[name for name, _ in SOME])
+@some
 @pytest.mark.parametrize('kind', depth.KINDS)
 def test_units_hold_every_parameter_once_and_in_order(name, options, kind):
     params, order, _ = built(name, options)
@@ -185,7 +191,7 @@ def test_layer_scales_are_those_of_mae():
     assert scales['head/kernel'] == scales['backbone/norm/scale'] == 1.0
 
 
-@pytest.mark.parametrize(('name', 'options'), SOME, ids=[name for name, _ in SOME])
+@some
 def test_layer_scales_grow_with_the_depth(name, options):
     params, order, _ = built(name, options)
     assert set(jax.tree.leaves(trained_parameters.layer_scales(params, order, 1.0))) == {1.0}
