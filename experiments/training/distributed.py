@@ -28,6 +28,9 @@ def join(
         return
     if given != (None, None, None) and None in given:
         raise UserError('--coordinator_address, --num_processes and --process_id belong together; one is missing')
+    # One process writes the programs that it has compiled. Those that find them would wait for those that do not, for
+    # longer than the first collective has time.
+    jax.config.update('jax_enable_compilation_cache', False)
     try:
         jax.distributed.initialize(coordinator_address, num_processes, process_id)
     except (ValueError, RuntimeError) as error:

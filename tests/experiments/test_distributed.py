@@ -27,8 +27,20 @@ def test_no_cluster(monkeypatch):
         raise ValueError('coordinator_address should be defined.')
 
     monkeypatch.setattr(distributed.jax.distributed, 'initialize', initialize)
+    monkeypatch.setattr(distributed.jax.config, 'update', lambda *_: None)
     with pytest.raises(UserError, match=r'coordinator_address should be defined.*give --coordinator_address'):
         distributed.join(detect=True)
+
+
+def test_several_processes_all_compile(monkeypatch):
+    """None waits in a collective for one that has not found its program in the cache."""
+    changed = {}
+    monkeypatch.setattr(distributed.jax.distributed, 'initialize', lambda *_: None)
+    monkeypatch.setattr(distributed.jax.config, 'update', changed.__setitem__)
+    distributed.join(False)
+    assert changed == {}
+    distributed.join(False, 'localhost:1', 2, 0)
+    assert changed == {'jax_enable_compilation_cache': False}
 
 
 _JOIN = """
