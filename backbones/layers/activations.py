@@ -8,14 +8,28 @@ from jaxtyping import Array
 
 from backbones.errors import unknown
 
+
+# Compiled as functions of their own names, by which an exporter knows them.
+@jax.jit
+def gelu(x: Array) -> Array:
+    """The exact GELU."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+@jax.jit
+def gelu_tanh(x: Array) -> Array:
+    """GELU's approximation by a hyperbolic tangent."""
+    return jax.nn.gelu(x, approximate=True)
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     'relu': jax.nn.relu,
     'relu6': jax.nn.relu6,
     'leaky_relu': partial(jax.nn.leaky_relu, negative_slope=0.01),
     'silu': jax.nn.silu,
     'hard_swish': jax.nn.hard_swish,
-    'gelu': partial(jax.nn.gelu, approximate=False),
-    'gelu_tanh': partial(jax.nn.gelu, approximate=True),
+    'gelu': gelu,
+    'gelu_tanh': gelu_tanh,
     'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),
     'none': lambda x: x,
 }

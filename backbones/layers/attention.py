@@ -29,6 +29,13 @@ class Dense(nn.Module):
         return y
 
 
+# Compiled as a function of its own name, by which an exporter knows it.
+@jax.jit
+def softmax(scores: Float[Array, '*batch tokens']) -> Float[Array, '*batch tokens']:
+    """Softmax over the last axis."""
+    return jax.nn.softmax(scores)
+
+
 def dot_product_attention(
     query: Float[Array, '*batch heads queries width'],
     key: Float[Array, '*batch heads tokens width'],
@@ -41,7 +48,7 @@ def dot_product_attention(
     ``bias`` is added to the scores before the softmax.
     """
     scores = jnp.einsum('...qd,...kd->...qk', query * query.shape[-1] ** -0.5, key)
-    weights = jax.nn.softmax(scores.astype(jnp.float32) + bias).astype(value.dtype)
+    weights = softmax(scores.astype(jnp.float32) + bias).astype(value.dtype)
     return jnp.einsum('...qk,...kd->...qd', weights, value)
 
 

@@ -61,10 +61,21 @@ class LayerNorm(nn.Module):
     def __call__(self, x: Float[Array, '*batch channels']) -> Float[Array, '*batch channels']:
         scale = self.param('scale', nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param('bias', nn.initializers.zeros, x.shape[-1:], jnp.float32)
-        values = x.astype(jnp.float32)
-        mean = values.mean(-1, keepdims=True)
-        variance = jnp.square(values - mean).mean(-1, keepdims=True)
-        return ((values - mean) * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+        return layer_norm(x.astype(jnp.float32), scale, bias, self.epsilon).astype(self.dtype)
+
+
+# Compiled as a function of its own name, by which an exporter knows it.
+@jax.jit
+def layer_norm(
+    x: Float[Array, '*batch channels'],
+    scale: Float[Array, ' channels'],
+    bias: Float[Array, ' channels'],
+    epsilon: float,
+) -> Float[Array, '*batch channels']:
+    """Zero mean and unit variance over the last axis, then ``scale`` and ``bias``."""
+    mean = x.mean(-1, keepdims=True)
+    variance = jnp.square(x - mean).mean(-1, keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
 class GroupNorm(nn.Module):

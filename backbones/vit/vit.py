@@ -203,7 +203,7 @@ class VisionTransformer(nn.Module):
         def repeated(name: str, count: int = 1) -> Array:
             initialiser = truncated_normal if name == 'distillation_token' else nn.initializers.normal(1e-6)
             token = self.param(name, initialiser, (1, count, self.channels), jnp.float32)
-            return jnp.broadcast_to(token.astype(self.dtype), (len(x), count, self.channels))
+            return jnp.broadcast_to(token.astype(self.dtype), (x.shape[0], count, self.channels))
 
         if self.masked_pretraining:
             self.param('mask_token', nn.initializers.zeros, (1, self.channels), jnp.float32)

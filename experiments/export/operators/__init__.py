@@ -1,0 +1,1 @@
+"""What each operation of a traced program is in ONNX, by kind."""

@@ -1,0 +1,105 @@
+"""Parts of values chosen by indices, and orders of values."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jax import lax
+
+from experiments.export.graph import Layouts, Tensor, elements
+from experiments.export.operators.arrangement import dropped, in_order, sliced
+from experiments.export.program import Constant, Operation, is_known
+
+Given = Tensor | Constant
+
+
+def gather(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list[Tensor]:
+    """Slices that begin at indices: a slice, a choice along one axis, or a choice along one axis for each of a batch.
+
+    Raises:
+        NotImplementedError: any other choice, or indices that may lie outside.
+    """
+    numbers, sizes = operation.params['dimension_numbers'], operation.params['slice_sizes']
+    x, indices = layouts.tensor(given[0]), given[1]
+    chosen = numbers.start_index_map
+    mode = lax.GatherScatterMode.from_any(operation.params['mode'])
+    if not isinstance(indices, Constant) and mode == lax.GatherScatterMode.FILL_OR_DROP:
+        raise NotImplementedError('indices that may lie outside')
+    whole = {axis for axis, size in enumerate(sizes) if _same(size, x.shape[axis])}
+    if isinstance(indices, Constant) and indices.array.ndim == 1:
+        starts, stops = [0] * len(x.shape), list(x.shape)
+        for axis, start in zip(chosen, indices.array.tolist(), strict=True):
+            limit = start if axis in whole else int(x.shape[axis]) - int(sizes[axis])
+            starts[axis] = 0 if axis in whole else min(max(start, 0), limit)
+        for axis, size in enumerate(sizes):
+            if axis not in whole:
+                stops[axis] = starts[axis] + int(size)
+        return [dropped(layouts, sliced(layouts, x, starts, stops, [1] * len(starts)), numbers.collapsed_slice_dims)]
+    if len(chosen) != 1 or numbers.collapsed_slice_dims != chosen or len(whole) < len(sizes) - len(chosen) - len(
+        numbers.operand_batching_dims
+    ):
+        raise NotImplementedError('a choice along several axes at once')
+    axis = chosen[0]
+    if not numbers.operand_batching_dims:
+        return [_along(layouts, operation, x, axis, indices)]
+    if numbers.operand_batching_dims == (0,) and axis == 1 and numbers.start_indices_batching_dims == (0,):
+        data = layouts.repeated(layouts.ordered(x))
+        places = layouts.repeated(layouts.ordered(indices))
+        name = layouts.graph.one('GatherND', data.name, _long(layouts, places), batch_dims=1)
+        return [in_order(data, name, operation.outputs[0].shape)]
+    raise NotImplementedError('a choice for each of several axes')
+
+
+def _along(layouts: Layouts, operation: Operation, x: Tensor, axis: int, indices: Given) -> Tensor:
+    x = layouts.repeated(layouts.ordered(x))
+    output = operation.outputs[0]
+    limit = int(x.shape[axis]) - 1
+    if isinstance(indices, Constant):
+        indices = dataclasses.replace(indices, array=np.clip(indices.array, 0, limit).astype(np.int64))
+    places = layouts.repeated(layouts.ordered(indices))
+    places = dropped(layouts, places, [len(places.shape) - 1])
+    name = layouts.graph.one('Gather', x.name, _long(layouts, places), axis=axis)
+    offsets = operation.params['dimension_numbers'].offset_dims
+    batch = [place for place in range(len(output.shape)) if place not in offsets]
+    order = (*offsets[:axis], *batch, *offsets[axis:])
+    return Tensor(name, output.shape, output.shape, order, output.dtype)
+
+
+def _long(layouts: Layouts, indices: Tensor) -> str:
+    return layouts.graph.one('Cast', indices.name, to=elements(np.dtype(np.int64)))
+
+
+def _same(one, other) -> bool:
+    return bool(is_known(one) == is_known(other) and one == other)
+
+
+def dynamic_slice(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list[Tensor]:
+    """A slice that begins where constants say.
+
+    Raises:
+        NotImplementedError: it begins where it is computed.
+    """
+    x, sizes = layouts.tensor(given[0]), operation.params['slice_sizes']
+    if not all(isinstance(each, Constant) for each in given[1:]):
+        raise NotImplementedError('a slice that begins where it is computed')
+    starts, stops = [], []
+    for axis, (start, size) in enumerate(zip(given[1:], sizes, strict=True)):
+        assert isinstance(start, Constant)
+        whole = _same(size, x.shape[axis])
+        first = 0 if whole else min(max(int(start.array), 0), int(x.shape[axis]) - int(size))
+        starts.append(first)
+        stops.append(x.shape[axis] if whole else first + int(size))
+    return [sliced(layouts, x, starts, stops, [1] * len(starts))]
+
+
+def top_k(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list[Tensor]:
+    """The largest values along the last axis, and their places."""
+    x = layouts.repeated(layouts.ordered(given[0]))
+    count = layouts.graph.integers(operation.params['k'])
+    values, places = layouts.graph.add('TopK', [x.name, count], 2, axis=len(x.shape) - 1, largest=1, sorted=1)
+    shape, dtype = operation.outputs[0].shape, operation.outputs[1].dtype
+    index = in_order(x, layouts.graph.one('Cast', places, to=elements(dtype)), shape)
+    return [in_order(x, values, shape), dataclasses.replace(index, dtype=dtype)]
+
+
+OPERATORS = {'gather': gather, 'dynamic_slice': dynamic_slice, 'top_k': top_k}
