@@ -11,8 +11,8 @@ if TYPE_CHECKING:  # it imports JAX, which reading the options does not need
     from backbones.prediction.predictor import Predictor
 
 
-def add(arguments: argparse._ActionsContainer) -> None:
-    """Add what names a model (``check`` and ``load``)."""
+def add(arguments: argparse._ActionsContainer, batches: bool = True) -> None:
+    """Add what names a model (``check`` and ``load``), and by default the size of batches."""
     arguments.add_argument(
         '--workdir', type=command_line.path, help='a run of experiments.train, or one of its checkpoints'
     )
@@ -26,9 +26,10 @@ def add(arguments: argparse._ActionsContainer) -> None:
     arguments.add_argument(
         '--image_size', type=image_size, metavar='PIXELS', help='side of the input, or HEIGHTxWIDTH (as trained)'
     )
-    arguments.add_argument(
-        '--batch_size', type=command_line.positive, default=8, metavar='IMAGES', help='images per step (8)'
-    )
+    if batches:
+        arguments.add_argument(
+            '--batch_size', type=command_line.positive, default=8, metavar='IMAGES', help='images per step (8)'
+        )
 
 
 def check(options: argparse.Namespace) -> None:

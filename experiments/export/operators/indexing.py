@@ -35,9 +35,14 @@ def gather(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> li
             if axis not in whole:
                 stops[axis] = starts[axis] + int(size)
         return [dropped(layouts, sliced(layouts, x, starts, stops, [1] * len(starts)), numbers.collapsed_slice_dims)]
-    if len(chosen) != 1 or numbers.collapsed_slice_dims != chosen or len(whole) < len(sizes) - len(chosen) - len(
-        numbers.operand_batching_dims
-    ):
+    free = len(sizes) - len(chosen) - len(numbers.operand_batching_dims)
+    if set(numbers.collapsed_slice_dims) != set(chosen) or len(whole - {*chosen}) < free:
+        raise NotImplementedError('slices of a part of an axis')
+    if isinstance(indices, Constant) and indices.array.ndim == len(chosen) + 1 and not numbers.operand_batching_dims:
+        grid = _grid(indices.array)
+        if grid is not None:
+            return [_of_grid(layouts, operation, x, chosen, grid)]
+    if len(chosen) != 1:
         raise NotImplementedError('a choice along several axes at once')
     axis = chosen[0]
     if not numbers.operand_batching_dims:
@@ -48,6 +53,41 @@ def gather(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> li
         name = layouts.graph.one('GatherND', data.name, _long(layouts, places), batch_dims=1)
         return [in_order(data, name, operation.outputs[0].shape)]
     raise NotImplementedError('a choice for each of several axes')
+
+
+def _grid(indices: np.ndarray) -> list[np.ndarray] | None:
+    """For each axis the indices along it, if all combinations of them are meant, in order; ``None`` otherwise."""
+    axes = [indices[..., number] for number in range(indices.shape[-1])]
+    rows = [np.moveaxis(each, number, 0).reshape(each.shape[number], -1) for number, each in enumerate(axes)]
+    return [each[:, 0] for each in rows] if all((each == each[:, :1]).all() for each in rows) else None
+
+
+def _of_grid(
+    layouts: Layouts, operation: Operation, x: Tensor, chosen: Sequence[int], grid: Sequence[np.ndarray]
+) -> Tensor:
+    for axis, indices in zip(chosen, grid, strict=True):
+        x = layouts.repeated(x, [axis])
+        indices = np.clip(indices, 0, int(x.shape[axis]) - 1).astype(np.int64)
+        steps = np.diff(indices)
+        if len(indices) > 1 and steps[0] > 0 and (steps == steps[0]).all():
+            starts, stops, by = [0] * len(x.shape), list(x.shape), [1] * len(x.shape)
+            starts[axis], stops[axis], by[axis] = int(indices[0]), int(indices[-1]) + 1, int(steps[0])
+            x = sliced(layouts, x, starts, stops, by)
+        else:
+            name = layouts.graph.one('Gather', x.name, layouts.graph.constant(indices), axis=x.stored(axis))
+            extents = tuple(len(indices) if place == axis else extent for place, extent in enumerate(x.extents))
+            shape = tuple(len(indices) if place == axis else extent for place, extent in enumerate(x.shape))
+            x = dataclasses.replace(x, name=name, shape=shape, extents=extents)
+    # As traced, the chosen axes may stand elsewhere.
+    output = operation.outputs[0]
+    offsets = operation.params['dimension_numbers'].offset_dims
+    batch = iter(place for place in range(len(output.shape)) if place not in offsets)
+    kept = iter(offsets)
+    new = {axis: next(kept) for axis in range(len(x.shape)) if axis not in chosen}
+    new |= {axis: next(batch) for axis in chosen}
+    extents = [x.extents[axis] for axis in sorted(new, key=lambda axis: new[axis])]
+    order = tuple(new[axis] for axis in x.order)
+    return dataclasses.replace(x, shape=output.shape, extents=tuple(extents), order=order)
 
 
 def _along(layouts: Layouts, operation: Operation, x: Tensor, axis: int, indices: Given) -> Tensor:
