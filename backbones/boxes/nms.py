@@ -3,6 +3,8 @@
 Source: torchvision/ops/boxes.py, ``batched_nms``, and torchvision/csrc/ops/cpu/nms_kernel.cpp.
 """
 
+from functools import partial
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from backbones.boxes.iou import iou
 
 # Up to so many boxes, torchvision moves each class to a place of its own (on the CPU).
-_MOVED = 1000
+MOVED = 1000
 
 
 @flax.struct.dataclass
@@ -31,6 +33,8 @@ class Detections:
     valid: Bool[Array, '*batch most']
 
 
+# Compiled as a function of its own name, by which an exporter knows it.
+@partial(jax.jit, static_argnames='most')
 def suppress(
     boxes: Float[Array, 'n 4'],
     scores: Float[Array, 'n'],
@@ -84,4 +88,4 @@ def _moved(boxes: Float[Array, 'n 4'], classes: Int[Array, 'n'], valid: Bool[Arr
     """
     largest = jnp.where(valid[:, None], boxes, -jnp.inf).max(initial=0.0)
     shift = classes.astype(boxes.dtype) * (largest + 1)
-    return jnp.where(valid.sum() > _MOVED, boxes, boxes + shift[:, None])
+    return jnp.where(valid.sum() > MOVED, boxes, boxes + shift[:, None])

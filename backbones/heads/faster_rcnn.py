@@ -121,7 +121,7 @@ class FasterRCNN(nn.Module):
         predicted = RegionProposals(count, self.depth, self.channels, self.dtype, name='rpn')(maps)
         anchors = self._anchors(predicted, size)
         which = 0 if truth is not None else 1
-        batch = len(next(iter(maps.values())))
+        batch = next(iter(maps.values())).shape[0]
         extents = extents_of(batch, size, extents)
         limits = self.candidates[which], self.proposals[which], self.proposal_threshold, self.proposal_iou
         proposals, there = propose(predicted, anchors, extents, *limits)
@@ -211,7 +211,7 @@ class FasterRCNN(nn.Module):
 
         def of_one_image(proposals, there, logits, deltas, extent) -> Detections:
             scores, classes = jax.lax.top_k(jax.nn.softmax(logits)[:, 1:], most)
-            deltas = jnp.take_along_axis(deltas, classes[..., None] + 1, 1) / DELTA_SCALE
+            deltas = jnp.take_along_axis(deltas, classes[..., None] + 1, 1, mode='promise_in_bounds') / DELTA_SCALE
             boxes = clip(decode_deltas(deltas, proposals[:, None]), extent)
             found = (scores > self.score_threshold) & (boxes[..., 2:] - boxes[..., :2] >= _SMALLEST_SIDE).all(-1)
             # Classes count from 1, as the reference moves them apart by their number.
@@ -225,5 +225,5 @@ class FasterRCNN(nn.Module):
             )
             return dataclasses.replace(kept, classes=jnp.where(kept.valid, kept.classes - 1, -1))
 
-        extents = extents_of(len(outputs.boxes), size, extents)
+        extents = extents_of(outputs.boxes.shape[0], size, extents)
         return jax.vmap(of_one_image)(outputs.proposals, outputs.there, outputs.classes, outputs.boxes, extents)

@@ -220,4 +220,4 @@ class OneStageHead(nn.Module):
             return suppress(boxes, scores, classes, there, self.iou_threshold, self.max_detections)
 
         levels = [{name: flat(values) for name, values in level.items()} for level in outputs.values()]
-        return jax.vmap(of_one_image)(levels, extents_of(len(levels[0]['boxes']), size, extents))
+        return jax.vmap(of_one_image)(levels, extents_of(levels[0]['boxes'].shape[0], size, extents))

@@ -220,7 +220,7 @@ class YOLOHead(nn.Module):
         """
         kind = 'one_to_many' if self.branches == 'one_to_many' else 'one_to_one'
         scores = jax.nn.sigmoid(jnp.concatenate([flat(each[NAMES[kind][0]]) for each in outputs.values()], 1))
-        boxes, extents = self.boxes(outputs, size, kind), extents_of(len(scores), size, extents)
+        boxes, extents = self.boxes(outputs, size, kind), extents_of(scores.shape[0], size, extents)
         return jax.vmap(self._suppressed if kind == 'one_to_many' else self._best)(scores, boxes, extents)
 
     def _suppressed(

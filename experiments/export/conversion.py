@@ -8,7 +8,7 @@ from onnx import helper
 
 from backbones.errors import UserError
 from experiments.export.graph import Graph, Layouts, Tensor, elements
-from experiments.export.operators import arrangement, elementwise, indexing, products, reductions
+from experiments.export.operators import arrangement, elementwise, indexing, products, reductions, suppression
 from experiments.export.program import Constant, Operation, Program, Value, Variable, is_known, used
 
 OPERATORS = {
@@ -17,6 +17,7 @@ OPERATORS = {
     **products.OPERATORS,
     **reductions.OPERATORS,
     **indexing.OPERATORS,
+    **suppression.OPERATORS,
 }
 
 

@@ -15,7 +15,8 @@ Shape = tuple[Dimension, ...]
 
 # Functions that are one operation of ONNX, by the name under which they are traced; the others are inlined.
 WHOLE = frozenset(
-    ('relu', 'relu6', 'leaky_relu', 'silu', 'hard_silu', 'hard_sigmoid', 'softmax', 'gelu', 'gelu_tanh', 'layer_norm')
+    ('relu', 'relu6', 'leaky_relu', 'silu', 'hard_silu', 'hard_sigmoid', 'softmax', 'gelu', 'gelu_tanh', 'layer_norm',
+     'suppress')
 )
 
 _CALLS = {'jit': 'jaxpr', 'closed_call': 'call_jaxpr', 'custom_jvp_call': 'call_jaxpr', 'custom_vjp_call': 'call_jaxpr',

@@ -185,6 +185,16 @@ def concatenate(layouts: Layouts, operation: Operation, given: Sequence[Given]) 
     return [Tensor(name, output.shape, output.shape, order, output.dtype)]
 
 
+def stack(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list[Tensor]:
+    """Values one after the other along a new axis."""
+    axis, output = operation.params['axis'], operation.outputs[0]
+    rank = len(output.shape)
+    places = [place for place in range(rank) if place != axis]
+    parts = [layouts.repeated(layouts.ordered(added(layouts, layouts.tensor(each), places, rank))) for each in given]
+    name = layouts.graph.one('Concat', *(each.name for each in parts), axis=axis)
+    return [Tensor(name, output.shape, output.shape, tuple(range(rank)), output.dtype)]
+
+
 def pad(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list[Tensor]:
     """Values around; negative ones cut off.
 
@@ -223,6 +233,7 @@ OPERATORS = {
     'slice': cut,
     'split': split,
     'concatenate': concatenate,
+    'stack': stack,
     'pad': pad,
     'rev': reverse,
 }

@@ -47,12 +47,13 @@ def gather(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> li
     axis = chosen[0]
     if not numbers.operand_batching_dims:
         return [_along(layouts, operation, x, axis, indices)]
-    if numbers.operand_batching_dims == (0,) and axis == 1 and numbers.start_indices_batching_dims == (0,):
+    leading = tuple(range(axis))
+    if tuple(numbers.operand_batching_dims) == leading == tuple(numbers.start_indices_batching_dims):
         data = layouts.repeated(layouts.ordered(x))
         places = layouts.repeated(layouts.ordered(indices))
-        name = layouts.graph.one('GatherND', data.name, _long(layouts, places), batch_dims=1)
+        name = layouts.graph.one('GatherND', data.name, _long(layouts, places), batch_dims=axis)
         return [in_order(data, name, operation.outputs[0].shape)]
-    raise NotImplementedError('a choice for each of several axes')
+    raise NotImplementedError('a choice along another axis than the first after those of the batch')
 
 
 def _grid(indices: np.ndarray) -> list[np.ndarray] | None:
@@ -142,4 +143,19 @@ def top_k(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> lis
     return [in_order(x, values, shape), dataclasses.replace(index, dtype=dtype)]
 
 
-OPERATORS = {'gather': gather, 'dynamic_slice': dynamic_slice, 'top_k': top_k}
+def sort(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list[Tensor]:
+    """The values of one array in ascending order along an axis.
+
+    Raises:
+        NotImplementedError: several arrays.
+    """
+    if len(given) != 1:
+        raise NotImplementedError('several arrays')
+    axis = operation.params['dimension'] % len(given[0].shape)
+    x = layouts.repeated(layouts.tensor(given[0]))
+    count = layouts.graph.integers(int(x.shape[axis]))
+    name = layouts.graph.add('TopK', [x.name, count], 2, axis=x.stored(axis), largest=0, sorted=1)[0]
+    return [dataclasses.replace(x, name=name)]
+
+
+OPERATORS = {'gather': gather, 'dynamic_slice': dynamic_slice, 'top_k': top_k, 'sort': sort}
