@@ -197,6 +197,21 @@ class OneStageHead(nn.Module):
             name: jnp.where(valid, self.normalised(total, assigned >= 0, valid), 0) for name, total in totals.items()
         }
 
+    def boxes_and_scores(
+        self, outputs: Outputs, size: Sequence[int]
+    ) -> tuple[Float[Array, 'batch n 4'], Float[Array, 'batch n classes']]:
+        """The box of every anchor of all levels, clipped to the images, and its scores: for others to choose among.
+
+        Args:
+            outputs: what the head predicts.
+            size: height and width of the images.
+        """
+        levels = [{name: flat(values) for name, values in level.items()} for level in outputs.values()]
+        boxes = jnp.concatenate([level['boxes'] for level in levels], 1)
+        decoded = self.decode(boxes, jnp.concatenate(self.anchors(outputs, size)))
+        scores = jnp.concatenate([jax.vmap(self.scores)(level) for level in levels], 1)
+        return clip(decoded, jnp.asarray(size, jnp.float32)), scores
+
     def detections(
         self, outputs: Outputs, size: Sequence[int], extents: Float[Array, 'batch 2'] | None = None
     ) -> Detections:

@@ -208,6 +208,19 @@ class YOLOHead(nn.Module):
         raw = jnp.concatenate([flat(each[NAMES[kind][1]]) for each in outputs.values()], 1)
         return decode(raw, list(self.points(outputs, size).values()))
 
+    def boxes_and_scores(
+        self, outputs: Outputs, size: Sequence[int]
+    ) -> tuple[Float[Array, 'batch n 4'], Float[Array, 'batch n classes']]:
+        """The box of every point, not clipped, and its scores: of the one-to-one branch if there is one.
+
+        Args:
+            outputs: what the head predicts.
+            size: height and width of the images.
+        """
+        kind = 'one_to_many' if self.branches == 'one_to_many' else 'one_to_one'
+        scores = jax.nn.sigmoid(jnp.concatenate([flat(each[NAMES[kind][0]]) for each in outputs.values()], 1))
+        return self.boxes(outputs, size, kind), scores
+
     def detections(
         self, outputs: Outputs, size: Sequence[int], extents: Float[Array, 'batch 2'] | None = None
     ) -> Detections:
@@ -218,10 +231,9 @@ class YOLOHead(nn.Module):
             size: height and width of the images.
             extents: height and width of each image without its padding, to which boxes are clipped; ``None``: ``size``.
         """
-        kind = 'one_to_many' if self.branches == 'one_to_many' else 'one_to_one'
-        scores = jax.nn.sigmoid(jnp.concatenate([flat(each[NAMES[kind][0]]) for each in outputs.values()], 1))
-        boxes, extents = self.boxes(outputs, size, kind), extents_of(scores.shape[0], size, extents)
-        return jax.vmap(self._suppressed if kind == 'one_to_many' else self._best)(scores, boxes, extents)
+        boxes, scores = self.boxes_and_scores(outputs, size)
+        choose = self._suppressed if self.branches == 'one_to_many' else self._best
+        return jax.vmap(choose)(scores, boxes, extents_of(scores.shape[0], size, extents))
 
     def _suppressed(
         self, scores: Float[Array, 'n classes'], boxes: Float[Array, 'n 4'], extent: Float[Array, '2']

@@ -25,8 +25,6 @@ from experiments.export.exports import Export
 from experiments.prediction import model_options
 
 _FORMATS = ('onnx', 'stablehlo')
-# Of the largest value; float32 sums in another order.
-_TOLERANCE = 1e-5
 
 
 def main(argv: list[str] | None) -> None:
@@ -70,17 +68,19 @@ def _tell(path: Path, exported: Export, run: Callable[[Any], Any] | None) -> Non
         told = '' if kind == 'input' else 'not compared' if found is None else f'{found:.1e} of the largest value'
         table.add_row(kind, name, str(value.dtype), ' × '.join(map(str, value.shape)), told)
     display.console.print(table)
-    size = sum(each.stat().st_size for each in path.parent.glob(f'{path.name}*') if each.name in (path.name, f'{path.name}.data'))
+    size = sum(each.stat().st_size for each in (path, onnx_file.weights_of(path)) if each.exists())
     display.console.print(f'{path}: {size / 1e6:.1f} MB', soft_wrap=True, markup=False, highlight=False)
     if run is None:
         display.console.print(
-            "ONNX Runtime is not installed, so nothing was compared; pip install -e '.[onnx]' installs it", style='yellow'
+            "ONNX Runtime is not installed, so nothing was compared; pip install -e '.[onnx]' installs it",
+            style='yellow',
+            markup=False,
         )
     worst = max(differences.values(), default=0.0)
-    if worst > _TOLERANCE:
+    if worst > exported.tolerance:
         raise UserError(
             f'{path} was written, but its results differ from those of JAX by {worst:.1e} of the largest value, more '
-            f'than {_TOLERANCE:g}'
+            f'than {exported.tolerance:g}'
         )
 
 

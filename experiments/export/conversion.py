@@ -7,7 +7,7 @@ import onnx
 from onnx import helper
 
 from backbones.errors import UserError
-from experiments.export.graph import Graph, Layouts, Tensor, elements
+from experiments.export.graph import Graph, Layouts, Tensor, elements, stored_in_order
 from experiments.export.operators import arrangement, elementwise, indexing, products, reductions, suppression
 from experiments.export.program import Constant, Operation, Program, Value, Variable, is_known, used
 
@@ -36,7 +36,7 @@ def convert(program: Program, inputs: Sequence[str], outputs: Sequence[str], nam
     layouts = Layouts(graph)
     values: dict[Variable, Tensor] = {}
     for label, variable in zip(inputs, program.inputs, strict=True):
-        values[variable] = Tensor(label, variable.shape, variable.shape, tuple(range(len(variable.shape))), variable.dtype)
+        values[variable] = stored_in_order(label, variable.shape, variable.dtype)
         for axis, extent in enumerate(variable.shape):
             if not is_known(extent):
                 layouts.note_batch(label, axis, extent)
@@ -48,7 +48,9 @@ def convert(program: Program, inputs: Sequence[str], outputs: Sequence[str], nam
         values.update(zip(operation.outputs, results, strict=True))
     graph.place = ''
     finished = [_output(layouts, values, value, label) for value, label in zip(program.outputs, outputs, strict=True)]
-    model = graph.model([_info(label, each) for label, each in zip(inputs, program.inputs, strict=True)], finished, name)
+    model = graph.model(
+        [_info(label, each) for label, each in zip(inputs, program.inputs, strict=True)], finished, name
+    )
     onnx.checker.check_model(model)
     return model
 
@@ -68,7 +70,7 @@ def _convert(
             reason = f'{operation.name!r} with {error} has no counterpart'
     raise UserError(
         f'{operation.place or "the model"} cannot be exported to ONNX: the operation {reason} there; '
-        'format=stablehlo takes every model'
+        '--format stablehlo takes every model'
     )
 
 

@@ -1,4 +1,4 @@
-"""What is exported of a model: one function of a batch of images, the names of what it returns, and what to know of it."""
+"""What is exported of a model: a function of a batch of images, what it returns, and what to know of it."""
 
 import dataclasses
 import json
@@ -17,6 +17,8 @@ from experiments.features import taps
 
 # The name of the input, by what it holds.
 IMAGES, PIXELS = 'images', 'pixels'
+# Float32 sums in another order; and resized pixels that lie between two whole numbers and are rounded to either.
+_TOLERANCE, _ROUNDED = 1e-5, 1e-2
 _DETECTIONS = ('boxes', 'scores', 'classes', 'valid')
 
 
@@ -30,6 +32,7 @@ class Export:
         images: its shape and type; the batch is symbolic.
         outputs: names of what it returns.
         metadata: what whoever runs it must know: task, names of the classes, how images become its input.
+        tolerance: how far another program may be from JAX, in relation to the largest value.
     """
 
     function: Callable[[jax.Array], tuple[jax.Array, ...]]
@@ -37,6 +40,7 @@ class Export:
     images: jax.ShapeDtypeStruct
     outputs: tuple[str, ...]
     metadata: dict[str, Any]
+    tolerance: float = _TOLERANCE
 
     def example(self, batch: int) -> jax.ShapeDtypeStruct:
         """The input with a number of images."""
@@ -82,7 +86,7 @@ def export_of(
         outputs = ('logits',)
 
         def compute(images: jax.Array) -> tuple[jax.Array, ...]:
-            return (network.apply(variables, images, train=False).astype(jnp.float32),)
+            return (jnp.asarray(network.apply(variables, images, train=False), jnp.float32),)
 
     prepare, taken = _preparation(model, size, pixels)
     (batch,) = export.symbolic_shape('batch')
@@ -101,6 +105,7 @@ def export_of(
         jax.ShapeDtypeStruct((batch, *taken, 3), dtype),
         outputs,
         metadata,
+        _TOLERANCE if isinstance(pixels, bool) or pixels == size else _ROUNDED,
     )
 
 
@@ -135,7 +140,7 @@ def _detector(
     model: TrainedModel, size: tuple[int, int], before_suppression: bool
 ) -> tuple[Callable[[jax.Array], tuple[jax.Array, ...]], tuple[str, ...]]:
     network, variables = model.model, model.variables
-    if before_suppression and not hasattr(network.head, 'candidates'):
+    if before_suppression and not hasattr(network.head, 'boxes_and_scores'):
         raise UserError(
             f'{model.source} suppresses boxes within the model, between its two stages; export it without '
             '--before_suppression'
@@ -144,7 +149,7 @@ def _detector(
     def compute(images: jax.Array) -> tuple[jax.Array, ...]:
         outputs = network.apply(variables, images, train=False)
         if before_suppression:
-            return network.head.candidates(outputs, size)
+            return network.head.boxes_and_scores(outputs, size)
         found = network.head.detections(outputs, size)
         return tuple(getattr(found, name) for name in _DETECTIONS)
 

@@ -43,6 +43,11 @@ class Tensor:
         return self.order == tuple(range(len(self.order)))
 
 
+def stored_in_order(name: str, shape: Shape, dtype: np.dtype) -> Tensor:
+    """A value whose axes are stored as traced."""
+    return Tensor(name, shape, shape, tuple(range(len(shape))), dtype)
+
+
 class Graph:
     """An ONNX graph under construction.
 
@@ -80,7 +85,7 @@ class Graph:
             self._moved[key] = self.add(kind, inputs, **attributes)[0]
         return self._moved[key]
 
-    def constant(self, array: np.ndarray) -> str:
+    def constant(self, array: np.ndarray | np.generic) -> str:
         """The name of a constant."""
         array = np.ascontiguousarray(array)
         digest = hashlib.sha256(f'{array.dtype}{array.shape}'.encode() + array.tobytes()).digest()
@@ -114,9 +119,8 @@ class Graph:
             if needed.intersection(node.output):
                 nodes.append(node)
                 needed.update(node.input)
-        constants = [
-            numpy_helper.from_array(array, constant) for constant, array in self._constants.items() if constant in needed
-        ]
+        used = [(name, array) for name, array in self._constants.items() if name in needed]
+        constants = [numpy_helper.from_array(array, name) for name, array in used]
         graph = helper.make_graph(nodes[::-1], name, list(inputs), list(outputs), constants)
         opset = helper.make_opsetid('', OPSET)
         version = helper.find_min_ir_version_for([opset])
@@ -158,21 +162,17 @@ class Layouts:
         open_axes = [axis for axis in axes if not same(tensor.extents[axis], tensor.shape[axis])]
         if not open_axes:
             return tensor
-        extents = [tensor.shape[axis] if axis in open_axes else 1 for axis in tensor.order]
+        extents = tuple(tensor.shape[axis] if axis in open_axes else 1 for axis in tensor.order)
         target = self.shape(extents)
         name = self.graph.one('Expand', tensor.name, target)
-        new = tuple(
-            tensor.shape[axis] if axis in open_axes else extent for axis, extent in enumerate(tensor.extents)
-        )
+        new = tuple(tensor.shape[axis] if axis in open_axes else extent for axis, extent in enumerate(tensor.extents))
         return dataclasses.replace(tensor, name=name, extents=new)
 
     def shape(self, extents: Shape) -> str:
         """The name of a list of extents, of which the batch may be one."""
         if all(is_known(extent) for extent in extents):
             return self.graph.integers(*map(int, extents))
-        parts = [
-            self.graph.integers(int(extent)) if is_known(extent) else self.batch(extent) for extent in extents
-        ]
+        parts = [self.graph.integers(int(extent)) if is_known(extent) else self.batch(extent) for extent in extents]
         return self.graph.one('Concat', *parts, axis=0)
 
     def batch(self, extent: Dimension) -> str:

@@ -51,10 +51,15 @@ def save(model: Any, path: Path) -> None:
     with atomic_files.os_errors_as_user_errors(lambda: f'choose another file than {path}'):
         if model.ByteSize() > _LARGEST:
             path.parent.mkdir(parents=True, exist_ok=True)
-            onnx.save_model(model, str(path), save_as_external_data=True, location=f'{path.name}.data')
+            onnx.save_model(model, str(path), save_as_external_data=True, location=weights_of(path).name)
             return
         with atomic_files.atomic_write(path, 'wb') as stream:
             stream.write(model.SerializeToString())
+
+
+def weights_of(path: Path) -> Path:
+    """Where the weights of a model too large for one file are."""
+    return path.with_name(f'{path.name}.data')
 
 
 class Session:
@@ -82,7 +87,7 @@ class Session:
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs for a batch."""
-        return self._session.run(None, {self._input: images})
+        return [np.asarray(each) for each in self._session.run(None, {self._input: images})]
 
 
 def session_if_installed(path: Path) -> Session | None:

@@ -15,8 +15,19 @@ Shape = tuple[Dimension, ...]
 
 # Functions that are one operation of ONNX, by the name under which they are traced; the others are inlined.
 WHOLE = frozenset(
-    ('relu', 'relu6', 'leaky_relu', 'silu', 'hard_silu', 'hard_sigmoid', 'softmax', 'gelu', 'gelu_tanh', 'layer_norm',
-     'suppress')
+    (
+        'relu',
+        'relu6',
+        'leaky_relu',
+        'silu',
+        'hard_silu',
+        'hard_sigmoid',
+        'softmax',
+        'gelu',
+        'gelu_tanh',
+        'layer_norm',
+        'suppress',
+    )
 )
 
 _CALLS = {'jit': 'jaxpr', 'closed_call': 'call_jaxpr', 'custom_jvp_call': 'call_jaxpr', 'custom_vjp_call': 'call_jaxpr',
@@ -133,8 +144,8 @@ def _apply(equation: Any, inputs: tuple[Value, ...], operations: list[Operation]
     if name in _ALIASES:
         return inputs
     if name == 'platform_index':
-        # Programs for one platform are last resorts of its compiler: the graph has the operation itself.
-        return [_constant(np.int32(params['platforms'].index(None) if None in params['platforms'] else len(params['platforms']) - 1))]
+        # The last is for any other platform: what is written for one of them works around its compiler.
+        return [_constant(np.int32(len(params['platforms']) - 1))]
     if name == 'cond' and isinstance(inputs[0], Constant):
         return _inline(params['branches'][int(inputs[0].array)], inputs[1:], operations, place)
     if name in _CALLS:
@@ -192,9 +203,9 @@ def _spread(value: Constant, axes: Sequence[int], shape: Shape) -> Constant:
 
 
 _ELEMENTWISE = frozenset(
-    ('add', 'sub', 'mul', 'div', 'max', 'min', 'neg', 'exp', 'log', 'tanh', 'logistic', 'rsqrt', 'sqrt', 'square', 'erf',
-     'erfc', 'abs', 'sign', 'floor', 'ceil', 'round', 'pow', 'integer_pow', 'convert_element_type', 'eq', 'ne', 'lt', 'le',
-     'gt', 'ge', 'and', 'or', 'not', 'select_n', 'sin', 'cos')
+    ('add', 'sub', 'mul', 'div', 'max', 'min', 'neg', 'exp', 'log', 'tanh', 'logistic', 'rsqrt', 'sqrt', 'square',
+     'erf', 'erfc', 'abs', 'sign', 'floor', 'ceil', 'round', 'pow', 'integer_pow', 'convert_element_type', 'eq', 'ne',
+     'lt', 'le', 'gt', 'ge', 'and', 'or', 'not', 'select_n', 'sin', 'cos')
 )  # fmt: skip
 
 

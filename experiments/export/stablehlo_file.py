@@ -26,9 +26,9 @@ def save(data: bytes, path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with atomic_files.os_errors_as_user_errors(lambda: f'choose another file than {path}'):
-        with atomic_files.atomic_write(path, 'wb') as stream:
-            stream.write(data)
+    context = atomic_files.os_errors_as_user_errors(lambda: f'choose another file than {path}')
+    with context, atomic_files.atomic_write(path, 'wb') as stream:
+        stream.write(data)
 
 
 def load(path: Path) -> Callable[[jax.Array], tuple[jax.Array, ...]]:

@@ -56,7 +56,7 @@ def _grid(features: Features, prefix: int) -> Float[Array, 'batch positions chan
     if features.tokens is not None:
         return features.tokens[:, prefix:]
     last = features.stages[f'stage{len(features.stages)}']
-    return last.reshape(len(last), -1, last.shape[-1])
+    return last.reshape(last.shape[0], -1, last.shape[-1])
 
 
 def _has_tokens(module: nn.Module) -> bool:

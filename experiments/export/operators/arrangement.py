@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.export.graph import Layouts, Tensor, same
+from experiments.export.graph import Layouts, Tensor, same, stored_in_order
 from experiments.export.program import Constant, Dimension, Operation, Shape, is_known
 
 Given = Tensor | Constant
@@ -27,7 +27,7 @@ def reshape(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> l
     if _without_ones(x.shape) == _without_ones(target):
         return [_other_ones(layouts, x, target)]
     x = layouts.repeated(layouts.ordered(x))
-    return [in_order(x, reshaped(layouts, x.name, target), target)]
+    return [stored_in_order(reshaped(layouts, x.name, target), target, x.dtype)]
 
 
 def reshaped(layouts: Layouts, name: str, target: Shape) -> str:
@@ -36,11 +36,6 @@ def reshaped(layouts: Layouts, name: str, target: Shape) -> str:
     if extents.count(-1) > 1:
         return layouts.graph.one('Reshape', name, layouts.shape(target))
     return layouts.graph.one('Reshape', name, layouts.graph.integers(*extents))
-
-
-def in_order(x: Tensor, name: str, shape: Shape) -> Tensor:
-    """A value that is stored as traced."""
-    return Tensor(name, shape, shape, tuple(range(len(shape))), x.dtype)
 
 
 def squeeze(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list[Tensor]:
@@ -162,9 +157,7 @@ def split(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> lis
     """Parts along one axis."""
     axis, sizes = operation.params['axis'], operation.params['sizes']
     x = layouts.repeated(layouts.tensor(given[0]), [axis])
-    names = layouts.graph.add(
-        'Split', [x.name, layouts.graph.integers(*sizes)], len(sizes), axis=x.stored(axis)
-    )
+    names = layouts.graph.add('Split', [x.name, layouts.graph.integers(*sizes)], len(sizes), axis=x.stored(axis))
     parts = []
     for name, size in zip(names, sizes, strict=True):
         shape, extents = list(x.shape), list(x.extents)
@@ -192,7 +185,7 @@ def stack(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> lis
     places = [place for place in range(rank) if place != axis]
     parts = [layouts.repeated(layouts.ordered(added(layouts, layouts.tensor(each), places, rank))) for each in given]
     name = layouts.graph.one('Concat', *(each.name for each in parts), axis=axis)
-    return [Tensor(name, output.shape, output.shape, tuple(range(rank)), output.dtype)]
+    return [stored_in_order(name, output.shape, output.dtype)]
 
 
 def pad(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list[Tensor]:

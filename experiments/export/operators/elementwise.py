@@ -81,9 +81,8 @@ def cast(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list
 
 def nary(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list[Tensor]:
     """Operations on two values or more."""
-    if operation.name in _NEUTRAL and isinstance(given[1], Constant) and isinstance(given[0], Tensor):
-        if given[1].scalar() == _NEUTRAL[operation.name] and given[0].shape == operation.outputs[0].shape:
-            return [given[0]]
+    if _changes_nothing(operation, given):
+        return [layouts.tensor(given[0])]
     # Max with minus infinity is what guards a maximum over nothing.
     if operation.name == 'max' and isinstance(given[0], Constant) and given[0].scalar() == -math.inf:
         return [layouts.tensor(given[1])]
@@ -105,6 +104,13 @@ def nary(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list
     else:
         name = graph.one(_BINARY[kind], *names)
     return [Tensor(name, output.shape, extents, order, output.dtype)]
+
+
+def _changes_nothing(operation: Operation, given: Sequence[Given]) -> bool:
+    """Whether the second of two values leaves the first as it is."""
+    if operation.name not in _NEUTRAL or not isinstance(given[1], Constant):
+        return False
+    return given[1].scalar() == _NEUTRAL[operation.name] and given[0].shape == operation.outputs[0].shape
 
 
 def aligned(layouts: Layouts, given: Sequence[Given]) -> tuple[list[str], tuple, tuple[int, ...]]:
@@ -141,12 +147,14 @@ def _short(array: np.ndarray) -> np.ndarray:
     return array
 
 
+_FEW = (
+    'rsqrt', 'erfc', 'square', 'integer_pow', 'relu6', 'silu', 'hard_sigmoid', 'gelu', 'gelu_tanh', 'is_finite',
+    'round',
+)  # fmt: skip
+
 OPERATORS = {
-    **dict.fromkeys(
-        (*_UNARY, 'rsqrt', 'erfc', 'square', 'integer_pow', 'relu6', 'silu', 'hard_sigmoid', 'gelu', 'gelu_tanh', 'is_finite', 'round'),
-        unary,
-    ),
+    **dict.fromkeys((*_UNARY, *_FEW), unary),
     **dict.fromkeys((*_BINARY, 'ne', 'clamp', 'select_n', 'rem'), nary),
     'leaky_relu': leaky_relu,
     'convert_element_type': cast,
-}  # fmt: skip
+}

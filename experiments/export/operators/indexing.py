@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from jax import lax
 
-from experiments.export.graph import Layouts, Tensor, elements
-from experiments.export.operators.arrangement import dropped, in_order, sliced
-from experiments.export.program import Constant, Operation, is_known
+from experiments.export.graph import Layouts, Tensor, elements, same, stored_in_order
+from experiments.export.operators.arrangement import dropped, sliced
+from experiments.export.program import Constant, Operation
 
 Given = Tensor | Constant
 
@@ -25,7 +25,7 @@ def gather(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> li
     mode = lax.GatherScatterMode.from_any(operation.params['mode'])
     if not isinstance(indices, Constant) and mode == lax.GatherScatterMode.FILL_OR_DROP:
         raise NotImplementedError('indices that may lie outside')
-    whole = {axis for axis, size in enumerate(sizes) if _same(size, x.shape[axis])}
+    whole = {axis for axis, size in enumerate(sizes) if same(size, x.shape[axis])}
     if isinstance(indices, Constant) and indices.array.ndim == 1:
         starts, stops = [0] * len(x.shape), list(x.shape)
         for axis, start in zip(chosen, indices.array.tolist(), strict=True):
@@ -35,6 +35,9 @@ def gather(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> li
             if axis not in whole:
                 stops[axis] = starts[axis] + int(size)
         return [dropped(layouts, sliced(layouts, x, starts, stops, [1] * len(starts)), numbers.collapsed_slice_dims)]
+    if isinstance(indices, Constant):
+        x, indices, chosen = _cut_first(layouts, x, indices, operation)
+        whole |= set(numbers.start_index_map) - {*chosen}
     free = len(sizes) - len(chosen) - len(numbers.operand_batching_dims)
     if set(numbers.collapsed_slice_dims) != set(chosen) or len(whole - {*chosen}) < free:
         raise NotImplementedError('slices of a part of an axis')
@@ -52,8 +55,26 @@ def gather(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> li
         data = layouts.repeated(layouts.ordered(x))
         places = layouts.repeated(layouts.ordered(indices))
         name = layouts.graph.one('GatherND', data.name, _long(layouts, places), batch_dims=axis)
-        return [in_order(data, name, operation.outputs[0].shape)]
+        return [stored_in_order(name, operation.outputs[0].shape, data.dtype)]
     raise NotImplementedError('a choice along another axis than the first after those of the batch')
+
+
+def _cut_first(
+    layouts: Layouts, x: Tensor, indices: Constant, operation: Operation
+) -> tuple[Tensor, Constant, tuple[int, ...]]:
+    """The axes along which every slice begins at the same index cut; what is left to choose."""
+    numbers, sizes = operation.params['dimension_numbers'], operation.params['slice_sizes']
+    starts, stops, left = [0] * len(x.shape), list(x.shape), []
+    for number, axis in enumerate(numbers.start_index_map):
+        column = indices.array[..., number]
+        if axis in numbers.collapsed_slice_dims or (column != column.flat[0]).any():
+            left.append(number)
+        elif not same(sizes[axis], x.shape[axis]):
+            starts[axis] = min(max(int(column.flat[0]), 0), int(x.shape[axis]) - int(sizes[axis]))
+            stops[axis] = starts[axis] + int(sizes[axis])
+    rest = indices.array[..., left]
+    chosen = tuple(numbers.start_index_map[number] for number in left)
+    return sliced(layouts, x, starts, stops, [1] * len(starts)), Constant(rest, rest.shape), chosen
 
 
 def _grid(indices: np.ndarray) -> list[np.ndarray] | None:
@@ -110,10 +131,6 @@ def _long(layouts: Layouts, indices: Tensor) -> str:
     return layouts.graph.one('Cast', indices.name, to=elements(np.dtype(np.int64)))
 
 
-def _same(one, other) -> bool:
-    return bool(is_known(one) == is_known(other) and one == other)
-
-
 def dynamic_slice(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list[Tensor]:
     """A slice that begins where constants say.
 
@@ -126,7 +143,7 @@ def dynamic_slice(layouts: Layouts, operation: Operation, given: Sequence[Given]
     starts, stops = [], []
     for axis, (start, size) in enumerate(zip(given[1:], sizes, strict=True)):
         assert isinstance(start, Constant)
-        whole = _same(size, x.shape[axis])
+        whole = same(size, x.shape[axis])
         first = 0 if whole else min(max(int(start.array), 0), int(x.shape[axis]) - int(size))
         starts.append(first)
         stops.append(x.shape[axis] if whole else first + int(size))
@@ -139,8 +156,8 @@ def top_k(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> lis
     count = layouts.graph.integers(operation.params['k'])
     values, places = layouts.graph.add('TopK', [x.name, count], 2, axis=len(x.shape) - 1, largest=1, sorted=1)
     shape, dtype = operation.outputs[0].shape, operation.outputs[1].dtype
-    index = in_order(x, layouts.graph.one('Cast', places, to=elements(dtype)), shape)
-    return [in_order(x, values, shape), dataclasses.replace(index, dtype=dtype)]
+    index = layouts.graph.one('Cast', places, to=elements(dtype))
+    return [stored_in_order(values, shape, x.dtype), stored_in_order(index, shape, dtype)]
 
 
 def sort(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> list[Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.export.graph import Layouts, Tensor
+from experiments.export.graph import Layouts, Tensor, stored_in_order
 from experiments.export.program import Constant, Operation
 
 Given = Tensor | Constant
@@ -58,7 +58,7 @@ def product(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> l
         name = layouts.graph.one('MatMul', *names)
     else:
         name = _einsum(layouts, given, (left, right), (left_batch, right_batch), free)
-    return [Tensor(name, output.shape, output.shape, tuple(range(len(output.shape))), output.dtype)]
+    return [stored_in_order(name, output.shape, output.dtype)]
 
 
 def _matrix(value: Constant, contracted: int) -> np.ndarray:

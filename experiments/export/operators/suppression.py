@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from backbones.boxes.nms import MOVED
-from experiments.export.graph import Layouts, Tensor, elements
-from experiments.export.program import Constant, Operation
+from experiments.export.graph import Layouts, Tensor, elements, stored_in_order
+from experiments.export.program import Constant, Dimension, Operation, Shape
 
 Given = Tensor | Constant
 
@@ -47,12 +47,12 @@ def suppress(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> 
     best, places = graph.add('TopK', [marked, graph.integers(taken)], 2, axis=1, largest=1, sorted=1)
     found = graph.one('Greater', best, graph.constant(_LEAST))
 
-    last = graph.integers(-1)
+    last, nothing = graph.integers(-1), graph.constant(np.asarray(-1, given[2].dtype))
     at = graph.one('Unsqueeze', places, last)
     results = (
         graph.one('Where', graph.one('Unsqueeze', found, last), graph.one('GatherND', boxes, at, batch_dims=1), zero),
         graph.one('Where', found, best, zero),
-        graph.one('Where', found, graph.one('GatherND', classes, at, batch_dims=1), _minus_one(layouts, given[2].dtype)),
+        graph.one('Where', found, graph.one('GatherND', classes, at, batch_dims=1), nothing),
         found,
     )
     return [
@@ -61,7 +61,7 @@ def suppress(layouts: Layouts, operation: Operation, given: Sequence[Given]) -> 
     ]
 
 
-def _batched(layouts: Layouts, value: Given, batch, rank: int) -> str:
+def _batched(layouts: Layouts, value: Given, batch: Dimension, rank: int) -> str:
     """The name of a value with the axis of the batch in front."""
     x = layouts.repeated(layouts.ordered(value))
     if len(x.shape) == rank:
@@ -98,22 +98,18 @@ def _column(layouts: Layouts, numbers: str) -> str:
     return layouts.graph.one('Unsqueeze', numbers, layouts.graph.integers(0, 2))
 
 
-def _minus_one(layouts: Layouts, dtype: np.dtype) -> str:
-    return layouts.graph.constant(np.asarray(-1, dtype))
-
-
-def _padded(layouts: Layouts, name: str, shape, dtype: np.dtype, missing: int, value: int) -> Tensor:
+def _padded(layouts: Layouts, name: str, shape: Shape, dtype: np.dtype, missing: int, value: int) -> Tensor:
     graph = layouts.graph
     if missing:
         ends = [0] * (2 * len(shape))
         ends[len(shape) + 1] = missing
-        if dtype == bool:
+        if dtype.kind == 'b':
             number = graph.one('Cast', name, to=elements(np.dtype(np.int32)))
             padded = graph.one('Pad', number, graph.integers(*ends), graph.constant(np.int32(0)))
             name = graph.one('Cast', padded, to=elements(np.dtype(bool)))
         else:
             name = graph.one('Pad', name, graph.integers(*ends), graph.constant(np.asarray(value, dtype)))
-    return Tensor(name, shape, shape, tuple(range(len(shape))), dtype)
+    return stored_in_order(name, shape, dtype)
 
 
 OPERATORS = {'suppress': suppress}
