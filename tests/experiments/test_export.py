@@ -1,6 +1,10 @@
 """Exported models: every backbone and head in ONNX Runtime, reloaded StableHLO, and the command."""
 
+import importlib.util
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -234,6 +238,39 @@ def test_the_command(classifier, tmp_path, capsys):
     np.testing.assert_allclose(jax.nn.softmax(logits)[0], seen.probabilities, atol=1e-6)
 
 
+# With numpy, Pillow and ONNX Runtime alone: the classes of photographs, in their order.
+PLAIN = """
+import sys
+for name in ('jax', 'flax', 'backbones', 'experiments'):
+    sys.modules[name] = None  # as if it were not installed
+import numpy, onnxruntime
+from PIL import Image
+session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])
+height, width = session.get_inputs()[0].shape[1:3]
+for path in sys.argv[2:]:
+    image = Image.open(path).convert('RGB').resize((width, height), Image.Resampling.BICUBIC)
+    scores = session.run(None, {'pixels': numpy.asarray(image)[None]})[0][0]
+    print(*numpy.argsort(-scores)[:5])
+"""
+
+
+@pytest.mark.slow
+def test_photographs_are_known_without_jax(tmp_path):
+    spec = importlib.util.find_spec('foolbox')
+    assert spec is not None and spec.submodule_search_locations
+    photographs = sorted(Path(spec.submodule_search_locations[0], 'data').glob('imagenet_*.jpg'))
+    labels = [int(path.stem.split('_')[2]) for path in photographs]
+    file = tmp_path / 'lite0.onnx'
+    command.main(['--model', 'efficientnet_lite0', '--pixels', '--to', str(file)])
+    run = subprocess.run(
+        [sys.executable, '-c', PLAIN, str(file), *map(str, photographs)], capture_output=True, text=True, check=True
+    )
+    best = [list(map(int, line.split())) for line in run.stdout.splitlines()]
+    assert len(best) == 20
+    assert sum(label == five[0] for label, five in zip(labels, best, strict=True)) == 17
+    assert all(label in five for label, five in zip(labels, best, strict=True))
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -254,6 +291,6 @@ def test_a_directory_is_no_file(tmp_path):
 
 
 def test_the_extra_is_named(classifier, monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__('sys').modules, 'onnxruntime', None)
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(UserError, match=r"onnxruntime is not installed; pip install -e '.\[onnx\]'"):
         Session(tmp_path / 'x.onnx')
