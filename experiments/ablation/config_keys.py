@@ -55,6 +55,12 @@ KEYS: Mapping[str, ConfigKey] = {
     'image_height': TRAINING_KEYS['image_height'],
     'strict_weights': ConfigKey(True, 'weights must fit; False: what does not is printed and stays random'),
     'batch_size': ConfigKey(32, 'images per step of the frozen passes', positive),
+    'runtime': ConfigKey(
+        'auto',
+        "what computes frozen passes: 'xla'; 'onnxruntime', on a CPU; 'auto': that where it is installed and the network "
+        'has convolutions',
+        one_of('auto', 'xla', 'onnxruntime'),
+    ),
     'calibration_images': ConfigKey(512, 'training images for the BatchNorm statistics of random weights', positive),
     'tap': ConfigKey(
         'pooled',

@@ -183,7 +183,9 @@ class Extractor:
         preprocessing = input_preprocessing(backbone.name, backbone.weights, input_size(config), config.fit)
         key = (backbone.name, preprocessing)
         if key not in self._networks:
-            self._networks[key] = make_network(*key, config.tap, self._dtype, self._batch_size, self._mesh)
+            self._networks[key] = make_network(
+                *key, config.tap, self._dtype, self._batch_size, self._mesh, config.runtime
+            )
         return self._networks[key]
 
     def _weights(self, network: Network, backbone: FrozenBackbone, dataset: Dataset) -> '_Weights':

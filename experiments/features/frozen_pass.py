@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from experiments.data import corrupted, pipeline, unreadable
 from experiments.data.dataset import Dataset
+from experiments.features import runtimes
 from experiments.planning.program_costs import ProgramMemory, memory_of
 from experiments.training.mesh import DeviceMesh
 
@@ -47,9 +48,10 @@ class FrozenPass:
         apply: variables and model input → one row of features per image.
         batch_size: examples per call on all devices together; must be a multiple of their number.
         device_mesh: the devices; each takes its share of a batch.
+        runtime: what computes ``apply`` (``runtimes.choose``).
 
     Attributes:
-        program: the compiled ``apply``.
+        program: ``apply``, compiled.
     """
 
     def __init__(
@@ -58,21 +60,26 @@ class FrozenPass:
         apply: Callable[[Any, Array], Float[Array, 'batch *rest']],
         batch_size: int,
         device_mesh: DeviceMesh,
+        runtime: str = runtimes.XLA,
     ):
         self.batch_size = batch_size
         self.device_mesh = device_mesh
         # A process can read the rows of other processes only after an all-gather.
         gathered = device_mesh.replicated if jax.process_count() > 1 else device_mesh.batch
         self._prepare = jax.jit(prepare, out_shardings=device_mesh.batch)
-        self.program = self._apply = jax.jit(apply, out_shardings=gathered)
+        compiled = jax.jit(apply, out_shardings=gathered)
+        self._compiled = compiled if runtime == runtimes.XLA else None
+        self.program = compiled if runtime == runtimes.XLA else runtimes.OnnxProgram(apply)
         self._gather = jax.jit(lambda weight: weight, out_shardings=gathered)
 
     def memory(self, variables: Any, images: Array) -> ProgramMemory | None:
-        """The memory that ``program`` takes on each device; ``None`` if the platform does not report it.
+        """The memory that ``program`` takes on each device; ``None`` if platform or runtime do not report it.
 
         Once it has been called with arrays of these shapes, nothing is compiled again.
         """
-        return memory_of(self._apply.lower(variables, images).compile())
+        if self._compiled is None:
+            return None
+        return memory_of(self._compiled.lower(variables, images).compile())
 
     def run(
         self, variables: Any, dataset: Dataset, indices: Int[np.ndarray, ' examples'], **reading: int

@@ -16,7 +16,7 @@ import backbones
 from backbones.preprocessing import Preprocessing
 from experiments.data import calibration_examples, corruptions
 from experiments.data.dataset import Dataset
-from experiments.features import identity, taps
+from experiments.features import identity, runtimes, taps
 from experiments.features.calibration import calibrate_statistics
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.frozen_pass import FrozenPass
@@ -103,27 +103,40 @@ class Network:
 
 
 def make_network(
-    name: str, preprocessing: Preprocessing, tap: str, dtype: str, batch_size: int, device_mesh: DeviceMesh
+    name: str,
+    preprocessing: Preprocessing,
+    tap: str,
+    dtype: str,
+    batch_size: int,
+    device_mesh: DeviceMesh,
+    runtime: str = runtimes.XLA,
 ) -> Network:
     """Prepare a backbone; nothing is computed or compiled yet.
 
+    Args:
+        runtime: one of ``runtimes.RUNTIMES``.
+
     Raises:
-        UserError: there is no such backbone, or it has no such tap.
+        UserError: there is no such backbone, it has no such tap, or the runtime cannot be used.
     """
     model = backbones.create(name, **({} if dtype == 'float32' else {'dtype': jnp.dtype(dtype).type}))
     taps.check(name, model, tap)
     images = jax.ShapeDtypeStruct((batch_size, *preprocessing.size, 3), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     apply = taps.tapped(model, tap)
+    runtime = runtimes.choose(runtime, apply, shapes, images, device_mesh, dtype)
     document = {
         'backbone': identity.module_document(model),
         'preprocessing': identity.preprocessing_document(preprocessing),
         'tap': tap,
         'tap_code': identity.source_version(taps.__name__),
-        'computation': identity.computation_document(device_mesh, batch_size, dtype),
+        'computation': {
+            **identity.computation_document(device_mesh, batch_size, dtype),
+            **runtimes.document(runtime),
+        },
     }
     features_shape = jax.eval_shape(apply, shapes, images).shape[1:]
-    frozen = FrozenPass(preprocessing, apply, batch_size, device_mesh)
+    frozen = FrozenPass(preprocessing, apply, batch_size, device_mesh, runtime)
     return Network(name, model, preprocessing, frozen, document, shapes, features_shape)
 
 

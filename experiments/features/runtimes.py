@@ -1,0 +1,117 @@
+"""What computes the frozen pass: XLA, or on a CPU ONNX Runtime, on the graph that export makes of the same function.
+
+On two cores ONNX Runtime takes between three quarters and half of XLA's time for networks of convolutions, and more for
+those of attention (``benchmarks/README.md``). Its results differ from XLA's in the last bits, so features name what
+computed them in their identity (``document``): equal addresses stay equal bits.
+"""
+
+import functools
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from backbones.errors import UserError
+from experiments.features import identity
+from experiments.training.mesh import DeviceMesh
+
+XLA, ONNX_RUNTIME, AUTO = 'xla', 'onnxruntime', 'auto'
+RUNTIMES = (AUTO, XLA, ONNX_RUNTIME)
+_PACKAGES = ('onnx', 'onnxruntime')
+
+
+def choose(
+    asked: str, apply: Callable, variables: Any, images: jax.ShapeDtypeStruct, device_mesh: DeviceMesh, dtype: str
+) -> str:
+    """The runtime of a pass.
+
+    Args:
+        asked: one of ``RUNTIMES``; ``'auto'`` takes ONNX Runtime where it is installed and can be used, for networks
+            with convolutions.
+        apply: the pass; variables and images are shapes.
+
+    Raises:
+        UserError: ONNX Runtime is asked for and cannot be used.
+    """
+    if asked == XLA:
+        return XLA
+    reason = _unusable(device_mesh, dtype)
+    if asked == ONNX_RUNTIME:
+        if reason is not None:
+            raise UserError(f"runtime='onnxruntime' cannot be used: {reason}; runtime='auto' takes it where it can")
+        return ONNX_RUNTIME
+    if reason is not None:
+        return XLA
+    names = set(_primitives(jax.make_jaxpr(apply)(variables, images).jaxpr))
+    return ONNX_RUNTIME if 'conv_general_dilated' in names else XLA
+
+
+def _unusable(device_mesh: DeviceMesh, dtype: str) -> str | None:
+    """Why ONNX Runtime cannot compute a pass; ``None`` if it can."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        return f"{' and '.join(missing)} are not installed, which pip install -e '.[onnx]' mends"
+    if device_mesh.platform != 'cpu' or device_mesh.devices > 1:
+        return f'it computes on one CPU, and here are {device_mesh.devices} devices of {device_mesh.platform}'
+    return f'it computes in float32, not in {dtype}' if dtype != 'float32' else None
+
+
+def _primitives(jaxpr: Any) -> Iterator[str]:
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for value in equation.params.values():
+            for each in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(each, 'jaxpr', each)
+                if hasattr(inner, 'eqns'):
+                    yield from _primitives(inner)
+
+
+@functools.cache
+def document(runtime: str) -> dict[str, str]:
+    """What features depend on in a runtime, besides what they depend on in any; nothing for XLA."""
+    if runtime == XLA:
+        return {}
+    package = Path(__file__).parents[1] / 'export'
+    modules = [
+        f'experiments.export.{".".join(file.relative_to(package).with_suffix("").parts)}'
+        for file in (package / 'program.py', package / 'graph.py', package / 'conversion.py')
+    ]
+    modules += [f'experiments.export.operators.{file.stem}' for file in (package / 'operators').glob('*.py')]
+    return {
+        'runtime': f'onnxruntime {importlib.metadata.version("onnxruntime")}',
+        'export_code': identity.source_version(*modules),
+    }
+
+
+class OnnxProgram:
+    """A pass in ONNX Runtime: called like the compiled one, with variables and images.
+
+    The graph holds the weights, so it is made again for other variables; that of the last ones is kept.
+    """
+
+    def __init__(self, apply: Callable[[Any, Array], Float[Array, 'batch *rest']]):
+        self._apply = apply
+        self._session: Any = None
+        self._made_for: Any = None
+
+    def __call__(self, variables: Any, images: Array) -> Float[np.ndarray, 'batch *rest']:
+        """The features of a batch."""
+        if self._made_for is not variables:
+            self._session, self._made_for = self._make(variables, images), variables
+        return self._session(np.asarray(images))[0]
+
+    def _make(self, variables: Any, images: Array) -> Any:
+        # Imported where it is needed: an optional requirement.
+        from experiments.export.conversion import convert
+        from experiments.export.onnx_file import Session
+        from experiments.export.program import trace
+
+        weights = jax.device_get(variables)
+        shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
+        program = trace(lambda images: (self._apply(weights, images),), shape)
+        return Session(convert(program, ['images'], ['features']).SerializeToString())
