@@ -8,14 +8,14 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from backbones.errors import UserError, listed
+from backbones.errors import listed
 from backbones.prediction.predictor import Predictor
 from experiments import tasks
 from experiments.cli import atomic_files, display
 from experiments.data import account, contents, loading
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
-from experiments.prediction import class_matching, model_options, splits
+from experiments.prediction import class_matching, evaluation, model_options, splits
 from experiments.results import metric_names
 
 
@@ -34,12 +34,11 @@ def run(options: argparse.Namespace, reading: Mapping[str, Any]) -> None:
     indices = splits.chosen(dataset, options.split, options.limit)
     matching = class_matching.match(predictor.names, dataset.classes, contents.present(dataset, indices))
     _say_how(predictor, dataset, matching, options.split)
-    kept, read, left_out = _predict(predictor, task, dataset, indices, matching, options.split)
-    metrics = task.every_metric(_together(kept), dataset.targets_of(read), dataset.classes)
+    found = evaluation.evaluate(predictor, dataset, indices, matching, options.split)
     output = display.make_console(stderr=False)
-    title = f'{dataset.name}, {options.split}, {len(read):,} images'
+    title = f'{dataset.name}, {options.split}, {len(found.examples):,} images'
     output.print(title, soft_wrap=True, markup=False, highlight=False)
-    output.print(*_tables(metrics, dataset.classes), sep='\n')
+    output.print(*_tables(found.metrics, dataset.classes), sep='\n')
     if options.json:
         result = {
             'model': str(options.workdir or options.model),
@@ -48,9 +47,9 @@ def run(options: argparse.Namespace, reading: Mapping[str, Any]) -> None:
             'dataset': dataset.name,
             'split': options.split,
             'fingerprint': dataset.fingerprint(),
-            'examples': len(read),
-            'left_out': left_out,
-            'metrics': metrics,
+            'examples': len(found.examples),
+            'left_out': found.left_out,
+            'metrics': found.metrics,
         }
         with atomic_files.os_errors_as_user_errors(lambda: 'choose another file for --json'):
             atomic_files.write_json(options.json, result)
@@ -72,47 +71,6 @@ def _say_how(predictor: Predictor, dataset: Dataset, matching: np.ndarray, split
         notes.append(f'images are evaluated at the {"x".join(map(str, dataset.stored_size))} pixels they are stored at')
     for note in notes:
         display.console.print(note, soft_wrap=True, markup=False, highlight=False)
-
-
-def _predict(
-    predictor: Predictor,
-    task: type[tasks.Task],
-    dataset: Dataset,
-    indices: np.ndarray,
-    matching: np.ndarray,
-    split: str,
-) -> tuple[list[dict[str, np.ndarray]], np.ndarray, list[str]]:
-    """What the task keeps of the predictions, the examples that they are of, and the names of those left out.
-
-    Raises:
-        UserError: all were left out.
-    """
-    kept, read, left_out = [], [], []
-    images = splits.images(dataset, indices, predictor.model.reading)
-    with display.progress() as bar:
-        shown = bar.add_task(f'evaluating {split}', total=len(indices), note='')
-        for index, result in zip(indices, predictor.stream(images), strict=True):
-            bar.advance(shown)
-            if isinstance(result, UserError):
-                left_out.append(dataset.ids[index])
-                display.console.print(f'left out: {result}', style='yellow', markup=False, soft_wrap=True)
-                continue
-            kept.append(task.kept(result, dataset, index, matching))
-            read.append(index)
-    if not read:
-        raise UserError(f'none of the {len(indices):,} images can be read; the reasons are above')
-    return kept, np.array(read), left_out
-
-
-def _together(kept: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """What was kept of each example, in one array each; those of different lengths (boxes) are padded with zeros."""
-    found = {}
-    for name in kept[0]:
-        arrays = [each[name] for each in kept]
-        most = max(len(array) for array in arrays)
-        padded = [np.pad(each, [(0, most - len(each)), *[(0, 0)] * (each.ndim - 1)]) for each in arrays]
-        found[name] = np.stack(padded)
-    return found
 
 
 def _dataset(options: argparse.Namespace, reading: Mapping[str, Any], task: type[tasks.Task]) -> Dataset:

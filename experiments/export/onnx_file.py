@@ -69,6 +69,10 @@ class Session:
         model: a file, or the bytes of one.
         threads: of one operation; ``0``: as many as there are processors.
 
+    Attributes:
+        input: name of what it takes.
+        outputs: names of what it returns.
+
     Raises:
         UserError: ONNX Runtime is not installed.
     """
@@ -83,11 +87,32 @@ class Session:
         options.log_severity_level = 3
         given = model if isinstance(model, bytes) else str(model)
         self._session = onnxruntime.InferenceSession(given, options, providers=['CPUExecutionProvider'])
-        self._input = self._session.get_inputs()[0].name
+        self.input = self._session.get_inputs()[0].name
+        self.outputs = tuple(each.name for each in self._session.get_outputs())
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs for a batch."""
-        return [np.asarray(each) for each in self._session.run(None, {self._input: images})]
+        return [np.asarray(each) for each in self._session.run(None, {self.input: images})]
+
+
+def read(path: Path) -> Any:
+    """The model in a file."""
+    import onnx
+
+    return onnx.load(str(path))
+
+
+def quantization() -> Any:
+    """ONNX Runtime's tools for it.
+
+    Raises:
+        UserError: they are not installed.
+    """
+    try:
+        from onnxruntime import quantization
+    except ImportError as error:
+        raise _missing(error) from None
+    return quantization
 
 
 def session_if_installed(path: Path) -> Session | None:

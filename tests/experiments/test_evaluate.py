@@ -19,10 +19,10 @@ from backbones import UserError
 from backbones.prediction import class_names
 from backbones.prediction.prediction import Prediction
 from experiments import evaluate, tasks
-from experiments.commands.evaluate import _together as together
 from experiments.data import contents, loading
 from experiments.data.truth import IGNORE
 from experiments.prediction import class_matching
+from experiments.prediction.evaluation import _together as together
 from experiments.results import classification_metrics
 
 
