@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import core
 
 from backbones.errors import UserError
 from experiments.cli import atomic_files
@@ -123,7 +124,7 @@ def session_if_installed(path: Path) -> Session | None:
 def _in_jax(exported: Export, images: np.ndarray) -> list[jax.Array]:
     """The outputs in JAX, of a program that is passed the weights: it would be compiled with a copy of them."""
     closed = jax.make_jaxpr(exported.function)(jax.ShapeDtypeStruct(images.shape, images.dtype))
-    compute = jax.jit(lambda weights, images: jax.core.eval_jaxpr(closed.jaxpr, weights, images))
+    compute = jax.jit(lambda weights, images: core.eval_jaxpr(closed.jaxpr, weights, images))
     return compute(closed.consts, images)
 
 
