@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+PEERS := .venv-peers
 
 # The tests run on the CPU even if JAX would find another device.
 test test-slow test-exhaustive: export JAX_PLATFORMS = cpu
@@ -10,7 +11,7 @@ PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --duratio
 # Chooses the tenth of the exhaustive tests that `make test-slow` runs.
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo none)
 
-.PHONY: help demo ablation test test-slow test-exhaustive lint format notebooks tables clean
+.PHONY: help demo ablation test test-slow test-exhaustive lint format notebooks tables bench clean
 
 help:
 	@echo 'make ablation         frozen CNN against ViT on embedded data, the table in runs/quickstart'
@@ -21,6 +22,7 @@ help:
 	@echo 'make lint             ruff (lint, format) and ty (types)'
 	@echo 'make format           reformat'
 	@echo 'make notebooks        execute the notebooks on the rows in results/'
+	@echo 'make bench            forward passes against torch and ONNX Runtime, in an environment of their own'
 	@echo 'make tables           write the tables of README.md and docs/ again from the rows in results/'
 	@echo 'make clean            remove .venv and caches; runs/ stays'
 
@@ -54,6 +56,15 @@ notebooks: $(VENV)/installed-dev
 tables: $(VENV)/installed
 	$(RUN) -m experiments.results tables README.md docs/*.md
 
+# The benchmark of start-up needs no peers: benchmarks/startup.py.
+bench: $(VENV)/installed-dev $(PEERS)/installed
+	$(RUN) benchmarks/extract.py --peers $(PEERS)/bin/python $(OPTIONS)
+
+$(PEERS)/installed: benchmarks/peers/requirements.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	@touch $@
+
 # Installs again only after a requirements file has changed.
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -67,5 +78,5 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(PEERS) .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
