@@ -41,11 +41,18 @@ def convert(program: Program, inputs: Sequence[str], outputs: Sequence[str], nam
             if not is_known(extent):
                 layouts.note_batch(label, axis, extent)
     uses = collections.Counter(id(value) for value in used(program))
+    # Uses to come of each stored value, which several variables may share.
+    left: collections.Counter[str] = collections.Counter()
+    for variable, tensor in values.items():
+        left[tensor.name] += uses[id(variable)]
     for operation in program.operations:
         graph.place = operation.place
         given = [values[each] if isinstance(each, Variable) else each for each in operation.inputs]
-        results = _convert(layouts, operation, given, uses)
-        values.update(zip(operation.outputs, results, strict=True))
+        results = _convert(layouts, operation, given, left)
+        left.subtract(each.name for each in given if isinstance(each, Tensor))
+        for variable, tensor in zip(operation.outputs, results, strict=True):
+            values[variable] = tensor
+            left[tensor.name] += uses[id(variable)]
     graph.place = ''
     finished = [_output(layouts, values, value, label) for value, label in zip(program.outputs, outputs, strict=True)]
     model = graph.model(
@@ -56,9 +63,9 @@ def convert(program: Program, inputs: Sequence[str], outputs: Sequence[str], nam
 
 
 def _convert(
-    layouts: Layouts, operation: Operation, given: Sequence[Tensor | Constant], uses: collections.Counter
+    layouts: Layouts, operation: Operation, given: Sequence[Tensor | Constant], left: collections.Counter[str]
 ) -> Sequence[Tensor]:
-    merged = _merged(layouts, operation, given, uses)
+    merged = _merged(layouts, operation, given, left)
     if merged is not None:
         return [merged]
     convert_one = OPERATORS.get(operation.name)
@@ -75,7 +82,7 @@ def _convert(
 
 
 def _merged(
-    layouts: Layouts, operation: Operation, given: Sequence[Tensor | Constant], uses: collections.Counter
+    layouts: Layouts, operation: Operation, given: Sequence[Tensor | Constant], left: collections.Counter[str]
 ) -> Tensor | None:
     """The result of an operation that becomes part of the one before it; ``None`` if it stands for itself."""
     if len(given) != 2 or isinstance(given[0], Constant) == isinstance(given[1], Constant):
@@ -87,7 +94,7 @@ def _merged(
         result = reductions.mean(layouts, x, divisor)
         if result is not None:
             return result
-    if uses[id(operation.inputs[1 if first else 0])] == 1:
+    if left[x.name] == 1 and not layouts.graph.is_taken(x.name):
         return products.folded(layouts, operation, x, constant, first)
     return None
 

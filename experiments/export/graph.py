@@ -62,7 +62,8 @@ class Graph:
         self._constants: dict[str, np.ndarray] = {}
         self._names: dict[bytes, str] = {}
         self._producers: dict[str, onnx.NodeProto] = {}
-        self._moved: dict[tuple, str] = {}
+        self._known: dict[tuple, str] = {}
+        self._taken: set[str] = set()
         self._count = 0
         # Of sums: how many terms each has, and the rank of what is summed.
         self.terms: dict[str, int] = {}
@@ -75,15 +76,16 @@ class Graph:
         names = [name if index == 0 else f'{name}:{index}' for index in range(outputs)]
         node = helper.make_node(kind, list(inputs), names, name=name, **attributes)
         self.nodes.append(node)
+        self._taken.update(inputs)
         self._producers.update(dict.fromkeys(names, node))
         return names
 
     def one(self, kind: str, *inputs: str, **attributes) -> str:
         """Add a node with one output; its name. The same node is not added twice."""
         key = (kind, inputs, tuple(sorted((key, str(value)) for key, value in attributes.items())))
-        if key not in self._moved:
-            self._moved[key] = self.add(kind, inputs, **attributes)[0]
-        return self._moved[key]
+        if key not in self._known:
+            self._known[key] = self.add(kind, inputs, **attributes)[0]
+        return self._known[key]
 
     def constant(self, array: np.ndarray | np.generic) -> str:
         """The name of a constant."""
@@ -101,6 +103,10 @@ class Graph:
     def producer(self, name: str) -> onnx.NodeProto | None:
         """The node that computes a value; ``None`` for inputs and constants."""
         return self._producers.get(name)
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a node takes a value."""
+        return name in self._taken
 
     def array(self, name: str) -> np.ndarray | None:
         """The values of a constant; ``None`` for anything else."""
@@ -137,6 +143,8 @@ class Layouts:
 
     def __init__(self, graph: Graph):
         self.graph = graph
+        # An input, its symbolic axis and that symbol.
+        self._batch: tuple[str, int, Dimension] | None = None
 
     def tensor(self, value: Tensor | Constant, like: tuple[int, ...] | None = None) -> Tensor:
         """A constant in the graph, stored in an order; a tensor as it is."""
@@ -183,8 +191,6 @@ class Layouts:
         size = self.graph.one('Shape', tensor, start=axis, end=axis + 1)
         factor = multiple(extent, symbol)
         return size if factor == 1 else self.graph.one('Mul', size, self.graph.integers(factor))
-
-    _batch: tuple[str, int, Dimension] | None = None
 
     def note_batch(self, name: str, axis: int, symbol: Dimension) -> None:
         """Note where the batch can be read."""

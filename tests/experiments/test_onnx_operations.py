@@ -43,7 +43,7 @@ def compare(function, shape=SHAPE, dtype=np.float32, low=-2.0, high=2.0):
         wanted = jax.tree.leaves(jax.jit(function)(x))
         for one, two in zip(wanted, session(x), strict=True):
             assert one.dtype == two.dtype
-            largest = max(float(np.abs(one.astype(np.float64)).max(initial=0)), 1.0)
+            largest = max(float(np.abs(np.asarray(one, np.float64)).max(initial=0)), 1.0)
             np.testing.assert_allclose(two, one, rtol=1e-5, atol=2e-6 * largest)
     return [node.op_type for node in model.graph.node]
 
@@ -61,6 +61,11 @@ FUNCTIONS = {
     'patches': lambda x: convolve(x, KERNEL[:2, :2], 2, ((0, 0), (0, 0))),
     'norm after a convolution': lambda x: (conv(x) * np.tile(VECTOR, 2) + 3 - np.tile(VECTOR, 2)) / 2,
     'a convolution that is used twice': lambda x: (y := conv(x)) * 2 + jax.nn.relu(y),
+    'a convolution that is used before it is scaled': lambda x: (jax.nn.relu(y := conv(x)), y * 2, 3 + y),
+    'a convolution that is also known in another order': lambda x: (
+        (y := conv(x)).transpose(0, 3, 1, 2) * 2,
+        y.astype(jnp.float32) + 0,
+    ),
     'something minus a convolution': lambda x: 1 - conv(x),
     'matrix on the last axis': lambda x: x @ MATRIX,
     'matrix on a middle axis': lambda x: jnp.einsum('bhwc,hn->bnwc', x, np.tile(MATRIX, (2, 1))[:6]),
