@@ -59,6 +59,7 @@ def finished(tmp_path_factory) -> tuple[Path, list]:
 ALL_REGIMES = make_config(
     backbones=('resnet_micro@random', 'pixels'),
     regimes=('linear', 'knn', 'ridge', 'scratch'),
+    runtime='xla',  # whose compiler reports memory
     fractions=(1.0,),
     seeds=(0,),
 )

@@ -346,4 +346,4 @@ class TestTable:
 def test_settings_of_features_are_what_an_extractor_reads():
     """A key that it reads besides must be listed: cells that differ in it would share features."""
     read = set(re.findall(r'config\.(\w+)', inspect.getsource(extractor))) | {'image_height'}
-    assert read - {'batch_size', 'fit', 'bad_files_limit'} == {*settings._OF_FEATURES}
+    assert read - {'batch_size', 'fit', 'bad_files_limit', 'runtime'} == {*settings._OF_FEATURES}

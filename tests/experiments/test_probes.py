@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from backbones.errors import UserError
 from experiments import probes
-from experiments.probes import adamw, attentive, knn, linear, logistic, ridge, sweeps
+from experiments.probes import adamw, knn, linear, logistic, ridge, sweeps
 from experiments.probes.common import ProbeData, Subset, at_edge, deterministic, select, standardisation
 
 
@@ -43,7 +43,7 @@ def silent(_text):
 
 
 def config_of(regime):
-    config = {'linear': linear, 'ridge': ridge, 'knn': knn, 'attentive': attentive}[regime].default_config()
+    config = sweeps.TABLE[regime]()
     if regime == 'attentive':
         config.update(queries=2, learning_rates=(1e-3, 3e-2), weight_decays=(0.0,), steps=60, batch_size=32)
     return config
@@ -384,8 +384,8 @@ def test_edges_of_a_sweep():
 
 def test_outcomes_depend_on_the_seed_only_where_it_drew_the_subset():
     data = make_data()
-    for regime in (ridge, knn):
-        half, whole = regime.run(data, make_subsets(data), regime.default_config(), silent)
+    for regime in ('ridge', 'knn'):
+        half, whole = probes.TABLE[regime](data, make_subsets(data), sweeps.TABLE[regime](), silent)
         assert half.depends_on_seed and not whole.depends_on_seed
     calls = []
     rows = np.arange(5)
