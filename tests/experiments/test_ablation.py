@@ -260,8 +260,9 @@ class TestRun:
     def test_same_config_and_seed_give_identical_metrics(self, all_regimes, tmp_path):
         """A cell of each regime."""
         config = make_config(
-            backbones=('resnet_micro@random',), regimes=ALL_REGIMES.regimes, fractions=(1.0,), seeds=(0,)
-        )
+            backbones=('resnet_micro@random',), regimes=ALL_REGIMES.regimes, fractions=(1.0,), seeds=(0,),
+            runtime=ALL_REGIMES.runtime,
+        )  # fmt: skip
         run(config, tmp_path)
         again = metrics(tmp_path)
         assert len(again) == 4

@@ -69,6 +69,12 @@ def test_features_are_those_of_xla_but_for_sums_in_another_order(tmp_path):
         assert scale > 0.1 and 0 < np.abs(one - two).max() < 1e-5 * scale
 
 
+@pytest.mark.parametrize('runtime', ('xla', 'onnxruntime'))
+def test_computed_again_they_are_the_same_bits(tmp_path, runtime):
+    one, two = (extract(runtime, tmp_path / name)[0].values for name in ('one', 'other'))
+    np.testing.assert_array_equal(one, two)
+
+
 def test_each_has_features_of_its_own_in_the_store(tmp_path, monkeypatch):
     first, costs = extract('onnxruntime', tmp_path)
     assert costs.images_per_second is None or costs.images_per_second > 0
