@@ -71,6 +71,9 @@ def export_of(
     Raises:
         UserError: the model has no size of its own, no such tap, or is no one-stage detector.
     """
+    if before_suppression and (tap is not None or model.task != 'detection'):
+        what = f'features of {model.source} are' if tap is not None else f'{model.source} is no detector: it has'
+        raise UserError(f'{what} no boxes that could suppress each other; leave out --before_suppression')
     size = _size(model, image_size)
     network, variables = model.model, model.variables
     if tap is not None:
@@ -81,8 +84,6 @@ def export_of(
     elif model.task == 'detection':
         compute, outputs = _detector(model, size, before_suppression)
     else:
-        if before_suppression:
-            raise UserError(f'{model.source} is no detector: it has no boxes that could suppress each other')
         outputs = ('logits',)
 
         def compute(images: jax.Array) -> tuple[jax.Array, ...]:

@@ -32,7 +32,7 @@ WHOLE = frozenset(
 
 _CALLS = {'jit': 'jaxpr', 'closed_call': 'call_jaxpr', 'custom_jvp_call': 'call_jaxpr', 'custom_vjp_call': 'call_jaxpr',
           'remat2': 'jaxpr', 'checkpoint': 'jaxpr', 'core_call': 'call_jaxpr'}  # fmt: skip
-_ALIASES = frozenset(('stop_gradient', 'copy', 'copy_p', 'optimization_barrier', 'reduce_precision'))
+_ALIASES = frozenset(('stop_gradient', 'copy', 'optimization_barrier'))
 # Constants of at most so many values are computed beforehand even where that makes them larger than their inputs.
 _SMALL = 1 << 16
 

@@ -1,8 +1,7 @@
 """What computes the frozen pass: XLA, or on a CPU ONNX Runtime, on the graph that export makes of the same function.
 
-On two cores ONNX Runtime takes between three quarters and half of XLA's time for networks of convolutions, and more for
-those of attention (``benchmarks/README.md``). Its results differ from XLA's in the last bits, so features name what
-computed them in their identity (``document``): equal addresses stay equal bits.
+``benchmarks/extract.py`` compares the two. Their results differ in the last bits, so features name what computed them
+in their identity (``document``): equal addresses stay equal bits.
 """
 
 import functools

@@ -204,6 +204,8 @@ def test_a_detector_before_boxes_suppress_each_other(backbone, head, neck):
 def test_what_is_refused(classifier):
     with pytest.raises(UserError, match=r'made is no detector'):
         export_of(classifier, before_suppression=True)
+    with pytest.raises(UserError, match=r'features of made are no boxes'):
+        export_of(classifier, 'pooled', before_suppression=True)
     with pytest.raises(UserError, match=r"no tap 'class_token'"):
         export_of(classifier, 'class_token')
     with pytest.raises(UserError, match=r'between its two stages'):
