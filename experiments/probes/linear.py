@@ -133,7 +133,7 @@ def solve_path(
     config: ml_collections.ConfigDict,
     report: Callable[[str], None],
 ) -> list[Point]:
-    """Minima from the smallest C upwards, each started from the one before.
+    """Minima from the smallest C upwards, each started from where the two before it point to.
 
     The larger C is, the longer a minimum takes; for separable classes the weights grow without bound. So the path ends
     once neither validation score nor loss has improved for ``patience_decades``.
@@ -143,12 +143,12 @@ def solve_path(
     # Moves the features to the device once, not for every C.
     on_device = jax.device_put(problem)
     labels = data.labels[data.validation]
-    weights = np.zeros((problem.inputs.shape[1], data.num_classes), np.float32)
+    start = np.zeros((problem.inputs.shape[1], data.num_classes), np.float32)
     path: list[Point] = []
     best_score, best_loss, improved_at = -1.0, float('inf'), grid[0]
     for c in grid:
         report(f'logistic regression of {len(problem.labels):,}, C = {c:g}')
-        solution = logistic.solve(on_device, c, weights, tolerance, config.iterations)
+        solution = logistic.solve(on_device, c, start, tolerance, config.iterations)
         weights = np.asarray(solution.weights)
         logits, loss = logistic.evaluate(weights, validation, labels)
         score = data.score(logits, labels)
@@ -159,4 +159,7 @@ def solve_path(
         best_score, best_loss = max(best_score, score), min(best_loss, loss)
         if c >= improved_at * 10**config.patience_decades * 0.99:  # the grid is rounded
             break
+        # Minima are nearly linear in the logarithm of C, which the grid spaces evenly: a third to a fifth of the
+        # iterations that they take from the one before. A parabola through three takes more.
+        start = 2 * weights - path[-2].weights if len(path) > 1 else weights
     return path

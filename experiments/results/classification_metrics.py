@@ -1,4 +1,4 @@
-"""Metrics of classification beside the accuracy, from the scores of the classes, by scikit-learn."""
+"""Metrics of classification beside the accuracy, from the scores of the classes."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -55,14 +55,30 @@ def _of_scores(
     found = {}
     present = np.unique(targets)
     if len(present) > 1:
-        from sklearn.metrics import roc_auc_score  # imported late: it takes a second
-
-        ranked = calibration.probabilities(scores, score_kind)
-        ranked = scores if ranked is None else ranked
-        areas = [roc_auc_score(targets == index, ranked[:, index]) for index in present]
-        found['auroc'] = float(np.mean(areas))
+        shares = calibration.probabilities(scores, score_kind)
+        found['auroc'] = float(areas_under_roc(scores if shares is None else shares, targets, present).mean())
     held_out = validation if validation is not None and calibration.are_numbers(validation[0]) else None
     return found | calibration.metrics(scores, targets, score_kind, held_out)
+
+
+def areas_under_roc(
+    scores: Float[np.ndarray, 'examples outputs'], targets: Int[np.ndarray, ' examples'], classes: Int[np.ndarray, ' c']
+) -> Float[np.ndarray, ' c']:
+    """Area under the ROC curve of each class against all others, by the ranks of its examples (Hanley & McNeil 1982).
+
+    Equal scores share their mean rank, so the area is that of scikit-learn's ``roc_auc_score``, which took a tenth of
+    the time of a whole ablation.
+
+    Args:
+        scores: one column per class.
+        classes: those wanted; there are examples of each, and of others.
+    """
+    from scipy.stats import rankdata  # imported late: it takes a second
+
+    own = targets[:, None] == classes
+    positives = own.sum(0, dtype=np.float64)
+    ranks = (rankdata(scores[:, classes], axis=0) * own).sum(0)
+    return (ranks - positives * (positives + 1) / 2) / (positives * (len(targets) - positives))
 
 
 def of_predictions(
