@@ -58,7 +58,8 @@ tables: $(VENV)/installed
 
 # The benchmark of start-up needs no peers: benchmarks/startup.py.
 bench: $(VENV)/installed-dev $(PEERS)/installed
-	$(RUN) benchmarks/extract.py --peers $(PEERS)/bin/python $(OPTIONS)
+	$(RUN) -m benchmarks.extract --peers $(PEERS)/bin/python $(OPTIONS)
+	$(RUN) -m benchmarks.heads --peers $(PEERS)/bin/python
 
 $(PEERS)/installed: benchmarks/peers/requirements.txt
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
@@ -71,6 +72,8 @@ $(VENV)/installed: requirements.txt pyproject.toml
 		{ echo 'error: Python 3.11 or newer is needed, $(PYTHON) is older; run make PYTHON=python3.12'; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[onnx]' || \
+		echo 'ONNX Runtime cannot be installed here: frozen passes on the CPU stay with XLA, which is slower'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt

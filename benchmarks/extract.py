@@ -1,7 +1,7 @@
 """Frozen passes: ours in both runtimes, against torch, torch.compile and ONNX Runtime from torch's own export.
 
     make bench                                                       all benchmarks, with the peers' environment
-    python benchmarks/extract.py [NAME …] [--peers .venv-peers/bin/python] [--batch 16] [--size 224]
+    python -m benchmarks.extract [NAME …] [--peers .venv-peers/bin/python] [--batch 16] [--size 224]
 
 One pass of every contestant after the other, as often as asked, so that whatever slows the machine slows all of them;
 the median of each, and the median of the ratios of one round. ``ours`` is the better one of our runtimes, as
@@ -9,9 +9,7 @@ the median of each, and the median of the ratios of one round. ``ours`` is the b
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,43 +20,17 @@ from rich.console import Console
 from rich.table import Table
 
 import backbones
+from benchmarks.peers.client import Peers
 from experiments.features import runtimes
 from experiments.features.network import make_network
 from experiments.training import mesh
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = (
     'resnet50', 'vgg16', 'googlenet', 'efficientnet_lite0', 'efficientnet_b0', 'mobilenet_v3_large', 'convnext_tiny',
     'cspdarknet53', 'vit_tiny_patch16', 'vit_small_patch16', 'vit_base_patch16', 'dinov2_small', 'swin_tiny', 'yolo26n',
 )  # fmt: skip
 OURS = (runtimes.XLA, runtimes.ONNX_RUNTIME)
 PEERS = ('torch', 'torch.compile', 'onnxruntime')
-
-
-class Peers:
-    """The process that runs the peers' passes; none without a Python that has them."""
-
-    def __init__(self, python: Path | None):
-        self._process = None
-        if python is not None:
-            script = ROOT / 'benchmarks' / 'peers' / 'forward_pass.py'
-            self._process = subprocess.Popen([python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def prepare(self, name: str, batch: int, size: int) -> tuple[str, ...]:
-        """The kinds that are ready."""
-        if self._process is None:
-            return ()
-        return tuple(self._ask({'model': name, 'batch': batch, 'size': size}))
-
-    def seconds(self, kind: str) -> float:
-        """Of one pass."""
-        return self._ask({'kind': kind})
-
-    def _ask(self, question: dict):
-        assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question) + '\n')
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
 
 
 def our_passes(name: str, batch: int, size: int) -> tuple[dict[str, Callable[[], object]], str]:
