@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import backbones
-from benchmarks.peers.client import Peers
+from benchmarks.peers.client import ForwardPasses
 from experiments.features import runtimes
 from experiments.features.network import make_network
 from experiments.training import mesh
@@ -59,7 +59,7 @@ def our_passes(name: str, batch: int, size: int) -> tuple[dict[str, Callable[[],
     return passes, auto
 
 
-def measure(name: str, peers: Peers, arguments: argparse.Namespace) -> tuple[list[str], str]:
+def measure(name: str, peers: ForwardPasses, arguments: argparse.Namespace) -> tuple[list[str], str]:
     """One row of the table, and what was chosen."""
     passes, auto = our_passes(name, arguments.batch, arguments.size)
     theirs = peers.prepare(name, arguments.batch, arguments.size)
@@ -97,7 +97,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.names:
         backbones.info(name)
-    peers = Peers(arguments.peers)
+    peers = ForwardPasses(arguments.peers)
     columns = ('backbone', *(f'our {runtime}' for runtime in OURS), *PEERS, 'ours / best', 'our xla / torch')
     table = Table(title=f'images/s at {arguments.size} px, batches of {arguments.batch}', title_justify='left')
     for column in columns:

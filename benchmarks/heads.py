@@ -30,7 +30,7 @@ from rich.table import Table
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.peers.client import Peers
+from benchmarks.peers.client import ForwardPasses
 from experiments.ablation import cells
 from experiments.data import loading
 from experiments.data.dataset import Dataset
@@ -97,7 +97,7 @@ def _gradient_norm(x: np.ndarray, labels: np.ndarray, weights: np.ndarray, c: fl
     return float(np.linalg.norm(x.T @ shares / len(labels) + penalty))
 
 
-def torch_loop(peers: Peers, subsets: list[Subset], repetitions: int) -> float:
+def torch_loop(peers: ForwardPasses, subsets: list[Subset], repetitions: int) -> float:
     """Seconds of the heads with the backbone inside the loop; NaN without torch."""
     batch = 16
     if 'torch' not in peers.prepare(BACKBONE, batch, 224):
@@ -144,7 +144,7 @@ def main() -> None:
         warnings.simplefilter('ignore', ConvergenceWarning)
         theirs = timed('scikit-learn, 200 heads', lambda: scikit_learn(data, subsets), 1)
     assert isinstance(ours, list) and isinstance(theirs, list)
-    seconds[f'torch loop, {EPOCHS} epochs, multiplied'] = [torch_loop(Peers(arguments.peers), subsets, 5)]
+    seconds[f'torch loop, {EPOCHS} epochs, multiplied'] = [torch_loop(ForwardPasses(arguments.peers), subsets, 5)]
     median = {what: statistics.median(each) for what, each in seconds.items()}
     one_pass, heads = median['feature pass'], median['200 heads']
     table = Table(title=f'{len(features):,} images, {features.shape[1]:,} features', title_justify='left')

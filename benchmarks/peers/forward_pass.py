@@ -1,8 +1,8 @@
 """Forward passes of the same networks in torch, torch.compile and ONNX Runtime, one at a time, as a parent asks.
 
-Started by ``client.Peers`` with the Python of the peers' environment. Reads lines of JSON: first what to prepare
-(``model``, ``batch``, ``size``), answered by the kinds that could be prepared; then a kind for each pass, answered by
-its seconds.
+Started by ``client.ForwardPasses`` with the Python of the peers' environment. Reads lines of JSON: first what to
+prepare (``model``, ``batch``, ``size``), answered by the kinds that could be prepared; then a kind for each pass,
+answered by its seconds.
 """
 
 import io
