@@ -4,7 +4,7 @@ The kernel layout is always ``[height, width, in / groups, out]``, whatever the 
 depends on the machine that wrote it. Family files say *what* to convolve; how it is computed is decided here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal
 
@@ -44,25 +44,94 @@ def _general(x: Array, kernel: Array, stride: int, padding: Padding, groups: int
     )
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _depthwise_shifts(x: Array, kernel: Array, stride: int, padding: Padding, dilation: int) -> Array:
+    """A depthwise convolution as one multiply-add per kernel tap, which the CPU compiler fuses into a single loop.
+
+    So are its gradients: those that differentiation makes of the sum pass over the maps once for every tap.
+    """
+    return _depthwise(x, kernel, stride, padding, dilation)
+
+
 # Jitted so that it is traced once for all layers of one shape.
 @partial(jax.jit, static_argnames=('stride', 'padding', 'dilation'), inline=True)
-def _depthwise_shifts(x: Array, kernel: Array, stride: int, padding: Padding, dilation: int) -> Array:
-    """A depthwise convolution as one multiply-add per kernel tap, which the CPU compiler fuses into a single loop."""
+def _depthwise(x: Array, kernel: Array, stride: int, padding: Padding, dilation: int) -> Array:
     dtype = x.dtype
     # Summed in float32 and rounded once, as the other lowerings do.
     x, kernel = jnp.pad(x, ((0, 0), *padding, (0, 0))).astype(jnp.float32), kernel.astype(jnp.float32)
-    rows, columns = kernel.shape[:2]
-    height = (x.shape[1] - (rows - 1) * dilation - 1) // stride + 1
-    width = (x.shape[2] - (columns - 1) * dilation - 1) // stride + 1
     total = jnp.zeros((), x.dtype)
+    for row, column, window in _windows(x, kernel.shape, stride, dilation):
+        total = total + window * kernel[row, column, 0]
+    return total.astype(dtype)
+
+
+def _windows(
+    padded: Float[Array, '*batch rows columns channels'], kernel_shape: tuple[int, ...], stride: int, dilation: int
+) -> Iterator[tuple[int, int, Float[Array, '*batch height width channels']]]:
+    """Row and column of each tap, and what it is multiplied with, for every pixel of the result."""
+    rows, columns = kernel_shape[:2]
+    height = (padded.shape[-3] - (rows - 1) * dilation - 1) // stride + 1
+    width = (padded.shape[-2] - (columns - 1) * dilation - 1) // stride + 1
     for row in range(rows):
         for column in range(columns):
             top, left = row * dilation, column * dilation
-            window = x[
-                :, top : top + (height - 1) * stride + 1 : stride, left : left + (width - 1) * stride + 1 : stride
-            ]
-            total = total + window * kernel[row, column, 0]
-    return total.astype(dtype)
+            bottom, right = top + (height - 1) * stride + 1, left + (width - 1) * stride + 1
+            yield row, column, padded[..., top:bottom:stride, left:right:stride, :]
+
+
+def _depthwise_forward(x: Array, kernel: Array, stride: int, padding: Padding, dilation: int):
+    return _depthwise(x, kernel, stride, padding, dilation), (x, kernel)
+
+
+@partial(jax.jit, static_argnames=('stride', 'padding', 'dilation'), inline=True)
+def _depthwise_backward(stride: int, padding: Padding, dilation: int, kept: tuple[Array, Array], gradient: Array):
+    x, kernel = kept
+    wide = gradient.astype(jnp.float32)
+    of_x = _gradient_of_input(wide, kernel.astype(jnp.float32), stride, padding, dilation, x.shape)
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0))).astype(jnp.float32)
+
+    def add(total: Array, image: tuple[Array, Array]):
+        windows = _windows(image[0], kernel.shape, stride, dilation)
+        return total + jnp.stack([(window * image[1]).sum((0, 1)) for _, _, window in windows]), None
+
+    # Image by image: what the taps of one share is still in the cache.
+    taps = kernel.shape[0] * kernel.shape[1]
+    of_kernel, _ = lax.scan(add, jnp.zeros((taps, kernel.shape[-1]), jnp.float32), (padded, wide))
+    return of_x.astype(x.dtype), of_kernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _gradient_of_input(
+    gradient: Array, kernel: Array, stride: int, padding: Padding, dilation: int, shape: tuple[int, ...]
+) -> Array:
+    """Each pixel of the input gathers from the taps that it was multiplied with.
+
+    Which ones these are depends on its row and column modulo the stride, so pixels of one remainder form a map of their
+    own; a stride of one has only one such map.
+    """
+    batch, height, width, channels = shape
+    (top, bottom), (left, right) = padding
+    # Of the padded input, in steps of the stride.
+    rows, columns = -(-(height + top + bottom) // stride), -(-(width + left + right) // stride)
+    reach = [(size - 1) * dilation // stride for size in kernel.shape[:2]]
+    after = [max(0, size - map_size) for size, map_size in zip((rows, columns), gradient.shape[1:3], strict=True)]
+    padded = jnp.pad(gradient, ((0, 0), (reach[0], after[0]), (reach[1], after[1]), (0, 0)))
+
+    def map_of(row: int, column: int) -> Array:
+        total = jnp.zeros((batch, rows, columns, channels), gradient.dtype)
+        for i in range(kernel.shape[0]):
+            for j in range(kernel.shape[1]):
+                down, along = i * dilation - row, j * dilation - column
+                if down % stride == along % stride == 0:
+                    first, begin = reach[0] - down // stride, reach[1] - along // stride
+                    total = total + padded[:, first : first + rows, begin : begin + columns] * kernel[i, j, 0]
+        return total
+
+    maps = jnp.stack([jnp.stack([map_of(row, column) for column in range(stride)], 3) for row in range(stride)], 2)
+    whole = maps.reshape(batch, rows * stride, columns * stride, channels)
+    return whole[:, top : top + height, left : left + width]
+
+
+_depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def convolve(

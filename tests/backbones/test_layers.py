@@ -162,6 +162,7 @@ CONVOLUTIONS = {
     'depthwise 3x3 strided same': (Conv(6, 3, stride=2, padding='same', groups=6), 6, 'SAME'),
     'depthwise 5x5': (Conv(6, 5, groups=6), 6, 2),
     'depthwise 5x5 strided same': (Conv(6, 5, stride=2, padding='same', groups=6), 6, 'SAME'),
+    'depthwise 5x5 dilated, strided': (Conv(6, 5, stride=3, groups=6, dilation=2), 6, 4),
     'depthwise unpadded': (Conv(6, 3, stride=2, padding=0, groups=6), 6, 0),
     'patches 4x4': (Conv(5, 4, stride=4, padding=0), 3, 0),
     'patches 2x2': (Conv(5, 2, stride=2, padding=0), 6, 0),
@@ -186,6 +187,7 @@ def reference_convolution(layer: Conv, padding: int | str):
             (layer.stride, layer.stride),
             pads,
             dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+            rhs_dilation=(layer.dilation, layer.dilation),
             feature_group_count=layer.groups,
             precision='highest',
         )
