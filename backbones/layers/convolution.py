@@ -134,6 +134,32 @@ def _gradient_of_input(
 _depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _dense(x: Array, kernel: Array, stride: int, padding: Padding, dilation: int) -> Array:
+    """A convolution without groups, whose kernel's gradient is one matrix product per tap.
+
+    XLA makes a convolution of it whose kernel is as large as a map, for which the CPU has no fast program: that takes
+    up to four times as long.
+    """
+    return _general(x, kernel, stride, padding, 1, dilation)
+
+
+def _dense_forward(x: Array, kernel: Array, stride: int, padding: Padding, dilation: int):
+    return _general(x, kernel, stride, padding, 1, dilation), (x, kernel)
+
+
+def _dense_backward(stride: int, padding: Padding, dilation: int, kept: tuple[Array, Array], gradient: Array):
+    x, kernel = kept
+    (of_x,) = jax.vjp(lambda x: _general(x, kernel, stride, padding, 1, dilation), x)[1](gradient)
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    windows = _windows(padded, kernel.shape, stride, dilation)
+    of_taps = [jnp.einsum('bhwi,bhwo->io', window, gradient) for _, _, window in windows]
+    return of_x, jnp.stack(of_taps).reshape(kernel.shape)
+
+
+_dense.defvjp(_dense_forward, _dense_backward)
+
+
 def convolve(
     x: Float[Array, 'batch height width channels'],
     kernel: Float[Array, 'rows columns channels_per_group features'],
@@ -161,6 +187,13 @@ def convolve(
             x,
             kernel,
             cpu=lambda x, kernel: _depthwise_shifts(x, kernel, stride, padding, dilation),
+            default=lambda x, kernel: _general(x, kernel, stride, padding, groups, dilation),
+        )
+    if groups == 1:
+        return lax.platform_dependent(
+            x,
+            kernel,
+            cpu=lambda x, kernel: _dense(x, kernel, stride, padding, dilation),
             default=lambda x, kernel: _general(x, kernel, stride, padding, groups, dilation),
         )
     return _general(x, kernel, stride, padding, groups, dilation)
