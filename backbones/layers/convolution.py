@@ -134,6 +134,12 @@ def _gradient_of_input(
 _depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
 
 
+def _has_slow_gradient(kernel_shape: tuple[int, ...]) -> bool:
+    """Whether ``_dense`` is the faster one on a CPU, as measured on two cores: not for the few channels of a YOLO."""
+    rows, columns, inputs, outputs = kernel_shape
+    return min(inputs, outputs) >= 64 or rows * columns >= 49
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _dense(x: Array, kernel: Array, stride: int, padding: Padding, dilation: int) -> Array:
     """A convolution without groups, whose kernel's gradient is one matrix product per tap.
@@ -189,7 +195,7 @@ def convolve(
             cpu=lambda x, kernel: _depthwise_shifts(x, kernel, stride, padding, dilation),
             default=lambda x, kernel: _general(x, kernel, stride, padding, groups, dilation),
         )
-    if groups == 1:
+    if groups == 1 and _has_slow_gradient(kernel.shape):
         return lax.platform_dependent(
             x,
             kernel,
