@@ -36,10 +36,8 @@ PEERS = ('torch', 'torch.compile', 'onnxruntime')
 def our_passes(name: str, batch: int, size: int) -> tuple[dict[str, Callable[[], object]], str]:
     """A pass in each runtime, compiled, and which of them ``'auto'`` chooses."""
     expected = backbones.preprocess(name).replace(size=(size, size))
-    networks = {
-        runtime: make_network(name, expected, 'pooled', 'float32', batch, mesh.make(), runtime) for runtime in OURS
-    }
-    chosen = make_network(name, expected, 'pooled', 'float32', batch, mesh.make(), runtimes.AUTO)
+    networks = {runtime: make_network(name, expected, 'float32', batch, mesh.make(), runtime) for runtime in OURS}
+    chosen = make_network(name, expected, 'float32', batch, mesh.make(), runtimes.AUTO)
     generator = np.random.default_rng(0)
     shapes = networks[runtimes.XLA].shapes
 
@@ -52,7 +50,7 @@ def our_passes(name: str, batch: int, size: int) -> tuple[dict[str, Callable[[],
     images = jax.device_put(generator.standard_normal((batch, size, size, 3), np.float32))
     passes = {}
     for runtime, network in networks.items():
-        program = network.frozen.program
+        program = network.frozen('pooled').program
         passes[runtime] = lambda program=program: jax.block_until_ready(program(variables, images))
         passes[runtime]()
     auto = runtimes.ONNX_RUNTIME if 'runtime' in chosen.document['computation'] else runtimes.XLA

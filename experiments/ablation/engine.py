@@ -212,11 +212,13 @@ class Engine:
 
     @functools.cache  # noqa: B019 an engine lives as long as its command
     def _extractor_at(self, chosen: Settings, tap: str | None) -> Extractor:
+        shared = self._extractor_of_all_taps(settings.of_passes(chosen))
+        return shared.at(tap or settings.resolved(self._config, KEYS, chosen).tap, in_memory=tap is None)
+
+    @functools.cache  # noqa: B019 see above
+    def _extractor_of_all_taps(self, chosen: Settings) -> Extractor:
         config = settings.resolved(self._config, KEYS, chosen)
-        if tap is not None:
-            config.tap = tap
-        throughputs = self._throughputs
-        return Extractor(config, self._store, self._workdir, in_memory=tap is None, throughputs=throughputs)
+        return Extractor(config, self._store, self._workdir, throughputs=self._throughputs)
 
     def run(self, cells: Sequence[Cell]) -> None:
         """Run the pending cells, one data set and one pass at a time.
@@ -239,11 +241,14 @@ class Engine:
                 self._attempt([cell], cell.regime, functools.partial(self._run_training, dataset, cell))
         self._journal.raise_if_failed(cells)
 
-    def _attempt(self, cells: Sequence[Cell], kind: str, compute: Callable[[], object]) -> None:
+    def _attempt(self, cells: Sequence[Cell], kind: str, compute: Callable[[], object]) -> bool:
         """Compute cells within the time limit; if that fails, record it and go on.
 
         Args:
             kind: what this is among things that take equally long.
+
+        Returns:
+            Whether it has not failed.
         """
         with self._limit.work(kind, len(self.pending(cells))):
             try:
@@ -252,6 +257,8 @@ class Engine:
                 raise
             except Exception as error:
                 self._journal.note_failure(cells, error)
+                return False
+        return True
 
     def _subsets(self, dataset: Dataset, cells: Sequence[Cell]) -> Subsets:
         """Draw every training subset up front, so that an impossible one is found at once."""
@@ -273,11 +280,32 @@ class Engine:
         with display.progress() as bar:
             total = sum(len(dataset.targets) + self._corrupted_examples(dataset, cells) for cells in passes)
             task = bar.add_task(f'images of {dataset.name}', total=total, note='')
-            for cells in passes:
-                backbone = frozen_backbone(cells[0].variant, cells[0].seed)
-                label = ' · '.join([backbone.label, *settings_in_words(settings.of_features(cells[0].settings))])
-                bar.update(task, note=label)
-                self._attempt(cells, 'pass', functools.partial(self._run_pass, dataset, cells, subsets, bar, label))
+            for siblings in _by_network(passes):
+                backbone = frozen_backbone(siblings[0][0].variant, siblings[0][0].seed)
+                if len(siblings) > 1 and not self._attempt(
+                    [cell for cells in siblings for cell in cells],
+                    'pass for several taps',
+                    functools.partial(self._hold, dataset, siblings, bar),
+                ):
+                    continue
+                for cells in siblings:
+                    label = ' · '.join([backbone.label, *settings_in_words(settings.of_features(cells[0].settings))])
+                    bar.update(task, note=label)
+                    self._attempt(cells, 'pass', functools.partial(self._run_pass, dataset, cells, subsets, bar, label))
+
+    def _hold(self, dataset: Dataset, siblings: Sequence[Sequence[Cell]], bar: Progress) -> None:
+        """Get the features of one backbone at several taps, from one pass as far as they are not stored.
+
+        Args:
+            siblings: the cells of each tap.
+        """
+        (task,) = bar.task_ids
+        first = siblings[0][0]
+        backbone = frozen_backbone(first.variant, first.seed)
+        names = [self._extractor(cells[0]).tap for cells in siblings]
+        words = settings_in_words(settings.of_passes(first.settings))
+        bar.update(task, note=' · '.join([backbone.label, *words, f'{len(names)} taps']))
+        self._extractor(first).hold(backbone, dataset, names, lambda count: bar.advance(task, count))
 
     def _corrupted_examples(self, dataset: Dataset, cells: Sequence[Cell]) -> int:
         """How many corrupted test images the heads of a pass are applied to."""
@@ -428,6 +456,15 @@ def _by_head(cells: Sequence[Cell]) -> dict[tuple[str, Settings], list[Cell]]:
     for cell in cells:
         found.setdefault((cell.regime, cell.settings), []).append(cell)
     return found
+
+
+def _by_network(passes: Sequence[Sequence[Cell]]) -> list[list[Sequence[Cell]]]:
+    """The passes over a data set that differ in their taps alone, which one pass can give."""
+    found: dict[Hashable, list[Sequence[Cell]]] = {}
+    for cells in passes:
+        key = settings.of_passes(cells[0].settings), frozen_backbone(cells[0].variant, cells[0].seed)
+        found.setdefault(key, []).append(cells)
+    return list(found.values())
 
 
 def _one_each(cells: Sequence[Cell], kind: Callable[[Cell], Hashable]) -> list[Cell]:

@@ -26,6 +26,11 @@ def of_features(settings: Settings) -> Settings:
     return tuple(each for each in settings if each[0] in _OF_FEATURES)
 
 
+def of_passes(settings: Settings) -> Settings:
+    """The settings that a pass over a data set depends on, which gives the features of every tap."""
+    return tuple(each for each in of_features(settings) if each[0] != 'tap')
+
+
 def of_networks(settings: Settings) -> Settings:
     """The settings other than those of heads on stored features."""
     return tuple(each for each in settings if each[0].partition('.')[0] not in FROZEN_REGIMES)

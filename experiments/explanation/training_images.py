@@ -27,7 +27,7 @@ from experiments.explanation.explaining import Explainer
 from experiments.features import identity
 from experiments.features.entry_files import Shard
 from experiments.features.network import data_document
-from experiments.features.store import Store
+from experiments.features.store import Store, Wanted
 from experiments.prediction import splits
 from experiments.training import mesh
 
@@ -113,14 +113,14 @@ def _features(
     with display.progress() as bar:
         task = bar.add_task(f'training images of {dataset.name}, {model.name}', total=len(indices), note='')
 
-        def compute(missing: Sequence[int]) -> Iterator[Shard]:
-            for number in missing:
+        def compute(missing: Sequence[Sequence[int]]) -> Iterator[tuple[int, Shard]]:
+            for number in missing[0]:
                 rows = np.arange(*bounds[number])
                 values, bad = _computed(explainer, dataset, indices[rows], channels, lambda n: bar.advance(task, n))
-                yield Shard(number, values, {int(rows[place]): reason for place, reason in bad.items()})
+                yield 0, Shard(number, values, {int(rows[place]): reason for place, reason in bad.items()})
 
-        def announce(found: Sequence[int]) -> None:
-            for number in found:
+        def announce(found: Sequence[Sequence[int]]) -> None:
+            for number in found[0]:
                 bar.advance(task, bounds[number][1] - bounds[number][0])
 
         about = {
@@ -129,7 +129,7 @@ def _features(
             'tap': 'pooled',
             'examples': f'{len(indices):,}',
         }
-        stored = store.fetch(_identity(model, dataset), about, bounds, compute, announce)
+        (stored,) = store.fetch([Wanted(_identity(model, dataset), about, bounds)], compute, announce)
     bad = [reason for _, reason in sorted(stored.unreadable.items())]
     kept = np.setdiff1d(np.arange(len(indices)), list(stored.unreadable))
     if not len(kept):

@@ -1,6 +1,6 @@
 """The store in several processes: the main process reads, locks and writes, and all take part in the computation."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,10 +9,7 @@ from jax.experimental import multihost_utils
 
 from backbones.errors import UserError
 from experiments.features.entry_files import Bounds, Shard, StoredFeatures
-from experiments.features.store import Store
-
-Compute = Callable[[Sequence[int]], Iterator[Shard]]
-Announce = Callable[[Sequence[int]], None]
+from experiments.features.store import Announce, Compute, Store, Wanted
 
 
 def find(store: Store, identity: Mapping[str, Any], bounds: Bounds) -> StoredFeatures | None:
@@ -29,29 +26,27 @@ def find(store: Store, identity: Mapping[str, Any], bounds: Bounds) -> StoredFea
     return found or _of_main(store, identity, bounds)
 
 
-def fetch(
-    store: Store,
-    identity: Mapping[str, Any],
-    about: Mapping[str, str],
-    bounds: Bounds,
-    compute: Compute,
-    announce: Announce,
-) -> StoredFeatures:
+def fetch(store: Store, wanted: Sequence[Wanted], compute: Compute, announce: Announce) -> list[StoredFeatures]:
     """``Store.fetch``, called by every process; ``compute`` runs in all of them, and the main process writes.
 
     Raises:
         UserError: the main process cannot write; raised in all processes.
     """
     if jax.process_count() == 1:
-        return store.fetch(identity, about, bounds, compute, announce)
+        return store.fetch(wanted, compute, announce)
     if jax.process_index() == 0:
-        return _Main(len(bounds)).fetch(store, identity, about, bounds, compute, announce)
-    *found, good = _from_main([False] * (len(bounds) + 1))
+        return _Main().fetch(store, wanted, compute, announce)
+    *flags, good = _from_main([False] * (sum(len(each.bounds) for each in wanted) + 1))
     _check(good)
-    announce([number for number, there in enumerate(found) if there])
-    missing = [number for number, there in enumerate(found) if not there]
-    shards = compute(missing) if missing else iter(())
-    for _ in missing:
+    there = iter(flags)
+    found, missing = [], []
+    for each in wanted:
+        known = [next(there) for _ in each.bounds]
+        found.append([number for number, stored in enumerate(known) if stored])
+        missing.append([number for number, stored in enumerate(known) if not stored])
+    announce(found)
+    shards = compute(missing) if any(missing) else iter(())
+    for _ in range(sum(map(len, missing))):
         try:
             next(shards)
         except BaseException:
@@ -59,7 +54,7 @@ def fetch(
             raise
         _check(_from_main([False])[0])
     _check(_from_main([False])[0])
-    return _of_main(store, identity, bounds)
+    return [_of_main(store, each.identity, each.bounds) for each in wanted]
 
 
 def of_main_process(text: str | None) -> str | None:
@@ -75,38 +70,34 @@ def of_main_process(text: str | None) -> str | None:
 class _Main:
     """The main process: it tells the others what is stored and, after each shard, whether it was written."""
 
-    def __init__(self, bounds: int):
-        self._bounds = bounds
+    def __init__(self):
         self._announced = self._told_failure = False
 
     def fetch(
-        self,
-        store: Store,
-        identity: Mapping[str, Any],
-        about: Mapping[str, str],
-        bounds: Bounds,
-        compute: Compute,
-        announce: Announce,
-    ) -> StoredFeatures:
-        def tell_found(found: Sequence[int]) -> None:
-            _from_main([number in found for number in range(self._bounds)] + [True])
+        self, store: Store, wanted: Sequence[Wanted], compute: Compute, announce: Announce
+    ) -> list[StoredFeatures]:
+        def tell_found(found: Sequence[Sequence[int]]) -> None:
+            flags = [
+                number in numbers
+                for each, numbers in zip(wanted, found, strict=True)
+                for number in range(len(each.bounds))
+            ]
+            _from_main([*flags, True])
             self._announced = True
             announce(found)
 
         try:
-            stored = store.fetch(
-                identity, about, bounds, lambda missing: self._tell_written(compute(missing)), tell_found
-            )
+            stored = store.fetch(wanted, lambda missing: self._tell_written(compute(missing)), tell_found)
         except BaseException:
             if not self._announced:
-                _from_main([False] * (self._bounds + 1))
+                _from_main([False] * (sum(len(each.bounds) for each in wanted) + 1))
             elif not self._told_failure:
                 _from_main([False])
             raise
         _from_main([True])
         return stored
 
-    def _tell_written(self, shards: Iterator[Shard]) -> Iterator[Shard]:
+    def _tell_written(self, shards: Iterator[tuple[int, Shard]]) -> Iterator[tuple[int, Shard]]:
         for shard in shards:
             written = False
             try:

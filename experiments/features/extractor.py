@@ -1,7 +1,10 @@
 """Features of frozen backbones for an ablation: from the store, or from one pass that is then stored."""
 
+import collections
 import contextlib
+import copy
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,14 +20,14 @@ from experiments.cli import atomic_files
 from experiments.data import unreadable
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing, input_size
-from experiments.features import collective_store, frozen_pass, identity
+from experiments.features import collective_store, frozen_pass, identity, taps
 from experiments.features.addresses import address
 from experiments.features.entry_files import Bounds, Shard, StoredFeatures
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.frozen_pass import FrozenPass
 from experiments.features.network import Network, data_document, make_network
 from experiments.features.pixels import pixels_pass
-from experiments.features.store import Store
+from experiments.features.store import Store, Wanted
 from experiments.features.throughput import Throughputs, measure
 from experiments.results.axes import PIXELS, RANDOM
 from experiments.training import mesh
@@ -76,7 +79,7 @@ class Extracted:
 
 
 class Extractor:
-    """Features by backbone and data set; a program is compiled once per backbone, input size and tap.
+    """Features by backbone and data set; a program is compiled once per backbone, input size and taps.
 
     Args:
         config: the config of the ablation.
@@ -84,8 +87,10 @@ class Extractor:
         workdir: where measured speeds are kept.
         device_mesh: all devices of all processes by default.
         dtype: type in which backbones compute.
-        in_memory: whether extracted features are an array; otherwise they stay on disk, memory-mapped.
         throughputs: where speeds are found and measured; those of several extractors measure a network once.
+
+    Attributes:
+        tap: where features are taken.
     """
 
     def __init__(
@@ -95,7 +100,6 @@ class Extractor:
         workdir: Path,
         device_mesh: mesh.DeviceMesh | None = None,
         dtype: str = 'float32',
-        in_memory: bool = True,
         throughputs: Throughputs | None = None,
     ):
         self._config = config
@@ -103,14 +107,25 @@ class Extractor:
         self._throughputs = throughputs or Throughputs(workdir, store)
         self._mesh = device_mesh or mesh.make()
         self._dtype = dtype
-        self._in_memory = in_memory
+        self.tap, self._in_memory = config.tap, True
         # Every device takes the same share of a batch.
         self._batch_size = -(-config.batch_size // self._mesh.devices) * self._mesh.devices
         self._networks: dict[tuple[str, Preprocessing], Network] = {}
         # Digests of the pretrained weights that were loaded, so that stored features are found without loading them.
         self._digests: dict[FrozenBackbone, str] = {}
         # The last ones, which the data sets of one backbone share.
-        self._last_weights: _Weights | None = None
+        self._last_weights: list[_Weights] = []
+        self._held = _Held()
+
+    def at(self, tap: str, in_memory: bool = True) -> 'Extractor':
+        """The same at another tap: networks, weights and what ``hold`` got are shared.
+
+        Args:
+            in_memory: whether extracted features are an array; otherwise they stay on disk, memory-mapped.
+        """
+        other = copy.copy(self)
+        other.tap, other._in_memory = tap, in_memory
+        return other
 
     def check(self, backbone: FrozenBackbone) -> None:
         """Check that a backbone can be built and has the tap, and that its pretrained weights fit, by loading them.
@@ -120,6 +135,7 @@ class Extractor:
         """
         if backbone.name != PIXELS:
             network = self._network(backbone)
+            taps.check(network.name, network.model, self.tap)
             if backbone.weights != RANDOM and backbone not in self._digests:
                 self._digests[backbone] = identity.variables_digest(self._load(network, backbone))
 
@@ -134,7 +150,7 @@ class Extractor:
             noted = _Weights(self, network, backbone, dataset).noted_digest()
             if noted is None:
                 return False
-            document = {**network.document, 'weights': noted}
+            document = {**network.document_at(self.tap), 'weights': noted}
         return self._store.holds({**document, 'data': data_document(dataset)})
 
     def __call__(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> tuple[Extracted, Costs]:
@@ -172,40 +188,58 @@ class Extractor:
         else:
             network = self._network(backbone)
             weights = self._weights(network, backbone, calibrated_on or dataset)
-            stored = self._features(network, weights, backbone, dataset, advance)
+            stored = self._held.pop(backbone, dataset, self.tap)
+            if stored is None:
+                (stored,) = self._features(network, weights, backbone, dataset, [self.tap], advance)
             costs = self._costs(network, weights)
         bad = [(dataset.ids[index], reason) for index, reason in sorted(stored.unreadable.items())]
         unreadable.report(bad, f'examples of {dataset.name!r}', self._config.bad_files_limit)
         return stored, costs
+
+    def hold(
+        self, backbone: FrozenBackbone, dataset: Dataset, names: Sequence[str], advance: Advance = lambda count: None
+    ) -> None:
+        """Get the features at several taps for the next calls ``at`` each: what is not stored, from one pass.
+
+        Args:
+            names: of the taps.
+            advance: called with the number of examples that were finished, of each tap.
+
+        Raises:
+            UserError: see ``__call__``.
+        """
+        self._held.clear()
+        network = self._network(backbone)
+        weights = self._weights(network, backbone, dataset)
+        stored = self._features(network, weights, backbone, dataset, names, advance)
+        self._held.put(backbone, dataset, dict(zip(names, stored, strict=True)))
 
     def _network(self, backbone: FrozenBackbone) -> Network:
         config = self._config
         preprocessing = input_preprocessing(backbone.name, backbone.weights, input_size(config), config.fit)
         key = (backbone.name, preprocessing)
         if key not in self._networks:
-            self._networks[key] = make_network(
-                *key, config.tap, self._dtype, self._batch_size, self._mesh, config.runtime
-            )
+            self._networks[key] = make_network(*key, self._dtype, self._batch_size, self._mesh, config.runtime)
         return self._networks[key]
 
     def _weights(self, network: Network, backbone: FrozenBackbone, dataset: Dataset) -> '_Weights':
         last = self._last_weights
-        if last is None or not last.are(network, backbone, dataset):
-            self._last_weights = last = _Weights(self, network, backbone, dataset)
-        return last
+        if not last or not last[0].are(network, backbone, dataset):
+            last[:] = [_Weights(self, network, backbone, dataset)]
+        return last[0]
 
     def _load(self, network: Network, backbone: FrozenBackbone) -> dict:
         """The pretrained variables of a backbone, read as the config asks."""
         return network.load(backbone.weights, self._config.image_size > 0, self._config.strict_weights)
 
     def _costs(self, network: Network, weights: '_Weights') -> Costs:
-        # One figure per network whatever the tap, under the address that earlier versions gave the usual one.
-        document = {'tap': 'pooled', **{key: network.document[key] for key in ('backbone', 'computation')}}
+        # One figure per network whatever the taps, under the address that earlier versions gave the usual one.
+        document = {'tap': taps.USUAL, **{key: network.document[key] for key in ('backbone', 'computation')}}
         size = network.preprocessing.size
         measured = self._throughputs.get(
             {**document, 'input': list(size)},
             network.name,
-            lambda: measure(network.frozen, weights.on_devices(), size),
+            lambda: measure(network.frozen(taps.USUAL), weights.on_devices(), size),
         )
         return Costs(
             network.parameters,
@@ -218,7 +252,8 @@ class Extractor:
     def _pixels(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> StoredFeatures:
         frozen, shades, document, shape = pixels_pass(tuple(dataset.images.shape[1:]), self._batch_size, self._mesh)
         document = {**document, 'data': data_document(dataset)}
-        return self._fetch(document, backbone, frozen, lambda: shades, shape, dataset, advance)
+        (stored,) = self._fetch(backbone, dataset, [document], [shape], lambda places: frozen, lambda: shades, advance)
+        return stored
 
     def _pixels_size(self, dataset: Dataset) -> tuple[int, int]:
         """Height and width of the pixels that are features."""
@@ -227,49 +262,74 @@ class Extractor:
         return tuple(document['preprocessing']['size']) if document['preprocessing'] else (height, width)
 
     def _features(
-        self, network: Network, weights: '_Weights', backbone: FrozenBackbone, dataset: Dataset, advance: Advance
-    ) -> StoredFeatures:
-        document = {**network.document, 'data': data_document(dataset)}
-        bounds = self._bounds(len(dataset.targets), network.features_shape)
+        self,
+        network: Network,
+        weights: '_Weights',
+        backbone: FrozenBackbone,
+        dataset: Dataset,
+        names: Sequence[str],
+        advance: Advance,
+    ) -> list[StoredFeatures]:
+        """The features at some taps; what is not stored comes from one pass."""
+        for tap in names:
+            taps.check(network.name, network.model, tap)
+        data = {'data': data_document(dataset)}
+        found: dict[str, StoredFeatures | None] = dict.fromkeys(names)
         noted = collective_store.of_main_process(weights.noted_digest())
         if noted is not None:
-            found = collective_store.find(self._store, {**document, 'weights': noted}, bounds)
-            if found is not None:
-                advance(len(dataset.targets))
-                return found
-        document['weights'] = weights.digest()
-        return self._fetch(
-            document, backbone, network.frozen, weights.on_devices, network.features_shape, dataset, advance
-        )
+            for tap in names:
+                document = {**network.document_at(tap), **data, 'weights': noted}
+                bounds = self._bounds(len(dataset.targets), network.features_shapes[tap])
+                found[tap] = collective_store.find(self._store, document, bounds)
+                if found[tap] is not None:
+                    advance(len(dataset.targets))
+        missing = [tap for tap in names if found[tap] is None]
+        if missing:
+            data['weights'] = weights.digest()
+            computed = self._fetch(
+                backbone,
+                dataset,
+                [{**network.document_at(tap), **data} for tap in missing],
+                [network.features_shapes[tap] for tap in missing],
+                lambda places: network.frozen(*(missing[place] for place in places)),
+                weights.on_devices,
+                advance,
+            )
+            found.update(zip(missing, computed, strict=True))
+        return [stored for stored in found.values() if stored is not None]
 
     def _fetch(
         self,
-        document: dict,
         backbone: FrozenBackbone,
-        frozen: FrozenPass,
-        variables: Callable[[], Any],
-        shape: tuple[int, ...],
         dataset: Dataset,
+        documents: Sequence[dict],
+        shapes: Sequence[tuple[int, ...]],
+        frozen: Callable[[Sequence[int]], FrozenPass],
+        variables: Callable[[], Any],
         advance: Advance,
-    ) -> StoredFeatures:
-        bounds = self._bounds(len(dataset.targets), shape)
+    ) -> list[StoredFeatures]:
+        """Features with some identities and shapes.
 
-        def compute(missing: Sequence[int]) -> Iterator[Shard]:
-            return self._shards(
-                frozen, variables(), dataset, [(number, *bounds[number]) for number in missing], advance
-            )
+        Args:
+            frozen: gives the pass whose outputs are those at some places among ``documents``.
+        """
+        wanted = [
+            Wanted(document, _about(backbone, dataset, document), self._bounds(len(dataset.targets), shape))
+            for document, shape in zip(documents, shapes, strict=True)
+        ]
 
-        def announce(found: Sequence[int]) -> None:
-            for number in found:
-                advance(bounds[number][1] - bounds[number][0])
+        def compute(missing: Sequence[Sequence[int]]) -> Iterator[tuple[int, Shard]]:
+            places = [place for place, numbers in enumerate(missing) if numbers]
+            parts = [[(number, *wanted[place].bounds[number]) for number in missing[place]] for place in places]
+            for output, shard in self._shards(frozen(places), variables(), dataset, parts, advance):
+                yield places[output], shard
 
-        about = {
-            'backbone': backbone.label,
-            'data': dataset.name if dataset.corruption is None else f'{dataset.name} {dataset.corruption.label}',
-            'tap': document.get('tap', PIXELS),
-            'examples': f'{len(dataset.targets):,}',
-        }
-        return collective_store.fetch(self._store, document, about, bounds, compute, announce)
+        def announce(found: Sequence[Sequence[int]]) -> None:
+            for each, numbers in zip(wanted, found, strict=True):
+                for number in numbers:
+                    advance(each.bounds[number][1] - each.bounds[number][0])
+
+        return collective_store.fetch(self._store, wanted, compute, announce)
 
     def _bounds(self, examples: int, shape: tuple[int, ...]) -> Bounds:
         """Bounds of the shards, each of whole batches."""
@@ -282,25 +342,69 @@ class Extractor:
         frozen: FrozenPass,
         variables: Any,
         dataset: Dataset,
-        parts: Sequence[tuple[int, int, int]],
+        parts: Sequence[Sequence[tuple[int, int, int]]],
         advance: Advance,
-    ) -> Iterator[Shard]:
-        """Run one pass over all examples of some shards, so that reading ahead continues from one shard to the next."""
-        indices = np.concatenate([np.arange(start, stop) for _, start, stop in parts])
+    ) -> Iterator[tuple[int, Shard]]:
+        """Run one pass over all examples of some shards, so that reading ahead continues from one shard to the next.
+
+        Args:
+            parts: of each output, its shards in order: number, first example and one past the last.
+
+        Yields:
+            Each shard, with its output, as soon as all of its examples are computed.
+        """
+        needed = np.zeros(len(dataset.targets), bool)
+        for _, start, stop in itertools.chain(*parts):
+            needed[start:stop] = True
+        waiting = [collections.deque(shards) for shards in parts]
+        values: list[list[np.ndarray]] = [[] for _ in parts]
         bad: dict[int, str] = {}
-        with contextlib.closing(frozen.run(variables, dataset, indices)) as batches:
-            for number, start, stop in parts:
-                values, done = [], 0
-                for batch in batches:
-                    values.append(batch.values)
-                    bad.update(batch.unreadable)
-                    frozen_pass.check_limit(dataset, bad, self._config.bad_files_limit)
-                    advance(len(batch.indices))
-                    done += len(batch.indices)
-                    if done == stop - start:
-                        break
-                own = {index: reason for index, reason in bad.items() if start <= index < stop}
-                yield Shard(number, np.concatenate(values), own)
+        # As shards are of whole batches, a batch is in a shard or outside, and the same whatever else is computed.
+        with contextlib.closing(frozen.run(variables, dataset, np.flatnonzero(needed))) as batches:
+            for batch in batches:
+                first, last = batch.indices[0], batch.indices[-1]
+                bad.update(batch.unreadable)
+                frozen_pass.check_limit(dataset, bad, self._config.bad_files_limit)
+                concerned = [output for output, shards in enumerate(waiting) if shards and shards[0][1] <= first]
+                advance(len(batch.indices) * len(concerned))
+                for output in concerned:
+                    values[output].append(batch.values[output])
+                    number, start, stop = waiting[output][0]
+                    if last + 1 == stop:
+                        own = {index: reason for index, reason in bad.items() if start <= index < stop}
+                        yield output, Shard(number, np.concatenate(values[output]), own)
+                        values[output].clear()
+                        waiting[output].popleft()
+
+
+def _about(backbone: FrozenBackbone, dataset: Dataset, document: Mapping[str, Any]) -> dict[str, str]:
+    """The description of an entry."""
+    return {
+        'backbone': backbone.label,
+        'data': dataset.name if dataset.corruption is None else f'{dataset.name} {dataset.corruption.label}',
+        'tap': document.get('tap', PIXELS),
+        'examples': f'{len(dataset.targets):,}',
+    }
+
+
+class _Held:
+    """Features of one backbone on one data set, by tap, until each is asked for."""
+
+    def __init__(self):
+        self._of: tuple[FrozenBackbone, Dataset] | None = None
+        self._features: dict[str, StoredFeatures] = {}
+
+    def clear(self) -> None:
+        self._of, self._features = None, {}
+
+    def put(self, backbone: FrozenBackbone, dataset: Dataset, features: dict[str, StoredFeatures]) -> None:
+        self._of, self._features = (backbone, dataset), features
+
+    def pop(self, backbone: FrozenBackbone, dataset: Dataset, tap: str) -> StoredFeatures | None:
+        """Those of a tap, which are held no longer; ``None`` if there are none."""
+        if self._of is None or self._of[0] != backbone or self._of[1] is not dataset:
+            return None
+        return self._features.pop(tap, None)
 
 
 class _Weights:

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import jax
@@ -29,35 +29,38 @@ class PassedBatch:
 
     Attributes:
         indices: indices of the examples in the data set.
-        values: one row per example; zero where it could not be read.
+        values: of each output, one row per example; zero where it could not be read.
         unreadable: index → reason.
     """
 
     indices: Int[np.ndarray, ' examples']
-    values: Float[np.ndarray, 'examples *rest']
+    values: tuple[Float[np.ndarray, 'examples *rest'], ...]
     unreadable: dict[int, str]
 
 
 class FrozenPass:
-    """The programs of one backbone, input size and tap; each is compiled once, at the first batch.
+    """The programs of one backbone and input size, with its outputs; each is compiled once, at the first batch.
 
-    Preprocessing is a program of its own, since it depends on the size of the stored images.
+    Preprocessing is a program of its own, since it depends on the size of the stored images. With XLA, so is what each
+    output takes from the backbone's: the bits of an output do not depend on which others there are.
 
     Args:
         prepare: stored images → model input.
-        apply: variables and model input → one row of features per image.
+        trunk: variables and model input → arrays of one row per image.
+        takes: of each output, these arrays → one row of features per image.
         batch_size: examples per call on all devices together; must be a multiple of their number.
         device_mesh: the devices; each takes its share of a batch.
-        runtime: what computes ``apply`` (``runtimes.choose``).
+        runtime: what computes ``trunk`` and ``takes`` (``runtimes.choose``).
 
     Attributes:
-        program: ``apply``, compiled.
+        program: variables and model input → every output; compiled.
     """
 
     def __init__(
         self,
         prepare: Callable[[UInt8[Array, 'batch height width channels']], Array],
-        apply: Callable[[Any, Array], Float[Array, 'batch *rest']],
+        trunk: Callable[[Any, Array], Any],
+        takes: Sequence[Callable[[Any], Float[Array, 'batch *rest']]],
         batch_size: int,
         device_mesh: DeviceMesh,
         runtime: str = runtimes.XLA,
@@ -67,19 +70,21 @@ class FrozenPass:
         # A process can read the rows of other processes only after an all-gather.
         gathered = device_mesh.replicated if jax.process_count() > 1 else device_mesh.batch
         self._prepare = jax.jit(prepare, out_shardings=device_mesh.batch)
-        compiled = jax.jit(apply, out_shardings=gathered)
-        self._compiled = compiled if runtime == runtimes.XLA else None
-        self.program = compiled if runtime == runtimes.XLA else runtimes.OnnxProgram(apply)
+        self._trunk = jax.jit(trunk, out_shardings=device_mesh.batch) if runtime == runtimes.XLA else None
+        if self._trunk is None:
+            self.program = runtimes.OnnxProgram(_composed(trunk, takes))
+        else:
+            self.program = _composed(self._trunk, [jax.jit(take, out_shardings=gathered) for take in takes])
         self._gather = jax.jit(lambda weight: weight, out_shardings=gathered)
 
     def memory(self, variables: Any, images: Array) -> ProgramMemory | None:
-        """The memory that ``program`` takes on each device; ``None`` if platform or runtime do not report it.
+        """The memory that ``trunk`` takes on each device; ``None`` if platform or runtime do not report it.
 
         Once it has been called with arrays of these shapes, nothing is compiled again.
         """
-        if self._compiled is None:
+        if self._trunk is None:
             return None
-        return memory_of(self._compiled.lower(variables, images).compile())
+        return memory_of(self._trunk.lower(variables, images).compile())
 
     def run(
         self, variables: Any, dataset: Dataset, indices: Int[np.ndarray, ' examples'], **reading: int
@@ -110,12 +115,25 @@ class FrozenPass:
                 yield _passed(dataset, *waiting.popleft())
 
 
+def _composed(trunk: Callable[[Any, Any], Any], takes: Sequence[Callable[[Any], Any]]) -> Callable[..., tuple]:
+    def apply(variables: Any, images: Any) -> tuple:
+        arrays = trunk(variables, images)
+        return tuple(take(arrays) for take in takes)
+
+    return apply
+
+
 def _passed(
-    dataset: Dataset, members: Int[np.ndarray, ' examples'], values: Array, weight: Array, reasons: dict[str, str]
+    dataset: Dataset,
+    members: Int[np.ndarray, ' examples'],
+    values: Sequence[Array],
+    weight: Array,
+    reasons: dict[str, str],
 ) -> PassedBatch:
     read: Bool[np.ndarray, ' examples'] = np.asarray(weight)[: len(members)] > 0
-    rows = np.array(values)[: len(members)]
-    rows[~read] = 0
+    rows = tuple(np.array(each)[: len(members)] for each in values)
+    for each in rows:
+        each[~read] = 0
     bad = {int(index): reasons.get(dataset.ids[index], 'another process could not read it') for index in members[~read]}
     return PassedBatch(members, rows, bad)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -26,25 +26,36 @@ from experiments.training.mesh import DeviceMesh
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """One backbone at one input size and tap.
+    """One backbone at one input size.
 
     Attributes:
         name: its registered name.
         model: the backbone.
         preprocessing: turns stored images into its input.
-        frozen: its pass.
-        document: the identity of its features, except for the weights and the data.
+        make_pass: its pass with some taps as outputs.
+        document: the identity of its features, except for the tap, the weights and the data.
         shapes: shapes of its variables.
-        features_shape: shape of one image's features.
+        features_shapes: of each tap that it has, the shape of one image's features.
     """
 
     name: str
     model: nn.Module
     preprocessing: Preprocessing
-    frozen: FrozenPass
+    make_pass: Callable[[Sequence[str]], FrozenPass]
     document: dict[str, Any]
     shapes: dict
-    features_shape: tuple[int, ...]
+    features_shapes: dict[str, tuple[int, ...]]
+    _passes: dict[tuple[str, ...], FrozenPass] = dataclasses.field(default_factory=dict)
+
+    def frozen(self, *names: str) -> FrozenPass:
+        """The pass that has these taps as outputs."""
+        if names not in self._passes:
+            self._passes[names] = self.make_pass(names)
+        return self._passes[names]
+
+    def document_at(self, tap: str) -> dict[str, Any]:
+        """The identity of the features of one tap, except for the weights and the data."""
+        return {**self.document, 'tap': tap, 'tap_code': identity.source_version(taps.__name__)}
 
     @functools.cached_property
     def parameters(self) -> int:
@@ -105,7 +116,6 @@ class Network:
 def make_network(
     name: str,
     preprocessing: Preprocessing,
-    tap: str,
     dtype: str,
     batch_size: int,
     device_mesh: DeviceMesh,
@@ -117,27 +127,30 @@ def make_network(
         runtime: one of ``runtimes.RUNTIMES``.
 
     Raises:
-        UserError: there is no such backbone, it has no such tap, or the runtime cannot be used.
+        UserError: there is no such backbone, or the runtime cannot be used.
     """
     model = backbones.create(name, **({} if dtype == 'float32' else {'dtype': jnp.dtype(dtype).type}))
-    taps.check(name, model, tap)
     images = jax.ShapeDtypeStruct((batch_size, *preprocessing.size, 3), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    apply = taps.tapped(model, tap)
-    runtime = runtimes.choose(runtime, apply, shapes, images, device_mesh, dtype)
+    takes = {tap: taps.take(model, tap) for tap in taps.offered(model)}
+    everything = taps.trunk(model, *takes)
+    runtime = runtimes.choose(runtime, everything, shapes, images, device_mesh, dtype)
     document = {
         'backbone': identity.module_document(model),
         'preprocessing': identity.preprocessing_document(preprocessing),
-        'tap': tap,
-        'tap_code': identity.source_version(taps.__name__),
         'computation': {
             **identity.computation_document(device_mesh, batch_size, dtype),
             **runtimes.document(runtime),
         },
     }
-    features_shape = jax.eval_shape(apply, shapes, images).shape[1:]
-    frozen = FrozenPass(preprocessing, apply, batch_size, device_mesh, runtime)
-    return Network(name, model, preprocessing, frozen, document, shapes, features_shape)
+    leaves = jax.eval_shape(everything, shapes, images)
+    features_shapes = {tap: jax.eval_shape(take, leaves).shape[1:] for tap, take in takes.items()}
+
+    def make_pass(names: Sequence[str]) -> FrozenPass:
+        chosen = [takes[tap] for tap in names]
+        return FrozenPass(preprocessing, taps.trunk(model, *names), chosen, batch_size, device_mesh, runtime)
+
+    return Network(name, model, preprocessing, make_pass, document, shapes, features_shapes)
 
 
 def data_document(dataset: Dataset) -> dict[str, Any]:

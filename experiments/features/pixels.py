@@ -41,4 +41,4 @@ def pixels_pass(
     values = 3 * _RAW_PIXELS.size[0] * _RAW_PIXELS.size[1] if large else height * width * channels
     # A look-up table, because XLA turns a division by a constant into a product, whose last bits differ.
     shades = device_mesh.device_put(np.arange(256, dtype=np.float32) / 255)
-    return FrozenPass(prepare, apply, batch_size, device_mesh), shades, document, (values,)
+    return FrozenPass(prepare, apply, (lambda pixels: pixels,), batch_size, device_mesh), shades, document, (values,)

@@ -32,7 +32,7 @@ def choose(
     Args:
         asked: one of ``RUNTIMES``; ``'auto'`` takes ONNX Runtime where it is installed and can be used, for networks
             with convolutions.
-        apply: the pass; variables and images are shapes.
+        apply: what the pass computes; variables and images are shapes.
 
     Raises:
         UserError: ONNX Runtime is asked for and cannot be used.
@@ -90,19 +90,20 @@ def document(runtime: str) -> dict[str, str]:
 class OnnxProgram:
     """A pass in ONNX Runtime: called like the compiled one, with variables and images.
 
-    The graph holds the weights, so it is made again for other variables; that of the last ones is kept.
+    The graph has one output for each of the pass; the bits of one do not depend on which others there are. It holds
+    the weights, so it is made again for other variables; that of the last ones is kept.
     """
 
-    def __init__(self, apply: Callable[[Any, Array], Float[Array, 'batch *rest']]):
+    def __init__(self, apply: Callable[[Any, Array], tuple[Float[Array, 'batch *rest'], ...]]):
         self._apply = apply
         self._session: Any = None
         self._made_for: Any = None
 
-    def __call__(self, variables: Any, images: Array) -> Float[np.ndarray, 'batch *rest']:
-        """The features of a batch."""
+    def __call__(self, variables: Any, images: Array) -> tuple[Float[np.ndarray, 'batch *rest'], ...]:
+        """Every output for a batch."""
         if self._made_for is not variables:
             self._session, self._made_for = self._make(variables, images), variables
-        return self._session(np.asarray(images))[0]
+        return tuple(self._session(np.asarray(images)))
 
     def _make(self, variables: Any, images: Array) -> Any:
         # Imported where it is needed: an optional requirement.
@@ -112,5 +113,6 @@ class OnnxProgram:
 
         weights = jax.device_get(variables)
         shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
-        program = trace(lambda images: (self._apply(weights, images),), shape)
-        return Session(convert(program, ['images'], ['features']).SerializeToString())
+        program = trace(lambda images: self._apply(weights, images), shape)
+        names = [f'features{number}' for number in range(len(program.outputs))]
+        return Session(convert(program, ['images'], names).SerializeToString())

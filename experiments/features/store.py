@@ -38,6 +38,25 @@ from experiments.features.entry_files import (
 DEFAULT_LIMIT = '20GB'
 _NOTES = ('weights', 'throughput')
 
+# The numbers of the missing shards of each entry → the computed ones, each with the place of its entry.
+Compute = Callable[[Sequence[Sequence[int]]], Iterator[tuple[int, Shard]]]
+Announce = Callable[[Sequence[Sequence[int]]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """An entry that is asked for.
+
+    Attributes:
+        identity: everything that the features depend on.
+        about: a description for the user.
+        bounds: the bounds of the shards.
+    """
+
+    identity: Mapping[str, Any]
+    about: Mapping[str, str]
+    bounds: Bounds
+
 
 @dataclasses.dataclass(frozen=True)
 class StoredEntry:
@@ -111,37 +130,45 @@ class Store:
 
     def fetch(
         self,
-        identity: Mapping[str, Any],
-        about: Mapping[str, str],
-        bounds: Bounds,
-        compute: Callable[[Sequence[int]], Iterator[Shard]],
-        announce: Callable[[Sequence[int]], None] = lambda found: None,
-    ) -> StoredFeatures:
+        wanted: Sequence[Wanted],
+        compute: Compute,
+        announce: Announce = lambda found: None,
+    ) -> list[StoredFeatures]:
         """Get features from the store; missing or damaged shards are computed and stored.
 
-        A second process that wants the same entry at the same time waits for the first one.
+        A second process that wants one of the entries at the same time waits for the first one.
 
         Args:
-            identity: everything that the features depend on.
-            about: a description for the user.
-            bounds: the bounds of the shards.
-            compute: yields the shards with the given numbers, in the given order.
-            announce: called with the numbers of the shards that need not be computed.
+            wanted: distinct entries, whose shards are computed together.
+            compute: yields the shards with the given numbers of each entry, those of one entry in the given order.
+            announce: called with the numbers of the shards of each entry that need not be computed.
+
+        Returns:
+            The features of each entry.
 
         Raises:
             UserError: the directory cannot be written, or the disk is full; finished shards are kept.
         """
-        stored = self.find(identity, bounds)
-        name = address(identity)
-        entry = EntryFiles(self.directory / name, identity, about, bounds)
-        if stored is not None:
-            announce(range(len(bounds)))
-            return stored
+        stored = [self.find(each.identity, each.bounds) for each in wanted]
+        entries = [
+            EntryFiles(self.directory / address(each.identity), each.identity, each.about, each.bounds)
+            for each in wanted
+        ]
+        # All processes lock in this order, so that no two wait for each other.
+        absent = sorted(
+            (place for place, found in enumerate(stored) if found is None), key=lambda place: entries[place].path
+        )
+        if not absent:
+            announce([range(len(each.bounds)) for each in wanted])
+            return [each for each in stored if each is not None]
 
         def kept() -> str:
-            done = len(entry.finished_files())
+            done, every = (
+                sum(count(entries[place]) for place in absent)
+                for count in (lambda entry: len(entry.finished_files()), lambda entry: len(entry.bounds))
+            )
             return (
-                f'{done} of {len(bounds)} shards of the features of {entry.what} are kept in {self.directory}; '
+                f'{done} of {every} shards of the features of {entries[absent[0]].what} are kept in {self.directory}; '
                 'choose another directory with --cache_dir, or make room (python -m experiments.features prune --size '
                 'SIZE), and the same command continues'
             )
@@ -149,28 +176,40 @@ class Store:
         with contextlib.ExitStack() as stack:
             stack.enter_context(atomic_files.os_errors_as_user_errors(kept))
             self.directory.mkdir(parents=True, exist_ok=True)
-            lock = locks.acquire(self.directory / f'{name}.lock', shared=True, wait=True)
-            assert lock is not None, 'whoever waits gets the lock'
-            stack.enter_context(lock)
-            with self._building(name, entry.what):
-                entry.remove_temporary_files()
-                records = entry.verified(say=True)
-                announce(sorted(records))
-                missing = [number for number in range(len(bounds)) if number not in records]
-                with contextlib.closing(_generator(compute(missing) if missing else iter(()))) as shards:
-                    for shard in shards:
-                        records[shard.number] = entry.write(shard)
-                if missing or not entry.complete:
-                    entry.finish(records)
-            _touch(self.directory / f'{name}.lock')
-            stored = entry.open(records, lock)
-            stack.pop_all()  # the features own the lock now
+            users = {}
+            for place in absent:
+                lock = locks.acquire(self._lock(entries[place]), shared=True, wait=True)
+                assert lock is not None, 'whoever waits gets the lock'
+                users[place] = stack.enter_context(lock)
+            with contextlib.ExitStack() as building:
+                for place in absent:
+                    building.enter_context(self._building(entries[place]))
+                records: dict[int, dict[int, dict]] = {}
+                for place in absent:
+                    entries[place].remove_temporary_files()
+                    records[place] = entries[place].verified(say=True)
+                found = [sorted(records.get(place, range(len(each.bounds)))) for place, each in enumerate(wanted)]
+                announce(found)
+                missing = [
+                    [number for number in range(len(each.bounds)) if number not in there]
+                    for each, there in zip(wanted, found, strict=True)
+                ]
+                with contextlib.closing(_generator(compute(missing) if any(missing) else iter(()))) as shards:
+                    for place, shard in shards:
+                        records[place][shard.number] = entries[place].write(shard)
+                for place in absent:
+                    if missing[place] or not entries[place].complete:
+                        entries[place].finish(records[place])
+            for place in absent:
+                _touch(self._lock(entries[place]))
+                stored[place] = entries[place].open(records[place], users[place])
+            stack.pop_all()  # the features own the locks now
         if self.limit is not None:
             try:
                 self.prune(limit=self.limit)
             except UserError as error:  # for example, entries of another user
                 display.console.print(f'the feature store was not pruned: {error}', style='yellow', soft_wrap=True)
-        return stored
+        return [each for each in stored if each is not None]
 
     def find(self, identity: Mapping[str, Any], bounds: Bounds) -> StoredFeatures | None:
         """Get complete and undamaged features, even from a read-only store; ``None`` if there are none.
@@ -197,12 +236,15 @@ class Store:
         """Whether there are complete features; whether they are undamaged is only known when they are read."""
         return (self.directory / address(identity) / MANIFEST).exists()
 
+    def _lock(self, entry: EntryFiles) -> Path:
+        return entry.path.with_name(f'{entry.path.name}.lock')
+
     @contextlib.contextmanager
-    def _building(self, name: str, what: str) -> Generator[None]:
-        path = self.directory / f'{name}.build'
+    def _building(self, entry: EntryFiles) -> Generator[None]:
+        path = entry.path.with_name(f'{entry.path.name}.build')
         stream = locks.acquire(path, shared=False, wait=False)
         if stream is None:
-            display.console.print(f'another process is computing the features of {what}; waiting', soft_wrap=True)
+            display.console.print(f'another process is computing the features of {entry.what}; waiting', soft_wrap=True)
             stream = locks.acquire(path, shared=False, wait=True)
         assert stream is not None, 'whoever waits gets the lock'
         with stream:
@@ -293,7 +335,7 @@ class Store:
         return True
 
 
-def _generator(shards: Iterator[Shard]) -> Generator[Shard]:
+def _generator(shards: Iterator[tuple[int, Shard]]) -> Generator[tuple[int, Shard]]:
     """Wrap an iterator in a generator, which can be closed."""
     yield from shards
 

@@ -16,6 +16,11 @@ from jaxtyping import Array, Float
 from backbones.errors import UserError, unknown
 from backbones.features import Features
 
+# The one that backbones are compared at, and whose pass is measured.
+USUAL = 'pooled'
+# Arrays that a backbone returns, each under its name: 'pooled', 'tokens', 'stage1', …
+Leaves = dict[str, Array]
+
 
 @dataclasses.dataclass(frozen=True)
 class Tap:
@@ -23,40 +28,43 @@ class Tap:
 
     Attributes:
         meaning: a short description.
-        take: takes the features from the backbone's output, given the number of tokens before those of the patches.
+        leaves: names of the arrays of a backbone's output that the features are taken from.
+        take: takes the features from these, given the number of tokens before those of the patches.
         vector: whether an image's features are a vector; otherwise they are a map.
         has: whether a given backbone has the tap.
     """
 
     meaning: str
-    take: Callable[[Features, int], Float[Array, 'batch *rest']]
+    leaves: Callable[[nn.Module], tuple[str, ...]]
+    take: Callable[..., Float[Array, 'batch *rest']] = lambda prefix, leaf: leaf
     vector: bool = True
     has: Callable[[nn.Module], bool] = lambda module: True
 
 
-def _stages(features: Features, prefix: int) -> Float[Array, 'batch channels']:
-    maps = [features.stages[name] for name in sorted(features.stages, key=lambda name: int(name.removeprefix('stage')))]
+def _stage_count(module: nn.Module) -> int:
+    return len(cast(Any, module).stage_channels())
+
+
+def _stage_names(module: nn.Module) -> tuple[str, ...]:
+    return tuple(f'stage{number}' for number in range(1, _stage_count(module) + 1))
+
+
+def _means(prefix: int, *maps: Float[Array, 'batch height width _']) -> Float[Array, 'batch channels']:
     return jnp.concatenate([each.mean((1, 2), dtype=jnp.float32) for each in maps], axis=-1)
 
 
 def _stage(number: int) -> 'Tap':
     return Tap(
         f'the mean over the map of stage {number}',
-        lambda features, prefix: features.stages[f'stage{number}'].mean((1, 2), dtype=jnp.float32),
-        has=lambda module: len(cast(Any, module).stage_channels()) >= number,
+        lambda module: (f'stage{number}',),
+        _means,
+        has=lambda module: _stage_count(module) >= number,
     )
 
 
-def _tokens(features: Features) -> Float[Array, 'batch tokens channels']:
-    assert features.tokens is not None, 'a tap of tokens is only offered by backbones that have them'
-    return features.tokens
-
-
-def _grid(features: Features, prefix: int) -> Float[Array, 'batch positions channels']:
-    if features.tokens is not None:
-        return features.tokens[:, prefix:]
-    last = features.stages[f'stage{len(features.stages)}']
-    return last.reshape(last.shape[0], -1, last.shape[-1])
+def _positions(prefix: int, leaf: Float[Array, 'batch ...']) -> Float[Array, 'batch positions channels']:
+    """Those of the patches among tokens, or those of a map."""
+    return leaf[:, prefix:] if leaf.ndim == 3 else leaf.reshape(leaf.shape[0], -1, leaf.shape[-1])
 
 
 def _has_tokens(module: nn.Module) -> bool:
@@ -68,31 +76,35 @@ def _has_class_token(module: nn.Module) -> bool:
 
 
 TAPS: dict[str, Tap] = {
-    'pooled': Tap('what the classifier of the reference sees', lambda features, prefix: features.pooled),
-    'stages': Tap('the mean over each stage, concatenated from the first to the last', _stages),
+    USUAL: Tap('what the classifier of the reference sees', lambda module: ('pooled',)),
+    'stages': Tap('the mean over each stage, concatenated from the first to the last', _stage_names, _means),
     # As many as the deepest registered backbone has.
     **{f'stage{number}': _stage(number) for number in range(1, 7)},
     'class_token': Tap(
         'the class token after the last normalisation',
-        lambda features, prefix: _tokens(features)[:, 0],
+        lambda module: ('tokens',),
+        lambda prefix, tokens: tokens[:, 0],
         has=_has_class_token,
     ),
     'mean_tokens': Tap(
         'the mean of the tokens of patches after the last normalisation',
-        lambda features, prefix: _tokens(features)[:, prefix:].mean(1, dtype=jnp.float32),
+        lambda module: ('tokens',),
+        lambda prefix, tokens: tokens[:, prefix:].mean(1, dtype=jnp.float32),
         has=_has_tokens,
     ),
-    'unpooled': Tap(
-        'the map of the last stage',
-        lambda features, prefix: features.stages[f'stage{len(features.stages)}'],
-        vector=False,
-    ),
+    'unpooled': Tap('the map of the last stage', lambda module: _stage_names(module)[-1:], vector=False),
     'grid': Tap(
         'the positions of the last map, row by row: tokens of patches after the last normalisation, or the last stage',
-        _grid,
+        lambda module: ('tokens',) if _has_tokens(module) else _stage_names(module)[-1:],
+        _positions,
         vector=False,
     ),
 }
+
+
+def offered(module: nn.Module) -> list[str]:
+    """The taps that a backbone has."""
+    return [name for name, row in TAPS.items() if row.has(module)]
 
 
 def check(name: str, module: nn.Module, tap: str, vectors: bool = False) -> None:
@@ -110,21 +122,38 @@ def check(name: str, module: nn.Module, tap: str, vectors: bool = False) -> None
     """
     if tap not in TAPS:
         raise unknown('tap', tap, TAPS)
-    offered = [each for each, row in TAPS.items() if row.has(module) and (row.vector or not vectors)]
-    if tap not in offered:
+    possible = [each for each in offered(module) if TAPS[each].vector or not vectors]
+    if tap not in possible:
         why = 'has no' if not TAPS[tap].has(module) else 'has no vectors for heads at the'
-        raise UserError(f'{name} {why} tap {tap!r}; it has {", ".join(map(repr, offered))} (config key tap)')
+        raise UserError(f'{name} {why} tap {tap!r}; it has {", ".join(map(repr, possible))} (config key tap)')
 
 
-def tapped(module: nn.Module, tap: str) -> Callable[[Any, Array], Array]:
-    """``apply(variables, images) → float32[batch, …]`` in inference mode."""
-    row, prefix = TAPS[tap], module.prefix_tokens() if _has_tokens(module) else 0
+def trunk(module: nn.Module, *names: str) -> Callable[[Any, Array], Leaves]:
+    """``apply(variables, images)`` in inference mode → what some taps take their features from.
 
-    def apply(variables: Any, images: Array) -> Array:
+    A compiled trunk is a program apart from what is taken (``take``): compiled together, the mean over a map may be
+    fused with what precedes it, and its last bits would depend on the other taps.
+    """
+    leaves = dict.fromkeys(leaf for name in names for leaf in TAPS[name].leaves(module))
+
+    def apply(variables: Any, images: Array) -> Leaves:
         features = cast(Features, module.apply(variables, images, train=False))
-        return row.take(features, prefix).astype(jnp.float32)
+        found: dict[str, Any] = {**features.stages, 'pooled': features.pooled, 'tokens': features.tokens}
+        return {leaf: found[leaf] for leaf in leaves}
 
     return apply
+
+
+def take(module: nn.Module, name: str) -> Callable[[Leaves], Float[Array, 'batch *rest']]:
+    """Take the features of one tap, in float32, from what a trunk gives."""
+    row, prefix = TAPS[name], cast(Any, module).prefix_tokens() if _has_tokens(module) else 0
+    return lambda leaves: row.take(prefix, *(leaves[leaf] for leaf in row.leaves(module))).astype(jnp.float32)
+
+
+def tapped(module: nn.Module, name: str) -> Callable[[Any, Array], Array]:
+    """``apply(variables, images) → float32[batch, …]`` in inference mode."""
+    compute, taken = trunk(module, name), take(module, name)
+    return lambda variables, images: taken(compute(variables, images))
 
 
 def channels(module: nn.Module, tap: str, size: tuple[int, int]) -> int:

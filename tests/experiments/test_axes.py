@@ -55,13 +55,14 @@ def features(monkeypatch) -> list:
     asked = []
 
     def extract(self, backbone, dataset, advance):
-        size, tap = self._config.image_size, self._config.tap
+        size, tap = self._config.image_size, self.tap
         asked.append((backbone.label, size, tap))
         generator = np.random.default_rng([size, *tap.encode()])
         values = generator.normal(size=(160, 4)).astype(np.float32)
         return extractor.Extracted(values, dataset, {}), extractor.Costs(input_size=(size, size))
 
     monkeypatch.setattr(extractor.Extractor, '__call__', extract)
+    monkeypatch.setattr(extractor.Extractor, 'hold', lambda *_: None)
     monkeypatch.setattr(cost, 'count_flops', lambda model, size: 0)
     return asked
 

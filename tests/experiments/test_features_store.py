@@ -19,12 +19,13 @@ from experiments.cli import atomic_files
 from experiments.features import __main__ as command
 from experiments.features import locks, store
 from experiments.features.entry_files import Shard
-from experiments.features.store import Store, parse_size
+from experiments.features.store import Store, Wanted, parse_size
 
 ROOT = Path(__file__).parents[2]
 IDENTITY = {'weights': 'abc', 'tap': 'pooled'}
 ABOUT = {'backbone': 'resnet_micro', 'data': 'digits', 'tap': 'pooled', 'examples': '20'}
 BOUNDS = [(0, 8), (8, 16), (16, 20)]
+WANTED = Wanted(IDENTITY, ABOUT, BOUNDS)
 VALUES = np.arange(60, dtype=np.float32).reshape(20, 3)
 
 
@@ -36,17 +37,17 @@ class Computing:
         self._happens, self._unreadable = happens, unreadable
 
     def __call__(self, missing):
-        for number in missing:
+        for number in missing[0]:
             start, stop = BOUNDS[number]
             self._happens(number)
             self.numbers.append(number)
             bad = {index: 'damaged' for index in self._unreadable if start <= index < stop}
-            yield Shard(number, VALUES[start:stop], bad)
+            yield 0, Shard(number, VALUES[start:stop], bad)
 
 
 def fetch(directory, computing=None, identity=IDENTITY, **options):
     computing = computing or Computing()
-    stored = Store(directory, **options).fetch(identity, ABOUT, BOUNDS, computing)
+    (stored,) = Store(directory, **options).fetch([Wanted(identity, ABOUT, BOUNDS)], computing)
     np.testing.assert_array_equal(stored.array(), VALUES)
     return computing.numbers
 
@@ -69,7 +70,7 @@ def test_what_is_stored_is_not_computed_again(tmp_path):
 
 
 def test_features_are_read_by_index_from_their_shards(tmp_path):
-    stored = Store(tmp_path).fetch(IDENTITY, ABOUT, BOUNDS, Computing(unreadable=[3, 17]))
+    (stored,) = Store(tmp_path).fetch([WANTED], Computing(unreadable=[3, 17]))
     again = Store(tmp_path).find(IDENTITY, BOUNDS)
     indices = np.array([19, 0, 8, 7, 16, 0])
     for each in (stored, again):
@@ -169,7 +170,8 @@ def _replace(file, old, new):
 def test_other_shards_of_another_version_are_computed_again(tmp_path, capsys):
     fetch(tmp_path)
     values = [Shard(0, VALUES[:10], {}), Shard(1, VALUES[10:], {})]
-    stored = Store(tmp_path).fetch(IDENTITY, ABOUT, [(0, 10), (10, 20)], lambda missing: (values[n] for n in missing))
+    wanted = Wanted(IDENTITY, ABOUT, [(0, 10), (10, 20)])
+    (stored,) = Store(tmp_path).fetch([wanted], lambda missing: ((0, values[n]) for n in missing[0]))
     np.testing.assert_array_equal(stored.array(), VALUES)
     assert '00000.npy holds other examples' in capsys.readouterr().err
 
@@ -326,10 +328,11 @@ class TestPrune:
     def test_new_features_push_old_ones_out(self, tmp_path):
         names = self.fill(tmp_path)
         size = Store(tmp_path).entries()[0].size
-        stored = Store(tmp_path, limit=2 * size + 100).fetch({'weights': 'new'}, ABOUT, BOUNDS, Computing())
+        wanted = [Wanted({'weights': name}, ABOUT, BOUNDS) for name in ('new', 'large')]
+        (stored,) = Store(tmp_path, limit=2 * size + 100).fetch(wanted[:1], Computing())
         assert self.left(tmp_path) == {names[2], store.address({'weights': 'new'})}
         # Even where they alone are too large.
-        other = Store(tmp_path, limit=0).fetch({'weights': 'large'}, ABOUT, BOUNDS, Computing())
+        (other,) = Store(tmp_path, limit=0).fetch(wanted[1:], Computing())
         np.testing.assert_array_equal(other.array(), stored.array())
 
     def test_commands(self, tmp_path, capsys):

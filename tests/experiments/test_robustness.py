@@ -87,9 +87,13 @@ class TestCorrupted:
 
     def run_pass(self, dataset, batch_size=8):
         found = FrozenPass(
-            lambda images: images, lambda _, images: images.reshape(len(images), -1), batch_size, mesh.make()
+            lambda images: images,
+            lambda _, images: images,
+            (lambda images: images.reshape(len(images), -1),),
+            batch_size,
+            mesh.make(),
         )
-        return np.concatenate([batch.values for batch in found.run((), dataset, np.arange(len(dataset.targets)))])
+        return np.concatenate([batch.values[0] for batch in found.run((), dataset, np.arange(len(dataset.targets)))])
 
     @pytest.mark.parametrize('batch_size', [8, pytest.param(12, marks=pytest.mark.slow)])
     def test_a_pass_sees_the_corrupted_images_whatever_the_batch(self, batch_size):

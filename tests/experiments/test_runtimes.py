@@ -91,7 +91,7 @@ def test_each_has_features_of_its_own_in_the_store(tmp_path, monkeypatch):
 
 
 def test_what_was_stored_before_there_was_a_choice_is_found():
-    arguments = ('resnet_micro', backbones.preprocess('resnet_micro'), 'pooled', 'float32', 4, mesh.make())
+    arguments = ('resnet_micro', backbones.preprocess('resnet_micro'), 'float32', 4, mesh.make())
     assert not {'runtime', 'export_code'} & network.make_network(*arguments, 'xla').document['computation'].keys()
     chosen = network.make_network(*arguments, 'auto').document['computation']
     assert chosen['runtime'].startswith('onnxruntime 1.') and len(chosen['export_code']) == 64

@@ -255,7 +255,7 @@ def test_what_libraries_tell_programmers_stays_a_warning(monkeypatch, said):
 
 def test_a_lenient_pass_says_it_too_and_is_always_the_same(tmp_path, partly, resnet, said):
     preprocessing = backbones.preprocess('resnet_micro').replace(size=8)
-    made = network.make_network('resnet_micro', preprocessing, 'pooled', 'float32', 4, mesh.make())
+    made = network.make_network('resnet_micro', preprocessing, 'float32', 4, mesh.make())
     calls = []
 
     def init(key):
