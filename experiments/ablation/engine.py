@@ -24,6 +24,7 @@ from experiments.ablation.sweep import sweep
 from experiments.ablation.time_limit import TimeLimit
 from experiments.cli import display, work_directories
 from experiments.cli.atomic_files import DiskError
+from experiments.data.corruptions import Corruption
 from experiments.data.dataset import Dataset
 from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import frozen_backbone
@@ -110,7 +111,7 @@ class Engine:
         return self._journal.pending(cells)
 
     def part(self, cells: Sequence[Cell], shard: Shard) -> list[Cell]:
-        """The cells of a shard: every n-th pass with all its heads, and every n-th training.
+        """The cells of a shard: all heads on every n-th of the features, and every n-th training.
 
         All shards of a config agree on it, whatever is finished.
         """
@@ -119,7 +120,7 @@ class Engine:
         return [cell for job in jobs[shard.number - 1 :: shard.count] for cell in job]
 
     def _jobs(self, cells: Sequence[Cell]) -> list[list[Cell]]:
-        """The cells that are computed together, those of one pass or one training, in the order of a run."""
+        """The cells that are computed together, on the same features or by one training, in the order of a run."""
         jobs: dict[Hashable, list[Cell]] = {}
         for name in dict.fromkeys(cell.dataset for cell in cells):
             group = [cell for cell in cells if cell.dataset == name]
@@ -288,10 +289,13 @@ class Engine:
                     functools.partial(self._hold, dataset, siblings, bar),
                 ):
                     continue
-                for cells in siblings:
+                for number, cells in enumerate(siblings):
                     label = ' · '.join([backbone.label, *settings_in_words(settings.of_features(cells[0].settings))])
                     bar.update(task, note=label)
-                    self._attempt(cells, 'pass', functools.partial(self._run_pass, dataset, cells, subsets, bar, label))
+                    compute = functools.partial(
+                        self._run_pass, dataset, cells, subsets, bar, label, siblings[number + 1 :]
+                    )
+                    self._attempt(cells, 'pass', compute)
 
     def _hold(self, dataset: Dataset, siblings: Sequence[Sequence[Cell]], bar: Progress) -> None:
         """Get the features of one backbone at several taps, from one pass as far as they are not stored.
@@ -309,8 +313,12 @@ class Engine:
 
     def _corrupted_examples(self, dataset: Dataset, cells: Sequence[Cell]) -> int:
         """How many corrupted test images the heads of a pass are applied to."""
-        found = [robustness.conditions(self._configs.at(chosen[0].settings)) for chosen in _by_head(cells).values()]
-        return sum(map(len, found)) * len(dataset.splits['test'])
+        return len(self._conditions(cells)) * len(dataset.splits['test'])
+
+    def _conditions(self, cells: Sequence[Cell]) -> list[Corruption]:
+        """The corruptions that the heads of a pass are applied under, one head after the other."""
+        heads = [chosen[0].settings for chosen in _by_head(cells).values()]
+        return [condition for chosen in heads for condition in robustness.conditions(self._configs.at(chosen))]
 
     def _run_pass(
         self,
@@ -319,11 +327,13 @@ class Engine:
         subsets: Subsets,
         bar: Progress,
         label: str,
+        to_come: Sequence[Sequence[Cell]],
     ) -> None:
         """Get the features of one backbone, and fit all heads on them.
 
         Args:
             label: of the pass.
+            to_come: the cells of other taps of the same backbone.
         """
         (task,) = bar.task_ids
         of_positions = cells[0].regime in probes.TAPS_OF_POSITIONS
@@ -367,6 +377,9 @@ class Engine:
                     seen,
                     given,
                     advance=lambda count: bar.advance(task, count),
+                    beside=lambda condition: [
+                        self._extractor(other[0]).tap for other in to_come if condition in self._conditions(other)
+                    ],
                 ),
                 functools.partial(robustness.scored, self._task, targets=seen.targets[seen.splits['test']]),
                 tell,

@@ -120,7 +120,8 @@ def table(
     total, any_stored = 0.0, False
     extends = False
     networks: dict[tuple, _Network] = {}
-    counted = set()  # passes; cells that differ in their heads alone share one
+    counted = set()  # features; cells that differ in their heads alone share them
+    begun = set()  # passes; one gives the features at every tap
     for dataset_name, variant, chosen in dict.fromkeys((cell.dataset, cell.variant, cell.settings) for cell in pending):
         dataset = load(dataset_name)
         cells = [
@@ -133,7 +134,7 @@ def table(
             extends = True
         kind = dataset_name, variant, settings.of_networks(chosen)
         network = networks[kind] = networks.get(kind) or _network(variant, dataset, values)
-        passes = {
+        features = {
             (
                 dataset_name,
                 frozen_backbone(variant, cell.seed),
@@ -142,10 +143,14 @@ def table(
             ): cell
             for cell in frozen
         }
-        computed = [cell for each, cell in passes.items() if each not in counted and not is_stored(cell, dataset)]
-        stored = len(passes.keys() - counted) - len(computed)
-        counted |= passes.keys()
+        computed = [cell for each, cell in features.items() if each not in counted and not is_stored(cell, dataset)]
+        stored = len(features.keys() - counted) - len(computed)
+        counted |= features.keys()
         any_stored = any_stored or bool(stored)
+        passes = {
+            (dataset_name, frozen_backbone(variant, cell.seed), settings.of_passes(chosen)) for cell in computed
+        } - begun
+        begun |= passes
         heads, head_flops = _heads(frozen, network, dataset, values)
         trainings = len(trained) * len(values.training_learning_rates)
         programs = len({(cell.regime, cell.fraction, cell.head) for cell in trained})
@@ -153,13 +158,13 @@ def table(
         # Each pass goes over the test images again with every corruption.
         corrupted = len(robustness.conditions(values)) * len(dataset.splits['test'])
         images = len(dataset.targets) + corrupted
-        seconds = len(computed) * images * network.flops / (speed * _FORWARD_EFFICIENCY)
-        if computed and network.flops:
+        seconds = len(passes) * images * network.flops / (speed * _FORWARD_EFFICIENCY)
+        if passes and network.flops:
             seconds += _measurement(values.batch_size * network.flops / (speed * _FORWARD_EFFICIENCY))
         seconds += head_flops / (speed * _HEADS_EFFICIENCY)
         seconds += _trained_flops(trained, network, dataset, values) / (speed * _TRAINING_EFFICIENCY)
         seconds += len(trained) * corrupted * network.flops / (speed * _FORWARD_EFFICIENCY)
-        seconds += _SECONDS_TO_COMPILE * (len({cell.regime for cell in frozen}) + bool(computed) + 2 * programs)
+        seconds += _SECONDS_TO_COMPILE * (len({cell.regime for cell in frozen}) + bool(passes) + 2 * programs)
         seconds += _SECONDS_OF_A_TRAINING * trainings
         total += seconds
         result.add_row(
@@ -168,7 +173,7 @@ def table(
             *([', '.join(settings_in_words(chosen)) or '–'] if has_settings else []),
             ', '.join(dict.fromkeys(cell.regime for cell in cells)),
             f'{len(cells)}',
-            f'{len(computed)} + {stored} stored' if stored and computed else 'stored' if stored else f'{len(computed)}',
+            f'{len(passes)} + {stored} stored' if stored and computed else 'stored' if stored else f'{len(passes)}',
             f'{images:,}',
             f'{network.flops / 1e9:.3f}',
             f'{heads}',

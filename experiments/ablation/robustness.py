@@ -59,6 +59,7 @@ def features(
     data: ProbeData,
     condition: Corruption,
     advance: Callable[[int], None] = lambda count: None,
+    beside: Callable[[Corruption], Sequence[str]] = lambda condition: (),
 ) -> Float[np.ndarray, 'test *features']:
     """The features of the test split with a corruption, from the store or from a pass that is then stored.
 
@@ -68,8 +69,11 @@ def features(
         data: what the heads were fitted on, which says what their features look like.
         condition: the corruption.
         advance: called with the number of examples that were finished.
+        beside: other taps at which the features under a corruption will be wanted.
     """
-    stored, _ = extract.stored(backbone, corrupted(seen, condition), advance, calibrated_on=dataset)
+    stored, _ = extract.stored(
+        backbone, corrupted(seen, condition), advance, calibrated_on=dataset, beside=beside(condition)
+    )
     if len(data.features.shape) > 2:  # those of positions stay on disk, and are normalised where they are read
         return cast(np.ndarray, stored)
     return each_normalised(stored.array().reshape(len(seen.splits['test']), -1), data.normalisation)

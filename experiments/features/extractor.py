@@ -173,12 +173,14 @@ class Extractor:
         dataset: Dataset,
         advance: Advance = lambda count: None,
         calibrated_on: Dataset | None = None,
+        beside: Sequence[str] = (),
     ) -> tuple[StoredFeatures, Costs]:
         """Do the same as a call, but leave the features on disk, memory-mapped.
 
         Args:
             calibrated_on: the data set whose training images give the statistics of random weights; ``dataset`` if
                 ``None``.
+            beside: other taps, whose features are stored too if a pass is needed.
 
         Raises:
             UserError: see ``__call__``.
@@ -186,12 +188,14 @@ class Extractor:
         if backbone.name == PIXELS:
             stored, costs = self._pixels(backbone, dataset, advance), Costs(input_size=self._pixels_size(dataset))
         else:
-            network = self._network(backbone)
-            weights = self._weights(network, backbone, calibrated_on or dataset)
+            weights = self._weights(backbone, calibrated_on or dataset)
             stored = self._held.pop(backbone, dataset, self.tap)
             if stored is None:
-                (stored,) = self._features(network, weights, backbone, dataset, [self.tap], advance)
-            costs = self._costs(network, weights)
+                stored = self._find(weights, dataset, self.tap, advance)
+            if stored is None:
+                advances = {self.tap: advance, **dict.fromkeys(beside, lambda count: None)}
+                stored = self._compute(weights, dataset, advances)[self.tap]
+            costs = self._costs(weights)
         bad = [(dataset.ids[index], reason) for index, reason in sorted(stored.unreadable.items())]
         unreadable.report(bad, f'examples of {dataset.name!r}', self._config.bad_files_limit)
         return stored, costs
@@ -209,10 +213,11 @@ class Extractor:
             UserError: see ``__call__``.
         """
         self._held.clear()
-        network = self._network(backbone)
-        weights = self._weights(network, backbone, dataset)
-        stored = self._features(network, weights, backbone, dataset, names, advance)
-        self._held.put(backbone, dataset, dict(zip(names, stored, strict=True)))
+        weights = self._weights(backbone, dataset)
+        found = {tap: self._find(weights, dataset, tap, advance) for tap in names}
+        missing = {tap: advance for tap in names if found[tap] is None}
+        computed = self._compute(weights, dataset, missing) if missing else {}
+        self._held.put(backbone, dataset, {tap: found[tap] or computed[tap] for tap in names})
 
     def _network(self, backbone: FrozenBackbone) -> Network:
         config = self._config
@@ -222,7 +227,8 @@ class Extractor:
             self._networks[key] = make_network(*key, self._dtype, self._batch_size, self._mesh, config.runtime)
         return self._networks[key]
 
-    def _weights(self, network: Network, backbone: FrozenBackbone, dataset: Dataset) -> '_Weights':
+    def _weights(self, backbone: FrozenBackbone, dataset: Dataset) -> '_Weights':
+        network = self._network(backbone)
         last = self._last_weights
         if not last or not last[0].are(network, backbone, dataset):
             last[:] = [_Weights(self, network, backbone, dataset)]
@@ -232,7 +238,8 @@ class Extractor:
         """The pretrained variables of a backbone, read as the config asks."""
         return network.load(backbone.weights, self._config.image_size > 0, self._config.strict_weights)
 
-    def _costs(self, network: Network, weights: '_Weights') -> Costs:
+    def _costs(self, weights: '_Weights') -> Costs:
+        network = weights.network
         # One figure per network whatever the taps, under the address that earlier versions gave the usual one.
         document = {'tap': taps.USUAL, **{key: network.document[key] for key in ('backbone', 'computation')}}
         size = network.preprocessing.size
@@ -251,8 +258,8 @@ class Extractor:
 
     def _pixels(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> StoredFeatures:
         frozen, shades, document, shape = pixels_pass(tuple(dataset.images.shape[1:]), self._batch_size, self._mesh)
-        document = {**document, 'data': data_document(dataset)}
-        (stored,) = self._fetch(backbone, dataset, [document], [shape], lambda places: frozen, lambda: shades, advance)
+        wanted = self._wanted({**document, 'data': data_document(dataset)}, backbone, dataset, shape)
+        (stored,) = self._fetch([wanted], [advance], dataset, lambda places: frozen, lambda: shades)
         return stored
 
     def _pixels_size(self, dataset: Dataset) -> tuple[int, int]:
@@ -261,71 +268,78 @@ class Extractor:
         document = pixels_pass(tuple(dataset.images.shape[1:]), self._batch_size, self._mesh)[2]
         return tuple(document['preprocessing']['size']) if document['preprocessing'] else (height, width)
 
-    def _features(
-        self,
-        network: Network,
-        weights: '_Weights',
-        backbone: FrozenBackbone,
-        dataset: Dataset,
-        names: Sequence[str],
-        advance: Advance,
-    ) -> list[StoredFeatures]:
-        """The features at some taps; what is not stored comes from one pass."""
-        for tap in names:
-            taps.check(network.name, network.model, tap)
-        data = {'data': data_document(dataset)}
-        found: dict[str, StoredFeatures | None] = dict.fromkeys(names)
+    def _find(self, weights: '_Weights', dataset: Dataset, tap: str, advance: Advance) -> StoredFeatures | None:
+        """The features at a tap, if they can be known without making the weights."""
+        network = weights.network
+        taps.check(network.name, network.model, tap)
         noted = collective_store.of_main_process(weights.noted_digest())
-        if noted is not None:
-            for tap in names:
-                document = {**network.document_at(tap), **data, 'weights': noted}
-                bounds = self._bounds(len(dataset.targets), network.features_shapes[tap])
-                found[tap] = collective_store.find(self._store, document, bounds)
-                if found[tap] is not None:
-                    advance(len(dataset.targets))
-        missing = [tap for tap in names if found[tap] is None]
-        if missing:
-            data['weights'] = weights.digest()
-            computed = self._fetch(
-                backbone,
-                dataset,
-                [{**network.document_at(tap), **data} for tap in missing],
-                [network.features_shapes[tap] for tap in missing],
-                lambda places: network.frozen(*(missing[place] for place in places)),
-                weights.on_devices,
-                advance,
-            )
-            found.update(zip(missing, computed, strict=True))
-        return [stored for stored in found.values() if stored is not None]
+        if noted is None:
+            return None
+        document = {**network.document_at(tap), 'data': data_document(dataset), 'weights': noted}
+        bounds = self._bounds(len(dataset.targets), network.features_shapes[tap])
+        found = collective_store.find(self._store, document, bounds)
+        if found is not None:
+            advance(len(dataset.targets))
+        return found
+
+    def _compute(
+        self, weights: '_Weights', dataset: Dataset, advances: Mapping[str, Advance]
+    ) -> dict[str, StoredFeatures]:
+        """The features at some taps; what is not stored comes from one pass.
+
+        Args:
+            advances: of each tap, what is called with the number of examples that were finished.
+        """
+        network = weights.network
+        names = list(advances)
+        data = {'data': data_document(dataset), 'weights': weights.digest()}
+        stored = self._fetch(
+            [
+                self._wanted(
+                    {**network.document_at(tap), **data}, weights.backbone, dataset, network.features_shapes[tap]
+                )
+                for tap in names
+            ],
+            list(advances.values()),
+            dataset,
+            lambda places: network.frozen(*(names[place] for place in places)),
+            weights.on_devices,
+        )
+        return dict(zip(names, stored, strict=True))
+
+    def _wanted(self, document: dict, backbone: FrozenBackbone, dataset: Dataset, shape: tuple[int, ...]) -> Wanted:
+        about = {
+            'backbone': backbone.label,
+            'data': dataset.name if dataset.corruption is None else f'{dataset.name} {dataset.corruption.label}',
+            'tap': document.get('tap', PIXELS),
+            'examples': f'{len(dataset.targets):,}',
+        }
+        return Wanted(document, about, self._bounds(len(dataset.targets), shape))
 
     def _fetch(
         self,
-        backbone: FrozenBackbone,
+        wanted: Sequence[Wanted],
+        advances: Sequence[Advance],
         dataset: Dataset,
-        documents: Sequence[dict],
-        shapes: Sequence[tuple[int, ...]],
         frozen: Callable[[Sequence[int]], FrozenPass],
         variables: Callable[[], Any],
-        advance: Advance,
     ) -> list[StoredFeatures]:
-        """Features with some identities and shapes.
+        """Features from the store, or from one pass.
 
         Args:
-            frozen: gives the pass whose outputs are those at some places among ``documents``.
+            advances: one for each of ``wanted``.
+            frozen: gives the pass whose outputs are those at some places among ``wanted``.
         """
-        wanted = [
-            Wanted(document, _about(backbone, dataset, document), self._bounds(len(dataset.targets), shape))
-            for document, shape in zip(documents, shapes, strict=True)
-        ]
 
         def compute(missing: Sequence[Sequence[int]]) -> Iterator[tuple[int, Shard]]:
             places = [place for place, numbers in enumerate(missing) if numbers]
             parts = [[(number, *wanted[place].bounds[number]) for number in missing[place]] for place in places]
-            for output, shard in self._shards(frozen(places), variables(), dataset, parts, advance):
+            chosen = [advances[place] for place in places]
+            for output, shard in self._shards(frozen(places), variables(), dataset, parts, chosen):
                 yield places[output], shard
 
         def announce(found: Sequence[Sequence[int]]) -> None:
-            for each, numbers in zip(wanted, found, strict=True):
+            for each, advance, numbers in zip(wanted, advances, found, strict=True):
                 for number in numbers:
                     advance(each.bounds[number][1] - each.bounds[number][0])
 
@@ -343,7 +357,7 @@ class Extractor:
         variables: Any,
         dataset: Dataset,
         parts: Sequence[Sequence[tuple[int, int, int]]],
-        advance: Advance,
+        advances: Sequence[Advance],
     ) -> Iterator[tuple[int, Shard]]:
         """Run one pass over all examples of some shards, so that reading ahead continues from one shard to the next.
 
@@ -366,8 +380,8 @@ class Extractor:
                 bad.update(batch.unreadable)
                 frozen_pass.check_limit(dataset, bad, self._config.bad_files_limit)
                 concerned = [output for output, shards in enumerate(waiting) if shards and shards[0][1] <= first]
-                advance(len(batch.indices) * len(concerned))
                 for output in concerned:
+                    advances[output](len(batch.indices))
                     values[output].append(batch.values[output])
                     number, start, stop = waiting[output][0]
                     if last + 1 == stop:
@@ -375,16 +389,6 @@ class Extractor:
                         yield output, Shard(number, np.concatenate(values[output]), own)
                         values[output].clear()
                         waiting[output].popleft()
-
-
-def _about(backbone: FrozenBackbone, dataset: Dataset, document: Mapping[str, Any]) -> dict[str, str]:
-    """The description of an entry."""
-    return {
-        'backbone': backbone.label,
-        'data': dataset.name if dataset.corruption is None else f'{dataset.name} {dataset.corruption.label}',
-        'tap': document.get('tap', PIXELS),
-        'examples': f'{len(dataset.targets):,}',
-    }
 
 
 class _Held:
@@ -408,23 +412,28 @@ class _Held:
 
 
 class _Weights:
-    """The variables of a backbone, loaded or initialised when needed."""
+    """The variables of a backbone, loaded or initialised when needed.
+
+    Attributes:
+        network: the backbone, built.
+        backbone: its name and weights.
+    """
 
     def __init__(self, extractor: Extractor, network: Network, backbone: FrozenBackbone, dataset: Dataset):
         self._config, self._mesh, self._load = extractor._config, extractor._mesh, extractor._load
         self._store, self._digests = extractor._store, extractor._digests
-        self._network, self._backbone, self._dataset = network, backbone, dataset
+        self.network, self.backbone, self._dataset = network, backbone, dataset
         self._variables: dict | None = None
         self._on_devices: Any = None
 
     def are(self, network: Network, backbone: FrozenBackbone, dataset: Dataset) -> bool:
         """Whether they are those of a backbone, calibrated on a data set if they are random."""
-        return network is self._network and backbone == self._backbone and dataset is self._dataset
+        return network is self.network and backbone == self.backbone and dataset is self._dataset
 
     def noted_digest(self) -> str | None:
         """The noted digest of variables that were loaded, or of random ones from the same recipe."""
-        if self._backbone.weights != RANDOM:
-            return self._digests.get(self._backbone)
+        if self.backbone.weights != RANDOM:
+            return self._digests.get(self.backbone)
         try:
             return str(json.loads(self._note().read_text())['variables'])
         except (OSError, ValueError, KeyError, TypeError):
@@ -433,7 +442,7 @@ class _Weights:
     def digest(self) -> str:
         """The digest of the variables themselves."""
         digest = identity.variables_digest(self._host())
-        if self._backbone.weights == RANDOM and jax.process_index() == 0:
+        if self.backbone.weights == RANDOM and jax.process_index() == 0:
             with contextlib.suppress(OSError):  # a note only saves time
                 atomic_files.write_json(self._note(), {'variables': digest})
         return digest
@@ -445,18 +454,18 @@ class _Weights:
         return self._on_devices
 
     def _note(self) -> Path:
-        recipe = self._network.random_recipe(self._backbone, self._dataset, self._config.calibration_images)
+        recipe = self.network.random_recipe(self.backbone, self._dataset, self._config.calibration_images)
         return self._store.note('weights', address(recipe))
 
     def _host(self) -> dict:
         if self._variables is None:
-            if self._backbone.weights == RANDOM:
-                self._variables = self._network.initialise(
-                    self._backbone.init_seed,
+            if self.backbone.weights == RANDOM:
+                self._variables = self.network.initialise(
+                    self.backbone.init_seed,
                     self._dataset,
                     self._config.calibration_images,
                     self._config.bad_files_limit,
                 )
             else:
-                self._variables = self._load(self._network, self._backbone)
+                self._variables = self._load(self.network, self.backbone)
         return self._variables

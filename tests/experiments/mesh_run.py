@@ -193,6 +193,17 @@ def extract(directory: str, damaged: list[int]) -> dict:
         'unreadable': sorted(extracted.unreadable),
         'done': sum(done),
     }
+    # At two taps from one pass, and at each alone.
+    taps = ('stage1', 'grid')
+    pass_over.hold(backbone, dataset, taps)
+    alone = extractor.Extractor(config, Store(place / 'alone'), place / 'work')
+    result['taps'] = [
+        [
+            hashlib.sha256(each.at(tap)(backbone, dataset, lambda count: None)[0].values.tobytes()).hexdigest()
+            for tap in taps
+        ]
+        for each in (pass_over, alone)
+    ]
     config.bad_files_limit = len(damaged) - 1
     try:
         extractor.Extractor(config, Store(place / 'another'), place / 'work')(backbone, dataset, done.append)

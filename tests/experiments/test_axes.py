@@ -196,6 +196,14 @@ class TestPlan:
             'image_size 32, knn.neighbours (1)', 'image_size 32, knn.neighbours (5)',
         ]  # fmt: skip
         assert columns['passes'] == ['1', '0', '1', '0']
+        of_taps = changed(config, {'image_size': 16, 'knn.neighbours': (1,), 'tap': ('stage1', 'pooled')})
+        planned = cells.plan(of_taps)
+        (passes,) = [
+            list(column.cells)
+            for column in estimate.table(planned, len(planned), of_taps, make_dataset).columns
+            if column.header == 'passes'
+        ]
+        assert passes == ['1', '0']
         small, _, large, _ = map(float, columns['GFLOP/image'])
         assert large > 3 * small
 

@@ -20,6 +20,7 @@ from backbones.images import ImageReading
 from experiments.ablation import cells
 from experiments.ablation.engine import Engine
 from experiments.cli import atomic_files
+from experiments.cli.exit_status import CellsFailed
 from experiments.data import calibration_examples, decoding, loading
 from experiments.data.decoding import DecodedImages
 from experiments.features import extractor, identity, network, taps, throughput
@@ -28,6 +29,7 @@ from experiments.features.extractor import Extractor
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.frozen_pass import FrozenPass
 from experiments.features.store import Store
+from experiments.results import failures
 from experiments.training import mesh
 
 SMALL = {
@@ -264,6 +266,123 @@ class TestInterrupted:
         files = sorted((tmp_path / 'store').glob('*/*.npy'))
         assert [len(np.load(file, mmap_mode='r')) for file in files] == [32] * 5
         np.testing.assert_array_equal(whole.values, np.concatenate([np.load(file) for file in files]))
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Backbones run for their features alone."""
+    monkeypatch.setattr(extractor, 'measure', lambda *_: throughput.Measured(1.0))
+
+
+def several(backbone, dataset, directory, names, advance=lambda count: None, **changes):
+    """The features at some taps, by name, from one pass."""
+    made = Extractor(config_of(**changes), Store(directory / 'store'), directory)
+    made.hold(backbone, dataset, names, advance)
+    return {tap: made.at(tap)(backbone, dataset, advance)[0] for tap in names}
+
+
+@pytest.mark.usefixtures('unmeasured')
+class TestSeveralTaps:
+    @pytest.mark.parametrize(
+        ('name', 'names'),
+        [
+            ('resnet_micro', ['stage1', 'pooled', 'stages', 'grid']),
+            ('vit_micro', ['stage1', 'pooled', 'mean_tokens', 'grid']),
+        ],
+    )
+    def test_from_one_pass_they_have_the_bits_of_each_alone(self, tmp_path, calls, name, names):
+        dataset, backbone, done = make_dataset('digits', examples=50), FrozenBackbone(name, 'random'), []
+        # ``test_runtimes.py`` has those of the other runtime.
+        together = several(backbone, dataset, tmp_path / 'together', names, done.append, runtime='xla')
+        prepared = 2 if name == 'resnet_micro' else 1  # weights are drawn, and statistics calibrated
+        assert calls.count == prepared + 4  # batches of 16
+        assert sum(done) == len(names) * 50
+        for tap in names:
+            alone, _ = extract(backbone, dataset, tmp_path / 'alone', config_of(tap=tap, runtime='xla'))
+            assert together[tap].values.tobytes() == alone.values.tobytes()
+        entries = [
+            {entry.address for entry in Store(tmp_path / each / 'store').entries()} for each in ('together', 'alone')
+        ]
+        assert entries[0] == entries[1]
+        assert len(entries[0]) == len(names)
+
+    def test_an_interrupted_pass_goes_on_with_the_shards_of_each(self, own, tmp_path, monkeypatch, calls):
+        monkeypatch.setattr(extractor, '_SHARD_EXAMPLES', 64)
+        monkeypatch.setattr(extractor, '_SHARD_BYTES', 32 * 4 * 4 * 6 * 4)  # 32 maps
+        dataset, names, seen = make_dataset('digits'), ['pooled', 'unpooled'], []
+        whole = several(own, dataset, tmp_path / 'whole', names)
+
+        def interrupt(count):
+            seen.append(count)
+            if len(seen) == 2 * 6 + 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            several(own, dataset, tmp_path / 'cut', names, interrupt)
+        kept = {file: file.stat().st_mtime_ns for file in (tmp_path / 'cut' / 'store').glob('*/*.npy')}
+        assert sorted(file.name for file in kept) == ['00000.npy', '00000.npy', '00001.npy', '00002.npy']
+        calls.count, seen[:] = 0, []
+        again = several(own, dataset, tmp_path / 'cut', names, seen.append)
+        assert calls.count == 6  # from the 64th example on, of which one of the two has those up to the 96th
+        assert sum(seen) == 2 * 160
+        assert {file: file.stat().st_mtime_ns for file in kept} == kept
+        for tap in names:
+            assert again[tap].values.tobytes() == whole[tap].values.tobytes()
+
+    def test_what_is_stored_is_not_computed_again(self, own, tmp_path, calls):
+        dataset = make_dataset('digits', examples=50)
+        alone, _ = extract(own, dataset, tmp_path)
+        kept = {file: file.stat().st_mtime_ns for file in (tmp_path / 'store').glob('*/*')}
+        calls.count = 0
+        together = several(own, dataset, tmp_path, ['pooled', 'stage1'])
+        assert calls.count == 4
+        assert {file: file.stat().st_mtime_ns for file in kept} == kept
+        assert together['pooled'].values.tobytes() == alone.values.tobytes()
+        calls.count = 0
+        again = several(own, dataset, tmp_path, ['stage1', 'pooled'])
+        assert calls.count == 0
+        assert again['stage1'].values.tobytes() == together['stage1'].values.tobytes()
+
+    def test_unreadable_examples_are_those_of_each(self, own, tmp_path):
+        dataset = make_dataset('digits', examples=50)
+        found = several(own, lazy(dataset, [3, 40]), tmp_path, ['pooled', 'stage1'], bad_files_limit=2)
+        for each in found.values():
+            assert each.unreadable.keys() == {3, 40}
+            assert not each.values[[3, 40]].any()
+        with pytest.raises(UserError, match="examples of 'digits' cannot be read"):
+            several(own, lazy(dataset, [3, 4, 40]), tmp_path, ['pooled', 'stage1'], bad_files_limit=2)
+
+    def test_an_ablation_runs_each_backbone_once(self, own, tmp_path, calls, capsys):
+        dataset, names = make_dataset('digits'), ('stage1', 'pooled')
+
+        def ablate(name, **changes):
+            values = {'backbones': (f'resnet_micro@{own.weights}',), 'fractions': (1.0,), 'seeds': (0,), **changes}
+            config = config_of(regimes=('knn',), corruptions=('contrast',), severities=(1,), **values)
+            calls.count = 0
+            capsys.readouterr()
+            Engine(config, tmp_path / name, lambda name: dataset, Store(tmp_path / name / 's')).run(cells.plan(config))
+            rows = atomic_files.read_jsonl(tmp_path / name / 'results.jsonl')
+            return calls.count, capsys.readouterr().err, [{**row, 'cell': None, 'config': None} for row in rows]
+
+        test = len(dataset.splits['test'])
+        count, told, rows = ablate('both', tap=names)
+        assert count == 10 + -(-test // 16)
+        total = 2 * (160 + test)
+        assert f'images of digits: 0 of {total}' in told and f'digits: {total} of {total}' in told
+        for tap, row in zip(names, rows, strict=True):
+            *_, (alone,) = ablate(tap, tap=tap)
+            assert row['metrics'] == alone['metrics'] and row['robustness'] == alone['robustness']
+
+    def test_a_pass_that_fails_takes_the_cells_of_every_tap_along(self, own, tmp_path):
+        dataset = lazy(make_dataset('digits'), bad=range(10, 20))
+        variants = (f'resnet_micro@{own.weights}', 'pixels')
+        config = config_of(
+            backbones=variants, regimes=('knn',), fractions=(1.0,), seeds=(0,), tap=('pooled', 'stage1'),
+            bad_files_limit=4,
+        )  # fmt: skip
+        with pytest.raises(CellsFailed, match='3 of 3 cells failed'):
+            Engine(config, tmp_path, lambda name: dataset, Store(tmp_path / 's')).run(cells.plan(config))
+        assert len({each.error for each in failures.read(tmp_path)}) == 1
 
 
 class TestUnreadable:

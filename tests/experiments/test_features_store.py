@@ -274,6 +274,52 @@ def test_a_second_writer_waits_for_the_first_and_computes_nothing(tmp_path, caps
     assert 'another process is computing the features of resnet_micro on digits' in capsys.readouterr().err
 
 
+class TestSeveralEntries:
+    OTHER = Wanted({**IDENTITY, 'tap': 'stages'}, ABOUT, [(0, 12), (12, 20)])
+
+    def computing(self, entries, numbers, happens=lambda place, number: None):
+        """Computes every missing shard, in the order of their ends, and notes it."""
+
+        def compute(missing):
+            todo = [(entries[place].bounds[number], place, number) for place in range(2) for number in missing[place]]
+            for (start, stop), place, number in sorted(todo, key=lambda each: each[0][1]):
+                happens(place, number)
+                numbers.append((entries[place].identity['tap'], number))
+                yield place, Shard(number, VALUES[start:stop], {})
+
+        return compute
+
+    def test_each_keeps_what_is_finished(self, tmp_path):
+        entries, numbers, told = [WANTED, self.OTHER], [], []
+
+        def interrupt(place, number):
+            if (place, number) == (1, 1):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            Store(tmp_path).fetch(entries, self.computing(entries, numbers, interrupt))
+        assert numbers == [('pooled', 0), ('stages', 0), ('pooled', 1), ('pooled', 2)]
+        numbers.clear()
+        stored = Store(tmp_path).fetch(entries, self.computing(entries, numbers), told.append)
+        assert (numbers, told) == ([('stages', 1)], [[[0, 1, 2], [0]]])
+        for each in stored:
+            np.testing.assert_array_equal(each.array(), VALUES)
+        assert all(entry.complete and entry.in_use for entry in Store(tmp_path).entries())
+
+    def test_two_that_name_them_in_another_order_do_not_wait_for_each_other(self, tmp_path):
+        numbers, both = [], threading.Barrier(2)
+
+        def one(entries):
+            both.wait(60)
+            stored = Store(tmp_path).fetch(entries, self.computing(entries, numbers, lambda *_: time.sleep(0.02)))
+            return [each.array().tobytes() for each in stored]
+
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(one, ([WANTED, self.OTHER], [self.OTHER, WANTED])))
+        assert found == [[VALUES.tobytes()] * 2] * 2
+        assert len(numbers) == 5
+
+
 def test_a_lock_that_was_deleted_protects_nobody(tmp_path):
     path = tmp_path / 'lock'
     held = locks.acquire(path, shared=False, wait=True)

@@ -188,16 +188,19 @@ def test_two_processes_share_a_frozen_pass(tmp_path):
     both = run_processes('extract', 2, devices=2, directory=str(tmp_path / 'both'), damaged=[5, 93])
     one = run('extract', directory=str(tmp_path / 'one'), damaged=[5, 93])
     assert both[0]['sha256'] == both[1]['sha256']
+    assert both[0]['taps'] == both[1]['taps']
     assert [each['devices'] for each in (*both, one)] == [4, 4, 1]
     for each in (*both, one):
         assert each['unreadable'] == [5, 93]
         assert each['done'] == 2 * 160
+        together, alone = each['taps']
+        assert together == alone
         assert "2 examples of 'tiny' cannot be read (0005: " in each['refused']
         # A process knows the reason of those that it read itself.
         assert 'image file is truncated' in each['refused']
     values = [np.load(tmp_path / name / 'values.npy') for name in ('both', 'one')]
     np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5)
-    assert len(Store(tmp_path / 'both' / 'store').entries()) == 1
+    assert len(Store(tmp_path / 'both' / 'store').entries()) == 3
 
 
 @pytest.mark.slow

@@ -75,6 +75,19 @@ def test_computed_again_they_are_the_same_bits(tmp_path, runtime):
     np.testing.assert_array_equal(one, two)
 
 
+def test_features_at_several_taps_from_one_pass_are_those_of_each_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(extractor, 'measure', lambda *_: Measured(None))
+    dataset, backbone = make_dataset('digits', examples=50), FrozenBackbone('resnet_micro', 'random', 3)
+    made = Extractor(
+        make_config(image_size=8, batch_size=16, runtime='onnxruntime'), Store(tmp_path / 'store'), tmp_path
+    )
+    names = ['stage1', 'pooled', 'stages', 'grid']
+    made.hold(backbone, dataset, names)
+    for tap in names:
+        together, _ = made.at(tap)(backbone, dataset, lambda count: None)
+        np.testing.assert_array_equal(together.values, extract('onnxruntime', tmp_path / 'alone', tap)[0].values)
+
+
 def test_each_has_features_of_its_own_in_the_store(tmp_path, monkeypatch):
     first, costs = extract('onnxruntime', tmp_path)
     assert costs.images_per_second is None or costs.images_per_second > 0
