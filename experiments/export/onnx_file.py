@@ -1,6 +1,7 @@
 """Export to a file of ONNX, and run it."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class Session:
     Args:
         model: a file, or the bytes of one.
         threads: of one operation; ``0``: as many as there are processors.
+        without: names of optimisations of the graph that are left out.
 
     Attributes:
         input: name of what it takes.
@@ -78,7 +80,7 @@ class Session:
         UserError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, model: Path | bytes, threads: int = 0):
+    def __init__(self, model: Path | bytes, threads: int = 0, without: Sequence[str] = ()):
         try:
             import onnxruntime
         except ImportError as error:
@@ -87,7 +89,9 @@ class Session:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         given = model if isinstance(model, bytes) else str(model)
-        self._session = onnxruntime.InferenceSession(given, options, providers=['CPUExecutionProvider'])
+        self._session = onnxruntime.InferenceSession(
+            given, options, providers=['CPUExecutionProvider'], disabled_optimizers=list(without)
+        )
         self.input = self._session.get_inputs()[0].name
         self.outputs = tuple(each.name for each in self._session.get_outputs())
 

@@ -22,6 +22,8 @@ from experiments.training.mesh import DeviceMesh
 XLA, ONNX_RUNTIME, AUTO = 'xla', 'onnxruntime', 'auto'
 RUNTIMES = (AUTO, XLA, ONNX_RUNTIME)
 _PACKAGES = ('onnx', 'onnxruntime')
+# It merges a sum with the normalisation that follows unless the sum is used elsewhere, such as by another tap.
+_WITHOUT = ('SkipLayerNormFusion',)
 
 
 def choose(
@@ -115,4 +117,4 @@ class OnnxProgram:
         shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
         program = trace(lambda images: self._apply(weights, images), shape)
         names = [f'features{number}' for number in range(len(program.outputs))]
-        return Session(convert(program, ['images'], names).SerializeToString())
+        return Session(convert(program, ['images'], names).SerializeToString(), without=_WITHOUT)

@@ -67,6 +67,11 @@ def _positions(prefix: int, leaf: Float[Array, 'batch ...']) -> Float[Array, 'ba
     return leaf[:, prefix:] if leaf.ndim == 3 else leaf.reshape(leaf.shape[0], -1, leaf.shape[-1])
 
 
+def _last(module: nn.Module) -> tuple[str, ...]:
+    """The tokens after the last normalisation, or the map of the last stage."""
+    return ('tokens',) if _has_tokens(module) else _stage_names(module)[-1:]
+
+
 def _has_tokens(module: nn.Module) -> bool:
     return hasattr(module, 'prefix_tokens')
 
@@ -76,7 +81,13 @@ def _has_class_token(module: nn.Module) -> bool:
 
 
 TAPS: dict[str, Tap] = {
-    USUAL: Tap('what the classifier of the reference sees', lambda module: ('pooled',)),
+    # With what it is pooled from: if this were an output for some taps alone, they would decide whether XLA fuses the
+    # pooling with what precedes it, and so on its last bits.
+    USUAL: Tap(
+        'what the classifier of the reference sees',
+        lambda module: ('pooled', *_last(module)),
+        lambda prefix, pooled, last: pooled,
+    ),
     'stages': Tap('the mean over each stage, concatenated from the first to the last', _stage_names, _means),
     # As many as the deepest registered backbone has.
     **{f'stage{number}': _stage(number) for number in range(1, 7)},
@@ -95,7 +106,7 @@ TAPS: dict[str, Tap] = {
     'unpooled': Tap('the map of the last stage', lambda module: _stage_names(module)[-1:], vector=False),
     'grid': Tap(
         'the positions of the last map, row by row: tokens of patches after the last normalisation, or the last stage',
-        lambda module: ('tokens',) if _has_tokens(module) else _stage_names(module)[-1:],
+        _last,
         _positions,
         vector=False,
     ),
