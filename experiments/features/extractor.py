@@ -240,7 +240,8 @@ class Extractor:
 
     def _costs(self, weights: '_Weights') -> Costs:
         network = weights.network
-        # One figure per network whatever the taps, under the address that earlier versions gave the usual one.
+        # One figure per network whatever the taps, whose own passes may lack the last stages, under the address that
+        # earlier versions gave the usual one.
         document = {'tap': taps.USUAL, **{key: network.document[key] for key in ('backbone', 'computation')}}
         size = network.preprocessing.size
         measured = self._throughputs.get(

@@ -163,10 +163,8 @@ class Store:
             return [each for each in stored if each is not None]
 
         def kept() -> str:
-            done, every = (
-                sum(count(entries[place]) for place in absent)
-                for count in (lambda entry: len(entry.finished_files()), lambda entry: len(entry.bounds))
-            )
+            done = sum(len(entries[place].finished_files()) for place in absent)
+            every = sum(len(entries[place].bounds) for place in absent)
             return (
                 f'{done} of {every} shards of the features of {entries[absent[0]].what} are kept in {self.directory}; '
                 'choose another directory with --cache_dir, or make room (python -m experiments.features prune --size '
