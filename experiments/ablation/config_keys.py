@@ -57,8 +57,7 @@ KEYS: Mapping[str, ConfigKey] = {
     'batch_size': ConfigKey(32, 'images per step of the frozen passes', positive),
     'runtime': ConfigKey(
         'auto',
-        "what computes frozen passes: 'xla'; 'onnxruntime', on a CPU; 'auto': that where it is installed, for networks "
-        'with convolutions',
+        "what computes frozen passes: 'xla'; 'onnxruntime', on a CPU; 'auto': that where it is installed",
         one_of('auto', 'xla', 'onnxruntime'),
     ),
     'calibration_images': ConfigKey(512, 'training images for the BatchNorm statistics of random weights', positive),

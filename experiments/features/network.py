@@ -134,7 +134,7 @@ def make_network(
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     takes = {tap: taps.take(model, tap) for tap in taps.offered(model)}
     everything = taps.trunk(model, *takes)
-    runtime = runtimes.choose(runtime, everything, shapes, images, device_mesh, dtype)
+    runtime = runtimes.choose(runtime, device_mesh, dtype)
     document = {
         'backbone': identity.module_document(model),
         'preprocessing': identity.preprocessing_document(preprocessing),

@@ -7,7 +7,7 @@ in their identity (``document``): equal addresses stay equal bits.
 import functools
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,12 @@ _PACKAGES = ('onnx', 'onnxruntime')
 _WITHOUT = ('SkipLayerNormFusion',)
 
 
-def choose(
-    asked: str, apply: Callable, variables: Any, images: jax.ShapeDtypeStruct, device_mesh: DeviceMesh, dtype: str
-) -> str:
+def choose(asked: str, device_mesh: DeviceMesh, dtype: str) -> str:
     """The runtime of a pass.
 
     Args:
-        asked: one of ``RUNTIMES``; ``'auto'`` takes ONNX Runtime where it is installed and can be used, for networks
-            with convolutions.
-        apply: what the pass computes; variables and images are shapes.
+        asked: one of ``RUNTIMES``; ``'auto'`` takes ONNX Runtime where it is installed and can be used.
+        device_mesh, dtype: the devices, and the type in which the backbone computes.
 
     Raises:
         UserError: ONNX Runtime is asked for and cannot be used.
@@ -42,14 +39,9 @@ def choose(
     if asked == XLA:
         return XLA
     reason = _unusable(device_mesh, dtype)
-    if asked == ONNX_RUNTIME:
-        if reason is not None:
-            raise UserError(f"runtime='onnxruntime' cannot be used: {reason}; runtime='auto' takes it where it can")
-        return ONNX_RUNTIME
-    if reason is not None:
-        return XLA
-    names = set(_primitives(jax.make_jaxpr(apply)(variables, images).jaxpr))
-    return ONNX_RUNTIME if 'conv_general_dilated' in names else XLA
+    if asked == ONNX_RUNTIME and reason is not None:
+        raise UserError(f"runtime='onnxruntime' cannot be used: {reason}; runtime='auto' takes it where it can")
+    return XLA if reason is not None else ONNX_RUNTIME
 
 
 def _unusable(device_mesh: DeviceMesh, dtype: str) -> str | None:
@@ -60,16 +52,6 @@ def _unusable(device_mesh: DeviceMesh, dtype: str) -> str | None:
     if device_mesh.platform != 'cpu' or device_mesh.devices > 1:
         return f'it computes on one CPU, and here are {device_mesh.devices} devices of {device_mesh.platform}'
     return f'it computes in float32, not in {dtype}' if dtype != 'float32' else None
-
-
-def _primitives(jaxpr: Any) -> Iterator[str]:
-    for equation in jaxpr.eqns:
-        yield equation.primitive.name
-        for value in equation.params.values():
-            for each in value if isinstance(value, tuple | list) else (value,):
-                inner = getattr(each, 'jaxpr', each)
-                if hasattr(inner, 'eqns'):
-                    yield from _primitives(inner)
 
 
 @functools.cache
