@@ -22,7 +22,7 @@ help:
 	@echo 'make lint             ruff (lint, format) and ty (types)'
 	@echo 'make format           reformat'
 	@echo 'make notebooks        execute the notebooks on the rows in results/'
-	@echo 'make bench            forward passes against torch and ONNX Runtime, in an environment of their own'
+	@echo 'make bench            passes, heads, training steps, reading and detection against torch, ONNX Runtime, scikit-learn'
 	@echo 'make tables           write the tables of README.md and docs/ again from the rows in results/'
 	@echo 'make clean            remove .venv and caches; runs/ stays'
 
@@ -56,10 +56,11 @@ notebooks: $(VENV)/installed-dev
 tables: $(VENV)/installed
 	$(RUN) -m experiments.results tables README.md docs/*.md
 
-# The benchmark of start-up needs no peers: benchmarks/startup.py.
+# What needs no peers: python -m benchmarks.memory, python benchmarks/startup.py, python benchmarks/linear_probe.py.
 bench: $(VENV)/installed-dev $(PEERS)/installed
-	$(RUN) -m benchmarks.extract --peers $(PEERS)/bin/python $(OPTIONS)
-	$(RUN) -m benchmarks.heads --peers $(PEERS)/bin/python
+	for each in extract heads train_step data detect; do \
+		$(RUN) -m benchmarks.$$each --peers $(PEERS)/bin/python $(OPTIONS) || exit 1; \
+	done
 
 $(PEERS)/installed: benchmarks/peers/requirements.txt
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
