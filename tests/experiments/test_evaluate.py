@@ -111,6 +111,14 @@ def test_metrics_of_classification_are_scikit_learns():
     assert binary['auroc'] == pytest.approx(sklearn.metrics.roc_auc_score(targets[two], difference))
 
 
+def test_equal_scores_share_their_place_in_the_area_under_the_curve():
+    rng = np.random.default_rng(1)
+    targets, scores = rng.integers(0, 3, 90), rng.integers(0, 4, (90, 3)) / 4
+    areas = classification_metrics.areas_under_roc(scores, targets, np.arange(3))
+    expected = [sklearn.metrics.roc_auc_score(targets == index, scores[:, index]) for index in range(3)]
+    np.testing.assert_allclose(areas, expected, rtol=1e-12)
+
+
 def test_a_mask_that_is_right_is_all_right():
     dataset = make_dense('segmentation')
     task, truth = tasks.find('segmentation'), dataset.images[0, ..., 3]
