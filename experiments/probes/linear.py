@@ -160,6 +160,6 @@ def solve_path(
         if c >= improved_at * 10**config.patience_decades * 0.99:  # the grid is rounded
             break
         # Minima are nearly linear in the logarithm of C, which the grid spaces evenly: a third to a fifth of the
-        # iterations that they take from the one before. A parabola through three takes more.
+        # iterations that they take from the one before. A parabola through three is no better.
         start = 2 * weights - path[-2].weights if len(path) > 1 else weights
     return path
