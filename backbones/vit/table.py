@@ -1,0 +1,117 @@
+"""The transformers for images of the registry, one row each."""
+
+from functools import partial
+
+from backbones import preprocessing
+from backbones.entry import Entry
+from backbones.vit.swin import SwinTransformer
+from backbones.vit.vit import VisionTransformer
+
+# Channels, depth and heads.
+_VIT_SIZES = {'tiny': (192, 12, 3), 'small': (384, 12, 6), 'base': (768, 12, 12), 'large': (1024, 24, 16)}
+
+
+def _vit(size, patch, params, weights_expect, layouts_expect=None, **options) -> Entry:
+    module = partial(VisionTransformer, patch, *_VIT_SIZES[size], **options)
+    return Entry(module, 'vit', params, weights_expect, layout_preprocessing=layouts_expect or {})
+
+
+def _augreg(size, patch, params, torchvision_crop=0.875) -> Entry:
+    layouts = {
+        'torchvision': preprocessing.TORCHVISION.replace(crop=torchvision_crop),
+        'transformers': preprocessing.AUGREG_VIT.replace(crop=1.0, interpolation='bilinear', fit='squash'),
+    }
+    return _vit(size, patch, params, preprocessing.AUGREG_VIT, layouts)
+
+
+def _deit(size, params, **options) -> Entry:
+    layouts = {'transformers': preprocessing.DEIT.replace(crop=0.875, fit='squash')}
+    return _vit(size, 16, params, preprocessing.DEIT, layouts, **options)
+
+
+def _deit_distilled(size, params) -> Entry:
+    return _deit(size, params, prefix=('class_token', 'distillation_token'), pooling='distillation')
+
+
+def _dinov2(size, params, position_method='dinov2', registers=0) -> Entry:
+    evaluation = preprocessing.DINOV2.replace(size=224, crop=0.875)
+    return _vit(
+        size,
+        14,
+        params,
+        preprocessing.DINOV2,
+        {'dinov2': evaluation, 'transformers': evaluation},
+        registers=registers,
+        masked_pretraining=True,
+        layer_scale=1e-5,
+        position_method=position_method,
+        position_grid=37,
+    )
+
+
+_dinov2_registers = partial(_dinov2, position_method='dinov2_registers', registers=4)
+
+
+def _swin(channels, depths, heads, stochastic_depth, size, params) -> Entry:
+    original = preprocessing.SWIN
+    return Entry(
+        partial(SwinTransformer, channels, depths, heads, stochastic_depth),
+        'vit',
+        params,
+        original.replace(crop=224 / size),
+        layout_preprocessing={
+            'timm': original,
+            'microsoft': original,
+            'transformers': original.replace(crop=1.0, fit='squash'),
+        },
+    )
+
+
+TABLE: dict[str, Entry] = {
+    # Vision transformers.
+    'vit_tiny_patch16': _augreg('tiny', 16, 5_524_416),
+    'vit_small_patch16': _augreg('small', 16, 21_665_664),
+    'vit_base_patch16': _augreg('base', 16, 85_798_656),
+    'vit_large_patch16': _augreg('large', 16, 303_301_632, torchvision_crop=224 / 242),
+    'vit_tiny_patch32': _augreg('tiny', 32, 5_938_560),
+    'vit_small_patch32': _augreg('small', 32, 22_493_952),
+    'vit_base_patch32': _augreg('base', 32, 87_455_232),
+    'vit_large_patch32': _augreg('large', 32, 305_510_400),
+    'deit_tiny_patch16': _deit('tiny', 5_524_416),
+    'deit_small_patch16': _deit('small', 21_665_664),
+    'deit_base_patch16': _deit('base', 85_798_656),
+    'deit_tiny_distilled_patch16': _deit_distilled('tiny', 5_524_800),
+    'deit_small_distilled_patch16': _deit_distilled('small', 21_666_432),
+    'deit_base_distilled_patch16': _deit_distilled('base', 85_800_192),
+    'dinov2_small': _dinov2('small', 22_056_576),
+    'dinov2_base': _dinov2('base', 86_580_480),
+    'dinov2_large': _dinov2('large', 304_368_640),
+    'dinov2_small_reg': _dinov2_registers('small', 22_058_112),
+    'dinov2_base_reg': _dinov2_registers('base', 86_583_552),
+    'dinov2_large_reg': _dinov2_registers('large', 304_372_736),
+    'clip_vit_base_patch16': _vit(
+        'base',
+        16,
+        86_192_640,
+        preprocessing.CLIP,
+        patch_bias=False,
+        pre_norm=True,
+        activation='quick_gelu',
+        epsilon=1e-5,
+        projected_channels=512,
+    ),
+    'siglip_vit_base_patch16': _vit(
+        'base', 16, 92_884_224, preprocessing.SIGLIP, prefix=(), activation='gelu_tanh', pooling='attention'
+    ),
+    # Swin.
+    'swin_tiny': _swin(96, (2, 2, 6, 2), (3, 6, 12, 24), 0.2, 232, 27_519_354),
+    'swin_small': _swin(96, (2, 2, 18, 2), (3, 6, 12, 24), 0.3, 246, 48_837_258),
+    'swin_base': _swin(128, (2, 2, 18, 2), (4, 8, 16, 32), 0.5, 238, 86_743_224),
+    # For images of 32 pixels; its CNN is ``resnet_micro``.
+    'vit_micro': Entry(
+        partial(VisionTransformer, 4, 96, 4, 3),
+        'vit',
+        458_592,
+        preprocessing.SMALL_IMAGES,
+    ),
+}
