@@ -3,7 +3,7 @@
 import dataclasses
 
 import flax.struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from backbones.preprocessing import Preprocessing
 
@@ -13,14 +13,18 @@ class Features:
     """What a backbone returns.
 
     Attributes:
-        stages: feature maps ``'stage1'`` to ``'stageN'``, NHWC for CNN and ViT alike, from shallow to deep.
+        stages: feature maps ``'stage1'`` to ``'stageN'``, NHWC for CNN and ViT alike, from shallow to deep; of a text
+            encoder ``[batch, length, channels]``.
         pooled: what the reference's classifier sees, after the final normalisation and the pooling.
-        tokens: prefix tokens (class token first), then patches, after the final normalisation; ``None`` for a CNN.
+        tokens: prefix tokens (class token first), then patches, after the final normalisation, or the tokens of a
+            text; ``None`` for a CNN.
+        mask: which tokens are of the text and not padding; ``None`` for images.
     """
 
-    stages: dict[str, Float[Array, 'batch height width channels']]
+    stages: dict[str, Float[Array, 'batch *positions channels']]
     pooled: Float[Array, 'batch channels']
     tokens: Float[Array, 'batch tokens channels'] | None = None
+    mask: Bool[Array, 'batch tokens'] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,10 +82,12 @@ class SelfAttention(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, 'batch tokens channels']) -> Float[Array, 'batch tokens channels']:
+    def __call__(
+        self, x: Float[Array, 'batch tokens channels'], bias: Float[Array, '... heads tokens tokens'] | float = 0.0
+    ) -> Float[Array, 'batch tokens channels']:
         channels = x.shape[-1]
         packed = Dense(3 * channels, dtype=self.dtype, name='qkv')(x)
-        return Dense(channels, dtype=self.dtype, name='projection')(attend(packed, self.heads))
+        return Dense(channels, dtype=self.dtype, name='projection')(attend(packed, self.heads, bias))
 
 
 def relative_position_index(window: int) -> np.ndarray:

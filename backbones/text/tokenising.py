@@ -1,0 +1,93 @@
+"""From texts to tokens, on the host: what a set of weights expects of texts.
+
+The tokenizer belongs to the weights, as a mean and a deviation belong to those of an image backbone; it is read by the
+``tokenizers`` library from their own ``tokenizer.json``.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int32
+
+from backbones.errors import UserError
+
+# Lengths in tokens that batches are padded to, so that few programs are compiled.
+BUCKETS = (16, 32, 64, 128, 256, 512)
+# ``text.encoder.PADDING``, whose module imports flax.
+PADDING = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenising:
+    """How texts become what a text encoder takes.
+
+    Attributes:
+        length: the most tokens of a text, with those that the tokenizer adds; what is beyond them is cut off.
+        tokenizer: the content of the weights' ``tokenizer.json``; empty where it is not known yet.
+    """
+
+    length: int
+    tokenizer: str = ''
+
+    def __post_init__(self):
+        if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 3:
+            raise UserError(f'the length of texts is a number of tokens, at least 3, not {self.length!r}')
+
+    def replace(self, **changes) -> 'Tokenising':
+        """A copy with some of the values changed; ``None`` leaves one as it is."""
+        return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def __call__(self, tokens: Int32[jax.Array, 'batch length']) -> Int32[jax.Array, 'batch length']:
+        """Nothing is left to do on the device."""
+        return jnp.asarray(tokens)
+
+    def encode(self, texts: Sequence[str]) -> Int32[np.ndarray, 'texts length']:
+        """The tokens of texts, cut at ``length`` and padded on the right to the bucket of the longest.
+
+        A row depends on its own text alone.
+
+        Raises:
+            UserError: the tokenizer is not known, or cannot be read.
+        """
+        rows = [found.ids for found in self._tokenizer.encode_batch(list(texts))]
+        tokens = np.full((len(rows), self.bucket(max(map(len, rows), default=1))), PADDING, np.int32)
+        for row, ids in zip(tokens, rows, strict=True):
+            row[: len(ids)] = ids
+        return tokens
+
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        """The token that each number stands for, as the vocabulary writes it."""
+        return [self._tokenizer.id_to_token(int(token)) or '' for token in tokens]
+
+    def bucket(self, longest: int) -> int:
+        """The length that texts of at most so many tokens are padded to."""
+        return min(self.length, next((size for size in BUCKETS if size >= longest), self.length))
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        if not self.tokenizer:
+            raise UserError('the tokenizer of these texts is not known: it comes with the weights (tokenizer.json)')
+        from tokenizers import Tokenizer  # imported late: only texts need it
+
+        try:
+            made = Tokenizer.from_str(self.tokenizer)
+        except Exception as error:  # the library raises plain exceptions
+            raise UserError(f'tokenizer.json cannot be read: {error}') from None
+        # Files bring truncation and padding of their own, which are not what the encoder was trained with.
+        made.enable_truncation(self.length)
+        made.no_padding()
+        return made
+
+    def as_json(self) -> dict[str, Any]:
+        """The values as JSON represents them."""
+        return {'length': self.length, 'tokenizer': self.tokenizer}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> 'Tokenising':
+        """The inverse of ``as_json``."""
+        return Tokenising(value['length'], value['tokenizer'])

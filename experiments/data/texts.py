@@ -1,0 +1,51 @@
+"""Texts as the inputs of a data set, and their tokens as what one backbone takes of them."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from backbones.text.tokenising import Tokenising
+from experiments.data.dataset import Dataset
+
+
+class Texts:
+    """Strings read by index, where other data sets have ``dataset.Images``.
+
+    Attributes:
+        values: one string per example.
+        shape: their number alone.
+        content: SHA-256 of all of them, in their order.
+    """
+
+    def __init__(self, values: Sequence[str]):
+        self.values = tuple(values)
+        self.shape = (len(self.values),)
+        digest = hashlib.sha256()
+        for value in self.values:
+            encoded = value.encode('utf-8', 'surrogatepass')
+            digest.update(len(encoded).to_bytes(8) + encoded)
+        self.content = digest.hexdigest()
+
+    def __getitem__(self, indices: Int[np.ndarray, ' count'], /) -> np.ndarray:
+        return np.array([self.values[index] for index in indices], dtype=object)
+
+
+def are_texts(dataset: Dataset) -> bool:
+    """Whether the inputs of a data set are texts."""
+    return isinstance(dataset.images, Texts)
+
+
+def encoded(dataset: Dataset, tokenising: Tokenising) -> Dataset:
+    """The same data set with the tokens of its texts as inputs: ``int32[examples, length]``.
+
+    All rows have the length of the longest text, so that every batch of a training has one shape.
+
+    Raises:
+        UserError: the tokenizer is not known or cannot be read.
+    """
+    texts = dataset.images
+    assert isinstance(texts, Texts)
+    return dataclasses.replace(dataset, images=tokenising.encode(texts.values))
