@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from backbones.features import Features
-from backbones.layers.attention import AttentionPooling, QueryKeyValue, SelfAttention, dot_product_attention
+from backbones.layers.attention import (
+    AttentionPooling,
+    QueryKeyValue,
+    SelfAttention,
+    dot_product_attention,
+    split_heads,
+)
+from backbones.layers.rotary import Rotation, rotated
 from backbones.model import Model
 
 
@@ -73,15 +80,21 @@ def observe(
     attention: list[Array] = []
     pooling: list[Array] = []
     stages: list[Array] = []
+    rotations: dict[tuple[str, ...], Rotation | None] = {}
 
     def interceptor(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
-        result, module = call(*arguments, **keywords), context.module
+        module = context.module
+        if isinstance(module, SelfAttention):
+            rotations[module.path] = keywords.get('rotation')
+        result = call(*arguments, **keywords)
         if context.method_name != '__call__':
             return result
         if module.path == root and isinstance(result, Features):
             features.append(result)
         elif module.name == 'qkv' and isinstance(module.parent, SelfAttention):
-            attention.append(_probabilities(*_split(result, module.parent.heads)))
+            query, key, _ = split_heads(result, module.parent.heads)
+            rotation = rotations[module.parent.path]
+            attention.append(_probabilities(rotated(query, rotation), rotated(key, rotation)))
         elif isinstance(module, QueryKeyValue) and isinstance(module.parent, AttentionPooling):
             pooling.append(_probabilities(*result[:2]))
         elif stage is not None and module.path == (*root, stage):
@@ -95,13 +108,6 @@ def observe(
     with nn.intercept_methods(interceptor):
         outputs = network.apply(variables, images, train=False)
     return Observed(outputs, features[-1], tuple(attention), *(next(iter(each), None) for each in (pooling, stages)))
-
-
-def _split(packed: Array, heads: int) -> tuple[Array, Array]:
-    """Queries and keys, ``[batch, heads, tokens, width]``, of what ``SelfAttention`` projects."""
-    batch, tokens, width = packed.shape
-    split = packed.reshape(batch, tokens, 3, heads, width // 3 // heads).transpose(2, 0, 3, 1, 4)
-    return split[0], split[1]
 
 
 def _probabilities(query: Array, key: Array) -> Float[Array, 'batch heads queries tokens']:

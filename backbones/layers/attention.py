@@ -6,10 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from backbones.errors import unknown
 from backbones.layers.activations import activation
 from backbones.layers.normalisation import LayerNorm
+from backbones.layers.rotary import Rotation, rotated
 
 truncated_normal = nn.initializers.truncated_normal(0.02)
+
+# Which parts of a packed projection have a bias.
+BIASES = ('all', 'queries_and_values', 'none')
 
 
 class Dense(nn.Module):
@@ -24,9 +29,22 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, '*batch channels']) -> Float[Array, '*batch features']:
         kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features), jnp.float32)
         y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
-        if self.use_bias:
-            y += self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
-        return y
+        return y + self._bias().astype(self.dtype) if self.use_bias else y
+
+    def _bias(self) -> Float[Array, ' features']:
+        return self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
+
+
+class DenseWithoutKeyBias(Dense):
+    """Queries, keys and values side by side, of which the keys have no bias: ``bias`` is that of queries, then values.
+
+    A bias of the keys would add the same to all scores of a query, which the softmax does not see.
+    """
+
+    def _bias(self) -> Float[Array, ' features']:
+        packed = self.param('bias', nn.initializers.zeros, (2 * self.features // 3,), jnp.float32)
+        queries, values = jnp.split(packed, 2)
+        return jnp.concatenate([queries, jnp.zeros_like(queries), values])
 
 
 # Compiled as a function of its own name, by which an exporter knows it.
@@ -58,10 +76,20 @@ def merge_heads(x: Float[Array, '*batch heads tokens width']) -> Float[Array, '*
     return x.reshape(*x.shape[:-2], -1)
 
 
+def split_heads(
+    packed: Float[Array, '*batch tokens packed_channels'], heads: int
+) -> Float[Array, '3 *batch heads tokens width']:
+    """Queries, keys and values of what a packed projection returns."""
+    *batch, tokens, width = packed.shape
+    split = packed.reshape(*batch, tokens, 3, heads, width // 3 // heads)
+    return jnp.moveaxis(split, (-3, -2), (0, -3))
+
+
 def attend(
     packed: Float[Array, '*batch tokens packed_channels'],
     heads: int,
     bias: Float[Array, '... heads tokens tokens'] | float = 0.0,
+    rotation: Rotation | None = None,
 ) -> Float[Array, '*batch tokens channels']:
     """Scaled dot-product attention among the tokens of each batch entry.
 
@@ -69,25 +97,41 @@ def attend(
         packed: queries, keys and values side by side, each with its heads side by side.
         heads: number of heads.
         bias: added to the scores before the softmax.
+        rotation: rotary positions of queries and keys, if there are any.
     """
-    *batch, tokens, width = packed.shape
-    split = packed.reshape(*batch, tokens, 3, heads, width // 3 // heads)
-    return merge_heads(dot_product_attention(*jnp.moveaxis(split, (-3, -2), (0, -3)), bias))
+    query, key, value = split_heads(packed, heads)
+    return merge_heads(dot_product_attention(rotated(query, rotation), rotated(key, rotation), value, bias))
 
 
 class SelfAttention(nn.Module):
-    """Scaled dot-product attention; one packed, biased projection for queries, keys and values, as in timm."""
+    """Scaled dot-product attention; one packed projection for queries, keys and values, as in timm.
+
+    Attributes:
+        heads: number of heads.
+        dtype: type of the computation; scores are float32.
+        biases: which parts of the packed projection have a bias: ``'all'``, ``'queries_and_values'`` or ``'none'``.
+
+    Raises:
+        UserError: there is no such choice of biases.
+    """
 
     heads: int
     dtype: jnp.dtype = jnp.float32
+    biases: str = 'all'
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, 'batch tokens channels'], bias: Float[Array, '... heads tokens tokens'] | float = 0.0
+        self,
+        x: Float[Array, 'batch tokens channels'],
+        bias: Float[Array, '... heads tokens tokens'] | float = 0.0,
+        rotation: Rotation | None = None,
     ) -> Float[Array, 'batch tokens channels']:
         channels = x.shape[-1]
-        packed = Dense(3 * channels, dtype=self.dtype, name='qkv')(x)
-        return Dense(channels, dtype=self.dtype, name='projection')(attend(packed, self.heads, bias))
+        if self.biases not in BIASES:
+            raise unknown('choice of biases in attention', self.biases, BIASES)
+        dense = DenseWithoutKeyBias if self.biases == 'queries_and_values' else Dense
+        packed = dense(3 * channels, dtype=self.dtype, use_bias=self.biases != 'none', name='qkv')(x)
+        return Dense(channels, dtype=self.dtype, name='projection')(attend(packed, self.heads, bias, rotation))
 
 
 def relative_position_index(window: int) -> np.ndarray:

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from backbones.errors import UserError
+from backbones.layers import rotary
 from backbones.layers.attention import (
     Dense,
     FeedForward,
@@ -338,6 +340,72 @@ def test_dot_product_attention_with_values_of_another_width():
     low = dot_product_attention(*(jnp.asarray(each, jnp.bfloat16) for each in (query, key, value)))
     assert low.dtype == jnp.bfloat16
     assert_close(low, expected, tolerance=0.02)
+
+
+def turned_by_hand(x: np.ndarray, angles: np.ndarray, pairing: str) -> np.ndarray:
+    """The last positions of ``[…, tokens, width]``, pair by pair, as complex numbers in float64."""
+    width = x.shape[-1]
+    x = x.astype(np.float64)
+    for pair in range(width // 2):
+        first, second = (pair, pair + width // 2) if pairing == 'half' else (2 * pair, 2 * pair + 1)
+        for position in range(-len(angles), 0):
+            values = x[..., position, first] + 1j * x[..., position, second]
+            values = values * np.exp(1j * angles[position, pair])
+            x[..., position, first], x[..., position, second] = values.real, values.imag
+    return x
+
+
+@pytest.mark.parametrize('pairing', ['half', 'interleaved'])
+def test_rotary_positions_turn_the_pairs_of_the_last_tokens(pairing):
+    grid, before, width = (2, 3), 2, 8
+    coordinates = rotary.centred_coordinates(grid)
+    rotation = rotary.rotation_of(coordinates, 2 * np.pi * rotary.frequencies(width // 4, 100.0), pairing)
+    angles = np.zeros((6, width // 2))
+    for position in range(6):
+        row, column = divmod(position, 3)
+        for index, period in enumerate((1.0, 10.0)):
+            angles[position, index] = 2 * np.pi * ((row + 0.5) / 2 * 2 - 1) / period
+            angles[position, 2 + index] = 2 * np.pi * ((column + 0.5) / 3 * 2 - 1) / period
+    x = normal(0, 2, 3, before + 6, width)
+    found = jax.jit(rotary.rotated)(x, rotation)
+    assert_close(found, turned_by_hand(x, angles, pairing))
+    np.testing.assert_array_equal(found[..., :before, :], x[..., :before, :])
+    low = rotary.rotated(jnp.asarray(x, jnp.bfloat16), rotation)
+    assert low.dtype == jnp.bfloat16
+    assert_close(low, turned_by_hand(x, angles, pairing), tolerance=0.01)
+
+
+def test_coordinates_counted_from_zero_are_scaled_to_the_grid_of_the_pretraining():
+    np.testing.assert_array_equal(rotary.index_coordinates((1, 3)), [[0, 0], [0, 1], [0, 2]])
+    np.testing.assert_array_equal(rotary.index_coordinates((2, 4), 2), [[r, c / 2] for r in (0, 1) for c in range(4)])
+
+
+def test_unknown_pairing():
+    with pytest.raises(UserError, match="unknown pairing of channels 'halve'; did you mean 'half'"):
+        rotary.rotation_of(np.zeros((1, 2)), np.ones(1), 'halve')
+
+
+@pytest.mark.parametrize('biases', ['queries_and_values', 'none'])
+def test_self_attention_with_rotary_positions_and_fewer_biases(biases):
+    x = normal(0, 2, 7, 12)
+    layer = SelfAttention(3, biases=biases)
+    rotation = rotary.rotation_of(rotary.centred_coordinates((2, 3)), rotary.frequencies(1, 100.0), 'half')
+    params = randomised(jax.eval_shape(layer.init, jax.random.key(0), x))['params']
+    found = layer.apply({'params': params}, x, rotation=rotation)
+    query, value = np.split(np.asarray(params['qkv'].get('bias', np.zeros(24))), 2)
+    packed = x @ np.asarray(params['qkv']['kernel'], np.float64) + np.concatenate([query, np.zeros(12), value])
+    query, key, value = packed.reshape(2, 7, 3, 3, 4).transpose(2, 0, 3, 1, 4)
+    angles = (rotary.centred_coordinates((2, 3))[:, :, None]).reshape(6, 2)
+    query, key = (turned_by_hand(each, angles, 'half') for each in (query, key))
+    weights = scipy.special.softmax(query @ key.transpose(0, 1, 3, 2) / 2, axis=-1)
+    mixed = (weights @ value).transpose(0, 2, 1, 3).reshape(2, 7, 12)
+    projection = jax.tree.map(np.float64, params['projection'])
+    assert_close(found, mixed @ projection['kernel'] + projection['bias'])
+
+
+def test_unknown_choice_of_biases():
+    with pytest.raises(UserError, match="unknown choice of biases in attention 'al'; did you mean 'all'"):
+        jax.eval_shape(SelfAttention(3, biases='al').init, jax.random.key(0), normal(0, 2, 7, 12))
 
 
 def test_self_attention_in_bfloat16_keeps_float32_parameters():
