@@ -11,22 +11,22 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.extend import core
 
+from backbones import inputs
 from backbones.layers.resizing import INTERPOLATION
-from backbones.preprocessing import as_size
 
 
-def count_flops(module: nn.Module, image_size: int | tuple[int, int], channels: int = 3) -> int:
-    """FLOPs of one image through the module in inference mode; nothing is computed.
+def count_flops(module: nn.Module, size: int | tuple[int, ...], channels: int = 3) -> int:
+    """FLOPs of one image or text through the module in inference mode; nothing is computed.
 
     Args:
-        module: a module called with images and ``train``.
-        image_size: height and width of the image in pixels; a number stands for a square.
+        module: a module called with images, or with tokens, and ``train``.
+        size: height and width of the image in pixels, where a number stands for a square; or ``(length,)``, the number
+            of tokens of the text.
         channels: number of channels of the image.
     """
-    images = jax.ShapeDtypeStruct((1, *as_size(image_size), channels), jnp.float32)
+    images = inputs.spec(inputs.as_size(size), channels=channels)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
     return forward_flops(lambda variables, images: module.apply(variables, images, train=False), variables, images)
 

@@ -11,10 +11,10 @@ from typing import Literal, TypeVar
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from backbones import inputs
 from backbones.errors import UserError, unknown
 
 KINDS = ('stage', 'block')
@@ -49,10 +49,10 @@ def visit(
     Args:
         model: a module called with images and ``train``.
         variables: the model's variables, arrays or their shapes.
-        images_shape: ``(batch, height, width, channels)``, a size that the model accepts.
+        images_shape: ``(batch, height, width, channels)``, or ``(batch, length)`` of texts, which the model accepts.
         look: called with each module while it is bound; it must not keep a reference to it.
     """
-    images = jax.ShapeDtypeStruct(images_shape, jnp.float32)
+    images = inputs.spec_of_shape(images_shape)
     seen: dict[str, T] = {}
 
     def interceptor(call, args, kwargs, context):
@@ -75,7 +75,7 @@ def execution_order(model: nn.Module, variables: dict, images_shape: tuple[int, 
     Args:
         model: a ``Model``.
         variables: the model's variables, arrays or their shapes.
-        images_shape: ``(batch, height, width, channels)``, a size that the model accepts.
+        images_shape: ``(batch, height, width, channels)``, or ``(batch, length)`` of texts, which the model accepts.
     """
     return {path: position for position, path in enumerate(visit(model, variables, images_shape, lambda module: None))}
 

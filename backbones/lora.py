@@ -42,7 +42,7 @@ def targets(model: nn.Module, variables: dict, images_shape: tuple[int, ...]) ->
     Args:
         model: a ``Model``.
         variables: the model's variables, arrays or their shapes.
-        images_shape: ``(batch, height, width, channels)``, a size that the model accepts.
+        images_shape: ``(batch, height, width, channels)``, or ``(batch, length)`` of texts, which the model accepts.
     """
     adaptable = depth.visit(model, variables, images_shape, _is_adaptable)
     return tuple(path for path, can in adaptable.items() if can and path.startswith('backbone/'))

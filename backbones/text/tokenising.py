@@ -38,6 +38,11 @@ class Tokenising:
         if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 3:
             raise UserError(f'the length of texts is a number of tokens, at least 3, not {self.length!r}')
 
+    @property
+    def size(self) -> tuple[int]:
+        """The size of an input: its length."""
+        return (self.length,)
+
     def replace(self, **changes) -> 'Tokenising':
         """A copy with some of the values changed; ``None`` leaves one as it is."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
