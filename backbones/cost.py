@@ -143,6 +143,7 @@ GFLOPS: dict[str, float] = {
     'dinov2_large_reg': 1017,
     'clip_vit_base_patch16': 35.13,
     'siglip_vit_base_patch16': 35.42,
+    'siglip2_vit_base_patch16': 35.42,
     'swin_tiny': 8.98,
     'swin_small': 17.48,
     'swin_base': 30.86,

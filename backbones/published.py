@@ -41,6 +41,7 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
     **{f'dinov2_{size}_reg': (f'hf:facebook/dinov2-with-registers-{size}',) for size in ('small', 'base', 'large')},
     'clip_vit_base_patch16': ('hf:openai/clip-vit-base-patch16',),
     'siglip_vit_base_patch16': ('hf:google/siglip-base-patch16-224',),
+    'siglip2_vit_base_patch16': ('hf:google/siglip2-base-patch16-224',),
     **{f'swin_{size}': _timm(f'swin_{size}_patch4_window7_224.ms_in1k') for size in ('tiny', 'small', 'base')},
     'resnet_micro': ('bundled:resnet_micro',),
     'vit_micro': ('bundled:vit_micro',),

@@ -37,7 +37,7 @@ _TIMM: list[tuple[str, str, dict[str, Any]]] = [
     (r'vit_(small|base|large)_patch14_reg4_dinov2', r'dinov2_\1_reg', {}),
     (r'vit_base_patch16_clip_quickgelu_224', 'clip_vit_base_patch16', {}),
     (r'vit_base_patch16_clip_(224|384)', 'clip_vit_base_patch16', {'activation': 'gelu'}),
-    # Timm runs these weights with the exact GELU; their authors, and transformers, with the tanh form.
+    # Timm runs these weights (SigLIP 2's too) with the exact GELU; their authors, and transformers, with the tanh form.
     (r'vit_base_patch16_siglip_(224|256|384|512)', 'siglip_vit_base_patch16', {'activation': 'gelu'}),
     (r'(swin_(?:tiny|small|base))_patch4_window7_224', r'\1', {}),
     (r'(swin_base)_patch4_window12_384', r'\1', {'window': 12}),
@@ -166,7 +166,7 @@ def differences(
     if 'architecture' in configuration:
         return _from_timm(configuration, name, module)
     if 'model_cfg' in configuration:
-        return _from_open_clip(configuration['model_cfg'], module)
+        return _from_open_clip(configuration['model_cfg'], name, module)
     implied = possible[0].options if len(possible) == 1 else {}
     return _from_transformers(configuration, implied, module)
 
@@ -309,8 +309,11 @@ def _from_timm(configuration: Mapping[str, Any], name: str, module: nn.Module) -
     return lines + _compared(stated, module)
 
 
-def _from_open_clip(configuration: Mapping[str, Any], module: nn.Module) -> list[str]:
+def _from_open_clip(configuration: Mapping[str, Any], name: str, module: nn.Module) -> list[str]:
     vision = configuration.get('vision_cfg') or {}
+    if 'timm_model_name' in vision:
+        pooling = {'global_pool': vision['timm_pool']} if vision.get('timm_pool') else {}
+        return _from_timm({'architecture': vision['timm_model_name'], **pooling}, name, module)
     stated = {'activation': 'quick_gelu' if configuration.get('quick_gelu') else 'gelu'}
     stated |= {
         ours: vision[theirs] for theirs, ours in (('patch_size', 'patch'), ('width', 'channels')) if theirs in vision

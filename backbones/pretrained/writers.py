@@ -58,7 +58,7 @@ TRAINED_WITH: dict[type[nn.Module], dict[str, tuple[Writer, ...]]] = {
     # Its configurations leave the last normalisation an epsilon that differs from the others'.
     ConvNeXt: {'transformers': (Writer('transformers', {'head_epsilon': 1e-12}),)},
     VisionTransformer: {
-        # Timm runs SigLIP with the exact GELU; its authors, and transformers, with the tanh form.
+        # Timm runs SigLIP and SigLIP 2 with the exact GELU; its authors, and transformers, with the tanh form.
         'timm': (Writer('timm', {'activation': 'gelu'}, {'pooling': 'attention'}),),
         'transformers': tuple(
             Writer('transformers', {'epsilon': 1e-12}, {**_PLAIN_VIT, 'pooling': pooling})

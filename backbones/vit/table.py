@@ -52,6 +52,10 @@ def _dinov2(size, params, position_method='dinov2', registers=0) -> Entry:
 _dinov2_registers = partial(_dinov2, position_method='dinov2_registers', registers=4)
 
 
+def _siglip(size, params, weights_expect) -> Entry:
+    return _vit(size, 16, params, weights_expect, prefix=(), activation='gelu_tanh', pooling='attention')
+
+
 def _swin(channels, depths, heads, stochastic_depth, size, params) -> Entry:
     original = preprocessing.SWIN
     return Entry(
@@ -100,9 +104,8 @@ TABLE: dict[str, Entry] = {
         epsilon=1e-5,
         projected_channels=512,
     ),
-    'siglip_vit_base_patch16': _vit(
-        'base', 16, 92_884_224, preprocessing.SIGLIP, prefix=(), activation='gelu_tanh', pooling='attention'
-    ),
+    'siglip_vit_base_patch16': _siglip('base', 92_884_224, preprocessing.SIGLIP),
+    'siglip2_vit_base_patch16': _siglip('base', 92_884_224, preprocessing.SIGLIP2),
     # Swin.
     'swin_tiny': _swin(96, (2, 2, 6, 2), (3, 6, 12, 24), 0.2, 232, 27_519_354),
     'swin_small': _swin(96, (2, 2, 18, 2), (3, 6, 12, 24), 0.3, 246, 48_837_258),

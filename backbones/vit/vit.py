@@ -1,10 +1,11 @@
-"""Vision transformers with learned positions: ViT, DeiT, DINOv2, and the image towers of CLIP and SigLIP.
+"""Vision transformers with learned positions: ViT, DeiT, DINOv2, and the image towers of CLIP, SigLIP and SigLIP 2.
 
 Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; Steiner et al. 2022, "How to train your ViT?";
 Touvron et al. 2021, "Training data-efficient image transformers & distillation through attention"; Oquab et al. 2024,
 "DINOv2"; Darcet et al. 2024, "Vision Transformers Need Registers"; Radford et al. 2021, "Learning Transferable Visual
-Models From Natural Language Supervision"; Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training". Built as
-timm's ``vision_transformer.py`` builds them.
+Models From Natural Language Supervision"; Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training"; Tschannen
+et al. 2025, "SigLIP 2", whose image towers for one size of images are those of SigLIP. Built as timm's
+``vision_transformer.py`` builds them.
 """
 
 import math

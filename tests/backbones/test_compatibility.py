@@ -58,8 +58,8 @@ def test_a_configuration_settles_what_a_bare_file_is_asked():
         assert differences('mobilenet_v3_large', configuration, 'timm')
 
 
-def test_siglip_in_timms_layout_must_say_its_activation():
-    siglip = 'siglip_vit_base_patch16'
+@pytest.mark.parametrize('siglip', ['siglip_vit_base_patch16', 'siglip2_vit_base_patch16'])
+def test_siglip_in_timms_layout_must_say_its_activation(siglip: str):
     expected = "weights in the timm layout have activation 'gelu' where ours is 'gelu_tanh' (pass activation='gelu')"
     assert asked(siglip, 'timm') == [expected]
     assert not asked(siglip, 'timm', activation='gelu')
@@ -163,6 +163,28 @@ VISION = {'hidden_act': 'gelu', 'num_attention_heads': 12, 'patch_size': 16, 'la
             {'architecture': 'vit_base_patch16_siglip_224', 'global_pool': 'map'},
             ["activation='gelu'"],
         ),
+        # As google/siglip2-base-patch16-224, timm and open_clip say it of SigLIP 2.
+        (
+            'siglip2_vit_base_patch16',
+            {'model_type': 'siglip', 'vision_config': {'model_type': 'siglip_vision_model'}},
+            [],
+        ),
+        (
+            'siglip2_vit_base_patch16',
+            {'architecture': 'vit_base_patch16_siglip_224', 'global_pool': 'map'},
+            ["activation='gelu'"],
+        ),
+        (
+            'siglip2_vit_base_patch16',
+            {'model_cfg': {'vision_cfg': {'timm_model_name': 'vit_base_patch16_siglip_224', 'timm_pool': 'map'}}},
+            ["activation='gelu'"],
+        ),
+        (
+            'siglip2_vit_base_patch16',
+            {'model_cfg': {'vision_cfg': {'timm_model_name': 'vit_base_patch16_siglip_224', 'timm_pool': 'avg'}}},
+            ["activation='gelu'", "pooling='average'"],
+        ),
+        ('siglip2_vit_base_patch16', {'model_type': 'siglip2', 'vision_config': {}}, ['']),
         ('swin_tiny', {'model_type': 'swin'}, []),
         ('swin_tiny', {'model_type': 'swin', 'window_size': 12}, ['window=12']),
         ('convnext_tiny', {'model_type': 'convnext'}, ['head_epsilon=1e-12']),

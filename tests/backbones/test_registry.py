@@ -48,6 +48,7 @@ PARAMETERS = {
     'dinov2_large_reg': (304_372_736, None),
     'clip_vit_base_patch16': (86_192_640, None),
     'siglip_vit_base_patch16': (92_884_224, None),
+    'siglip2_vit_base_patch16': (92_884_224, None),
     'efficientnet_b0': (4_007_548, 5_288_548),
     'efficientnet_b1': (6_513_184, 7_794_184),
     'efficientnet_b2': (7_700_994, 9_109_994),

@@ -349,12 +349,31 @@ TEXT = {
         ('clip_vit_base_patch16', 'transformers'),
         ('siglip_vit_base_patch16', 'transformers'),
         ('siglip_vit_base_patch16', 'big_vision'),
+        ('siglip2_vit_base_patch16', 'transformers'),
     ],
 )
 def test_the_text_tower_is_left_out(name: str, layout: str, tmp_path: Path):
     expected, arrays = exported(name, layout, 32)
     text = {key: np.ones((2, 2), np.float32) for key in TEXT[layout]}
     assert_loads(name, arrays | text, expected, layout, tmp_path, 32, classifier=False)
+
+
+def test_the_image_tower_of_timm_inside_open_clips_file(tmp_path: Path):
+    """As in timm/ViT-B-16-SigLIP2; its text tower has blocks of other names."""
+    expected, arrays = exported('siglip2_vit_base_patch16', 'timm', 32)
+    text = {key: np.ones((2, 2), np.float32) for key in ('logit_bias', *(f'text.{each}' for each in TEXT['clip']))}
+    arrays = renamed(arrays, ('^', 'visual.trunk.')) | text
+    file = tmp_path / 'open_clip_model.safetensors'
+    save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, file)
+    with pytest.raises(UserError, match=r"activation 'gelu' where ours is 'gelu_tanh' \(pass activation='gelu'\)"):
+        backbones.load_weights('siglip2_vit_base_patch16', file, image_size=32, **SMALL)
+    loaded, report = backbones.load_weights('siglip2_vit_base_patch16', file, image_size=32, activation='gelu', **SMALL)
+    assert report.layout == 'timm'
+    assert set(report.dropped) == set(text)
+    loaded = flatten_dict(loaded, sep='/')
+    assert loaded.keys() == expected.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(loaded[path], array)
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,9 @@ CASES: tuple[Case, ...] = (
     *_cases('siglip_vit_base_patch16', 64, layout='timm', options=(*_NARROW, ('activation', 'gelu')), classifier=False),
     *_cases('siglip_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
     *_cases('siglip_vit_base_patch16', 64, layout='big_vision', options=_NARROW, classifier=False),
+    *_cases('siglip2_vit_base_patch16', 224, layout='transformers', classifier=False),
+    *_cases('siglip2_vit_base_patch16', 224, layout='timm', options=(('activation', 'gelu'),), classifier=False),
+    *_cases('siglip2_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
     # Swin.
     *_cases('swin_tiny', 100),
     *_cases('swin_tiny', 224),
@@ -399,7 +402,7 @@ def _norm_scale(backbone: str, key: str) -> float:
 
 
 # Tokens, positions and patch embeddings of vision transformers, in all of their layouts.
-_VISION_TRANSFORMERS = ('vit_', 'deit_', 'dinov2_', 'clip_', 'siglip_')
+_VISION_TRANSFORMERS = ('vit_', 'deit_', 'dinov2_', 'clip_', 'siglip_', 'siglip2_')
 _EMBEDDINGS = re.compile(
     r'(cls|dist|reg|mask|class)_token|register_tokens|(conv_proj|((vit|deit|vision_model)\.)?embeddings)\..*'
     r'|encoder\.pos_embedding|(visual\.)?(class_embedding|positional_embedding|conv1\.weight)'

@@ -74,6 +74,7 @@ def build_timm(case: Case, **changes) -> nn.Module:
         'dinov2': f'vit_{size(case)}_patch14_{"reg4_" if case.backbone.endswith("_reg") else ""}dinov2',
         'clip': f'vit_{size(case)}_patch16_clip_quickgelu_224',
         'siglip': f'vit_{size(case)}_patch16_siglip_224',
+        'siglip2': f'vit_{size(case)}_patch16_siglip_224',  # whose weights of SigLIP 2 are a tag, ``.v2_webli``
     }.get(family, case.backbone.replace('patch32', 'patch16') + '_224')
     channels, depth, heads = shape(case).values()
     sizes = {'patch_size': patch(case), 'embed_dim': channels, 'depth': depth, 'num_heads': heads}
@@ -114,6 +115,7 @@ def timm_tower(case: Case) -> Reference:
         'dinov2': {'img_size': 518, 'dynamic_img_size': True},
         'clip': {},
         'siglip': {'act_layer': option(case, 'activation', 'gelu_tanh')},
+        'siglip2': {'act_layer': option(case, 'activation', 'gelu_tanh')},
     }
     model = build_timm(case, **changes[case.backbone.partition('_')[0]])
     prefix = model.num_prefix_tokens
