@@ -1,4 +1,4 @@
-"""Where results that can be computed again are kept for later runs: features, and compiled programs."""
+"""Where results that can be computed again are kept for later runs: features, compiled programs and texts."""
 
 import os
 from pathlib import Path
@@ -19,6 +19,12 @@ def programs() -> Path:
     """Compiled programs: a directory of ``VISION_BACKBONES_CACHE``, or of the platform's cache directory."""
     given = _given()
     return (given if given is not None else _of_user()) / 'programs'
+
+
+def texts() -> Path:
+    """Texts that took long to collect: a directory of ``VISION_BACKBONES_CACHE``, or of the platform's cache."""
+    given = _given()
+    return (given if given is not None else _of_user()) / 'texts'
 
 
 def _given() -> Path | None:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from backbones.errors import listed
 from experiments.cli import display
-from experiments.data import contents
+from experiments.data import contents, texts
 from experiments.data.truth import Boxes, Masks
 
 if TYPE_CHECKING:
@@ -30,10 +30,11 @@ class Account:
     """What was met while a data set was read.
 
     Attributes:
-        sizes: the sizes of the images, in words.
+        sizes: the sizes of the images, or the number and lengths of the texts, in words.
         kinds: kind of image (``'RGB'``, ``'16-bit grey'``, …) → number.
-        stored: how images are brought to the size in which they are stored, in words.
-        rules: what was decided for files that leave a choice, such as the scale of deep grey images.
+        stored: how images are brought to the size in which they are stored, in words; empty for texts.
+        rules: what was decided for files that leave a choice, such as the scale of deep grey images, or what is kept of
+            texts.
         left_out: kind of what is not used → names, with a reason where each has its own.
         guessed: how something was understood that could have meant something else.
         noticed: what may need attention, such as duplicates.
@@ -177,8 +178,9 @@ def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
         kinds = ', '.join(
             f'{count:,} {kind}' for kind, count in sorted(account.kinds.items(), key=lambda each: -each[1])
         )
-        result.add_row('images', escape('; '.join(filter(None, (account.sizes, kinds)))))
-        result.add_row('stored', escape('; '.join((account.stored, *account.rules))))
+        result.add_row(inputs_of(dataset), escape('; '.join(filter(None, (account.sizes, kinds)))))
+        if stored := '; '.join(filter(None, (account.stored, *account.rules))):
+            result.add_row('stored', escape(stored))
     for number, text in enumerate(inputs):
         result.add_row('' if number else 'input', escape(text))
     _add_notes(result, dataset)
@@ -202,6 +204,11 @@ def _add_notes(result: Table, dataset: 'Dataset') -> None:
             result.add_row('[yellow]guessed[/]', escape(text))
         for text in account.noticed:
             result.add_row('[yellow]noticed[/]', escape(text))
+
+
+def inputs_of(dataset: 'Dataset') -> texts.Inputs:
+    """What its inputs are, in one word."""
+    return 'texts' if texts.are_texts(dataset) else 'images'
 
 
 def number_of(count: int, what: str = 'image') -> str:

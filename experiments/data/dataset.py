@@ -15,6 +15,7 @@ from backbones.images import ImageReading
 from experiments.data.account import Account
 from experiments.data.coco_ids import CocoIds
 from experiments.data.splits import hash_order, shots_of_classes, stratified_fraction
+from experiments.data.texts import are_texts
 from experiments.data.truth import Boxes, Targets, Truth
 
 if TYPE_CHECKING:  # it imports JAX, which commands that only read results do not need
@@ -92,11 +93,12 @@ class Dataset:
         Raises:
             UserError: a split is empty.
         """
+        inputs = 'texts' if are_texts(self) else 'images'
         for split, indices in self.splits.items():
             if len(indices) == 0:
                 raise UserError(
                     f'the {split} split of {self.name!r} is empty: {len(self.targets)} examples of '
-                    f'{len(self.classes)} classes are too few to split; a class needs three images for one in each '
+                    f'{len(self.classes)} classes are too few to split; a class needs three {inputs} for one in each '
                     'split (with a test split of your own, two for training)'
                 )
 

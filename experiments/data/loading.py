@@ -1,7 +1,7 @@
 """Data sets by name, such as ``digits``, ``tfds:NAME`` and ``folder:PATH``. A new data set is one function here.
 
 A task says what it needs to know about an image: its class, boxes or a mask. ``TRUTHS`` is the table of what each kind
-of data set has.
+of data set has. A backbone reads images or texts, and ``INPUTS`` is the table of which of them a kind has.
 """
 
 import hashlib
@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backbones.errors import UserError, unknown
-from experiments.data import embedded, folder, folder_tree, likely_kinds, shapes, tfds, tfds_dense
+from experiments.data import docstrings, embedded, folder, folder_tree, likely_kinds, shapes, tfds, tfds_dense
 from experiments.data.dataset import Dataset
 from experiments.data.dense import coco, coco_files, mask_folders, voc, yolo
 from experiments.data.options import ReadingOptions, check_kind
+from experiments.data.texts import Inputs
 from experiments.data.truth import IN_WORDS, TruthKind
 
 # Embedded data sets, and kinds of others (what precedes the colon) → what they say about images.
@@ -20,12 +21,27 @@ TRUTHS: dict[str, tuple[TruthKind, ...]] = {
     'mnist5k': ('class',),
     'digits': ('class',),
     'shapes': ('class', 'boxes', 'masks'),
+    'docstrings': ('class',),
     'tfds': ('class', 'boxes', 'masks'),
     'folder': ('class',),
     'voc': ('boxes', 'masks'),
     'coco': ('boxes', 'masks'),
     'yolo': ('boxes',),
     'masks': ('masks',),
+}
+
+# The same names → what the inputs are. Of ``tfds:NAME`` only its files tell.
+INPUTS: dict[str, tuple[Inputs, ...]] = {
+    'mnist5k': ('images',),
+    'digits': ('images',),
+    'shapes': ('images',),
+    'docstrings': ('texts',),
+    'tfds': ('images', 'texts'),
+    'folder': ('images',),
+    'voc': ('images',),
+    'coco': ('images',),
+    'yolo': ('images',),
+    'masks': ('images',),
 }
 
 # Kinds of data sets that are read from a path: each takes the path, how it is read, and what of each image.
@@ -42,30 +58,41 @@ EMBEDDED: dict[str, Callable[[TruthKind], Dataset]] = {
     'mnist5k': lambda truth: embedded.load_mnist5k(),
     'digits': lambda truth: embedded.load_digits(),
     'shapes': shapes.load_shapes,
+    'docstrings': lambda truth: docstrings.load(),
 }
 
 
-def check_name(name: str, truth: TruthKind = 'class', of_model: bool = False) -> None:
+def check_name(
+    name: str,
+    truth: TruthKind = 'class',
+    of_model: bool = False,
+    inputs: Inputs = 'images',
+    reader: str = 'the backbone',
+) -> None:
     """Check the name of a data set without reading anything.
 
     Args:
         name: as for ``load``.
         truth: what it must say about images.
         of_model: whether a model needs this, so that no other task can be chosen.
+        inputs: what is read.
+        reader: what reads it, such as ``'the backbone resnet18'``.
 
     Raises:
-        UserError: no such name (the nearest ones are suggested), or a data set that says something else.
+        UserError: no such name (the nearest ones are suggested), a data set of other inputs, or one that says something
+            else about them.
     """
     kind, colon, rest = name.partition(':')
     if name not in EMBEDDED and not (colon and kind in TRUTHS and kind not in EMBEDDED and rest):
         if name and Path(name).expanduser().is_dir():
             kind, what = next(iter(likely_kinds.recognise(Path(name).expanduser())), ('folder', 'images'))
             raise UserError(f"unknown data set {name!r}; a folder of {what} is named '{kind}:{name}'")
-        kinds = (f'{kind}:{"NAME" if kind == "tfds" else "PATH"}' for kind in TRUTHS if kind not in EMBEDDED)
-        raise unknown('data set', name, (*EMBEDDED, *kinds))
+        raise unknown('data set', name, map(_as_written, TRUTHS))
+    if inputs not in INPUTS[kind]:
+        raise other_inputs(name, truth, inputs, reader)
     if truth not in TRUTHS[kind]:
         there = ' and '.join(IN_WORDS[each] for each in TRUTHS[kind])
-        fitting = ', '.join(each for each, has in TRUTHS.items() if truth in has)
+        fitting = ', '.join(each for each, has in TRUTHS.items() if truth in has and inputs in INPUTS[each])
         who, choice = ('model', 'name') if of_model else ('task', 'choose another config key task, or')
         error = UserError(
             f'{name!r} has {there}, but the {who} needs {IN_WORDS[truth]}; {choice} a data set with {IN_WORDS[truth]} '
@@ -74,12 +101,27 @@ def check_name(name: str, truth: TruthKind = 'class', of_model: bool = False) ->
         raise likely_kinds.with_hint(error, kind, rest, TRUTHS, truth) if kind in PATHS else error
 
 
+def _as_written(kind: str) -> str:
+    return kind if kind in EMBEDDED else f'{kind}:{"NAME" if kind == "tfds" else "PATH"}'
+
+
+def other_inputs(name: str, truth: TruthKind, inputs: Inputs, reader: str = 'the backbone') -> UserError:
+    """The error for a data set that has images where texts are read, or texts where images are."""
+    there = 'images' if inputs == 'texts' else 'texts'
+    fitting = ', '.join(_as_written(each) for each, has in INPUTS.items() if inputs in has and truth in TRUTHS[each])
+    return UserError(
+        f'{name!r} has {there}, but {reader} reads {inputs}; choose a data set of {inputs} ({fitting}), or a backbone '
+        f'that reads {there}'
+    )
+
+
 def load(
     name: str,
     data_directory: Path | None = None,
     options: ReadingOptions | None = None,
     truth: TruthKind = 'class',
     whole: bool = False,
+    inputs: Inputs = 'images',
     **values,
 ) -> Dataset:
     """Load a data set.
@@ -90,22 +132,29 @@ def load(
         options: how it is read.
         truth: what is read about each image, as the task needs it (``Task.truth``).
         whole: whether the examples are taken together, so that a split may be empty.
+        inputs: whether its images or its texts are read, as the backbone needs them.
         **values: or some of the options by name.
 
     Raises:
-        UserError: no such data set (the nearest names are suggested), not one that says this about images, too much of
-            it cannot be read, or ``stored_size`` is not positive, or (but for ``whole``) an empty split.
+        UserError: no such data set (the nearest names are suggested), not one of these inputs or that says this about
+            them, too much of it cannot be read, or ``stored_size`` is not positive, or (but for ``whole``) an empty
+            split.
     """
-    dataset = _read(name, data_directory, options, truth, **values)
+    dataset = _read(name, data_directory, options, truth, inputs, **values)
     if not whole:
         dataset.check_splits()
     return dataset
 
 
 def _read(
-    name: str, data_directory: Path | None, options: ReadingOptions | None, truth: TruthKind, **values
+    name: str,
+    data_directory: Path | None,
+    options: ReadingOptions | None,
+    truth: TruthKind,
+    inputs: Inputs,
+    **values,
 ) -> Dataset:
-    check_name(name, truth)
+    check_name(name, truth, inputs=inputs)
     if options is not None and values:
         raise ValueError('options are given as a whole or by name, not both')
     options = options or ReadingOptions(**values)
@@ -140,6 +189,8 @@ def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions
         roots = [coco_files.root_of(rest) if kind == 'coco' else Path(rest).expanduser()]
     elif kind == 'tfds':
         roots = [directory / rest.partition('/')[0].partition(':')[0]]
+    elif name == 'docstrings':
+        return docstrings.stamp()
     else:
         return name if name in EMBEDDED else None
     if not roots or not all(root.is_dir() for root in roots):

@@ -3,12 +3,17 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Int
 
-from backbones.text.tokenising import Tokenising
-from experiments.data.dataset import Dataset
+if TYPE_CHECKING:  # it imports JAX, which commands that only read results do not need
+    from backbones.text.tokenising import Tokenising
+    from experiments.data.dataset import Dataset
+
+# What the inputs of a data set are, and what a backbone reads.
+Inputs = Literal['images', 'texts']
 
 
 class Texts:
@@ -33,12 +38,12 @@ class Texts:
         return np.array([self.values[index] for index in indices], dtype=object)
 
 
-def are_texts(dataset: Dataset) -> bool:
+def are_texts(dataset: 'Dataset') -> bool:
     """Whether the inputs of a data set are texts."""
     return isinstance(dataset.images, Texts)
 
 
-def encoded(dataset: Dataset, tokenising: Tokenising) -> Dataset:
+def encoded(dataset: 'Dataset', tokenising: 'Tokenising') -> 'Dataset':
     """The same data set with the tokens of its texts as inputs: ``int32[examples, length]``.
 
     All rows have the length of the longest text, so that every batch of a training has one shape.

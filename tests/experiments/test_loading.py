@@ -140,6 +140,26 @@ def test_a_folder_under_another_kind_is_named(layouts, there, kind):
     assert ('(config key task)' in str(refused.value)) == (truth not in loading.TRUTHS[there])
 
 
+@pytest.mark.parametrize(
+    ('name', 'there', 'inputs'), [('mnist5k', 'images', 'texts'), ('docstrings', 'texts', 'images')]
+)
+def test_a_data_set_of_other_inputs(name, there, inputs):
+    with pytest.raises(UserError) as refused:
+        loading.check_name(name, inputs=inputs, reader='the backbone tiny')
+    told, _, choices = str(refused.value).partition('; ')
+    assert told == f"'{name}' has {there}, but the backbone tiny reads {inputs}"
+    assert choices.startswith(f'choose a data set of {inputs} (')
+    others = {'images': 'folder:PATH', 'texts': 'docstrings'}
+    assert others[inputs] in choices
+    assert others[there] not in choices
+    with pytest.raises(UserError, match=f'has {there}'):
+        loading.load(name, inputs=inputs)
+
+
+def test_the_tables_of_names_agree():
+    assert loading.INPUTS.keys() == loading.TRUTHS.keys() == {*loading.EMBEDDED, *loading.PATHS, 'tfds'}
+
+
 @pytest.mark.parametrize(('kind', 'part'), [('voc', 'JPEGImages'), ('coco', 'annotations'), ('yolo', 'images')])
 def test_a_part_of_a_data_set_leads_to_the_whole(layouts, kind, part):
     with pytest.raises(UserError) as refused:
