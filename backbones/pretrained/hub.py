@@ -1,108 +1,207 @@
 """Weights from the Hugging Face Hub, through its own library: its cache, its tokens and its offline mode apply."""
 
+import contextlib
+import functools
+import hashlib
+from collections.abc import Generator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
+from backbones.pretrained.hub_errors import ANEW, explained
 
 _DESCRIPTIONS = ('config.json', 'open_clip_config.json', 'preprocessor_config.json')
-# Tried in this order; a repository often holds the same weights in several formats.
-_WEIGHTS = (('*.safetensors', '*.safetensors.index.json'), ('*.bin', '*.bin.index.json'), ('*.pth', '*.pt'), ('*.npz',))
+# Tried in this order, which is that in which a directory's files are read; a repository often holds the same weights in
+# several formats, or other files beside them.
+_WEIGHTS = (
+    ('weights.safetensors', 'model.safetensors'),
+    ('*.safetensors', '*.safetensors.index.json'),
+    ('pytorch_model.bin',),
+    ('*.bin', '*.bin.index.json'),
+    ('*.pth', '*.pt'),
+    ('*.npz',),
+)
+# The library's patterns match slashes, too, but nothing is read from a directory in a repository.
+_NESTED = '*/*'
 
 
 def download(name: str) -> Path:
     """The directory of a repository, from the cache or the hub; only what is needed is fetched.
+
+    The library resumes a connection that is cut off, and gives up after some attempts. Where the hub is out of reach,
+    is failing, or something else answers in its place, what is in the cache is taken. Every file is compared with the
+    hub's checksum, once in a process; one that differs is removed from the cache.
 
     Args:
         name: ``ORG/REPO``, or ``ORG/REPO@REVISION`` with a branch, a tag or a commit.
 
     Raises:
         UserError: no such repository or revision, no access, too many requests, an answer that is not the hub's, no
-            network and nothing (or not all) in the cache, or no weights in it.
+            network and nothing (or not all) in the cache, a connection that stays cut off, a file that is not what the
+            hub says it is, or no weights in it.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import ResolvedRevision
+    from huggingface_hub.errors import RevisionNotFoundError
 
-    repository, _, revision = name.partition('@')
-    directory = None
+    repository, _, named = name.partition('@')
+    revision, files = named or None, None
     for patterns in _WEIGHTS:
+        if files is not None and not _matching(files, patterns):
+            continue
         try:
-            directory = Path(
-                snapshot_download(repository, revision=revision or None, allow_patterns=[*_DESCRIPTIONS, *patterns])
-            )
+            directory = _fetched(repository, revision, [*_DESCRIPTIONS, *patterns])
+        except RevisionNotFoundError as error:
+            raise explained(name, error, _revisions(repository)) from None
         # The library passes on what the network, a parser or the disk below it raises.
         except Exception as error:
-            raise _explained(name, error) from None
+            raise explained(name, error) from None
+        _check(name, directory)
         if any(any(directory.glob(pattern)) for pattern in patterns):
             return directory
-    begun = sorted(directory.parent.parent.glob('blobs/*.incomplete')) if directory is not None else []
+        # From here on the same commit, whatever is pushed in the meantime.
+        revision = ResolvedRevision(resolved=directory.name, initial=named or None)
+        files = _files(repository, directory.name)
+    # Where it is known which files there are, the library itself has noticed that one is missing.
+    begun = sorted(directory.parent.parent.glob('blobs/*.incomplete')) if files is None else []
     if begun:
-        raise UserError(f'the cache holds only a part of hf:{name} (a download was cut off: {begun[0]}); {_ANEW}')
-    raise UserError(f'hf:{name} holds no weights ({", ".join(each for kind in _WEIGHTS for each in kind)})')
+        raise UserError(f'the cache holds only a part of hf:{name} (a download was cut off: {begun[0]}); {ANEW}')
+    held = [each.name for each in _held(directory)] if files is None else files
+    expected = ', '.join(pattern for patterns in _WEIGHTS for pattern in patterns)
+    below = [file for file in held if '/' in file and _matching([file.rpartition('/')[2]], sum(_WEIGHTS, ()))]
+    advice = f'; fetch {below[0]} and give its path' if below else ''
+    raise UserError(
+        f'hf:{name} holds no weights: expected one of {expected} at its top, and it holds '
+        f'{listed(below or held, 8) or "nothing"}{advice}'
+    )
 
 
-_ANEW = 'fetch it again where there is a network and without HF_HUB_OFFLINE, or copy the whole cache (HF_HOME) here'
-_LOGIN = 'log in (hf auth login), or set HF_TOKEN to a token that may read it'
-_COPY = 'fetch it where there is a network and copy the cache (HF_HOME) here, or give the path of its directory'
+def _matching(files: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """Those files at the top of a repository whose names match a pattern."""
+    return [file for file in files if '/' not in file and any(fnmatch(file, pattern) for pattern in patterns)]
 
 
-def _explained(name: str, error: Exception) -> UserError:
-    """What went wrong at the hub, and what to do."""
+def _fetched(repository: str, revision: str | None, patterns: list[str]) -> Path:
+    """The directory of a revision, in which the files that match are."""
+    from huggingface_hub import is_offline_mode, snapshot_download
     from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
-        IncompleteSnapshotError,
         LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    repository, _, revision = name.partition('@')
-    match error:
-        case HFValidationError():
-            return UserError(f'hf:{name} names no repository; expected hf:ORG/REPO or hf:ORG/REPO@REVISION')
-        case GatedRepoError():
-            return UserError(f'hf:{name} is gated: accept its terms on the hub and log in (hf auth login, or HF_TOKEN)')
-        case RevisionNotFoundError():
-            return UserError(f'hf:{repository} has no revision {revision!r}')
-        case RepositoryNotFoundError():
-            return UserError(f'the hub has no repository {repository!r}, or you have no access to it: {_LOGIN}')
-        case IncompleteSnapshotError():
-            return UserError(
-                f'the cache holds only a part of hf:{name} (a download was cut off: {error.snapshot_path}); {_ANEW}'
-            )
-        case LocalEntryNotFoundError(__cause__=HfHubHTTPError() as cause):
-            return _of_status(name, cause.response.status_code)
-        case LocalEntryNotFoundError() | OfflineModeIsEnabled():
-            return UserError(
-                f'hf:{name} is not in the cache, and the hub is out of reach (no network, or HF_HUB_OFFLINE is set); '
-                f'{_COPY}'
-            )
-        case HfHubHTTPError():
-            return _of_status(name, error.response.status_code)
-        # No JSON, or not what the hub says in it.
-        case ValueError() | TypeError() | KeyError() | AttributeError() | AssertionError():
-            return UserError(
-                f'hf:{name} was asked for, but the answer is not from the hub (a web page of a proxy or of a login, or '
-                f'another HF_ENDPOINT): open https://huggingface.co in a browser to see what is in the way; or {_COPY}'
-            )
-    reason = str(error).partition('\n')[0] or type(error).__name__
-    return UserError(f'hf:{name} could not be fetched: {reason}')
+    offline = is_offline_mode()
+    options: dict[str, Any] = {'revision': revision, 'allow_patterns': patterns, 'ignore_patterns': _NESTED}
+    try:
+        with _patient_to_a_limit():
+            return Path(snapshot_download(repository, local_files_only=offline, **options))
+    except Exception as error:
+        if offline or isinstance(error, (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError)):
+            raise
+        # The library itself reads the cache where there is no connection or the hub is failing, but not where the
+        # connection breaks off, or the page of a proxy answers.
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return Path(snapshot_download(repository, local_files_only=True, **options))
+        raise
 
 
-def _of_status(name: str, status: int) -> UserError:
-    """An error that the hub, or something on the way to it, answered with."""
-    if status == 401:
-        return UserError(f'the hub wants a login for hf:{name} (401); {_LOGIN}; one that is set may have expired')
-    if status == 403:
-        return UserError(
-            f'access to hf:{name} is denied (403): the token may not read it, or a proxy is in the way; {_LOGIN}'
+@contextlib.contextmanager
+def _patient_to_a_limit() -> Generator[None]:
+    """A context in which no request of the library waits for ever.
+
+    It asks for the commit and for the list of files without any limit: behind a firewall that drops what it does not
+    let through, what is in the cache would be read only after minutes, or never. The limit is that of its other
+    questions (``HF_HUB_ETAG_TIMEOUT``, in seconds).
+    """
+    from huggingface_hub import constants, get_session
+
+    def limit(request: Any) -> None:
+        if not any((request.extensions.get('timeout') or {}).values()):
+            kinds = ('connect', 'read', 'write', 'pool')
+            request.extensions['timeout'] = dict.fromkeys(kinds, constants.HF_HUB_ETAG_TIMEOUT)
+
+    session = get_session()
+    hooks = session.event_hooks
+    session.event_hooks = {**hooks, 'request': [*hooks.get('request', []), limit]}
+    try:
+        yield
+    finally:
+        session.event_hooks = hooks
+
+
+def _files(repository: str, commit: str) -> list[str] | None:
+    """All files of a commit; ``None`` for a cache of older versions of the library, which did not keep their names."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        return [file.path for file in get_cached_repo_tree(repository, revision=commit)]
+    except CachedRepoTreeNotFoundError:
+        return None
+
+
+def _revisions(repository: str) -> list[str]:
+    """The branches and tags of a repository; none where the hub does not say."""
+    from huggingface_hub import HfApi
+
+    try:
+        with _patient_to_a_limit():
+            refs = HfApi().list_repo_refs(repository)
+    except Exception:  # the error about the revision is what matters
+        return []
+    return [ref.name for ref in (*refs.branches, *refs.tags)]
+
+
+def _held(directory: Path) -> list[Path]:
+    """What is in a directory, which the library makes only for files that match."""
+    return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+def _check(name: str, directory: Path) -> None:
+    """Compare the files of a directory of the cache with the checksums in whose names they are kept.
+
+    The library compares their sizes alone, and only when it fetches them; a cache may also have been copied in part.
+
+    Raises:
+        UserError: a file differs; it has been removed from the cache.
+    """
+    for link in _held(directory):
+        # Where links are not supported there is nothing to compare with. One that leads nowhere is named when it is
+        # read.
+        if not link.is_symlink() or not link.is_file():
+            continue
+        told, file = link.readlink().name, link.resolve()
+        state = file.stat()
+        if _is_as_told(file, told, state.st_size, state.st_mtime_ns):
+            continue
+        # A shared file of the library is a link of the cache to it, and all of them are damaged.
+        places = {link, directory / link.readlink(), file}
+        with contextlib.suppress(OSError):
+            for place in places:
+                place.unlink(missing_ok=True)
+        kept = [str(place) for place in sorted(places) if place.exists() or place.is_symlink()]
+        removed = f'remove {listed(kept)}' if kept else 'it has been removed from the cache'
+        raise UserError(
+            f'hf:{name}: {link.name} is damaged ({state.st_size:,} bytes, whose checksum is not {told}, as the hub '
+            f'says); {removed}; {ANEW}. If it comes damaged again, a proxy or a mirror on the way changes it'
         )
-    if status == 429:
-        return UserError(
-            f'the hub had too many requests to give hf:{name} (429); wait some minutes, or set HF_TOKEN, which raises '
-            f'the limit; or {_COPY}'
-        )
-    if status >= 500:
-        return UserError(f'the hub is failing and did not give hf:{name} ({status}); wait and try again; or {_COPY}')
-    return UserError(f'the hub did not give hf:{name} ({status})')
+
+
+@functools.cache
+def _is_as_told(file: Path, told: str, size: int, _changed: int) -> bool:
+    """Whether a file has the checksum that it is named by; a name that is none of the known ones says nothing.
+
+    The hub names large files by their SHA-256 and small ones as git does, and some mirrors by a plain SHA-1.
+    """
+    if set(told) - set('0123456789abcdef') or len(told) not in (40, 64):
+        return True
+    kinds = [('sha256', b'')] if len(told) == 64 else [('sha1', b'blob %d\0' % size), ('sha1', b'')]
+    for kind, head in kinds:
+        digest = hashlib.new(kind, head, usedforsecurity=False)
+        with file.open('rb') as stream:
+            while part := stream.read(1 << 20):
+                digest.update(part)
+        if digest.hexdigest() == told:
+            return True
+    return False

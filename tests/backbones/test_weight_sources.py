@@ -6,11 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import hub_files
 import jax
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ import backbones
 from backbones import UserError, freezing, lora
 from backbones.layers.convolution import Conv
 from backbones.preprocessing import Preprocessing
-from backbones.pretrained.save import to_layout
 from backbones.pretrained.sources import read
 from tests.backbones.test_parity import same_arrays
 from tests.parity import weights
@@ -31,40 +28,12 @@ COMMIT = '0123456789abcdef0123456789abcdef01234567'
 
 @pytest.fixture(scope='module')
 def arrays() -> dict[str, np.ndarray]:
-    """A file of resnet18 in torchvision's layout, written by our own export."""
-    images = np.zeros((1, 64, 64, 3), np.float32)
-    shapes = jax.eval_shape(backbones.create_classifier('resnet18', 5).init, jax.random.key(0), images)
-    random = np.random.default_rng(0)
-    variables = {
-        path: np.abs(random.standard_normal(leaf.shape, np.float32))
-        if path.endswith('/var')
-        else random.standard_normal(leaf.shape, np.float32)
-        for path, leaf in flatten_dict(shapes, sep='/').items()
-    }
-    exported = to_layout(variables, 'torchvision', 'resnet18')
-    return {key: np.asarray(array, order='C') for key, array in exported.items()}  # safetensors ignores strides
+    return hub_files.resnet18()
 
 
 @pytest.fixture
 def hub(tmp_path: Path, arrays) -> Path:
-    """A directory of timm on the hub."""
-    directory = tmp_path / 'hub'
-    directory.mkdir()
-    save_file(arrays, directory / 'model.safetensors')
-    configuration = {
-        'architecture': 'resnet18',
-        'num_classes': 5,
-        'pretrained_cfg': {
-            'input_size': [3, 160, 160],
-            'interpolation': 'bicubic',
-            'crop_pct': 0.95,
-            'crop_mode': 'center',
-            'mean': [0.1, 0.2, 0.3],
-            'std': [0.4, 0.5, 0.6],
-        },
-    }
-    (directory / 'config.json').write_text(json.dumps(configuration))
-    return directory
+    return hub_files.write_directory(tmp_path / 'hub', arrays)
 
 
 def shard(directory: Path, arrays: dict[str, np.ndarray], parts: int = 3) -> None:
@@ -243,88 +212,6 @@ def test_a_cache_that_is_known_to_lack_a_file(cache):
         UserError, match=r'the cache holds only a part of hf:timm/resnet18\.a1_in1k \(a download was cut'
     ):
         loaded('hf:timm/resnet18.a1_in1k')
-
-
-# --- The hub's answers. -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
-    """A hub that always answers the same: status, type of the content, content; and an empty cache."""
-    import huggingface_hub.constants
-
-    answer: list = []
-
-    class Hub(BaseHTTPRequestHandler):
-        def do_GET(self):
-            status, kind, content, *headers = answer
-            self.send_response(status)
-            for header, value in (('Content-Type', kind), ('Content-Length', str(len(content))), *headers):
-                self.send_header(header, value)
-            self.end_headers()
-            self.wfile.write(content.encode())
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(('127.0.0.1', 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', f'http://127.0.0.1:{server.server_port}')
-        monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
-        monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'empty'))
-        for variable in ('http_proxy', 'https_proxy', 'all_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY'):
-            monkeypatch.delenv(variable, raising=False)
-        huggingface_hub.close_session()
-        yield answer
-        server.shutdown()
-    huggingface_hub.close_session()
-
-
-PAGE = '<!doctype html><html><head><title>Sign in</title></head></html>'
-NOT_FROM_THE_HUB = 'hf:org/name was asked for, but the answer is not from the hub (a web page of a proxy or of a login'
-NO_ACCESS = "the hub has no repository 'org/name', or you have no access to it: log in (hf auth login), or set HF_TOKEN"
-
-
-@pytest.mark.parametrize(
-    ('answer', 'told'),
-    [
-        ((200, 'text/html', PAGE), NOT_FROM_THE_HUB),
-        ((200, 'application/json', '{}'), NOT_FROM_THE_HUB),
-        ((200, 'application/json', '[]'), NOT_FROM_THE_HUB),
-        ((401, 'application/json', '{"error": "Unauthorized"}'), 'the hub wants a login for hf:org/name (401); log in'),
-        ((401, 'text/plain', 'no', ('X-Error-Code', 'GatedRepo')), 'hf:org/name is gated: accept its terms'),
-        (
-            (401, 'text/plain', 'no', ('X-Error-Message', 'Invalid credentials in Authorization header')),
-            'the hub wants a login for hf:org/name (401); log in (hf auth login), or set HF_TOKEN to a token that may',
-        ),
-        ((403, 'text/html', PAGE), 'access to hf:org/name is denied (403): the token may not read it, or a proxy is'),
-        ((404, 'text/plain', 'no', ('X-Error-Code', 'RepoNotFound')), NO_ACCESS),
-        ((404, 'text/plain', 'no', ('X-Error-Code', 'RevisionNotFound')), "hf:org/name has no revision ''"),
-        (
-            (429, 'text/html', PAGE),
-            'the hub had too many requests to give hf:org/name (429); wait some minutes, or set HF_TOKEN',
-        ),
-        ((503, 'text/html', PAGE), 'the hub is failing and did not give hf:org/name (503); wait and try again'),
-        ((418, 'text/plain', 'no'), 'the hub did not give hf:org/name (418)'),
-    ],
-    ids=lambda value: f'{value[0]} {value[1]}' if isinstance(value, tuple) else '',
-)
-def test_what_the_hub_answers_is_explained(answers, answer: tuple, told: str):
-    answers[:] = answer
-    with pytest.raises(UserError) as caught:
-        loaded('hf:org/name')
-    assert str(caught.value).startswith(told)
-    assert '\n' not in str(caught.value)
-
-
-def test_the_cache_is_read_where_the_hub_is_out_of_order(answers, cache, hub, monkeypatch: pytest.MonkeyPatch):
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
-    answers[:] = (503, 'text/html', PAGE)
-    assert same_arrays(loaded('hf:timm/resnet18.a1_in1k')[0], loaded(hub)[0])
 
 
 # --- Preprocessing that a configuration states. -----------------------------------------------------------------------
