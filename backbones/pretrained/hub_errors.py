@@ -67,9 +67,7 @@ def explained(name: str, error: Exception, revisions: Sequence[str] = ()) -> Use
         case DisabledRepoError():
             told = f'its authors or the hub have closed it; {page} may say why'
         case IncompleteSnapshotError(snapshot_path=path):
-            return UserError(
-                f'the cache holds only a part of hf:{name} (a download was cut off: {path}); {ANEW}'
-            )
+            return UserError(f'the cache holds only a part of hf:{name} (a download was cut off: {path}); {ANEW}')
         case HfHubHTTPError(response=response):
             told = _of_status(response.status_code, str(response.url))
         case _ if not asked and is_offline_mode():
@@ -110,7 +108,8 @@ def _hub() -> str:
     """The hub, with its address where it is not the usual one."""
     from huggingface_hub import constants
 
-    return 'the hub' if constants.ENDPOINT == 'https://huggingface.co' else f'the hub at {constants.ENDPOINT} (HF_ENDPOINT)'
+    usual = constants.ENDPOINT == 'https://huggingface.co'
+    return 'the hub' if usual else f'the hub at {constants.ENDPOINT} (HF_ENDPOINT)'
 
 
 def _no_revision(revision: str, revisions: Sequence[str], page: str) -> str:

@@ -8,6 +8,8 @@ import dataclasses
 import hashlib
 import json
 import re
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +51,7 @@ class Fault:
         times: for how many requests.
         status: answered instead, with ``headers`` and ``body``.
         cut: number of bytes of the content after which the connection is cut off.
+        reset: whether it is cut off by a reset, as a firewall does, and not closed.
         silent: whether there is no answer at all.
         change: what becomes of the content on its way.
     """
@@ -59,6 +62,7 @@ class Fault:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b''
     cut: int | None = None
+    reset: bool = False
     silent: bool = False
     change: Callable[[bytes], bytes] = bytes
 
@@ -116,6 +120,8 @@ def serving() -> Iterator[Hub]:
             token = self.headers.get('Authorization', '').removeprefix('Bearer ')
             hub.requests.append(Request(line, token, self.headers.get('Range', '')))
             fault = hub.fault(line) or Fault('')
+            if fault.reset:
+                self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
             if fault.silent:
                 hub.closing.wait(10)
                 return None
@@ -218,6 +224,9 @@ def serving() -> Iterator[Hub]:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+
+        def shutdown_request(self, request):
+            self.close_request(request)  # no end of the stream before it, so that a reset is one
 
         def handle_error(self, *_):
             """The client went away, as one that lost its patience does."""

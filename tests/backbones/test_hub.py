@@ -153,12 +153,14 @@ def test_a_connection_that_is_cut_off_is_resumed(hub):
     assert ranges == ['', 'bytes=196608-', 'bytes=196608-']  # whole parts of 65,536 bytes are kept
 
 
-def test_a_connection_that_stays_cut_off(hub, tmp_path):
+@pytest.mark.parametrize(('fault', 'attempts'), [({}, 6), ({'reset': True}, 1)], ids=['closed', 'reset'])
+def test_a_connection_that_stays_cut_off(hub, tmp_path, fault: dict, attempts: int):
     """The client keeps files that came whole, but no part of one."""
-    hub.faults = [Fault('GET /content', cut=0)]
+    hub.faults = [Fault('GET /content', cut=0, **fault)]
     told = refused()
     assert told.startswith(f'hf:org/name: the connection to the hub at {hub.address} (HF_ENDPOINT) broke off (')
     assert told.endswith('; run it again: files that have come whole are kept, and the rest is fetched')
+    assert len(hub.lines('content')) == attempts
     assert kept(tmp_path) == {'config.json'}
     hub.faults.clear()
     hub.requests.clear()
@@ -368,7 +370,7 @@ def test_how_a_mirror_names_files(hub, tag: str):
 
 def process(hub: Hub, tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if name not in (*PROXIES, *TOKENS)}
-    environment |= {'HF_ENDPOINT': hub.address, 'HF_HOME': str(tmp_path / 'home'), 'HF_HUB_ETAG_TIMEOUT': '1'}
+    environment |= {'HF_ENDPOINT': hub.address, 'HF_HOME': str(tmp_path / 'home')}
     environment |= {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT), **variables}
     command = [sys.executable, *arguments]
     return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
