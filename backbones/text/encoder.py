@@ -5,6 +5,8 @@ Sources: Devlin et al. 2019, "BERT"; Liu et al. 2019, "RoBERTa"; Sanh et al. 201
 ``modeling_roberta.py`` and ``modeling_distilbert.py`` build them, but for dropout on attention weights.
 """
 
+import itertools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -75,6 +77,7 @@ class Block(nn.Module):
         heads: attention heads.
         hidden: channels between the two dense layers.
         epsilon: constant that the normalisations add to the variance.
+        activation: between the two dense layers, as ``layers.activations`` names it.
         dropout: rate at which values of either branch are dropped while training.
         dtype: type of the computation.
     """
@@ -82,6 +85,7 @@ class Block(nn.Module):
     heads: int
     hidden: int
     epsilon: float
+    activation: str = 'gelu'
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
@@ -93,7 +97,7 @@ class Block(nn.Module):
         bias = jnp.where(mask, 0.0, jnp.finfo(jnp.float32).min)[:, None, None]
         y = SelfAttention(self.heads, self.dtype, name='attention')(x, bias)
         x = self._joined(x, y, 'norm1', train)
-        y = FeedForward(self.hidden, self.dtype, name='mlp')(x)
+        y = FeedForward(self.hidden, self.dtype, self.activation, name='mlp')(x)
         return self._joined(x, y, 'norm2', train)
 
     def _joined(self, x: Array, y: Array, norm: str, train: bool) -> Array:
@@ -108,6 +112,7 @@ class Stage(nn.Module):
     heads: int
     hidden: int
     epsilon: float
+    activation: str = 'gelu'
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
@@ -116,7 +121,15 @@ class Stage(nn.Module):
         self, x: Float[Array, 'batch length channels'], mask: Bool[Array, 'batch length'], train: bool = False
     ) -> Float[Array, 'batch length channels']:
         for number in range(1, self.blocks + 1):
-            block = Block(self.heads, self.hidden, self.epsilon, self.dropout, self.dtype, name=f'block{number}')
+            block = Block(
+                self.heads,
+                self.hidden,
+                self.epsilon,
+                self.activation,
+                self.dropout,
+                self.dtype,
+                name=f'block{number}',
+            )
             x = block(x, mask, train=train)
         return x
 
@@ -141,6 +154,7 @@ class TextEncoder(nn.Module):
             sees it), ``'token'`` (the first token) or ``'mean'`` (over the tokens that are not padding).
         normalised: whether pooled features are scaled to length 1.
         epsilon: constant that every normalisation adds to the variance.
+        activation: of the feed-forward layers, as ``layers.activations`` names it.
         hidden_dropout: rate at which values of the embedding and of each branch are dropped while training.
         dtype: type of the computation.
 
@@ -161,8 +175,14 @@ class TextEncoder(nn.Module):
     pooling: str = 'token'
     normalised: bool = False
     epsilon: float = 1e-12
+    activation: str = 'gelu'
     hidden_dropout: float = 0.1
     dtype: jnp.dtype = jnp.float32
+
+    def stage_blocks(self) -> tuple[int, ...]:
+        """Number of blocks in each stage."""
+        ends = [-(-number * self.depth // 4) for number in range(5)]
+        return tuple(after - before for before, after in itertools.pairwise(ends))
 
     def stage_channels(self) -> tuple[int, ...]:
         """Channels of each stage's output."""
@@ -210,19 +230,19 @@ class TextEncoder(nn.Module):
             name='embedding',
         )
         x = nn.Dropout(self.hidden_dropout, deterministic=not train)(embedding(tokens, types))
-        stages, before = {}, 0
-        for number in range(1, 5):
-            after = -(-number * self.depth // 4)
+        stages = {}
+        for number, blocks in enumerate(self.stage_blocks(), start=1):
             stage = Stage(
-                after - before,
+                blocks,
                 self.heads,
                 self.hidden or 4 * self.channels,
                 self.epsilon,
+                self.activation,
                 self.hidden_dropout,
                 self.dtype,
                 name=f'stage{number}',
             )
-            x, before = stage(x, mask, train=train), after
+            x = stage(x, mask, train=train)
             stages[f'stage{number}'] = jnp.where(mask[..., None], x, 0)
         tokens_after = stages['stage4']
         return Features(stages=stages, pooled=self._pooled(tokens_after, mask), tokens=tokens_after, mask=mask)

@@ -153,7 +153,8 @@ OUR_OWN = {'resnet_micro', 'vit_micro'}  # no reference implementation has them
 @pytest.mark.parametrize('name', sorted(set(backbones.names()) - OUR_OWN))
 def test_every_backbone_is_compared_with_a_reference(name: str):
     """In full or by its keys; a name that is registered without a stored answer fails here."""
-    assert any(case.backbone == name and case.path.is_file() for case in (*weights.CASES, *weights.KEYS_ONLY))
+    cases = (*weights.CASES, *weights.KEYS_ONLY, *texts.CASES)
+    assert any(case.backbone == name and case.path.is_file() for case in cases)
 
 
 @pytest.mark.parametrize('name', backbones.names())
@@ -164,6 +165,7 @@ def test_every_backbone_has_a_layout(name: str):
 def test_every_layout_of_every_family_is_compared_with_its_reference():
     compared = {(type(backbones.create(case.backbone)), case.layout) for case in (*weights.CASES, *weights.KEYS_ONLY)}
     compared.add((YOLO, 'ultralytics_fused'))  # test_yolo_files.py
+    compared.add((TextEncoder, 'transformers'))  # test_text_parity.py
     for kind, maps in keymaps.TABLE.items():
         first, *others = maps
         assert (kind, '') in compared or (kind, first) in compared

@@ -31,6 +31,7 @@ from backbones.pretrained.keymaps import (
     resnet,
     segmentation,
     swin,
+    text,
     vgg,
     vit,
     vit_big_vision,
@@ -38,6 +39,7 @@ from backbones.pretrained.keymaps import (
     yolo,
 )
 from backbones.pretrained.keymaps.rules import Line
+from backbones.text.encoder import TextEncoder
 from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 
@@ -76,6 +78,7 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
         'clip': vit.clip,
         'clip_visual': vit.clip_visual,
     },
+    TextEncoder: {'transformers': text.transformers},
 }
 
 
