@@ -26,7 +26,9 @@ from backbones.pretrained.keymaps.rules import (
     match,
     translate,
 )
+from backbones.text.encoder import TextEncoder
 from tests.parity import weights
+from tests.parity.text import cases as texts
 
 numbers = st.integers(0, 10**6)
 
@@ -147,7 +149,7 @@ def test_transforms_are_inverse(shape: tuple[int, ...]):
 
 # --- Every registered backbone. ---------------------------------------------------------------------------------------
 
-OUR_OWN = {'resnet_micro', 'vit_micro'}  # no reference implementation has them
+OUR_OWN = {'resnet_micro', 'vit_micro', 'text_micro'}  # no reference implementation has them
 
 
 @pytest.mark.parametrize('name', sorted(set(backbones.names()) - OUR_OWN))
