@@ -52,6 +52,7 @@ class Fault:
         status: answered instead, with ``headers`` and ``body``.
         cut: number of bytes of the content after which the connection is cut off.
         reset: whether it is cut off by a reset, as a firewall does, and not closed.
+        unsized: whether it is not said how long the content is.
         silent: whether there is no answer at all.
         change: what becomes of the content on its way.
     """
@@ -63,6 +64,7 @@ class Fault:
     body: bytes = b''
     cut: int | None = None
     reset: bool = False
+    unsized: bool = False
     silent: bool = False
     change: Callable[[bytes], bytes] = bytes
 
@@ -176,11 +178,12 @@ def serving() -> Iterator[Hub]:
             elif content is None:
                 self.send(404, b'', ('X-Error-Code', 'EntryNotFound'), ('X-Repo-Commit', commit))
             elif file.endswith(LARGE):
+                size = () if fault.unsized else (('X-Linked-Size', str(len(content))),)
                 self.send(
                     302,
                     b'',
                     ('X-Repo-Commit', commit),
-                    ('X-Linked-Size', str(len(content))),
+                    *size,
                     ('X-Linked-Etag', f'"{sha256(content)}"'),
                     ('Location', f'{hub.elsewhere}/content/{sha256(content)}'),
                 )
@@ -202,7 +205,7 @@ def serving() -> Iterator[Hub]:
                 content = fault.change(content)
             wanted = re.fullmatch(r'bytes=(\d+)-', self.headers.get('Range', ''))
             if wanted is None:
-                self.send(200, content, *headers, most=fault.cut)
+                self.send(200, content, *headers, most=fault.cut, unsized=fault.unsized)
                 return
             begin = int(wanted[1])
             part = f'bytes {begin}-{len(content) - 1}/{len(content)}'
@@ -211,9 +214,16 @@ def serving() -> Iterator[Hub]:
         def json(self, content: object, fault: Fault) -> None:
             self.send(200, json.dumps(content).encode(), ('Content-Type', 'application/json'), most=fault.cut)
 
-        def send(self, status: int, content: bytes = b'', *headers: tuple[str, str], most: int | None = None) -> None:
+        def send(
+            self,
+            status: int,
+            content: bytes = b'',
+            *headers: tuple[str, str],
+            most: int | None = None,
+            unsized: bool = False,
+        ) -> None:
             self.send_response(status)
-            for header, value in (('Content-Length', str(len(content))), *headers):
+            for header, value in (*headers, *(() if unsized else (('Content-Length', str(len(content))),))):
                 self.send_header(header, value)
             self.end_headers()
             if self.command == 'GET':

@@ -135,12 +135,13 @@ def test_revisions(hub):
         ({'pytorch_model.bin': b'3', 'training_args.bin': b'4', 'old/model.safetensors': b'5'}, 'pytorch_model.bin'),
         ({'a.safetensors': b'6', 'model.pth': b'7'}, 'a.safetensors'),
         ({'flax.npz': b'8', 'model.onnx': b'9'}, 'flax.npz'),
+        ({'model.safetensors.index.json': b'{}', 'one.safetensors': b'1', 'two.safetensors': b'2'}, None),
     ],
 )
 def test_only_what_is_read_is_fetched(hub, tmp_path, others, fetched):
     hub.repositories['org/name'].push({'config.json': b'{}', **others})
     download('org/name')
-    assert kept(tmp_path) == {'config.json', fetched}
+    assert kept(tmp_path) == {'config.json', *([fetched] if fetched else others)}
 
 
 # --- Connections that break off. --------------------------------------------------------------------------------------
@@ -343,6 +344,14 @@ def test_no_hub_at_all(hub, monkeypatch):
 def test_a_file_that_is_not_what_the_hub_says(hub, tmp_path, change, told: str):
     hub.faults = [Fault('GET /content', 1, change=change)]
     assert re.match(f'hf:org/name: {told}', refused())
+    assert kept(tmp_path) == {'config.json'}
+    assert (download('org/name') / 'model.safetensors').read_bytes() == WEIGHTS
+
+
+def test_a_file_of_unknown_size_that_is_cut_off(hub, tmp_path):
+    """As some mirrors answer: its end is that of the connection, so the client takes what came for the whole."""
+    hub.faults = [Fault('HEAD .*model|content', 2, unsized=True, cut=100_000)]
+    assert 'model.safetensors is damaged (100,000 bytes, whose checksum is not' in refused()
     assert kept(tmp_path) == {'config.json'}
     assert (download('org/name') / 'model.safetensors').read_bytes() == WEIGHTS
 
