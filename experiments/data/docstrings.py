@@ -166,10 +166,10 @@ def collect(roots: Mapping[str, Path]) -> list[_Docstring]:
             bar.update(task, completed=(place + 1) * _CANDIDATES)
     packages_of: dict[str, set[str]] = defaultdict(set)
     for each in (each for rows in candidates.values() for each in rows):
-        packages_of[normalised(each.text)].add(each.package)
+        packages_of[text_account.normalised(each.text)].add(each.package)
     kept = []
     for rows in candidates.values():
-        once = {normalised(each.text): each for each in sorted(rows, key=_order, reverse=True)}
+        once = {text_account.normalised(each.text): each for each in sorted(rows, key=_order, reverse=True)}
         own = [each for text, each in once.items() if len(packages_of[text]) == 1]
         kept += sorted(sorted(own, key=_order)[:MOST], key=lambda each: each.id)
     return kept
@@ -216,8 +216,3 @@ def _clean(docstring: str) -> str:
     # What is far beyond the cut need not be searched.
     text = ' '.join(_RULES.sub(' ', _MASKED.sub(MASK, docstring[: 3 * LENGTH])).split())
     return text if len(text) <= LENGTH else text[: LENGTH + 1].rpartition(' ')[0] or text[:LENGTH]
-
-
-def normalised(text: str) -> str:
-    """A text as duplicates are found by: its case and spaces do not count."""
-    return ' '.join(text.casefold().split())

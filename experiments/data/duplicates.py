@@ -1,4 +1,4 @@
-"""Images that are in two splits: byte for byte, or as another image of the same group."""
+"""Images or texts that are there twice, or in two splits: themselves, or another of the same group."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,19 @@ def across_splits(
     ids: Sequence[str],
     classes: Sequence[str],
     drop: bool,
+    what: str = 'image',
+    how: str = 'byte for byte',
 ) -> tuple[dict[str, Int[np.ndarray, ' subset']], list[str]]:
-    """Find images that are in several splits or classes byte for byte.
+    """Find images that are in several splits or classes byte for byte, or texts that are so.
 
     Args:
         splits: split → examples.
-        digests: digest of the file of each example.
+        digests: digest of the file of each example, or of its text.
         labels, ids, classes: of the data set.
         drop: whether training images that are also in validation or test, and validation images that are also in test,
             are taken out of their split.
+        what: what an example is.
+        how: what equal digests mean, in words.
 
     Returns:
         The splits, and one sentence for each thing that was found.
@@ -46,14 +50,14 @@ def across_splits(
             example = f'{ids[twice[0]]} = {ids[there[digests[twice[0]]]]}'
             fate = f'dropped from {split}' if drop else f'kept; --config.drop_duplicates=True drops them from {split}'
             sentences.append(
-                f'{number_of(len(twice))} of the {split} split also in the {later} split, byte for byte ({example}): '
+                f'{number_of(len(twice), what)} of the {split} split also in the {later} split, {how} ({example}): '
                 f'{fate}'
             )
             if drop:
                 found[split] = found[split][~np.isin(found[split], twice)]
                 if len(found[split]) == 0:
                     raise UserError(
-                        f'all images of the {split} split are also in the {later} split, byte for byte ({example}), so '
+                        f'all {what}s of the {split} split are also in the {later} split, {how} ({example}), so '
                         'that none is left with config key drop_duplicates'
                     )
     by_digest: dict[str, set[int]] = defaultdict(set)
@@ -64,7 +68,35 @@ def across_splits(
     torn = [digest for digest, members in by_digest.items() if len(members) > 1]
     if torn:
         names = ' and '.join(repr(classes[label]) for label in sorted(by_digest[torn[0]]))
-        sentences.append(f'{number_of(len(torn))} in several classes ({ids[first[torn[0]]]} in {names})')
+        sentences.append(f'{number_of(len(torn), what)} in several classes ({ids[first[torn[0]]]} in {names})')
+    return found, sentences
+
+
+def within_splits(
+    splits: Splits, digests: Sequence[str], ids: Sequence[str], drop: bool, what: str, how: str
+) -> tuple[dict[str, Int[np.ndarray, ' subset']], list[str]]:
+    """Find examples that are in one split more than once.
+
+    Args:
+        splits, digests, ids, what, how: as for ``across_splits``.
+        drop: whether all but the first are taken out of the training split; what is evaluated stays as it was.
+
+    Returns:
+        The splits, and one sentence for each in which something was found.
+    """
+    found, sentences = {name: np.asarray(indices) for name, indices in splits.items()}, []
+    for split in _ORDER:
+        first: dict[str, int] = {}
+        again = [index for index in splits[split] if first.setdefault(digests[index], index) != index]
+        if not again:
+            continue
+        example = f'{ids[first[digests[again[0]]]]} = {ids[again[0]]}'
+        fate = 'kept'
+        if split == 'train':
+            fate = 'dropped' if drop else 'kept; --config.drop_duplicates=True drops them'
+        sentences.append(f'{number_of(len(again), f"repeated {what}")} in the {split} split, {how} ({example}): {fate}')
+        if drop and split == 'train':
+            found[split] = found[split][~np.isin(found[split], again)]
     return found, sentences
 
 

@@ -247,7 +247,7 @@ class _Reader:
         """Split → its folder; empty if the folders are classes."""
         if layout == 'classes':
             return {}
-        named = _split_names([folder.name for folder in tops])
+        named = split_names([folder.name for folder in tops])
         if not named:
             if layout == 'splits':
                 raise UserError(
@@ -496,8 +496,8 @@ def _is_directory(entry: os.DirEntry) -> bool:
         return False
 
 
-def _split_names(names: Sequence[str]) -> dict[str, str]:
-    """Folder → split, for the names that mean one.
+def split_names(names: Sequence[str]) -> dict[str, str]:
+    """Folder or file → split, for the names that mean one.
 
     ``seg_train`` and ``test_set`` are understood if what they have besides ``train`` and ``test`` is the same.
     """

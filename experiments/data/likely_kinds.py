@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backbones.errors import UserError
+from experiments.data import text_files
 from experiments.data.truth import IN_WORDS, TruthKind
 
 # Where labels of YOLO lie, for folders whose ``data.yaml`` is missing.
@@ -26,7 +27,7 @@ class LikelyKind(NamedTuple):
 
 
 def recognise(root: Path) -> list[LikelyKind]:
-    """The kinds of data sets with boxes or masks that the names of folders and files go with, the most likely first."""
+    """The kinds of data sets but ``folder`` that the names of folders and files go with, the most likely first."""
 
     def holds(*patterns: str) -> bool:
         return any(next(root.glob(pattern), None) for pattern in patterns)
@@ -41,6 +42,9 @@ def recognise(root: Path) -> list[LikelyKind]:
     # A folder of masks alone may be a class of people who wear them.
     if any(holds(f'{place}masks/') and holds(f'{place}images/') for place in ('', 'train/')) or holds('trainannot/'):
         found.append(LikelyKind('masks', 'images and masks'))
+    # Beside folders, a train.csv may list the images in them.
+    if not any(each.is_dir() for each in root.iterdir()):
+        found += [LikelyKind(kind, 'texts') for kind in text_files.SUFFIXES if text_files.is_folder_of(kind, root)]
     return found
 
 
@@ -57,6 +61,8 @@ def with_hint(
         truth: what it was to say.
     """
     root = Path(path).expanduser()
+    if root.is_file() and (of_texts := text_files.kind_of(root)):
+        return UserError(f"{error}; a file of texts is named '{of_texts}:{path}'")
     likely = recognise(root) if root.is_dir() else []
     if not likely and root.name in _PARTS:
         path, likely = str(root.parent), recognise(root.parent)

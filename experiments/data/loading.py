@@ -9,7 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backbones.errors import UserError, unknown
-from experiments.data import docstrings, embedded, folder, folder_tree, likely_kinds, shapes, tfds, tfds_dense
+from experiments.data import (
+    docstrings,
+    embedded,
+    folder,
+    folder_tree,
+    likely_kinds,
+    shapes,
+    text_files,
+    tfds,
+    tfds_dense,
+)
 from experiments.data.dataset import Dataset
 from experiments.data.dense import coco, coco_files, mask_folders, voc, yolo
 from experiments.data.options import ReadingOptions, check_kind
@@ -28,6 +38,8 @@ TRUTHS: dict[str, tuple[TruthKind, ...]] = {
     'coco': ('boxes', 'masks'),
     'yolo': ('boxes',),
     'masks': ('masks',),
+    'csv': ('class',),
+    'jsonl': ('class',),
 }
 
 # The same names → what the inputs are. Of ``tfds:NAME`` only its files tell.
@@ -42,6 +54,8 @@ INPUTS: dict[str, tuple[Inputs, ...]] = {
     'coco': ('images',),
     'yolo': ('images',),
     'masks': ('images',),
+    'csv': ('texts',),
+    'jsonl': ('texts',),
 }
 
 # Kinds of data sets that are read from a path: each takes the path, how it is read, and what of each image.
@@ -51,6 +65,8 @@ PATHS: dict[str, Callable[[str, ReadingOptions, TruthKind], Dataset]] = {
     'coco': lambda path, options, truth: coco.load(path, options, truth == 'masks'),
     'yolo': lambda path, options, truth: yolo.load(path, options),
     'masks': lambda path, options, truth: mask_folders.load(path, options),
+    'csv': lambda path, options, truth: text_files.load('csv', path, options),
+    'jsonl': lambda path, options, truth: text_files.load('jsonl', path, options),
 }
 
 # Embedded data sets: each takes what is read of each image.
@@ -87,6 +103,8 @@ def check_name(
         if name and Path(name).expanduser().is_dir():
             kind, what = next(iter(likely_kinds.recognise(Path(name).expanduser())), ('folder', 'images'))
             raise UserError(f"unknown data set {name!r}; a folder of {what} is named '{kind}:{name}'")
+        if name and Path(name).expanduser().is_file() and (of_texts := text_files.kind_of(Path(name))):
+            raise UserError(f"unknown data set {name!r}; a file of texts is named '{of_texts}:{name}'")
         raise unknown('data set', name, map(_as_written, TRUTHS))
     if inputs not in INPUTS[kind]:
         raise other_inputs(name, truth, inputs, reader)
@@ -172,6 +190,8 @@ def _read(
         if kind == 'folder' and set(dataset.classes) == {'images', 'masks'}:
             raise UserError(f"the classes of {name!r} would be 'images' and 'masks'")
     except UserError as error:
+        if inputs == 'texts':
+            raise
         raise likely_kinds.with_hint(error, kind, rest, TRUTHS, truth) from None
     return dataset
 
@@ -183,6 +203,9 @@ def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions
     """
     kind, _, rest = name.partition(':')
     directory = data_directory or tfds.default_directory()
+    if kind in text_files.SUFFIXES:
+        files = text_files.stamp(kind, rest)
+        return None if files is None else hashlib.sha256(f'{files} {options}'.encode()).hexdigest()
     if kind == 'yolo':  # its images may lie anywhere
         roots = yolo.folders(rest)
     elif kind in PATHS:
@@ -214,6 +237,6 @@ def check_place(workdir: Path, name: str) -> None:
         place = coco_files.root_of(rest).resolve()
     if kind in PATHS and place == workdir.expanduser().resolve():
         raise UserError(
-            f'the work directory {str(workdir)!r} is the folder of images itself; choose another --workdir, such as '
-            f'{str(workdir / "runs" / "x")!r}'
+            f'the work directory {str(workdir)!r} is the folder of {INPUTS[kind][0]} itself; choose another --workdir, '
+            f'such as {str(workdir / "runs" / "x")!r}'
         )

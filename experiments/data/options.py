@@ -16,6 +16,8 @@ FITS = ('crop', 'squash', 'letterbox')
 # Kinds of data sets that are folders of files: of images in class folders, and for dense tasks.
 _DENSE = ('voc', 'coco', 'yolo', 'masks')
 _FILES = ('folder', *_DENSE)
+# Kinds that are files of texts, one to a row.
+_ROWS = ('csv', 'jsonl')
 
 
 def _option(default: Any, meaning: str, choices: tuple[str, ...] = (), kinds: tuple[str, ...] = ()) -> Any:
@@ -33,7 +35,7 @@ class ReadingOptions:
 
     stored_size: int = _option(256, 'side of the squares that images become if large or of several sizes')
     bad_files_limit: int = _option(
-        10, 'unreadable images are named and left out; the run ends if there are more than this'
+        10, 'unreadable images or texts are named and left out; the run ends if there are more than this'
     )
     fit: str = _option('crop', "how an image of another aspect ratio is made square; or 'squash', 'letterbox'", FITS)
     layout: str = _option(
@@ -45,7 +47,16 @@ class ReadingOptions:
         '', 'regular expression on the path; images with the same match stay in one split', kinds=_FILES
     )
     drop_duplicates: bool = _option(
-        False, 'leave out training images that are also in validation or test', kinds=_FILES
+        False, 'leave out training images or texts that are also in validation or test', kinds=(*_FILES, *_ROWS)
+    )
+    text_column: str = _option(
+        '',
+        "column of the texts, several (a,b) are joined by spaces; empty: 'text', or as TFDS names it",
+        kinds=(*_ROWS, 'tfds'),
+    )
+    label_column: str = _option('', "column of the classes; empty: 'label'", kinds=_ROWS)
+    split_column: str = _option(
+        '', "column that says train, validation or test of each text; empty: 'split' where there is one", kinds=_ROWS
     )
     bad_boxes_limit: float = _option(
         0.05,

@@ -15,7 +15,7 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ import PIL
 from backbones.errors import UserError, listed
 from backbones.images import ImageReading
 from experiments.cli import atomic_files, json_files
-from experiments.data import account
+from experiments.data import account, texts
 from experiments.data.dataset import Dataset
 
 _VERSION = 1
@@ -200,6 +200,11 @@ def differences_from(workdir: Path, dataset: Dataset) -> list[str]:
 def differences(before: Record, dataset: Dataset) -> list[str]:
     """What differs between a record and the data set as it is now, in words, the most important first."""
     now, then = _examples(dataset), before.examples
+    of_texts = texts.are_texts(dataset)
+    shifted: dict[str, str] = {}
+    if of_texts:
+        then, shifted = _under_present_ids(then, now)
+    what = 'text' if of_texts else 'image'
     found = [*_of_classes(before.classes, dataset.classes, then, now)]
     # An image whose class folder was renamed has another id, but it is neither gone nor new.
     moved_ids = _moved(then, now)
@@ -217,20 +222,24 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
     annotated = [each for each in both if kept and then[each].annotation != now[each].annotation]
     relabelled = [each for each in both if then[each].label != now[each].label]
     moved = [each for each in both if then[each].split != now[each].split]
-    for names, what in (
+    for names, how in (
         (gone, 'removed'),
         (spoilt, 'no longer readable'),
         (new, 'added'),
-        (replaced, 'replaced under the same name'),
+        (replaced, 'changed' if of_texts else 'replaced under the same name'),
         (annotated, 'with another annotation'),
         (relabelled, 'in another class'),
         (list(moved_ids), 'moved or renamed'),
     ):
         if names:
-            found.append(f'{account.number_of(len(names))} {what} ({listed(names)})')
+            found.append(f'{account.number_of(len(names), what)} {how} ({listed(names)})')
     # Removing or adding images of a class moves one or two others between its splits, which is no news of its own.
     if moved and not (gone or new or moved_ids):
-        found.append(f'{account.number_of(len(moved))} in another split ({listed(moved)})')
+        found.append(f'{account.number_of(len(moved), what)} in another split ({listed(moved)})')
+    # So does adding or removing a line of a file to all that follow.
+    if shifted and not (gone or new):
+        places = (f'{before} → {after}' for before, after in shifted.items())
+        found.append(f'{account.number_of(len(shifted), what)} in another place ({listed(places)})')
     stored = dataset.account.stored if dataset.account else ''
     if before.stored and stored and stored != before.stored:
         found.append(f'images were stored {before.stored}, and now {stored}')
@@ -240,10 +249,11 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
     ):
         if was != is_now:
             found.append(f'{what}: {was} then, {is_now} now')
-    if not found and before.pillow != PIL.__version__:
+    if not found and before.pillow != PIL.__version__ and not of_texts:
         found.append(f'Pillow {before.pillow} read them then, and {PIL.__version__} now')
     if not found:
-        found.append(f'the pixels differ (fingerprint {before.fingerprint} then, {dataset.fingerprint()} now)')
+        inputs = 'texts' if of_texts else 'pixels'
+        found.append(f'the {inputs} differ (fingerprint {before.fingerprint} then, {dataset.fingerprint()} now)')
     return found
 
 
@@ -277,6 +287,34 @@ def _moved(then: dict[str, _Example], now: dict[str, _Example]) -> dict[str, str
         for example, row in then.items()
         if example not in now and places.get(row.digest)
     }
+
+
+def _under_present_ids(
+    then: Mapping[str, _Example], now: Mapping[str, _Example]
+) -> tuple[dict[str, _Example], dict[str, str]]:
+    """The examples of a record of texts under the ids that the same texts have now.
+
+    The id of a text is its line in a file, which another line before it shifts; so an example is known by its text
+    first, and by its id only where its text is nowhere else.
+
+    Returns:
+        Id → example, where one that is gone keeps an id that is no other's; and id then → id now, where they differ.
+    """
+    taken = {example for example, row in then.items() if example in now and now[example].digest == row.digest}
+    places: dict[str, list[str]] = {}
+    for example, row in reversed([*now.items()]):
+        if example not in taken:
+            places.setdefault(row.digest, []).append(example)
+    shifted: dict[str, str] = {}
+    for example, row in then.items():
+        if example not in taken and row.digest and places.get(row.digest):
+            shifted[example] = places[row.digest].pop()
+    heirs = {*shifted.values()}
+    found = {}
+    for example, row in then.items():
+        present = shifted.get(example, example)
+        found[f'{example} (then)' if example not in shifted and example in heirs else present] = row
+    return found, shifted
 
 
 def _examples(dataset: Dataset) -> dict[str, _Example]:

@@ -39,3 +39,8 @@ def lengths_in_words(texts: Sequence[str]) -> str:
 def digests(texts: Sequence[str]) -> tuple[str, ...]:
     """SHA-256 of each text."""
     return tuple(hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest() for text in texts)
+
+
+def normalised(text: str) -> str:
+    """A text as duplicates are found by: its case and spaces do not count."""
+    return ' '.join(text.casefold().split())

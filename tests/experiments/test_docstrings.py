@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backbones import UserError
-from experiments.data import account, docstrings, loading, record
+from experiments.data import account, docstrings, loading, record, text_account
 from experiments.data.texts import Texts
 
 SHARED = 'Return the sum of all the elements of an array, along an axis.'
@@ -143,7 +143,7 @@ def test_the_installed_ones(tmp_path, monkeypatch):
     assert counts.min() >= 250
     assert counts.max() <= docstrings.MOST
     texts = dataset.images.values
-    assert len({docstrings.normalised(text) for text in texts}) == len(texts) == len({*dataset.ids})
+    assert len({text_account.normalised(text) for text in texts}) == len(texts) == len({*dataset.ids})
     names = [text for text in texts if re.search(r'numpy|scipy|sklearn|matplotlib|pandas|flax|optax|jax|\bnp\.', text)]
     assert names == []
     assert max(map(len, texts)) <= docstrings.LENGTH

@@ -1,0 +1,227 @@
+"""Files of rows, CSV or JSON lines: each row by column, or what is wrong with it, with the line where it begins."""
+
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backbones.errors import UserError, unknown
+from experiments.data.folder_tree import printable
+
+_TABULATOR, _SEPARATORS = '\t', (',', ';', '\t')
+_ZIPPED = b'\x1f\x8b'
+# What a file of another encoding begins with.
+_OTHER_ENCODINGS = {b'\xff\xfe': 'UTF-16', b'\xfe\xff': 'UTF-16'}
+# A byte that is no UTF-8, as ``surrogateescape`` decodes it.
+_NO_UTF8 = re.compile('[\udc80-\udcff]')
+_NOT_UTF8 = 'not UTF-8: '
+
+
+class Record(NamedTuple):
+    """A row of a file.
+
+    Attributes:
+        line: where it begins, from 1.
+        values: by column; ``None`` where it has a problem.
+    """
+
+    line: int
+    values: Mapping[str, Any] | None
+    problem: str = ''
+
+
+class Table(NamedTuple):
+    """A file.
+
+    Attributes:
+        columns: in their order.
+    """
+
+    columns: tuple[str, ...]
+    records: list[Record]
+    guessed: tuple[str, ...] = ()
+
+
+def read(kind: str, file: Path, wanted: str, limit: int) -> Table:
+    """Read a file.
+
+    Args:
+        kind: ``'csv'`` or ``'jsonl'``.
+        file: the file, which may be compressed by gzip.
+        wanted: a column that it should have, as ``columns_of`` takes it; it tells what separates the columns.
+        limit: rows that may be in another encoding than UTF-8.
+
+    Raises:
+        UserError: it cannot be read, is empty, is in another encoding, or ends within quotes.
+    """
+    content = _decoded(file)
+    if not content.strip():
+        raise UserError(f'{str(file)!r} is empty')
+    table = _csv(file, content, wanted) if kind == 'csv' else _jsonl(file, content)
+    odd = [each for each in table.records if each.problem.startswith(_NOT_UTF8)]
+    if len(odd) > limit:
+        raise UserError(
+            f'{len(odd):,} of {len(table.records):,} rows of {str(file)!r} are not in UTF-8: line {odd[0].line} has '
+            f'the {odd[0].problem.removeprefix(_NOT_UTF8)}; convert it, as with iconv -f ISO-8859-1 -t UTF-8'
+        )
+    return table
+
+
+def _decoded(file: Path) -> str:
+    """The text of a file; bytes that are no UTF-8 become surrogates.
+
+    Raises:
+        UserError: it cannot be read, or is in another encoding altogether.
+    """
+    try:
+        content = file.read_bytes()
+        if content.startswith(_ZIPPED):
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f'{str(file)!r} cannot be read: {getattr(error, "strerror", None) or error}') from None
+    for start, encoding in _OTHER_ENCODINGS.items():
+        if content.startswith(start):
+            raise UserError(
+                f'{str(file)!r} is in {encoding}; convert it to UTF-8, as with iconv -f {encoding} -t UTF-8'
+            )
+    return content.decode('utf-8-sig', 'surrogateescape')
+
+
+def _encoding_problem(text: str) -> str:
+    """Why a text is not UTF-8; empty if it is."""
+    found = _NO_UTF8.search(text)
+    if found is None:
+        return ''
+    byte = found.group().encode('utf-8', 'surrogateescape')
+    latin = byte.decode('latin-1')
+    return f'{_NOT_UTF8}byte 0x{byte.hex()}' + (f', which is {latin!r} in Latin-1' if latin.isprintable() else '')
+
+
+@contextmanager
+def _fields_of(length: int) -> Generator[None]:
+    """Let fields of a CSV file be as long as the file; what is too long for a text is said later, with its line."""
+    before = csv.field_size_limit(length)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _csv(file: Path, content: str, wanted: str) -> Table:
+    separators = (_TABULATOR,) if '.tsv' in file.name.lower() else _SEPARATORS
+    with _fields_of(len(content) + 1):
+        headers = {each: _header(content, each) for each in separators}
+        separator = next((each for each in separators if _has(headers[each][0], wanted)), separators[0])
+        columns, length = headers[separator]
+        records = list(_csv_records(file, content, separator, columns, length))
+    guessed = ()
+    if separator != separators[0]:
+        what = 'semicolons' if separator == ';' else 'tabulators'
+        guessed = (f'{what} separate the columns of {printable(file.name)}',)
+    return Table(columns, records, guessed)
+
+
+def _header(content: str, separator: str) -> tuple[tuple[str, ...], int]:
+    """The names of the columns, and the number of lines that they and empty ones before take."""
+    reader = csv.reader(io.StringIO(content, newline=''), delimiter=separator)
+    try:
+        first = next((row for row in reader if row), [])
+    except csv.Error:
+        return (), 0
+    return tuple(each.strip() for each in first), reader.line_num
+
+
+def _csv_records(file: Path, content: str, separator: str, columns: tuple[str, ...], header: int) -> Iterator[Record]:
+    reader = csv.reader(io.StringIO(content, newline=''), delimiter=separator, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if 'unexpected end' in str(error):
+                raise UserError(
+                    f'a quote that opens in the row from line {line} of {str(file)!r} is never closed, so that all '
+                    'that follows would be one text'
+                ) from None
+            inside = "expected after '" in str(error)
+            if line > header:
+                why = 'a quote inside quotes (in a text in quotes, they are written twice)' if inside else str(error)
+                yield Record(line, None, why)
+            continue
+        if line <= header or not fields:
+            continue
+        if len(fields) != len(columns):
+            commas = ' (a text with commas stands in quotes)' if separator == ',' and len(fields) > len(columns) else ''
+            yield Record(line, None, f'{len(fields)} fields where the header has {len(columns)}{commas}')
+            continue
+        problem = _encoding_problem(''.join(fields))
+        yield Record(line, None if problem else dict(zip(columns, fields, strict=True)), problem)
+
+
+def _jsonl(file: Path, content: str) -> Table:
+    if content.lstrip().startswith('['):
+        raise UserError(
+            f'{str(file)!r} is one JSON list, not JSON lines; write each of its objects in a line of its own, as with '
+            "jq -c '.[]'"
+        )
+    records = []
+    columns: dict[str, None] = {}
+    # Not splitlines(), which also ends a line at characters that may stand in a JSON text.
+    for line, text in enumerate(content.split('\n'), 1):
+        if not text.strip():
+            continue
+        found, problem = _json_object(text)
+        columns |= dict.fromkeys(found or ())
+        records.append(Record(line, found, problem))
+    return Table(tuple(columns), records)
+
+
+def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
+    problem = _encoding_problem(text)
+    if problem:
+        return None, problem
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        return None, f'broken JSON ({error.msg}, column {error.colno})'
+    except (ValueError, RecursionError) as error:
+        return None, f'broken JSON ({type(error).__name__})'
+    return (found, '') if isinstance(found, dict) else (None, 'no JSON object')
+
+
+def _has(columns: Sequence[str], wanted: str) -> bool:
+    return wanted in columns or ({*_several(wanted)} <= {*columns})
+
+
+def _several(wanted: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in wanted.split(','))
+
+
+def columns_of(wanted: str, key: str, columns: Sequence[str], where: str) -> tuple[str, ...]:
+    """The columns that a name means: the one of this name, or several with commas between.
+
+    Args:
+        wanted: the name.
+        key: the config key that has it.
+        columns: all that there are.
+        where: where they are, in words.
+
+    Raises:
+        UserError: there is none of a name; the nearest is suggested.
+    """
+    if wanted in columns:
+        return (wanted,)
+    for name in _several(wanted):
+        if name not in columns:
+            shown = [each if len(each) < 40 else f'{each[:40]}…' for each in columns]
+            first = '; its first line names them' if re.search(r'\.[ct]sv', where.lower()) else ''
+            raise UserError(f'{unknown(f"column of {where}", name, shown)} (config key {key}{first})')
+    return _several(wanted)
