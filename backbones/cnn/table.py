@@ -8,6 +8,7 @@ from backbones.cnn.cspnet import BottleneckBlock, CSPNet, DarkBlock
 from backbones.cnn.efficientnet import EfficientNet
 from backbones.cnn.googlenet import GoogLeNet
 from backbones.cnn.mobilenet import LARGE, SMALL, MobileNetV3
+from backbones.cnn.mobilenet_v4 import CONV_MEDIUM, CONV_SMALL, HYBRID_MEDIUM, MobileNetV4
 from backbones.cnn.resnet import BasicBlock, Bottleneck, ResNet
 from backbones.cnn.vgg import VGG
 from backbones.cnn.yolo import YOLO
@@ -99,6 +100,11 @@ def _mobilenet(rows, hidden, params) -> Entry:
     return Entry(module, 'cnn', params, preprocessing.TORCHVISION, dropout=0.2, layout_preprocessing=layouts)
 
 
+def _mobilenet_v4(rows, size, crop, params, **options) -> Entry:
+    expected = preprocessing.TORCHVISION.replace(size=size, crop=crop, interpolation='bicubic')
+    return Entry(partial(MobileNetV4, rows, **options), 'cnn', params, expected)
+
+
 def _convnext(channels, depths, stochastic_depth, size, params) -> Entry:
     original = preprocessing.CONVNEXT
     return Entry(
@@ -149,6 +155,10 @@ TABLE: dict[str, Entry] = {
     # MobileNetV3.
     'mobilenet_v3_small': _mobilenet(SMALL, 1024, 1_517_856),
     'mobilenet_v3_large': _mobilenet(LARGE, 1280, 4_202_032),
+    # MobileNetV4.
+    'mobilenet_v4_conv_small': _mobilenet_v4(CONV_SMALL, 224, 0.875, 2_493_024),
+    'mobilenet_v4_conv_medium': _mobilenet_v4(CONV_MEDIUM, 256, 0.95, 8_434_512),
+    'mobilenet_v4_hybrid_medium': _mobilenet_v4(HYBRID_MEDIUM, 256, 0.95, 9_793_648, layer_scale=1e-5),
     # ConvNeXt.
     'convnext_tiny': _convnext((96, 192, 384, 768), (3, 3, 9, 3), 0.1, 236, 27_820_128),
     'convnext_small': _convnext((96, 192, 384, 768), (3, 3, 27, 3), 0.4, 230, 49_454_688),

@@ -3,9 +3,9 @@
 Source: Sandler et al. 2018, "MobileNetV2"; with squeeze-and-excitation as in Howard et al. 2019 and Tan and Le 2019.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -50,9 +50,19 @@ class BlockConfig(NamedTuple):
     dilation: int = 1
 
 
-def into_stages(blocks: Iterable[BlockConfig]) -> list[list[BlockConfig]]:
+class _Strided(Protocol):
+    """A block that says its stride."""
+
+    @property
+    def stride(self) -> int: ...
+
+
+Strided = TypeVar('Strided', bound=_Strided)
+
+
+def into_stages(blocks: Iterable[Strided]) -> list[list[Strided]]:
     """The blocks of each resolution: every strided block begins a stage."""
-    stages: list[list[BlockConfig]] = []
+    stages: list[list[Strided]] = []
     for block in blocks:
         if block.stride > 1 or not stages:
             stages.append([])
@@ -60,8 +70,8 @@ def into_stages(blocks: Iterable[BlockConfig]) -> list[list[BlockConfig]]:
     return stages
 
 
-def strides_after(stride: int, stages: Iterable[list[BlockConfig]]) -> tuple[int, ...]:
-    """Input pixels per step of each stage's map, after a stem of this stride."""
+def strides_after(stride: int, stages: Iterable[Sequence[_Strided]]) -> tuple[int, ...]:
+    """Input pixels per step of each stage's map, after a stem of this stride; 1 where there is none before them."""
     return tuple(stride := stride * blocks[0].stride for blocks in stages)
 
 
@@ -110,8 +120,8 @@ class InvertedResidual(nn.Module):
 class Stage(nn.Module):
     """The blocks of one resolution; ``layer`` builds the module of a block."""
 
-    blocks: tuple[BlockConfig, ...]
-    layer: Callable[..., InvertedResidual]
+    blocks: tuple[Any, ...]
+    layer: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 c2']:

@@ -29,6 +29,7 @@ _TIMM: list[tuple[str, str, dict[str, Any]]] = [
     (r'tf_(efficientnet_lite[0-2])', r'\1', {}),
     (r'mobilenetv3_(large|small)_100', r'mobilenet_v3_\1', {'epsilon': 1e-5}),
     (r'tf_mobilenetv3_(large|small)_100', r'mobilenet_v3_\1', {'padding': 'same'}),
+    (r'mobilenetv4_(conv_small|conv_medium|hybrid_medium)', r'mobilenet_v4_\1', {}),
     (r'convnext_(tiny|small|base)', r'\g<0>', {}),
     (r'cspresnet50|cspdarknet53', r'\g<0>', {}),
     (r'(vit_(?:tiny|small|base|large)_patch(?:16|32))_\d+', r'\1', {}),

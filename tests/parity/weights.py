@@ -105,6 +105,12 @@ CASES: tuple[Case, ...] = (
     *_cases('mobilenet_v3_small', 131, layout='timm', options=(('epsilon', 1e-5),)),
     *_cases('mobilenet_v3_large', 224, 131),
     *_cases('mobilenet_v3_large', 97, layout='timm', options=(('padding', 'same'),)),
+    # MobileNetV4.
+    *_cases('mobilenet_v4_conv_small', 224, 97),
+    *_cases('mobilenet_v4_conv_small', 131, options=(('output_stride', 8),)),
+    *_cases('mobilenet_v4_conv_medium', 256, 97),
+    *_cases('mobilenet_v4_hybrid_medium', 256, 97),
+    *_cases('mobilenet_v4_hybrid_medium', 131, options=(('output_stride', 16),)),
     # ConvNeXt.
     *_cases('convnext_tiny', 97),
     *_cases('convnext_tiny', 224),
@@ -227,6 +233,8 @@ TRAINING: tuple[Case, ...] = (
     Case('resnet18', 32, 32),
     Case('efficientnet_b0', 96, 96),
     Case('mobilenet_v3_small', 48, 48),
+    # ReLU has a kink.
+    Case('mobilenet_v4_hybrid_medium', 64, 64, options=(('activation', 'gelu'), ('stochastic_depth', 0.1))),
     Case('convnext_tiny', 32, 32),
     Case('cspresnet50', 96, 96, options=(('activation', 'silu'),)),  # LeakyReLU has a kink
     Case('yolo26n', 96, 96, classifier=False),
@@ -382,6 +390,7 @@ _LAST_NORM = re.compile(
     r'|resnet\.encoder\.stages\.\d\.layers\.\d+\.layer\.[12]\.normalization\.weight'
     r'|_blocks\.\d+\._bn2\.weight'
     r'|stages\.\d+\.(blocks\.\d+\.conv[23]|conv_transition)\.bn\.weight'  # CSPNet
+    r'|blocks\.\d\.\d+\.(dw_start|pw_proj)\.bn\.weight'  # MobileNetV4; no activation comes after the first either
     r'|model\.(6\.m\.\d+\.m\.\d+\.cv2|10\.m\.\d+\.(attn\.(pe|proj)|ffn\.\d))\.bn\.weight'  # YOLO
 )
 
@@ -466,7 +475,7 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
     elif key.endswith('/kernel'):  # of flax: inputs first; queries, keys and values have heads among their outputs
         inputs = shape[:1] if re.search('/(query|key|value)/', key) else shape[:-1]
         values = np.prod(inputs) ** -0.5 * _noise(random, shape)
-    elif _SQUEEZE.fullmatch(key) or (backbone.startswith('mobilenet') and key == 'conv_head.weight'):
+    elif _SQUEEZE.fullmatch(key) or (backbone.startswith('mobilenet_v3') and key == 'conv_head.weight'):
         values = 0.5 * (2 / np.prod(shape[1:])) ** 0.5 * _noise(random, shape)
     elif len(shape) == 4:
         gain = 1 if _UNNORMALISED.fullmatch(f'{backbone}/{key}') else 0.1

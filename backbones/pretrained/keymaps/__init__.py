@@ -10,6 +10,7 @@ from backbones.cnn.cspnet import CSPNet
 from backbones.cnn.efficientnet import EfficientNet
 from backbones.cnn.googlenet import GoogLeNet
 from backbones.cnn.mobilenet import MobileNetV3
+from backbones.cnn.mobilenet_v4 import MobileNetV4
 from backbones.cnn.resnet import ResNet
 from backbones.cnn.vgg import VGG
 from backbones.cnn.yolo import YOLO
@@ -28,6 +29,7 @@ from backbones.pretrained.keymaps import (
     faster_rcnn,
     googlenet,
     mobilenet,
+    mobilenet_v4,
     resnet,
     segmentation,
     swin,
@@ -57,6 +59,7 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
         'transformers': efficientnet.transformers,
     },
     MobileNetV3: {'torchvision': mobilenet.torchvision, 'timm': mobilenet.timm},
+    MobileNetV4: {'timm': mobilenet_v4.timm},
     ConvNeXt: {
         'torchvision': convnext.torchvision,
         'timm': convnext.timm,

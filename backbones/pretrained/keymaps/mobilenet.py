@@ -3,20 +3,13 @@
 from backbones.cnn.mobilenet import MobileNetV3
 from backbones.pretrained.keymaps.inverted_residual import located_blocks, timm_block_rules, torchvision_block_rules
 from backbones.pretrained.keymaps.rules import (
+    POINTWISE,
     Ignored,
     Line,
     Rule,
-    Transform,
     batch_norm_rules,
     convolution_rules,
     dense_rules,
-)
-
-# The hidden layer after the pooling is a 1x1 convolution in timm.
-_MATRIX = Transform(
-    '1x1 kernel to matrix',
-    lambda kernel: kernel.reshape(kernel.shape[:2]).T,
-    lambda matrix: matrix.T[:, :, None, None],
 )
 
 
@@ -45,7 +38,7 @@ def timm(module: MobileNetV3) -> list[Line]:
     """``blocks.2.0.conv_dw.weight`` is ``backbone/stage3/block1/depthwise_conv/kernel`` in the large one."""
     head = f'blocks.{len(module.groups())}.0'
     hidden: list[Line] = [
-        Rule('conv_head.weight', 'params/backbone/head_dense/kernel', _MATRIX),
+        Rule('conv_head.weight', 'params/backbone/head_dense/kernel', POINTWISE),
         Rule('conv_head.bias', 'params/backbone/head_dense/bias'),
         *dense_rules('classifier', 'head'),
     ]

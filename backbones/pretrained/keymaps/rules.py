@@ -36,6 +36,12 @@ CONVOLUTION = Transform(
     'OIHW to HWIO', lambda array: array.transpose(2, 3, 1, 0), lambda array: array.transpose(3, 2, 0, 1)
 )
 TRANSPOSE = Transform('transposed', lambda array: array.T, lambda array: array.T)
+# A linear layer that is a 1x1 convolution there.
+POINTWISE = Transform(
+    '1x1 kernel to matrix',
+    lambda kernel: kernel.reshape(kernel.shape[:2]).T,
+    lambda matrix: matrix.T[:, :, None, None],
+)
 
 
 def flattened(side: int) -> Transform:

@@ -13,6 +13,7 @@ from references.efficientnet import (
 )
 from references.googlenet import googlenet
 from references.mobilenet import timm_mobilenet, torchvision_mobilenet
+from references.mobilenet_v4 import timm_mobilenet_v4
 from references.resnet import resnet, transformers_resnet
 from references.swin import microsoft_swin, timm_swin, torchvision_swin, transformers_swin
 from references.vgg import timm_vgg, torchvision_vgg
@@ -44,6 +45,7 @@ BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('efficientnet', 'lukemelas', lukemelas_efficientnet),
     ('efficientnet', 'timm', timm_efficientnet),
     ('efficientnet_b', 'transformers', transformers_efficientnet),
+    ('mobilenet_v4', 'timm', timm_mobilenet_v4),
     ('mobilenet', 'torchvision', torchvision_mobilenet),
     ('mobilenet', 'timm', timm_mobilenet),
     ('convnext', 'torchvision', torchvision_convnext),
