@@ -5,7 +5,7 @@ Source: Qin et al. 2024, "MobileNetV4: Universal Models for the Mobile Ecosystem
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -162,7 +162,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h2 w2 c2']:
         block, inputs = self.block, x.shape[-1]
-        constants = {'epsilon': self.epsilon, 'momentum': self.momentum, 'dtype': self.dtype}
+        constants: dict[str, Any] = {'epsilon': self.epsilon, 'momentum': self.momentum, 'dtype': self.dtype}
         conv = partial(ConvNormActivation, activation=self.activation, dilation=block.dilation, **constants)
         if block.kind == 'convolution':
             return conv(block.channels, block.kernel, block.stride, name='conv')(x, train=train)
@@ -258,7 +258,7 @@ class MobileNetV4(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
         check_output_stride(self.output_stride, self.output_strides())
-        constants = {'epsilon': self.epsilon, 'momentum': self.momentum, 'dtype': self.dtype}
+        constants: dict[str, Any] = {'epsilon': self.epsilon, 'momentum': self.momentum, 'dtype': self.dtype}
         options = {'heads': self.heads, 'head_channels': self.head_channels, 'layer_scale': self.layer_scale}
         layer = partial(Block, activation=self.activation, **options, **constants)
         x, stages = images, {}

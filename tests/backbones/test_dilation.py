@@ -48,6 +48,8 @@ def test_a_dilated_convolution_is_that_of_a_kernel_with_zeros_in_between(groups,
         ('resnet_micro', 2, (1, 2, 2, 2)),
         pytest.param('mobilenet_v3_large', 16, (2, 4, 8, 16, 16), marks=pytest.mark.exhaustive),
         ('mobilenet_v3_small', 16, (4, 8, 16, 16)),
+        ('mobilenet_v4_conv_small', 8, (2, 4, 8, 8, 8)),
+        pytest.param('mobilenet_v4_hybrid_medium', 16, (2, 4, 8, 16, 16), marks=pytest.mark.exhaustive),
     ],
 )
 def test_an_output_stride_is_reached_by_dilation(name, stride, strides):

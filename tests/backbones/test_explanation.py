@@ -305,7 +305,8 @@ def test_methods_are_defined_for_families(name):
 @pytest.mark.parametrize(
     'name',
     [
-        'vgg16', 'googlenet', 'efficientnet_b0', 'mobilenet_v3_small', 'convnext_tiny', 'cspresnet50',
+        'vgg16', 'googlenet', 'efficientnet_b0', 'mobilenet_v3_small', 'mobilenet_v4_hybrid_medium',
+        'convnext_tiny', 'cspresnet50',
         'dinov2_small_reg', 'clip_vit_base_patch16', 'siglip_vit_base_patch16',
     ],
 )  # fmt: skip

@@ -23,6 +23,7 @@ from backbones.layers.attention import (
     relative_position_index,
 )
 from backbones.layers.convolution import Conv, patch_embedding, same_padding
+from backbones.layers.multi_query_attention import MultiQueryAttention
 from backbones.layers.normalisation import BatchNorm, LayerNorm
 from backbones.layers.pooling import adaptive_average_pool, global_average_pool, max_pool
 from backbones.layers.positions import resample_relative_positions
@@ -462,6 +463,30 @@ def test_window_attention_in_bfloat16_keeps_float32_parameters():
     output, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
     assert output.dtype == jnp.bfloat16
     assert dtypes(variables) == FLOAT32
+
+
+@pytest.mark.parametrize('reduction', [1, 2])
+def test_multi_query_attention(reduction: int):
+    """Each head's own queries, the keys and values of all; a coarser map by strided depthwise convolutions."""
+    heads, width = 3, 4
+    layer, x = MultiQueryAttention(heads, width, reduction, epsilon=0.1), normal(1, 2, 7, 5, 6)
+    variables = randomised(shapes(layer, x))
+    variables |= {'batch_stats': jax.tree.map(jnp.abs, variables['batch_stats'])} if reduction > 1 else {}
+    params = variables['params']
+
+    def tokens(name: str) -> np.ndarray:
+        y = x
+        if reduction > 1:
+            y = Conv(6, 3, 2, groups=6).apply({'params': params[f'{name}_conv']}, x)
+            norm = {kind: leaves[f'{name}_norm'] for kind, leaves in variables.items()}
+            y = BatchNorm(0.1).apply(norm, y)
+        return np.reshape(y @ params[name]['kernel'][0, 0], (2, -1, width))
+
+    query = np.reshape(x @ params['query']['kernel'][0, 0], (2, -1, heads, width))
+    scores = np.einsum('bqhd,bkd->bhqk', query, tokens('key')) / width**0.5
+    mixed = np.einsum('bhqk,bkd->bqhd', scipy.special.softmax(scores, -1), tokens('value'))
+    expected = mixed.reshape(2, 7, 5, -1) @ params['projection']['kernel'][0, 0]
+    assert_close(layer.apply(variables, x), expected)
 
 
 def test_relative_position_index():

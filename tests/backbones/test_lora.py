@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import backbones
 from backbones import UserError, depth, freezing, lora, rematerialisation
 from backbones.layers.convolution import Conv
+from tests.backbones import small_networks
 
 SIDE = 32
 SHAPE = (2, SIDE, SIDE, 3)
@@ -20,6 +21,7 @@ FAMILIES = (
     ('resnet_micro', {}),
     ('efficientnet_lite0', {}),
     ('mobilenet_v3_small', {}),
+    ('mobilenet_v4_hybrid_medium', small_networks.MOBILENET_V4),
     ('googlenet', {'auxiliary_classes': 10}),
     ('yolo11n', {}),
     ('vgg16', {'hidden_channels': 8}),

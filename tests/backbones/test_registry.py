@@ -302,7 +302,7 @@ def test_too_few_classes():
         'vit_micro',
         'efficientnet_b0',
         'mobilenet_v3_small',
-        'mobilenet_v4_hybrid_medium',
+        pytest.param('mobilenet_v4_hybrid_medium', marks=pytest.mark.slow),
         'vgg16_bn',
         'googlenet',
         'cspresnet50',

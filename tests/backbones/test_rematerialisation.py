@@ -11,12 +11,14 @@ import pytest
 import backbones
 from backbones import UserError, freezing
 from backbones.rematerialisation import COMPILER_OPTIONS, checkpointed
+from tests.backbones import small_networks
 
 FAMILIES = (
     ('vit_micro', {'stochastic_depth': 0.5}),
     ('resnet_micro', {}),
     ('swin_tiny', {'channels': 12, 'depths': (1, 2, 2, 1)}),
     ('convnext_tiny', {'channels': (8, 16, 24, 32), 'depths': (1, 1, 2, 1), 'stochastic_depth': 0.5}),
+    ('mobilenet_v4_hybrid_medium', {**small_networks.MOBILENET_V4, 'stochastic_depth': 0.5}),
     ('googlenet', {'auxiliary_classes': 10}),
 )
 IDS = [name for name, _ in FAMILIES]

@@ -24,6 +24,7 @@ from backbones.model import Model
 from backbones.necks.levels import Level
 from backbones.pretrained.keymaps import segmentation
 from backbones.pretrained.keymaps.rules import KeyMap, Line, batch_norm_rules, convolution_rules, export
+from tests.backbones import small_networks
 from tests.backbones.test_registry import KINDS_OF_STAGES, marked
 from tests.parity import weights
 from tests.parity.segmentation import cases
@@ -228,6 +229,7 @@ def test_operations_are_those_that_torchvision_publishes(head, operations):
         ('resnet18', {'head': 'upernet'}, (4, 8, 16, 32)),
         ('resnet_micro', {}, (1, 2, 4, 8)),
         ('mobilenet_v3_large', {}, (2, 4, 8, 16, 16)),
+        ('mobilenet_v4_hybrid_medium', {}, (2, 4, 8, 8, 8)),
     ],
 )
 def test_a_head_of_one_map_has_a_dilated_backbone(name, options, strides):
@@ -313,6 +315,7 @@ FAMILIES = {
     'googlenet': {},
     'efficientnet_lite0': {},
     'mobilenet_v3_small': {},
+    'mobilenet_v4_hybrid_medium': small_networks.MOBILENET_V4,
     'cspdarknet53': {'depths': (1, 1, 1, 1, 1)},
     'yolo11n': {},
 }

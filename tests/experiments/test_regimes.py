@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 import backbones
 from backbones import UserError, depth, freezing, lora
 from experiments.training import regimes, trained_parameters
+from tests.backbones import small_networks
 
 # One of each way to build a backbone.
 SOME = (
@@ -22,6 +23,7 @@ SOME = (
     ('efficientnet_lite0', ()),
     ('googlenet', (('auxiliary_classes', 10),)),
     ('mobilenet_v3_small', ()),
+    ('mobilenet_v4_hybrid_medium', tuple(small_networks.MOBILENET_V4.items())),
     ('resnet_micro', ()),
     ('siglip_vit_base_patch16', ()),
     ('swin_tiny', ()),

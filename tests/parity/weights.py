@@ -272,6 +272,7 @@ QUICK = frozenset(
         'resnet18_97',
         'efficientnet_b0_lukemelas_97',
         'mobilenet_v3_small_97',
+        'mobilenet_v4_conv_small_97',
         'convnext_tiny_timm_64',
         'cspresnet50_97',
         'yolo26n_97',
@@ -311,6 +312,8 @@ SLOW = frozenset(
         # Compared stage by stage: other layouts of backbones that are quick, and other blocks.
         'resnet50_transformers_65',
         'efficientnet_lite0_timm_131',
+        'mobilenet_v4_conv_small_131',
+        'mobilenet_v4_hybrid_medium_97',
         'vit_tiny_patch16_torchvision_96',
         'vit_tiny_patch16_big_vision_96',
         'deit_tiny_distilled_patch16_transformers_96',
