@@ -19,11 +19,12 @@ from experiments.data import (
     text_files,
     tfds,
     tfds_dense,
+    tfds_texts,
 )
 from experiments.data.dataset import Dataset
 from experiments.data.dense import coco, coco_files, mask_folders, voc, yolo
 from experiments.data.options import ReadingOptions, check_kind
-from experiments.data.texts import Inputs
+from experiments.data.texts import Inputs, OtherInputs
 from experiments.data.truth import IN_WORDS, TruthKind
 
 # Embedded data sets, and kinds of others (what precedes the colon) → what they say about images.
@@ -177,14 +178,11 @@ def _read(
         raise ValueError('options are given as a whole or by name, not both')
     options = options or ReadingOptions(**values)
     kind, _, rest = name.partition(':')
-    check_kind(kind, name, options)
+    check_kind(kind, name, options, inputs)
     if name in EMBEDDED:
         return EMBEDDED[name](truth)
     if kind == 'tfds':
-        directory = data_directory or tfds.default_directory()
-        if truth != 'class':
-            return tfds_dense.load(rest, directory, options, truth == 'masks')
-        return tfds.load(rest, directory, options)
+        return _read_tfds(rest, data_directory or tfds.default_directory(), options, truth, inputs)
     try:
         dataset = PATHS[kind](rest, options, truth)
         if kind == 'folder' and set(dataset.classes) == {'images', 'masks'}:
@@ -194,6 +192,15 @@ def _read(
             raise
         raise likely_kinds.with_hint(error, kind, rest, TRUTHS, truth) from None
     return dataset
+
+
+def _read_tfds(name: str, directory: Path, options: ReadingOptions, truth: TruthKind, inputs: Inputs) -> Dataset:
+    if truth != 'class':
+        return tfds_dense.load(name, directory, options, truth == 'masks')
+    try:
+        return (tfds_texts if inputs == 'texts' else tfds).load(name, directory, options)
+    except OtherInputs:
+        raise other_inputs(f'tfds:{name}', truth, inputs) from None
 
 
 def stamp(name: str, data_directory: Path | None = None, options: ReadingOptions | None = None) -> str | None:

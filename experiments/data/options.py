@@ -10,14 +10,16 @@ from PIL import ImageColor
 
 from backbones.errors import UserError, unknown
 from experiments.data.folder_tree import LAYOUTS
+from experiments.data.texts import Inputs
 
 # ``backbones.preprocessing.FITS``, whose module imports JAX; listing the options does not.
 FITS = ('crop', 'squash', 'letterbox')
 # Kinds of data sets that are folders of files: of images in class folders, and for dense tasks.
 _DENSE = ('voc', 'coco', 'yolo', 'masks')
 _FILES = ('folder', *_DENSE)
-# Kinds that are files of texts, one to a row.
+# Kinds that are files of texts, one to a row; and the keys that are only for texts, as ``tfds`` has images, too.
 _ROWS = ('csv', 'jsonl')
+_OF_TEXTS = ('text_column', 'label_column', 'split_column')
 
 
 def _option(default: Any, meaning: str, choices: tuple[str, ...] = (), kinds: tuple[str, ...] = ()) -> Any:
@@ -54,7 +56,9 @@ class ReadingOptions:
         "column of the texts, several (a,b) are joined by spaces; empty: 'text', or as TFDS names it",
         kinds=(*_ROWS, 'tfds'),
     )
-    label_column: str = _option('', "column of the classes; empty: 'label'", kinds=_ROWS)
+    label_column: str = _option(
+        '', "column of the classes; empty: 'label', or as TFDS names it", kinds=(*_ROWS, 'tfds')
+    )
     split_column: str = _option(
         '', "column that says train, validation or test of each text; empty: 'split' where there is one", kinds=_ROWS
     )
@@ -116,13 +120,14 @@ class ReadingOptions:
         return tuple(pattern.strip() for pattern in self.exclude.split(',') if pattern.strip())
 
 
-def check_kind(kind: str, name: str, options: ReadingOptions) -> None:
+def check_kind(kind: str, name: str, options: ReadingOptions, inputs: Inputs = 'images') -> None:
     """Refuse values that data sets of a kind do not heed: who sets them counts on them.
 
     Args:
         kind: what precedes the colon in the name of a data set.
         name: that name.
         options: the values.
+        inputs: what is read of it.
 
     Raises:
         UserError: names the key and the kinds that heed it.
@@ -133,6 +138,11 @@ def check_kind(kind: str, name: str, options: ReadingOptions) -> None:
             heeding = ', '.join(f'{each}:{"NAME" if each == "tfds" else "PATH"}' for each in kinds)
             raise UserError(
                 f'config key {field.name!r} is {value!r}, but it is only for {heeding}, and the data set is {name!r}; '
+                f'leave it at {field.default!r}'
+            )
+        if field.name in _OF_TEXTS and inputs == 'images' and value != field.default:
+            raise UserError(
+                f'config key {field.name!r} is {value!r}, but it is only for texts, and images are read of {name!r}; '
                 f'leave it at {field.default!r}'
             )
     if kind in _DENSE and options.fit == 'squash':

@@ -7,9 +7,9 @@
 import difflib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from backbones.errors import UserError, listed
 from experiments.data import text_rows, text_tables
@@ -175,17 +175,9 @@ def _rows(file: str, split: str, table: Table, options: ReadingOptions, guessed:
         absent = [name for name in texts if name not in values]
         if absent and not problem:
             problem = f'no {absent[0]!r}'
-        text = _joined([values[name] for name in texts]) if not problem else None
+        text = text_tables.joined([values[name] for name in texts]) if not problem else None
         found.append(Row(row, of_row or ('train' if split_column else ''), text, values.get(label), problem))
     return found
-
-
-def _joined(values: Sequence[Any]) -> Any:
-    """Several texts with spaces between, or the first value that is none."""
-    if len(values) == 1:
-        return values[0]
-    odd = [each for each in values if each is not None and not isinstance(each, str)]
-    return odd[0] if odd else ' '.join(each.strip() for each in values if each and each.strip())
 
 
 def _split_column(table: Table, options: ReadingOptions, where: str, guessed: list[str]) -> str:

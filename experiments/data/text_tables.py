@@ -225,3 +225,11 @@ def columns_of(wanted: str, key: str, columns: Sequence[str], where: str) -> tup
             first = '; its first line names them' if re.search(r'\.[ct]sv', where.lower()) else ''
             raise UserError(f'{unknown(f"column of {where}", name, shown)} (config key {key}{first})')
     return _several(wanted)
+
+
+def joined(values: Sequence[Any]) -> Any:
+    """Several texts with spaces between, or the first value that is none."""
+    if len(values) == 1:
+        return values[0]
+    odd = [each for each in values if each is not None and not isinstance(each, str)]
+    return odd[0] if odd else ' '.join(each.strip() for each in values if each and each.strip())

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Int
 
+from backbones.errors import UserError
+
 if TYPE_CHECKING:  # it imports JAX, which commands that only read results do not need
     from backbones.text.tokenising import Tokenising
     from experiments.data.dataset import Dataset
 
 # What the inputs of a data set are, and what a backbone reads.
 Inputs = Literal['images', 'texts']
+
+
+class OtherInputs(UserError):
+    """A data set has images where texts are read, or texts where images are."""
 
 
 class Texts:

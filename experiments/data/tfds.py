@@ -10,9 +10,9 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -25,12 +25,14 @@ from experiments.data.dataset import Dataset
 from experiments.data.decoding import DecodedImages, content_digest, fits_in_memory
 from experiments.data.options import ReadingOptions
 from experiments.data.splits import official_splits
+from experiments.data.texts import OtherInputs
 
 _PREPARE = (
     'import sys, tensorflow_datasets as tfds; '
     "tfds.builder(sys.argv[1], data_dir=sys.argv[2], file_format='array_record').download_and_prepare()"
 )
 _CHUNK = 4096
+_Read = TypeVar('_Read')
 _WITH_ALPHA = 4  # channels
 
 
@@ -49,6 +51,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
             fit into memory.
 
     Raises:
+        OtherInputs: it has texts.
         UserError: no such data set, it is not prepared and cannot be prepared here, it is not an image classification
             data set, or too many records are unreadable (named).
     """
@@ -64,6 +67,8 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
         or not isinstance(features[keys[0]], tfds.features.Image)
         or not isinstance(features[keys[1]], tfds.features.ClassLabel)
     ):
+        if features_of(features, 'Text') and not features_of(features, 'Image'):
+            raise OtherInputs(f'tfds:{name} has texts')
         raise UserError(f'tfds:{name} is not an image-classification data set: its supervised keys are {keys}')
     image_key, label_key = keys
     sources = {
@@ -84,9 +89,13 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     reading = ImageReading(background=options.colour)
     # Pixels in memory are hashed themselves; otherwise the records are, while their labels are read.
     hashed = None if fits_in_memory((total, *stored)) else image_key
+
+    def read_label(record: Any) -> tuple[int, bytes]:
+        return record[label_key], hashlib.sha256(record[hashed]).digest() if hashed else b''
+
     labels, records, skipped, digests = [], [], [], []
     for split, source in sources.items():
-        for position, record in enumerate(_labels(source, label_key, hashed)):
+        for position, record in enumerate(read_all(source, read_label)):
             if isinstance(record, Exception):
                 skipped.append((record_id(split, position), unreadable.reason(record)))
             else:
@@ -136,27 +145,30 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     )
 
 
+def features_of(features: Mapping[str, Any], kind: str) -> list[str]:
+    """Names of the features of a kind, a class of ``tfds.features`` such as ``'Text'``."""
+    import tensorflow_datasets as tfds
+
+    return [name for name, feature in features.items() if isinstance(feature, getattr(tfds.features, kind))]
+
+
 def record_id(split: str, position: int) -> str:
     """The name of an example."""
     return f'{split}/{position:07d}'
 
 
-def _labels(source: Any, key: str, hashed: str | None) -> Iterator[tuple[int, bytes] | Exception]:
-    """For each record in order: its label and a digest of its field ``hashed``, or the error raised by reading it."""
-
-    def read(record: Any) -> tuple[int, bytes]:
-        return record[key], hashlib.sha256(record[hashed]).digest() if hashed else b''
-
+def read_all(source: Any, read: Callable[[Any], _Read]) -> Iterator[_Read | Exception]:
+    """For each record in order: what ``read`` makes of it, or the error raised by reading it."""
     for start in range(0, len(source), _CHUNK):
         positions = list(range(start, min(start + _CHUNK, len(source))))
         try:
-            labels = [read(record) for record in source.__getitems__(positions)]
+            found = [read(record) for record in source.__getitems__(positions)]
         except Exception:  # one damaged record spoils its whole chunk
-            labels = [_label(source, position, read) for position in positions]
-        yield from labels
+            found = [_read_one(source, position, read) for position in positions]
+        yield from found
 
 
-def _label(source: Any, position: int, read: Callable[[Any], tuple[int, bytes]]) -> tuple[int, bytes] | Exception:
+def _read_one(source: Any, position: int, read: Callable[[Any], _Read]) -> _Read | Exception:
     try:
         return read(source[position])
     except Exception as error:  # readers raise all kinds of errors on damaged records
