@@ -297,6 +297,8 @@ AUGREG_VIT = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, crop=0.9, interpola
 DEIT = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.9, interpolation='bicubic')
 # The size at which the weights finish training and for which their positions are made; the authors evaluate at 224.
 DINOV2 = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=518, interpolation='bicubic')
+# As timm evaluates its copies; the authors and transformers resize both sides, bilinearly.
+DINOV3 = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=256, interpolation='bicubic')
 CLIP = Preprocessing(
     (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), size=224, interpolation='bicubic'
 )

@@ -53,6 +53,18 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
     },
     **{f'dinov2_{size}': (f'hf:facebook/dinov2-{size}',) for size in ('small', 'base', 'large')},
     **{f'dinov2_{size}_reg': (f'hf:facebook/dinov2-with-registers-{size}',) for size in ('small', 'base', 'large')},
+    **{
+        f'dinov3_vit_{size}': (
+            *_timm(*(f'vit_{size}_patch16_dinov3.{images}' for images in data)),
+            *(f'hf:facebook/dinov3-vit{short}-pretrain-{images}' for images in data),
+        )
+        for size, short, data in (
+            ('small', 's16', ('lvd1689m',)),
+            ('small_plus', 's16plus', ('lvd1689m',)),
+            ('base', 'b16', ('lvd1689m',)),
+            ('large', 'l16', ('lvd1689m', 'sat493m')),
+        )
+    },
     'clip_vit_base_patch16': ('hf:openai/clip-vit-base-patch16',),
     'siglip_vit_base_patch16': ('hf:google/siglip-base-patch16-224',),
     'siglip2_vit_base_patch16': ('hf:google/siglip2-base-patch16-224',),

@@ -205,16 +205,31 @@ class WindowAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two dense layers with an activation between them, by default the exact (erf) GELU."""
+    """Two dense layers with an activation between them, by default the exact (erf) GELU.
+
+    Attributes:
+        hidden: channels between the layers.
+        dtype: type of the computation.
+        activation: a name of ``layers.activations``.
+        gated: whether the first layer makes as many gates too, which come first and to which the activation is applied
+            (Shazeer 2020, "GLU Variants Improve Transformer"; with ``'silu'`` it is SwiGLU).
+    """
 
     hidden: int
     dtype: jnp.dtype = jnp.float32
     activation: str = 'gelu'
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, '*batch channels']) -> Float[Array, '*batch channels']:
-        y = Dense(self.hidden, dtype=self.dtype, name='dense1')(x)
-        return Dense(x.shape[-1], dtype=self.dtype, name='dense2')(activation(self.activation)(y))
+        function = activation(self.activation)
+        y = Dense((1 + self.gated) * self.hidden, dtype=self.dtype, name='dense1')(x)
+        if self.gated:
+            gate, y = jnp.split(y, 2, axis=-1)
+            y = function(gate) * y
+        else:
+            y = function(y)
+        return Dense(x.shape[-1], dtype=self.dtype, name='dense2')(y)
 
 
 class QueryKeyValue(nn.Module):

@@ -10,13 +10,17 @@ Source: Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Emb
 Angles are constants, computed in numpy while a program is traced.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import flax.struct
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from backbones.errors import unknown
+from backbones.errors import UserError, unknown
 
 # Pairing → the axis of the two members where a head's channels are laid out as pairs.
 PAIRINGS = {
@@ -79,6 +83,46 @@ def rotation_of(
         raise unknown('pairing of channels', pairing, PAIRINGS)
     angles = (coordinates[:, :, None] * frequencies).reshape(len(coordinates), -1)
     return Rotation(np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32), pairing)
+
+
+# DINOv3's kinds of positions → the type to which their periods were rounded.
+_PERIODS: dict[str, type] = {'dinov3': np.float32, 'dinov3_bfloat16': ml_dtypes.bfloat16}
+
+
+def periods_of(method: str, width: int) -> Float[np.ndarray, ' count']:
+    """DINOv3's periods for heads of ``width`` channels; the image spans 2."""
+    return (1 / frequencies(width // 4, 100.0)).astype(_PERIODS[method]).astype(np.float32)
+
+
+def _dinov3(method: str, grid: tuple[int, int], width: int) -> Rotation:
+    return rotation_of(centred_coordinates(grid), 2 * np.pi / periods_of(method, width).astype(np.float64), 'half')
+
+
+# Whose positions → the rotation for a grid and the channels of a head, which are a multiple of four.
+METHODS: dict[str, Callable[[tuple[int, int], int], Rotation]] = {
+    # DINOv3 as timm and transformers compute it.
+    'dinov3': partial(_dinov3, 'dinov3'),
+    # Its authors': the periods, which their files hold too, were rounded when they trained.
+    'dinov3_bfloat16': partial(_dinov3, 'dinov3_bfloat16'),
+}
+
+
+def rotation_for(method: str, grid: tuple[int, int], width: int) -> Rotation:
+    """The rotation of a named model.
+
+    Args:
+        method: whose code is followed, a name of ``METHODS``.
+        grid: rows and columns of patches.
+        width: channels of a head.
+
+    Raises:
+        UserError: no such method, or the channels of a head are no multiple of four.
+    """
+    if method not in METHODS:
+        raise unknown('kind of rotary positions', method, METHODS)
+    if width % 4:
+        raise UserError(f'rotary positions need heads whose channels are a multiple of 4, not of {width} channels')
+    return METHODS[method](grid, width)
 
 
 def rotated(x: Float[Array, '*batch tokens width'], rotation: Rotation | None) -> Float[Array, '*batch tokens width']:

@@ -36,6 +36,7 @@ _TIMM: list[tuple[str, str, dict[str, Any]]] = [
     (r'(deit_(?:tiny|small|base)(?:_distilled)?_patch16)_\d+', r'\1', {}),
     (r'vit_(small|base|large)_patch14_dinov2', r'dinov2_\1', {}),
     (r'vit_(small|base|large)_patch14_reg4_dinov2', r'dinov2_\1_reg', {}),
+    (r'vit_(small|small_plus|base|large)_patch16_dinov3(_qkvb)?', r'dinov3_vit_\1', {}),
     (r'vit_base_patch16_clip_quickgelu_224', 'clip_vit_base_patch16', {}),
     (r'vit_base_patch16_clip_(224|384)', 'clip_vit_base_patch16', {'activation': 'gelu'}),
     # Timm runs these weights (SigLIP 2's too) with the exact GELU; their authors, and transformers, with the tanh form.
@@ -43,6 +44,10 @@ _TIMM: list[tuple[str, str, dict[str, Any]]] = [
     (r'(swin_(?:tiny|small|base))_patch4_window7_224', r'\1', {}),
     (r'(swin_base)_patch4_window12_384', r'\1', {'window': 12}),
 ]
+
+# Ours whose weights were trained without a classifier, and which timm pools in another way only because its class does:
+# it means the patches of DINOv3, whose authors take the class token.
+_POOLED_BY_CHOICE = ('dinov3_vit',)
 
 # timm's ``model_args``: our option and their values in our terms; ``None`` for what changes no output in inference.
 _TIMM_ARGUMENTS: dict[str, tuple[str, Mapping[Any, Any]] | None] = {
@@ -128,6 +133,20 @@ _TRANSFORMERS: dict[str, tuple[Fact, ...]] = {
         Fact('use_swiglu_ffn', False, value=False),
         Fact('num_register_tokens', 4, 'registers'),
     ),
+    'dinov3_vit': (
+        _activation('gelu'),
+        Fact('layer_norm_eps', 1e-5, 'epsilon'),
+        Fact('num_attention_heads', 6, 'heads'),
+        Fact('patch_size', 16, 'patch'),
+        Fact('num_register_tokens', 0, 'registers'),
+        Fact('use_gated_mlp', False, 'gated'),
+        Fact('rope_theta', 100.0, value=100.0),
+        Fact('query_bias', True, value=True),
+        Fact('key_bias', False, value=False),
+        Fact('value_bias', True, value=True),
+        Fact('proj_bias', True, value=True),
+        Fact('mlp_bias', True, value=True),
+    ),
     'clip_vision_model': _transformer(1e-5, 'quick_gelu', 32),
     'siglip_vision_model': (*_transformer(1e-6, 'gelu_pytorch_tanh'), Fact('vision_use_head', True, value=True)),
     'swin': (
@@ -184,6 +203,11 @@ def image_size(configuration: Mapping[str, Any]) -> tuple[int, int] | None:
         inside, _ = _INSIDE.get(configuration.get('model_type', ''), ('', ''))
         size = configuration.get(inside, configuration).get('image_size')
     return None if size is None else as_size(tuple(size) if isinstance(size, list) else size)
+
+
+def resamples(module: nn.Module) -> bool:
+    """Whether the module holds a table that belongs to one size of images."""
+    return hasattr(module, 'resize_parameter') and getattr(module, 'position_table', True)
 
 
 def made_for(module: nn.Module, reshaped: Iterable[Reshaped], size: tuple[int, int]) -> tuple[str, int] | None:
@@ -307,6 +331,8 @@ def _from_timm(configuration: Mapping[str, Any], name: str, module: nn.Module) -
             # A distilled model pools two tokens, which timm calls by the same name.
             if (stated.get(option), value) != ('distillation', 'token'):
                 stated[option] = words.get(value, value)
+    if theirs.startswith(_POOLED_BY_CHOICE):
+        stated.pop('pooling')
     return lines + _compared(stated, module)
 
 

@@ -190,7 +190,7 @@ def load_weights(
     differs = False
     if checkpoint.configuration is not None:
         made_for = compatibility.image_size(checkpoint.configuration)
-        differs = image_size is None and made_for not in (None, size) and hasattr(module, 'resize_parameter')
+        differs = image_size is None and made_for not in (None, size) and compatibility.resamples(module)
         if differs:
             theirs, ours = (side[0] if side[0] == side[1] else side for side in (made_for, size))
             differences.append(

@@ -11,6 +11,8 @@ who trained with our defaults:
 - ultralytics sets its epsilon after building a model, to the same value for all;
 - CLIP is OpenAI's own with quick GELU, also in timm's layout and in its authors'; open_clip's need
   ``activation='gelu'``, which their configuration says;
+- DINOv3's S, S+, B and L were trained with biases of queries and values that timm leaves out of most of its files, as
+  they are zero; it pools the mean of the patches by default, its authors and transformers the class token;
 - DINOv2's authors and timm resample positions differently, but agree at the size of the weights;
 - augreg's ViTs in big_vision's layout ran with the tanh form of GELU where they were trained; the published figures,
   and all that was derived from them, are timm's, with the exact one.
@@ -47,6 +49,8 @@ _TORCH: dict[str, Any] = {'padding': None, 'epsilon': 1e-5}
 _TENSORFLOW: dict[str, Any] = {'padding': 'same', 'epsilon': 1e-3}
 _TIMM = (Writer("timm's own", _TORCH), Writer("timm's tf_ models", _TENSORFLOW))
 _PLAIN_VIT = {'pre_norm': False, 'masked_pretraining': False}
+# Timm and transformers compute DINOv3's periods anew, in float32.
+_ROUNDED = {'rotary': 'dinov3_bfloat16'}
 
 TRAINED_WITH: dict[type[nn.Module], dict[str, tuple[Writer, ...]]] = {
     EfficientNet: {
@@ -64,6 +68,7 @@ TRAINED_WITH: dict[type[nn.Module], dict[str, tuple[Writer, ...]]] = {
             Writer('transformers', {'epsilon': 1e-12}, {**_PLAIN_VIT, 'pooling': pooling})
             for pooling in ('token', 'distillation', 'average')
         ),
+        'dinov3': (Writer('its authors', _ROUNDED),),
     },
 }
 

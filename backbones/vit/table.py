@@ -49,6 +49,25 @@ def _dinov2(size, params, position_method='dinov2', registers=0) -> Entry:
     )
 
 
+def _dinov3(size, params, **options) -> Entry:
+    authors = preprocessing.DINOV3.replace(interpolation='bilinear', fit='squash')
+    return _vit(
+        size,
+        16,
+        params,
+        preprocessing.DINOV3,
+        {'dinov3': authors, 'transformers': authors.replace(size=224)},
+        registers=4,
+        masked_pretraining=True,
+        layer_scale=1e-5,
+        epsilon=1e-5,
+        position_table=False,
+        rotary='dinov3',
+        attention_biases='queries_and_values',
+        **options,
+    )
+
+
 _dinov2_registers = partial(_dinov2, position_method='dinov2_registers', registers=4)
 
 
@@ -93,6 +112,10 @@ TABLE: dict[str, Entry] = {
     'dinov2_small_reg': _dinov2_registers('small', 22_058_112),
     'dinov2_base_reg': _dinov2_registers('base', 86_583_552),
     'dinov2_large_reg': _dinov2_registers('large', 304_372_736),
+    'dinov3_vit_small': _dinov3('small', 21_596_544),
+    'dinov3_vit_small_plus': _dinov3('small', 28_692_864, gated=True, activation='silu'),
+    'dinov3_vit_base': _dinov3('base', 85_660_416),
+    'dinov3_vit_large': _dinov3('large', 303_129_600),
     'clip_vit_base_patch16': _vit(
         'base',
         16,

@@ -1,11 +1,11 @@
-"""Vision transformers with learned positions: ViT, DeiT, DINOv2, and the image towers of CLIP, SigLIP and SigLIP 2.
+"""Vision transformers: ViT, DeiT, DINOv2, DINOv3, and the image towers of CLIP, SigLIP and SigLIP 2.
 
 Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; Steiner et al. 2022, "How to train your ViT?";
 Touvron et al. 2021, "Training data-efficient image transformers & distillation through attention"; Oquab et al. 2024,
-"DINOv2"; Darcet et al. 2024, "Vision Transformers Need Registers"; Radford et al. 2021, "Learning Transferable Visual
-Models From Natural Language Supervision"; Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training"; Tschannen
-et al. 2025, "SigLIP 2", whose image towers for one size of images are those of SigLIP. Built as timm's
-``vision_transformer.py`` builds them.
+"DINOv2"; Darcet et al. 2024, "Vision Transformers Need Registers"; Siméoni et al. 2025, "DINOv3"; Radford et al. 2021,
+"Learning Transferable Visual Models From Natural Language Supervision"; Zhai et al. 2023, "Sigmoid Loss for Language
+Image Pre-Training"; Tschannen et al. 2025, "SigLIP 2", whose image towers for one size of images are those of SigLIP.
+Built as timm's ``vision_transformer.py`` builds them, and DINOv3 as its ``eva.py`` does.
 """
 
 import math
@@ -23,6 +23,7 @@ from backbones.layers.attention import AttentionPooling, Dense, FeedForward, Sel
 from backbones.layers.normalisation import LayerNorm
 from backbones.layers.positions import resample_positions
 from backbones.layers.regularisation import LayerScale, StochasticDepth
+from backbones.layers.rotary import Rotation, rotation_for
 from backbones.vit.embedding import PatchEmbedding
 
 # Way to pool → the tokens that must come first.
@@ -44,6 +45,7 @@ class Block(nn.Module):
         layer_scale: initial value of a factor per channel on both branches; ``None`` for no factors.
         stochastic_depth: rate at which either branch is dropped while training.
         dtype: type of the computation.
+        attention_biases, gated: as for the whole network.
     """
 
     heads: int
@@ -52,13 +54,17 @@ class Block(nn.Module):
     layer_scale: float | None = None
     stochastic_depth: float = 0.0
     dtype: jnp.dtype = jnp.float32
+    attention_biases: str = 'all'
+    gated: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, 'batch tokens channels'], train: bool = False
+        self, x: Float[Array, 'batch tokens channels'], train: bool = False, rotation: Rotation | None = None
     ) -> Float[Array, 'batch tokens channels']:
-        attention = SelfAttention(self.heads, self.dtype, name='attention')
-        feed_forward = FeedForward(4 * x.shape[-1], self.dtype, self.activation, name='mlp')
+        attention = partial(
+            SelfAttention(self.heads, self.dtype, self.attention_biases, name='attention'), rotation=rotation
+        )
+        feed_forward = FeedForward(4 * x.shape[-1], self.dtype, self.activation, self.gated, name='mlp')
         for number, layer in enumerate((attention, feed_forward), start=1):
             y = layer(LayerNorm(self.epsilon, self.dtype, name=f'norm{number}')(x))
             if self.layer_scale is not None:
@@ -75,24 +81,25 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, 'batch tokens channels'], train: bool = False
+        self, x: Float[Array, 'batch tokens channels'], train: bool = False, rotation: Rotation | None = None
     ) -> Float[Array, 'batch tokens channels']:
         for number, rate in enumerate(self.rates, start=1):
-            x = self.block(stochastic_depth=rate, name=f'block{number}')(x, train=train)
+            x = self.block(stochastic_depth=rate, name=f'block{number}')(x, train=train, rotation=rotation)
         return x
 
 
 class VisionTransformer(nn.Module):
-    """Patches with tokens in front of them, learned positions, blocks, a final normalisation, and pooling.
+    """Patches with tokens in front of them, positions, blocks, a final normalisation, and pooling.
 
-    The table of positions is resampled in the forward pass where images have another size than it was made for.
+    The table of positions is resampled in the forward pass where images have another size than it was made for; rotary
+    positions take any size.
 
     Attributes:
         patch: side of a patch in pixels.
         channels: width of the transformer.
         depth: number of blocks; a multiple of four, so that every stage is a quarter.
         heads: attention heads.
-        prefix: names of the learned tokens in front of the patches; each has a position of its own.
+        prefix: names of the learned tokens in front of the patches; each has a position of its own in the table.
         registers: number of further tokens, without positions, between those and the patches.
         masked_pretraining: whether to keep the mask token of DINOv2's pretraining, which nothing else uses.
         patch_bias: whether the patch embedding has a bias.
@@ -107,13 +114,19 @@ class VisionTransformer(nn.Module):
         position_method: how positions are resampled, a name of ``layers.positions.METHODS``.
         position_grid: side of the table of positions, in patches; ``None`` takes the grid of the images that the
             parameters are made or loaded for.
+        position_table: whether there is a table of learned positions, which is added to the tokens.
+        rotary: whose rotary positions turn queries and keys of the patches, a name of ``layers.rotary.METHODS``;
+            ``None`` for none.
+        attention_biases: which of queries, keys and values have a bias, a name of ``layers.attention.BIASES``.
+        gated: whether the feed-forward layers are gated (SwiGLU with ``activation='silu'``).
         stochastic_depth: rate of the last block while training; it rises linearly from zero at the first.
         dtype: type of the computation.
 
     Raises:
         UserError: an image that is not a multiple of the patch (without ``pad``) or to which positions cannot be
             resampled, a depth that is not a multiple of four, a way to pool that does not exist or lacks its tokens, an
-            unknown activation or way to resample.
+            unknown activation, way to resample, kind of rotary positions or choice of biases, or heads whose channels
+            rotary positions cannot turn.
     """
 
     patch: int
@@ -135,6 +148,10 @@ class VisionTransformer(nn.Module):
     position_grid: int | None = None
     stochastic_depth: float = 0.0
     dtype: jnp.dtype = jnp.float32
+    position_table: bool = True
+    rotary: str | None = None
+    attention_biases: str = 'all'
+    gated: bool = False
 
     def stage_channels(self) -> tuple[int, ...]:
         """Channels of each stage's output."""
@@ -179,12 +196,23 @@ class VisionTransformer(nn.Module):
         x = self._with_tokens_and_positions(x.reshape(batch, rows * columns, channels), (rows, columns))
         if self.pre_norm:
             x = LayerNorm(self.epsilon, self.dtype, name='norm_pre')(x)
-        block = partial(Block, self.heads, self.epsilon, self.activation, self.layer_scale, dtype=self.dtype)
+        width = self.channels // self.heads
+        rotation = None if self.rotary is None else rotation_for(self.rotary, (rows, columns), width)
+        block = partial(
+            Block,
+            self.heads,
+            self.epsilon,
+            self.activation,
+            self.layer_scale,
+            dtype=self.dtype,
+            attention_biases=self.attention_biases,
+            gated=self.gated,
+        )
         rates = np.linspace(0, self.stochastic_depth, self.depth).reshape(4, -1).tolist()
         stages = {}
         for number in range(1, 5):
             name = f'stage{number}'
-            x = Stage(block, tuple(rates[number - 1]), name=name)(x, train=train)
+            x = Stage(block, tuple(rates[number - 1]), name=name)(x, train=train, rotation=rotation)
             stages[name] = x[:, self.prefix_tokens() :].reshape(batch, rows, columns, channels)
         tokens = LayerNorm(self.epsilon, self.dtype, name='norm')(x)
         return Features(stages=stages, pooled=self._pooled(tokens), tokens=tokens)
@@ -208,7 +236,9 @@ class VisionTransformer(nn.Module):
 
         if self.masked_pretraining:
             self.param('mask_token', nn.initializers.zeros, (1, self.channels), jnp.float32)
-        x = jnp.concatenate([*map(repeated, self.prefix), x], axis=1) + self._positions(grid)
+        x = jnp.concatenate([*map(repeated, self.prefix), x], axis=1)
+        if self.position_table:
+            x = x + self._positions(grid)
         if self.registers:
             before, after = jnp.split(x, [len(self.prefix)], axis=1)
             x = jnp.concatenate([before, repeated('register_tokens', self.registers), after], axis=1)

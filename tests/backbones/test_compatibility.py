@@ -82,6 +82,24 @@ def test_other_layouts_without_a_writer_of_our_defaults(name: str, layout: str, 
     assert all(option in line for option in options)
 
 
+def test_dinov3s_own_files_have_rounded_periods():
+    (line,) = asked('dinov3_vit_small', 'dinov3')
+    assert line.endswith("rotary 'dinov3_bfloat16' where ours is 'dinov3' (pass rotary='dinov3_bfloat16')")
+    for rotary in ('dinov3', 'dinov3_bfloat16'):
+        assert not asked('dinov3_vit_small', 'dinov3', rotary=rotary)
+        assert not asked('dinov3_vit_small', 'timm', rotary=rotary)
+
+
+@pytest.mark.parametrize('pool', ['avg', 'token'])
+@pytest.mark.parametrize('pooling', ['token', 'average'])
+def test_how_to_pool_dinov3_is_left_to_the_user(pool: str, pooling: str):
+    """No classifier was trained on either: timm means the patches because its class does."""
+    configuration = {'architecture': 'vit_small_plus_patch16_dinov3', 'global_pool': pool}
+    assert not differences('dinov3_vit_small_plus', configuration, pooling=pooling)
+    (line, *_) = differences('dinov3_vit_small', configuration)
+    assert line.endswith("(pass activation='silu')")
+
+
 def test_what_a_user_passes_is_not_questioned():
     """Though it is the default, and not what all published weights of the layout have."""
     for name, layout, given in (
@@ -104,6 +122,7 @@ def test_every_other_layout_takes_a_bare_file(name: str):
         'timm': name.startswith(('mobilenet_v3', 'siglip', *(f'efficientnet_b{size}' for size in (5, 6, 7)))),
         'transformers': plain_vit or name.startswith(('convnext', 'efficientnet_b')),
         'lukemelas': name.startswith('efficientnet_b'),
+        'dinov3': name.startswith('dinov3_vit'),
     }
     assert asking == {layout for layout, asks in expected.items() if asks}
 
@@ -151,6 +170,13 @@ VISION = {'hidden_act': 'gelu', 'num_attention_heads': 12, 'patch_size': 16, 'la
         ('dinov2_base', {'model_type': 'dinov2', 'patch_size': 14, 'layer_norm_eps': 1e-6}, []),
         ('dinov2_base', {'model_type': 'dinov2', 'num_attention_heads': 16}, ['heads=16']),
         ('dinov2_base_reg', {'model_type': 'dinov2_with_registers', 'patch_size': 14}, []),
+        ('dinov3_vit_small', {'model_type': 'dinov3_vit', 'num_register_tokens': 4}, []),
+        (
+            'dinov3_vit_small_plus',
+            {'model_type': 'dinov3_vit', 'num_register_tokens': 4, 'use_gated_mlp': True, 'hidden_act': 'silu'},
+            [],
+        ),
+        ('dinov3_vit_small', {'model_type': 'dinov3_vit', 'key_bias': True, 'num_register_tokens': 4}, ['']),
         ('clip_vit_base_patch16', {'model_type': 'clip', 'vision_config': {'patch_size': 16}}, []),
         (
             'clip_vit_base_patch16',

@@ -96,6 +96,21 @@ def rollout_by_hand(matrices, merge):
     return np.stack(result)
 
 
+def test_attention_with_rotary_positions_is_that_of_the_turned_queries_and_keys():
+    """What is observed gives, with the values, what the layer returns."""
+    model, variables, images = tiny(
+        registers=2, position_table=False, rotary='dinov3', attention_biases='queries_and_values'
+    )
+    seen = observe(model, variables, images)
+    kept = model.apply(variables, images, capture_intermediates=True, mutable=['intermediates'])[1]['intermediates']
+    for number, probabilities in enumerate(seen.attention, start=1):
+        layer = kept['backbone'][f'stage{number}']['block1']['attention']
+        values = layer['qkv']['__call__'][0][..., 24:].reshape(2, 15, 3, 4)
+        mixed = np.einsum('bhqk,bkhd->bqhd', probabilities, values).reshape(2, 15, 12)
+        projection = variables['params']['backbone'][f'stage{number}']['block1']['attention']['projection']
+        np.testing.assert_allclose(affine(mixed, projection), layer['__call__'][0], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('heads', ['mean', 'min', 'max'])
 def test_rollout_is_the_product_of_the_blocks(heads):
     rng = np.random.default_rng(0)
@@ -306,8 +321,8 @@ def test_methods_are_defined_for_families(name):
     'name',
     [
         'vgg16', 'googlenet', 'efficientnet_b0', 'mobilenet_v3_small', 'mobilenet_v4_hybrid_medium',
-        'convnext_tiny', 'cspresnet50',
-        'dinov2_small_reg', 'clip_vit_base_patch16', 'siglip_vit_base_patch16',
+        'convnext_tiny', 'cspresnet50', 'dinov2_small_reg', 'dinov3_vit_small', 'clip_vit_base_patch16',
+        'siglip_vit_base_patch16',
     ],
 )  # fmt: skip
 def test_methods_are_defined_for_further_families(name):

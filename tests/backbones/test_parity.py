@@ -30,8 +30,7 @@ LARGE = 500.0
 
 def load(case: weights.Case, file: Path, classifier: bool) -> tuple[dict, backbones.Report]:
     """The variables that a case's file gives, and the report."""
-    size = case.image_size or case.file_size
-    return backbones.load_weights(case.backbone, file, classifier, image_size=size, **dict(case.options))
+    return backbones.load_weights(case.backbone, file, classifier, image_size=case.size, **dict(case.options))
 
 
 def outputs_of(case: weights.Case, variables: dict, classifier: bool) -> dict[str, np.ndarray]:

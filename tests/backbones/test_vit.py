@@ -145,6 +145,28 @@ def test_padding_fills_up_to_whole_patches():
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
+def test_rotary_positions_need_no_table_and_take_every_size():
+    model, variables = make('dinov3_vit_small_plus', 32)
+    assert 'position_embedding' not in variables['params']
+    images = normal(0, 1, 48, 80, 3)
+    seen = features(model, variables, images)
+    assert seen.stages['stage4'].shape == (1, 3, 5, 24)
+    # The order of the patches is in their positions alone.
+    swapped = np.concatenate([images[:, :, 16:], images[:, :, :16]], axis=2)
+    assert np.abs(features(model, variables, swapped).pooled - seen.pooled).max() > 1e-3
+
+
+def test_rotary_positions_that_can_not_be():
+    for options, message in (
+        ({'rotary': 'dinov4'}, "unknown kind of rotary positions 'dinov4'; did you mean 'dinov3'"),
+        ({'channels': 18, 'heads': 3}, 'rotary positions need heads whose channels are a multiple of 4, not of 6'),
+        ({'attention_biases': 'non'}, "unknown choice of biases in attention 'non'; did you mean 'none'"),
+    ):
+        model = backbones.create('dinov3_vit_small', **options)
+        with pytest.raises(UserError, match=message):
+            jax.eval_shape(model.init, jax.random.key(0), normal(0, 1, 32, 32, 3))
+
+
 # --- Tokens and pooling. ----------------------------------------------------------------------------------------------
 
 
@@ -384,6 +406,7 @@ def test_the_image_tower_of_timm_inside_open_clips_file(tmp_path: Path):
         ('dinov2_small', [('^', 'dinov2.')]),
         ('dinov2_small_reg', [('^', 'dinov2_with_registers.')]),
         ('dinov2_small_reg', IN_MEMORY),
+        ('dinov3_vit_small', [(r'^layer\.', 'model.layer.')]),
     ],
 )
 def test_other_names_of_a_tower(name: str, changes, tmp_path: Path):
@@ -401,6 +424,29 @@ def test_a_layout_that_a_variant_never_had():
 def test_timm_has_no_place_for_the_position_of_the_class_token_beside_registers():
     with pytest.raises(UserError, match=r'add position_embedding\[:, 0\] to class_token'):
         exported('dinov2_small_reg', 'timm', 28)
+
+
+def test_timm_leaves_out_the_biases_of_queries_and_values_of_dinov3(tmp_path: Path):
+    with pytest.raises(UserError, match=r'the timm layout has no place for .*attention/qkv/bias'):
+        exported('dinov3_vit_small', 'timm', 32)
+    _, arrays = exported('dinov3_vit_small', 'timm_qkvb', 32)
+    bare = {key: array for key, array in arrays.items() if not key.endswith(('q_bias', 'v_bias'))}
+    save_file({key: np.ascontiguousarray(array) for key, array in bare.items()}, tmp_path / 'weights.safetensors')
+    variables, report = backbones.load_weights('dinov3_vit_small', tmp_path / 'weights.safetensors', **SMALL)
+    assert report.layout == 'timm'
+    assert not variables['params']['stage1']['block1']['attention']['qkv']['bias'].any()
+    back = to_layout(flatten_dict(variables, sep='/'), 'timm', 'dinov3_vit_small', SMALL)
+    assert back.keys() == bare.keys()
+
+
+def test_dinov3_of_satellite_images_has_a_normalisation_that_only_training_uses(tmp_path: Path):
+    expected, arrays = exported('dinov3_vit_large', 'dinov3', 32)
+    unused = {f'local_cls_norm.{name}': np.ones(24, np.float32) for name in ('weight', 'bias')}
+    save_file({key: np.ascontiguousarray(each) for key, each in (arrays | unused).items()}, tmp_path / 'w.safetensors')
+    loaded, report = backbones.load_weights('dinov3_vit_large', tmp_path / 'w.safetensors', rotary='dinov3', **SMALL)
+    assert not report.problems()
+    for path, leaf in flatten_dict(loaded, sep='/').items():
+        np.testing.assert_array_equal(leaf, expected[path])
 
 
 def test_a_projection_in_two_pieces_needs_both(tmp_path: Path):

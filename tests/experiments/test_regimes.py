@@ -20,6 +20,7 @@ SOME = (
     ('cspresnet50', ()),
     ('deit_tiny_distilled_patch16', ()),
     ('dinov2_small_reg', ()),
+    ('dinov3_vit_small_plus', ()),
     ('efficientnet_lite0', ()),
     ('googlenet', (('auxiliary_classes', 10),)),
     ('mobilenet_v3_small', ()),
@@ -32,7 +33,13 @@ SOME = (
     ('yolo11n', ()),
 )
 # Another of the same module is quick.
-OTHERS = ('clip_vit_base_patch16', 'deit_tiny_distilled_patch16', 'dinov2_small_reg', 'siglip_vit_base_patch16')
+OTHERS = (
+    'clip_vit_base_patch16',
+    'deit_tiny_distilled_patch16',
+    'dinov2_small_reg',
+    'dinov3_vit_small_plus',
+    'siglip_vit_base_patch16',
+)
 some = pytest.mark.parametrize(
     ('name', 'options'),
     [pytest.param(*each, id=each[0], marks=pytest.mark.exhaustive if each[0] in OTHERS else ()) for each in SOME],

@@ -25,12 +25,13 @@ class Case:
 
     Attributes:
         backbone: a registered name.
-        image_size: side of the images; 0 where only keys and shapes are kept.
+        image_size: side of the images, or their height; 0 where only keys and shapes are kept.
         file_size: side of the images that the file was made for; another one than ``image_size`` resamples positions.
         layout: whose implementation and whose keys; ``''`` is the first of the family (``references/__init__.py``).
         seed: of weights and images.
         options: overrides of the backbone.
         classifier: whether the file holds one.
+        width: of the images, where they are not square.
     """
 
     backbone: str
@@ -40,11 +41,19 @@ class Case:
     seed: int = 0
     options: tuple[tuple[str, object], ...] = ()
     classifier: bool = True
+    width: int = 0
 
     def __str__(self) -> str:
         layout = f'_{self.layout}' if self.layout else ''
         origin = '' if self.file_size == self.image_size else f'_from_{self.file_size}'
-        return f'{self.backbone}{layout}_{self.image_size}{origin}' if self.image_size else f'{self.backbone}{layout}'
+        size = f'{self.image_size}x{self.width}' if self.width else str(self.image_size)
+        return f'{self.backbone}{layout}_{size}{origin}' if self.image_size else f'{self.backbone}{layout}'
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images; of those that the file was made for where only keys are kept."""
+        height = self.image_size or self.file_size
+        return height, self.width or height
 
     @property
     def path(self) -> Path:
@@ -69,6 +78,7 @@ def _cases(backbone: str, *sizes: int | tuple[int, int], **fields) -> list[Case]
 
 # Fewer channels and blocks, where only keys and the order of things are asked about.
 _NARROW = (('channels', 96), ('heads', 3), ('depth', 8))
+_ROUNDED = (('rotary', 'dinov3_bfloat16'),)
 _TENSORFLOW = (('padding', 'same'), ('epsilon', 1e-3))
 
 # The published size and one more; an odd one where padding depends on it. The last of each ViT resamples its positions.
@@ -159,6 +169,15 @@ CASES: tuple[Case, ...] = (
     *_cases('dinov2_small_reg', 224, 518, classifier=False),
     *_cases('dinov2_small_reg', 70, layout='timm', options=_NARROW, classifier=False),
     *_cases('dinov2_small_reg', 70, layout='transformers', options=_NARROW, classifier=False),
+    *_cases('dinov3_vit_small', 256, 112, options=_ROUNDED, classifier=False),
+    *_cases('dinov3_vit_small', 64, options=(*_NARROW, *_ROUNDED), classifier=False, width=112),
+    *_cases('dinov3_vit_small', 80, layout='timm', options=_NARROW, classifier=False),
+    *_cases('dinov3_vit_small', 64, layout='timm_qkvb', options=(*_NARROW, ('pooling', 'average')), classifier=False),
+    *_cases('dinov3_vit_small', 96, layout='transformers', options=_NARROW, classifier=False, width=48),
+    *_cases('dinov3_vit_small_plus', 64, options=(*_NARROW, *_ROUNDED), classifier=False),
+    *_cases('dinov3_vit_small_plus', 48, layout='timm_qkvb', options=_NARROW, classifier=False, width=80),
+    *_cases('dinov3_vit_small_plus', 64, layout='transformers', options=_NARROW, classifier=False),
+    *_cases('dinov3_vit_base', 112, options=_ROUNDED, classifier=False),
     *_cases('clip_vit_base_patch16', 224, 96, classifier=False),
     *_cases('clip_vit_base_patch16', 64, layout='clip', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, layout='clip_visual', options=_NARROW, classifier=False),
@@ -221,6 +240,11 @@ KEYS_ONLY: tuple[Case, ...] = (
         for layout in ('dinov2', 'timm', 'transformers')
     ),
     Case('dinov2_large_reg', 0, 518, options=(('channels', 64),), classifier=False),
+    Case('dinov3_vit_small_plus', 0, 256, 'timm', options=_NARROW, classifier=False),
+    *(
+        Case('dinov3_vit_large', 0, 256, layout, options=(('channels', 64),), classifier=False)
+        for layout in ('dinov3', 'timm', 'timm_qkvb', 'transformers')
+    ),
     # Swin.
     Case('swin_base', 0, 224),
     *(Case('swin_small', 0, 224, layout) for layout in ('timm', 'transformers', 'microsoft')),
@@ -242,6 +266,7 @@ TRAINING: tuple[Case, ...] = (
     Case('swin_tiny', 32, 32),
     Case('deit_tiny_distilled_patch16', 64, 64, options=(*_NARROW, ('stochastic_depth', 0.1))),
     Case('dinov2_small_reg', 70, 70, options=_NARROW, classifier=False),
+    Case('dinov3_vit_small_plus', 64, 64, 'timm_qkvb', options=(*_NARROW, ('stochastic_depth', 0.1)), classifier=False),
     Case('clip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False),
     Case('siglip_vit_base_patch16', 64, 64, options=(*_NARROW, ('activation', 'gelu_tanh')), classifier=False),
 )
@@ -278,6 +303,8 @@ QUICK = frozenset(
         'yolo26n_97',
         'vit_tiny_patch16_160_from_224',
         'dinov2_small_reg_timm_70',
+        'dinov3_vit_small_64x112',
+        'dinov3_vit_small_plus_timm_qkvb_48x80',
         'clip_vit_base_patch16_clip_64',
         'clip_vit_base_patch16_clip_visual_64',
         'siglip_vit_base_patch16_transformers_64',
@@ -297,6 +324,9 @@ QUICK = frozenset(
         'dinov2_base_reg',
         'dinov2_large_dinov2',
         'dinov2_large_transformers',
+        'dinov3_vit_small_plus_timm',
+        'dinov3_vit_large_dinov3',
+        'dinov3_vit_large_transformers',
         'swin_base',
         'swin_small_transformers',
         'swin_small_microsoft',
@@ -319,6 +349,9 @@ SLOW = frozenset(
         'deit_tiny_distilled_patch16_transformers_96',
         'dinov2_small_timm_70',
         'dinov2_small_transformers_70',
+        'dinov3_vit_small_timm_qkvb_64',
+        'dinov3_vit_small_transformers_96x48',
+        'dinov3_vit_small_plus_64',
         'clip_vit_base_patch16_timm_96_from_64',
         'siglip_vit_base_patch16_big_vision_64',
         # Trained; the other trainings repeat these for other families.
@@ -364,7 +397,7 @@ def marked(cases: Sequence[Case]) -> list:
 
     def kind(case: Case) -> Case:
         """What cases of several sizes have in common."""
-        return dataclasses.replace(case, image_size=0, file_size=int(case.image_size != case.file_size))
+        return dataclasses.replace(case, image_size=0, width=0, file_size=int(case.image_size != case.file_size))
 
     smallest: dict[Case, int] = {}
     for case in cases:
@@ -414,9 +447,9 @@ def _norm_scale(backbone: str, key: str) -> float:
 
 
 # Tokens, positions and patch embeddings of vision transformers, in all of their layouts.
-_VISION_TRANSFORMERS = ('vit_', 'deit_', 'dinov2_', 'clip_', 'siglip_', 'siglip2_')
+_VISION_TRANSFORMERS = ('vit_', 'deit_', 'dinov2_', 'dinov3_vit_', 'clip_', 'siglip_', 'siglip2_')
 _EMBEDDINGS = re.compile(
-    r'(cls|dist|reg|mask|class)_token|register_tokens|(conv_proj|((vit|deit|vision_model)\.)?embeddings)\..*'
+    r'(cls|dist|reg|mask|class)_token|(register|storage)_tokens|(conv_proj|((vit|deit|vision_model)\.)?embeddings)\..*'
     r'|encoder\.pos_embedding|(visual\.)?(class_embedding|positional_embedding|conv1\.weight)'
     r'|(params/img/)?(cls|embedding/.*|(Transformer/posembed_input/)?pos_embedding)'
 )
@@ -450,6 +483,17 @@ def _shift_mask(windows: int, area: int, _: int) -> np.ndarray:
     return np.where(flat[:, :, None] == flat[:, None], 0, -100).astype(np.float32)
 
 
+def _dinov3_periods(shape: tuple[int]) -> np.ndarray:
+    """The buffer of DINOv3's authors: periods of the positions, rounded to bfloat16."""
+    exact = (100 ** (np.arange(*shape) / shape[0])).astype(np.float32)
+    return ((exact.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
+
+
+def _without_keys(values: np.ndarray) -> np.ndarray:
+    """Zero in the middle third."""
+    return np.where(np.arange(len(values)) * 3 // len(values) == 1, 0, values)
+
+
 def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """One entry of a state dictionary, scaled so that activations stay alive down to the last layer.
 
@@ -461,6 +505,10 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         return _relative_position_index(shape)
     if key.endswith('attn_mask'):
         return _shift_mask(*shape)
+    if key == 'rope_embed.periods':
+        return _dinov3_periods(shape)
+    if key.endswith('qkv.bias_mask'):
+        return _without_keys(np.ones(shape, np.float32))
     if key == 'head.bias' and backbone.startswith('clip_'):  # of timm's, which stores a projection without a bias
         return np.zeros(shape, np.float32)
     random = _random(backbone, key, seed=seed)
@@ -491,6 +539,8 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         values = 0.2 * (1 + 0.1 * _noise(random, shape))
     else:
         values = _norm_scale(backbone, key) * (1 + 0.1 * _noise(random, shape))
+    if backbone.startswith('dinov3_vit') and key.endswith('attn.qkv.bias'):
+        values = _without_keys(values)
     return values.astype(np.float32)
 
 
@@ -500,15 +550,16 @@ def state_dict(case: Case, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.
 
 
 def images(case: Case, step: int | None = None) -> np.ndarray:
-    """Noise on coarse patches, which also survive a global mean, ``float32[count, size, size, 3]``.
+    """Noise on coarse patches, which also survive a global mean, ``float32[count, height, width, 3]``.
 
     Two images, or the eight of a step of training.
     """
-    size, count = case.image_size, 2 if step is None else 8
-    random = _random('images', size, *([] if step is None else [step]), seed=case.seed)
-    patch = np.arange(size) * 4 // size
-    coarse = _noise(random, (count, 4, 4, 3))[:, patch][:, :, patch]
-    return (coarse + 0.5 * _noise(random, (count, size, size, 3))).astype(np.float32)
+    (height, width), count = case.size, 2 if step is None else 8
+    sides = (height,) if height == width else (height, width)
+    random = _random('images', *sides, *([] if step is None else [step]), seed=case.seed)
+    rows, columns = (np.arange(side) * 4 // side for side in (height, width))
+    coarse = _noise(random, (count, 4, 4, 3))[:, rows][:, :, columns]
+    return (coarse + 0.5 * _noise(random, (count, height, width, 3))).astype(np.float32)
 
 
 def targets(case: Case, shape: tuple[int, ...], step: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from backbones.pretrained.keymaps import (
     convnext,
     cspnet,
     detection,
+    dinov3,
     efficientnet,
     faster_rcnn,
     googlenet,
@@ -44,6 +45,12 @@ from backbones.pretrained.keymaps.rules import Line
 from backbones.text.encoder import TextEncoder
 from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
+
+
+def _either(*keymaps: Callable[[Any], list[Line]]) -> Callable[[Any], list[Line]]:
+    """The one of these key maps that knows the variant of the module; none where none does."""
+    return lambda module: next((lines for keymap in keymaps if (lines := keymap(module))), [])
+
 
 # Kind of module → layout → its key map. Where two layouts are identical, the first is reported.
 TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
@@ -73,11 +80,13 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
         'microsoft': swin.microsoft,
     },
     VisionTransformer: {
-        'timm': vit.timm,
+        'timm': _either(vit.timm, dinov3.timm),
+        'timm_qkvb': dinov3.timm_qkvb,
         'torchvision': vit.torchvision,
-        'transformers': vit_transformers.transformers,
+        'transformers': _either(vit_transformers.transformers, dinov3.transformers),
         'big_vision': vit_big_vision.big_vision,
         'dinov2': vit.dinov2,
+        'dinov3': dinov3.authors,
         'clip': vit.clip,
         'clip_visual': vit.clip_visual,
     },

@@ -42,6 +42,8 @@ class BlockKeys:
         projection: the layer after the attention.
         dense: the feed-forward layers.
         scales: the factors on both branches.
+        gated: gates, values and output of feed-forward layers that are gated.
+        biases: those of queries and of values, where they are stored apart from the packed projection.
     """
 
     block: str
@@ -50,6 +52,8 @@ class BlockKeys:
     projection: str
     dense: tuple[str, str]
     scales: tuple[str, str] = ('', '')
+    gated: tuple[str, str, str] = ('', '', '')
+    biases: tuple[str, ...] = ()
 
 
 _TIMM = BlockKeys(
@@ -74,13 +78,44 @@ def blocks(module: VisionTransformer) -> Iterator[tuple[int, str]]:
         yield number, f'backbone/stage{number // quarter + 1}/block{number % quarter + 1}'
 
 
-def packed_rules(keys: Sequence[str], path: str) -> list[Line]:
-    """Queries, keys and values in one projection of theirs, or in one projection each."""
+_WITHOUT_KEYS = Transform(
+    'bias of the keys left out',
+    lambda bias: bias.reshape(3, -1)[::2].reshape(-1),
+    lambda bias: np.insert(bias.reshape(2, -1), 1, 0, axis=0).reshape(-1),
+)
+
+
+def packed_rules(keys: Sequence[str], path: str, biases: str = 'all', apart: Sequence[str] = ()) -> list[Line]:
+    """Queries, keys and values in one projection of theirs, or in one projection each.
+
+    Args:
+        keys: of the projections; ``weight`` or ``bias`` follows directly.
+        path: of ours.
+        biases: which of ours there are, a name of ``layers.attention.BIASES``.
+        apart: where they are: keys of the biases of queries and of values.
+    """
     rules: list[Line] = []
     for index, key in enumerate(keys):
         part = index, len(keys)
         rules.append(Rule(f'{key}weight', f'params/{path}/kernel', TRANSPOSE, part))
-        rules.append(Rule(f'{key}bias', f'params/{path}/bias', part=part))
+        if biases == 'all':
+            rules.append(Rule(f'{key}bias', f'params/{path}/bias', part=part))
+    if biases == 'queries_and_values':
+        if len(keys) == 1 and not apart:
+            rules.append(Rule(f'{keys[0]}bias', f'params/{path}/bias', _WITHOUT_KEYS))
+        else:
+            two = apart or (f'{keys[0]}bias', f'{keys[2]}bias')
+            rules += [Rule(key, f'params/{path}/bias', part=(index, 2)) for index, key in enumerate(two)]
+    return rules
+
+
+def gated_rules(keys: Sequence[str], path: str) -> list[Line]:
+    """Gates and values, one projection each of theirs, side by side in our first layer; then the second."""
+    *pair, out = keys
+    rules = dense_rules(out, f'{path}/dense2')
+    for index, key in enumerate(pair):
+        rules.append(Rule(f'{key}.weight', f'params/{path}/dense1/kernel', TRANSPOSE, (index, 2)))
+        rules.append(Rule(f'{key}.bias', f'params/{path}/dense1/bias', part=(index, 2)))
     return rules
 
 
@@ -89,11 +124,16 @@ def block_rules(module: VisionTransformer, keys: BlockKeys, prefix: str = '') ->
     rules: list[Line] = []
     for number, path in blocks(module):
         block = prefix + keys.block.format(number)
-        rules += packed_rules([block + key for key in keys.qkv], f'{path}/attention/qkv')
+        apart = [block + key for key in keys.biases]
+        qkv = [block + key for key in keys.qkv]
+        rules += packed_rules(qkv, f'{path}/attention/qkv', module.attention_biases, apart)
         rules += dense_rules(block + keys.projection, f'{path}/attention/projection')
+        if module.gated:
+            rules += gated_rules([block + key for key in keys.gated], f'{path}/mlp')
         for branch, (norm, dense, scale) in enumerate(zip(keys.norms, keys.dense, keys.scales, strict=True), start=1):
             rules += layer_norm_rules(block + norm, f'{path}/norm{branch}')
-            rules += dense_rules(block + dense, f'{path}/mlp/dense{branch}')
+            if not module.gated:
+                rules += dense_rules(block + dense, f'{path}/mlp/dense{branch}')
             if module.layer_scale is not None:
                 rules.append(Rule(block + scale, f'params/{path}/layer_scale{branch}/scale'))
     return rules
@@ -120,7 +160,9 @@ def token_rules(module: VisionTransformer, **keys: str) -> list[Line]:
 def is_plain(module: VisionTransformer) -> bool:
     """Whether it is the vision transformer of Dosovitskiy et al. 2021, which torchvision and big_vision know."""
     extras = module.registers, module.masked_pretraining, module.pre_norm, module.layer_scale, module.projected_channels
-    return module.prefix == ('class_token',) and module.patch_bias and module.pooling == 'token' and not any(extras)
+    plain = module.position_table and module.attention_biases == 'all' and not (module.rotary or module.gated)
+    tokens = module.prefix == ('class_token',) and module.pooling == 'token'
+    return plain and tokens and module.patch_bias and not any(extras)
 
 
 def _without_class_position(table: np.ndarray) -> np.ndarray:
@@ -139,6 +181,8 @@ _NO_CLASS_POSITION = Transform(
 
 def timm(module: VisionTransformer) -> list[Line]:
     """``blocks.7.attn.qkv.weight`` is ``backbone/stage3/block2/attention/qkv/kernel`` in a transformer of 12 blocks."""
+    if module.rotary:
+        return []
     rules = [
         *patch_rules(module, 'patch_embed.proj'),
         *token_rules(module, class_token='cls_token', distillation_token='dist_token', register_tokens='reg_token'),
@@ -189,7 +233,7 @@ def torchvision(module: VisionTransformer) -> list[Line]:
 
 def dinov2(module: VisionTransformer) -> list[Line]:
     """The authors' own; blocks have timm's names."""
-    if not module.masked_pretraining:
+    if not module.masked_pretraining or module.rotary:
         return []
     return [
         *patch_rules(module, 'patch_embed.proj'),

@@ -56,6 +56,8 @@ Tower = Callable[[VisionTransformer, str, BlockKeys], list[Line]]
 
 def transformers(module: VisionTransformer) -> list[Line]:
     """``vit.encoder.layer.7.attention.attention.query.weight`` is the first third of our ``qkv/kernel``."""
+    if module.rotary:
+        return []
     if module.pre_norm or module.pooling == 'attention':
         rest = r'(text_model|classifier)\..*|text_projection\.weight|logit_scale|logit_bias|(.*\.)?position_ids'
         rules = _named(_image_tower, module, ('vision_model.', ''), (_CLIP,))

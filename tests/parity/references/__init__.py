@@ -5,6 +5,7 @@ from collections.abc import Callable
 from references.common import Reference
 from references.convnext import facebook_convnext, timm_convnext, torchvision_convnext, transformers_convnext
 from references.cspnet import cspnet
+from references.dinov3 import authors_dinov3, timm_dinov3, transformers_dinov3
 from references.efficientnet import (
     lukemelas_efficientnet,
     timm_efficientnet,
@@ -61,6 +62,10 @@ BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('dinov2', 'dinov2', dinov2),
     ('dinov2', 'timm', timm_tower),
     ('dinov2', 'transformers', transformers_dinov2),
+    ('dinov3_vit', 'dinov3', authors_dinov3),
+    ('dinov3_vit', 'timm', timm_dinov3),
+    ('dinov3_vit', 'timm_qkvb', timm_dinov3),
+    ('dinov3_vit', 'transformers', transformers_dinov3),
     ('clip', 'clip', clip),
     ('clip', 'clip_visual', clip),
     ('clip', 'transformers', transformers_clip),
