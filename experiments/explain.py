@@ -5,8 +5,8 @@
     python -m experiments.explain --model NAME --output DIR IMAGE …              published weights
 
 An IMAGE is a file, a directory, or a pattern in quotes such as 'photos/**/*.jpg'. Every model has the method of its
-family, which the picture names: attention rollout where all tokens attend to each other (ViT, DeiT, DINOv2, CLIP,
-SigLIP), else Grad-CAM; --method pca colours the features of a stage, of every backbone alike. Of an ablation, its
+family, which the picture names: attention rollout where all tokens attend to each other (ViT, DeiT, DINOv2, DINOv3,
+CLIP, SigLIP), else Grad-CAM; --method pca colours the features of a stage, of every backbone alike. Of an ablation, its
 pretrained backbones are shown without heads; of segmenters and detectors, the features of their backbones.
 
 Writes a picture of each image, sheet.png with all of them, and explanation.json with the numbers; in a work directory
