@@ -26,6 +26,7 @@ from experiments.data.dataset import Dataset
 from experiments.data.splits import split_by_hash
 from experiments.data.texts import Texts
 
+NAME = 'docstrings'
 # Class → distribution that pip installs. All have hundreds of docstrings.
 PACKAGES = {
     'flax': 'flax',
@@ -85,7 +86,7 @@ def load() -> Dataset:
     splits, how = split_by_hash(labels, ids)
     versions = ', '.join(f'{distribution} {version}' for distribution, version in _versions().items())
     return Dataset(
-        name='docstrings',
+        name=NAME,
         images=texts,
         targets=labels,
         ids=ids,

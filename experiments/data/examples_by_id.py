@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from backbones import images
 from backbones.errors import UserError
 from backbones.images import ImageReading
+from experiments.data import docstrings, text_files
 
 Pixels = UInt8[np.ndarray, 'height width channels']
 _TFDS = 'tfds:'
@@ -38,9 +39,11 @@ def read(
         id → image, of those that can be read.
 
     Raises:
-        UserError: none can be read; the reason is named.
+        UserError: none can be read; the reason is named. Or the data set has texts.
     """
     kind, colon, rest = name.partition(':')
+    if kind in (*text_files.SUFFIXES, docstrings.NAME):
+        raise UserError(f'{name!r} has texts, no images')
     if name.startswith(_TFDS):
         read_one = _of_tfds(rest, reading or ImageReading(), data_directory)
     elif colon:
@@ -89,7 +92,10 @@ def _of_tfds(name: str, reading: ImageReading, directory: Path | None) -> Callab
 
     try:
         builder: Any = tfds.builder(name, data_dir=str(directory or default_directory()))
-        (key,) = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)][:1]
+        keys = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+        if not keys:
+            raise UserError(f"'tfds:{name}' has no images")
+        key = keys[0]
         if not builder.is_prepared():
             raise UserError(f'tfds:{name} is not prepared in {directory or default_directory()}')
     except (tfds.core.DatasetNotFoundError, ValueError) as error:

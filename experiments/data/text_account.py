@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.data.account import Account
+from experiments.data.account import Account, number_of
 
 
 def account(
@@ -32,7 +32,7 @@ def lengths_in_words(texts: Sequence[str]) -> str:
         return 'no texts'
     shortest, median, longest = min(words), float(np.median(words)), max(words)
     if shortest == longest:
-        return f'{len(words):,} texts of {shortest:,} words each'
+        return f'{number_of(len(words), "text")} of {number_of(shortest, "word")} each'
     return f'{len(words):,} texts of {shortest:,} to {longest:,} words, median {median:,g}'
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbones import UserError
-from experiments.data import account, loading, record, text_rows, text_tables
+from experiments.data import account, examples_by_id, loading, record, text_rows, text_tables
 from experiments.data.texts import Texts
 
 WORDS = ('one', 'two', 'three', 'four', 'five')
@@ -479,3 +479,9 @@ def test_targets_are_those_of_the_classes(tmp_path):
     dataset = load(write(tmp_path / 'a.csv', rows))
     assert [dataset.classes[label] for label in dataset.targets] == [row['label'] for row in rows]
     assert dataset.targets.dtype == np.int32
+
+
+@pytest.mark.parametrize('name', ['csv:a.csv', 'jsonl:a.jsonl', 'docstrings'])
+def test_no_images_are_looked_for(name):
+    with pytest.raises(UserError, match='has texts, no images'):
+        examples_by_id.read(name, ['a.csv:2'])
