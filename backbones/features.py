@@ -16,8 +16,8 @@ class Features:
         stages: feature maps ``'stage1'`` to ``'stageN'``, NHWC for CNN and ViT alike, from shallow to deep; of a text
             encoder ``[batch, length, channels]``.
         pooled: what the reference's classifier sees, after the final normalisation and the pooling.
-        tokens: prefix tokens (class token first), then patches, after the final normalisation, or the tokens of a
-            text; ``None`` for a CNN.
+        tokens: prefix tokens (class token first), then patches, after the final normalisation unless that follows the
+            pooling, or the tokens of a text; ``None`` for a CNN.
         mask: which tokens are of the text and not padding; ``None`` for images.
     """
 

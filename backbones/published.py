@@ -21,6 +21,24 @@ _VITS = {
     )
 }
 
+# Size and registers → where the weights were trained, the usual ones first.
+_REGISTERS_AND_AVERAGE = {
+    ('wee', 1): ('sbb_in1k',),
+    ('little', 1): ('sbb_in12k_ft_in1k', 'sbb_in12k'),
+    ('little', 4): ('sbb_in1k',),
+    ('medium', 1): ('sbb_in1k',),
+    ('medium', 4): ('sbb_in12k_ft_in1k', 'sbb_in1k', 'sbb_in12k'),
+    ('mediumd', 4): ('sbb2_e200_in12k_ft_in1k', 'sbb_in12k_ft_in1k', 'sbb2_e200_in12k', 'sbb_in12k'),
+    ('betwixt', 1): ('sbb_in1k',),
+    ('betwixt', 4): (
+        'sbb2_e200_in12k_ft_in1k',
+        'sbb_in12k_ft_in1k',
+        'sbb_in1k',
+        'sbb2_e200_in12k',
+        'sbb_in12k',
+    ),
+}
+
 WEIGHTS: dict[str, tuple[str, ...]] = {
     **{f'vgg{depth}{norm}': _timm(f'vgg{depth}{norm}.tv_in1k') for depth in (16, 19) for norm in ('', '_bn')},
     **{f'resnet{depth}': _timm(f'resnet{depth}.tv_in1k', f'resnet{depth}.a1_in1k') for depth in (18, 34, 50, 101, 152)},
@@ -46,6 +64,12 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
     'cspresnet50': _timm('cspresnet50.ra_in1k'),
     'cspdarknet53': _timm('cspdarknet53.ra_in1k'),
     **_VITS,
+    **{
+        f'vit_{size}_patch16_reg{registers}_gap': _timm(
+            *(f'vit_{size}_patch16_reg{registers}_gap_256.{tag}' for tag in tags)
+        )
+        for (size, registers), tags in _REGISTERS_AND_AVERAGE.items()
+    },
     **{f'deit_{size}_patch16': _timm(f'deit_{size}_patch16_224.fb_in1k') for size in ('tiny', 'small', 'base')},
     **{
         f'deit_{size}_distilled_patch16': _timm(f'deit_{size}_distilled_patch16_224.fb_in1k')

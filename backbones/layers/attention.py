@@ -263,6 +263,7 @@ class AttentionPooling(nn.Module):
     epsilon: float = 1e-6
     activation: str = 'gelu'
     dtype: jnp.dtype = jnp.float32
+    mlp_ratio: float = 4.0
 
     @nn.compact
     def __call__(self, tokens: Float[Array, 'batch tokens channels']) -> Float[Array, 'batch channels']:
@@ -273,4 +274,4 @@ class AttentionPooling(nn.Module):
         mixed = dot_product_attention(*QueryKeyValue(self.heads, self.dtype, name='qkv')(probe, tokens))
         x = Dense(channels, dtype=self.dtype, name='projection')(merge_heads(mixed))
         y = LayerNorm(self.epsilon, self.dtype, name='norm')(x)
-        return (x + FeedForward(4 * channels, self.dtype, self.activation, name='mlp')(y))[:, 0]
+        return (x + FeedForward(int(self.mlp_ratio * channels), self.dtype, self.activation, name='mlp')(y))[:, 0]

@@ -148,6 +148,8 @@ def _of_tokens(module: VisionTransformer, report: Report, arrays: Mapping[str, n
         yield f'it has {count} registers: ' + _either(_siblings(module, registers=count), f'registers={count}')
     elif 'params/backbone/register_tokens' in report.missing:
         yield 'it has no registers: ' + _either(_siblings(module, registers=0), 'registers=0')
+    if 'fc_norm.weight' in report.unexpected:
+        yield "it normalises what it has pooled: pass pooling='average', norm_after_pooling=True"
     distilled = {'prefix': ('class_token', 'distillation_token'), 'pooling': 'distillation'}
     plain = {'prefix': ('class_token',), 'pooling': 'token'}
     if any(re.fullmatch(r'(.*\.)?(dist|distillation)_token', key) for key in report.unexpected):

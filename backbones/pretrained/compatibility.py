@@ -33,6 +33,11 @@ _TIMM: list[tuple[str, str, dict[str, Any]]] = [
     (r'convnext_(tiny|small|base)', r'\g<0>', {}),
     (r'cspresnet50|cspdarknet53', r'\g<0>', {}),
     (r'(vit_(?:tiny|small|base|large)_patch(?:16|32))_\d+', r'\1', {}),
+    (
+        r'(vit_(?:(?:wee|little|medium|betwixt)_patch16_reg1|(?:little|medium|mediumd|betwixt)_patch16_reg4)_gap)_\d+',
+        r'\1',
+        {},
+    ),
     (r'(deit_(?:tiny|small|base)(?:_distilled)?_patch16)_\d+', r'\1', {}),
     (r'vit_(small|base|large)_patch14_dinov2', r'dinov2_\1', {}),
     (r'vit_(small|base|large)_patch14_reg4_dinov2', r'dinov2_\1_reg', {}),
@@ -56,6 +61,7 @@ _TIMM_ARGUMENTS: dict[str, tuple[str, Mapping[Any, Any]] | None] = {
     'patch_size': ('patch', {}),
     'window_size': ('window', {}),
     'reg_tokens': ('registers', {}),
+    'mlp_ratio': ('mlp_ratio', {}),
     **dict.fromkeys(
         (
             'num_classes',

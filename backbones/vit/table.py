@@ -8,7 +8,18 @@ from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 
 # Channels, depth and heads.
-_VIT_SIZES = {'tiny': (192, 12, 3), 'small': (384, 12, 6), 'base': (768, 12, 12), 'large': (1024, 24, 16)}
+_VIT_SIZES = {
+    'tiny': (192, 12, 3),
+    'small': (384, 12, 6),
+    'base': (768, 12, 12),
+    'large': (1024, 24, 16),
+    # Timm's own, between these.
+    'wee': (256, 14, 4),
+    'little': (320, 14, 5),
+    'medium': (512, 12, 8),
+    'mediumd': (512, 20, 8),
+    'betwixt': (640, 12, 10),
+}
 
 
 def _vit(size, patch, params, weights_expect, layouts_expect=None, **options) -> Entry:
@@ -22,6 +33,21 @@ def _augreg(size, patch, params, torchvision_crop=0.875) -> Entry:
         'transformers': preprocessing.AUGREG_VIT.replace(crop=1.0, interpolation='bilinear', fit='squash'),
     }
     return _vit(size, patch, params, preprocessing.AUGREG_VIT, layouts)
+
+
+def _registers_and_average(size, registers, params, mlp_ratio=4.0) -> Entry:
+    return _vit(
+        size,
+        16,
+        params,
+        preprocessing.AUGREG_VIT.replace(size=256, crop=0.95),
+        prefix=(),
+        registers=registers,
+        layer_scale=1e-5,
+        mlp_ratio=mlp_ratio,
+        pooling='average',
+        norm_after_pooling=True,
+    )
 
 
 def _deit(size, params, **options) -> Entry:
@@ -100,6 +126,14 @@ TABLE: dict[str, Entry] = {
     'vit_small_patch32': _augreg('small', 32, 22_493_952),
     'vit_base_patch32': _augreg('base', 32, 87_455_232),
     'vit_large_patch32': _augreg('large', 32, 305_510_400),
+    'vit_wee_patch16_reg1_gap': _registers_and_average('wee', 1, 13_165_568, mlp_ratio=5.0),
+    'vit_little_patch16_reg1_gap': _registers_and_average('little', 1, 22_194_048, mlp_ratio=5.6),
+    'vit_little_patch16_reg4_gap': _registers_and_average('little', 4, 22_195_008, mlp_ratio=5.6),
+    'vit_medium_patch16_reg1_gap': _registers_and_average('medium', 1, 38_367_232),
+    'vit_medium_patch16_reg4_gap': _registers_and_average('medium', 4, 38_368_768),
+    'vit_mediumd_patch16_reg4_gap': _registers_and_average('mediumd', 4, 63_596_032),
+    'vit_betwixt_patch16_reg1_gap': _registers_and_average('betwixt', 1, 59_755_520),
+    'vit_betwixt_patch16_reg4_gap': _registers_and_average('betwixt', 4, 59_757_440),
     'deit_tiny_patch16': _deit('tiny', 5_524_416),
     'deit_small_patch16': _deit('small', 21_665_664),
     'deit_base_patch16': _deit('base', 85_798_656),

@@ -5,9 +5,11 @@ Touvron et al. 2021, "Training data-efficient image transformers & distillation 
 "DINOv2"; Darcet et al. 2024, "Vision Transformers Need Registers"; Siméoni et al. 2025, "DINOv3"; Radford et al. 2021,
 "Learning Transferable Visual Models From Natural Language Supervision"; Zhai et al. 2023, "Sigmoid Loss for Language
 Image Pre-Training"; Tschannen et al. 2025, "SigLIP 2", whose image towers for one size of images are those of SigLIP.
-Built as timm's ``vision_transformer.py`` builds them, and DINOv3 as its ``eva.py`` does.
+Built as timm's ``vision_transformer.py`` builds them, whose own ViTs with registers and without a class token are among
+them, and DINOv3 as its ``eva.py`` does.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -43,6 +45,7 @@ class Block(nn.Module):
         epsilon: constant that the normalisations add to the variance.
         activation: name of the activation in the feed-forward layers.
         layer_scale: initial value of a factor per channel on both branches; ``None`` for no factors.
+        mlp_ratio: channels inside the feed-forward layers as a multiple of those outside, rounded down.
         stochastic_depth: rate at which either branch is dropped while training.
         dtype: type of the computation.
         attention_biases, gated: as for the whole network.
@@ -52,6 +55,7 @@ class Block(nn.Module):
     epsilon: float = 1e-6
     activation: str = 'gelu'
     layer_scale: float | None = None
+    mlp_ratio: float = 4.0
     stochastic_depth: float = 0.0
     dtype: jnp.dtype = jnp.float32
     attention_biases: str = 'all'
@@ -64,7 +68,8 @@ class Block(nn.Module):
         attention = partial(
             SelfAttention(self.heads, self.dtype, self.attention_biases, name='attention'), rotation=rotation
         )
-        feed_forward = FeedForward(4 * x.shape[-1], self.dtype, self.activation, self.gated, name='mlp')
+        hidden = int(self.mlp_ratio * x.shape[-1])
+        feed_forward = FeedForward(hidden, self.dtype, self.activation, self.gated, name='mlp')
         for number, layer in enumerate((attention, feed_forward), start=1):
             y = layer(LayerNorm(self.epsilon, self.dtype, name=f'norm{number}')(x))
             if self.layer_scale is not None:
@@ -74,7 +79,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """A quarter of the depth: one block per rate of stochastic depth."""
+    """About a quarter of the depth: one block per rate of stochastic depth."""
 
     block: Callable[..., Block]
     rates: tuple[float, ...]
@@ -97,7 +102,7 @@ class VisionTransformer(nn.Module):
     Attributes:
         patch: side of a patch in pixels.
         channels: width of the transformer.
-        depth: number of blocks; a multiple of four, so that every stage is a quarter.
+        depth: number of blocks; at least four. A stage ends after the block at each quarter of it, rounded up.
         heads: attention heads.
         prefix: names of the learned tokens in front of the patches; each has a position of its own in the table.
         registers: number of further tokens, without positions, between those and the patches.
@@ -106,10 +111,13 @@ class VisionTransformer(nn.Module):
         pad: whether images are padded to whole patches with zeros on the right and at the bottom.
         pre_norm: whether there is a normalisation before the first block too (CLIP).
         layer_scale: initial value of the factors on the residual branches; ``None`` for no factors.
+        mlp_ratio: channels inside the feed-forward layers as a multiple of ``channels``, rounded down.
         activation: that of the feed-forward layers, a name of ``layers.activations``.
         epsilon: constant that every normalisation adds to the variance.
         pooling: ``'token'`` (the class token), ``'distillation'`` (the mean of the class and the distillation token),
             ``'average'`` (the mean of the patches) or ``'attention'`` (a learned query over the patches).
+        norm_after_pooling: whether the final normalisation sees the mean of the patches, and not each token; tokens
+            are then those of the last block. Only with ``'average'``.
         projected_channels: channels that pooled features are projected to, without a bias; ``None`` for no projection.
         position_method: how positions are resampled, a name of ``layers.positions.METHODS``.
         position_grid: side of the table of positions, in patches; ``None`` takes the grid of the images that the
@@ -124,9 +132,9 @@ class VisionTransformer(nn.Module):
 
     Raises:
         UserError: an image that is not a multiple of the patch (without ``pad``) or to which positions cannot be
-            resampled, a depth that is not a multiple of four, a way to pool that does not exist or lacks its tokens, an
-            unknown activation, way to resample, kind of rotary positions or choice of biases, or heads whose channels
-            rotary positions cannot turn.
+            resampled, a depth of less than four, a way to pool that does not exist, lacks its tokens or is not followed
+            by a normalisation, an unknown activation, way to resample, kind of rotary positions or choice of biases, or
+            heads whose channels rotary positions cannot turn.
     """
 
     patch: int
@@ -140,9 +148,11 @@ class VisionTransformer(nn.Module):
     pad: bool = False
     pre_norm: bool = False
     layer_scale: float | None = None
+    mlp_ratio: float = 4.0
     activation: str = 'gelu'
     epsilon: float = 1e-6
     pooling: str = 'token'
+    norm_after_pooling: bool = False
     projected_channels: int | None = None
     position_method: str = 'timm'
     position_grid: int | None = None
@@ -164,6 +174,11 @@ class VisionTransformer(nn.Module):
     def pooled_channels(self) -> int:
         """Channels of ``Features.pooled``."""
         return self.projected_channels or self.channels
+
+    def stage_depths(self) -> tuple[int, ...]:
+        """Blocks of each stage."""
+        ends = [-(-self.depth * quarter // 4) for quarter in range(5)]
+        return tuple(end - start for start, end in itertools.pairwise(ends))
 
     def prefix_tokens(self) -> int:
         """How many of ``Features.tokens`` come before the patches."""
@@ -204,28 +219,37 @@ class VisionTransformer(nn.Module):
             self.epsilon,
             self.activation,
             self.layer_scale,
+            self.mlp_ratio,
             dtype=self.dtype,
             attention_biases=self.attention_biases,
             gated=self.gated,
         )
-        rates = np.linspace(0, self.stochastic_depth, self.depth).reshape(4, -1).tolist()
+        rates = iter(np.linspace(0, self.stochastic_depth, self.depth).tolist())
         stages = {}
-        for number in range(1, 5):
+        for number, depth in enumerate(self.stage_depths(), start=1):
             name = f'stage{number}'
-            x = Stage(block, tuple(rates[number - 1]), name=name)(x, train=train, rotation=rotation)
+            x = Stage(block, tuple(itertools.islice(rates, depth)), name=name)(x, train=train, rotation=rotation)
             stages[name] = x[:, self.prefix_tokens() :].reshape(batch, rows, columns, channels)
-        tokens = LayerNorm(self.epsilon, self.dtype, name='norm')(x)
+        norm = LayerNorm(self.epsilon, self.dtype, name='norm')
+        if self.norm_after_pooling:
+            return Features(stages=stages, pooled=norm(self._pooled(x)), tokens=x)
+        tokens = norm(x)
         return Features(stages=stages, pooled=self._pooled(tokens), tokens=tokens)
 
     def _check_options(self) -> None:
-        if self.depth % 4:
-            raise UserError(f'the depth of a vision transformer must be a multiple of 4, not {self.depth}')
+        if self.depth < 4:
+            raise UserError(f'the depth of a vision transformer must be at least 4, not {self.depth}')
         if self.pooling not in POOLINGS:
             raise unknown('way to pool', self.pooling, POOLINGS)
         needed = POOLINGS[self.pooling]
         if self.prefix[: len(needed)] != needed:
             raise UserError(
                 f"pooling={self.pooling!r} needs prefix={needed}, not {self.prefix}; pooling='average' needs no token"
+            )
+        if self.norm_after_pooling and self.pooling != 'average':
+            raise UserError(
+                f"norm_after_pooling needs pooling='average', not {self.pooling!r}; norm_after_pooling=False "
+                'normalises each token'
             )
 
     def _with_tokens_and_positions(self, x: Array, grid: tuple[int, int]) -> Array:
@@ -259,7 +283,9 @@ class VisionTransformer(nn.Module):
     def _pooled(self, tokens: Array) -> Array:
         patches = tokens[:, self.prefix_tokens() :]
         if self.pooling == 'attention':
-            pooling = AttentionPooling(self.heads, self.epsilon, self.activation, self.dtype, name='attention_pooling')
+            pooling = AttentionPooling(
+                self.heads, self.epsilon, self.activation, self.dtype, self.mlp_ratio, name='attention_pooling'
+            )
             pooled = pooling(patches)
         elif self.pooling == 'average':
             pooled = patches.mean(1, dtype=jnp.float32).astype(self.dtype)

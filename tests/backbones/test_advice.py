@@ -89,6 +89,15 @@ def test_registers(load):
     assert message.endswith('; it has no registers: load it into dinov2_small')
 
 
+def test_a_normalisation_after_the_pooling(load):
+    pooled = {'pooling': 'average', 'norm_after_pooling': True}
+    arguments = 'vit_tiny_patch16', 'timm', 32, 'vit_tiny_patch16', pooled
+    message = told(load, *arguments)
+    assert message.endswith("it normalises what it has pooled: pass pooling='average', norm_after_pooling=True")
+    _, report = load(*arguments, image_size=32, **pooled)
+    assert not report.problems()
+
+
 def test_distillation_token(load):
     distilled = 'deit_tiny_distilled_patch16'
     message = told(load, distilled, 'timm', 224, 'deit_tiny_patch16', {})

@@ -117,7 +117,7 @@ def test_every_other_layout_takes_a_bare_file(name: str):
     """The pairs that are asked are those above and EfficientNets of TensorFlow, and no others."""
     module = backbones.create(name)
     asking = {layout for layout in keymaps.layouts(module) if asked(name, layout)}
-    plain_vit = name.startswith(('vit_', 'deit_'))
+    plain_vit = name.startswith(('vit_', 'deit_')) and not name.endswith('_gap')
     expected = {
         'timm': name.startswith(('mobilenet_v3', 'siglip', *(f'efficientnet_b{size}' for size in (5, 6, 7)))),
         'transformers': plain_vit or name.startswith(('convnext', 'efficientnet_b')),
@@ -154,7 +154,7 @@ def test_timm_and_ours_are_the_same_function():
 )
 def test_published_weights_of_timm_fit_without_options(name: str, source: str):
     architecture = source.removeprefix('hf:timm/').partition('.')[0]
-    pool = {'attention': 'map'}.get(getattr(backbones.create(name), 'pooling', ''), 'token')
+    pool = {'attention': 'map', 'average': 'avg'}.get(getattr(backbones.create(name), 'pooling', ''), 'token')
     assert not differences(name, {'architecture': architecture, 'global_pool': pool})
 
 
@@ -188,6 +188,17 @@ VISION = {'hidden_act': 'gelu', 'num_attention_heads': 12, 'patch_size': 16, 'la
             'siglip_vit_base_patch16',
             {'architecture': 'vit_base_patch16_siglip_224', 'global_pool': 'map'},
             ["activation='gelu'"],
+        ),
+        (
+            'vit_medium_patch16_reg4_gap',
+            {'architecture': 'vit_medium_patch16_reg4_gap_256', 'global_pool': 'token'},
+            ["pooling='token'"],
+        ),
+        ('vit_betwixt_patch16_reg4_gap', {'architecture': 'vit_betwixt_patch16_reg4_gap_384'}, []),
+        (
+            'vit_little_patch16_reg4_gap',
+            {'architecture': 'vit_little_patch16_reg1_gap_256', 'model_args': {'mlp_ratio': 5.0}},
+            ['registers=1', 'mlp_ratio=5.0'],
         ),
         # As google/siglip2-base-patch16-224, timm and open_clip say it of SigLIP 2.
         (

@@ -30,8 +30,9 @@ FAMILIES = (
     ('convnext_tiny', {'channels': (8, 16, 24, 32), 'depths': (1, 1, 1, 1), 'layer_scale': 1.0}),
     ('cspresnet50', {'depths': (1, 1, 1, 1), 'channels': (16, 32, 48, 64)}),
     ('siglip_vit_base_patch16', {'channels': 24, 'depth': 4, 'heads': 3}),
-    # In float32 its factors of 1e-5 would hide what a block does.
+    # In float32 their factors of 1e-5 would hide what a block does.
     ('dinov3_vit_small_plus', {'channels': 24, 'depth': 4, 'heads': 3, 'layer_scale': 1.0}),
+    ('vit_wee_patch16_reg1_gap', {'channels': 24, 'depth': 5, 'heads': 3, 'layer_scale': 1.0}),
 )
 IDS = [name for name, _ in FAMILIES]
 QUICK = FAMILIES[:2]

@@ -34,6 +34,14 @@ PARAMETERS = {
     'vit_small_patch32': (22_493_952, 22_878_952),
     'vit_base_patch32': (87_455_232, 88_224_232),
     'vit_large_patch32': (305_510_400, 306_535_400),
+    'vit_wee_patch16_reg1_gap': (13_165_568, 13_422_568),
+    'vit_little_patch16_reg1_gap': (22_194_048, 22_515_048),
+    'vit_little_patch16_reg4_gap': (22_195_008, 22_516_008),
+    'vit_medium_patch16_reg1_gap': (38_367_232, 38_880_232),
+    'vit_medium_patch16_reg4_gap': (38_368_768, 38_881_768),
+    'vit_mediumd_patch16_reg4_gap': (63_596_032, 64_109_032),
+    'vit_betwixt_patch16_reg1_gap': (59_755_520, 60_396_520),
+    'vit_betwixt_patch16_reg4_gap': (59_757_440, 60_398_440),
     'deit_tiny_patch16': (5_524_416, 5_717_416),
     'deit_small_patch16': (21_665_664, 22_050_664),
     'deit_base_patch16': (85_798_656, 86_567_656),
@@ -114,6 +122,7 @@ QUICK = (
     'dinov3_vit_small_plus',
     'clip_vit_base_patch16',
     'siglip_vit_base_patch16',
+    'vit_wee_patch16_reg1_gap',
     'swin_tiny',
     'resnet_micro',
     'vit_micro',
@@ -384,9 +393,14 @@ def test_a_vit_rejects_an_image_that_is_no_multiple_of_the_patch(name, taller, w
         trace(name, size + taller, size + wider)
 
 
-def test_a_vit_rejects_a_depth_without_four_equal_stages():
-    model = backbones.create('vit_micro', depth=6)
-    with pytest.raises(backbones.UserError, match='multiple of 4, not 6'):
+@pytest.mark.parametrize(('depth', 'depths'), [(12, (3, 3, 3, 3)), (14, (4, 3, 4, 3)), (5, (2, 1, 1, 1))])
+def test_a_stage_of_a_vit_ends_at_each_quarter_of_its_depth(depth, depths):
+    assert backbones.create('vit_micro', depth=depth).stage_depths() == depths
+
+
+def test_a_vit_rejects_a_depth_without_four_stages():
+    model = backbones.create('vit_micro', depth=3)
+    with pytest.raises(backbones.UserError, match='at least 4, not 3'):
         jax.eval_shape(model.init, jax.random.key(0), abstract_images(32, 32))
 
 

@@ -188,6 +188,16 @@ def test_registers_lie_between_the_class_token_and_the_patches_and_have_no_posit
     np.testing.assert_array_equal(same, [False] + [True] * 4 + [False] * 9)
 
 
+def test_a_normalisation_after_the_pooling():
+    """Registers are first among the tokens, and are not pooled."""
+    model, variables = make('vit_medium_patch16_reg4_gap', 48)
+    seen = features(model, variables, normal(0, 2, 48, 48, 3))
+    assert seen.tokens.shape == (2, 4 + 9, 24)
+    np.testing.assert_array_equal(seen.stages['stage4'].reshape(2, 9, 24), seen.tokens[:, 4:])
+    expected = layer_norm(np.asarray(seen.tokens[:, 4:], np.float64).mean(1), variables['params']['norm'], 1e-6)
+    np.testing.assert_allclose(seen.pooled, expected, rtol=0, atol=1e-5)
+
+
 def test_the_mask_token_changes_nothing():
     model, variables = make('dinov2_small', 42, position_grid=3)
     other = {'params': variables['params'] | {'mask_token': np.ones((1, 24), np.float32)}}
@@ -260,6 +270,10 @@ def test_the_class_token_alone_has_one_classifier():
             r"pooling='token' needs prefix=\('class_token',\), not \(\); pooling='average' needs no token",
         ),
         ({'pooling': 'distillation'}, r"needs prefix=\('class_token', 'distillation_token'\), not \('class_token',\)"),
+        (
+            {'norm_after_pooling': True},
+            "norm_after_pooling needs pooling='average', not 'token'; norm_after_pooling=False normalises each token",
+        ),
         ({'activation': 'geluu'}, "unknown activation 'geluu'; did you mean 'gelu'"),
         ({'position_method': 'dino'}, "unknown way to resample positions 'dino'; did you mean 'dinov2'"),
     ],

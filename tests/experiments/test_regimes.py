@@ -30,6 +30,7 @@ SOME = (
     ('swin_tiny', ()),
     ('vgg16_bn', ()),
     ('vit_micro', ()),
+    ('vit_wee_patch16_reg1_gap', ()),
     ('yolo11n', ()),
 )
 # Another of the same module is quick.
@@ -39,6 +40,7 @@ OTHERS = (
     'dinov2_small_reg',
     'dinov3_vit_small_plus',
     'siglip_vit_base_patch16',
+    'vit_wee_patch16_reg1_gap',
 )
 some = pytest.mark.parametrize(
     ('name', 'options'),

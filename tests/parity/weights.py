@@ -145,6 +145,10 @@ CASES: tuple[Case, ...] = (
     *_cases('vit_tiny_patch16', 96, layout='torchvision'),
     *_cases('vit_tiny_patch16', 96, layout='transformers', options=(('epsilon', 1e-12),)),
     *_cases('vit_tiny_patch16', 96, layout='big_vision'),
+    *_cases('vit_medium_patch16_reg4_gap', 64, (96, 64), options=_NARROW),
+    *_cases('vit_medium_patch16_reg4_gap', 256),
+    *_cases('vit_wee_patch16_reg1_gap', 96),
+    *_cases('vit_little_patch16_reg4_gap', 96),
     *_cases('deit_tiny_patch16', 96),
     *_cases('deit_tiny_patch16', 224),
     *_cases('deit_small_patch16', 224, 64),
@@ -228,6 +232,11 @@ KEYS_ONLY: tuple[Case, ...] = (
     # Vision transformers.
     *(Case(f'vit_{size}_patch16', 0, 224) for size in ('small', 'base', 'large')),
     *(Case(f'vit_{size}_patch32', 0, 224) for size in ('tiny', 'base', 'large')),
+    *(
+        Case(f'vit_{size}_gap', 0, 256)
+        for size in ('little_patch16_reg1', 'mediumd_patch16_reg4', 'betwixt_patch16_reg1', 'betwixt_patch16_reg4')
+    ),
+    Case('vit_medium_patch16_reg1_gap', 0, 256),
     *(Case(f'deit_{size}_patch16', 0, 224) for size in ('small', 'base')),
     *(Case(f'deit_{size}_distilled_patch16', 0, 224) for size in ('small', 'base')),
     *(Case(f'dinov2_base{registers}', 0, 518, classifier=False) for registers in ('', '_reg')),
@@ -302,6 +311,7 @@ QUICK = frozenset(
         'cspresnet50_97',
         'yolo26n_97',
         'vit_tiny_patch16_160_from_224',
+        'vit_medium_patch16_reg4_gap_64',
         'dinov2_small_reg_timm_70',
         'dinov3_vit_small_64x112',
         'dinov3_vit_small_plus_timm_qkvb_48x80',

@@ -73,9 +73,12 @@ _CLIP = BlockKeys(
 
 def blocks(module: VisionTransformer) -> Iterator[tuple[int, str]]:
     """Each block's number from zero, and its path: 7 is ``backbone/stage3/block2`` in a transformer of 12 blocks."""
-    quarter = module.depth // 4
-    for number in range(module.depth):
-        yield number, f'backbone/stage{number // quarter + 1}/block{number % quarter + 1}'
+    paths = (
+        f'backbone/stage{stage}/block{block}'
+        for stage, depth in enumerate(module.stage_depths(), start=1)
+        for block in range(1, depth + 1)
+    )
+    yield from enumerate(paths)
 
 
 _WITHOUT_KEYS = Transform(
@@ -187,9 +190,9 @@ def timm(module: VisionTransformer) -> list[Line]:
         *patch_rules(module, 'patch_embed.proj'),
         *token_rules(module, class_token='cls_token', distillation_token='dist_token', register_tokens='reg_token'),
         Absent('params/backbone/mask_token'),
-        Rule('pos_embed', POSITIONS, _NO_CLASS_POSITION if module.registers else IDENTITY),
+        Rule('pos_embed', POSITIONS, _NO_CLASS_POSITION if module.prefix and module.registers else IDENTITY),
         *block_rules(module, _TIMM),
-        *layer_norm_rules('norm', 'backbone/norm'),
+        *layer_norm_rules('fc_norm' if module.norm_after_pooling else 'norm', 'backbone/norm'),
     ]
     if module.pre_norm:
         rules += layer_norm_rules('norm_pre', 'backbone/norm_pre')

@@ -67,6 +67,8 @@ def transformers(module: VisionTransformer) -> list[Line]:
         rules = _named(_encoder, module, ('', 'dinov2.', 'dinov2_with_registers.'), (_DINOV2, _DINOV2_IN_MEMORY))
         # Its classifier also takes the mean of the patches.
         return [*rules, Ignored(r'classifier\..*')]
+    if not module.prefix or module.registers or module.layer_scale is not None or module.norm_after_pooling:
+        return []
     name = 'deit.' if 'distillation_token' in module.prefix else 'vit.'
     rules = _named(_encoder, module, (name, ''), (_VIT, _VIT_IN_MEMORY))
     if module.pooling == 'distillation':

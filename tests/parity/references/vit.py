@@ -15,6 +15,11 @@ SIZES = {
     'small': {'channels': 384, 'depth': 12, 'heads': 6},
     'base': {'channels': 768, 'depth': 12, 'heads': 12},
     'large': {'channels': 1024, 'depth': 24, 'heads': 16},
+    'wee': {'channels': 256, 'depth': 14, 'heads': 4},
+    'little': {'channels': 320, 'depth': 14, 'heads': 5},
+    'medium': {'channels': 512, 'depth': 12, 'heads': 8},
+    'mediumd': {'channels': 512, 'depth': 20, 'heads': 8},
+    'betwixt': {'channels': 640, 'depth': 12, 'heads': 10},
 }
 
 
@@ -24,7 +29,7 @@ def option(case: Case, name: str, default):
 
 
 def size(case: Case) -> str:
-    """Tiny, small, base or large."""
+    """A key of ``SIZES``."""
     return next(each for each in SIZES if each in case.backbone.split('_'))
 
 
@@ -35,13 +40,13 @@ def shape(case: Case) -> dict[str, int]:
 
 def patch(case: Case) -> int:
     """Side of a patch in pixels."""
-    return 14 if case.backbone.startswith('dinov2') else int(case.backbone.partition('patch')[2])
+    return 14 if case.backbone.startswith('dinov2') else int(case.backbone.partition('patch')[2][:2])
 
 
 def with_stages(
     blocks: nn.ModuleList | nn.Sequential, prefix: int, side: int, forward: Callable[[Tensor], Outputs]
 ) -> Callable[[Tensor], Outputs]:
-    """What ``forward`` says of the images, and the outputs of the last block of each quarter as maps.
+    """What ``forward`` says of the images, and the outputs of the block at each quarter of the depth as maps.
 
     Args:
         blocks: of the model.
@@ -49,13 +54,13 @@ def with_stages(
         side: of a patch in pixels.
         forward: images → ``'tokens'``, ``'pooled'`` and, where there are any, ``'logits'``.
     """
-    quarter = len(blocks) // 4
+    ends = {index: -(-len(blocks) * index // 4) - 1 for index in range(1, 5)}
 
     def run(images: Tensor) -> Outputs:
         last: dict[int, Tensor] = {}
         hooks = [
-            blocks[quarter * index - 1].register_forward_hook(lambda *seen, index=index: last.update({index: seen[-1]}))
-            for index in range(1, 5)
+            blocks[end].register_forward_hook(lambda *seen, index=index: last.update({index: seen[-1]}))
+            for index, end in ends.items()
         ]
         outputs = forward(images)
         for hook in hooks:
@@ -75,14 +80,14 @@ def build_timm(case: Case, **changes) -> nn.Module:
         'clip': f'vit_{size(case)}_patch16_clip_quickgelu_224',
         'siglip': f'vit_{size(case)}_patch16_siglip_224',
         'siglip2': f'vit_{size(case)}_patch16_siglip_224',  # whose weights of SigLIP 2 are a tag, ``.v2_webli``
-    }.get(family, case.backbone.replace('patch32', 'patch16') + '_224')
+    }.get(family, case.backbone.replace('patch32', 'patch16') + ('_256' if case.backbone.endswith('_gap') else '_224'))
     channels, depth, heads = shape(case).values()
     sizes = {'patch_size': patch(case), 'embed_dim': channels, 'depth': depth, 'num_heads': heads}
     return timm.create_model(name, **({'img_size': case.image_size} | sizes | changes))
 
 
 def resampled(case: Case, prefix: int) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    """Brings timm's table of positions to the size of the case's images."""
+    """Brings timm's table of positions, the first of them for ``prefix`` tokens, to the size of the case's images."""
     side = case.image_size // patch(case)
     return lambda state: (
         state | {'pos_embed': resample_abs_pos_embed(state['pos_embed'], [side, side], num_prefix_tokens=prefix)}
@@ -90,7 +95,7 @@ def resampled(case: Case, prefix: int) -> Callable[[dict[str, Tensor]], dict[str
 
 
 def timm_vit(case: Case) -> Reference:
-    """ViT and DeiT: stages are neither normalised nor pooled."""
+    """ViT and DeiT: stages are neither normalised nor pooled. Where ``fc_norm`` follows the pooling, nor are tokens."""
     changes = {'drop_path_rate': option(case, 'stochastic_depth', 0.0)}
     if option(case, 'pooling', 'token') == 'average':
         changes |= {'global_pool': 'avg', 'fc_norm': False}
@@ -102,7 +107,9 @@ def timm_vit(case: Case) -> Reference:
         outputs = {'tokens': tokens, 'pooled': model.forward_head(tokens, pre_logits=True)}
         return outputs | {'logits': model.forward_head(tokens), 'position_embedding': model.pos_embed}
 
-    return Reference(model, with_stages(model.blocks, prefix, patch(case), forward), resample=resampled(case, prefix))
+    with_position = 0 if model.no_embed_class else prefix
+    run = with_stages(model.blocks, prefix, patch(case), forward)
+    return Reference(model, run, resample=resampled(case, with_position))
 
 
 def timm_tower(case: Case) -> Reference:
