@@ -1,5 +1,8 @@
 """What a backbone takes, by the size of one example: an image has two sides, and a text has a length."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -41,3 +44,8 @@ def as_size(size: int | tuple[int, ...]) -> tuple[int, ...]:
         UserError: neither.
     """
     return size if isinstance(size, tuple) and len(size) == 1 else size_of_images(size)  # ty: ignore[invalid-argument-type]
+
+
+def from_json(value: Mapping[str, Any]) -> AnyPreprocessing:
+    """The inverse of ``as_json`` of either kind."""
+    return (Tokenising if 'tokenizer' in value else Preprocessing).from_json(value)

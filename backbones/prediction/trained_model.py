@@ -19,6 +19,7 @@ from backbones.preprocessing import Preprocessing, as_size
 from backbones.pretrained import sources
 from backbones.pretrained.description import Description
 from backbones.pretrained.load import load_weights
+from backbones.pretrained.merge import Report
 
 _CREATE = {'detection': create_detector, 'segmentation': create_segmenter}
 
@@ -151,7 +152,7 @@ def _of_run(
         description.backbone, num_classes=len(description.classes), **_options(description), **arguments
     )
     variables, report = load_weights(description.backbone, source, model=model, image_size=image_size)
-    return TrainedModel(description.task, model, variables, report.preprocessing, description.classes, source)
+    return TrainedModel(description.task, model, variables, _of_images(report), description.classes, source)
 
 
 def _of_earlier_version(description: Description) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def _published(
     variables, report = load_weights(row.backbone, source, model=model)
     task = 'detection' if row.create is create_detector else 'segmentation'
     names = tuple(classes or class_names.of_published(task, model.num_classes))
-    expected = row.input or report.preprocessing
+    expected = row.input or _of_images(report)
     if image_size is not None:
         if isinstance(expected, DetectionInput):
             expected = expected.of_size(image_size)
@@ -217,7 +218,18 @@ def _classifier(
         raise UserError(f'{source} has {count} classes, not the {len(classes)} that are named')
     model = registry.create_classifier(name, count, **options)
     names = classes or report.classes or class_names.of_published('classification', count)
-    return TrainedModel('classification', model, variables, report.preprocessing, tuple(names), source)
+    return TrainedModel('classification', model, variables, _of_images(report), tuple(names), source)
+
+
+def _of_images(report: Report) -> Preprocessing:
+    """What the weights expect.
+
+    Raises:
+        UserError: they expect texts.
+    """
+    if not isinstance(report.preprocessing, Preprocessing):
+        raise UserError(f'{report.source} reads texts, and predictions are made of images')
+    return report.preprocessing
 
 
 def _options(description: Description) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from backbones.pretrained.compatibility import HARMLESS
 from backbones.pretrained.keymaps.native import native_keymap
 from backbones.pretrained.keymaps.rules import KeyMap, Rule
 from backbones.pretrained.merge import Report
+from backbones.text.encoder import TextEncoder
 from backbones.vit.vit import VisionTransformer
 
 # The way positions are resampled does not tell one file from another.
@@ -69,6 +70,8 @@ def remedies(
     found = [*_of_shapes(module, report, input_channels), *_of_detectors(report, held)]
     if isinstance(module, VisionTransformer):
         found += _of_tokens(module, report, arrays)
+    if isinstance(module, TextEncoder):
+        found += _of_texts(report)
     return found
 
 
@@ -156,6 +159,17 @@ def _of_tokens(module: VisionTransformer, report: Report, arrays: Mapping[str, n
         yield 'it has a distillation token: ' + _either(_siblings(module, **distilled), _options(distilled))
     elif 'params/backbone/distillation_token' in report.missing:
         yield 'it has no distillation token: ' + _either(_siblings(module, **plain), _options(plain))
+
+
+def _of_texts(report: Report) -> Iterator[str]:
+    embedding = 'params/backbone/embedding/'
+    options = {'word': 'vocabulary', 'position': 'positions', 'token_type': 'types'}
+    for path, file, ours in report.misfit:
+        option = options.get(path.removeprefix(embedding))
+        if option is not None and file[1:] == ours[1:]:
+            yield f'pass {option}={file[0]}'
+    if any(path.startswith('params/backbone/pooler/') for path in report.missing):
+        yield "it has no pooler: pass pooling='token' or pooling='mean'"
 
 
 def _options(options: Mapping[str, Any]) -> str:

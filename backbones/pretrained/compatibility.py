@@ -101,7 +101,7 @@ class Fact:
     words: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
 
 
-_WORDS = {'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_new': 'gelu_tanh', 'swish': 'silu'}
+_WORDS = {'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_new': 'gelu_tanh', 'gelu_python': 'gelu', 'swish': 'silu'}
 
 
 def _activation(default: str) -> Fact:
@@ -116,6 +116,27 @@ def _transformer(epsilon: float, activation: str = 'gelu', patch: int = 16) -> t
         Fact('patch_size', patch, 'patch'),
     )
 
+
+def _text(hidden: tuple[str, str, str, str, str], padding: int, types: bool = True) -> tuple[Fact, ...]:
+    """Of an encoder of texts: its keys for width, depth, heads, hidden channels and activation."""
+    width, depth, heads, inside, activation = hidden
+    return (
+        Fact(activation, 'gelu', 'activation', words=_WORDS),
+        Fact(width, 768, 'channels'),
+        Fact(depth, 12 if types else 6, 'depth'),
+        Fact(heads, 12, 'heads'),
+        Fact(inside, 3072, 'hidden'),
+        Fact('vocab_size', 50_265 if padding else 30_522, 'vocabulary'),
+        Fact('max_position_embeddings', 512, 'positions'),
+        Fact('pad_token_id', padding, 'padding_token'),
+        *((Fact('type_vocab_size', 2, 'types'), Fact('layer_norm_eps', 1e-12, 'epsilon')) if types else ()),
+        Fact('position_embedding_type', 'absolute', value='absolute'),
+        Fact('is_decoder', False, value=False),
+    )
+
+
+_BERT = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'hidden_act')
+_DISTILBERT = ('dim', 'n_layers', 'n_heads', 'hidden_dim', 'activation')
 
 # model_type → what is compared.
 _TRANSFORMERS: dict[str, tuple[Fact, ...]] = {
@@ -162,6 +183,15 @@ _TRANSFORMERS: dict[str, tuple[Fact, ...]] = {
         Fact('num_heads', [3, 6, 12, 24], 'heads'),
         Fact('use_absolute_embeddings', False, value=False),
     ),
+    'bert': _text(_BERT, padding=0),
+    'roberta': _text(_BERT, padding=1),
+    'distilbert': _text(_DISTILBERT, padding=0, types=False),
+}
+# model_type → options of ours that it implies.
+_IMPLIED: dict[str, Mapping[str, Any]] = {
+    'bert': {'counted_positions': False},
+    'roberta': {'counted_positions': True},
+    'distilbert': {'counted_positions': False, 'types': 0, 'epsilon': 1e-12},
 }
 # Models with two towers nest the configuration of the visual one.
 _INSIDE = {'clip': ('vision_config', 'clip_vision_model'), 'siglip': ('vision_config', 'siglip_vision_model')}
@@ -216,7 +246,7 @@ def resamples(module: nn.Module) -> bool:
     return hasattr(module, 'resize_parameter') and getattr(module, 'position_table', True)
 
 
-def made_for(module: nn.Module, reshaped: Iterable[Reshaped], size: tuple[int, int]) -> tuple[str, int] | None:
+def made_for(module: nn.Module, reshaped: Iterable[Reshaped], size: tuple[int, ...]) -> tuple[str, int] | None:
     """The size of images for which a file's table of positions was made, if it was resampled to another.
 
     Args:
@@ -256,7 +286,7 @@ def _windows(module: SwinTransformer, reshaped: Iterable[Reshaped]) -> list[int]
 
 
 def resampled(
-    module: nn.Module, reshaped: Sequence[Reshaped], size: tuple[int, int], given: Collection[str]
+    module: nn.Module, reshaped: Sequence[Reshaped], size: tuple[int, ...], given: Collection[str]
 ) -> list[str]:
     """Tables that were made for other images or windows than ours and that nobody asked to have resampled.
 
@@ -363,7 +393,7 @@ def _from_transformers(configuration: Mapping[str, Any], implied: Mapping[str, A
         configuration = configuration.get(inside) or {}
     if kind not in _TRANSFORMERS:
         return [f'its configuration is for {kind!r}, which is not a kind of model known here']
-    stated, lines = dict(implied), []
+    stated, lines = {**implied, **_IMPLIED.get(kind, {})}, []
     for fact in _TRANSFORMERS[kind]:
         value = configuration.get(fact.key, fact.default)
         if fact.option:

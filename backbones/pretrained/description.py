@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from backbones import inputs
 from backbones.errors import UserError
-from backbones.preprocessing import Preprocessing
+from backbones.inputs import AnyPreprocessing
 
 # Under this key it lies in the metadata of a .safetensors file and in ``metadata.json`` of a checkpoint.
 KEY = 'vision_backbones'
@@ -27,7 +28,7 @@ class Description:
         options: options that the backbone was created with, as ``create`` takes them.
         task: what was learned, such as ``'classification'``; empty if the weights are of a backbone alone.
         classes: name of each class, in the order of the outputs.
-        preprocessing: from an image as it comes to the model's input.
+        preprocessing: from an image, or a text, as it comes to the model's input.
         data: ``'name'`` and ``'fingerprint'`` of the data set.
         head: how the head was made: its kind, and the values that say so (regime, weights, seed, …).
         model: what ``create_segmenter`` or ``create_detector`` was called with, beside the backbone, its options and
@@ -35,7 +36,7 @@ class Description:
     """
 
     backbone: str
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     task: str = ''
     classes: tuple[str, ...] = ()
@@ -76,7 +77,7 @@ class Description:
         try:
             return Description(
                 backbone=str(value['backbone']),
-                preprocessing=Preprocessing.from_json(value['preprocessing']),
+                preprocessing=inputs.from_json(value['preprocessing']),
                 options={name: _hashable(each) for name, each in dict(value['options']).items()},
                 task=str(value['task']),
                 classes=tuple(map(str, value['classes'])),

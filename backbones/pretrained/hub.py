@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError, listed
+from backbones.pretrained import text_files
 from backbones.pretrained.hub_errors import ANEW, explained
 
-_DESCRIPTIONS = ('config.json', 'open_clip_config.json', 'preprocessor_config.json')
+_DESCRIPTIONS = ('config.json', 'open_clip_config.json', 'preprocessor_config.json', *text_files.NAMES)
 # Tried in this order, which is that in which a directory's files are read; a repository often holds the same weights in
 # several formats, or other files beside them.
 _WEIGHTS = (
@@ -22,8 +23,6 @@ _WEIGHTS = (
     ('*.pth', '*.pt'),
     ('*.npz',),
 )
-# The library's patterns match slashes, too, but nothing is read from a directory in a repository.
-_NESTED = '*/*'
 
 
 def download(name: str) -> Path:
@@ -76,6 +75,25 @@ def download(name: str) -> Path:
     )
 
 
+def cached(name: str, file: str) -> Path | None:
+    """A file of a repository where the cache has it; nothing is fetched.
+
+    Args:
+        name: see ``download``.
+        file: its name in the repository.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    repository, _, revision = name.partition('@')
+    try:
+        path = try_to_load_from_cache(repository, file, revision=revision or None)
+    except HFValidationError:
+        return None
+    # Not a text where the cache knows that there is no such file.
+    return Path(path) if isinstance(path, str) else None
+
+
 def _matching(files: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """Those files at the top of a repository whose names match a pattern."""
     return [file for file in files if '/' not in file and any(fnmatch(file, pattern) for pattern in patterns)]
@@ -92,7 +110,9 @@ def _fetched(repository: str, revision: str | None, patterns: list[str]) -> Path
     )
 
     offline = is_offline_mode()
-    options: dict[str, Any] = {'revision': revision, 'allow_patterns': patterns, 'ignore_patterns': _NESTED}
+    # The library's patterns match slashes, too, but no weights are read from a directory in a repository.
+    nested = [f'*/{pattern}' for pattern in patterns if pattern not in _DESCRIPTIONS]
+    options: dict[str, Any] = {'revision': revision, 'allow_patterns': patterns, 'ignore_patterns': nested}
     try:
         with _patient_to_a_limit():
             return Path(snapshot_download(repository, local_files_only=offline, **options))

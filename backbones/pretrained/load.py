@@ -8,15 +8,15 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from backbones import registry
+from backbones import inputs, registry
 from backbones.errors import MisfitWarning, UserError, listed, unknown
+from backbones.inputs import AnyPreprocessing
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing, as_size
-from backbones.pretrained import advice, compatibility, configuration, sources, values
+from backbones.pretrained import advice, compatibility, configuration, sources, texts, values
 from backbones.pretrained.description import Description
 from backbones.pretrained.keymaps.native import NATIVE, PARTS, part_of
 from backbones.pretrained.keymaps.rules import Translation
@@ -26,10 +26,16 @@ from backbones.pretrained.recognition import recognise
 from backbones.pretrained.selection import select
 from backbones.published import WEIGHTS
 from backbones.published_models import preprocessing_of as published_preprocessing
+from backbones.text.encoder import TextEncoder
+from backbones.text.tokenising import Tokenising
 
 
-def preprocess(name_or_weights: str | Path, name: str | None = None) -> Preprocessing:
+def preprocess(name_or_weights: str | Path, name: str | None = None) -> AnyPreprocessing:
     """Preprocessing that weights expect: a callable ``uint8[batch, height, width, 1 or 3] → float[batch, h, w, 3]``.
+
+    Of a text encoder it is its tokenizer, with the length of its texts (``encode``: texts → ``int32[batch, length]``).
+    It comes with the weights (``tokenizer.json``); for a registered name, with its first published weights that are at
+    hand without a download.
 
     Args:
         name_or_weights: a registered name (its usual weights), or a source as ``load_weights`` takes it.
@@ -38,27 +44,34 @@ def preprocess(name_or_weights: str | Path, name: str | None = None) -> Preproce
 
     Raises:
         UserError: neither a name nor a source, a source that says nothing and no ``name``, a source of another backbone
-            than ``name``, or a configuration that cannot be followed.
+            than ``name``, a configuration that cannot be followed, or no tokenizer beside the weights.
     """
     name_or_weights = str(name_or_weights)
     if name_or_weights in registry.TABLE:
+        if texts.is_text(name_or_weights):
+            return texts.of_random(name_or_weights)
         return registry.info(name_or_weights).preprocessing
     published = sources.published_by(name_or_weights)
+    if published is not None and texts.is_text(published):
+        name = name or published
+        published = None
     on_hub = name_or_weights.startswith('hf:')
     if published is not None and not on_hub:
         return registry.info(published).preprocessing
     if name is not None or on_hub or Path(sources.split(name_or_weights)[0]).expanduser().exists():
-        place = sources.resolve(name_or_weights)
-        kept = _kept(name_or_weights, *sources.kept(place))
+        with sources.opened(name_or_weights, weights=False) as place:
+            kept = _kept(name_or_weights, *sources.kept(place))
+            beside = sources.configurations(place) if kept is None and place.is_dir() else (None, None)
         if kept is not None:
             other = None if name is None else compatibility.of_another_backbone(kept, name, registry.create(name))
             if other:
                 raise UserError(f'{name_or_weights} does not fit {name}: {other}')
             return kept.preprocessing
-        if place.is_dir():
-            stated = configuration.preprocessing(name_or_weights, *sources.configurations(place))
-            if stated is not None:
-                return stated
+        if name is not None and texts.is_text(name):
+            return texts.of_source(name, name_or_weights)
+        stated = configuration.preprocessing(name_or_weights, *beside)
+        if stated is not None:
+            return stated
         if name is None:
             raise UserError(
                 f'{name_or_weights} does not say what its weights expect; pass the backbone they are for: name=…'
@@ -71,7 +84,7 @@ def preprocess(name_or_weights: str | Path, name: str | None = None) -> Preproce
     raise unknown('backbone or published weights', name_or_weights, {*registry.TABLE, *known})
 
 
-def preprocessing_of(name: str, weights: str) -> Preprocessing:
+def preprocessing_of(name: str, weights: str) -> AnyPreprocessing:
     """Preprocessing of a run that begins from ``weights``; the backbone's own if they are random (or ``''``).
 
     Raises:
@@ -94,6 +107,7 @@ def _kept(source: str, description: Description | None, older_config: Mapping[st
             f'are taken to be those of {backbone}',
             stacklevel=3,
         )
+    assert isinstance(expects, Preprocessing)  # earlier versions knew no texts
     size = older_config['image_size'] or expects.size
     # Trainings see images without a centre crop.
     expects = expects.for_stored_images().replace(size=size, crop=1.0, fit=older_config.get('fit', 'crop'))
@@ -104,7 +118,7 @@ def load_weights(
     name: str,
     source: str | Path,
     classifier: bool = False,
-    image_size: int | tuple[int, int] | None = None,
+    image_size: int | tuple[int, ...] | None = None,
     strict: bool = True,
     input_channels: int = 3,
     parts: Sequence[str] | None = None,
@@ -126,7 +140,8 @@ def load_weights(
         classifier: the same as ``parts=('backbone', 'head')``.
         image_size: height and width of the images in pixels, or the side of square ones; positions of a ViT are
             resampled to it. By default, the size of the training that wrote the weights, or else that of the backbone,
-            and a file that was made for another one is refused.
+            and a file that was made for another one is refused. Of a text encoder it is ``(length,)``, the most tokens
+            of a text.
         strict: whether anything missing, unexpected or misfitting is an error; if not, it is a warning, and what is
             missing is left out of the variables. A file of which nothing fits is an error all the same.
         input_channels: number of channels of the images; a first convolution trained on RGB is summed over its three
@@ -154,9 +169,8 @@ def load_weights(
             that no trained network has.
     """
     wanted = wanted_parts(parts, classifier, model)
-    if image_size is not None:
-        as_size(image_size)  # before a large file is read
     module = registry.create(name, **overrides) if model is None else backbone_of(model, name, overrides)
+    given = None if image_size is None else _size(module, image_size)  # before a large file is read
     checkpoint = sources.read(source)
     if prefix and checkpoint.prefix:
         raise UserError(f'{source} names a part of the file already; leave out prefix={prefix!r}, or the part after #')
@@ -177,14 +191,21 @@ def load_weights(
         hint = ', or classifier=False' if classifier else ''
         raise UserError(f'{source} holds no {absent[0]}; load what it holds with parts={others}{hint}')
     made_for = kept.preprocessing if kept is not None else registry.info(name).preprocessing
-    size = made_for.size if image_size is None else as_size(image_size)
-    images = 1, *size, input_channels
+    size = made_for.size if given is None else given
+    if isinstance(module, TextEncoder) and image_size is None:
+        size = (min(size[0], module.longest()),)  # which may be shorter than usual
+    images = inputs.spec(size, channels=input_channels).shape
     if model is None:
         expected = _expected(name, translation, wanted, images, overrides)
     else:
         expected = {path: shape for path, shape in model_shapes(model, images).items() if part_of(path) in wanted}
-    stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
+    if isinstance(module, TextEncoder):
+        stated: AnyPreprocessing | None = texts.tokenising(name, checkpoint.texts, module)
+    else:
+        stated = configuration.preprocessing(str(source), checkpoint.configuration, checkpoint.preprocessor)
     differences = compatibility.differences(checkpoint.configuration, layout, name, module, overrides)
+    if isinstance(module, TextEncoder):
+        differences += texts.differences(checkpoint.texts, module, overrides)
     if kept is not None:
         differences += [other] if other else compatibility.kept_differences(kept, module, overrides)
     differs = False
@@ -200,9 +221,11 @@ def load_weights(
     usual = None if model is None or layout == NATIVE else published_preprocessing(model)
     usual = usual or registry.preprocessing_of(name, layout)
     expects = kept.preprocessing if kept is not None else stated or usual
-    if image_size is not None:
-        expects = expects.replace(size=size)
-    report = Report(str(source), layout, expects.for_channels(input_channels), description=kept)
+    if isinstance(expects, Tokenising):
+        expects = expects.replace(length=None if image_size is None else size[0])
+    else:
+        expects = expects.replace(size=None if image_size is None else size).for_channels(input_channels)
+    report = Report(str(source), layout, expects, description=kept)
     lenient = ('head',) if model is None else ()
     fitting, report = merge(expected, translation, report, lambda *args: _resize(module, size, *args), lenient)
     # A configuration that says another size has been objected to above.
@@ -249,13 +272,18 @@ def expected_shapes(name: str, num_classes: int | None, images: Shape, overrides
     return {path: shape for path, shape in shapes.items() if num_classes or part_of(path) != 'head'}
 
 
+def _size(module: nn.Module, size: int | tuple[int, ...]) -> tuple[int, ...]:
+    """A size of what a backbone takes, which a user wrote."""
+    return inputs.as_size(size) if isinstance(module, TextEncoder) else as_size(size)  # ty: ignore[invalid-argument-type]
+
+
 def model_shapes(model: nn.Module, images: Shape) -> dict[str, Shape]:
-    """Path → shape of every variable of a model, for images of this shape."""
-    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(images, jnp.float32))
+    """Path → shape of every variable of a model, for images, or tokens, of this shape."""
+    variables = jax.eval_shape(model.init, jax.random.key(0), inputs.spec_of_shape(images))
     return {path: leaf.shape for path, leaf in flatten_dict(variables, sep='/').items()}
 
 
-def _resize(module: nn.Module, size: tuple[int, int], path: str, array: np.ndarray, shape: Shape) -> np.ndarray | None:
+def _resize(module: nn.Module, size: tuple[int, ...], path: str, array: np.ndarray, shape: Shape) -> np.ndarray | None:
     """Let the family resample the array at this path, if it depends on the size of the images."""
     resize = getattr(module, 'resize_parameter', None)
     return None if resize is None else resize(path.removeprefix('params/backbone/'), array, shape, size)

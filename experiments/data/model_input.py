@@ -40,6 +40,7 @@ def input_preprocessing(
     """
     backbones.info(backbone)  # checks the name first
     expected = preprocessing_of(backbone, weights)
+    assert isinstance(expected, Preprocessing)
     return expected.for_stored_images().replace(size=image_size or None, crop=1.0, fit=fit)
 
 

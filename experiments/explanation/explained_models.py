@@ -136,7 +136,7 @@ def _alone(name: str, weights: str, image_size: int | tuple[int, int] | None) ->
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', MisfitWarning)
         variables, report = backbones.load_weights(name, weights, image_size=image_size)
-    assert report.preprocessing is not None
+    assert isinstance(report.preprocessing, Preprocessing)
     return ExplainedModel(name, weights, backbones.create(name), variables, report.preprocessing)
 
 

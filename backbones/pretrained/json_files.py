@@ -1,0 +1,26 @@
+"""Reading the files of JSON that lie beside weights."""
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from backbones.errors import UserError
+
+T = TypeVar('T', dict, list)
+
+
+def read(path: Path, kind: type[T]) -> T | None:
+    """The object or the array in a file; ``None`` where there is no such file.
+
+    Raises:
+        UserError: it is not JSON, or is of another kind.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path} is not valid JSON: {error}') from None
+    if not isinstance(content, kind):
+        raise UserError(f'{path} holds a {type(content).__name__}, not a JSON {"object" if kind is dict else "array"}')
+    return content
