@@ -140,11 +140,11 @@ def _checked(
     # -1 may be a class, if training texts have it.
     unpublished = {label for label in _UNPUBLISHED if label not in of_training}
     splits = Counter(row.split for row in rows)
-    hidden = {
+    hidden = [
         split
         for split in ('validation', 'test')
         if split in splits and all(row.label in unpublished for row, problem, _ in found if row.split == split)
-    }
+    ]
     guessed += [f'the {split} split has no labels, so it is not used ({splits[split]:,} texts)' for split in hidden]
     used = []
     for row, problem, problem_of_label in found:
@@ -168,22 +168,30 @@ def _problem_of_text(text: Any) -> str:
         return f'its text is {_kind(text)}'
     if len(text) > LONGEST:
         return f'a text of {len(text):,} characters, more than {LONGEST:,}'
+    return _half_a_character('text', text)
+
+
+def _half_a_character(what: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return 'its text holds half a character (a lone surrogate)'
+        return f'its {what} holds half a character (a lone surrogate)'
     return ''
 
 
 def _label(value: Any) -> tuple[str, str]:
     """A label as text, and why it is none."""
+    if isinstance(value, str):  # nearly all, so they do not wait
+        text = value.strip()
+        return text, _half_a_character('label', text) if text else 'empty label'
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool):
         value = str(value).lower()
-    if value is None or isinstance(value, str | int | np.integer):
-        text = '' if value is None else str(value).strip()
-        return text, '' if text else 'empty label'
+    if isinstance(value, int | str):
+        return str(value), ''
+    if value is None:
+        return '', 'empty label'
     return '', f'its label is {_kind(value)}'
 
 

@@ -12,9 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backbones.errors import UserError, unknown
+from experiments.cli import display
+from experiments.data.account import number_of
 from experiments.data.folder_tree import printable
 
 _TABULATOR, _SEPARATORS = '\t', (',', ';', '\t')
+# Records between two updates of the progress bar.
+_AT_ONCE = 1000
+# Characters in which the names of the columns are looked for.
+_LONGEST_HEADER = 100_000
 _ZIPPED = b'\x1f\x8b'
 # What a file of another encoding begins with.
 _OTHER_ENCODINGS = {b'\xff\xfe': 'UTF-16', b'\xfe\xff': 'UTF-16'}
@@ -68,7 +74,7 @@ def read(kind: str, file: Path, wanted: str, limit: int) -> Table:
     if len(odd) > limit:
         raise UserError(
             f'{len(odd):,} of {len(table.records):,} rows of {str(file)!r} are not in UTF-8: line {odd[0].line} has '
-            f'the {odd[0].problem.removeprefix(_NOT_UTF8)}; convert it, as with iconv -f ISO-8859-1 -t UTF-8'
+            f'the {odd[0].problem.removeprefix(_NOT_UTF8)}; convert it, as with iconv -f WINDOWS-1252 -t UTF-8'
         )
     return table
 
@@ -99,8 +105,12 @@ def _encoding_problem(text: str) -> str:
     if found is None:
         return ''
     byte = found.group().encode('utf-8', 'surrogateescape')
-    latin = byte.decode('latin-1')
-    return f'{_NOT_UTF8}byte 0x{byte.hex()}' + (f', which is {latin!r} in Latin-1' if latin.isprintable() else '')
+    there = f'{_NOT_UTF8}byte 0x{byte.hex()}'
+    for encoding, name in (('latin-1', 'Latin-1'), ('cp1252', 'Windows-1252')):
+        meant = byte.decode(encoding, 'replace')
+        if meant.isprintable() and meant != '\ufffd':
+            return f'{there}, which is {meant!r} in {name}'
+    return there
 
 
 @contextmanager
@@ -116,10 +126,10 @@ def _fields_of(length: int) -> Generator[None]:
 def _csv(file: Path, content: str, wanted: str) -> Table:
     separators = (_TABULATOR,) if '.tsv' in file.name.lower() else _SEPARATORS
     with _fields_of(len(content) + 1):
-        headers = {each: _header(content, each) for each in separators}
+        headers = {each: _header(content[:_LONGEST_HEADER], each) for each in separators}
         separator = next((each for each in separators if _has(headers[each][0], wanted)), separators[0])
         columns, length = headers[separator]
-        records = list(_csv_records(file, content, separator, columns, length))
+        records = _counted(_csv_records(file, content, separator, columns, length), content)
     guessed = ()
     if separator != separators[0]:
         what = 'semicolons' if separator == ';' else 'tabulators'
@@ -152,15 +162,17 @@ def _csv_records(file: Path, content: str, separator: str, columns: tuple[str, .
                     'that follows would be one text'
                 ) from None
             inside = "expected after '" in str(error)
-            if line > header:
-                why = 'a quote inside quotes (in a text in quotes, they are written twice)' if inside else str(error)
-                yield Record(line, None, why)
+            why = 'a quote inside quotes (in a text in quotes, they are written twice)' if inside else str(error)
+            # Each line counts: a quote that is not closed in its own row takes rows with it.
+            for lost in range(max(line, header + 1), reader.line_num + 1):
+                yield Record(lost, None, why)
             continue
         if line <= header or not fields:
             continue
         if len(fields) != len(columns):
             commas = ' (a text with commas stands in quotes)' if separator == ',' and len(fields) > len(columns) else ''
-            yield Record(line, None, f'{len(fields)} fields where the header has {len(columns)}{commas}')
+            there = number_of(len(fields), 'field')
+            yield Record(line, None, f'{there} where the header has {len(columns)}{commas}')
             continue
         problem = _encoding_problem(''.join(fields))
         yield Record(line, None if problem else dict(zip(columns, fields, strict=True)), problem)
@@ -172,16 +184,26 @@ def _jsonl(file: Path, content: str) -> Table:
             f'{str(file)!r} is one JSON list, not JSON lines; write each of its objects in a line of its own, as with '
             "jq -c '.[]'"
         )
-    records = []
-    columns: dict[str, None] = {}
     # Not splitlines(), which also ends a line at characters that may stand in a JSON text.
-    for line, text in enumerate(content.split('\n'), 1):
-        if not text.strip():
-            continue
-        found, problem = _json_object(text)
-        columns |= dict.fromkeys(found or ())
-        records.append(Record(line, found, problem))
+    lines = ((line, text) for line, text in enumerate(content.split('\n'), 1) if text.strip())
+    records = _counted((Record(line, *_json_object(text)) for line, text in lines), content)
+    columns: dict[str, None] = {}
+    for record in records:
+        columns |= dict.fromkeys(record.values or ())
     return Table(tuple(columns), records)
+
+
+def _counted(records: Iterator[Record], content: str) -> list[Record]:
+    """All records, with a progress bar over the lines of the file."""
+    found = []
+    with display.progress() as bar:
+        task = bar.add_task('reading texts', total=content.count('\n') + 1, note='', brief=True)
+        for record in records:
+            found.append(record)
+            if len(found) % _AT_ONCE == 0:
+                bar.update(task, completed=record.line)
+        bar.update(task, completed=content.count('\n') + 1)
+    return found
 
 
 def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
@@ -217,14 +239,15 @@ def columns_of(wanted: str, key: str, columns: Sequence[str], where: str) -> tup
     Raises:
         UserError: there is none of a name; the nearest is suggested.
     """
-    if wanted in columns:
-        return (wanted,)
-    for name in _several(wanted):
+    names = (wanted,) if wanted in columns else _several(wanted)
+    for name in names:
+        if columns.count(name) > 1:
+            raise UserError(f'{columns.count(name)} columns of {where} are named {name!r} (config key {key})')
         if name not in columns:
             shown = [each if len(each) < 40 else f'{each[:40]}…' for each in columns]
             first = '; its first line names them' if re.search(r'\.[ct]sv', where.lower()) else ''
             raise UserError(f'{unknown(f"column of {where}", name, shown)} (config key {key}{first})')
-    return _several(wanted)
+    return names
 
 
 def joined(values: Sequence[Any]) -> Any:

@@ -104,7 +104,7 @@ def test_a_row_over_several_lines_is_named_by_its_first(tmp_path):
     dataset = load(file, whole=True)
     assert dataset.ids == ('a.csv:3', 'a.csv:5', 'a.csv:6')
     assert dataset.images.values == ('a text\nof two lines', 'and "another"', 'last')
-    assert dataset.skipped == (('a.csv:7', '1 fields where the header has 2'),)
+    assert dataset.skipped == (('a.csv:7', '1 field where the header has 2'),)
 
 
 class TestColumns:
@@ -132,6 +132,11 @@ class TestColumns:
     def test_a_file_without_a_header(self, tmp_path):
         (tmp_path / 'a.csv').write_text(f'{"so long " * 20},x\nb,y\n')
         with pytest.raises(UserError, match=r"'text'; valid choices: so long so.{30,40}…, x .*first line names them"):
+            load(tmp_path / 'a.csv')
+
+    def test_two_of_one_name(self, tmp_path):
+        (tmp_path / 'a.csv').write_text('text,label,text\na,b,c\n')
+        with pytest.raises(UserError, match=r"2 columns of a\.csv are named 'text' \(config key text_column\)"):
             load(tmp_path / 'a.csv')
 
     @pytest.mark.parametrize(('separator', 'what'), [(';', 'semicolons'), ('\t', 'tabulators')])
@@ -289,11 +294,12 @@ class TestFaults:
             ('  ,good', 'empty text'),
             ('a text,', 'empty label'),
             ('a, text,good', r'3 fields where the header has 2 (a text with commas stands in quotes)'),
-            ('a text', '1 fields where the header has 2'),
+            ('a text', '1 field where the header has 2'),
             ('"a "text"",good', 'a quote inside quotes (in a text in quotes, they are written twice)'),
             (f'{"x" * 100_001},good', 'a text of 100,001 characters, more than 100,000'),
             (b'caf\xe9,good', "not UTF-8: byte 0xe9, which is 'é' in Latin-1"),
-            (b'caf\x80,good', 'not UTF-8: byte 0x80'),
+            (b'caf\x80,good', "not UTF-8: byte 0x80, which is '€' in Windows-1252"),
+            (b'caf\x81,good', 'not UTF-8: byte 0x81'),
         ],
     )
     def test_of_csv(self, tmp_path, capsys, line, why):
@@ -323,6 +329,7 @@ class TestFaults:
             ('{"text": "a", "label": {}}', 'its label is an object'),
             ('{"text": "a", "label": 0.5}', 'its label is the number 0.5'),
             ('{"text": "a\\ud800", "label": "good"}', 'its text holds half a character (a lone surrogate)'),
+            ('{"text": "a", "label": "\\ud800"}', 'its label holds half a character (a lone surrogate)'),
             ('[' * 100_000, 'broken JSON (RecursionError)'),
         ],
     )
@@ -362,6 +369,13 @@ class TestFaults:
         (tmp_path / 'a.csv').write_bytes(content)
         with pytest.raises(UserError, match=told):
             load(tmp_path / 'a.csv')
+
+    def test_rows_that_a_quote_takes_with_it_all_count(self, tmp_path):
+        file = write(tmp_path / 'a.csv', some())
+        file.write_text(f'{file.read_text()}"not closed,good\nx,good\ny,good\n"z",good\nlast,good\n')
+        dataset = load(file)
+        assert [name for name, _ in dataset.skipped] == ['a.csv:22', 'a.csv:23', 'a.csv:24', 'a.csv:25']
+        assert dataset.images.values[-1] == 'last'
 
     def test_a_list_is_no_lines(self, tmp_path):
         (tmp_path / 'a.jsonl').write_text(json.dumps(some()))
