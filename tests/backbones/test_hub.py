@@ -16,7 +16,7 @@ from hub_server import Fault, Hub, Repository, serving
 
 import backbones
 from backbones import UserError
-from backbones.pretrained.hub import download
+from backbones.pretrained.hub import cached, download
 from experiments import train
 from experiments.cli import command_line
 from tests.backbones.test_parity import same_arrays
@@ -236,6 +236,17 @@ def test_a_repository_without_weights(hub):
     hub.repositories['org/name'].push({'README.md': b'', 'step-5/model.safetensors': WEIGHTS})
     assert refused().endswith('and it holds step-5/model.safetensors; fetch step-5/model.safetensors and give its path')
     assert not hub.lines('content')
+
+
+def test_what_lies_beside_a_text_encoder(hub):
+    """Its tokenizer, and how it pools; but no other weights than those at the top."""
+    wanted = ['1_Pooling/config.json', 'config.json', 'model.safetensors', 'modules.json', 'sentence_bert_config.json']
+    wanted += ['tokenizer.json', 'tokenizer_config.json']
+    others = ['onnx/config.json', 'onnx/model.safetensors', 'openvino/tokenizer.json', 'vocab.txt']
+    hub.repositories['org/name'].push({name: FILES.get(name, b'{}') for name in (*wanted, *others)})
+    directory = download('org/name')
+    assert sorted(str(path.relative_to(directory)) for path in directory.rglob('*') if path.is_file()) == wanted
+    assert cached('org/name', 'tokenizer.json') == directory / 'tokenizer.json'
 
 
 def test_a_part_of_a_download_does_not_hide_that_there_are_no_weights(hub, tmp_path):
