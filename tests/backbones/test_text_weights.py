@@ -326,12 +326,6 @@ def test_saved_weights_are_identified(tmp_path):
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, again))
 
 
-def test_predictions_are_made_of_images(tmp_path):
-    backbones.save_weights(tmp_path / 'ours.safetensors', zeros(backbones.create_classifier('text_micro', 2)))
-    with pytest.raises(UserError, match='reads texts, and predictions are made of images'):
-        backbones.load(tmp_path / 'ours.safetensors', 'text_micro')
-
-
 # --- Packages and the hub's cache. ------------------------------------------------------------------------------------
 
 
