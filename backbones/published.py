@@ -89,6 +89,18 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
             ('large', 'l16', ('lvd1689m', 'sat493m')),
         )
     },
+    **{
+        f'eva02_{size}_patch14': _timm(
+            f'eva02_{size}_patch14_336.mim_in22k_ft_in1k', f'eva02_{size}_patch14_224.mim_in22k'
+        )
+        for size in ('tiny', 'small')
+    },
+    'eva02_base_patch14': _timm(
+        'eva02_base_patch14_448.mim_in22k_ft_in1k',
+        'eva02_base_patch14_448.mim_in22k_ft_in22k_in1k',
+        'eva02_base_patch14_448.mim_in22k_ft_in22k',
+        'eva02_base_patch14_224.mim_in22k',
+    ),
     'clip_vit_base_patch16': ('hf:openai/clip-vit-base-patch16',),
     'siglip_vit_base_patch16': ('hf:google/siglip-base-patch16-224',),
     'siglip2_vit_base_patch16': ('hf:google/siglip2-base-patch16-224',),

@@ -213,12 +213,15 @@ class FeedForward(nn.Module):
         activation: a name of ``layers.activations``.
         gated: whether the first layer makes as many gates too, which come first and to which the activation is applied
             (Shazeer 2020, "GLU Variants Improve Transformer"; with ``'silu'`` it is SwiGLU).
+        norm_epsilon: constant that a normalisation before the second layer adds to the variance; ``None`` for no
+            normalisation there (Shleifer et al. 2021, "NormFormer").
     """
 
     hidden: int
     dtype: jnp.dtype = jnp.float32
     activation: str = 'gelu'
     gated: bool = False
+    norm_epsilon: float | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, '*batch channels']) -> Float[Array, '*batch channels']:
@@ -229,6 +232,8 @@ class FeedForward(nn.Module):
             y = function(gate) * y
         else:
             y = function(y)
+        if self.norm_epsilon is not None:
+            y = LayerNorm(self.norm_epsilon, self.dtype, name='norm')(y)
         return Dense(x.shape[-1], dtype=self.dtype, name='dense2')(y)
 
 

@@ -104,6 +104,8 @@ METHODS: dict[str, Callable[[tuple[int, int], int], Rotation]] = {
     'dinov3': partial(_dinov3, 'dinov3'),
     # Its authors': the periods, which their files hold too, were rounded when they trained.
     'dinov3_bfloat16': partial(_dinov3, 'dinov3_bfloat16'),
+    # EVA-02's: on every grid, coordinates grow as they did on the 16x16 patches of its pretraining.
+    'eva02': lambda grid, width: rotation_of(index_coordinates(grid, 16), frequencies(width // 4, 1e4), 'interleaved'),
 }
 
 

@@ -42,6 +42,7 @@ _TIMM: list[tuple[str, str, dict[str, Any]]] = [
     (r'vit_(small|base|large)_patch14_dinov2', r'dinov2_\1', {}),
     (r'vit_(small|base|large)_patch14_reg4_dinov2', r'dinov2_\1_reg', {}),
     (r'vit_(small|small_plus|base|large)_patch16_dinov3(_qkvb)?', r'dinov3_vit_\1', {}),
+    (r'eva02_(tiny|small|base)_patch14_(224|336|448)', r'eva02_\1_patch14', {}),
     (r'vit_base_patch16_clip_quickgelu_224', 'clip_vit_base_patch16', {}),
     (r'vit_base_patch16_clip_(224|384)', 'clip_vit_base_patch16', {'activation': 'gelu'}),
     # Timm runs these weights (SigLIP 2's too) with the exact GELU; their authors, and transformers, with the tanh form.

@@ -97,6 +97,23 @@ def _dinov3(size, params, **options) -> Entry:
 _dinov2_registers = partial(_dinov2, position_method='dinov2_registers', registers=4)
 
 
+def _eva02(size, pixels, params, **options) -> Entry:
+    return _vit(
+        size,
+        14,
+        params,
+        preprocessing.EVA02.replace(size=pixels),
+        mlp_ratio=8 / 3,
+        activation='silu',
+        gated=True,
+        attention_biases='queries_and_values',
+        rotary='eva02',
+        pooling='average',
+        norm_after_pooling=True,
+        **options,
+    )
+
+
 def _siglip(size, params, weights_expect) -> Entry:
     return _vit(size, 16, params, weights_expect, prefix=(), activation='gelu_tanh', pooling='attention')
 
@@ -150,6 +167,9 @@ TABLE: dict[str, Entry] = {
     'dinov3_vit_small_plus': _dinov3('small', 28_692_864, gated=True, activation='silu'),
     'dinov3_vit_base': _dinov3('base', 85_660_416),
     'dinov3_vit_large': _dinov3('large', 303_129_600),
+    'eva02_tiny_patch14': _eva02('tiny', 336, 5_563_584),
+    'eva02_small_patch14': _eva02('small', 336, 21_744_000),
+    'eva02_base_patch14': _eva02('base', 448, 86_348_544, hidden_norm=True),
     'clip_vit_base_patch16': _vit(
         'base',
         16,

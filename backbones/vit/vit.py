@@ -1,4 +1,4 @@
-"""Vision transformers: ViT, DeiT, DINOv2, DINOv3, and the image towers of CLIP, SigLIP and SigLIP 2.
+"""Vision transformers: ViT, DeiT, DINOv2, DINOv3, EVA-02, and the image towers of CLIP, SigLIP and SigLIP 2.
 
 Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; Steiner et al. 2022, "How to train your ViT?";
 Touvron et al. 2021, "Training data-efficient image transformers & distillation through attention"; Oquab et al. 2024,
@@ -48,7 +48,7 @@ class Block(nn.Module):
         mlp_ratio: channels inside the feed-forward layers as a multiple of those outside, rounded down.
         stochastic_depth: rate at which either branch is dropped while training.
         dtype: type of the computation.
-        attention_biases, gated: as for the whole network.
+        attention_biases, gated, hidden_norm: as for the whole network.
     """
 
     heads: int
@@ -60,6 +60,7 @@ class Block(nn.Module):
     dtype: jnp.dtype = jnp.float32
     attention_biases: str = 'all'
     gated: bool = False
+    hidden_norm: bool = False
 
     @nn.compact
     def __call__(
@@ -68,8 +69,8 @@ class Block(nn.Module):
         attention = partial(
             SelfAttention(self.heads, self.dtype, self.attention_biases, name='attention'), rotation=rotation
         )
-        hidden = int(self.mlp_ratio * x.shape[-1])
-        feed_forward = FeedForward(hidden, self.dtype, self.activation, self.gated, name='mlp')
+        hidden, norm = int(self.mlp_ratio * x.shape[-1]), self.epsilon if self.hidden_norm else None
+        feed_forward = FeedForward(hidden, self.dtype, self.activation, self.gated, norm, name='mlp')
         for number, layer in enumerate((attention, feed_forward), start=1):
             y = layer(LayerNorm(self.epsilon, self.dtype, name=f'norm{number}')(x))
             if self.layer_scale is not None:
@@ -127,6 +128,7 @@ class VisionTransformer(nn.Module):
             ``None`` for none.
         attention_biases: which of queries, keys and values have a bias, a name of ``layers.attention.BIASES``.
         gated: whether the feed-forward layers are gated (SwiGLU with ``activation='silu'``).
+        hidden_norm: whether there is a normalisation between the feed-forward layers (EVA-02 from the base size on).
         stochastic_depth: rate of the last block while training; it rises linearly from zero at the first.
         dtype: type of the computation.
 
@@ -162,6 +164,7 @@ class VisionTransformer(nn.Module):
     rotary: str | None = None
     attention_biases: str = 'all'
     gated: bool = False
+    hidden_norm: bool = False
 
     def stage_channels(self) -> tuple[int, ...]:
         """Channels of each stage's output."""
@@ -223,6 +226,7 @@ class VisionTransformer(nn.Module):
             dtype=self.dtype,
             attention_biases=self.attention_biases,
             gated=self.gated,
+            hidden_norm=self.hidden_norm,
         )
         rates = iter(np.linspace(0, self.stochastic_depth, self.depth).tolist())
         stages = {}

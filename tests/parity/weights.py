@@ -8,7 +8,7 @@ import dataclasses
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +182,12 @@ CASES: tuple[Case, ...] = (
     *_cases('dinov3_vit_small_plus', 48, layout='timm_qkvb', options=_NARROW, classifier=False, width=80),
     *_cases('dinov3_vit_small_plus', 64, layout='transformers', options=_NARROW, classifier=False),
     *_cases('dinov3_vit_base', 112, options=_ROUNDED, classifier=False),
+    *_cases('eva02_small_patch14', 336, 98),
+    *_cases('eva02_small_patch14', 70, (112, 70), options=_NARROW),
+    *_cases('eva02_small_patch14', 98, layout='eva02', options=_NARROW),
+    *_cases('eva02_base_patch14', 70, options=(*_NARROW, ('stochastic_depth', 0.1))),
+    *_cases('eva02_base_patch14', 98, layout='eva02', options=_NARROW),
+    *_cases('eva02_base_patch14', 224),
     *_cases('clip_vit_base_patch16', 224, 96, classifier=False),
     *_cases('clip_vit_base_patch16', 64, layout='clip', options=_NARROW, classifier=False),
     *_cases('clip_vit_base_patch16', 64, layout='clip_visual', options=_NARROW, classifier=False),
@@ -249,6 +255,7 @@ KEYS_ONLY: tuple[Case, ...] = (
         for layout in ('dinov2', 'timm', 'transformers')
     ),
     Case('dinov2_large_reg', 0, 518, options=(('channels', 64),), classifier=False),
+    Case('eva02_tiny_patch14', 0, 336),
     Case('dinov3_vit_small_plus', 0, 256, 'timm', options=_NARROW, classifier=False),
     *(
         Case('dinov3_vit_large', 0, 256, layout, options=(('channels', 64),), classifier=False)
@@ -457,7 +464,7 @@ def _norm_scale(backbone: str, key: str) -> float:
 
 
 # Tokens, positions and patch embeddings of vision transformers, in all of their layouts.
-_VISION_TRANSFORMERS = ('vit_', 'deit_', 'dinov2_', 'dinov3_vit_', 'clip_', 'siglip_', 'siglip2_')
+_VISION_TRANSFORMERS = ('vit_', 'deit_', 'dinov2_', 'dinov3_vit_', 'eva02_', 'clip_', 'siglip_', 'siglip2_')
 _EMBEDDINGS = re.compile(
     r'(cls|dist|reg|mask|class)_token|(register|storage)_tokens|(conv_proj|((vit|deit|vision_model)\.)?embeddings)\..*'
     r'|encoder\.pos_embedding|(visual\.)?(class_embedding|positional_embedding|conv1\.weight)'
@@ -499,6 +506,14 @@ def _dinov3_periods(shape: tuple[int]) -> np.ndarray:
     return ((exact.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
 
 
+def _eva_angles(function: Callable, positions: int, width: int) -> np.ndarray:
+    """The buffers of EVA-02's authors: of each patch's angles, whose first half is of its row, for pairs of channels."""
+    side = round(positions**0.5)
+    angles = np.repeat(np.arange(side)[:, None] * 16 / side / 1e4 ** (np.arange(width // 4) * 4 / width), 2, axis=1)
+    rows, columns = np.repeat(angles, side, axis=0), np.tile(angles, (side, 1))
+    return function(np.concatenate([rows, columns], axis=1)).astype(np.float32)
+
+
 def _without_keys(values: np.ndarray) -> np.ndarray:
     """Zero in the middle third."""
     return np.where(np.arange(len(values)) * 3 // len(values) == 1, 0, values)
@@ -517,6 +532,8 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         return _shift_mask(*shape)
     if key == 'rope_embed.periods':
         return _dinov3_periods(shape)
+    if key.endswith(('rope.freqs_cos', 'rope.freqs_sin')):
+        return _eva_angles(np.cos if key.endswith('cos') else np.sin, *shape)
     if key.endswith('qkv.bias_mask'):
         return _without_keys(np.ones(shape, np.float32))
     if key == 'head.bias' and backbone.startswith('clip_'):  # of timm's, which stores a projection without a bias

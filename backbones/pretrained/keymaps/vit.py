@@ -42,8 +42,9 @@ class BlockKeys:
         projection: the layer after the attention.
         dense: the feed-forward layers.
         scales: the factors on both branches.
-        gated: gates, values and output of feed-forward layers that are gated.
+        gated: gates, values and output of feed-forward layers that are gated; or gates and values in one, and output.
         biases: those of queries and of values, where they are stored apart from the packed projection.
+        mlp_norm: the normalisation between the feed-forward layers.
     """
 
     block: str
@@ -52,8 +53,9 @@ class BlockKeys:
     projection: str
     dense: tuple[str, str]
     scales: tuple[str, str] = ('', '')
-    gated: tuple[str, str, str] = ('', '', '')
+    gated: tuple[str, ...] = ('', '', '')
     biases: tuple[str, ...] = ()
+    mlp_norm: str = ''
 
 
 _TIMM = BlockKeys(
@@ -113,12 +115,13 @@ def packed_rules(keys: Sequence[str], path: str, biases: str = 'all', apart: Seq
 
 
 def gated_rules(keys: Sequence[str], path: str) -> list[Line]:
-    """Gates and values, one projection each of theirs, side by side in our first layer; then the second."""
-    *pair, out = keys
+    """Gates and values, in one projection or one each of theirs, side by side in our first layer; then the second."""
+    *first, out = keys
     rules = dense_rules(out, f'{path}/dense2')
-    for index, key in enumerate(pair):
-        rules.append(Rule(f'{key}.weight', f'params/{path}/dense1/kernel', TRANSPOSE, (index, 2)))
-        rules.append(Rule(f'{key}.bias', f'params/{path}/dense1/bias', part=(index, 2)))
+    for index, key in enumerate(first):
+        part = index, len(first)
+        rules.append(Rule(f'{key}.weight', f'params/{path}/dense1/kernel', TRANSPOSE, part))
+        rules.append(Rule(f'{key}.bias', f'params/{path}/dense1/bias', part=part))
     return rules
 
 
@@ -133,6 +136,8 @@ def block_rules(module: VisionTransformer, keys: BlockKeys, prefix: str = '') ->
         rules += dense_rules(block + keys.projection, f'{path}/attention/projection')
         if module.gated:
             rules += gated_rules([block + key for key in keys.gated], f'{path}/mlp')
+        if module.hidden_norm:
+            rules += layer_norm_rules(block + keys.mlp_norm, f'{path}/mlp/norm')
         for branch, (norm, dense, scale) in enumerate(zip(keys.norms, keys.dense, keys.scales, strict=True), start=1):
             rules += layer_norm_rules(block + norm, f'{path}/norm{branch}')
             if not module.gated:

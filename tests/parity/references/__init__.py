@@ -12,6 +12,7 @@ from references.efficientnet import (
     torchvision_efficientnet,
     transformers_efficientnet,
 )
+from references.eva import authors_eva, timm_eva
 from references.googlenet import googlenet
 from references.mobilenet import timm_mobilenet, torchvision_mobilenet
 from references.mobilenet_v4 import timm_mobilenet_v4
@@ -66,6 +67,8 @@ BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('dinov3_vit', 'timm', timm_dinov3),
     ('dinov3_vit', 'timm_qkvb', timm_dinov3),
     ('dinov3_vit', 'transformers', transformers_dinov3),
+    ('eva02', 'timm', timm_eva),
+    ('eva02', 'eva02', authors_eva),
     ('clip', 'clip', clip),
     ('clip', 'clip_visual', clip),
     ('clip', 'transformers', transformers_clip),
