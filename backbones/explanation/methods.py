@@ -39,7 +39,7 @@ METHODS = {
         LABELS[ROLLOUT],
         'patches from which the pooled features come by attention',
         lambda network: has_rollout(backbone_of(network)),
-        'backbones whose blocks attend to all tokens: ViT, DeiT, DINOv2, DINOv3, CLIP, SigLIP',
+        'backbones whose blocks attend to all tokens: ViT, DeiT, DINOv2, DINOv3, EVA-02, CLIP, SigLIP',
     ),
     GRAD_CAM: Method(
         LABELS[GRAD_CAM],

@@ -2,11 +2,12 @@
 
 Sources: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; Steiner et al. 2022, "How to train your ViT?";
 Touvron et al. 2021, "Training data-efficient image transformers & distillation through attention"; Oquab et al. 2024,
-"DINOv2"; Darcet et al. 2024, "Vision Transformers Need Registers"; Siméoni et al. 2025, "DINOv3"; Radford et al. 2021,
-"Learning Transferable Visual Models From Natural Language Supervision"; Zhai et al. 2023, "Sigmoid Loss for Language
-Image Pre-Training"; Tschannen et al. 2025, "SigLIP 2", whose image towers for one size of images are those of SigLIP.
-Built as timm's ``vision_transformer.py`` builds them, whose own ViTs with registers and without a class token are among
-them, and DINOv3 as its ``eva.py`` does.
+"DINOv2"; Darcet et al. 2024, "Vision Transformers Need Registers"; Siméoni et al. 2025, "DINOv3"; Fang et al. 2023,
+"EVA-02: A Visual Representation for Neon Genesis"; Radford et al. 2021, "Learning Transferable Visual Models From
+Natural Language Supervision"; Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training"; Tschannen et al. 2025,
+"SigLIP 2", whose image towers for one size of images are those of SigLIP. Built as timm's ``vision_transformer.py``
+builds them, whose own ViTs with registers and without a class token are among them, and DINOv3 and EVA-02 as its
+``eva.py`` does.
 """
 
 import itertools

@@ -291,7 +291,8 @@ def test_grad_cam_says_which_stages_it_can_be_of():
 def check_every_method(name):
     """Each stage that is offered can be followed, and gradients reach it; nothing is computed."""
     model = backbones.create_classifier(name, 7)
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3) if 'dinov2' not in name else (1, 56, 56, 3), jnp.float32)
+    side = 56 if name.startswith(('dinov2', 'eva02')) else 64
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     seen = jax.eval_shape(partial(observe, model), variables, images)
     stages = grad_cam_stages(model, variables)
@@ -321,8 +322,8 @@ def test_methods_are_defined_for_families(name):
     'name',
     [
         'vgg16', 'googlenet', 'efficientnet_b0', 'mobilenet_v3_small', 'mobilenet_v4_hybrid_medium',
-        'convnext_tiny', 'cspresnet50', 'dinov2_small_reg', 'dinov3_vit_small', 'clip_vit_base_patch16',
-        'siglip_vit_base_patch16', 'vit_wee_patch16_reg1_gap',
+        'convnext_tiny', 'cspresnet50', 'dinov2_small_reg', 'dinov3_vit_small', 'eva02_base_patch14',
+        'clip_vit_base_patch16', 'siglip_vit_base_patch16', 'vit_wee_patch16_reg1_gap',
     ],
 )  # fmt: skip
 def test_methods_are_defined_for_further_families(name):

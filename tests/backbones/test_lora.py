@@ -31,6 +31,7 @@ FAMILIES = (
     ('cspresnet50', {'depths': (1, 1, 1, 1), 'channels': (16, 32, 48, 64)}),
     ('siglip_vit_base_patch16', {'channels': 24, 'depth': 4, 'heads': 3}),
     # In float32 their factors of 1e-5 would hide what a block does.
+    ('eva02_base_patch14', {'channels': 24, 'depth': 4, 'heads': 3, 'patch': 16}),
     ('dinov3_vit_small_plus', {'channels': 24, 'depth': 4, 'heads': 3, 'layer_scale': 1.0}),
     ('vit_wee_patch16_reg1_gap', {'channels': 24, 'depth': 5, 'heads': 3, 'layer_scale': 1.0}),
 )

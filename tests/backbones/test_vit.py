@@ -18,6 +18,7 @@ from backbones import UserError
 from backbones.heads.classification import DistilledHead
 from backbones.layers.attention import AttentionPooling
 from backbones.layers.positions import METHODS, resample_positions
+from backbones.layers.rotary import rotation_for
 from backbones.pretrained.save import to_layout
 
 SMALL = {'channels': 24, 'depth': 4, 'heads': 3}
@@ -451,6 +452,27 @@ def test_timm_leaves_out_the_biases_of_queries_and_values_of_dinov3(tmp_path: Pa
     assert not variables['params']['stage1']['block1']['attention']['qkv']['bias'].any()
     back = to_layout(flatten_dict(variables, sep='/'), 'timm', 'dinov3_vit_small', SMALL)
     assert back.keys() == bare.keys()
+
+
+def test_what_the_pretraining_of_eva02_leaves_in_its_files(tmp_path: Path):
+    """The authors' normalisation of all tokens is read as that of the mean; mask token and head have no place."""
+    expected, arrays = exported('eva02_base_patch14', 'eva02', 70)
+    renamed = {re.sub('^fc_norm', 'norm', key): np.ascontiguousarray(array) for key, array in arrays.items()}
+    unused = {'mask_token': (1, 1, 24), 'lm_head.weight': (6, 24), 'lm_head.bias': (6,)}
+    save_file(renamed | {key: normal(0, *shape) for key, shape in unused.items()}, tmp_path / 'w.safetensors')
+    options = SMALL | {'image_size': 70}
+    loaded, report = backbones.load_weights('eva02_base_patch14', tmp_path / 'w.safetensors', **options)
+    assert (report.layout, report.problems()) == ('eva02', [])
+    for path, leaf in flatten_dict(loaded, sep='/').items():
+        np.testing.assert_array_equal(leaf, expected[path])
+
+
+def test_rotary_positions_of_eva02_are_those_of_its_pretraining_on_every_grid():
+    """Halfway down the image is row 8 of 16, whatever the number of rows; neighbouring channels are a pair."""
+    coarse, fine = (rotation_for('eva02', (rows, 2 * rows), 8) for rows in (2, 6))
+    np.testing.assert_allclose(coarse.cosine[4], np.cos(np.array([8, 0.08, 0, 0])), rtol=1e-6)
+    np.testing.assert_allclose(fine.sine[3 * 12 + 6], np.sin(np.array([8, 0.08, 8, 0.08])), rtol=1e-6)
+    assert coarse.pairing == 'interleaved'
 
 
 def test_dinov3_of_satellite_images_has_a_normalisation_that_only_training_uses(tmp_path: Path):

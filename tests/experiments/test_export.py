@@ -61,7 +61,7 @@ def compared(exported: Export, batches=(1, 3)) -> dict[str, float]:
 def whole_backbone(name: str) -> Export:
     """Every stage, the pooled features and the tokens."""
     model = backbones.create(name)
-    side = 56 if 'dinov2' in name else 64
+    side = 56 if name.startswith(('dinov2', 'eva02')) else 64
     variables = values(model, side, side)
     known = TrainedModel('classification', backbones.create_classifier(name, 3), {}, SMALL_IMAGES, NAMES, 'made')
     exported = export_of(known, image_size=side)

@@ -22,6 +22,7 @@ SOME = (
     ('dinov2_small_reg', ()),
     ('dinov3_vit_small_plus', ()),
     ('efficientnet_lite0', ()),
+    ('eva02_base_patch14', ()),
     ('googlenet', (('auxiliary_classes', 10),)),
     ('mobilenet_v3_small', ()),
     ('mobilenet_v4_hybrid_medium', tuple(small_networks.MOBILENET_V4.items())),
@@ -39,6 +40,7 @@ OTHERS = (
     'deit_tiny_distilled_patch16',
     'dinov2_small_reg',
     'dinov3_vit_small_plus',
+    'eva02_base_patch14',
     'siglip_vit_base_patch16',
     'vit_wee_patch16_reg1_gap',
 )
@@ -72,7 +74,7 @@ BEHIND = ('block_transition', 'transition')
 def built(name, options=()):
     """The shapes of the parameters, the order and what LoRA can adapt."""
     model = backbones.create_classifier(name, 10, **dict(options))
-    side = 70 if name.startswith('dinov2') else 64
+    side = 70 if name.startswith(('dinov2', 'eva02')) else 64
     shape = (1, side, side, 3)
     variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
     order, targets = depth.execution_order(model, variables, shape), lora.targets(model, variables, shape)

@@ -185,7 +185,7 @@ CASES: tuple[Case, ...] = (
     *_cases('eva02_small_patch14', 336, 98),
     *_cases('eva02_small_patch14', 70, (112, 70), options=_NARROW),
     *_cases('eva02_small_patch14', 98, layout='eva02', options=_NARROW),
-    *_cases('eva02_base_patch14', 70, options=(*_NARROW, ('stochastic_depth', 0.1))),
+    *_cases('eva02_base_patch14', 70, options=_NARROW),
     *_cases('eva02_base_patch14', 98, layout='eva02', options=_NARROW),
     *_cases('eva02_base_patch14', 224),
     *_cases('clip_vit_base_patch16', 224, 96, classifier=False),
@@ -283,6 +283,7 @@ TRAINING: tuple[Case, ...] = (
     Case('deit_tiny_distilled_patch16', 64, 64, options=(*_NARROW, ('stochastic_depth', 0.1))),
     Case('dinov2_small_reg', 70, 70, options=_NARROW, classifier=False),
     Case('dinov3_vit_small_plus', 64, 64, 'timm_qkvb', options=(*_NARROW, ('stochastic_depth', 0.1)), classifier=False),
+    Case('eva02_base_patch14', 70, 70, options=(*_NARROW, ('stochastic_depth', 0.1))),
     Case('clip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False),
     Case('siglip_vit_base_patch16', 64, 64, options=(*_NARROW, ('activation', 'gelu_tanh')), classifier=False),
 )
@@ -322,6 +323,7 @@ QUICK = frozenset(
         'dinov2_small_reg_timm_70',
         'dinov3_vit_small_64x112',
         'dinov3_vit_small_plus_timm_qkvb_48x80',
+        'eva02_base_patch14_eva02_98',
         'clip_vit_base_patch16_clip_64',
         'clip_vit_base_patch16_clip_visual_64',
         'siglip_vit_base_patch16_transformers_64',
@@ -347,6 +349,7 @@ QUICK = frozenset(
         'swin_base',
         'swin_small_transformers',
         'swin_small_microsoft',
+        'eva02_tiny_patch14',
         # Trained, with the regularisers; a step with BatchNorm is that of test_segmentation_heads.py.
         'deit_tiny_distilled_patch16_64',
     )
@@ -369,6 +372,8 @@ SLOW = frozenset(
         'dinov3_vit_small_timm_qkvb_64',
         'dinov3_vit_small_transformers_96x48',
         'dinov3_vit_small_plus_64',
+        'eva02_small_patch14_112_from_70',
+        'eva02_small_patch14_eva02_98',
         'clip_vit_base_patch16_timm_96_from_64',
         'siglip_vit_base_patch16_big_vision_64',
         # Trained; the other trainings repeat these for other families.
@@ -386,6 +391,8 @@ REPEATING = frozenset(
         'convnext_tiny_97',
         'convnext_tiny_facebook_64',
         'vit_tiny_patch16_96',
+        'eva02_base_patch14_70',
+        'eva02_base_patch14_224',
         'clip_vit_base_patch16_96',
         'siglip_vit_base_patch16_96',
         'siglip_vit_base_patch16_timm_80',
@@ -507,7 +514,7 @@ def _dinov3_periods(shape: tuple[int]) -> np.ndarray:
 
 
 def _eva_angles(function: Callable, positions: int, width: int) -> np.ndarray:
-    """The buffers of EVA-02's authors: of each patch's angles, whose first half is of its row, for pairs of channels."""
+    """The buffers of EVA-02's authors, of each patch's angles: the first half is of its row, twice for each pair."""
     side = round(positions**0.5)
     angles = np.repeat(np.arange(side)[:, None] * 16 / side / 1e4 ** (np.arange(width // 4) * 4 / width), 2, axis=1)
     rows, columns = np.repeat(angles, side, axis=0), np.tile(angles, (side, 1))
