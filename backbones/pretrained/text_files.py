@@ -1,6 +1,7 @@
 """What lies beside the weights of a text encoder: its tokenizer, and how texts are cut and pooled."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class TextFiles:
 
     Attributes:
         tokenizer: the content of ``tokenizer.json``; empty where there is none.
+        vocabulary: how many tokens it numbers; 0 where it does not say so in a way that is known here.
         length: the most tokens of a text, where sentence-transformers' configuration says so.
         tokenizer_length: the same of ``tokenizer_config.json``, which may be any number.
         pooled: options of our encoder that ``modules.json`` implies; empty where there is none.
@@ -37,6 +39,7 @@ class TextFiles:
     """
 
     tokenizer: str = ''
+    vocabulary: int = 0
     length: int | None = None
     tokenizer_length: int | None = None
     pooled: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -55,8 +58,10 @@ def read(directory: Path) -> TextFiles:
     """
     found = [length for path in sorted(directory.glob(_SENTENCES)) if (length := _length(path, 'max_seq_length'))]
     pooled, unknown = _pooling(directory)
+    tokenizer = _text(directory / TOKENIZER)
     return TextFiles(
-        _text(directory / TOKENIZER),
+        tokenizer,
+        _tokens(tokenizer),
         found[0] if found else None,
         _length(directory / _TOKENIZER_CONFIG, 'model_max_length'),
         pooled,
@@ -81,6 +86,17 @@ def _text(path: Path) -> str:
         return path.read_text('utf-8')
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path} cannot be read: {error}') from None
+
+
+def _tokens(tokenizer: str) -> int:
+    """How many tokens a tokenizer numbers."""
+    try:
+        content = json.loads(tokenizer or '{}')
+        vocabulary = content.get('model', {}).get('vocab', {})
+        numbers = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+        return 1 + max((*numbers, *(token['id'] for token in content.get('added_tokens', []))), default=-1)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return 0  # whoever makes tokens says what is wrong with it
 
 
 def _length(path: Path, key: str) -> int | None:

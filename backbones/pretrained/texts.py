@@ -86,6 +86,11 @@ def differences(files: TextFiles, module: TextEncoder, given: Collection[str] = 
         ours = getattr(module, option)
         if theirs != ours and option not in given:
             lines.append(f'its modules.json has {option} {theirs!r} where ours is {ours!r} (pass {option}={theirs!r})')
+    if files.vocabulary > module.vocabulary:
+        lines.append(
+            f'its {text_files.TOKENIZER} has {files.vocabulary} tokens, and ours {module.vocabulary}: it is not the '
+            f'tokenizer of these weights (or pass vocabulary={files.vocabulary})'
+        )
     if files.length is not None and files.length > module.longest():
         lines.append(f'its texts have up to {files.length} tokens, and ours {module.longest()} at most')
     return lines

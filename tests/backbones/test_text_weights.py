@@ -288,6 +288,20 @@ def test_length_of_texts_without_a_word_on_sentences(tmp_path):
     assert report.preprocessing.length == 40
 
 
+def test_a_tokenizer_of_other_weights_is_refused(tmp_path):
+    place = write(tmp_path / 'hub', 'bert_base')
+    (place / 'tokenizer.json').write_text(texts.byte_pairs())
+    with pytest.raises(UserError, match=r'its tokenizer\.json has 273 tokens, and ours 150: it is not the tok'):
+        backbones.load_weights('bert_base', place, **options_of('bert_base'))
+    for damaged in ('[]', '{"model": 1}', '{"added_tokens": [{}]}', '{'):
+        (place / 'tokenizer.json').write_text(damaged)
+        _, report = backbones.load_weights('bert_base', place, **options_of('bert_base'))
+        with pytest.raises(UserError, match=r'tokenizer\.json cannot be read'):
+            report.preprocessing.encode(['a'])
+    (place / 'tokenizer.json').write_text('{"model": {"vocab": [["a", 0.5]]}, "added_tokens": [{"id": 7}]}')
+    assert text_files.read(place).vocabulary == 8
+
+
 def test_weights_without_a_tokenizer_load_but_make_no_tokens(tmp_path):
     place = write(tmp_path / 'hub', 'bert_base')
     (place / 'tokenizer.json').rename(place / 'vocab.txt')
