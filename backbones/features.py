@@ -6,6 +6,7 @@ import flax.struct
 from jaxtyping import Array, Bool, Float
 
 from backbones.preprocessing import Preprocessing
+from backbones.published import Licence
 
 
 @flax.struct.dataclass
@@ -49,6 +50,7 @@ class BackboneInfo:
         image_size: side in pixels of the square images it is meant for.
         preprocessing: what its published weights expect.
         weights: sources of published weights, in the form ``load_weights`` takes.
+        licences: of each of these, in their order.
     """
 
     name: str
@@ -59,3 +61,4 @@ class BackboneInfo:
     image_size: int
     preprocessing: Preprocessing
     weights: tuple[str, ...] = ()
+    licences: tuple[Licence, ...] = ()

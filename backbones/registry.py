@@ -15,7 +15,7 @@ from backbones.features import BackboneInfo, StageInfo
 from backbones.heads.classification import ClassificationHead
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
-from backbones.published import WEIGHTS
+from backbones.published import WEIGHTS, licence
 from backbones.vit.table import TABLE as VIT
 
 FAMILIES = ('cnn', 'vit')
@@ -57,6 +57,7 @@ def info(name: str) -> BackboneInfo:
         )
     )
     pooled = module.pooled_channels()
+    weights = WEIGHTS.get(name, ())
     return BackboneInfo(
         name,
         row.family,
@@ -65,7 +66,8 @@ def info(name: str) -> BackboneInfo:
         pooled,
         row.preprocessing.size[0],
         row.preprocessing,
-        WEIGHTS.get(name, ()),
+        weights,
+        tuple(map(licence, weights)),
     )
 
 

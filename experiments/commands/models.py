@@ -3,6 +3,7 @@
 import argparse
 import fnmatch
 
+import flax.linen as nn
 from rich.table import Table
 
 import backbones
@@ -10,6 +11,7 @@ from backbones import published_models
 from backbones.cost import GFLOPS
 from backbones.errors import UserError, unknown
 from backbones.pretrained.keymaps import layouts
+from backbones.published import LICENCES_OF_FILES
 from experiments.cli import display
 
 SORT_KEYS = {
@@ -77,9 +79,11 @@ def published() -> Table:
     for column in ('name', 'task', 'backbone', 'head'):
         table.add_column(column, no_wrap=True)
     table.add_column('parameters', justify='right')
+    table.add_column('licence of the weights')
     for name, row in published_models.TABLE.items():
+        licence = LICENCES_OF_FILES['ultralytics' if row.options['head'] == 'yolo' else 'torchvision']
         task = 'detection' if row.create is backbones.create_detector else 'segmentation'
-        table.add_row(name, task, row.backbone, row.options['head'], f'{row.params:,}')
+        table.add_row(name, task, row.backbone, row.options['head'], f'{row.params:,}', licence.name)
     return table
 
 
@@ -106,7 +110,7 @@ def description(info: backbones.BackboneInfo) -> Table:
         ),
         'pooled': f'{info.pooled} channels',
         'layouts': ', '.join(['native', *layouts(module)]) + ' (load_weights reads them, save_weights writes them)',
-        'known weights': '\n'.join(info.weights) or 'a file in one of these layouts',
+        'known weights': _weights(info, module),
         'preprocessing': f'{steps} ({preprocessing.interpolation}){crop}, '
         f'mean {_numbers(preprocessing.mean)}, std {_numbers(preprocessing.std)}',
         'options': ', '.join(
@@ -118,6 +122,14 @@ def description(info: backbones.BackboneInfo) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _weights(info: backbones.BackboneInfo, module: nn.Module) -> str:
+    """Each source with its licence; where there is none, whose files there are."""
+    sources = [f'{source}: {licence}' for source, licence in zip(info.weights, info.licences, strict=True)]
+    owners = [layout for layout in layouts(module) if layout in LICENCES_OF_FILES]
+    own = [f'a file of {layout}: {LICENCES_OF_FILES[layout]}' for layout in owners]
+    return '\n'.join(sources or own) or 'a file in one of these layouts'
 
 
 def _numbers(values: tuple[float, ...]) -> str:

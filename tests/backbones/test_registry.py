@@ -10,6 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import backbones
+from backbones.published import LICENCES, WEIGHTS, licence
 
 # Name → parameters without a classifier, and the published number with one of 1000 classes where there is one
 # (torchvision's where it has the network, else timm's).
@@ -174,6 +175,38 @@ def test_every_name_is_pinned():
     assert {name: backbones.info(name).params for name in PARAMETERS} == {
         name: parameters for name, (parameters, _) in PARAMETERS.items()
     }
+
+
+SOURCES = sorted({source for sources in WEIGHTS.values() for source in sources})
+
+
+def test_every_source_of_weights_has_one_licence():
+    fitting = {source: [pattern for pattern, _ in LICENCES if re.fullmatch(pattern, source)] for source in SOURCES}
+    assert {source: patterns for source, patterns in fitting.items() if len(patterns) != 1} == {}
+    assert str(licence('hf:someone/network')) == 'not stated'
+    for name in ('resnet50', 'clip_vit_base_patch16', 'vgg16', 'yolo11n'):
+        facts = backbones.info(name)
+        assert facts.licences == tuple(map(licence, facts.weights))
+
+
+@pytest.mark.parametrize(
+    ('source', 'name', 'restricts'),
+    [
+        ('hf:timm/resnet18.tv_in1k', 'BSD-3-Clause', False),
+        ('hf:timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k', 'Apache-2.0', False),
+        ('hf:timm/swin_tiny_patch4_window7_224.ms_in1k', 'MIT', False),
+        ('hf:timm/vit_small_patch16_dinov3.lvd1689m', 'dinov3-license', True),
+        ('hf:timm/convnext_tiny.dinov3_lvd1689m', 'dinov3-license', True),
+        ('hf:facebook/dinov3-vits16-pretrain-lvd1689m', 'dinov3-license', True),
+        ('hf:timm/convnextv2_tiny.fcmae_ft_in1k', 'CC-BY-NC-4.0', True),
+        ('hf:facebook/dinov2-small', 'Apache-2.0', False),
+        ('hf:openai/clip-vit-base-patch16', 'MIT', True),
+        ('hf:google/siglip2-base-patch16-224', 'Apache-2.0', False),
+        ('pip:efficientnet-lite0', 'Apache-2.0', False),
+    ],
+)
+def test_licences(source: str, name: str, restricts: bool):
+    assert (licence(source).name, bool(licence(source).restricts)) == (name, restricts)
 
 
 def test_each_kind_of_module_has_a_quick_name():

@@ -31,6 +31,7 @@ def test_published_models_are_listed(capsys):
     models.main(['--published'])
     out = capsys.readouterr().out
     assert all(name in out for name in published_models.TABLE) and 'faster_rcnn' in out
+    assert 'AGPL-3.0' in out and 'BSD-3-Clause' in out
 
 
 @pytest.mark.parametrize('sort', ['params', 'gflops'])
@@ -64,6 +65,17 @@ def test_description(capsys):
         'shorter side to 256',
     ):
         assert fact in printed
+
+
+def test_a_description_names_the_licence_beside_each_source(capsys):
+    models.main(['vit_micro', 'resnet50', 'yolo26n', 'googlenet'])
+    lines = [line.strip('│ ').rpartition('│ ')[2] for line in capsys.readouterr().out.splitlines()]
+    assert 'bundled:vit_micro: Apache-2.0' in lines
+    start = lines.index('hf:timm/resnet50.tv_in1k: BSD-3-Clause')
+    assert lines[start + 1] == 'hf:timm/resnet50.a1_in1k: Apache-2.0'
+    # Of backbones without a source: GoogLeNet and YOLO.
+    assert sum(line.startswith('a file of torchvision: BSD-3-Clause (') for line in lines) == 1
+    assert sum(line.startswith('a file of ultralytics: AGPL-3.0 (') for line in lines) == 1
 
 
 def test_several_descriptions_and_a_pattern(capsys):
