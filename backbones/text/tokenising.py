@@ -77,8 +77,10 @@ class Tokenising:
     def _tokenizer(self) -> Any:
         if not self.tokenizer:
             raise UserError('the tokenizer of these texts is not known: it comes with the weights (tokenizer.json)')
-        from tokenizers import Tokenizer  # imported late: only texts need it
-
+        try:
+            from tokenizers import Tokenizer  # imported late: only texts need it
+        except ImportError:
+            raise UserError('texts become tokens by a package that is not installed: pip install tokenizers') from None
         try:
             made = Tokenizer.from_str(self.tokenizer)
         except Exception as error:  # the library raises plain exceptions

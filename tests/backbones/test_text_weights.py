@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,12 @@ def test_texts_become_the_tokens_that_transformers_makes(kind, length):
     expected = json.loads(texts.TOKENS.read_text())[kind][str(length)]
     for row, ids in zip(tokens, expected, strict=True):
         assert row.tolist() == ids + [PADDING] * (len(row) - len(ids))
+
+
+def test_tokens_need_a_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tokenizers', None)
+    with pytest.raises(UserError, match='a package that is not installed: pip install tokenizers'):
+        Tokenising(24, texts.word_piece()).encode(['a'])
 
 
 def test_length_of_texts_without_a_word_on_sentences(tmp_path):
