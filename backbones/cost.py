@@ -26,7 +26,7 @@ def count_flops(module: nn.Module, size: int | tuple[int, ...], channels: int = 
             of tokens of the text.
         channels: number of channels of the image.
     """
-    images = inputs.spec(inputs.as_size(size), channels=channels)
+    images = inputs.spec(inputs.as_size(module, size), channels=channels)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
     return forward_flops(lambda variables, images: module.apply(variables, images, train=False), variables, images)
 

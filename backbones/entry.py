@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 
-from backbones.preprocessing import Preprocessing
+from backbones.inputs import AnyPreprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Entry:
     Attributes:
         constructor: returns the linen module, which itself knows its stages (``stage_channels``, ``stage_strides``,
             ``pooled_channels``).
-        family: ``'cnn'`` or ``'vit'``.
+        family: ``'cnn'``, ``'vit'`` or ``'text'``.
         params: number of parameters without a classifier.
         preprocessing: what its usual weights expect.
         dropout: rate before the classifier while training.
@@ -25,6 +25,6 @@ class Entry:
     constructor: Callable[..., nn.Module]
     family: str
     params: int
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     dropout: float = 0.0
-    layout_preprocessing: Mapping[str, Preprocessing] = dataclasses.field(default_factory=dict)
+    layout_preprocessing: Mapping[str, AnyPreprocessing] = dataclasses.field(default_factory=dict)

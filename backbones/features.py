@@ -5,7 +5,7 @@ import dataclasses
 import flax.struct
 from jaxtyping import Array, Bool, Float
 
-from backbones.preprocessing import Preprocessing
+from backbones.inputs import AnyPreprocessing
 from backbones.published import Licence
 
 
@@ -30,7 +30,7 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class StageInfo:
-    """One stage: its name, its channels, and how many input pixels one step of its map spans."""
+    """One stage: its name, its channels, and how many input pixels (or tokens) one step of its map spans."""
 
     name: str
     channels: int
@@ -43,11 +43,11 @@ class BackboneInfo:
 
     Attributes:
         name: the registered name.
-        family: ``'cnn'`` or ``'vit'``.
+        family: ``'cnn'``, ``'vit'`` or ``'text'``.
         params: number of parameters without a classifier.
         stages: one entry per stage, from shallow to deep.
         pooled: channels of ``Features.pooled``.
-        image_size: side in pixels of the square images it is meant for.
+        image_size: side in pixels of the square images it is meant for; 0 for texts.
         preprocessing: what its published weights expect.
         weights: sources of published weights, in the form ``load_weights`` takes.
         licences: of each of these, in their order.
@@ -59,6 +59,6 @@ class BackboneInfo:
     stages: tuple[StageInfo, ...]
     pooled: int
     image_size: int
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     weights: tuple[str, ...] = ()
     licences: tuple[Licence, ...] = ()

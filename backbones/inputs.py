@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from backbones.errors import UserError
 from backbones.preprocessing import Preprocessing
 from backbones.preprocessing import as_size as size_of_images
 from backbones.text.tokenising import Tokenising
@@ -37,13 +39,22 @@ def blank(size: tuple[int, ...], batch: int = 1) -> jax.Array:
     return jnp.zeros_like(spec(size, batch))
 
 
-def as_size(size: int | tuple[int, ...]) -> tuple[int, ...]:
-    """A size of images as ``preprocessing.as_size`` reads it; ``(length,)`` is one of texts.
+def reads_texts(module: nn.Module) -> bool:
+    """Whether a backbone, or a model that has one, takes tokens: then it has a vocabulary."""
+    return hasattr(getattr(module, 'backbone', module), 'vocabulary')
+
+
+def as_size(module: nn.Module, size: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The size of a backbone's inputs: as ``preprocessing.as_size`` reads it, or ``(length,)`` of texts.
 
     Raises:
-        UserError: neither.
+        UserError: it is neither, or not for this backbone.
     """
-    return size if isinstance(size, tuple) and len(size) == 1 else size_of_images(size)  # ty: ignore[invalid-argument-type]
+    if not reads_texts(module):
+        return size_of_images(size)  # ty: ignore[invalid-argument-type]
+    if not isinstance(size, tuple) or len(size) != 1:
+        raise UserError(f'the size of texts is (length,), their tokens, not {size!r}')
+    return size
 
 
 def from_json(value: Mapping[str, Any]) -> AnyPreprocessing:

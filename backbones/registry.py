@@ -13,23 +13,24 @@ from backbones.entry import Entry
 from backbones.errors import UserError, check_output_stride, unknown
 from backbones.features import BackboneInfo, StageInfo
 from backbones.heads.classification import ClassificationHead
+from backbones.inputs import AnyPreprocessing
 from backbones.model import Model
-from backbones.preprocessing import Preprocessing
 from backbones.published import WEIGHTS, licence
+from backbones.text.table import TABLE as TEXT
 from backbones.vit.table import TABLE as VIT
 
-FAMILIES = ('cnn', 'vit')
+FAMILIES = ('cnn', 'vit', 'text')
 # As people write them.
-FAMILY_NAMES = {'cnn': 'CNN', 'vit': 'ViT'}
+FAMILY_NAMES = {'cnn': 'CNN', 'vit': 'ViT', 'text': 'text'}
 
 # Options of a ViT that are sides of squares, in pixels and in patches; Swin checks its window itself.
 _SIDES = {'patch', 'position_grid'}
 
-TABLE: dict[str, Entry] = {**CNN, **VIT}
+TABLE: dict[str, Entry] = {**CNN, **VIT, **TEXT}
 
 
 def names(family: str | None = None) -> list[str]:
-    """Registered names, all or those of one family (``'cnn'`` or ``'vit'``), sorted."""
+    """Registered names, all or those of one family (``'cnn'``, ``'vit'`` or ``'text'``), sorted."""
     if family is not None and family not in FAMILIES:
         raise unknown('family', family, FAMILIES)
     return sorted(name for name, entry in TABLE.items() if family in (None, entry.family))
@@ -64,14 +65,14 @@ def info(name: str) -> BackboneInfo:
         row.params,
         stages,
         pooled,
-        row.preprocessing.size[0],
+        0 if row.family == 'text' else row.preprocessing.size[0],
         row.preprocessing,
         weights,
         tuple(map(licence, weights)),
     )
 
 
-def preprocessing_of(name: str, layout: str) -> Preprocessing:
+def preprocessing_of(name: str, layout: str) -> AnyPreprocessing:
     """The preprocessing that the weights of a layout expect where no configuration comes with them."""
     row = entry(name)
     return row.layout_preprocessing.get(layout, row.preprocessing)

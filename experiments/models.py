@@ -19,7 +19,7 @@ def main(argv: list[str] | None) -> None:
     """Print a table, or a description of each backbone if all names are given in full."""
     parser = command_line.parser(__doc__, config=False, workdir=False)
     parser.add_argument('names', nargs='*', metavar='NAME', help='a name, or a pattern with * and ?')
-    parser.add_argument('--family', choices=('cnn', 'vit'))
+    parser.add_argument('--family', choices=('cnn', 'vit', 'text'))
     parser.add_argument('--max_params', type=float, metavar='COUNT', help='largest number of parameters, such as 5e6')
     parser.add_argument('--max_gflops', type=float, metavar='GFLOPS', help='largest number of GFLOPs')
     parser.add_argument('--sort', choices=SORTS, default='name')

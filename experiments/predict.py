@@ -1,4 +1,4 @@
-"""Predict images with a trained or published model.
+"""Predict images, or classify texts, with a trained or published model.
 
     python -m experiments.predict --workdir runs/x IMAGE …                       a run of experiments.train
     python -m experiments.predict --model NAME --weights SOURCE IMAGE …          published weights
@@ -6,6 +6,7 @@
 
 An IMAGE is a file, a directory, or a pattern in quotes such as 'photos/**/*.jpg'. Boxes, masks and probabilities are
 those of the image as it is seen upright, in its own pixels. Files that cannot be read are named and left out.
+For a model that reads texts, each argument is a text, or a file .txt with a text on every line.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def main(argv: list[str] | None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     arguments = command_line.parser(__doc__, config=False, workdir=False)
-    arguments.add_argument('images', nargs='*', metavar='IMAGE', help='files, directories, patterns')
+    arguments.add_argument('images', nargs='*', metavar='IMAGE', help='files, directories, patterns; or texts')
     model = arguments.add_argument_group('the model')
     model_options.add(model)
     model.add_argument(

@@ -19,7 +19,9 @@ from backbones.prediction import fitting, image_sources, outputs, trained_model
 from backbones.prediction.fitting import Fitted
 from backbones.prediction.image_sources import Images
 from backbones.prediction.prediction import Prediction
+from backbones.prediction.text_predictor import TextPredictor
 from backbones.prediction.trained_model import TrainedModel
+from backbones.text.tokenising import Tokenising
 
 # Images that wait for others of their shape, in batches: then they are predicted although the batch is not full.
 _WAITING = 4
@@ -143,7 +145,7 @@ class Predictor:
             image = image_sources.pixels(source, self.model.reading)
         except UserError as error:
             return error
-        return _Read(number, source, image.shape[:2], fitting.fit(image, self.model.input))
+        return _Read(number, source, image.shape[:2], fitting.fit(image, self.model.image_input))
 
     def _predict_all(self, waiting: dict[tuple, list[_Read]], size: int) -> dict[int, Prediction | UserError]:
         done: dict[int, Prediction | UserError] = {}
@@ -171,7 +173,7 @@ class Predictor:
 
     def _on_device(self, variables: Any, pixels: jax.Array, extents: jax.Array) -> dict[str, jax.Array]:
         _, *size, _ = pixels.shape
-        normalise = fitting.normalisation(self.model.input, size)
+        normalise = fitting.normalisation(self.model.image_input, size)
         images = pixels if normalise is None else normalise(pixels)
         images = images.astype(jnp.float32)
         result = self.model.model.apply(variables, images, train=False, extents=extents)
@@ -198,8 +200,8 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
     **changes: Any,
-) -> Predictor:
-    """Load a model that predicts images: ``load('runs/x')('photo.jpg')[0].plot()``.
+) -> Predictor | TextPredictor:
+    """Load a model that predicts images, ``load('runs/x')('photo.jpg')[0].plot()``, or classifies texts.
 
     Args:
         source: a run of ``experiments.train``, its file of weights or one of its checkpoints; published weights, as
@@ -216,4 +218,7 @@ def load(
     Raises:
         UserError: see ``trained_model.read``, or a value out of its range.
     """
-    return Predictor(trained_model.read(source, name, image_size, classes, **changes), batch_size, score_threshold)
+    model = trained_model.read(source, name, image_size, classes, **changes)
+    if isinstance(model.input, Tokenising):
+        return TextPredictor(model, batch_size)
+    return Predictor(model, batch_size, score_threshold)

@@ -19,7 +19,7 @@ from backbones.preprocessing import Preprocessing, as_size
 from backbones.pretrained import sources
 from backbones.pretrained.description import Description
 from backbones.pretrained.load import load_weights
-from backbones.pretrained.merge import Report
+from backbones.text.tokenising import Tokenising
 
 _CREATE = {'detection': create_detector, 'segmentation': create_segmenter}
 
@@ -32,7 +32,7 @@ class TrainedModel:
         task: ``'classification'``, ``'segmentation'`` or ``'detection'``.
         model: backbone, neck and head.
         variables: arrays of numpy.
-        input: what it expects of images.
+        input: what it expects of images, or of texts.
         names: of its classes.
         source: where the weights came from.
         evaluation: options of a detector's head with which it is evaluated, where they are not its own.
@@ -41,7 +41,7 @@ class TrainedModel:
     task: str
     model: Model
     variables: Mapping[str, Any]
-    input: Preprocessing | DetectionInput
+    input: Preprocessing | DetectionInput | Tokenising
     names: tuple[str, ...]
     source: str
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -56,6 +56,17 @@ class TrainedModel:
                 f"crop={expected.crop:g}), where {self.task} would see nothing; describe it with fit='letterbox', or "
                 "'squash' and crop=1"
             )
+
+    @property
+    def image_input(self) -> Preprocessing | DetectionInput:
+        """What it expects of images.
+
+        Raises:
+            UserError: it reads texts.
+        """
+        if isinstance(self.input, Tokenising):
+            raise UserError(f'{self.source} reads texts, and this is for models of images')
+        return self.input
 
     @property
     def reading(self) -> ImageReading:
@@ -152,7 +163,7 @@ def _of_run(
         description.backbone, num_classes=len(description.classes), **_options(description), **arguments
     )
     variables, report = load_weights(description.backbone, source, model=model, image_size=image_size)
-    return TrainedModel(description.task, model, variables, _of_images(report), description.classes, source)
+    return TrainedModel(description.task, model, variables, report.preprocessing, description.classes, source)
 
 
 def _of_earlier_version(description: Description) -> dict[str, Any]:
@@ -195,7 +206,7 @@ def _published(
     variables, report = load_weights(row.backbone, source, model=model)
     task = 'detection' if row.create is create_detector else 'segmentation'
     names = tuple(classes or class_names.of_published(task, model.num_classes))
-    expected = row.input or _of_images(report)
+    expected = row.input or report.preprocessing
     if image_size is not None:
         if isinstance(expected, DetectionInput):
             expected = expected.of_size(image_size)
@@ -218,18 +229,7 @@ def _classifier(
         raise UserError(f'{source} has {count} classes, not the {len(classes)} that are named')
     model = registry.create_classifier(name, count, **options)
     names = classes or report.classes or class_names.of_published('classification', count)
-    return TrainedModel('classification', model, variables, _of_images(report), tuple(names), source)
-
-
-def _of_images(report: Report) -> Preprocessing:
-    """What the weights expect.
-
-    Raises:
-        UserError: they expect texts.
-    """
-    if not isinstance(report.preprocessing, Preprocessing):
-        raise UserError(f'{report.source} reads texts, and predictions are made of images')
-    return report.preprocessing
+    return TrainedModel('classification', model, variables, report.preprocessing, tuple(names), source)
 
 
 def _options(description: Description) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from backbones import inputs, registry
 from backbones.errors import MisfitWarning, UserError, listed, unknown
 from backbones.inputs import AnyPreprocessing
 from backbones.model import Model
-from backbones.preprocessing import Preprocessing, as_size
+from backbones.preprocessing import Preprocessing
 from backbones.pretrained import advice, compatibility, configuration, sources, texts, values
 from backbones.pretrained.description import Description
 from backbones.pretrained.keymaps.native import NATIVE, PARTS, part_of
@@ -170,7 +170,7 @@ def load_weights(
     """
     wanted = wanted_parts(parts, classifier, model)
     module = registry.create(name, **overrides) if model is None else backbone_of(model, name, overrides)
-    given = None if image_size is None else _size(module, image_size)  # before a large file is read
+    given = None if image_size is None else inputs.as_size(module, image_size)  # before a large file is read
     checkpoint = sources.read(source)
     if prefix and checkpoint.prefix:
         raise UserError(f'{source} names a part of the file already; leave out prefix={prefix!r}, or the part after #')
@@ -270,11 +270,6 @@ def expected_shapes(name: str, num_classes: int | None, images: Shape, overrides
     """Path → shape of every variable of a classifier, or of its backbone alone where ``num_classes`` is ``None``."""
     shapes = model_shapes(registry.create_classifier(name, num_classes or 1, **overrides), images)
     return {path: shape for path, shape in shapes.items() if num_classes or part_of(path) != 'head'}
-
-
-def _size(module: nn.Module, size: int | tuple[int, ...]) -> tuple[int, ...]:
-    """A size of what a backbone takes, which a user wrote."""
-    return inputs.as_size(size) if isinstance(module, TextEncoder) else as_size(size)  # ty: ignore[invalid-argument-type]
 
 
 def model_shapes(model: nn.Module, images: Shape) -> dict[str, Shape]:

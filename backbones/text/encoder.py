@@ -179,6 +179,8 @@ class TextEncoder(nn.Module):
     hidden_dropout: float = 0.1
     dtype: jnp.dtype = jnp.float32
 
+    prefix = ('class_token',)
+
     def stage_blocks(self) -> tuple[int, ...]:
         """Number of blocks in each stage."""
         ends = [-(-number * self.depth // 4) for number in range(5)]
@@ -195,6 +197,10 @@ class TextEncoder(nn.Module):
     def pooled_channels(self) -> int:
         """Channels of ``Features.pooled``."""
         return self.channels
+
+    def prefix_tokens(self) -> int:
+        """How many of ``Features.tokens`` come before those of the text: the one that classifiers see."""
+        return 1
 
     def longest(self) -> int:
         """The most tokens that a text can have."""

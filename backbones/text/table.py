@@ -26,7 +26,7 @@ def _text(
         hidden=4 * channels,
         **{'positions': 512, **options},
     )
-    return Entry(module, 'text', params, Tokenising(length), dropout)  # ty: ignore[invalid-argument-type]
+    return Entry(module, 'text', params, Tokenising(length), dropout)
 
 
 TABLE: dict[str, Entry] = {
@@ -52,6 +52,6 @@ TABLE: dict[str, Entry] = {
         partial(TextEncoder, 96, 4, 3, VOCABULARY, positions=256, hidden=384, pooling='mean'),
         'text',
         496_992,
-        Tokenising(256, byte_tokenizer()),  # ty: ignore[invalid-argument-type]
+        Tokenising(256, byte_tokenizer()),
     ),
 }

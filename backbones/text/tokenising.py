@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 
 from backbones.errors import UserError
 
@@ -59,11 +59,19 @@ class Tokenising:
         Raises:
             UserError: the tokenizer is not known, or cannot be read.
         """
-        rows = [found.ids for found in self._tokenizer.encode_batch(list(texts))]
-        tokens = np.full((len(rows), self.bucket(max(map(len, rows), default=1))), PADDING, np.int32)
-        for row, ids in zip(tokens, rows, strict=True):
-            row[: len(ids)] = ids
-        return tokens
+        return self.encode_and_tell(texts)[0]
+
+    def encode_and_tell(
+        self, texts: Sequence[str]
+    ) -> tuple[Int32[np.ndarray, 'texts length'], Bool[np.ndarray, ' texts']]:
+        """The same as ``encode``, and which texts were cut."""
+        found = self._tokenizer.encode_batch(list(texts))
+        tokens = np.full(
+            (len(found), self.bucket(max((len(each.ids) for each in found), default=1))), PADDING, np.int32
+        )
+        for row, each in zip(tokens, found, strict=True):
+            row[: len(each.ids)] = each.ids
+        return tokens, np.array([bool(each.overflowing) for each in found], bool)
 
     def words(self, tokens: Sequence[int]) -> list[str]:
         """The token that each number stands for, as the vocabulary writes it."""
@@ -72,6 +80,10 @@ class Tokenising:
     def bucket(self, longest: int) -> int:
         """The length that texts of at most so many tokens are padded to."""
         return min(self.length, next((size for size in BUCKETS if size >= longest), self.length))
+
+    def trimmed(self, tokens: Int32[np.ndarray, 'texts length']) -> int:
+        """The length that the tokens of some texts can be cut to: the bucket of the longest."""
+        return min(tokens.shape[1], self.bucket(int((tokens != PADDING).sum(1).max(initial=1))))
 
     @functools.cached_property
     def _tokenizer(self) -> Any:

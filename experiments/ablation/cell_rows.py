@@ -8,7 +8,7 @@ import backbones
 from backbones import cost
 from experiments.ablation import growth, robustness
 from experiments.ablation.cell_configs import CellConfigs
-from experiments.ablation.cells import PIXELS, RANDOM, Cell, Variant
+from experiments.ablation.cells import RANDOM, Cell, Variant
 from experiments.cli.versions import versions
 from experiments.data.corruptions import Corruption
 from experiments.data.dataset import Dataset
@@ -16,6 +16,7 @@ from experiments.features.extractor import Costs
 from experiments.probes.common import Outcome
 from experiments.results import rows as result_rows
 from experiments.results import scores
+from experiments.results.axes import BASELINES
 from experiments.results.corrupted_scores import CorruptedScores
 from experiments.results.rows import Row
 from experiments.tasks.task import Task
@@ -105,9 +106,9 @@ class CellRows:
         )
 
     @functools.cache  # noqa: B019 they live as long as their command
-    def _flops_per_image(self, backbone: str, size: tuple[int, int] | None) -> int:
+    def _flops_per_image(self, backbone: str, size: tuple[int, ...] | None) -> int:
         """Those of the backbone as it is created, whatever the tap, and without a head or adapters."""
-        if backbone == PIXELS:
+        if backbone in BASELINES:
             return 0
         assert size is not None
         return cost.count_flops(backbones.create(backbone), size)

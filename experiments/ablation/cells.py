@@ -12,11 +12,11 @@ from experiments.ablation import robustness, settings
 from experiments.ablation.config_keys import KEYS, default_config
 from experiments.ablation.dependencies import FROZEN_REGIMES
 from experiments.data import loading
-from experiments.data.model_input import input_size
+from experiments.data.model_input import input_kind, input_size
 from experiments.data.options import ReadingOptions
 from experiments.features import taps
 from experiments.probes import attentive
-from experiments.results.axes import PIXELS, RANDOM, Cell, Variant
+from experiments.results.axes import BASELINES, PIXELS, RANDOM, Cell, Variant
 from experiments.training import regimes
 from experiments.training.config import check_shots
 from experiments.training.value_checks import positive, seed
@@ -30,16 +30,16 @@ def resolved(config: ml_collections.ConfigDict, cell: Cell) -> ml_collections.Co
 
 
 def parse_variant(text: str) -> Variant:
-    """``NAME@WEIGHTS``, ``NAME`` (its published weights) or ``pixels``.
+    """``NAME@WEIGHTS``, ``NAME`` (its published weights), ``pixels`` or ``tfidf``.
 
     Raises:
         UserError: no such backbone, or a name without published weights.
     """
     name, at, weights = text.partition('@')
-    if name == PIXELS and not at:
-        return Variant(PIXELS, '')
+    if name in BASELINES and not at:
+        return Variant(name, '')
     if name not in backbones.names():
-        raise unknown('backbone', name, (*backbones.names(), PIXELS))
+        raise unknown('backbone', name, (*backbones.names(), *BASELINES))
     if not at:
         published = backbones.info(name).weights
         if not published:
@@ -59,7 +59,8 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     A key that has several values is a further axis for the cells that depend on it (``settings``).
 
     ``scratch`` starts from random weights whatever the variant, so it is one cell per backbone. The other regimes that
-    train the backbone need pretrained weights. Raw pixels have frozen regimes only, and no head that takes positions.
+    train the backbone need pretrained weights. Pixels and TF-IDF have frozen regimes only, and no head that takes
+    positions.
 
     Raises:
         UserError: an unknown name or a value out of range on one of the axes.
@@ -85,13 +86,14 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
         if not 0 < fraction <= 1:
             raise UserError(f'label fractions lie in (0, 1], not {fraction}')
     for name in _axis(config, 'datasets'):
-        loading.check_name(name, task.truth)
+        for kind in dict.fromkeys(input_kind(variant.backbone) for variant in variants):
+            loading.check_name(name, task.truth, inputs=kind)
     cells = []
     axes = (config.datasets, variants, heads, config.regimes, config.fractions, config.seeds)
     shots = {*config.shots} if isinstance(config.shots, tuple) else {config.shots}
     shots_of_all = shots.pop() if len(shots) == 1 else 0
     for dataset, variant, head, regime, fraction, drawn in itertools.product(*axes):
-        if variant.backbone == PIXELS and (regime not in FROZEN_REGIMES or regime in probes.TAPS_OF_POSITIONS):
+        if variant.backbone in BASELINES and (regime not in FROZEN_REGIMES or regime in probes.TAPS_OF_POSITIONS):
             continue
         if regime not in FROZEN_REGIMES:
             if not regimes.parse(regime).pretrained:
@@ -125,7 +127,7 @@ def _check_values(config: ml_collections.ConfigDict, variants: Sequence[Variant]
     attentive.check(config.attentive)
     for rate in _axis(config, 'training_learning_rates'):
         positive('training_learning_rates', rate)
-    for name in dict.fromkeys(variant.backbone for variant in variants if variant.backbone != PIXELS):
+    for name in dict.fromkeys(variant.backbone for variant in variants if variant.backbone not in BASELINES):
         taps.check(name, backbones.create(name), config.tap, vectors=True)
 
 

@@ -34,7 +34,8 @@ KEYS: Mapping[str, ConfigKey] = {
     # The axes.
     'backbones': ConfigKey(
         ('resnet_micro', 'vit_micro', PIXELS),
-        "NAME@WEIGHTS: a source as load_weights takes it, or 'random'; NAME alone: its published weights; or 'pixels'",
+        "NAME@WEIGHTS: a source as load_weights takes it, or 'random'; NAME alone: its published weights; or 'pixels', "
+        "and 'tfidf' for texts",
     ),
     'datasets': ConfigKey(('mnist5k',), 'names as experiments.data.loading takes them'),
     'regimes': ConfigKey(
@@ -53,6 +54,7 @@ KEYS: Mapping[str, ConfigKey] = {
         0, "side of every model's input in pixels; 0: as the weights' preprocessing says", side
     ),
     'image_height': TRAINING_KEYS['image_height'],
+    'text_length': TRAINING_KEYS['text_length'],
     'strict_weights': ConfigKey(True, 'weights must fit; False: what does not is printed and stays random'),
     'batch_size': ConfigKey(32, 'images per step of the frozen passes', positive),
     'runtime': ConfigKey(

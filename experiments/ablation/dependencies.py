@@ -27,7 +27,7 @@ _OF_CELL: Mapping[str, Callable[[Cell], Any]] = {
     'head': lambda cell: cell.head,
 }
 # Keys of a training that have the value of the ablation's own key, because all its cells share it.
-SHARED = ('image_size', 'image_height', 'strict_weights', 'shots', *options.KEYS)
+SHARED = ('image_size', 'image_height', 'text_length', 'strict_weights', 'shots', *options.KEYS)
 # Keys of ``config.training`` that mean nothing, since ``training_values`` sets them.
 NOT_OF_TRAINING = (*_OF_CELL, 'learning_rate', *SHARED)
 _NOT_READ = frozenset(f'training.{key}' for key in (*FREE_KEYS, *NOT_OF_TRAINING))

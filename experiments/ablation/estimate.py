@@ -20,8 +20,9 @@ from experiments.data.dataset import Dataset
 from experiments.features import taps, throughput
 from experiments.features.frozen_backbone import frozen_backbone
 from experiments.features.pixels import pixels_pass
+from experiments.features.tfidf import tfidf_pass
 from experiments.probes import attentive, linear
-from experiments.results.axes import settings_in_words
+from experiments.results.axes import TFIDF, settings_in_words
 from experiments.training import mesh
 
 # The share of a large matrix product's speed that each part of an ablation roughly reaches.
@@ -55,6 +56,9 @@ def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDi
         # As many as the pass gives, which are fewer than are stored where images are large.
         *_, shape = pixels_pass(tuple(dataset.images.shape[1:]), config.batch_size, mesh.make())
         return _Network(0.0, int(np.prod(shape)))
+    if variant.backbone == TFIDF:
+        (features,) = tfidf_pass(dataset, config.batch_size)[2]
+        return _Network(0.0, features)
     model = backbones.create(variant.backbone)
     size = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, config).size
     return _Network(

@@ -20,13 +20,14 @@ from backbones.errors import UserError, listed
 from backbones.pretrained import sources
 from experiments.ablation import cells as ablation_cells
 from experiments.ablation import settings
-from experiments.ablation.cells import PIXELS, RANDOM, Cell, Variant
+from experiments.ablation.cells import RANDOM, Cell, Variant
 from experiments.ablation.dependencies import SWEEP, dependencies
 from experiments.cli import atomic_files, display, work_directories
 from experiments.data import options, record
 from experiments.data.dataset import Dataset
 from experiments.results import rows as result_rows
 from experiments.results import shards
+from experiments.results.axes import BASELINES
 from experiments.results.rows import Row
 from experiments.training import loop
 
@@ -182,7 +183,7 @@ def weights_digest(variant: Variant) -> str | None:
 
 
 def _file_digests(variant: Variant) -> list[str]:
-    if variant.backbone == PIXELS or variant.weights == RANDOM or variant.weights.startswith('hf:'):
+    if variant.backbone in BASELINES or variant.weights == RANDOM or variant.weights.startswith('hf:'):
         return []  # the hub is only asked when the weights are loaded
     digests = []
     for path in sources.files(variant.weights):

@@ -18,7 +18,7 @@ from experiments.data import options
 from experiments.results.axes import BASE_AXES, Cell, Settings, settings_from_json
 
 # Keys that the features of a frozen backbone depend on; the others concern heads, or trainings.
-_OF_FEATURES = ('image_size', 'image_height', 'strict_weights', 'calibration_images', 'tap')
+_OF_FEATURES = ('image_size', 'image_height', 'text_length', 'strict_weights', 'calibration_images', 'tap')
 
 
 def of_features(settings: Settings) -> Settings:

@@ -19,7 +19,7 @@ from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
 from experiments.features.store import Store, parse_size
 from experiments.results import rows, shards
-from experiments.results.axes import PIXELS, Cell
+from experiments.results.axes import BASELINES, Cell
 from experiments.training import own_keys
 from experiments.training.preemption import Interruption
 
@@ -40,11 +40,12 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace, limi
     for name in config.datasets:
         loading.check_place(workdir, name)
     truth = tasks.find(config.training.task).truth
+    inputs = model_input.input_kind(planned[0].variant.backbone)
     datasets: dict[str, loading.Dataset] = {}
 
     def load(name: str) -> loading.Dataset:
         if name not in datasets:
-            datasets[name] = loading.load(name, options.data_dir, reading, truth)
+            datasets[name] = loading.load(name, options.data_dir, reading, truth, inputs=inputs)
             account.show(datasets[name], _inputs(config, planned, datasets[name]))
         return datasets[name]
 
@@ -121,7 +122,7 @@ def _inputs(config: ml_collections.ConfigDict, planned: Sequence[Cell], dataset:
     found = []
     for cell in {(cell.variant, settings.of_features(cell.settings)): cell for cell in planned}.values():
         variant = cell.variant
-        if variant.backbone != PIXELS:
+        if variant.backbone not in BASELINES:
             values = cells.resolved(config, cell)
             each = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, values)
             found.append(f'{variant.label}: {model_input.in_words(each, dataset)}')

@@ -8,6 +8,7 @@ from PIL import Image
 
 import backbones
 from backbones.prediction import drawing
+from backbones.prediction.predictor import Predictor
 from experiments.cli import atomic_files, display
 from experiments.data import shapes
 from experiments.data.truth import IGNORE
@@ -25,6 +26,7 @@ def run(options: argparse.Namespace) -> None:
     detector = backbones.load(DETECTOR, score_threshold=SCORE)
     segmenter = backbones.load(SEGMENTER)
     images = list(made.images)
+    assert isinstance(detector, Predictor) and isinstance(segmenter, Predictor)
     with display.progress() as bar:
         task = bar.add_task('predicting', total=2, note='', brief=True)
         detections = detector(images)

@@ -10,11 +10,14 @@ from rich.table import Table
 
 from backbones.errors import listed
 from backbones.prediction.predictor import Predictor
+from backbones.prediction.text_predictor import TextPredictor
+from backbones.text.tokenising import Tokenising
 from experiments import tasks
 from experiments.cli import atomic_files, display
 from experiments.data import account, contents, loading
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
+from experiments.data.texts import Inputs
 from experiments.prediction import class_matching, evaluation, model_options, splits
 from experiments.results import metric_names
 
@@ -29,14 +32,15 @@ def run(options: argparse.Namespace, reading: Mapping[str, Any]) -> None:
     splits.check_name(options.split)
     predictor = model_options.load(options, None)
     task = tasks.find(predictor.model.task)
-    dataset = _dataset(options, reading, task)
+    inputs: Inputs = 'texts' if isinstance(predictor.model.input, Tokenising) else 'images'
+    dataset = _dataset(options, reading, task, inputs)
     account.show_notes(dataset)
     indices = splits.chosen(dataset, options.split, options.limit)
     matching = class_matching.match(predictor.names, dataset.classes, contents.present(dataset, indices))
     _say_how(predictor, dataset, matching, options.split)
     found = evaluation.evaluate(predictor, dataset, indices, matching, options.split)
     output = display.make_console(stderr=False)
-    title = f'{dataset.name}, {options.split}, {len(found.examples):,} images'
+    title = f'{dataset.name}, {options.split}, {len(found.examples):,} {inputs}'
     output.print(title, soft_wrap=True, markup=False, highlight=False)
     output.print(*_tables(found.metrics, dataset.classes), sep='\n')
     if options.json:
@@ -56,7 +60,7 @@ def run(options: argparse.Namespace, reading: Mapping[str, Any]) -> None:
         display.console.print(f'written: {options.json}', soft_wrap=True, markup=False)
 
 
-def _say_how(predictor: Predictor, dataset: Dataset, matching: np.ndarray, split: str) -> None:
+def _say_how(predictor: Predictor | TextPredictor, dataset: Dataset, matching: np.ndarray, split: str) -> None:
     """Say what a reader of the metrics could not guess."""
     first = int(np.flatnonzero(matching >= 0)[0])
     name, theirs = predictor.names[first], dataset.classes[matching[first]]
@@ -73,12 +77,15 @@ def _say_how(predictor: Predictor, dataset: Dataset, matching: np.ndarray, split
         display.console.print(note, soft_wrap=True, markup=False, highlight=False)
 
 
-def _dataset(options: argparse.Namespace, reading: Mapping[str, Any], task: type[tasks.Task]) -> Dataset:
+def _dataset(
+    options: argparse.Namespace, reading: Mapping[str, Any], task: type[tasks.Task], inputs: Inputs
+) -> Dataset:
     if options.dataset is None:
         return splits.dataset_of(options.workdir, options.data_dir)
-    loading.check_name(options.dataset, task.truth, of_model=True)
+    loading.check_name(options.dataset, task.truth, of_model=True, inputs=inputs)
+    whole = options.split == 'all'
     return loading.load(
-        options.dataset, options.data_dir, ReadingOptions(**reading), task.truth, whole=options.split == 'all'
+        options.dataset, options.data_dir, ReadingOptions(**reading), task.truth, whole=whole, inputs=inputs
     )
 
 

@@ -88,7 +88,7 @@ def _training_images(dataset: Dataset | None) -> list[Any]:
 
 
 def _input(source: Any, model: TrainedModel) -> np.ndarray:
-    return fitting.fit(image_sources.pixels(source, model.reading), model.input).pixels[None]
+    return fitting.fit(image_sources.pixels(source, model.reading), model.image_input).pixels[None]
 
 
 def _tell_cost(model: TrainedModel, dataset: Dataset, whole: Path, quantised: Path) -> None:

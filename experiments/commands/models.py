@@ -10,8 +10,10 @@ import backbones
 from backbones import published_models
 from backbones.cost import GFLOPS
 from backbones.errors import UserError, unknown
+from backbones.inputs import AnyPreprocessing
 from backbones.pretrained.keymaps import layouts
 from backbones.published import LICENCES_OF_FILES
+from backbones.text.tokenising import Tokenising
 from experiments.cli import display
 
 SORT_KEYS = {
@@ -66,7 +68,7 @@ def listing(infos: list[backbones.BackboneInfo]) -> Table:
             info.family,
             f'{info.params:,}',
             f'{GFLOPS[info.name]:.2f}',
-            str(info.image_size),
+            '–' if info.family == 'text' else str(info.image_size),
             f'{channels} ({strides})',
             ' '.join(layouts(backbones.create(info.name))) or 'native',
         )
@@ -92,27 +94,23 @@ def description(info: backbones.BackboneInfo) -> Table:
     table = Table(title=info.name, title_justify='left', show_header=False)
     module = backbones.create(info.name)
     preprocessing = info.preprocessing
-    size = preprocessing.size[0]
-    resized = size if preprocessing.fit == 'letterbox' else round(size / preprocessing.crop)
-    sides = {'crop': 'shorter side', 'squash': 'both sides', 'letterbox': 'longer side'}[preprocessing.fit]
-    steps = f'{sides} to {resized}'
-    crop = '' if resized == size else f', centre of {size}'
-    crop += ', the rest filled with grey' if preprocessing.fit == 'letterbox' else ''
+    of_texts = isinstance(preprocessing, Tokenising)
+    side = info.image_size
+    example = f'text of {preprocessing.length} tokens' if of_texts else f'image of {side}x{side} pixels'
     summary = (type(module).__doc__ or '').strip().partition('\n')[0]
     rows = {
         'family': f'{info.family}: {type(module).__name__} – {summary}',
         'parameters': f'{info.params:,} without a classifier',
-        'GFLOPs': f'{GFLOPS[info.name]:.3f} for one image of {info.image_size}x{info.image_size} pixels',
+        'GFLOPs': f'{GFLOPS[info.name]:.3f} for one {example}',
         'stages': '\n'.join(
-            f'{stage.name}: {stage.channels} channels, stride {stage.stride}, '
-            f'{-(-info.image_size // stage.stride)}x{-(-info.image_size // stage.stride)}'
+            f'{stage.name}: {stage.channels} channels'
+            + ('' if of_texts else f', stride {stage.stride}, {-(-side // stage.stride)}x{-(-side // stage.stride)}')
             for stage in info.stages
         ),
         'pooled': f'{info.pooled} channels',
         'layouts': ', '.join(['native', *layouts(module)]) + ' (load_weights reads them, save_weights writes them)',
         'known weights': _weights(info, module),
-        'preprocessing': f'{steps} ({preprocessing.interpolation}){crop}, '
-        f'mean {_numbers(preprocessing.mean)}, std {_numbers(preprocessing.std)}',
+        'preprocessing': _in_words(preprocessing),
         'options': ', '.join(
             f'{name}={value!r}'
             for name, value in vars(module).items()
@@ -130,6 +128,19 @@ def _weights(info: backbones.BackboneInfo, module: nn.Module) -> str:
     owners = [layout for layout in layouts(module) if layout in LICENCES_OF_FILES]
     own = [f'a file of {layout}: {LICENCES_OF_FILES[layout]}' for layout in owners]
     return '\n'.join(sources or own) or 'a file in one of these layouts'
+
+
+def _in_words(preprocessing: AnyPreprocessing) -> str:
+    """From images, or texts, to the input."""
+    if isinstance(preprocessing, Tokenising):
+        return f'the tokenizer.json of the weights, at most {preprocessing.length} tokens of a text'
+    size = preprocessing.size[0]
+    resized = size if preprocessing.fit == 'letterbox' else round(size / preprocessing.crop)
+    sides = {'crop': 'shorter side', 'squash': 'both sides', 'letterbox': 'longer side'}[preprocessing.fit]
+    crop = '' if resized == size else f', centre of {size}'
+    crop += ', the rest filled with grey' if preprocessing.fit == 'letterbox' else ''
+    constants = f'mean {_numbers(preprocessing.mean)}, std {_numbers(preprocessing.std)}'
+    return f'{sides} to {resized} ({preprocessing.interpolation}){crop}, {constants}'
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -11,6 +11,7 @@ from backbones.errors import UserError, unknown
 from experiments import tasks
 from experiments.cli import atomic_files, display
 from experiments.data import account, loading
+from experiments.data.model_input import input_kind
 from experiments.data.options import ReadingOptions
 from experiments.planning import absent_devices, ahead_of_time, program_costs
 from experiments.training import mesh, own_keys
@@ -30,11 +31,14 @@ def run(options: argparse.Namespace, config: ml_collections.ConfigDict) -> None:
     classes, dataset = options.classes, None
     if classes is None or shape is None:
         dataset = loading.load(
-            config.dataset, options.data_dir, ReadingOptions.of(config), tasks.find(config.task).truth
+            config.dataset,
+            options.data_dir,
+            ReadingOptions.of(config),
+            tasks.find(config.task).truth,
+            inputs=input_kind(config.backbone),
         )
         account.show(dataset)
-        height, width, channels = dataset.images.shape[1:]
-        classes, shape = classes or len(dataset.classes), shape or (height, width, channels)
+        classes, shape = classes or len(dataset.classes), shape or tuple(dataset.images.shape[1:])
 
     def programs(batch_per_device: int | None) -> Programs:
         batch = batch_per_device * device_mesh.devices if batch_per_device else config.batch_size

@@ -14,7 +14,9 @@ from backbones.images import Source
 from backbones.prediction import image_sources
 from backbones.prediction.prediction import Prediction
 from backbones.prediction.predictor import Predictor
+from backbones.prediction.text_predictor import TextPredictor
 from experiments.cli import display
+from experiments.commands import predict_texts
 from experiments.data.coco_ids import CocoIds
 from experiments.prediction import model_options, splits, telling, writing
 
@@ -27,6 +29,9 @@ def run(options: argparse.Namespace) -> None:
     if options.split:
         splits.check_name(options.split)
     predictor = model_options.load(options, options.score_threshold)
+    if isinstance(predictor, TextPredictor):
+        predict_texts.run(predictor, options)
+        return
     if predictor.model.task == 'classification' and any(path.suffix == '.json' for path in options.json):
         raise UserError('the layout of COCO has no classes of whole images: write them to --json FILE.jsonl')
     asked = _of_split(options) if options.split else _of_arguments(options)

@@ -36,9 +36,7 @@ def run(options: argparse.Namespace, config: ml_collections.ConfigDict) -> None:
     distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
         _check_config(config)
-        dataset = loading.load(
-            config.dataset, options.data_dir, ReadingOptions.of(config), tasks.find(config.task).truth
-        )
+        dataset = _dataset(config, options.data_dir)
         session = Session(config, dataset, options.workdir)
         account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
         metrics = dry_run(session)
@@ -74,7 +72,7 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     work_directories.check(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
     begins = not loop.has_begun(workdir)
     pretrained = _check_without_data(config, workdir) if begins else None
-    dataset = loading.load(config.dataset, options.data_dir, ReadingOptions.of(config), tasks.find(config.task).truth)
+    dataset = _dataset(config, options.data_dir)
     changes = [] if work_directories.is_unused(workdir) else _check_data(workdir, dataset, options.accept_changed_data)
     session = Session(config, dataset, workdir, pretrained=pretrained)
     del pretrained  # the session lets go of them once they are on the devices
@@ -97,6 +95,11 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
         with atomic_files.os_errors_as_user_errors(lambda: _FINISHED):
             _write(config, dataset, workdir, run, validation, test)
     display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')
+
+
+def _dataset(config: ml_collections.ConfigDict, data_directory: Path | None) -> Dataset:
+    truth, inputs = tasks.find(config.task).truth, model_input.input_kind(config.backbone)
+    return loading.load(config.dataset, data_directory, ReadingOptions.of(config), truth, inputs=inputs)
 
 
 def _check_data(workdir: Path, dataset: Dataset, accepted: bool) -> list[str]:

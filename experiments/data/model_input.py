@@ -1,12 +1,16 @@
-"""Preprocessing from stored images to a model's input: constants of the weights, size and fit of the experiment."""
+"""From stored images or texts to a model's input: constants of the weights, size and fit of the experiment."""
 
 import ml_collections
 
 import backbones
 from backbones.errors import UserError
+from backbones.inputs import AnyPreprocessing
 from backbones.preprocessing import Preprocessing
 from backbones.pretrained.load import preprocessing_of
+from backbones.text.tokenising import Tokenising
 from experiments.data.dataset import Dataset
+from experiments.data.texts import Inputs
+from experiments.results.axes import TFIDF
 
 
 def input_size(config: ml_collections.ConfigDict) -> int | tuple[int, int]:
@@ -22,8 +26,8 @@ def input_size(config: ml_collections.ConfigDict) -> int | tuple[int, int]:
 
 
 def input_preprocessing(
-    backbone: str, weights: str, image_size: int | tuple[int, int], fit: str = 'crop'
-) -> Preprocessing:
+    backbone: str, weights: str, image_size: int | tuple[int, int], fit: str = 'crop', text_length: int = 0
+) -> AnyPreprocessing:
     """The weights' preprocessing without its centre crop, so that every backbone sees the same part of an image.
 
     Args:
@@ -34,18 +38,39 @@ def input_preprocessing(
         image_size: side, or height and width, of the model's input in pixels; 0: what the preprocessing says, for a
             run of ours the size that it was trained at.
         fit: how a non-square image becomes the input: ``'crop'``, ``'squash'`` or ``'letterbox'``.
+        text_length: for a backbone that reads texts, the most tokens of one; 0: what the weights say.
 
     Raises:
-        UserError: no such backbone, weights or fit, or weights of a run of another backbone.
+        UserError: no such backbone, weights or fit, weights of a run of another backbone, a size of images for a
+            backbone that reads texts, or texts longer than it takes.
     """
     backbones.info(backbone)  # checks the name first
+    if reads_texts(backbone):
+        if image_size:
+            raise UserError(f'config key image_size is {image_size}, but {backbone} reads texts; set text_length')
+        longest = backbones.create(backbone).longest()
+        if text_length > longest:
+            raise UserError(f'config key text_length is {text_length}, but {backbone} takes {longest} tokens at most')
+        return preprocessing_of(backbone, weights).replace(length=text_length or None)
     expected = preprocessing_of(backbone, weights)
     assert isinstance(expected, Preprocessing)
     return expected.for_stored_images().replace(size=image_size or None, crop=1.0, fit=fit)
 
 
-def in_words(preprocessing: Preprocessing, dataset: Dataset) -> str:
-    """How the stored images of a data set reach a model's input."""
+def reads_texts(backbone: str) -> bool:
+    """Whether a backbone, or a baseline, takes texts and not images."""
+    return backbone == TFIDF or (backbone in backbones.names('text'))
+
+
+def input_kind(backbone: str) -> Inputs:
+    """What the inputs of a data set for a backbone, or a baseline, must be."""
+    return 'texts' if reads_texts(backbone) else 'images'
+
+
+def in_words(preprocessing: AnyPreprocessing, dataset: Dataset) -> str:
+    """How the stored images, or the texts, of a data set reach a model's input."""
+    if isinstance(preprocessing, Tokenising):
+        return f'{preprocessing.length} tokens of each text'
     height, width = preprocessing.size
     text = f'{width}x{height} ({preprocessing.fit}, {preprocessing.interpolation})'
     if dataset.stored_size is not None and max(preprocessing.size) > max(dataset.stored_size):

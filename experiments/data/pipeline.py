@@ -40,9 +40,9 @@ class HostBatch:
 
     Attributes:
         step: number of the step; in an evaluation, of the batch.
-        arrays: ``'image'``: ``uint8[rows, height, width, channels]``, ``'target'`` and what a ``truth`` adds: as in
-            the data set, ``'weight'``: ``float32[rows]``, 1 for an example and 0 for padding, which is a copy of the
-            first readable example of these rows, or zeros if there is none.
+        arrays: ``'image'``: ``uint8[rows, height, width, channels]``, or ``int32[rows, length]`` of texts, ``'target'``
+            and what a ``truth`` adds: as in the data set, ``'weight'``: ``float32[rows]``, 1 for an example and 0 for
+            padding, which is a copy of the first readable example of these rows, or zeros if there is none.
         ids: id of the example of each row; empty for the padding at the end of an evaluation.
         bad: ``(id, reason)`` of each example that could not be read.
     """
@@ -143,7 +143,8 @@ class _Source:
 
     def __getitem__(self, index: int) -> _Read:
         rows, step = self._plan[index], self._plan.first_step + index
-        image = np.empty((len(rows.examples), *self._images.shape[1:]), np.uint8)
+        # Images are bytes; of texts there are tokens, in memory.
+        image = np.empty((len(rows.examples), *self._images.shape[1:]), getattr(self._images, 'dtype', np.uint8))
         bad: dict[int, str] = {}
         wanted = np.flatnonzero(rows.examples >= 0)
         in_memory = isinstance(self._images, np.ndarray | _Mapped)
@@ -192,7 +193,7 @@ class _Mapped:
 
     def __init__(self, file: Path, array: np.ndarray):
         np.save(file, array)
-        self._file, self.shape = file, array.shape
+        self._file, self.shape, self.dtype = file, array.shape, array.dtype
         self._array: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -60,3 +60,25 @@ def encoded(dataset: 'Dataset', tokenising: 'Tokenising') -> 'Dataset':
     texts = dataset.images
     assert isinstance(texts, Texts)
     return dataclasses.replace(dataset, images=tokenising.encode(texts.values))
+
+
+def by_length(dataset: 'Dataset') -> tuple['Dataset', Int[np.ndarray, ' examples']]:
+    """The examples of an encoded data set from the shortest to the longest, so that batches have little padding.
+
+    Returns:
+        The data set, and the place in it of each example of the original.
+    """
+    from backbones.text.tokenising import PADDING
+
+    tokens = dataset.images
+    assert isinstance(tokens, np.ndarray)
+    order = np.argsort((tokens != PADDING).sum(1), kind='stable')
+    places = np.argsort(order)
+    moved = dataclasses.replace(
+        dataset,
+        images=tokens[order],
+        targets=dataset.targets[order],
+        ids=tuple(dataset.ids[index] for index in order),
+        splits={name: np.sort(places[rows]) for name, rows in dataset.splits.items()},
+    )
+    return moved, places

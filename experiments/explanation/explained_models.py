@@ -23,7 +23,7 @@ from experiments.ablation import cells, settings
 from experiments.cli import display, work_directories
 from experiments.data import loading
 from experiments.data.dataset import Dataset
-from experiments.data.model_input import input_preprocessing, input_size
+from experiments.data.model_input import input_preprocessing, input_size, reads_texts
 from experiments.data.options import KEYS, ReadingOptions
 from experiments.explanation.naming import Named
 from experiments.prediction import splits
@@ -127,12 +127,16 @@ def _explained(
     name: str, about: str, model: TrainedModel, dataset: Callable[[Path | None], Dataset] | None = None
 ) -> ExplainedModel:
     if model.task == 'classification':
-        return ExplainedModel(name, about, model.model, model.variables, model.input, model.names, dataset)
+        return ExplainedModel(name, about, model.model, model.variables, model.image_input, model.names, dataset)
     variables = backbone_variables(model.model, model.variables)
-    return ExplainedModel(name, f'{about} · {model.task}', model.model.backbone, variables, model.input, (), dataset)
+    return ExplainedModel(
+        name, f'{about} · {model.task}', model.model.backbone, variables, model.image_input, (), dataset
+    )
 
 
 def _alone(name: str, weights: str, image_size: int | tuple[int, int] | None) -> ExplainedModel:
+    if reads_texts(name):
+        raise UserError(f'{name} reads texts, and what is explained here are images')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', MisfitWarning)
         variables, report = backbones.load_weights(name, weights, image_size=image_size)
@@ -164,6 +168,8 @@ def _of_ablation(
         if variant.weights in ('', cells.RANDOM):
             continue
         expected = input_preprocessing(variant.backbone, variant.weights, size, values.fit)
+        if not isinstance(expected, Preprocessing):
+            raise UserError(f'the ablation in {str(workdir)!r} is of texts, and what is explained here are images')
         alone = _alone(variant.backbone, variant.weights, expected.size)
         about = f'{workdir.resolve().name} · {variant.weights}'
         found.append(

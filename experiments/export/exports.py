@@ -133,7 +133,7 @@ def _preparation(
             raise UserError(f'how {model.source} resizes depends on each image; leave the size of --pixels out')
         whole = expected.for_stored_images().replace(size=size)
         return whole, pixels
-    normalise = fitting.normalisation(expected, size)
+    normalise = fitting.normalisation(model.image_input, size)
     return (lambda images: images.astype(jnp.float32)) if normalise is None else normalise, size
 
 

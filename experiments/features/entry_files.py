@@ -51,7 +51,15 @@ class StoredFeatures:
         self._shards = tuple(shards)
         self._starts = np.cumsum([0, *map(len, self._shards)])
         self._lock = lock
+        self._places: Int[np.ndarray, ' examples'] | None = None
         self.unreadable = dict(unreadable)
+
+    def reordered(self, places: Int[np.ndarray, ' examples']) -> 'StoredFeatures':
+        """The same features where example ``i`` is the one that lies at ``places[i]``."""
+        there = {int(place): index for index, place in enumerate(places)}
+        other = StoredFeatures(self._shards, {there[at]: why for at, why in self.unreadable.items()}, self._lock)
+        other._places = places
+        return other
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,7 +68,7 @@ class StoredFeatures:
 
     def __getitem__(self, indices: Int[np.ndarray, ' count']) -> Float[np.ndarray, 'count *rest']:
         """The features of some examples; only these are read from disk."""
-        indices = np.asarray(indices)
+        indices = np.asarray(indices) if self._places is None else self._places[indices]
         out = np.empty((len(indices), *self.shape[1:]), self._shards[0].dtype)
         places = np.searchsorted(self._starts, indices, side='right') - 1
         for number in np.unique(places):
@@ -70,7 +78,8 @@ class StoredFeatures:
 
     def array(self) -> Float[np.ndarray, 'examples *rest']:
         """All features, in memory."""
-        return np.concatenate(self._shards)
+        values = np.concatenate(self._shards)
+        return values if self._places is None else values[self._places]
 
 
 class EntryFiles:

@@ -8,28 +8,30 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import ml_collections
 import numpy as np
 from jaxtyping import Float, Int
 
-from backbones.preprocessing import Preprocessing
+from backbones.inputs import AnyPreprocessing
+from backbones.text.tokenising import Tokenising
 from experiments.cli import atomic_files
-from experiments.data import unreadable
+from experiments.data import texts, unreadable
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing, input_size
 from experiments.features import collective_store, frozen_pass, identity, taps
 from experiments.features.addresses import address
 from experiments.features.entry_files import Bounds, Shard, StoredFeatures
 from experiments.features.frozen_backbone import FrozenBackbone
-from experiments.features.frozen_pass import FrozenPass
+from experiments.features.frozen_pass import Pass
 from experiments.features.network import Network, data_document, make_network
 from experiments.features.pixels import pixels_pass
 from experiments.features.store import Store, Wanted
+from experiments.features.tfidf import tfidf_pass
 from experiments.features.throughput import Throughputs, measure
-from experiments.results.axes import PIXELS, RANDOM
+from experiments.results.axes import BASELINES, PIXELS, RANDOM, TFIDF
 from experiments.training import mesh
 
 # A shard is the most that an interruption can lose; it is held in memory until it is written.
@@ -46,14 +48,14 @@ class Costs:
     Attributes:
         parameters: number of parameters of the backbone.
         images_per_second: speed as measured by ``throughput.PROCEDURE``; ``None``: unknown.
-        input_size: height and width of its input in pixels.
+        input_size: height and width of its input in pixels, or the length of texts in tokens.
         weight_bytes: bytes of its parameters and statistics.
         peak_memory_bytes: memory of its forward pass on each device, see ``throughput.PROCEDURE``; ``None``: unknown.
     """
 
     parameters: int = 0
     images_per_second: float | None = None
-    input_size: tuple[int, int] | None = None
+    input_size: tuple[int, ...] | None = None
     weight_bytes: int = 0
     peak_memory_bytes: int | None = None
 
@@ -110,7 +112,9 @@ class Extractor:
         self.tap, self._in_memory = config.tap, True
         # Every device takes the same share of a batch.
         self._batch_size = -(-config.batch_size // self._mesh.devices) * self._mesh.devices
-        self._networks: dict[tuple[str, Preprocessing], Network] = {}
+        self._networks: dict[tuple[str, AnyPreprocessing], Network] = {}
+        # The last data set of texts that was tokenised, and for what.
+        self._tokens: list[tuple[Dataset, Tokenising, _Read]] = []
         # Digests of the pretrained weights that were loaded, so that stored features are found without loading them.
         self._digests: dict[FrozenBackbone, str] = {}
         # The last ones, which the data sets of one backbone share.
@@ -133,7 +137,7 @@ class Extractor:
         Raises:
             UserError: it cannot, it has not, or they do not.
         """
-        if backbone.name != PIXELS:
+        if backbone.name not in BASELINES:
             network = self._network(backbone)
             taps.check(network.name, network.model, self.tap)
             if backbone.weights != RANDOM and backbone not in self._digests:
@@ -145,12 +149,15 @@ class Extractor:
             return False  # all images would be decoded to know them
         if backbone.name == PIXELS:
             document = pixels_pass(tuple(dataset.images.shape[1:]), self._batch_size, self._mesh)[2]
+        elif backbone.name == TFIDF:
+            document = tfidf_pass(dataset, self._batch_size)[1]
         else:
             network = self._network(backbone)
             noted = _Weights(self, network, backbone, dataset).noted_digest()
             if noted is None:
                 return False
             document = {**network.document_at(self.tap), 'weights': noted}
+            dataset = self._read(network, dataset).dataset
         return self._store.holds({**document, 'data': data_document(dataset)})
 
     def __call__(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> tuple[Extracted, Costs]:
@@ -187,14 +194,19 @@ class Extractor:
         """
         if backbone.name == PIXELS:
             stored, costs = self._pixels(backbone, dataset, advance), Costs(input_size=self._pixels_size(dataset))
+        elif backbone.name == TFIDF:
+            stored, costs = self._tfidf(backbone, dataset, advance), Costs()
         else:
             weights = self._weights(backbone, calibrated_on or dataset)
+            read = self._read(weights.network, dataset)
             stored = self._held.pop(backbone, dataset, self.tap)
             if stored is None:
-                stored = self._find(weights, dataset, self.tap, advance)
+                stored = self._find(weights, read.dataset, self.tap, advance)
             if stored is None:
                 advances = {self.tap: advance, **dict.fromkeys(beside, lambda count: None)}
-                stored = self._compute(weights, dataset, advances)[self.tap]
+                stored = self._compute(weights, read.dataset, advances)[self.tap]
+            if read.places is not None:
+                stored = stored.reordered(read.places)
             costs = self._costs(weights)
         bad = [(dataset.ids[index], reason) for index, reason in sorted(stored.unreadable.items())]
         unreadable.report(bad, f'examples of {dataset.name!r}', self._config.bad_files_limit)
@@ -214,18 +226,29 @@ class Extractor:
         """
         self._held.clear()
         weights = self._weights(backbone, dataset)
-        found = {tap: self._find(weights, dataset, tap, advance) for tap in names}
+        read = self._read(weights.network, dataset).dataset
+        found = {tap: self._find(weights, read, tap, advance) for tap in names}
         missing = {tap: advance for tap in names if found[tap] is None}
-        computed = self._compute(weights, dataset, missing) if missing else {}
+        computed = self._compute(weights, read, missing) if missing else {}
         self._held.put(backbone, dataset, {tap: found[tap] or computed[tap] for tap in names})
 
     def _network(self, backbone: FrozenBackbone) -> Network:
         config = self._config
-        preprocessing = input_preprocessing(backbone.name, backbone.weights, input_size(config), config.fit)
+        size, length = input_size(config), config.text_length
+        preprocessing = input_preprocessing(backbone.name, backbone.weights, size, config.fit, length)
         key = (backbone.name, preprocessing)
         if key not in self._networks:
             self._networks[key] = make_network(*key, self._dtype, self._batch_size, self._mesh, config.runtime)
         return self._networks[key]
+
+    def _read(self, network: Network, dataset: Dataset) -> '_Read':
+        """What a pass of a network reads of a data set: of texts their tokens, in another order."""
+        tokenising = network.preprocessing
+        if not isinstance(tokenising, Tokenising):
+            return _Read(dataset)
+        if not self._tokens or self._tokens[0][0] is not dataset or self._tokens[0][1] != tokenising:
+            self._tokens[:] = [(dataset, tokenising, _Read(*texts.by_length(texts.encoded(dataset, tokenising))))]
+        return self._tokens[0][2]
 
     def _weights(self, backbone: FrozenBackbone, dataset: Dataset) -> '_Weights':
         network = self._network(backbone)
@@ -261,6 +284,12 @@ class Extractor:
         frozen, shades, document, shape = pixels_pass(tuple(dataset.images.shape[1:]), self._batch_size, self._mesh)
         wanted = self._wanted({**document, 'data': data_document(dataset)}, backbone, dataset, shape)
         (stored,) = self._fetch([wanted], [advance], dataset, lambda places: frozen, lambda: shades)
+        return stored
+
+    def _tfidf(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> StoredFeatures:
+        frozen, document, shape = tfidf_pass(dataset, self._batch_size)
+        wanted = self._wanted({**document, 'data': data_document(dataset)}, backbone, dataset, shape)
+        (stored,) = self._fetch([wanted], [advance], dataset, lambda places: frozen, lambda: None)
         return stored
 
     def _pixels_size(self, dataset: Dataset) -> tuple[int, int]:
@@ -312,7 +341,7 @@ class Extractor:
         about = {
             'backbone': backbone.label,
             'data': dataset.name if dataset.corruption is None else f'{dataset.name} {dataset.corruption.label}',
-            'tap': document.get('tap', PIXELS),
+            'tap': document.get('tap', backbone.name),
             'examples': f'{len(dataset.targets):,}',
         }
         return Wanted(document, about, self._bounds(len(dataset.targets), shape))
@@ -322,7 +351,7 @@ class Extractor:
         wanted: Sequence[Wanted],
         advances: Sequence[Advance],
         dataset: Dataset,
-        frozen: Callable[[Sequence[int]], FrozenPass],
+        frozen: Callable[[Sequence[int]], Pass],
         variables: Callable[[], Any],
     ) -> list[StoredFeatures]:
         """Features from the store, or from one pass.
@@ -354,7 +383,7 @@ class Extractor:
 
     def _shards(
         self,
-        frozen: FrozenPass,
+        frozen: Pass,
         variables: Any,
         dataset: Dataset,
         parts: Sequence[Sequence[tuple[int, int, int]]],
@@ -390,6 +419,18 @@ class Extractor:
                         yield output, Shard(number, np.concatenate(values[output]), own)
                         values[output].clear()
                         waiting[output].popleft()
+
+
+class _Read(NamedTuple):
+    """A data set as a pass reads it.
+
+    Attributes:
+        dataset: images, or tokens of texts.
+        places: where each example of the original lies in it; ``None``: where it was.
+    """
+
+    dataset: Dataset
+    places: Int[np.ndarray, ' examples'] | None = None
 
 
 class _Held:

@@ -5,11 +5,11 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, Int32, Shaped
 
 from experiments.data import corrupted, pipeline, unreadable
 from experiments.data.dataset import Dataset
@@ -38,6 +38,16 @@ class PassedBatch:
     unreadable: dict[int, str]
 
 
+class Pass(Protocol):
+    """Whatever gives the features of examples."""
+
+    def run(
+        self, variables: Any, dataset: Dataset, indices: Int[np.ndarray, ' examples'], **reading: int
+    ) -> Generator[PassedBatch]:
+        """See ``FrozenPass.run``."""
+        ...
+
+
 class FrozenPass:
     """The programs of one backbone and input size, with its outputs; each is compiled once, at the first batch.
 
@@ -45,12 +55,13 @@ class FrozenPass:
     output takes from the backbone's: the bits of an output do not depend on which others there are.
 
     Args:
-        prepare: stored images → model input.
+        prepare: stored images, or tokens → model input.
         trunk: variables and model input → arrays of one row per image.
         takes: of each output, these arrays → one row of features per image.
         batch_size: examples per call on all devices together; must be a multiple of their number.
         device_mesh: the devices; each takes its share of a batch.
         runtime: what computes ``trunk`` and ``takes`` (``runtimes.choose``).
+        trim: for texts, the length that the tokens of a batch are cut to, which leaves out padding alone.
 
     Attributes:
         program: variables and model input → every output; compiled.
@@ -58,15 +69,17 @@ class FrozenPass:
 
     def __init__(
         self,
-        prepare: Callable[[UInt8[Array, 'batch height width channels']], Array],
+        prepare: Callable[[Shaped[Array, 'batch ...']], Array],
         trunk: Callable[[Any, Array], Any],
         takes: Sequence[Callable[[Any], Float[Array, 'batch *rest']]],
         batch_size: int,
         device_mesh: DeviceMesh,
         runtime: str = runtimes.XLA,
+        trim: Callable[[Int32[np.ndarray, 'batch length']], int] | None = None,
     ):
         self.batch_size = batch_size
         self.device_mesh = device_mesh
+        self._trim = trim
         # A process can read the rows of other processes only after an all-gather.
         gathered = device_mesh.replicated if jax.process_count() > 1 else device_mesh.batch
         self._prepare = jax.jit(prepare, out_shardings=device_mesh.batch)
@@ -102,13 +115,18 @@ class FrozenPass:
         waiting: collections.deque = collections.deque()
         with contextlib.closing(batches):
             for host in batches:
+                members = indices[host.step * self.batch_size : (host.step + 1) * self.batch_size]
                 arrays = {name: host.arrays[name] for name in ('image', 'weight')}
+                cut = 0
+                if self._trim is not None:
+                    length = self._trim(dataset.images[members])
+                    cut = dataset.images.shape[1] - length
+                    arrays['image'] = arrays['image'][:, :length]
                 place = functools.partial(self.device_mesh.batch_arrays, rows=rows, batch_size=self.batch_size)
                 batch = corrupted.on_devices(place(arrays), dataset, host.ids, place)
                 values = self.program(variables, self._prepare(batch['image']))
                 weight = self._gather(batch['weight'])
-                members = indices[host.step * self.batch_size : (host.step + 1) * self.batch_size]
-                waiting.append((members, values, weight, dict(host.bad)))
+                waiting.append((members, values, weight, dict(host.bad), cut))
                 if len(waiting) > _IN_FLIGHT:
                     yield _passed(dataset, *waiting.popleft())
             while waiting:
@@ -129,13 +147,21 @@ def _passed(
     values: Sequence[Array],
     weight: Array,
     reasons: dict[str, str],
+    cut: int,
 ) -> PassedBatch:
     read: Bool[np.ndarray, ' examples'] = np.asarray(weight)[: len(members)] > 0
-    rows = tuple(np.array(each)[: len(members)] for each in values)
+    rows = tuple(_padded(np.array(each)[: len(members)], cut) for each in values)
     for each in rows:
         each[~read] = 0
     bad = {int(index): reasons.get(dataset.ids[index], 'another process could not read it') for index in members[~read]}
     return PassedBatch(members, rows, bad)
+
+
+def _padded(values: Float[np.ndarray, 'examples *rest'], cut: int) -> Float[np.ndarray, 'examples *rest']:
+    """Features of positions with the padding that was left out, which is NaN."""
+    if not cut or values.ndim == 2:
+        return values
+    return np.pad(values, ((0, 0), (0, cut), (0, 0)), constant_values=np.nan)
 
 
 def check_limit(dataset: Dataset, bad: dict[int, str], limit: int) -> None:

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from backbones.inputs import AnyPreprocessing
 from backbones.preprocessing import Preprocessing
+from backbones.text.tokenising import Tokenising
 from experiments.training.mesh import DeviceMesh
 
 
@@ -30,8 +32,13 @@ def variables_digest(variables: Mapping) -> str:
     return digest.hexdigest()
 
 
-def preprocessing_document(preprocessing: Preprocessing) -> dict[str, Any]:
-    """All constants of the preprocessing; what later versions added is left out where it changes nothing."""
+def preprocessing_document(preprocessing: AnyPreprocessing) -> dict[str, Any]:
+    """All constants of the preprocessing; what later versions added is left out where it changes nothing.
+
+    Those of texts are in their tokens, which are the data.
+    """
+    if isinstance(preprocessing, Tokenising):
+        return {'length': preprocessing.length}
     document = {
         field.name: getattr(preprocessing, field.name)
         for field in dataclasses.fields(preprocessing)

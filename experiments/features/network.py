@@ -13,7 +13,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 import backbones
-from backbones.preprocessing import Preprocessing
+from backbones import inputs
+from backbones.inputs import AnyPreprocessing
+from backbones.text.tokenising import Tokenising
 from experiments.data import calibration_examples, corruptions
 from experiments.data.dataset import Dataset
 from experiments.features import identity, runtimes, taps
@@ -31,7 +33,7 @@ class Network:
     Attributes:
         name: its registered name.
         model: the backbone.
-        preprocessing: turns stored images into its input.
+        preprocessing: turns stored images, or tokens, into its input.
         make_pass: its pass with some taps as outputs.
         document: the identity of its features, except for the tap, the weights and the data.
         shapes: shapes of its variables.
@@ -40,7 +42,7 @@ class Network:
 
     name: str
     model: nn.Module
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     make_pass: Callable[[Sequence[str]], FrozenPass]
     document: dict[str, Any]
     shapes: dict
@@ -69,8 +71,7 @@ class Network:
 
     @functools.cached_property
     def _init(self) -> Callable[[jax.Array], dict]:
-        blank = jnp.zeros((1, *self.preprocessing.size, 3))
-        return jax.jit(lambda key: self.model.init(key, blank))
+        return jax.jit(lambda key: self.model.init(key, inputs.blank(self.preprocessing.size)))
 
     @functools.cached_property
     def _calibrate(self) -> Callable[[dict, Any], dict]:
@@ -115,7 +116,7 @@ class Network:
 
 def make_network(
     name: str,
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     dtype: str,
     batch_size: int,
     device_mesh: DeviceMesh,
@@ -130,11 +131,12 @@ def make_network(
         UserError: there is no such backbone, or the runtime cannot be used.
     """
     model = backbones.create(name, **({} if dtype == 'float32' else {'dtype': jnp.dtype(dtype).type}))
-    images = jax.ShapeDtypeStruct((batch_size, *preprocessing.size, 3), jnp.float32)
+    images = inputs.spec(preprocessing.size, batch_size)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     takes = {tap: taps.take(model, tap) for tap in taps.offered(model)}
     everything = taps.trunk(model, *takes)
-    runtime = runtimes.choose(runtime, device_mesh, dtype)
+    trim = preprocessing.trimmed if isinstance(preprocessing, Tokenising) else None
+    runtime = runtimes.choose(runtime, device_mesh, dtype, of_texts=trim is not None)
     document = {
         'backbone': identity.module_document(model),
         'preprocessing': identity.preprocessing_document(preprocessing),
@@ -148,7 +150,7 @@ def make_network(
 
     def make_pass(names: Sequence[str]) -> FrozenPass:
         chosen = [takes[tap] for tap in names]
-        return FrozenPass(preprocessing, taps.trunk(model, *names), chosen, batch_size, device_mesh, runtime)
+        return FrozenPass(preprocessing, taps.trunk(model, *names), chosen, batch_size, device_mesh, runtime, trim)
 
     return Network(name, model, preprocessing, make_pass, document, shapes, features_shapes)
 

@@ -26,31 +26,34 @@ _PACKAGES = ('onnx', 'onnxruntime')
 _WITHOUT = ('SkipLayerNormFusion',)
 
 
-def choose(asked: str, device_mesh: DeviceMesh, dtype: str) -> str:
+def choose(asked: str, device_mesh: DeviceMesh, dtype: str, of_texts: bool = False) -> str:
     """The runtime of a pass.
 
     Args:
         asked: one of ``RUNTIMES``; ``'auto'`` takes ONNX Runtime where it is installed and can be used.
         device_mesh, dtype: the devices, and the type in which the backbone computes.
+        of_texts: whether the backbone reads texts.
 
     Raises:
         UserError: ONNX Runtime is asked for and cannot be used.
     """
     if asked == XLA:
         return XLA
-    reason = _unusable(device_mesh, dtype)
+    reason = _unusable(device_mesh, dtype, of_texts)
     if asked == ONNX_RUNTIME and reason is not None:
         raise UserError(f"runtime='onnxruntime' cannot be used: {reason}; runtime='auto' takes it where it can")
     return XLA if reason is not None else ONNX_RUNTIME
 
 
-def _unusable(device_mesh: DeviceMesh, dtype: str) -> str | None:
+def _unusable(device_mesh: DeviceMesh, dtype: str, of_texts: bool) -> str | None:
     """Why ONNX Runtime cannot compute a pass; ``None`` if it can."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         return f"{' and '.join(missing)} are not installed, which pip install -e '.[onnx]' mends"
     if device_mesh.platform != 'cpu' or device_mesh.devices > 1:
         return f'it computes on one CPU, and here are {device_mesh.devices} devices of {device_mesh.platform}'
+    if of_texts:
+        return 'its graphs are of one shape, and texts have several lengths'
     return f'it computes in float32, not in {dtype}' if dtype != 'float32' else None
 
 

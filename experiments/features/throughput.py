@@ -55,7 +55,7 @@ class Measured:
     peak_memory_bytes: int | None = None
 
 
-def measure(frozen: FrozenPass, variables: Any, size: tuple[int, int]) -> Measured:
+def measure(frozen: FrozenPass, variables: Any, size: tuple[int, ...]) -> Measured:
     """Measure a network, as ``PROCEDURE`` says.
 
     This process must not compute or read anything else meanwhile.
@@ -63,12 +63,12 @@ def measure(frozen: FrozenPass, variables: Any, size: tuple[int, int]) -> Measur
     Args:
         frozen: the backbone's programs.
         variables: arrays on the mesh.
-        size: height and width of the model's input.
+        size: height and width of the model's input, or the length of texts.
     """
     mesh, batch = frozen.device_mesh, frozen.batch_size
     rows = mesh.rows(batch)
-    values = np.random.default_rng(0).standard_normal((1, *size, 3), np.float32)
-    images = mesh.batch_arrays({'image': np.broadcast_to(values, (len(rows), *size, 3))}, rows, batch)['image']
+    values = _example(size)
+    images = mesh.batch_arrays({'image': np.broadcast_to(values, (len(rows), *values.shape))}, rows, batch)['image']
     for _ in range(WARM_UP):
         jax.block_until_ready(frozen.program(variables, images))
     memory = frozen.memory(variables, images)
@@ -86,6 +86,13 @@ def measure(frozen: FrozenPass, variables: Any, size: tuple[int, int]) -> Measur
         if others > _FAR_TOO_MUCH:
             break
     return Measured(None, peak)
+
+
+def _example(size: tuple[int, ...]) -> np.ndarray:
+    """An input of noise, or of tokens that every vocabulary has."""
+    if len(size) == 1:
+        return np.zeros(size, np.int32)
+    return np.random.default_rng(0).standard_normal((*size, 3), np.float32)
 
 
 class Watch:

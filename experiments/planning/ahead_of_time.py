@@ -27,7 +27,7 @@ _MOST = 2**16
 def planned(
     config: ml_collections.ConfigDict,
     classes: int,
-    stored_shape: tuple[int, int, int],
+    stored_shape: tuple[int, ...],
     batch_size: int,
     device_mesh: DeviceMesh,
     dataset: Dataset | None = None,

@@ -1,12 +1,15 @@
 """Every metric of a model on examples of a data set, from what it predicts of their files."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from backbones.errors import UserError
+from backbones.prediction.prediction import Prediction
 from backbones.prediction.predictor import Predictor
+from backbones.prediction.text_predictor import TextPrediction, TextPredictor
 from experiments import tasks
 from experiments.cli import display
 from experiments.data.dataset import Dataset
@@ -29,7 +32,7 @@ class Evaluation:
 
 
 def evaluate(
-    predictor: Predictor, dataset: Dataset, indices: np.ndarray, matching: np.ndarray, what: str
+    predictor: Predictor | TextPredictor, dataset: Dataset, indices: np.ndarray, matching: np.ndarray, what: str
 ) -> Evaluation:
     """Predict examples and compare with the truth.
 
@@ -45,10 +48,10 @@ def evaluate(
     """
     task = tasks.find(predictor.model.task)
     kept, read, left_out = [], [], []
-    images = splits.images(dataset, indices, predictor.model.reading)
+    results = _results(predictor, dataset, indices)
     with display.progress() as bar:
         shown = bar.add_task(f'evaluating {what}', total=len(indices), note='')
-        for index, result in zip(indices, predictor.stream(images), strict=True):
+        for index, result in zip(indices, results, strict=True):
             bar.advance(shown)
             if isinstance(result, UserError):
                 left_out.append(dataset.ids[index])
@@ -57,10 +60,18 @@ def evaluate(
             kept.append(task.kept(result, dataset, index, matching))
             read.append(index)
     if not read:
-        raise UserError(f'none of the {len(indices):,} images can be read; the reasons are above')
+        raise UserError(f'none of the {len(indices):,} examples can be read; the reasons are above')
     examples = np.array(read)
     metrics = task.every_metric(_together(kept), dataset.targets_of(examples), dataset.classes)
     return Evaluation(metrics, examples, left_out)
+
+
+def _results(
+    predictor: Predictor | TextPredictor, dataset: Dataset, indices: np.ndarray
+) -> Iterator[Prediction | TextPrediction | UserError]:
+    if isinstance(predictor, TextPredictor):
+        return predictor.stream(dataset.images[indices])
+    return predictor.stream(splits.images(dataset, indices, predictor.model.reading))
 
 
 def _together(kept: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

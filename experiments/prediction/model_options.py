@@ -9,6 +9,7 @@ from experiments.cli import command_line
 
 if TYPE_CHECKING:  # it imports JAX, which reading the options does not need
     from backbones.prediction.predictor import Predictor
+    from backbones.prediction.text_predictor import TextPredictor
 
 
 def add(arguments: argparse._ActionsContainer, batches: bool = True) -> None:
@@ -46,7 +47,7 @@ def check(options: argparse.Namespace) -> None:
             raise UserError(f'--{option} belongs to --model NAME; a run has its own {option}')
 
 
-def load(options: argparse.Namespace, score_threshold: float | None) -> 'Predictor':
+def load(options: argparse.Namespace, score_threshold: float | None) -> 'Predictor | TextPredictor':
     """The model that options name.
 
     Raises:

@@ -15,6 +15,7 @@ from experiments import tasks
 from experiments.cli import work_directories
 from experiments.data import loading
 from experiments.data.dataset import Dataset
+from experiments.data.model_input import input_kind
 from experiments.data.options import KEYS, ReadingOptions
 from experiments.data.truth import IGNORE, Boxes, Masks
 
@@ -38,7 +39,8 @@ def dataset_of(workdir: Path, data_directory: Path | None) -> Dataset:
     if description is None or 'name' not in description.data or config is None:
         raise UserError(f'{str(workdir)!r} is no work directory of experiments.train, so its data are not known')
     options = ReadingOptions(**{key: config[key] for key in KEYS if key in config})
-    return loading.load(description.data['name'], data_directory, options, tasks.find(description.task).truth)
+    truth, inputs = tasks.find(description.task).truth, input_kind(description.backbone)
+    return loading.load(description.data['name'], data_directory, options, truth, inputs=inputs)
 
 
 def check_name(split: str) -> None:

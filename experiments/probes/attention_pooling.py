@@ -10,6 +10,8 @@ Queries are learned, keys are the positions themselves, and nothing is projected
 cross-attention (as in CAE, CoCa, AIM and V-JEPA) this leaves out the projections of queries, keys and outputs, which
 hold most of its parameters. A query is what a head is there. Since values are linear in the positions, positions are
 pooled before they are projected, as above, which takes far fewer products than the other order and gives the same.
+
+A position that is NaN is padding, of a text that is shorter than others, and no query takes anything of it.
 """
 
 from typing import NamedTuple
@@ -67,16 +69,22 @@ def initial(seed: int, queries: int, channels: int, num_classes: int) -> Attenti
 def attention(
     head: AttentionHead, positions: Float[Array, 'examples positions channels']
 ) -> Float[Array, 'examples queries positions']:
-    """How much of each position every query takes; the sum over positions is one."""
-    similarity = jnp.einsum('npc,qc->nqp', positions, head.queries) / np.sqrt(positions.shape[-1])
-    return jax.nn.softmax(similarity)
+    """How much of each position every query takes; the sum over positions is one, and padding takes nothing."""
+    padding = jnp.isnan(positions[..., 0])[:, None]
+    similarity = jnp.einsum('npc,qc->nqp', _without_padding(positions), head.queries) / np.sqrt(positions.shape[-1])
+    return jax.nn.softmax(jnp.where(padding, jnp.finfo(similarity.dtype).min, similarity))
+
+
+def _without_padding(positions: Float[Array, '... channels']) -> Float[Array, '... channels']:
+    # A head's gradient would be NaN where a weight of zero meets one.
+    return jnp.where(jnp.isnan(positions), 0, positions)
 
 
 def logits(
     head: AttentionHead, positions: Float[Array, 'examples positions channels']
 ) -> Float[Array, 'examples classes']:
-    """The head's score of each class; the order of the positions does not matter."""
-    pooled = jnp.einsum('nqp,npc->nqc', attention(head, positions), positions)
+    """The head's score of each class; the order of the positions does not matter, nor do those that are NaN."""
+    pooled = jnp.einsum('nqp,npc->nqc', attention(head, positions), _without_padding(positions))
     projected = jnp.einsum('nqc,qcw->nqw', pooled, head.values)
     return projected.reshape(len(positions), -1) @ head.kernel + head.bias
 

@@ -82,7 +82,7 @@ class Source:
 def standardisations(
     features: Float[np.ndarray, 'examples positions channels'], subsets: Sequence[Subset], how: str = 'standardise'
 ) -> list[Scaling]:
-    """``common.standardisation`` of each subset, over its examples and all their positions.
+    """``common.standardisation`` of each subset, over its examples and all their positions but padding.
 
     The features are read once, in parts, whatever the number of subsets; what a subset gets does not depend on the
     others.
@@ -101,7 +101,8 @@ def standardisations(
         chosen = np.flatnonzero(part.any(0))
         values = features[start + chosen]
         # In float64, which holds the squares exactly, the square of the mean may be subtracted from their mean.
-        moments = np.stack([values.mean(1, dtype=np.float64), np.square(values, dtype=np.float64).mean(1)])
+        mean_of = np.nanmean if np.isnan(values[..., 0]).any() else np.mean
+        moments = np.stack([mean_of(values, 1, np.float64), mean_of(np.square(values, dtype=np.float64), 1)])
         for total, own in zip(sums, part[:, chosen], strict=True):
             total += moments[:, own].sum(1)
     found = []

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 RANDOM = 'random'
-PIXELS = 'pixels'
+# What takes the place of a backbone's features: those of the images themselves, and of the texts.
+PIXELS, TFIDF = 'pixels', 'tfidf'
+BASELINES = (PIXELS, TFIDF)
 
 # The config keys of an ablation that are axes whatever they contain.
 BASE_AXES = ('backbones', 'datasets', 'regimes', 'heads', 'fractions', 'seeds')
@@ -21,7 +23,7 @@ Settings = tuple[tuple[str, Any], ...]
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Variant:
-    """A backbone and its weights: a source, ``random``, or empty for raw pixels."""
+    """A backbone and its weights: a source, ``random``, or empty for a baseline."""
 
     backbone: str
     weights: str

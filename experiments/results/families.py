@@ -15,7 +15,7 @@ from jaxtyping import Float
 from experiments.results import aggregates as results
 from experiments.results import statistics
 from experiments.results.aggregates import LEVEL, Aggregate
-from experiments.results.axes import PIXELS, RANDOM, Settings, Variant, settings_in_words
+from experiments.results.axes import BASELINES, RANDOM, Settings, Variant, settings_in_words
 from experiments.results.statistics import Spread
 
 # Scores that are equal may be rounded differently; decimals that count for ranks.
@@ -189,7 +189,7 @@ def across_datasets(aggregates: Sequence[Aggregate]) -> AcrossDatasets | None:
     rankings = tuple(_ranking(name, found, names) for name, found in several.items())
     comparisons, one_sided = _comparisons(rankings, list(dict.fromkeys(names.values())))
     single = tuple(name for name in regimes if name not in several)
-    unknown = {each.variant.backbone for found in several.values() for each in found} - {PIXELS, *names}
+    unknown = {each.variant.backbone for found in several.values() for each in found} - {*BASELINES, *names}
     return AcrossDatasets(rankings, comparisons, one_sided, single, tuple(sorted(unknown)))
 
 

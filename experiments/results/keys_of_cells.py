@@ -6,7 +6,7 @@ it.
 
 from collections.abc import Callable, Mapping
 
-from experiments.results.axes import PIXELS, RANDOM, Cell
+from experiments.results.axes import BASELINES, RANDOM, Cell
 
 # The tap of regimes whose heads take ``float[examples, positions, channels]``; the others take vectors, from the tap of
 # the config.
@@ -17,11 +17,11 @@ NORMALISED = ('linear', 'ridge', 'attentive')
 
 
 def _has_network(cell: Cell, frozen: bool) -> bool:
-    return cell.variant.backbone != PIXELS
+    return cell.variant.backbone not in BASELINES
 
 
 def _has_weights(cell: Cell, frozen: bool) -> bool:
-    return cell.variant.backbone != PIXELS and cell.variant.weights != RANDOM
+    return cell.variant.backbone not in BASELINES and cell.variant.weights != RANDOM
 
 
 def _is_frozen(cell: Cell, frozen: bool) -> bool:
@@ -43,8 +43,9 @@ TABLE: Mapping[str, Callable[[Cell, bool], bool]] = {
     'shots': _any,
     'image_size': _has_network,
     'image_height': _has_network,
+    'text_length': _has_network,
     'strict_weights': _has_weights,
-    'tap': lambda cell, frozen: frozen and cell.variant.backbone != PIXELS and cell.regime not in TAPS_OF_POSITIONS,
+    'tap': lambda cell, frozen: frozen and _has_network(cell, frozen) and cell.regime not in TAPS_OF_POSITIONS,
     'validation_images': _is_frozen,
     'refit': _is_frozen,
     'normalisation': lambda cell, frozen: frozen and cell.regime in NORMALISED,

@@ -130,7 +130,8 @@ _COSTS: Mapping[str, Kind] = {
     'flops_counted_in': _TEXT.or_null().or_absent(),
     'images_per_second': _COST.or_null(),
     'input': Kind(
-        'height and width', lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_whole, value))
+        'height and width, or the length of texts,',
+        lambda value: isinstance(value, list) and len(value) in (1, 2) and all(map(_is_whole, value)),
     )
     .or_null()
     .or_absent(),

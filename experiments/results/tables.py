@@ -93,7 +93,7 @@ class View:
             *label_texts(any_share, self.labels),
             *(aggregate.text() if aggregate else '' for aggregate in row),
             *metric_tables.texts_beside(row[-1], self.known),
-            f'{_size(costs)} px' if costs.get('input') else '–',
+            _size_in_words(costs),
             shown('parameters', ',.0f'),
             shown('trainable_parameters', ',.0f'),
             shown('flops_per_image', '.3f', 1e9),
@@ -283,8 +283,13 @@ def rich_tables_further(shown: View) -> list[Table]:
     return tables
 
 
+def _size_in_words(costs: Mapping) -> str:
+    size = costs.get('input')
+    return '–' if not size else f'{_size(costs)} {"px" if len(size) > 1 else "tokens"}'
+
+
 def _size(costs: Mapping) -> str:
-    """The input of a model, as height x width; empty if unknown."""
+    """The input of a model, as height x width, or the length of texts in tokens; empty if unknown."""
     return 'x'.join(map(str, costs.get('input') or ()))
 
 

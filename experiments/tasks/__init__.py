@@ -2,8 +2,8 @@
 
 import ml_collections
 
-from backbones.errors import unknown
-from backbones.preprocessing import Preprocessing
+from backbones.errors import UserError, unknown
+from backbones.inputs import AnyPreprocessing
 from experiments.data import model_input
 from experiments.tasks.classification import Classification
 from experiments.tasks.detection import Detection
@@ -35,7 +35,7 @@ def head_name(task: type[Task], name: str) -> str:
     return name or next(iter(task.heads), '')
 
 
-def input_preprocessing(task: str, backbone: str, weights: str, config: ml_collections.ConfigDict) -> Preprocessing:
+def input_preprocessing(task: str, backbone: str, weights: str, config: ml_collections.ConfigDict) -> AnyPreprocessing:
     """The preprocessing of a model's input.
 
     Where images move together with their targets, they are resized bilinearly by the augmentation, and so they are
@@ -46,11 +46,13 @@ def input_preprocessing(task: str, backbone: str, weights: str, config: ml_colle
         task: its name.
         backbone: a registered name.
         weights: as ``data.model_input.input_preprocessing`` takes them.
-        config: of a training or an ablation, with ``image_size``, ``image_height`` and ``fit``.
+        config: of a training or an ablation, with ``image_size``, ``image_height``, ``fit`` and ``text_length``.
 
     Raises:
-        UserError: see there.
+        UserError: see there; or a backbone that reads texts, for a dense task.
     """
     size, fit = model_input.input_size(config), find(task).fit
-    found = model_input.input_preprocessing(backbone, weights, size, fit or config.fit)
+    if model_input.reads_texts(backbone) and find(task).truth != 'class':
+        raise UserError(f'{backbone} reads texts, and the task {task} is about places in images')
+    found = model_input.input_preprocessing(backbone, weights, size, fit or config.fit, config.text_length)
     return found if fit is None else found.replace(interpolation='bilinear')

@@ -1,4 +1,4 @@
-"""Classification with one label per image: cross-entropy and accuracy."""
+"""Classification with one label per image or text: cross-entropy and accuracy."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,11 @@ from jaxtyping import Array, Float, Int, Key
 
 import backbones
 from backbones.errors import UserError
+from backbones.inputs import AnyPreprocessing
 from backbones.model import Model
 from backbones.prediction.prediction import Prediction
-from backbones.preprocessing import Preprocessing
+from backbones.prediction.text_predictor import TextPrediction
+from backbones.text.tokenising import Tokenising
 from experiments.data import sampling
 from experiments.data.augmentation import augment, mix
 from experiments.data.dataset import Dataset
@@ -24,6 +26,8 @@ from experiments.results import classification_metrics
 from experiments.results.scores import Predicted, ScoreKind
 from experiments.tasks.task import Batch
 
+# Keys of the augmentation of images, which texts do not have; ``flip`` is on by default, and does nothing to them.
+_OF_IMAGES = ('shift', 'crop_scale', 'mixup', 'cutmix', 'rand_augment_layers')
 # Share of each auxiliary head's loss in the total (Szegedy et al. 2015, section 5).
 AUXILIARY_WEIGHT = 0.3
 
@@ -42,7 +46,7 @@ class Classification:
     """
 
     num_classes: int
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     flip: bool = False
     shift: int = 0
     crop_scale: float = 0.0
@@ -71,18 +75,24 @@ class Classification:
         cls,
         config: ml_collections.ConfigDict,
         num_classes: int,
-        preprocessing: Preprocessing,
+        preprocessing: AnyPreprocessing,
         dataset: Dataset | None = None,
         indices: Int[np.ndarray, ' training'] | None = None,
     ) -> 'Classification':
         """Create the task from a config; class weights are computed from the training examples, and 1 without them.
 
         Raises:
-            UserError: there are fewer than two classes, ``class_weights`` is unknown, or a class to be balanced has no
-                examples.
+            UserError: there are fewer than two classes, ``class_weights`` is unknown, a class to be balanced has no
+                examples, or texts are to be augmented as images are.
         """
         if num_classes < 2:
             raise UserError(f'classification needs at least 2 classes, but the data set has {num_classes}')
+        given = [key for key in _OF_IMAGES if config[key]] if isinstance(preprocessing, Tokenising) else []
+        if given:
+            raise UserError(
+                f'config key {given[0]!r} is {config[given[0]]!r}, but it augments images, and {config.backbone} reads '
+                'texts; leave it at 0'
+            )
         weights = ()
         if config.class_weights != 'none':
             counted = np.ones(num_classes)
@@ -110,9 +120,10 @@ class Classification:
         """None: every classifier is made alike."""
         return {}
 
-    def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
-        """The spec of a batch: image, class and weight."""
-        shapes = {'image': (stored_shape, jnp.uint8), 'target': ((), jnp.int32), 'weight': ((), jnp.float32)}
+    def batch_spec(self, stored_shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+        """The spec of a batch: image or tokens, class and weight."""
+        kind = jnp.int32 if isinstance(self.preprocessing, Tokenising) else jnp.uint8
+        shapes = {'image': (stored_shape, kind), 'target': ((), jnp.int32), 'weight': ((), jnp.float32)}
         return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
 
     def prepare(self, key: Key[Array, ''] | None, batch: Batch, train: bool) -> Batch:
@@ -122,14 +133,17 @@ class Classification:
         if not train:
             image = self.preprocessing(batch['image'])
             return {'image': image, 'target': target, 'weight': weight, 'valid': valid}
-        assert key is not None, 'training needs a random key'
-        augment_key, mix_key = jax.random.split(key)
-        size = max(self.preprocessing.size) if self.crop_scale else 0
-        image = augment(augment_key, batch['image'], self.flip, self.shift, self.crop_scale, size)
         distribution = optax.smooth_labels(jax.nn.one_hot(target, self.num_classes), self.label_smoothing)
         if self.class_weights:
             weight = weight * jnp.asarray(self.class_weights)[target]
-        image, distribution = mix(mix_key, self.preprocessing(image), distribution, self.mixup, self.cutmix)
+        if isinstance(self.preprocessing, Tokenising):
+            image = self.preprocessing(batch['image'])
+        else:
+            assert key is not None, 'training needs a random key'
+            augment_key, mix_key = jax.random.split(key)
+            size = max(self.preprocessing.size) if self.crop_scale else 0
+            image = augment(augment_key, batch['image'], self.flip, self.shift, self.crop_scale, size)
+            image, distribution = mix(mix_key, self.preprocessing(image), distribution, self.mixup, self.cutmix)
         return {'image': image, 'target': target, 'weight': weight, 'valid': valid, 'distribution': distribution}
 
     def loss(
@@ -156,7 +170,7 @@ class Classification:
 
     @staticmethod
     def kept(
-        result: Prediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
+        result: Prediction | TextPrediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
     ) -> dict[str, np.ndarray]:
         """Logarithms of the probabilities; those of classes that the data set does not have come last.
 

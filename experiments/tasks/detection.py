@@ -14,9 +14,11 @@ from jaxtyping import Array, Float, Int, Key
 import backbones
 from backbones import assembly, necks
 from backbones.errors import UserError, unknown
+from backbones.inputs import AnyPreprocessing
 from backbones.letterbox_placement import letterbox_placement
 from backbones.model import Model
 from backbones.prediction.prediction import Prediction
+from backbones.prediction.text_predictor import TextPrediction
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
@@ -72,7 +74,7 @@ class Detection:
         cls,
         config: ml_collections.ConfigDict,
         num_classes: int,
-        preprocessing: Preprocessing,
+        preprocessing: AnyPreprocessing,
         dataset: Dataset | None = None,
         indices: Int[np.ndarray, ' training'] | None = None,
     ) -> 'Detection':
@@ -86,6 +88,7 @@ class Detection:
         head = config.head or cls.heads[0]
         if config.neck == 'none' and head not in assembly.NECKLESS_STRIDES:
             raise unknown('neck of a detector', config.neck, necks.TABLE)
+        assert isinstance(preprocessing, Preprocessing), 'tasks.input_preprocessing refuses others'
         objects = _OBJECTS
         if dataset is not None:
             assert isinstance(dataset.truth, Boxes)
@@ -129,7 +132,7 @@ class Detection:
         """The head, for what it computes without parameters."""
         return assembly.DETECTION_HEADS[self.head](num_classes=self.num_classes, **dict(self.head_options))
 
-    def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+    def batch_spec(self, stored_shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
         """The spec of a batch: image, boxes with classes, the image's place and original size, and weight."""
         shapes = {
             'image': (stored_shape, jnp.uint8),
@@ -185,10 +188,11 @@ class Detection:
 
     @staticmethod
     def kept(
-        result: Prediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
+        result: Prediction | TextPrediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
     ) -> dict[str, np.ndarray]:
         """Detections in pixels of the original image, without those of classes that the data set does not have."""
         assert isinstance(dataset.truth, Boxes)
+        assert isinstance(result, Prediction)
         assert result.boxes is not None and result.scores is not None and result.classes is not None
         truth = dataset.truth.of(np.array([index]))
         boxes, labels = result.boxes, matching[result.classes]

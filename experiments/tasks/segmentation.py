@@ -13,9 +13,11 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 import backbones
 from backbones import assembly, losses, necks
 from backbones.errors import UserError, unknown
+from backbones.inputs import AnyPreprocessing
 from backbones.layers.resizing import resize
 from backbones.model import Model
 from backbones.prediction.prediction import Prediction
+from backbones.prediction.text_predictor import TextPrediction
 from backbones.preprocessing import Preprocessing
 from experiments.data.dataset import Dataset
 from experiments.data.joint_augmentation import JointAugmentation, augment
@@ -72,7 +74,7 @@ class Segmentation:
         cls,
         config: ml_collections.ConfigDict,
         num_classes: int,
-        preprocessing: Preprocessing,
+        preprocessing: AnyPreprocessing,
         dataset: Dataset | None = None,
         indices: Int[np.ndarray, ' training'] | None = None,
     ) -> 'Segmentation':
@@ -82,6 +84,7 @@ class Segmentation:
             UserError: there are fewer than two classes, no pixel that counts in a split or the share of the labels, or
                 options that neck or head do not have.
         """
+        assert isinstance(preprocessing, Preprocessing), 'tasks.input_preprocessing refuses others'
         if num_classes < 2:
             raise UserError(f'segmentation needs at least 2 classes, but the data set has {num_classes}')
         if dataset is not None and isinstance(dataset.truth, Masks):
@@ -130,7 +133,7 @@ class Segmentation:
         stride = {'output_stride': self.output_stride} if self.output_stride else {}
         return dense.model_arguments(self.head, self.neck, self.neck_options, self.head_options) | stride
 
-    def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+    def batch_spec(self, stored_shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
         """The spec of a batch: image with its mask, and weight."""
         shapes = {
             'image': ((*stored_shape[:2], 4), jnp.uint8),
@@ -188,14 +191,14 @@ class Segmentation:
 
     @staticmethod
     def kept(
-        result: Prediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
+        result: Prediction | TextPrediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
     ) -> dict[str, np.ndarray]:
         """The confusion matrix.
 
         Raises:
             UserError: the model has classes that the data set does not have: their pixels would belong to none.
         """
-        assert result.mask is not None
+        assert isinstance(result, Prediction) and result.mask is not None
         if (matching < 0).any():
             raise UserError(
                 f'the segmenter has {len(matching)} classes and the data set has {len(dataset.classes)}: a pixel of '

@@ -8,9 +8,10 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from backbones.inputs import AnyPreprocessing
 from backbones.model import Model
 from backbones.prediction.prediction import Prediction
-from backbones.preprocessing import Preprocessing
+from backbones.prediction.text_predictor import TextPrediction
 from experiments.data.dataset import Dataset
 from experiments.data.truth import Targets, TruthKind
 from experiments.results.scores import Predicted, ScoreKind
@@ -55,14 +56,14 @@ class Task(Protocol):
     model_keys: ClassVar[tuple[str, ...]]
 
     @property
-    def preprocessing(self) -> Preprocessing: ...  # noqa: D102
+    def preprocessing(self) -> AnyPreprocessing: ...  # noqa: D102
 
     @classmethod
     def create(
         cls,
         config: ml_collections.ConfigDict,
         num_classes: int,
-        preprocessing: Preprocessing,
+        preprocessing: AnyPreprocessing,
         dataset: Dataset | None = None,
         indices: Int[np.ndarray, ' training'] | None = None,
     ) -> 'Task':
@@ -97,7 +98,7 @@ class Task(Protocol):
         """
         ...
 
-    def batch_spec(self, stored_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+    def batch_spec(self, stored_shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
         """Name → shape (without the batch axis) and type of each array in a batch as read."""
         ...
 
@@ -118,7 +119,7 @@ class Task(Protocol):
     # The same for all instances of a task, so that they need no model.
     @staticmethod
     def kept(
-        result: Prediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
+        result: Prediction | TextPrediction, dataset: Dataset, index: int, matching: Int[np.ndarray, ' model']
     ) -> dict[str, np.ndarray]:
         """What ``predict`` gives of an example, from the result of a predictor, whatever model it has.
 

@@ -14,7 +14,7 @@ import optax
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Key
 
-from backbones import depth, freezing, lora, rematerialisation
+from backbones import depth, freezing, inputs, lora, rematerialisation
 from backbones.model import Model
 from experiments.planning import program_costs
 from experiments.tasks import Task
@@ -30,7 +30,7 @@ _KEPT = 24
 def programs(
     task: Task,
     compiled: tuple[tuple[str, Any], ...],
-    stored_shape: tuple[int, int, int],
+    stored_shape: tuple[int, ...],
     batch_size: int,
     device_mesh: DeviceMesh,
 ) -> 'Programs':
@@ -44,7 +44,7 @@ class Programs:
     Args:
         task: the task.
         compiled: ``config.compiled_values``.
-        stored_shape: ``(height, width, channels)`` of the stored images.
+        stored_shape: ``(height, width, channels)`` of the stored images, or ``(length,)`` of the tokens of texts.
         batch_size: examples per step on all devices.
         device_mesh: the devices.
 
@@ -60,7 +60,7 @@ class Programs:
         self,
         task: Task,
         compiled: tuple[tuple[str, Any], ...],
-        stored_shape: tuple[int, int, int],
+        stored_shape: tuple[int, ...],
         batch_size: int,
         device_mesh: DeviceMesh,
     ):
@@ -85,13 +85,13 @@ class Programs:
         self.warned: set[int] = set()
 
     @property
-    def _images_shape(self) -> tuple[int, int, int, int]:
-        return (1, *self.task.preprocessing.size, 3)
+    def _images_shape(self) -> tuple[int, ...]:
+        return inputs.spec(self.task.preprocessing.size).shape
 
     def _init(self, key: Key[Array, '']) -> dict:
         """Random variables, with adapters if the regime has them."""
         init_key, adapter_key = jax.random.split(key)
-        variables = {'batch_stats': {}, **self.model.init(init_key, jnp.zeros(self._images_shape))}
+        variables = {'batch_stats': {}, **self.model.init(init_key, inputs.blank(self.task.preprocessing.size))}
         if self._rank:
             targets = lora.targets(self.model, variables, self._images_shape)
             variables['params'] = lora.add(variables['params'], targets, self._rank, adapter_key)

@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 
 from backbones.model import Model
+from backbones.preprocessing import Preprocessing
 from backbones.pretrained.description import Description
 from experiments import tasks
 from experiments.data.dataset import Dataset
@@ -25,10 +26,14 @@ def describe(config: ml_collections.ConfigDict, dataset: Dataset, model: Model, 
         task: its task. In the description, its preprocessing begins with the files, which the data set has read and
             stored.
     """
+    preprocessing = task.preprocessing
+    if isinstance(preprocessing, Preprocessing):
+        # Texts come as they are.
+        preprocessing = dataclasses.replace(preprocessing, stored_size=dataset.stored_size, reading=dataset.reading)
     keys = (*_OF_EVERY_HEAD, *tasks.find(config.task).model_keys)
     return Description(
         backbone=config.backbone,
-        preprocessing=dataclasses.replace(task.preprocessing, stored_size=dataset.stored_size, reading=dataset.reading),
+        preprocessing=preprocessing,
         options={} if config.dtype == 'float32' else {'dtype': config.dtype},
         task=config.task,
         classes=tuple(dataset.classes),

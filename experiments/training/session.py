@@ -12,10 +12,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from backbones import lora
 from backbones.errors import UserError, listed, unknown
+from backbones.text.tokenising import Tokenising
 from experiments import tasks
 from experiments.cli import display
-from experiments.data import calibration_examples, loading, pipeline, sampling
+from experiments.data import calibration_examples, loading, pipeline, sampling, texts
 from experiments.data.dataset import Dataset
+from experiments.data.model_input import input_kind
 from experiments.data.random_augment import random_augment
 from experiments.features.calibration import calibrate_statistics
 from experiments.planning import memory as memories
@@ -41,7 +43,7 @@ def check_without_data(config: ml_collections.ConfigDict, devices: Sequence[jax.
             parameters for the regime or takes no input of this size.
     """
     configuration.check(config)
-    loading.check_name(config.dataset, tasks.find(config.task).truth)
+    loading.check_name(config.dataset, tasks.find(config.task).truth, inputs=input_kind(config.backbone))
     for kind, name, known in (
         ('sampler', config.sampler, sampling.SAMPLERS),
         ('kind of class weights', config.class_weights, sampling.CLASS_WEIGHTS),
@@ -54,7 +56,8 @@ def check_without_data(config: ml_collections.ConfigDict, devices: Sequence[jax.
     preprocessing = tasks.input_preprocessing(config.task, config.backbone, config.weights, config)
     # The number of classes and the stored size only matter where the head and the pixels are.
     task = tasks.find(config.task).create(config, 2, preprocessing)
-    Programs(task, configuration.compiled_values(config), (1, 1, 3), config.batch_size, device_mesh)
+    shape = (1,) if isinstance(preprocessing, Tokenising) else (1, 1, 3)
+    Programs(task, configuration.compiled_values(config), shape, config.batch_size, device_mesh)
 
 
 def load_pretrained(config: ml_collections.ConfigDict) -> dict | None:
@@ -99,18 +102,19 @@ class Session:
         keys: str = 'config.',
     ):
         configuration.check(config)
+        preprocessing = tasks.input_preprocessing(config.task, config.backbone, config.weights, config)
         self.config, self.dataset, self.directory = config, dataset, directory
+        # What is read of it: images, or the tokens of its texts.
+        self._read = texts.encoded(dataset, preprocessing) if isinstance(preprocessing, Tokenising) else dataset
         self._pretrained, self._keys = pretrained, keys
         device_mesh = mesh.make(config.mesh.data, config.mesh.fsdp, devices)
         self.indices = dataset.labelled(config.fraction, config.shots, config.seed)
         self.batch_size = self._batch_size(device_mesh.devices)
         self.sampler = sampling.Sampler(config.sampler, config.seed, self.indices, dataset.targets, self.batch_size)
         self.steps_per_epoch = self.sampler.steps_per_epoch
-        preprocessing = tasks.input_preprocessing(config.task, config.backbone, config.weights, config)
         task = tasks.find(config.task).create(config, len(dataset.classes), preprocessing, dataset, self.indices)
-        height, width, channels = dataset.images.shape[1:]
         compiled = configuration.compiled_values(config)
-        self.programs = programs(task, compiled, (height, width, channels), self.batch_size, device_mesh)
+        self.programs = programs(task, compiled, tuple(self._read.images.shape[1:]), self.batch_size, device_mesh)
         self._rows = device_mesh.rows(self.batch_size)
         self.is_main_process = jax.process_index() == 0
         # Phases whose step has been compared with the memory.
@@ -223,7 +227,7 @@ class Session:
                 random_augment, layers=config.rand_augment_layers, magnitude=config.rand_augment_magnitude
             )
         return pipeline.training_batches(
-            self.dataset,
+            self._read,
             self.sampler,
             first,
             end,
@@ -256,7 +260,7 @@ class Session:
         Raises:
             GivenUp: see ``evaluation.evaluate``.
         """
-        dataset = dataset or self.dataset
+        dataset = dataset or self._read
         arguments = (self.programs, variables, dataset, split, self.config)
         if monitor is None:
             return evaluation.evaluate(*arguments, stops=stops)

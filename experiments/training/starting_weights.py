@@ -15,13 +15,13 @@ from experiments.cli import display
 _SHOWN = 10
 
 
-def load(name: str, weights: str, size: tuple[int, int], size_is_chosen: bool, strict: bool) -> dict:
+def load(name: str, weights: str, size: tuple[int, ...], size_is_chosen: bool, strict: bool) -> dict:
     """The variables of a backbone from a source.
 
     Args:
         name: a registered name.
         weights: a source as ``load_weights`` takes it.
-        size: height and width of the model's input in pixels.
+        size: height and width of the model's input in pixels; the length of texts does not matter.
         size_is_chosen: whether the config says this size (``image_size``). Otherwise it is what the preprocessing of
             the weights says, and a file whose positions were made for another one is an error.
         strict: whether anything that does not fit is an error. If not, it is printed, and what is missing from the file
@@ -32,13 +32,14 @@ def load(name: str, weights: str, size: tuple[int, int], size_is_chosen: bool, s
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always', UserWarning)
-        variables, report = backbones.load_weights(name, weights, image_size=size, strict=strict)
+        of_images = size if len(size) == 2 else None
+        variables, report = backbones.load_weights(name, weights, image_size=of_images, strict=strict)
     told = [each for each in caught if issubclass(each.category, UserWarning)]
     for each in caught:
         if each not in told:  # what libraries say to programmers
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     chosen = ['image_size'] if size_is_chosen else []
-    resampled = compatibility.resampled(backbones.create(name), report.reshaped, size, chosen)
+    resampled = compatibility.resampled(backbones.create(name), report.reshaped, of_images, chosen) if of_images else []
     if resampled and strict:
         raise UserError(
             f'{weights}: {resampled[0]}; the config key image_size is 0, which keeps the size of the backbone: set it '
@@ -53,7 +54,7 @@ def load(name: str, weights: str, size: tuple[int, int], size_is_chosen: bool, s
 
 
 def load_parts(
-    name: str, weights: str, size: tuple[int, int], model: Model, parts: Sequence[str], strict: bool
+    name: str, weights: str, size: tuple[int, ...], model: Model, parts: Sequence[str], strict: bool
 ) -> dict:
     """The variables of other parts of a model than its backbone.
 
@@ -68,11 +69,12 @@ def load_parts(
     Raises:
         UserError: see ``load_weights``.
     """
+    of_images = size if len(size) == 2 else None
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', MisfitWarning)
         try:
             variables, report = backbones.load_weights(
-                name, weights, image_size=size, strict=strict, parts=parts, model=model
+                name, weights, image_size=of_images, strict=strict, parts=parts, model=model
             )
         except UserError as error:
             if not strict:

@@ -1,0 +1,67 @@
+"""TF-IDF as features of texts, the baseline for heads without a backbone: what pixels are to images."""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from experiments.data.dataset import Dataset
+from experiments.data.texts import Texts
+from experiments.features import identity
+from experiments.features.frozen_pass import PassedBatch
+from experiments.results.axes import TFIDF
+
+# Words and pairs of words, the most frequent of the training texts; ``sublinear_tf``: 1 + log of the count.
+_OPTIONS: dict[str, Any] = {'ngram_range': (1, 2), 'sublinear_tf': True, 'max_features': 4096, 'min_df': 2}
+
+
+class TfidfPass:
+    """Gives the features of texts as a ``FrozenPass`` does; the vocabulary is that of the training texts.
+
+    It is fitted to all training texts, whatever share of their labels a head sees.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int):
+        from sklearn.feature_extraction.text import TfidfVectorizer  # imported late: it takes a second
+
+        assert isinstance(dataset.images, Texts)
+        self._batch_size = batch_size
+        vectorizer = TfidfVectorizer(**_OPTIONS, dtype=np.float32)
+        vectorizer.fit(dataset.images[dataset.splits['train']])
+        self._rows = vectorizer.transform(dataset.images.values)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the features of one text."""
+        return self._rows.shape[1:]
+
+    def run(
+        self, variables: Any, dataset: Dataset, indices: Int[np.ndarray, ' examples'], **reading: int
+    ) -> Generator[PassedBatch]:
+        """The features of some examples, batch by batch, in order."""
+        for start in range(0, len(indices), self._batch_size):
+            members = indices[start : start + self._batch_size]
+            yield PassedBatch(members, (self._rows[members].toarray(),), {})
+
+
+def tfidf_pass(dataset: Dataset, batch_size: int) -> tuple[TfidfPass, dict[str, Any], tuple[int, ...]]:
+    """A pass over texts.
+
+    Returns:
+        The pass, its document and the shape of a text's features, as in a ``Network``.
+    """
+    made = TfidfPass(dataset, batch_size)
+    training = np.ascontiguousarray(dataset.splits['train'], np.int64)
+    document = {
+        'backbone': TFIDF,
+        'code': identity.source_version(__name__),
+        'options': {name: str(value) for name, value in _OPTIONS.items()},
+        'vocabulary': hashlib.sha256(training.tobytes()).hexdigest(),
+        'scikit-learn': importlib.metadata.version('scikit-learn'),
+        'numpy': importlib.metadata.version('numpy'),
+        'scipy': importlib.metadata.version('scipy'),
+    }
+    return made, document, made.shape
