@@ -79,7 +79,8 @@ def _jaxpr_of(parameter: object) -> Any:
     return parameter if isinstance(parameter, core.Jaxpr) else None
 
 
-# At the image size that ``info`` gives; a test compares each value with ``count_flops``.
+# At the image size that ``info`` gives, of texts at the length of their usual weights; a test compares each value with
+# ``count_flops``.
 GFLOPS: dict[str, float] = {
     'vgg16': 30.93,
     'vgg16_bn': 30.93,
@@ -167,4 +168,9 @@ GFLOPS: dict[str, float] = {
     'swin_base': 30.86,
     'resnet_micro': 0.08317,
     'vit_micro': 0.06459,
+    'bert_base': 96.64,
+    'distilbert_base': 48.32,
+    'roberta_base': 96.64,
+    'minilm_l6': 6.04,
+    'text_micro': 0.3272,
 }

@@ -8,13 +8,13 @@ import pytest
 import backbones
 from backbones.losses import pixel_cross_entropy
 from backbones.model import Model
+from tests.backbones.test_registry import OF_IMAGES, marked
 from tests.backbones.test_registry import QUICK as SMALLEST_OF_EACH
-from tests.backbones.test_registry import marked
 
 CLASSES = 3
 LARGEST = 60_000_000
 CHANNELS = {'channels': 16}
-NAMES = marked(backbones.names(), ('resnet_micro', 'vit_micro'))
+NAMES = marked(OF_IMAGES, ('resnet_micro', 'vit_micro'))
 
 
 def size(name: str) -> tuple[int, int]:
@@ -116,7 +116,7 @@ def test_every_family_gets_finite_gradients_from_two_stages(name):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ('kind', 'name'),
-    [('detector', name) for name in backbones.names()]
+    [('detector', name) for name in OF_IMAGES]
     + [('segmenter', name) for name in SMALLEST_OF_EACH]
     + [('without a neck', name) for name in SMALLEST_OF_EACH],
 )

@@ -24,7 +24,7 @@ from backbones.pretrained.keymaps.rules import (
     convolution_rules,
     layer_norm_rules,
 )
-from tests.backbones.test_registry import KINDS_OF_STAGES, marked
+from tests.backbones.test_registry import KINDS_OF_STAGES, OF_IMAGES, marked
 from tests.parity.segmentation import cases
 from tests.parity.segmentation.comparing import TOLERANCE, apply, deviation, stored, variables_of
 
@@ -171,7 +171,7 @@ def trace_features(name: str) -> Features:
     return jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x)[0], images)
 
 
-@pytest.mark.parametrize('name', marked(backbones.names(), KINDS_OF_STAGES))
+@pytest.mark.parametrize('name', marked(OF_IMAGES, KINDS_OF_STAGES))
 def test_every_backbone_gives_every_level_about_its_pixels(name):
     """Within the pixel that a backbone may round; a patch of 14 pixels counts as 16, so its maps are larger."""
     found = trace_features(name)

@@ -33,7 +33,7 @@ FAMILIES = (
     'resnext50_32x4d', 'googlenet', 'efficientnet_b0', 'cspresnet50', 'convnext_tiny', 'swin_tiny', 'yolo26n',
     'mobilenet_v4_hybrid_medium', 'deit_tiny_distilled_patch16',
 )  # fmt: skip
-OTHERS = [name for name in backbones.names() if name not in SMALL + FAMILIES]
+OTHERS = [name for name in backbones.names() if name not in (*SMALL, *FAMILIES, *backbones.names('text'))]
 
 
 def values(model, height, width, seed=0):

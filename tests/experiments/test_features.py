@@ -210,8 +210,13 @@ class TestTaps:
             name: {tap for tap, row in taps.TAPS.items() if row.has(backbones.create(name))}
             for name in backbones.names()
         }
+        texts = backbones.names('text')
+        assert all(
+            offered[name] >= {'pooled', 'stages', 'stage4', 'grid', 'class_token', 'mean_tokens'} for name in texts
+        )
+        assert not any('unpooled' in offered[name] for name in texts)
         maps = {'pooled', 'stages', 'unpooled', 'grid'}
-        for name in backbones.names():
+        for name in set(backbones.names()).difference(texts):
             own = maps | {stage.name for stage in backbones.info(name).stages}
             assert offered[name] == own if name in backbones.names('cnn') else offered[name] >= own | {'mean_tokens'}
         assert 'class_token' in offered['dinov2_small_reg']

@@ -90,7 +90,7 @@ def test_every_backbone_has_its_gflops():
 
 
 def gflops(name: str) -> float:
-    return cost.count_flops(backbones.create(name), backbones.info(name).image_size) / 1e9
+    return cost.count_flops(backbones.create(name), backbones.info(name).preprocessing.size) / 1e9
 
 
 # Multiply-adds that torchvision (``_ops`` of its weights) and timm publish, with the classifier.

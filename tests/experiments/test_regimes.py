@@ -9,7 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import backbones
-from backbones import UserError, depth, freezing, lora
+from backbones import UserError, depth, freezing, inputs, lora
 from experiments.training import regimes, trained_parameters
 from tests.backbones import small_networks
 
@@ -51,8 +51,9 @@ some = pytest.mark.parametrize(
 ALL = tuple((name, ()) for name in backbones.names())
 REGIMES = ('linear', 'partial:1', 'partial:3', 'partial:1blocks', 'partial:3blocks', 'finetune', 'bitfit', 'scratch')
 
-OUTPUT = ('norm', 'head_conv', 'head_norm', 'head_dense', 'pre_logits', 'attention_pooling', 'projection')
+OUTPUT = ('norm', 'head_conv', 'head_norm', 'head_dense', 'pre_logits', 'attention_pooling', 'projection', 'pooler')
 INPUT = (
+    'embedding',
     'stem_conv',
     'stem_norm',
     'patch_embedding',
@@ -75,8 +76,8 @@ def built(name, options=()):
     """The shapes of the parameters, the order and what LoRA can adapt."""
     model = backbones.create_classifier(name, 10, **dict(options))
     side = 70 if name.startswith(('dinov2', 'eva02')) else 64
-    shape = (1, side, side, 3)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+    shape = (1, 16) if name in backbones.names('text') else (1, side, side, 3)
+    variables = jax.eval_shape(model.init, jax.random.key(0), inputs.spec_of_shape(shape))
     order, targets = depth.execution_order(model, variables, shape), lora.targets(model, variables, shape)
     return variables['params'], order, targets
 
