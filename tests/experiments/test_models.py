@@ -21,7 +21,7 @@ def test_all_of_them_sorted_by_name():
 def test_conditions_narrow():
     assert names(family='vit') == backbones.names('vit')
     assert names(patterns=['resnet1*', 'vit_micro']) == ['resnet101', 'resnet152', 'resnet18', 'vit_micro']
-    assert set(names(max_params=1e6)) == {'resnet_micro', 'vit_micro'}
+    assert set(names(max_params=1e6)) == {'resnet_micro', 'vit_micro', 'text_micro'}
     light = names(max_gflops=1.0)
     assert 'efficientnet_lite0' in light
     assert 'resnet50' not in light
