@@ -9,6 +9,9 @@ family, which the picture names: attention rollout where all tokens attend to ea
 CLIP, SigLIP), else Grad-CAM; --method pca colours the features of a stage, of every backbone alike. Of an ablation, its
 pretrained backbones are shown without heads; of segmenters and detectors, the features of their backbones.
 
+Of a model that reads texts, each argument is a text, or a file .txt with a text on every line: its tokens are coloured
+by what the decision loses without each (occlusion), here and in texts.html.
+
 Writes a picture of each image, sheet.png with all of them, and explanation.json with the numbers; in a work directory
 also what its report embeds.
 """
@@ -55,7 +58,7 @@ class _Model(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     arguments = command_line.parser(__doc__, config=False, workdir=False)
     arguments.set_defaults(named=[])
-    arguments.add_argument('images', nargs='+', metavar='IMAGE', help='files, directories, patterns')
+    arguments.add_argument('images', nargs='+', metavar='IMAGE', help='files, directories, patterns; or texts')
     model = arguments.add_argument_group('the models, each a column (repeatable)')
     model.add_argument(
         '--workdir', action=_Model, type=command_line.path, help='a run of experiments.train, or an ablation'

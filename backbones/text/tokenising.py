@@ -7,7 +7,7 @@ The tokenizer belongs to the weights, as a mean and a deviation belong to those 
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,19 @@ from backbones.errors import UserError
 BUCKETS = (16, 32, 64, 128, 256, 512)
 # ``text.encoder.PADDING``, whose module imports flax.
 PADDING = -1
+
+
+class Piece(NamedTuple):
+    """A token of a text.
+
+    Attributes:
+        token: as the vocabulary writes it.
+        start, stop: its characters in the text; equal for one that the tokenizer added.
+    """
+
+    token: str
+    start: int
+    stop: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +89,11 @@ class Tokenising:
     def words(self, tokens: Sequence[int]) -> list[str]:
         """The token that each number stands for, as the vocabulary writes it."""
         return [self._tokenizer.id_to_token(int(token)) or '' for token in tokens]
+
+    def pieces(self, text: str) -> list[Piece]:
+        """The tokens of a text, in order, and where in it each lies."""
+        found = self._tokenizer.encode(text)
+        return [Piece(token, *place) for token, place in zip(found.tokens, found.offsets, strict=True)]
 
     def bucket(self, longest: int) -> int:
         """The length that texts of at most so many tokens are padded to."""

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+import backbones
 from backbones.errors import UserError
 from backbones.explanation import methods
 from backbones.images import Source
 from backbones.prediction import image_sources
+from backbones.prediction.text_predictor import TextPredictor
 from experiments.cli import display, work_directories
+from experiments.commands import explain_texts
 from experiments.data import loading
 from experiments.data.dataset import Dataset
 from experiments.explanation import (
@@ -37,6 +40,10 @@ def run(options: argparse.Namespace, argv: Sequence[str]) -> None:
         options: of the command.
         argv: the words that they are of.
     """
+    texts = _of_texts(options)
+    if texts is not None:
+        explain_texts.run(texts, options, argv)
+        return
     images = list(image_sources.expand(options.images))[: options.limit]
     output = _output(options)
     _check_places(output, images)
@@ -52,6 +59,18 @@ def run(options: argparse.Namespace, argv: Sequence[str]) -> None:
         written.append(_write_for_page(workdir, key, shown, rows, command))
     told = f'{len(shown):,} image{"" if len(shown) == 1 else "s"}; written: {", ".join(map(str, written))}'
     display.console.print(told, soft_wrap=True, markup=False, highlight=False)
+
+
+def _of_texts(options: argparse.Namespace) -> TextPredictor | None:
+    """The model, if the first that is named reads texts."""
+    first = options.named[0]
+    config = work_directories.read_config(first.workdir) if first.workdir else {'backbone': first.model}
+    if not config or config.get('backbone') not in backbones.names('text'):
+        return None
+    source = first.workdir or first.weights or first.model
+    found = backbones.load(source, first.model if first.weights else None)
+    assert isinstance(found, TextPredictor), 'a text encoder reads texts'
+    return found
 
 
 def _columns(models: Sequence[ExplainedModel], options: argparse.Namespace) -> list[Column]:

@@ -64,11 +64,16 @@ def _check(options: argparse.Namespace) -> None:
 
 def _of_arguments(options: argparse.Namespace) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
     """A text as it is, or each line of a file that ends in .txt."""
-    found = list(_expanded(options.images))[: options.limit]
+    found = list(expanded(options.images))[: options.limit]
     return [beginning(text) for text in found], found, [''] * len(found)
 
 
-def _expanded(arguments: Sequence[str]) -> Iterator[str]:
+def expanded(arguments: Sequence[str]) -> Iterator[str]:
+    """Each argument as a text, or the lines of a file that ends in .txt.
+
+    Raises:
+        UserError: such a file cannot be read.
+    """
     for argument in arguments:
         if not argument.endswith('.txt') or any(character.isspace() for character in argument):
             yield argument
