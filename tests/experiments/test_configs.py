@@ -19,6 +19,7 @@ CELLS = {
     'depth_of_features': 2 * 2 * 2 * 6,
     'image_size': 2 * 2 * 2 * 5,
     'label_fraction': 3 * 2 * 7 * 5,
+    'matched_pairs': 2 * 2 * 2 * 2 * 3,
     'normalisation_of_features': 3 * 2 * 5 * 2 * 3,
     'pretraining': 2 * 6 * 2 * 2 * 3,
     'quickstart': 2 * 6 * 2 * 3 * 5,

@@ -1,0 +1,50 @@
+"""CNN against ViT where little else differs: pairs with the same data, teacher or recipe, and about the same size.
+
+    python -m experiments.ablate --config configs/ablations/matched_pairs.py --workdir runs/micro_pair
+    python -m experiments.ablate --config configs/ablations/matched_pairs.py:pair=imagenet --workdir runs/imagenet_pair
+
+Most published CNNs and ViTs differ in data, objective, recipe and size at once, so that a table of them says nothing of
+the architecture. These differ in less (parameters without a classifier, GFLOPs at the size of the pair):
+
+- ``micro``: resnet_micro and vit_micro, both trained here on CIFAR-10 with one recipe for as many epochs, for images of
+  32 pixels; 0.457 and 0.459 million parameters, 0.083 and 0.065 GFLOPs. Needs no download, and is what runs by default.
+- ``imagenet``: ConvNeXt-T, Swin-T and DeiT-S/16, each trained on ImageNet-1k alone for 300 epochs with AdamW, mixup,
+  CutMix, RandAugment and random erasing (DeiT's recipe, which the others adapted): 27.8, 27.5 and 21.7 million
+  parameters, 8.9, 9.0 and 9.2 GFLOPs. ConvNeXt's weights are a moving average; stochastic depth, learning rate and
+  batch size are each author's own, and a small difference may be one of these.
+
+All images of a pair have one size, whatever each model was published for: 32 pixels, or 224. Weights come from the hub
+(``hf:timm/…``) unless it is out of reach and they are in its cache; ``python -m experiments.models NAME`` has their
+licences.
+
+Arguments: ``pair`` (one of these), ``datasets`` and ``regimes`` (names separated by commas), ``seeds`` (how many). Only
+the micro pair was measured: docs/ablations.md.
+"""
+
+from backbones.errors import unknown
+from experiments.ablation.cells import default_config
+
+# Pair → image size in pixels, and its members with their weights.
+PAIRS = {
+    'micro': (32, ('resnet_micro@bundled:resnet_micro', 'vit_micro@bundled:vit_micro')),
+    'imagenet': (
+        224,
+        (
+            'convnext_tiny@hf:timm/convnext_tiny.fb_in1k',
+            'swin_tiny@hf:timm/swin_tiny_patch4_window7_224.ms_in1k',
+            'deit_small_patch16@hf:timm/deit_small_patch16_224.fb_in1k',
+        ),
+    ),
+}
+
+
+def get_config(pair: str = 'micro', datasets: str = 'digits,mnist5k', regimes: str = 'linear,knn', seeds: int = 3):
+    if pair not in PAIRS:
+        raise unknown('pair', pair, PAIRS)
+    config = default_config()
+    config.image_size, config.backbones = PAIRS[pair]
+    config.datasets = tuple(datasets.split(','))
+    config.regimes = tuple(regimes.split(','))
+    config.fractions = (0.1, 1.0)
+    config.seeds = tuple(range(seeds))
+    return config
