@@ -6,6 +6,7 @@ The tokenizer belongs to the weights, as a mean and a deviation belong to those 
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from backbones.errors import UserError
 
 # Lengths in tokens that batches are padded to, so that few programs are compiled.
 BUCKETS = (16, 32, 64, 128, 256, 512)
+_HALVES = re.compile('[\ud800-\udfff]')
 # ``text.encoder.PADDING``, whose module imports flax.
 PADDING = -1
 
@@ -78,7 +80,7 @@ class Tokenising:
         self, texts: Sequence[str]
     ) -> tuple[Int32[np.ndarray, 'texts length'], Bool[np.ndarray, ' texts']]:
         """The same as ``encode``, and which texts were cut."""
-        found = self._tokenizer.encode_batch(list(texts))
+        found = self._tokenizer.encode_batch([_whole(text) for text in texts])
         tokens = np.full(
             (len(found), self.bucket(max((len(each.ids) for each in found), default=1))), PADDING, np.int32
         )
@@ -92,7 +94,7 @@ class Tokenising:
 
     def pieces(self, text: str) -> list[Piece]:
         """The tokens of a text, in order, and where in it each lies."""
-        found = self._tokenizer.encode(text)
+        found = self._tokenizer.encode(_whole(text))
         return [Piece(token, *place) for token, place in zip(found.tokens, found.offsets, strict=True)]
 
     def bucket(self, longest: int) -> int:
@@ -128,3 +130,11 @@ class Tokenising:
     def from_json(value: Mapping[str, Any]) -> 'Tokenising':
         """The inverse of ``as_json``."""
         return Tokenising(value['length'], value['tokenizer'])
+
+
+def _whole(text: str) -> str:
+    """A text without halves of characters (lone surrogates, as a file of JSON may hold them), of the same length.
+
+    The library refuses them; decoders of bytes write the same character for what they cannot read.
+    """
+    return _HALVES.sub('\ufffd', text)

@@ -17,12 +17,11 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 import backbones
-from backbones import Description, UserError, registry
+from backbones import Description, UserError
 from backbones.pretrained import advice, sources, text_files
 from backbones.pretrained import texts as sentences
 from backbones.pretrained.compatibility import differences
 from backbones.text.encoder import PADDING
-from backbones.text.table import TABLE
 from backbones.text.tokenising import Tokenising
 from tests.backbones.test_parity import same_arrays
 from tests.parity.text import cases, texts
@@ -41,13 +40,6 @@ ENTRIES = {
     'positions': ('max_position_embeddings', 'max_position_embeddings'),
 }
 ROBERTA = {'layer_norm_eps': 1e-5, 'type_vocab_size': 1}
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch) -> None:
-    """As if the registry had them already."""
-    for name, row in TABLE.items():
-        monkeypatch.setitem(registry.TABLE, name, row)
 
 
 def arrays_of(name: str) -> dict[str, np.ndarray]:
@@ -277,6 +269,13 @@ def test_texts_become_the_tokens_that_transformers_makes(kind, length):
     expected = json.loads(texts.TOKENS.read_text())[kind][str(length)]
     for row, ids in zip(tokens, expected, strict=True):
         assert row.tolist() == ids + [PADDING] * (len(row) - len(ids))
+
+
+def test_half_a_character_is_one_that_cannot_be_read():
+    expects = backbones.preprocess('text_micro')
+    tokens = expects.encode(['a\ud83db', 'a\ufffdb', '\udfff'])
+    assert tokens[0].tolist() == tokens[1].tolist() != tokens[2].tolist()
+    assert [piece.stop for piece in expects.pieces('a\ud83db')][-2] == 3
 
 
 def test_tokens_need_a_package(monkeypatch):
