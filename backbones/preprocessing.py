@@ -313,4 +313,6 @@ EFFICIENTNET_LITE = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, size=224, 
 CONVNEXT = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.875, interpolation='bicubic')
 # For the Swin authors' own weights, which timm converts; transformers resizes both sides to 224 without a crop.
 SWIN = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.9, interpolation='bicubic')
+# As its authors and transformers evaluate Hiera; timm crops less.
+HIERA = SWIN.replace(crop=0.875)
 SMALL_IMAGES = Preprocessing((0.5,) * 3, (0.25,) * 3, size=32)

@@ -179,6 +179,13 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
     'clip_vit_base_patch16': ('hf:openai/clip-vit-base-patch16',),
     'siglip_vit_base_patch16': ('hf:google/siglip-base-patch16-224',),
     'siglip2_vit_base_patch16': ('hf:google/siglip2-base-patch16-224',),
+    **{
+        f'hiera_{size}': (
+            *_timm(f'hiera_{size}_224.mae_in1k_ft_in1k', f'hiera_{size}_224.mae'),
+            f'hf:facebook/hiera-{size}-224-in1k-hf',
+        )
+        for size in ('tiny', 'small', 'base')
+    },
     **{f'swin_{size}': _timm(f'swin_{size}_patch4_window7_224.ms_in1k') for size in ('tiny', 'small', 'base')},
     'bert_base': ('hf:google-bert/bert-base-uncased',),
     'distilbert_base': ('hf:distilbert/distilbert-base-uncased',),

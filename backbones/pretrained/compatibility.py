@@ -16,6 +16,7 @@ from backbones import registry
 from backbones.preprocessing import as_size
 from backbones.pretrained.description import Description
 from backbones.pretrained.writers import Writer, writers
+from backbones.vit.hiera import Hiera
 from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 
@@ -47,6 +48,7 @@ _TIMM: list[tuple[str, str, dict[str, Any]]] = [
     (r'vit_base_patch16_clip_(224|384)', 'clip_vit_base_patch16', {'activation': 'gelu'}),
     # Timm runs these weights (SigLIP 2's too) with the exact GELU; their authors, and transformers, with the tanh form.
     (r'vit_base_patch16_siglip_(224|256|384|512)', 'siglip_vit_base_patch16', {'activation': 'gelu'}),
+    (r'(hiera_(?:tiny|small|base))_224', r'\1', {}),
     (r'(swin_(?:tiny|small|base))_patch4_window7_224', r'\1', {}),
     (r'(swin_base)_patch4_window12_384', r'\1', {'window': 12}),
 ]
@@ -177,6 +179,15 @@ _TRANSFORMERS: dict[str, tuple[Fact, ...]] = {
     ),
     'clip_vision_model': _transformer(1e-5, 'quick_gelu', 32),
     'siglip_vision_model': (*_transformer(1e-6, 'gelu_pytorch_tanh'), Fact('vision_use_head', True, value=True)),
+    'hiera': (
+        _activation('gelu'),
+        Fact('layer_norm_eps', 1e-6, 'epsilon'),
+        Fact('masked_unit_attention', [True, True, False, False], 'windows'),
+        Fact('masked_unit_size', [8, 8], value=[8, 8]),
+        Fact('mlp_ratio', 4.0, value=4.0),
+        Fact('num_heads', [1, 2, 4, 8], value=[1, 2, 4, 8]),
+        Fact('num_query_pool', 3, value=3),
+    ),
     'swin': (
         _activation('gelu'),
         Fact('layer_norm_eps', 1e-5, 'epsilon'),
@@ -271,8 +282,9 @@ def made_for(module: nn.Module, reshaped: Iterable[Reshaped], size: tuple[int, .
         told = f'its relative positions are those of a map of {side}x{side} in stage {stage + 1}'
         return told, side * stride
     for path, file, _ in reshaped:
-        if path == 'params/backbone/position_embedding' and isinstance(module, VisionTransformer):
-            side = math.isqrt(file[1] - len(module.prefix))
+        if path == 'params/backbone/position_embedding' and isinstance(module, VisionTransformer | Hiera):
+            prefix = len(module.prefix) if isinstance(module, VisionTransformer) else 0
+            side = math.isqrt(file[1] - prefix)
             return f'its positions are a grid of {side}x{side}', side * module.patch
     return None
 

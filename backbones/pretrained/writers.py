@@ -6,8 +6,8 @@ configuration is taken to be theirs; where none did, the user is asked (``compat
 Every pair of a kind of module and a layout in ``keymaps.TABLE`` was checked. Those that are not listed have a writer
 who trained with our defaults:
 
-- torchvision's, timm's and the authors' own ResNet, VGG, GoogLeNet, CSPNet, MobileNetV4, ConvNeXt and Swin agree on
-  every epsilon and activation; a Swin with another window is resampled, which its report says;
+- torchvision's, timm's and the authors' own ResNet, VGG, GoogLeNet, CSPNet, MobileNetV4, ConvNeXt, Hiera and Swin
+  agree on every epsilon and activation; a Swin with another window is resampled, which its report says;
 - ultralytics sets its epsilon after building a model, to the same value for all;
 - CLIP is OpenAI's own with quick GELU, also in timm's layout and in its authors'; open_clip's need
   ``activation='gelu'``, which their configuration says;

@@ -4,6 +4,7 @@ from functools import partial
 
 from backbones import preprocessing
 from backbones.entry import Entry
+from backbones.vit.hiera import Hiera
 from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 
@@ -133,6 +134,17 @@ def _swin(channels, depths, heads, stochastic_depth, size, params) -> Entry:
     )
 
 
+def _hiera(depths, params) -> Entry:
+    original = preprocessing.HIERA
+    return Entry(
+        partial(Hiera, 96, depths),
+        'vit',
+        params,
+        original.replace(crop=0.9),
+        layout_preprocessing={'facebook': original, 'transformers': original},
+    )
+
+
 TABLE: dict[str, Entry] = {
     # Vision transformers.
     'vit_tiny_patch16': _augreg('tiny', 16, 5_524_416),
@@ -187,6 +199,10 @@ TABLE: dict[str, Entry] = {
     'swin_tiny': _swin(96, (2, 2, 6, 2), (3, 6, 12, 24), 0.2, 232, 27_519_354),
     'swin_small': _swin(96, (2, 2, 18, 2), (3, 6, 12, 24), 0.3, 246, 48_837_258),
     'swin_base': _swin(128, (2, 2, 18, 2), (4, 8, 16, 32), 0.5, 238, 86_743_224),
+    # Hiera.
+    'hiera_tiny': _hiera((1, 2, 7, 2), 27_141_216),
+    'hiera_small': _hiera((1, 2, 11, 2), 34_239_072),
+    'hiera_base': _hiera((2, 3, 16, 3), 50_755_968),
     # For images of 32 pixels; its CNN is ``resnet_micro``.
     'vit_micro': Entry(
         partial(VisionTransformer, 4, 96, 4, 3),

@@ -222,6 +222,8 @@ VISION = {'hidden_act': 'gelu', 'num_attention_heads': 12, 'patch_size': 16, 'la
             ["activation='gelu'", "pooling='average'"],
         ),
         ('siglip2_vit_base_patch16', {'model_type': 'siglip2', 'vision_config': {}}, ['']),
+        ('hiera_tiny', {'model_type': 'hiera'}, []),
+        ('hiera_tiny', {'model_type': 'hiera', 'num_query_pool': 2}, ['']),
         ('swin_tiny', {'model_type': 'swin'}, []),
         ('swin_tiny', {'model_type': 'swin', 'window_size': 12}, ['window=12']),
         ('convnext_tiny', {'model_type': 'convnext'}, ['head_epsilon=1e-12']),

@@ -25,6 +25,7 @@ FAMILIES = (
     ('googlenet', {'auxiliary_classes': 10}),
     ('yolo11n', {}),
     ('vgg16', {'hidden_channels': 8}),
+    ('hiera_tiny', {'channels': 12, 'depths': (1, 2, 1, 1)}),
     ('swin_tiny', {'channels': 12, 'depths': (1, 2, 1, 1)}),
     # Its usual factor of 1e-6 would hide what a block does.
     ('convnext_tiny', {'channels': (8, 16, 24, 32), 'depths': (1, 1, 1, 1), 'layer_scale': 1.0}),

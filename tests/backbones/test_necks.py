@@ -131,6 +131,7 @@ def test_resizing_keeps_the_type_and_refuses_an_unknown_method():
         ('vgg16', (4, 8, 16, 32), [('stage3', 0), ('stage4', 0), ('stage5', 0), ('stage6', 0)]),
         ('vit_base_patch16', (4, 8, 16, 32), [('stage4', -2), ('stage4', -1), ('stage4', 0), ('stage4', 1)]),
         ('dinov2_small', (8, 16, 32), [('stage4', -1), ('stage4', 0), ('stage4', 1)]),
+        ('hiera_tiny', (4, 8, 16, 32), [('stage1', 0), ('stage2', 0), ('stage3', 0), ('stage4', 0)]),
         ('swin_tiny', (4, 8, 16, 32), [('stage1', 0), ('stage2', 0), ('stage3', 0), ('stage4', 0)]),
         ('mobilenet_v4_conv_small', (8, 16, 32), [('stage3', 0), ('stage4', 0), ('stage5', 0)]),
         ('resnet_micro', (4, 8, 16), [('stage3', 0), ('stage4', 0), ('stage4', 1)]),

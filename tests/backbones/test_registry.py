@@ -96,6 +96,9 @@ PARAMETERS = {
     'convnext_tiny': (27_820_128, 28_589_128),
     'convnext_small': (49_454_688, 50_223_688),
     'convnext_base': (87_566_464, 88_591_464),
+    'hiera_tiny': (27_141_216, 27_910_216),
+    'hiera_small': (34_239_072, 35_008_072),
+    'hiera_base': (50_755_968, 51_524_968),
     'swin_tiny': (27_519_354, 28_288_354),
     'swin_small': (48_837_258, 49_606_258),
     'swin_base': (86_743_224, 87_768_224),
@@ -127,6 +130,7 @@ QUICK = (
     'clip_vit_base_patch16',
     'siglip_vit_base_patch16',
     'vit_wee_patch16_reg1_gap',
+    'hiera_tiny',
     'swin_tiny',
     'resnet_micro',
     'vit_micro',
@@ -451,10 +455,11 @@ def test_a_vit_rejects_a_depth_without_four_stages():
         ('resnet18', {'groups': 32}, 'a ResNet of basic blocks has groups=1 and base_width=64, not 32 and 64'),
         ('resnet34', {'base_width': 128}, 'not 1 and 128; .* of bottlenecks, such as resnet50'),
         ('resnext50_32x4d', {'groups': 0}, 'groups and base_width must be at least 1, not 0 and 4'),
+        ('hiera_tiny', {'unit': 12}, 'the mask unit of a Hiera must be a multiple of 8, not 12'),
         ('googlenet', {'auxiliary_classes': -1}, 'auxiliary_classes must be .* or 0 for no auxiliary heads, not -1'),
     ],
 )
-def test_a_cnn_rejects_options_it_cannot_have(name, options, message):
+def test_a_backbone_rejects_options_it_cannot_have(name, options, message):
     model = backbones.create(name, **options)
     with pytest.raises(backbones.UserError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), abstract_images(64, 64))

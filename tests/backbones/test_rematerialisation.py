@@ -16,6 +16,7 @@ from tests.backbones import small_networks
 FAMILIES = (
     ('vit_micro', {'stochastic_depth': 0.5}),
     ('resnet_micro', {}),
+    ('hiera_tiny', {'channels': 12, 'depths': (1, 2, 1, 1), 'stochastic_depth': 0.5}),
     ('swin_tiny', {'channels': 12, 'depths': (1, 2, 2, 1)}),
     ('convnext_tiny', {'channels': (8, 16, 24, 32), 'depths': (1, 1, 2, 1), 'stochastic_depth': 0.5}),
     ('mobilenet_v4_hybrid_medium', {**small_networks.MOBILENET_V4, 'stochastic_depth': 0.5}),

@@ -31,7 +31,7 @@ NAMES = ('disc', 'square', 'ring')
 SMALL = ('resnet_micro', 'vit_micro', 'mobilenet_v3_small')
 FAMILIES = (
     'resnext50_32x4d', 'googlenet', 'efficientnet_b0', 'cspresnet50', 'convnext_tiny', 'swin_tiny', 'yolo26n',
-    'mobilenet_v4_hybrid_medium', 'deit_tiny_distilled_patch16',
+    'mobilenet_v4_hybrid_medium', 'hiera_tiny', 'deit_tiny_distilled_patch16',
 )  # fmt: skip
 OTHERS = [name for name in backbones.names() if name not in (*SMALL, *FAMILIES, *backbones.names('text'))]
 

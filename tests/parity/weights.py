@@ -79,6 +79,7 @@ def _cases(backbone: str, *sizes: int | tuple[int, int], **fields) -> list[Case]
 # Fewer channels and blocks, where only keys and the order of things are asked about.
 _NARROW = (('channels', 96), ('heads', 3), ('depth', 8))
 _ROUNDED = (('rotary', 'dinov3_bfloat16'),)
+_NARROW_HIERA = (('channels', 24), ('depths', (1, 2, 2, 1)))
 _TENSORFLOW = (('padding', 'same'), ('epsilon', 1e-3))
 
 # The published size and one more; an odd one where padding depends on it. The last of each ViT resamples its positions.
@@ -208,6 +209,10 @@ CASES: tuple[Case, ...] = (
     *_cases('siglip2_vit_base_patch16', 224, layout='transformers', classifier=False),
     *_cases('siglip2_vit_base_patch16', 224, layout='timm', options=(('activation', 'gelu'),), classifier=False),
     *_cases('siglip2_vit_base_patch16', 64, layout='transformers', options=_NARROW, classifier=False),
+    # Hiera.
+    *_cases('hiera_tiny', 224, 96),
+    *_cases('hiera_tiny', 64, layout='facebook', options=_NARROW_HIERA),
+    *_cases('hiera_tiny', 64, layout='transformers', options=_NARROW_HIERA),
     # Swin.
     *_cases('swin_tiny', 100),
     *_cases('swin_tiny', 224),
@@ -261,6 +266,8 @@ KEYS_ONLY: tuple[Case, ...] = (
         Case('dinov3_vit_large', 0, 256, layout, options=(('channels', 64),), classifier=False)
         for layout in ('dinov3', 'timm', 'timm_qkvb', 'transformers')
     ),
+    # Hiera.
+    *(Case(f'hiera_{size}', 0, 224) for size in ('small', 'base')),
     # Swin.
     Case('swin_base', 0, 224),
     *(Case('swin_small', 0, 224, layout) for layout in ('timm', 'transformers', 'microsoft')),
@@ -280,6 +287,7 @@ TRAINING: tuple[Case, ...] = (
     Case('yolo26n', 96, 96, classifier=False),
     Case('vit_tiny_patch16', 64, 64),
     Case('swin_tiny', 32, 32),
+    Case('hiera_tiny', 64, 64, options=(('stochastic_depth', 0.1),)),
     Case('deit_tiny_distilled_patch16', 64, 64, options=(*_NARROW, ('stochastic_depth', 0.1))),
     Case('dinov2_small_reg', 70, 70, options=_NARROW, classifier=False),
     Case('dinov3_vit_small_plus', 64, 64, 'timm_qkvb', options=(*_NARROW, ('stochastic_depth', 0.1)), classifier=False),
@@ -327,6 +335,7 @@ QUICK = frozenset(
         'clip_vit_base_patch16_clip_64',
         'clip_vit_base_patch16_clip_visual_64',
         'siglip_vit_base_patch16_transformers_64',
+        'hiera_tiny_facebook_64',
         'swin_tiny_timm_96_from_160',
         # Keys and shapes alone.
         'resnet152_transformers',
@@ -346,6 +355,7 @@ QUICK = frozenset(
         'dinov3_vit_small_plus_timm',
         'dinov3_vit_large_dinov3',
         'dinov3_vit_large_transformers',
+        'hiera_small',
         'swin_base',
         'swin_small_transformers',
         'swin_small_microsoft',
@@ -408,7 +418,13 @@ REPEATING = frozenset(
 QUICK_KEYS = tuple(
     case
     for case in CASES
-    if str(case) in ('vgg16_bn_timm_65', 'efficientnet_b0_transformers_96', 'mobilenet_v3_small_timm_131')
+    if str(case)
+    in (
+        'vgg16_bn_timm_65',
+        'efficientnet_b0_transformers_96',
+        'mobilenet_v3_small_timm_131',
+        'hiera_tiny_transformers_64',
+    )
 )
 
 
@@ -471,9 +487,9 @@ def _norm_scale(backbone: str, key: str) -> float:
 
 
 # Tokens, positions and patch embeddings of vision transformers, in all of their layouts.
-_VISION_TRANSFORMERS = ('vit_', 'deit_', 'dinov2_', 'dinov3_vit_', 'eva02_', 'clip_', 'siglip_', 'siglip2_')
+_VISION_TRANSFORMERS = ('vit_', 'deit_', 'dinov2_', 'dinov3_vit_', 'eva02_', 'hiera_', 'clip_', 'siglip_', 'siglip2_')
 _EMBEDDINGS = re.compile(
-    r'(cls|dist|reg|mask|class)_token|(register|storage)_tokens|(conv_proj|((vit|deit|vision_model)\.)?embeddings)\..*'
+    r'(cls|dist|reg|mask|class)_token|(register|storage)_tokens|(conv_proj|((vit|deit|vision_model|hiera)\.)?embeddings)\..*'
     r'|encoder\.pos_embedding|(visual\.)?(class_embedding|positional_embedding|conv1\.weight)'
     r'|(params/img/)?(cls|embedding/.*|(Transformer/posembed_input/)?pos_embedding)'
 )

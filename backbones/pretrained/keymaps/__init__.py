@@ -30,6 +30,7 @@ from backbones.pretrained.keymaps import (
     eva,
     faster_rcnn,
     googlenet,
+    hiera,
     mobilenet,
     mobilenet_v4,
     resnet,
@@ -44,6 +45,7 @@ from backbones.pretrained.keymaps import (
 )
 from backbones.pretrained.keymaps.rules import Line
 from backbones.text.encoder import TextEncoder
+from backbones.vit.hiera import Hiera
 from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 
@@ -80,6 +82,7 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
         'transformers': swin.transformers,
         'microsoft': swin.microsoft,
     },
+    Hiera: {'timm': hiera.timm, 'facebook': hiera.facebook, 'transformers': hiera.transformers},
     VisionTransformer: {
         'timm': _either(vit.timm, dinov3.timm, eva.timm),
         'timm_qkvb': dinov3.timm_qkvb,

@@ -14,6 +14,7 @@ from references.efficientnet import (
 )
 from references.eva import authors_eva, timm_eva
 from references.googlenet import googlenet
+from references.hiera import facebook_hiera, timm_hiera, transformers_hiera
 from references.mobilenet import timm_mobilenet, torchvision_mobilenet
 from references.mobilenet_v4 import timm_mobilenet_v4
 from references.resnet import resnet, transformers_resnet
@@ -76,6 +77,9 @@ BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('siglip', 'timm', timm_tower),
     ('siglip', 'transformers', transformers_siglip),
     ('siglip', 'big_vision', big_vision_vit),
+    ('hiera', 'timm', timm_hiera),
+    ('hiera', 'facebook', facebook_hiera),
+    ('hiera', 'transformers', transformers_hiera),
     ('swin', 'torchvision', torchvision_swin),
     ('swin', 'timm', timm_swin),
     ('swin', 'transformers', transformers_swin),
