@@ -28,7 +28,7 @@ SOME = (
     ('mobilenet_v4_hybrid_medium', tuple(small_networks.MOBILENET_V4.items())),
     ('resnet_micro', ()),
     ('siglip_vit_base_patch16', ()),
-    ('hiera_tiny', ()),
+    ('hiera_tiny', (('channels', 24), ('depths', (1, 2, 2, 1)))),
     ('swin_tiny', ()),
     ('vgg16_bn', ()),
     ('vit_micro', ()),
