@@ -44,11 +44,13 @@ LICENCES: tuple[tuple[str, Licence], ...] = (
     (r'hf:timm/\w+\.tv_in1k', _BSD),
     (r'hf:timm/swin_\w+\.ms_in1k', _MIT),
     (r'hf:timm/eva02_\w+\.\w+', _MIT),
+    (r'hf:timm/hiera_\w+\.mae\w*', _CC_BY_NC),
     (r'hf:timm/convnextv2_\w+\.fcmae\w*', _CC_BY_NC),
     (r'hf:timm/(vit|convnext)_\w+\.(dinov3_)?(lvd1689m|sat493m)', _DINOV3),
     (r'hf:timm/\w+\.(a1|ra|racm|fb|sbb|sbb2|augreg|e\d+|ix_e\d+)_\w+', _APACHE),
     (r'hf:facebook/dinov2-.+', _APACHE),
     (r'hf:facebook/dinov3-.+', _DINOV3),
+    (r'hf:facebook/hiera-.+', _CC_BY_NC),  # as LICENSE.models of their authors, facebookresearch/hiera, says
     (
         r'hf:facebook/convnextv2-.+',
         Licence('Apache-2.0', 'so the hub; their authors, facebookresearch/ConvNeXt-V2, say CC-BY-NC'),
