@@ -18,7 +18,7 @@ class Features:
             encoder ``[batch, length, channels]``.
         pooled: what the reference's classifier sees, after the final normalisation and the pooling.
         tokens: prefix tokens (class token first), then patches, after the final normalisation unless that follows the
-            pooling, or the tokens of a text; ``None`` for a CNN.
+            pooling, or the tokens of a text; ``None`` for a CNN, but for DINOv3's.
         mask: which tokens are of the text and not padding; ``None`` for images.
     """
 

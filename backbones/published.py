@@ -138,6 +138,24 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
         'mobilenetv4_hybrid_medium.e500_r224_in1k',
     ),
     **{f'convnext_{size}': _timm(f'convnext_{size}.fb_in1k') for size in ('tiny', 'small', 'base')},
+    **{
+        f'convnextv2_{size}': (
+            *_timm(*(f'convnextv2_{size}.{how}' for how in trained)),
+            f'hf:facebook/convnextv2-{size}-1k-224',
+        )
+        for sizes, trained in (
+            (('atto', 'femto', 'pico'), ('fcmae_ft_in1k',)),
+            (('nano', 'tiny', 'base', 'large'), ('fcmae_ft_in1k', 'fcmae_ft_in22k_in1k')),
+        )
+        for size in sizes
+    },
+    **{
+        f'dinov3_convnext_{size}': (
+            *_timm(f'convnext_{size}.dinov3_lvd1689m'),
+            f'hf:facebook/dinov3-convnext-{size}-pretrain-lvd1689m',
+        )
+        for size in ('tiny', 'small', 'base', 'large')
+    },
     'cspresnet50': _timm('cspresnet50.ra_in1k'),
     'cspdarknet53': _timm('cspdarknet53.ra_in1k'),
     **_VITS,

@@ -1,6 +1,7 @@
-"""ConvNeXt, as torchvision's ``convnext.py`` builds it.
+"""ConvNeXt, as torchvision's ``convnext.py`` builds it; ConvNeXt V2; and DINOv3's ConvNeXt, which has tokens.
 
-Source: Liu et al. 2022, "A ConvNet for the 2020s"; torchvision/models/convnext.py.
+Sources: Liu et al. 2022, "A ConvNet for the 2020s"; torchvision/models/convnext.py. Woo et al. 2023, "ConvNeXt V2".
+Siméoni et al. 2025, "DINOv3"; facebookresearch/dinov3, models/convnext.py.
 """
 
 from functools import partial
@@ -25,7 +26,8 @@ class Block(nn.Module):
 
     activation: str
     epsilon: float
-    layer_scale: float
+    layer_scale: float | None
+    response_norm: bool
     stochastic_depth: float
     dtype: jnp.dtype = jnp.float32
 
@@ -34,8 +36,9 @@ class Block(nn.Module):
         channels = x.shape[-1]
         y = _Conv(channels, 7, groups=channels, dtype=self.dtype, name='depthwise_conv')(x)
         y = LayerNorm(self.epsilon, self.dtype, name='norm')(y)
-        y = FeedForward(4 * channels, self.dtype, self.activation, name='mlp')(y)
-        y = LayerScale(self.layer_scale, self.dtype, name='layer_scale')(y)
+        y = FeedForward(4 * channels, self.dtype, self.activation, response_norm=self.response_norm, name='mlp')(y)
+        if self.layer_scale is not None:
+            y = LayerScale(self.layer_scale, self.dtype, name='layer_scale')(y)
         return x + StochasticDepth(self.stochastic_depth)(y, train=train)
 
 
@@ -46,7 +49,7 @@ class Stage(nn.Module):
         channels: channels of every block.
         downsample: whether the resolution is halved first.
         stochastic_depth: rate of each block; their number is the stage's depth.
-        activation, epsilon, layer_scale, dtype: as for the whole network.
+        activation, epsilon, layer_scale, response_norm, dtype: as for the whole network.
     """
 
     channels: int
@@ -54,7 +57,8 @@ class Stage(nn.Module):
     stochastic_depth: tuple[float, ...]
     activation: str
     epsilon: float
-    layer_scale: float
+    layer_scale: float | None
+    response_norm: bool
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -63,7 +67,15 @@ class Stage(nn.Module):
             x = LayerNorm(self.epsilon, self.dtype, name='downsample_norm')(x)
             x = _Conv(self.channels, 2, 2, padding=0, dtype=self.dtype, name='downsample_conv')(x)
         for index, rate in enumerate(self.stochastic_depth):
-            block = Block(self.activation, self.epsilon, self.layer_scale, rate, self.dtype, name=f'block{index + 1}')
+            block = Block(
+                self.activation,
+                self.epsilon,
+                self.layer_scale,
+                self.response_norm,
+                rate,
+                self.dtype,
+                name=f'block{index + 1}',
+            )
             x = block(x, train=train)
         return x
 
@@ -77,7 +89,8 @@ class ConvNeXt(nn.Module):
         channels: channels of each stage.
         depths: blocks per stage.
         stochastic_depth: rate of the last block while training; rates grow linearly from 0 at the first.
-        layer_scale: initial factor of every residual branch.
+        layer_scale: initial factor of every residual branch; ``None`` for no factors (V2).
+        response_norm: whether the feed-forward layers have a global response normalisation (V2).
         activation: a name of ``layers.activations``.
         epsilon: constant that every normalisation but the last adds to the variance.
         head_epsilon: that of the last normalisation, 1e-12 in transformers' configurations.
@@ -90,11 +103,12 @@ class ConvNeXt(nn.Module):
     channels: tuple[int, ...]
     depths: tuple[int, ...]
     stochastic_depth: float
-    layer_scale: float = 1e-6
+    layer_scale: float | None = 1e-6
     activation: str = 'gelu'
     epsilon: float = 1e-6
     head_epsilon: float = 1e-6
     dtype: jnp.dtype = jnp.float32
+    response_norm: bool = False
 
     def stage_channels(self) -> tuple[int, ...]:
         """Channels of each stage's output."""
@@ -130,9 +144,35 @@ class ConvNeXt(nn.Module):
                 self.activation,
                 self.epsilon,
                 self.layer_scale,
+                self.response_norm,
                 self.dtype,
                 name=name,
             )
             x = stages[name] = stage(x, train=train)
-        pooled = LayerNorm(self.head_epsilon, self.dtype, name='norm')(global_average_pool(x))
-        return Features(stages=stages, pooled=pooled)
+        pooled, tokens = self._read(x)
+        return Features(stages=stages, pooled=pooled, tokens=tokens)
+
+    def _read(
+        self, x: Float[Array, 'batch height width channels']
+    ) -> tuple[Float[Array, 'batch channels'], Float[Array, 'batch tokens channels'] | None]:
+        """Pooled features and tokens of the last map."""
+        return LayerNorm(self.head_epsilon, self.dtype, name='norm')(global_average_pool(x)), None
+
+
+class ConvNeXtWithTokens(ConvNeXt):
+    """DINOv3's: its tokens are the average in place of a class token, then every position of the last map.
+
+    All have the same last normalisation; ``pooled`` is the first token.
+    """
+
+    def prefix_tokens(self) -> int:
+        """How many of ``Features.tokens`` come before the positions."""
+        return 1
+
+    def _read(
+        self, x: Float[Array, 'batch height width channels']
+    ) -> tuple[Float[Array, 'batch channels'], Float[Array, 'batch tokens channels'] | None]:
+        positions = x.reshape(x.shape[0], -1, x.shape[-1])
+        tokens = jnp.concatenate([global_average_pool(x)[:, None], positions], axis=1)
+        tokens = LayerNorm(self.head_epsilon, self.dtype, name='norm')(tokens)
+        return tokens[:, 0], tokens

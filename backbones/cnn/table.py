@@ -3,7 +3,7 @@
 from functools import partial
 
 from backbones import preprocessing
-from backbones.cnn.convnext import ConvNeXt
+from backbones.cnn.convnext import ConvNeXt, ConvNeXtWithTokens
 from backbones.cnn.cspnet import BottleneckBlock, CSPNet, DarkBlock
 from backbones.cnn.efficientnet import EfficientNet
 from backbones.cnn.googlenet import GoogLeNet
@@ -116,6 +116,22 @@ def _convnext(channels, depths, stochastic_depth, size, params) -> Entry:
     )
 
 
+def _convnext_v2(channels, depths, stochastic_depth, params) -> Entry:
+    module = partial(ConvNeXt, channels, depths, stochastic_depth, layer_scale=None, response_norm=True)
+    return Entry(module, 'cnn', params, preprocessing.CONVNEXT)
+
+
+def _dinov3_convnext(channels, depths, params) -> Entry:
+    authors = preprocessing.DINOV3.replace(interpolation='bilinear', fit='squash')
+    return Entry(
+        partial(ConvNeXtWithTokens, channels, depths, 0.0),
+        'cnn',
+        params,
+        preprocessing.DINOV3.replace(size=224),
+        layout_preprocessing={'facebook': authors, 'transformers': authors.replace(size=224)},
+    )
+
+
 TABLE: dict[str, Entry] = {
     # VGG.
     'vgg16': _vgg((2, 2, 3, 3, 3), 134_260_544),
@@ -163,6 +179,17 @@ TABLE: dict[str, Entry] = {
     'convnext_tiny': _convnext((96, 192, 384, 768), (3, 3, 9, 3), 0.1, 236, 27_820_128),
     'convnext_small': _convnext((96, 192, 384, 768), (3, 3, 27, 3), 0.4, 230, 49_454_688),
     'convnext_base': _convnext((128, 256, 512, 1024), (3, 3, 27, 3), 0.5, 232, 87_566_464),
+    'convnextv2_atto': _convnext_v2((40, 80, 160, 320), (2, 2, 6, 2), 0.1, 3_387_400),
+    'convnextv2_femto': _convnext_v2((48, 96, 192, 384), (2, 2, 6, 2), 0.1, 4_848_240),
+    'convnextv2_pico': _convnext_v2((64, 128, 256, 512), (2, 2, 6, 2), 0.1, 8_553_280),
+    'convnextv2_nano': _convnext_v2((80, 160, 320, 640), (2, 2, 8, 2), 0.1, 14_982_800),
+    'convnextv2_tiny': _convnext_v2((96, 192, 384, 768), (3, 3, 9, 3), 0.2, 27_866_496),
+    'convnextv2_base': _convnext_v2((128, 256, 512, 1024), (3, 3, 27, 3), 0.1, 87_692_800),
+    'convnextv2_large': _convnext_v2((192, 384, 768, 1536), (3, 3, 27, 3), 0.1, 196_419_840),
+    'dinov3_convnext_tiny': _dinov3_convnext((96, 192, 384, 768), (3, 3, 9, 3), 27_820_128),
+    'dinov3_convnext_small': _dinov3_convnext((96, 192, 384, 768), (3, 3, 27, 3), 49_454_688),
+    'dinov3_convnext_base': _dinov3_convnext((128, 256, 512, 1024), (3, 3, 27, 3), 87_566_464),
+    'dinov3_convnext_large': _dinov3_convnext((192, 384, 768, 1536), (3, 3, 27, 3), 196_230_336),
     # CSPNet.
     'cspresnet50': _cspnet(
         BottleneckBlock,

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from backbones.errors import unknown
 from backbones.layers.activations import activation
-from backbones.layers.normalisation import LayerNorm
+from backbones.layers.normalisation import GlobalResponseNorm, LayerNorm
 from backbones.layers.rotary import Rotation, rotated
 
 truncated_normal = nn.initializers.truncated_normal(0.02)
@@ -215,6 +215,7 @@ class FeedForward(nn.Module):
             (Shazeer 2020, "GLU Variants Improve Transformer"; with ``'silu'`` it is SwiGLU).
         norm_epsilon: constant that a normalisation before the second layer adds to the variance; ``None`` for no
             normalisation there (Shleifer et al. 2021, "NormFormer").
+        response_norm: whether a global response normalisation follows the activation, for maps.
     """
 
     hidden: int
@@ -222,6 +223,7 @@ class FeedForward(nn.Module):
     activation: str = 'gelu'
     gated: bool = False
     norm_epsilon: float | None = None
+    response_norm: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, '*batch channels']) -> Float[Array, '*batch channels']:
@@ -234,6 +236,8 @@ class FeedForward(nn.Module):
             y = function(y)
         if self.norm_epsilon is not None:
             y = LayerNorm(self.norm_epsilon, self.dtype, name='norm')(y)
+        if self.response_norm:
+            y = GlobalResponseNorm(dtype=self.dtype, name='response_norm')(y)
         return Dense(x.shape[-1], dtype=self.dtype, name='dense2')(y)
 
 

@@ -78,6 +78,31 @@ def layer_norm(
     return (x - mean) * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
+class GlobalResponseNorm(nn.Module):
+    """Channels weighted by their norm over a map, as a share of the mean norm of all channels; added to the input.
+
+    Source: Woo et al. 2023, "ConvNeXt V2"; facebookresearch/ConvNeXt-V2, models/utils.py, GRN.
+
+    Attributes:
+        epsilon: added to the mean norm.
+        dtype: type of the result; norms are computed in float32.
+    """
+
+    epsilon: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch height width channels']:
+        scale = self.param('scale', nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        values = x.astype(jnp.float32)
+        total = jnp.square(values).sum((1, 2), keepdims=True)
+        # The root has no gradient at zero, where torch takes zero: a channel that is zero on the whole map.
+        norm = jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), 0)
+        share = norm / (norm.mean(-1, keepdims=True) + self.epsilon)
+        return (values + bias + scale * (values * share)).astype(self.dtype)
+
+
 class GroupNorm(nn.Module):
     """Group normalisation over the positions of an image and the channels of a group, with statistics in float32.
 

@@ -32,6 +32,9 @@ _TIMM: list[tuple[str, str, dict[str, Any]]] = [
     (r'tf_mobilenetv3_(large|small)_100', r'mobilenet_v3_\1', {'padding': 'same'}),
     (r'mobilenetv4_(conv_small|conv_medium|hybrid_medium)', r'mobilenet_v4_\1', {}),
     (r'convnext_(tiny|small|base)', r'\g<0>', {}),
+    # Of this size there is only DINOv3's; timm's name of an architecture does not tell its tokens.
+    (r'convnext_large', r'dinov3_\g<0>', {}),
+    (r'convnextv2_(atto|femto|pico|nano|tiny|base|large)', r'\g<0>', {}),
     (r'cspresnet50|cspdarknet53', r'\g<0>', {}),
     (r'(vit_(?:tiny|small|base|large)_patch(?:16|32))_\d+', r'\1', {}),
     (
@@ -149,6 +152,12 @@ _TRANSFORMERS: dict[str, tuple[Fact, ...]] = {
         Fact('downsample_in_bottleneck', False, value=False),
     ),
     'convnext': (_activation('gelu'), Fact('layer_norm_eps', 1e-12, 'head_epsilon')),
+    'convnextv2': (_activation('gelu'), Fact('layer_norm_eps', 1e-12, 'head_epsilon')),
+    'dinov3_convnext': (
+        _activation('gelu'),
+        Fact('layer_norm_eps', 1e-6, 'epsilon'),
+        Fact('layer_norm_eps', 1e-6, 'head_epsilon'),
+    ),
     'efficientnet': (
         _activation('silu'),
         Fact('batch_norm_eps', 1e-3, 'epsilon'),
@@ -361,7 +370,7 @@ def _from_timm(configuration: Mapping[str, Any], name: str, module: nn.Module) -
     if not theirs:
         return [f'its configuration is for {architecture!r}, which is not an architecture known here']
     described = registry.create(theirs, **options)
-    if type(described) is not type(module):
+    if not isinstance(module, type(described)):
         return [f'its configuration is for {architecture!r}, which is {theirs} here, not {name}']
     stated = {
         field.name: getattr(described, field.name)

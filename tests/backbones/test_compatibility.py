@@ -227,6 +227,13 @@ VISION = {'hidden_act': 'gelu', 'num_attention_heads': 12, 'patch_size': 16, 'la
         ('swin_tiny', {'model_type': 'swin'}, []),
         ('swin_tiny', {'model_type': 'swin', 'window_size': 12}, ['window=12']),
         ('convnext_tiny', {'model_type': 'convnext'}, ['head_epsilon=1e-12']),
+        ('convnextv2_tiny', {'model_type': 'convnextv2'}, ['head_epsilon=1e-12']),
+        ('dinov3_convnext_tiny', {'model_type': 'dinov3_convnext'}, []),
+        (
+            'dinov3_convnext_tiny',
+            {'model_type': 'dinov3_convnext', 'layer_norm_eps': 1e-5},
+            ['epsilon=1e-05', 'head_epsilon=1e-05'],
+        ),
         (
             'clip_vit_base_patch16',
             {'model_cfg': {'vision_cfg': {'patch_size': 16, 'width': 768}}},
@@ -252,6 +259,15 @@ def test_vision_transformers(name: str, configuration: dict, expected: list[str]
 )
 def test_size_of_images_that_a_configuration_states(configuration: dict, size: int | None):
     assert compatibility.image_size(configuration) == (size and (size, size))
+
+
+def test_timm_does_not_tell_dinov3s_convnext_from_others():
+    for name in ('convnext_tiny', 'dinov3_convnext_tiny'):
+        assert not differences(name, {'architecture': 'convnext_tiny', 'global_pool': 'avg'})
+    assert differences('convnext_tiny', {'architecture': 'convnextv2_tiny'}) == [
+        'its configuration has layer_scale None where ours is 1e-06 (pass layer_scale=None)',
+        'its configuration has response_norm True where ours is False (pass response_norm=True)',
+    ]
 
 
 def test_timm_of_another_depth():

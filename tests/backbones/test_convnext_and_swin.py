@@ -38,6 +38,22 @@ def test_a_convnext_rejects_an_image_of_which_nothing_would_be_left(size, neares
         jax.eval_shape(model.init, jax.random.key(0), images(*size))
 
 
+def test_the_tokens_of_dinov3s_convnext_are_the_mean_and_the_positions_normalised_alike():
+    model = backbones.create('dinov3_convnext_tiny', **SMALL_CONVNEXT)
+    assert model.prefix_tokens() == 1
+    variables = random_variables(model)
+    seen = jax.jit(model.apply)(variables, images(64, 96))
+    last = np.asarray(seen.stages['stage4'], np.float64).reshape(2, 6, 8)
+    tokens = np.concatenate([last.mean(1, keepdims=True), last], axis=1)
+    deviations = tokens - tokens.mean(-1, keepdims=True)
+    norm = variables['params']['norm']
+    expected = deviations / np.sqrt((deviations**2).mean(-1, keepdims=True) + 1e-6) * norm['scale'] + norm['bias']
+    np.testing.assert_allclose(seen.tokens, expected, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(seen.pooled, seen.tokens[:, 0])
+    plain = jax.jit(backbones.create('convnext_tiny', **SMALL_CONVNEXT).apply)(variables, images(64, 96))
+    np.testing.assert_allclose(plain.pooled, seen.pooled, rtol=0, atol=1e-4)
+
+
 def test_swin_pads_an_image_if_asked_to():
     model = backbones.create('swin_tiny', window=2, pad=True, **SMALL_SWIN)
     variables = random_variables(model)
@@ -83,6 +99,58 @@ def test_stochastic_depth_acts_in_training_alone(name, options):
     trained = np.stack([pooled(seed, train=True) for seed in range(4)])
     assert (trained != always).any()
     assert (trained != trained[0]).any()
+
+
+# --- Files of ConvNeXt. -----------------------------------------------------------------------------------------------
+
+
+def exported(name: str, layout: str, **options) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Random leaves of a small classifier, and the file that a layout makes of them."""
+    options = SMALL_CONVNEXT | options
+    model = backbones.create_classifier(name, 5, **options)
+    leaves = flatten_dict(random_variables(model), sep='/')
+    arrays, homeless = export(leaves, KeyMap(layouts(backbones.create(name, **options))[layout]))
+    assert not homeless
+    return leaves, arrays
+
+
+def test_timm_has_1x1_convolutions_in_the_smaller_sizes_of_the_v2():
+    shapes = {}
+    for channels in ((80, 8, 8, 8), (96, 8, 8, 8)):
+        leaves, arrays = exported('convnextv2_atto', 'timm', channels=channels)
+        shapes[channels[0]] = arrays['stages.0.blocks.0.mlp.fc1.weight'].shape
+        # Files of either kind are read into modules of either size.
+        other = {key: array.reshape(array.shape[:2]) if '.mlp.fc' in key and array.ndim == 4 else array
+                 for key, array in arrays.items()}  # fmt: skip
+        keymap = KeyMap(layouts(backbones.create('convnextv2_atto', **SMALL_CONVNEXT))['timm'])
+        read = translate(other, keymap).arrays
+        assert read.keys() == leaves.keys()
+        for path, leaf in leaves.items():
+            np.testing.assert_array_equal(read[path], leaf)
+    assert shapes == {80: (320, 80, 1, 1), 96: (384, 96)}
+
+
+def test_dinov3s_convnext_of_transformers_by_the_names_in_memory():
+    leaves, arrays = exported('dinov3_convnext_tiny', 'transformers')
+    in_memory = {f'model.{key}' if key.startswith('stages') else key: array for key, array in arrays.items()}
+    assert in_memory.keys() != arrays.keys()
+    keymap = KeyMap(layouts(backbones.create('dinov3_convnext_tiny', **SMALL_CONVNEXT))['transformers'])
+    read = translate(in_memory, keymap).arrays
+    assert all(np.array_equal(read[path], leaf) for path, leaf in leaves.items())
+
+
+def test_the_last_normalisation_of_dinov3s_convnext_stands_twice_in_its_authors_files(tmp_path: Path):
+    _, arrays = exported('dinov3_convnext_tiny', 'facebook')
+    np.testing.assert_array_equal(arrays['norms.3.weight'], arrays['norm.weight'])
+    arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    arrays['norms.3.weight'] = arrays['norm.weight'] + 1
+    save_file(arrays, tmp_path / 'weights.safetensors')
+    with pytest.raises(backbones.UserError, match=r'norms?\.(3\.)?weight and norms?\..*, and they differ'):
+        backbones.load_weights('dinov3_convnext_tiny', tmp_path / 'weights.safetensors', **SMALL_CONVNEXT)
+
+
+def test_a_convnext_v2_is_no_layout_of_torchvision():
+    assert set(layouts(backbones.create('convnextv2_atto'))) == {'timm', 'transformers', 'facebook'}
 
 
 # --- Files of Swin. ---------------------------------------------------------------------------------------------------

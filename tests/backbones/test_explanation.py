@@ -322,8 +322,9 @@ def test_methods_are_defined_for_families(name):
     'name',
     [
         'vgg16', 'googlenet', 'efficientnet_b0', 'mobilenet_v3_small', 'mobilenet_v4_hybrid_medium',
-        'convnext_tiny', 'cspresnet50', 'dinov2_small_reg', 'dinov3_vit_small', 'eva02_base_patch14',
-        'clip_vit_base_patch16', 'siglip_vit_base_patch16', 'hiera_tiny', 'vit_wee_patch16_reg1_gap',
+        'convnext_tiny', 'convnextv2_atto', 'dinov3_convnext_tiny', 'cspresnet50', 'dinov2_small_reg',
+        'dinov3_vit_small', 'eva02_base_patch14', 'clip_vit_base_patch16', 'siglip_vit_base_patch16',
+        'hiera_tiny', 'vit_wee_patch16_reg1_gap',
     ],
 )  # fmt: skip
 def test_methods_are_defined_for_further_families(name):

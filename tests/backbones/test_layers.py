@@ -24,7 +24,7 @@ from backbones.layers.attention import (
 )
 from backbones.layers.convolution import Conv, patch_embedding, same_padding
 from backbones.layers.multi_query_attention import MultiQueryAttention
-from backbones.layers.normalisation import BatchNorm, LayerNorm
+from backbones.layers.normalisation import BatchNorm, GlobalResponseNorm, LayerNorm
 from backbones.layers.pooling import adaptive_average_pool, global_average_pool, max_pool
 from backbones.layers.positions import resample_relative_positions
 from backbones.layers.regularisation import stochastic_depth_rates
@@ -179,6 +179,23 @@ CONVOLUTIONS = {
     'large 7x7 strided': (Conv(5, 7, stride=2), 3, 3),
     'many channels, dilated, strided same': (Conv(65, 3, stride=2, padding='same', dilation=2), 64, 'SAME'),
 }
+
+
+def test_global_response_norm():
+    x, scale, bias = normal(0, 2, 3, 5, 4), normal(1, 4), normal(2, 4)
+    x[..., 1] = 0
+    norms = np.sqrt((x.astype(np.float64) ** 2).sum((1, 2), keepdims=True))
+    expected = x + bias + scale * x * norms / (norms.mean(-1, keepdims=True) + 1e-6)
+    params = {'scale': scale, 'bias': bias}
+    found = GlobalResponseNorm().apply({'params': params}, x)
+    assert_close(found, expected)
+    low = GlobalResponseNorm(dtype=jnp.bfloat16).apply({'params': params}, jnp.asarray(x, jnp.bfloat16))
+    assert low.dtype == jnp.bfloat16
+    assert_close(low, expected, tolerance=0.02)
+    # Channels that are zero everywhere, as those of a black image are at first, have a gradient.
+    for image in (x, np.zeros_like(x)):
+        gradient = jax.grad(lambda x: GlobalResponseNorm().apply({'params': params}, x).sum())(image)
+        assert np.isfinite(gradient).all()
 
 
 def reference_convolution(layer: Conv, padding: int | str):

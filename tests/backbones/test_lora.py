@@ -29,6 +29,7 @@ FAMILIES = (
     ('swin_tiny', {'channels': 12, 'depths': (1, 2, 1, 1)}),
     # Its usual factor of 1e-6 would hide what a block does.
     ('convnext_tiny', {'channels': (8, 16, 24, 32), 'depths': (1, 1, 1, 1), 'layer_scale': 1.0}),
+    ('convnextv2_atto', {'channels': (8, 16, 24, 32), 'depths': (1, 1, 1, 1)}),
     ('cspresnet50', {'depths': (1, 1, 1, 1), 'channels': (16, 32, 48, 64)}),
     ('siglip_vit_base_patch16', {'channels': 24, 'depth': 4, 'heads': 3}),
     # In float32 their factors of 1e-5 would hide what a block does.

@@ -96,6 +96,17 @@ PARAMETERS = {
     'convnext_tiny': (27_820_128, 28_589_128),
     'convnext_small': (49_454_688, 50_223_688),
     'convnext_base': (87_566_464, 88_591_464),
+    'convnextv2_atto': (3_387_400, 3_708_400),
+    'convnextv2_femto': (4_848_240, 5_233_240),
+    'convnextv2_pico': (8_553_280, 9_066_280),
+    'convnextv2_nano': (14_982_800, 15_623_800),
+    'convnextv2_tiny': (27_866_496, 28_635_496),
+    'convnextv2_base': (87_692_800, 88_717_800),
+    'convnextv2_large': (196_419_840, 197_956_840),
+    'dinov3_convnext_tiny': (27_820_128, None),
+    'dinov3_convnext_small': (49_454_688, None),
+    'dinov3_convnext_base': (87_566_464, None),
+    'dinov3_convnext_large': (196_230_336, None),
     'hiera_tiny': (27_141_216, 27_910_216),
     'hiera_small': (34_239_072, 35_008_072),
     'hiera_base': (50_755_968, 51_524_968),
@@ -119,6 +130,8 @@ QUICK = (
     'mobilenet_v3_small',
     'mobilenet_v4_conv_small',
     'convnext_tiny',
+    'convnextv2_atto',
+    'dinov3_convnext_tiny',
     'cspresnet50',
     'cspdarknet53',
     'yolo11n',
@@ -152,7 +165,7 @@ VITS = tuple(backbones.names('vit'))
 TEXTS = tuple(backbones.names('text'))  # test_text_encoder.py
 # Those that read images.
 OF_IMAGES = tuple(sorted([*CNNS, *VITS]))
-WITHOUT_STATISTICS = ('vgg16', 'vgg19', *(name for name in CNNS if name.startswith('convnext')))  # no BatchNorm
+WITHOUT_STATISTICS = ('vgg16', 'vgg19', *(name for name in CNNS if 'convnext' in name))  # no BatchNorm
 
 
 def count(params) -> int:
@@ -273,11 +286,13 @@ def check_facts(name: str, features: backbones.Features, height: int, width: int
         assert abs(rows - height / stage.stride) < 1, stage
         assert abs(columns - width / stage.stride) < 1, stage
     assert features.pooled.shape == (2, facts.pooled)
-    if facts.family == 'cnn':
+    module = backbones.create(name)
+    assert hasattr(module, 'prefix_tokens') == (facts.family == 'vit' or name.startswith('dinov3'))
+    if not hasattr(module, 'prefix_tokens'):
         assert features.tokens is None
     else:
         _, rows, columns, channels = features.stages[facts.stages[-1].name].shape
-        prefix = backbones.create(name).prefix_tokens()
+        prefix = module.prefix_tokens()
         assert features.tokens.shape == (2, prefix + rows * columns, channels)
 
 

@@ -22,6 +22,7 @@ FAMILIES = (
     ('mobilenet_v4_hybrid_medium', {**small_networks.MOBILENET_V4, 'stochastic_depth': 0.5}),
     ('googlenet', {'auxiliary_classes': 10}),
     ('eva02_base_patch14', {'channels': 24, 'depth': 4, 'heads': 3, 'patch': 16, 'stochastic_depth': 0.5}),
+    ('convnextv2_atto', {'channels': (8, 16, 24, 32), 'depths': (1, 1, 2, 1), 'stochastic_depth': 0.5}),
     ('dinov3_vit_small_plus', {'channels': 24, 'depth': 4, 'heads': 3, 'stochastic_depth': 0.5}),
 )
 IDS = [name for name, _ in FAMILIES]

@@ -105,6 +105,7 @@ PUBLISHED = {
     'efficientnet_lite0': 0.385,
     'mobilenet_v3_large': 0.217,
     'convnext_tiny': 4.456,
+    'convnextv2_atto': 0.55,
     'vit_base_patch16': 17.564,
     'swin_tiny': 4.491,
 }

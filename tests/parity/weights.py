@@ -129,6 +129,13 @@ CASES: tuple[Case, ...] = (
     *_cases('convnext_tiny', 64, layout='timm'),
     *_cases('convnext_tiny', 64, layout='transformers', options=(('head_epsilon', 1e-12),)),
     *_cases('convnext_tiny', 64, layout='facebook'),
+    *_cases('convnextv2_atto', 97, 224),
+    *_cases('convnextv2_atto', 64, layout='timm', width=105),
+    *_cases('convnextv2_atto', 64, layout='transformers', options=(('head_epsilon', 1e-12),)),
+    *_cases('convnextv2_tiny', 64, layout='timm'),
+    *_cases('dinov3_convnext_tiny', 97, classifier=False),
+    *_cases('dinov3_convnext_tiny', 64, layout='timm', classifier=False),
+    *_cases('dinov3_convnext_tiny', 64, layout='transformers', classifier=False, width=100),
     # CSPNet.
     *_cases('cspresnet50', 256, 97),
     *_cases('cspdarknet53', 256, 131),
@@ -238,6 +245,14 @@ KEYS_ONLY: tuple[Case, ...] = (
     # ConvNeXt.
     *(Case('convnext_base', 0, 224, layout) for layout in ('', 'timm')),
     *(Case('convnext_small', 0, 224, layout) for layout in ('timm', 'transformers', 'facebook')),
+    *(Case(f'convnextv2_{size}', 0, 224) for size in ('femto', 'pico', 'nano', 'base')),
+    *(Case(f'convnextv2_{size}', 0, 224, 'timm') for size in ('nano', 'large')),
+    Case('convnextv2_tiny', 0, 224, 'transformers'),
+    *(
+        Case('dinov3_convnext_small', 0, 224, layout, classifier=False)
+        for layout in ('facebook', 'timm', 'transformers')
+    ),
+    *(Case(f'dinov3_convnext_{size}', 0, 224, classifier=False) for size in ('base', 'large')),
     # YOLO.
     *(Case(f'yolo{version}{size}', 0, 640, classifier=False) for version in (11, 26) for size in 'smlx'),
     # Vision transformers.
@@ -283,6 +298,7 @@ TRAINING: tuple[Case, ...] = (
     # ReLU has a kink.
     Case('mobilenet_v4_hybrid_medium', 64, 64, options=(('activation', 'gelu'), ('stochastic_depth', 0.1))),
     Case('convnext_tiny', 32, 32),
+    Case('convnextv2_atto', 32, 32, 'timm'),
     Case('cspresnet50', 96, 96, options=(('activation', 'silu'),)),  # LeakyReLU has a kink
     Case('yolo26n', 96, 96, classifier=False),
     Case('vit_tiny_patch16', 64, 64),
@@ -324,6 +340,8 @@ QUICK = frozenset(
         'mobilenet_v3_small_97',
         'mobilenet_v4_conv_small_97',
         'convnext_tiny_timm_64',
+        'convnextv2_atto_timm_64x105',
+        'dinov3_convnext_tiny_transformers_64x100',
         'cspresnet50_97',
         'yolo26n_97',
         'vit_tiny_patch16_160_from_224',
@@ -344,6 +362,10 @@ QUICK = frozenset(
         'convnext_base',
         'convnext_small_transformers',
         'convnext_small_facebook',
+        'convnextv2_femto',
+        'convnextv2_tiny_transformers',
+        'dinov3_convnext_small_facebook',
+        'dinov3_convnext_small_timm',
         'yolo11s',
         'vit_large_patch16_torchvision',
         'vit_large_patch16_transformers',
@@ -379,6 +401,8 @@ SLOW = frozenset(
         'deit_tiny_distilled_patch16_transformers_96',
         'dinov2_small_timm_70',
         'dinov2_small_transformers_70',
+        'convnextv2_atto_97',
+        'dinov3_convnext_tiny_97',
         'dinov3_vit_small_timm_qkvb_64',
         'dinov3_vit_small_transformers_96x48',
         'dinov3_vit_small_plus_64',
@@ -471,7 +495,11 @@ _LAST_NORM = re.compile(
 )
 
 # The same of a ConvNeXt, whose last normalisation follows the sum.
-_LAYER_SCALE = re.compile(r'.*\.layer_scale(_parameter)?|stages\.\d\.(blocks\.)?\d+\.gamma')
+_LAYER_SCALE = re.compile(r'.*\.layer_scale(_parameter)?|stages\.\d\.(blocks\.|layers\.)?\d+\.gamma')
+# Of its V2: global response normalisations, and dense layers, which timm may store as 1x1 convolutions; the last of a
+# residual branch is smaller in place of a factor.
+_GRN = re.compile(r'.*\.grn\.\w+')
+_V2_DENSE = re.compile(r'.*\.(pwconv|mlp\.fc)(?P<number>[12])\.weight')
 # Squeeze-and-excitation lets about half of a block through, which larger normalisations make up for; not the last of a
 # residual branch, where the key tells. Its own kernels see means, which are smaller than what they are means of.
 _SQUEEZED = {'efficientnet_b': 1.1, 'mobilenet_v3_small': 1.05, 'mobilenet_v3_large': 1.0}
@@ -561,8 +589,15 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         return _without_keys(np.ones(shape, np.float32))
     if key == 'head.bias' and backbone.startswith('clip_'):  # of timm's, which stores a projection without a bias
         return np.zeros(shape, np.float32)
+    if backbone.startswith('dinov3_convnext'):
+        key = key.replace('norms.3.', 'norm.')  # the same array under two names
     random = _random(backbone, key, seed=seed)
-    if key.endswith('running_var'):
+    v2_dense = _V2_DENSE.fullmatch(key) if backbone.startswith('convnextv2') else None
+    if v2_dense is not None:
+        values = {'1': 1, '2': 0.2}[v2_dense['number']] * shape[1] ** -0.5 * _noise(random, shape)
+    elif _GRN.fullmatch(key):
+        values = 0.3 * _noise(random, shape)
+    elif key.endswith('running_var'):
         values = 0.01 * random.uniform(0.5, 1.5, shape)
     elif key.endswith('running_mean'):
         values = 0.01 * _noise(random, shape)
@@ -572,7 +607,7 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         values = 0.02 * _noise(random, shape) / np.prod(shape[1:] if len(shape) == 4 else 1) ** 0.5
     elif key.endswith('bias'):
         # A ConvNeXt normalises only what its convolutions have made: larger biases there would drown the image.
-        values = (0.01 if backbone.startswith('convnext') else 0.1) * _noise(random, shape)
+        values = (0.01 if 'convnext' in backbone else 0.1) * _noise(random, shape)
     elif key.endswith('/kernel'):  # of flax: inputs first; queries, keys and values have heads among their outputs
         inputs = shape[:1] if re.search('/(query|key|value)/', key) else shape[:-1]
         values = np.prod(inputs) ** -0.5 * _noise(random, shape)

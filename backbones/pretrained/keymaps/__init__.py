@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from backbones.cnn.convnext import ConvNeXt
+from backbones.cnn.convnext import ConvNeXt, ConvNeXtWithTokens
 from backbones.cnn.cspnet import CSPNet
 from backbones.cnn.efficientnet import EfficientNet
 from backbones.cnn.googlenet import GoogLeNet
@@ -75,6 +75,11 @@ TABLE: dict[type[nn.Module], dict[str, Callable[[Any], list[Line]]]] = {
         'timm': convnext.timm,
         'transformers': convnext.transformers,
         'facebook': convnext.facebook,
+    },
+    ConvNeXtWithTokens: {
+        'timm': convnext.timm,
+        'transformers': convnext.transformers_dinov3,
+        'facebook': convnext.facebook_dinov3,
     },
     SwinTransformer: {
         'torchvision': swin.torchvision,

@@ -12,10 +12,11 @@ from backbones.pretrained.keymaps.rules import (
     Made,
     Rule,
     Transform,
+    aliases,
     dense_rules,
     layer_norm_rules,
 )
-from backbones.pretrained.keymaps.vit import BlockKeys, aliases, block_rules, blocks, patch_rules, token_rules
+from backbones.pretrained.keymaps.vit import BlockKeys, block_rules, blocks, patch_rules, token_rules
 from backbones.vit.vit import VisionTransformer
 
 _AUTHORS = BlockKeys(

@@ -165,6 +165,11 @@ def conv_norm_rules(key: str, path: str) -> list[Line]:
     return [*convolution_rules(f'{key}.conv', f'{path}/conv'), *batch_norm_rules(f'{key}.bn', f'{path}/norm')]
 
 
+def aliases(lines: Sequence[Line]) -> list[Line]:
+    """The same arrays under other names, which are read and never written."""
+    return [dataclasses.replace(line, alias=True) for line in lines if isinstance(line, Rule)]
+
+
 _FIELD = re.compile(r'\{(\w+?)([+-]\d+)?\}|\[(.*?)\]')
 
 

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Iterator
 
-from backbones.pretrained.keymaps.rules import TRANSPOSE, Ignored, Line, Rule, dense_rules, layer_norm_rules
-from backbones.pretrained.keymaps.vit import aliases, packed_rules
+from backbones.pretrained.keymaps.rules import TRANSPOSE, Ignored, Line, Rule, aliases, dense_rules, layer_norm_rules
+from backbones.pretrained.keymaps.vit import packed_rules
 from backbones.text.encoder import TextEncoder
 
 

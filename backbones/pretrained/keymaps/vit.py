@@ -18,6 +18,7 @@ from backbones.pretrained.keymaps.rules import (
     Made,
     Rule,
     Transform,
+    aliases,
     convolution_rules,
     dense_rules,
     layer_norm_rules,
@@ -145,11 +146,6 @@ def block_rules(module: VisionTransformer, keys: BlockKeys, prefix: str = '') ->
             if module.layer_scale is not None:
                 rules.append(Rule(block + scale, f'params/{path}/layer_scale{branch}/scale'))
     return rules
-
-
-def aliases(lines: Sequence[Line]) -> list[Line]:
-    """The same arrays under other names, which are read and never written."""
-    return [dataclasses.replace(line, alias=True) for line in lines if isinstance(line, Rule)]
 
 
 def patch_rules(module: VisionTransformer, key: str) -> list[Line]:

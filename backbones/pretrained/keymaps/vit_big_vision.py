@@ -3,8 +3,8 @@
 Arrays have the axes of flax, as ours do, except that attention heads have an axis of their own.
 """
 
-from backbones.pretrained.keymaps.rules import Ignored, Line, Rule, Transform
-from backbones.pretrained.keymaps.vit import POSITIONS, aliases, blocks, is_plain
+from backbones.pretrained.keymaps.rules import Ignored, Line, Rule, Transform, aliases
+from backbones.pretrained.keymaps.vit import POSITIONS, blocks, is_plain
 from backbones.vit.vit import VisionTransformer
 
 

@@ -7,14 +7,13 @@ same arrays in memory are read too.
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from backbones.pretrained.keymaps.rules import TRANSPOSE, Ignored, Line, Rule, dense_rules, layer_norm_rules
+from backbones.pretrained.keymaps.rules import TRANSPOSE, Ignored, Line, Rule, aliases, dense_rules, layer_norm_rules
 from backbones.pretrained.keymaps.vit import (
     ONE_TABLE,
     ONE_TOKEN,
     POSITIONS,
     PROJECTION,
     BlockKeys,
-    aliases,
     block_rules,
     packed_rules,
     patch_rules,

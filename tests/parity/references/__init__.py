@@ -3,7 +3,15 @@
 from collections.abc import Callable
 
 from references.common import Reference
-from references.convnext import facebook_convnext, timm_convnext, torchvision_convnext, transformers_convnext
+from references.convnext import (
+    authors_convnextv2,
+    authors_dinov3_convnext,
+    facebook_convnext,
+    timm_convnext,
+    torchvision_convnext,
+    transformers_convnext,
+    transformers_dinov3_convnext,
+)
 from references.cspnet import cspnet
 from references.dinov3 import authors_dinov3, timm_dinov3, transformers_dinov3
 from references.efficientnet import (
@@ -51,6 +59,12 @@ BUILDERS: list[tuple[str, str, Callable[[Case], Reference]]] = [
     ('mobilenet_v4', 'timm', timm_mobilenet_v4),
     ('mobilenet', 'torchvision', torchvision_mobilenet),
     ('mobilenet', 'timm', timm_mobilenet),
+    ('convnextv2', 'facebook', authors_convnextv2),
+    ('convnextv2', 'timm', timm_convnext),
+    ('convnextv2', 'transformers', transformers_convnext),
+    ('dinov3_convnext', 'facebook', authors_dinov3_convnext),
+    ('dinov3_convnext', 'timm', timm_convnext),
+    ('dinov3_convnext', 'transformers', transformers_dinov3_convnext),
     ('convnext', 'torchvision', torchvision_convnext),
     ('convnext', 'timm', timm_convnext),
     ('convnext', 'transformers', transformers_convnext),
