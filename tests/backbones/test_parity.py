@@ -174,9 +174,12 @@ def test_key_map_of_a_large_variant(case: weights.Case):
     Each array is one number, a different one for each key, seen through a shape: gigabytes that take no memory.
     """
     shapes, _ = stored_of(case)
+    numbers = {key: np.float32(index) for index, key in enumerate(shapes)}
     arrays = {
-        key: np.zeros(shape, np.int64) if key.endswith(weights.INTEGERS) else np.broadcast_to(np.float32(index), shape)
-        for index, (key, shape) in enumerate(shapes.items())
+        key: np.zeros(shape, np.int64)
+        if key.endswith(weights.INTEGERS)
+        else np.broadcast_to(numbers[weights.held_as(key)], shape)
+        for key, shape in shapes.items()
     }
     module = backbones.create(case.backbone, **dict(case.options))
     layout, translation = recognise(module, arrays, case.backbone, str(case))

@@ -248,10 +248,7 @@ KEYS_ONLY: tuple[Case, ...] = (
     *(Case(f'convnextv2_{size}', 0, 224) for size in ('femto', 'pico', 'nano', 'base')),
     *(Case(f'convnextv2_{size}', 0, 224, 'timm') for size in ('nano', 'large')),
     Case('convnextv2_tiny', 0, 224, 'transformers'),
-    *(
-        Case('dinov3_convnext_small', 0, 224, layout, classifier=False)
-        for layout in ('facebook', 'timm', 'transformers')
-    ),
+    *(Case('dinov3_convnext_small', 0, 224, layout, classifier=False) for layout in ('', 'timm', 'transformers')),
     *(Case(f'dinov3_convnext_{size}', 0, 224, classifier=False) for size in ('base', 'large')),
     # YOLO.
     *(Case(f'yolo{version}{size}', 0, 640, classifier=False) for version in (11, 26) for size in 'smlx'),
@@ -364,7 +361,7 @@ QUICK = frozenset(
         'convnext_small_facebook',
         'convnextv2_femto',
         'convnextv2_tiny_transformers',
-        'dinov3_convnext_small_facebook',
+        'dinov3_convnext_small',
         'dinov3_convnext_small_timm',
         'yolo11s',
         'vit_large_patch16_torchvision',
@@ -551,6 +548,11 @@ def _shift_mask(windows: int, area: int, _: int) -> np.ndarray:
     return np.where(flat[:, :, None] == flat[:, None], 0, -100).astype(np.float32)
 
 
+def held_as(key: str) -> str:
+    """The key of the same array, where a file has it under two: the last normalisation of DINOv3's ConvNeXt."""
+    return key.replace('norms.3.', 'norm.')
+
+
 def _dinov3_periods(shape: tuple[int]) -> np.ndarray:
     """The buffer of DINOv3's authors: periods of the positions, rounded to bfloat16."""
     exact = (100 ** (np.arange(*shape) / shape[0])).astype(np.float32)
@@ -589,8 +591,7 @@ def array(backbone: str, key: str, shape: tuple[int, ...], seed: int = 0) -> np.
         return _without_keys(np.ones(shape, np.float32))
     if key == 'head.bias' and backbone.startswith('clip_'):  # of timm's, which stores a projection without a bias
         return np.zeros(shape, np.float32)
-    if backbone.startswith('dinov3_convnext'):
-        key = key.replace('norms.3.', 'norm.')  # the same array under two names
+    key = held_as(key)
     random = _random(backbone, key, seed=seed)
     v2_dense = _V2_DENSE.fullmatch(key) if backbone.startswith('convnextv2') else None
     if v2_dense is not None:
