@@ -44,7 +44,9 @@ def torchvision_convnext(case: Case) -> Reference:
 
 def timm_of(case: Case) -> timm.models.ConvNeXt:
     """Timm's model; DINOv3's is an ordinary ConvNeXt without a classifier."""
-    return timm.create_model(case.backbone.removeprefix('dinov3_'), num_classes=1000 if case.classifier else 0)
+    rate = dict(case.options).get('stochastic_depth', 0.0)
+    classes = 1000 if case.classifier else 0
+    return timm.create_model(case.backbone.removeprefix('dinov3_'), num_classes=classes, drop_path_rate=rate)
 
 
 def timm_convnext(case: Case) -> Reference:
