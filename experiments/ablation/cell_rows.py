@@ -10,6 +10,7 @@ from experiments.ablation import growth, robustness
 from experiments.ablation.cell_configs import CellConfigs
 from experiments.ablation.cells import RANDOM, Cell, Variant
 from experiments.cli.versions import versions
+from experiments.data import account
 from experiments.data.corruptions import Corruption
 from experiments.data.dataset import Dataset
 from experiments.features.extractor import Costs
@@ -54,7 +55,7 @@ class CellRows:
             cell: what was computed.
             outcome: what came of it.
             costs: those of the backbone.
-            examples: number of training images.
+            examples: number of training examples.
             found: its scores for corrupted test examples.
         """
         task, file = self._task, Path('predictions') / f'{cell.key()}.npz'
@@ -98,6 +99,7 @@ class CellRows:
                 'validation_examples': len(seen.splits['validation']),
                 'test_examples': len(test.ids),
                 'skipped': len(seen.skipped),
+                'inputs': account.inputs_of(dataset),
             },
             versions=versions(),
             predictions=file.as_posix(),

@@ -24,6 +24,7 @@ from experiments.ablation.sweep import sweep
 from experiments.ablation.time_limit import TimeLimit
 from experiments.cli import display, work_directories
 from experiments.cli.atomic_files import DiskError
+from experiments.data import account
 from experiments.data.corruptions import Corruption
 from experiments.data.dataset import Dataset
 from experiments.features.extractor import Costs, Extractor
@@ -280,7 +281,7 @@ class Engine:
             return
         with display.progress() as bar:
             total = sum(len(dataset.targets) + self._corrupted_examples(dataset, cells) for cells in passes)
-            task = bar.add_task(f'images of {dataset.name}', total=total, note='')
+            task = bar.add_task(f'{account.inputs_of(dataset)} of {dataset.name}', total=total, note='')
             for siblings in _by_network(passes):
                 backbone = frozen_backbone(siblings[0][0].variant, siblings[0][0].seed)
                 if len(siblings) > 1 and not self._attempt(

@@ -16,6 +16,7 @@ from experiments import probes, tasks
 from experiments.ablation import robustness, settings
 from experiments.ablation.cells import PIXELS, RANDOM, Cell, Variant, resolved
 from experiments.ablation.dependencies import FROZEN_REGIMES
+from experiments.data import model_input, nouns
 from experiments.data.dataset import Dataset
 from experiments.features import taps, throughput
 from experiments.features.frozen_backbone import frozen_backbone
@@ -119,7 +120,8 @@ def table(
     has_settings = any(cell.settings for cell in pending)
     for column in ('data set', 'backbone · weights', *(['settings'] if has_settings else []), 'regimes'):
         result.add_column(column)
-    for column in ('cells', 'passes', 'images', 'GFLOP/image', 'heads', 'trainings', 'about'):
+    noun = nouns.common(nouns.of_inputs(model_input.input_kind(cell.variant.backbone)) for cell in pending)
+    for column in ('cells', 'passes', f'{noun}s', f'GFLOP/{noun}', 'heads', 'trainings', 'about'):
         result.add_column(column, justify='right')
     total, any_stored = 0.0, False
     extends = False

@@ -8,6 +8,7 @@ import ml_collections
 from rich.console import Console
 
 from backbones.errors import UserError, unknown
+from backbones.text.tokenising import Tokenising
 from experiments import tasks
 from experiments.cli import atomic_files, display
 from experiments.data import account, loading
@@ -67,10 +68,11 @@ def run(options: argparse.Namespace, config: ml_collections.ConfigDict) -> None:
 
 def _compile(compiled: Programs, phase: int, limit: int) -> ahead_of_time.Probe:
     per_device = compiled.batch_size // compiled.device_mesh.devices
-    with display.console.status(f'compiling {compiled.regime.phases[phase].name}, {per_device} images per device'):
+    inputs = 'texts' if _reads_texts(compiled) else 'images'
+    with display.console.status(f'compiling {compiled.regime.phases[phase].name}, {per_device} {inputs} per device'):
         probe = ahead_of_time.probe(compiled, phase, limit)
     verdict = '' if probe.fits is None else ', fits' if probe.fits else ', does not fit'
-    display.console.print(f'{per_device} images per device: {_memory(probe)}{verdict} ({probe.seconds:.0f} s)')
+    display.console.print(f'{per_device} {inputs} per device: {_memory(probe)}{verdict} ({probe.seconds:.0f} s)')
     return probe
 
 
@@ -111,6 +113,7 @@ def _show(
     probes: list[ahead_of_time.Probe],
 ) -> dict:
     """Print the table of a phase for the last probe; returns the same numbers."""
+    noun, unit = ('text', 'tokens') if _reads_texts(compiled) else ('image', 'px')
     last, sizes = probes[-1], ahead_of_time.sizes(compiled, phase)
     batch = last.batch_per_device
     verdict = 'unknown without --memory_gib'
@@ -119,7 +122,7 @@ def _show(
     leading = [
         ('devices', device_mesh.describe()),
         ('batch', f'{batch:,} per device, {batch * device_mesh.devices:,} in all'),
-        ('input', f'{max(compiled.task.preprocessing.size)} px, {config.dtype}'),
+        ('input', f'{max(compiled.task.preprocessing.size)} {unit}, {config.dtype}'),
         ('parameters', f'{sizes.trainable:,} of {sizes.parameters:,} train'),
         ('parameters on a device', program_costs.size(sizes.parameter_bytes)),
         ('optimizer state on a device', program_costs.size(sizes.optimizer_bytes)),
@@ -131,7 +134,7 @@ def _show(
     if per_image is not None:
         trailing = [
             (
-                'arithmetic per image',
+                f'arithmetic per {noun}',
                 f'{program_costs.operations(per_image)}, {per_image / forward:.2f} x a forward pass',
             ),
             ('compilation', f'{last.seconds:.0f} s'),
@@ -155,6 +158,10 @@ def _show(
         **_numbers(last),
         'probes': [_numbers(each) for each in probes],
     }
+
+
+def _reads_texts(compiled: Programs) -> bool:
+    return isinstance(compiled.task.preprocessing, Tokenising)
 
 
 def _numbers(probe: ahead_of_time.Probe) -> dict:

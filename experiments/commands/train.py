@@ -201,6 +201,7 @@ def _write(
             'validation_examples': len(dataset.splits['validation']),
             'test_examples': test.count,
             'skipped': len(dataset.skipped),
+            'inputs': account.inputs_of(dataset),
         },
         versions=versions(),
         predictions=predictions.as_posix(),

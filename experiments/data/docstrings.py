@@ -104,6 +104,15 @@ def load() -> Dataset:
     )
 
 
+def texts() -> dict[str, str]:
+    """Id → text of all of them.
+
+    Raises:
+        UserError: a package is not installed.
+    """
+    return {each.id: each.text for each in _cached()}
+
+
 def stamp() -> str:
     """What the texts depend on: the versions of the packages, and how their docstrings are read."""
     how = (MOST, MOST_OF_A_FILE, LENGTH, FEWEST_WORDS, MASK, _MASKED.pattern, _RULES.pattern, _NO_SOURCES.pattern)

@@ -1,4 +1,4 @@
-"""A few images of a data set by the ids of their examples, without reading the data set; nothing here imports JAX."""
+"""A few images or texts of a data set by the ids of their examples, without splitting it; nothing here imports JAX."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from backbones import images
 from backbones.errors import UserError
 from backbones.images import ImageReading
-from experiments.data import docstrings, text_files
+from experiments.data import docstrings, text_files, text_tables
 
 Pixels = UInt8[np.ndarray, 'height width channels']
 _TFDS = 'tfds:'
@@ -62,6 +62,55 @@ def read(
     return found
 
 
+def read_texts(
+    name: str, ids: Sequence[str], text_column: str = '', data_directory: Path | None = None
+) -> dict[str, str]:
+    """The texts of some examples, as the data set has them.
+
+    Args:
+        name: of the data set, as ``loading.load`` takes it.
+        ids: of the examples.
+        text_column: that of ``ReadingOptions``.
+        data_directory: of prepared TFDS data sets.
+
+    Returns:
+        id → text, of those that can be read.
+
+    Raises:
+        UserError: none can be read; the reason is named. Or the data set has images.
+    """
+    kind, _, rest = name.partition(':')
+    wanted = {*ids}
+    if kind in text_files.SUFFIXES:
+        there = text_files.texts(kind, rest, text_column)
+    elif kind == docstrings.NAME:
+        there = docstrings.texts()
+    elif name.startswith(_TFDS):
+        there = _texts_of_tfds(rest, ids, text_column, data_directory)
+    else:
+        raise UserError(f'{name!r} has images, no texts')
+    found = {example: text for example, text in there.items() if example in wanted}
+    if ids and not found:
+        raise UserError(f'the texts of {name!r} cannot be read here: {ids[0]!r} is not there any more')
+    return found
+
+
+def _texts_of_tfds(name: str, ids: Sequence[str], text_column: str, directory: Path | None) -> dict[str, str]:
+    from experiments.data import tfds_texts
+
+    builder = _builder(name, directory)
+    columns, sources, found = tfds_texts.text_columns(name, builder.info.features, text_column), {}, {}
+    for example in ids:
+        split, _, position = example.partition('/')
+        try:
+            if split not in sources:
+                sources[split] = builder.as_data_source(split)
+            found[example] = text_tables.joined(tfds_texts.texts_of(sources[split][int(position)], columns))
+        except Exception:  # readers raise all kinds of errors on what is damaged or not there
+            continue
+    return found
+
+
 def _root(path: str) -> Path:
     given = Path(path).expanduser()
     return given.parent if given.is_file() else given
@@ -88,19 +137,11 @@ def _of_tfds(name: str, reading: ImageReading, directory: Path | None) -> Callab
     # Imported late: it takes seconds.
     import tensorflow_datasets as tfds
 
-    from experiments.data.tfds import default_directory
-
-    try:
-        builder: Any = tfds.builder(name, data_dir=str(directory or default_directory()))
-        keys = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
-        if not keys:
-            raise UserError(f"'tfds:{name}' has no images")
-        key = keys[0]
-        if not builder.is_prepared():
-            raise UserError(f'tfds:{name} is not prepared in {directory or default_directory()}')
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise UserError(f'tfds:{name} is not there: {error}') from None
-    sources = {}
+    builder = _builder(name, directory)
+    keys = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+    if not keys:
+        raise UserError(f"'tfds:{name}' has no images")
+    key, sources = keys[0], {}
 
     def read_one(example: str) -> Pixels:
         split, _, position = example.partition('/')
@@ -109,6 +150,21 @@ def _of_tfds(name: str, reading: ImageReading, directory: Path | None) -> Callab
         return np.asarray(images.decode(sources[split][int(position)][key], reading))
 
     return read_one
+
+
+def _builder(name: str, directory: Path | None) -> Any:
+    """TFDS's builder of a prepared data set; nothing is prepared for a few examples."""
+    import tensorflow_datasets as tfds
+
+    from experiments.data.tfds import default_directory
+
+    try:
+        builder: Any = tfds.builder(name, data_dir=str(directory or default_directory()))
+        if not builder.is_prepared():
+            raise UserError(f'tfds:{name} is not prepared in {directory or default_directory()}')
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise UserError(f'tfds:{name} is not there: {error}') from None
+    return builder
 
 
 def _embedded(name: str, dense: bool) -> Callable[[str], Pixels]:

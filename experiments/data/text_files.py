@@ -7,6 +7,7 @@
 import difflib
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from experiments.data.dataset import Dataset
 from experiments.data.folder_tree import SPLITS, is_noise, printable, split_names
 from experiments.data.options import ReadingOptions
 from experiments.data.text_rows import Row
-from experiments.data.text_tables import Table
+from experiments.data.text_tables import Record, Table
 
 # Kind → how its files end, each also with ``.gz``.
 SUFFIXES = {'csv': ('.csv', '.tsv'), 'jsonl': ('.jsonl', '.ndjson')}
@@ -67,6 +68,28 @@ def load(kind: str, path: str, options: ReadingOptions) -> Dataset:
         left_out=files.left_out,
         guessed=guessed,
     )
+
+
+def texts(kind: str, path: str, text_column: str = '') -> dict[str, str]:
+    """Id → text of every row that has one, whatever its label.
+
+    Raises:
+        UserError: nothing is there, or a file cannot be read or lacks the column.
+    """
+    found = {}
+    for file in _find(kind, path).splits.values():
+        table = text_tables.read(kind, file, text_column or TEXT, sys.maxsize)
+        names = text_tables.columns_of(text_column or TEXT, 'text_column', table.columns, printable(file.name))
+        for record in table.records:
+            values = record.values or {}
+            text = text_tables.joined([values[name] for name in names]) if {*names} <= values.keys() else None
+            if isinstance(text, str):
+                found[_id(file.name, record)] = text
+    return found
+
+
+def _id(file: str, record: Record) -> str:
+    return f'{printable(file)}:{record.line}'
 
 
 def stamp(kind: str, path: str) -> str | None:
@@ -165,7 +188,6 @@ def _rows(file: str, split: str, table: Table, options: ReadingOptions, guessed:
         )
     found = []
     for record in table.records:
-        row = f'{where}:{record.line}'
         of_row, problem = split, record.problem
         values = record.values or {}
         if split_column and not problem:
@@ -176,7 +198,8 @@ def _rows(file: str, split: str, table: Table, options: ReadingOptions, guessed:
         if absent and not problem:
             problem = f'no {absent[0]!r}'
         text = text_tables.joined([values[name] for name in texts]) if not problem else None
-        found.append(Row(row, of_row or ('train' if split_column else ''), text, values.get(label), problem))
+        of_row = of_row or ('train' if split_column else '')
+        found.append(Row(_id(file, record), of_row, text, values.get(label), problem))
     return found
 
 

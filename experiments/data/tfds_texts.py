@@ -32,7 +32,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     """
     builder = tfds.prepared_builder(name, directory)
     features = builder.info.features
-    texts = _text_columns(name, features, options.text_column)
+    texts = text_columns(name, features, options.text_column)
     label = _label_column(name, features, options.label_column, builder.info.supervised_keys)
     if 'train' not in builder.info.splits:
         raise UserError(f'tfds:{name} has no split named train but {", ".join(builder.info.splits)}')
@@ -58,11 +58,13 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
 
 
 def _reader(texts: Sequence[str], label: str) -> Callable[[Any], tuple[list[str], int]]:
-    def read(record: Any) -> tuple[list[str], int]:
-        values = [record[column] for column in texts]
-        return [each.decode() if isinstance(each, bytes) else each for each in values], int(record[label])
+    return lambda record: (texts_of(record, texts), int(record[label]))
 
-    return read
+
+def texts_of(record: Any, columns: Sequence[str]) -> list[str]:
+    """The texts of a record."""
+    values = [record[column] for column in columns]
+    return [each.decode() if isinstance(each, bytes) else each for each in values]
 
 
 def _row(example: str, split: str, found: tuple[list[str], int] | Exception) -> Row:
@@ -72,7 +74,7 @@ def _row(example: str, split: str, found: tuple[list[str], int] | Exception) -> 
     return Row(example, split, text_tables.joined(texts), label)
 
 
-def _text_columns(name: str, features: Mapping[str, Any], wanted: str) -> tuple[str, ...]:
+def text_columns(name: str, features: Mapping[str, Any], wanted: str) -> tuple[str, ...]:
     """The features of text that are read.
 
     Raises:

@@ -95,6 +95,10 @@ def _example(size: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((*size, 3), np.float32)
 
 
+def _inputs(document: dict) -> str:
+    return 'texts' if len(document.get('input', ())) == 1 else 'images'
+
+
 class Watch:
     """What other processes, of this machine or of its host, take of the processors from now on."""
 
@@ -152,7 +156,7 @@ class Throughputs:
         """The figures of a network; they are measured if there are none yet.
 
         Args:
-            document: everything that the figures depend on; the machine is added.
+            document: everything that the figures depend on, as the shape of the ``input``; the machine is added.
             what: the network, for a message.
             measured: measures them.
         """
@@ -170,7 +174,8 @@ class Throughputs:
             known = of_main_process(json.dumps({**dataclasses.asdict(measured()), **noted}))
             mine[name] = found = {**document, **json.loads(known or '{}')}
             if found['images_per_second'] is None:
-                return self._without_speed(name, what, Measured(**json.loads(known or '{}')))
+                speed = f'{_inputs(document)}/s of {what}'
+                return self._without_speed(name, speed, Measured(**json.loads(known or '{}')))
             if jax.process_index() == 0:
                 with contextlib.suppress(OSError):  # the store may be read-only
                     atomic_files.write_json(ours, found)
@@ -181,7 +186,7 @@ class Throughputs:
 
     def _without_speed(self, name: str, what: str, measured: Measured) -> Measured:
         self._disturbed[name] = measured
-        text = f'images/s of {what} is left out: other processes took more than {OTHERS:.0%} of the processors'
+        text = f'{what} is left out: other processes took more than {OTHERS:.0%} of the processors'
         display.console.print(text, style='yellow', soft_wrap=True)
         return measured
 

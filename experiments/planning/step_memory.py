@@ -25,6 +25,7 @@ class Shape:
         pairs: whether the batch must be even.
         checkpointed: whether blocks are recomputed in the backward pass.
         platform: ``'cpu'``, ``'gpu'`` or ``'tpu'``.
+        inputs: what the examples are, ``'images'`` or ``'texts'``.
     """
 
     batch_size: int
@@ -34,6 +35,7 @@ class Shape:
     pairs: bool = False
     checkpointed: bool = False
     platform: str = 'cpu'
+    inputs: str = 'images'
 
 
 def compiled(lowered: jax.stages.Lowered, shape: Shape, memory: Memory, keys: str) -> jax.stages.Compiled:
@@ -51,7 +53,7 @@ def compiled(lowered: jax.stages.Lowered, shape: Shape, memory: Memory, keys: st
         takes = f'takes {size(needed)} of memory' if needed else 'takes more memory'
         has = f', and {memory.owner} has {size(memory.total)}' if needed else f' than {memory.owner} has'
         remedy = _either(_remedies(shape, 0, needed, memory.total, keys))
-        raise UserError(f'one training step on {shape.batch_size:,} images {takes}{has}; {remedy}') from None
+        raise UserError(f'one training step on {shape.batch_size:,} {shape.inputs} {takes}{has}; {remedy}') from None
 
 
 def check(program: jax.stages.Compiled, shape: Shape, memory: Memory, keys: str) -> str | None:
@@ -76,7 +78,7 @@ def check(program: jax.stages.Compiled, shape: Shape, memory: Memory, keys: str)
     limit = memory.available if enough else memory.total
     # What the state takes does not depend on the batch, to which everything temporary is proportional.
     remedy = _either(_remedies(shape, found.peak - found.temporary, found.temporary, limit, keys))
-    takes = f'one training step on {shape.batch_size:,} images takes {size(found.peak)} of memory'
+    takes = f'one training step on {shape.batch_size:,} {shape.inputs} takes {size(found.peak)} of memory'
     if not enough:
         raise UserError(f'{takes}, and {memory.owner} has {size(memory.total)}; {remedy}')
     return (

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from backbones.errors import UserError
-from experiments.data import record
+from experiments.data import nouns, record
 from experiments.results import classification_metrics, lines, metric_names, older_rows, robustness, seeds_and_images
 from experiments.results import rows as result_rows
 from experiments.results import scores as kept_scores
@@ -90,6 +90,11 @@ class Aggregate:
     def share(self) -> tuple[float, int]:
         """What tells the columns of a table apart, in their order: shots before fractions."""
         return (0.0, self.shots) if self.shots else (self.fraction, 0)
+
+    @property
+    def noun(self) -> str:
+        """What an example of its data set is called, such as ``'image'``."""
+        return nouns.of_data(self.data)
 
     @property
     def share_in_words(self) -> str:

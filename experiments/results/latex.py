@@ -22,8 +22,6 @@ _ACCENTS = {
     '\u0300': '`', '\u0301': "'", '\u0302': '^', '\u0303': '~', '\u0304': '=', '\u0306': 'u', '\u0307': '.',
     '\u0308': '"', '\u030a': 'r', '\u030b': 'H', '\u030c': 'v', '\u0327': 'c', '\u0328': 'k',
 }  # fmt: skip
-# Columns after the scores; a page of a paper has no room for all.
-_COSTS = ('parameters', 'GFLOP/image')
 
 
 def tables(views: Sequence[View]) -> str:
@@ -58,7 +56,9 @@ def _accented(character: str) -> str | None:
 def _table(view: View, number: int) -> str:
     texts = len(view.labels)
     header = view.header
-    kept = [*range(texts + len(view.fractions)), *(header.index(title) for title in _COSTS)]
+    # A page of a paper has no room for all costs.
+    costs = ('parameters', f'GFLOP/{view.noun}')
+    kept = [*range(texts + len(view.fractions)), *(header.index(title) for title in costs)]
     lines = []
     for row in view.rows:
         cells = [escaped(cell) for cell in view.cells(row)]

@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+from experiments.data import nouns
 from experiments.results import metric_names
 from experiments.results.aggregates import Aggregate
 
@@ -15,9 +17,9 @@ _LONGEST_NAME = 20
 _BYTES = {'weight_bytes': 'MiB of weights', 'peak_memory_bytes': 'MiB at peak'}
 # Title of the column of ``Aggregate.gap``.
 GAP = 'val − test'
-# What the columns beside the score are.
-MEANINGS = {
-    'gap': 'the points by which the score on the validation images is higher than that on the test images',
+# What the columns beside the score are, with a place for the noun of the examples.
+_MEANINGS = {
+    'gap': 'the points by which the score on the validation {noun}s is higher than that on the test {noun}s',
     'worst': 'that of the class with the lowest, averaged over the seeds',
 }
 # In table.csv and the rows alone.
@@ -96,9 +98,14 @@ def points(share: float | None) -> str:
     return f'{tenths / 10:+.1f}'.replace('-', '−') if tenths else '0.0'
 
 
+def meaning(column: Literal['gap', 'worst'], shown: Sequence[Aggregate]) -> str:
+    """What one of these columns is."""
+    return _MEANINGS[column].format(noun=nouns.common(each.noun for each in shown))
+
+
 def note(shown: Sequence[Aggregate]) -> str:
     """What these columns are, as a sentence."""
-    found = [f'"{title}" is {MEANINGS["gap" if title == GAP else "worst"]}' for title in titles_beside(shown)]
+    found = [f'"{title}" is {meaning("gap" if title == GAP else "worst", shown)}' for title in titles_beside(shown)]
     return f'{"; ".join(found)}.' if found else ''
 
 

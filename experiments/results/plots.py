@@ -34,7 +34,7 @@ def _short(text: str, most: int = 40) -> str:
 
 
 def score_against_cost(aggregates: Sequence[Aggregate]) -> 'Figure':
-    """Plot test scores with all training labels against GFLOP per image, one panel per data set.
+    """Plot test scores with all training labels against GFLOP per image or text, one panel per data set.
 
     Each variant has a colour, and each regime with its settings a marker. Bars are the intervals of the table. A hollow
     marker means that a selected hyper-parameter lies at an edge of its grid. Raw pixels, which cost no FLOPs, are a
@@ -75,7 +75,7 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> 'Figure':
             axis.errorbar(place, mean, bars, fmt=marker, color=colour, markerfacecolor=face, capsize=3, markersize=6)
         axis.set_xscale('log')
         _scale_decently(axis, [(aggregate.costs['flops_per_image'] or 0) / 1e9 for aggregate in mine])
-        axis.set_xlabel('GFLOP per image (a multiply-add is two, traced program)')
+        axis.set_xlabel(f'GFLOP per {most.noun} (a multiply-add is two, traced program)')
         labels = f'{100 * most.fraction:g} % of the training labels' if not most.shots else f'{most.share_in_words}'
         axis.set_title(f'{_short(name)}, {labels}')
         axis.grid(alpha=0.3)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from experiments.data import nouns
 from experiments.results import robustness
 from experiments.results.aggregates import Aggregate
 from experiments.results.metric_tables import MetricTable
@@ -21,9 +22,10 @@ def tables(shown: Sequence[Aggregate]) -> list[MetricTable]:
     levels = sorted({level for each in known for level in robustness.severities(each.robustness)})
     names = list(dict.fromkeys(name for each in known for name in each.robustness))
     metric, baseline = known[0].metric, known[-1]
+    noun = nouns.common(each.noun for each in known)
     of_baseline = ' '.join([baseline.variant.label, baseline.method])
     summary = (
-        f'{metric} with corrupted test images, in per cent: the mean over {len(names)} '
+        f'{metric} with corrupted test {noun}s, in per cent: the mean over {len(names)} '
         f'corruption{"s" * (len(names) > 1)} and all severities, with its 95 % interval; "drop" is the share of the '
         'score without corruption that is lost; "relative error" is the error as a multiple of that of '
         f'{of_baseline}, averaged over corruptions'

@@ -145,6 +145,8 @@ _DATA: Mapping[str, Kind] = {
     'validation_examples': _COUNT.or_null(),
     'test_examples': _COUNT.or_null(),
     'skipped': _COUNT.or_null(),
+    # Rows of versions that knew no texts do not say it, and are of images.
+    'inputs': Kind("'images' or 'texts'", lambda value: value in ('images', 'texts')).or_absent(),
 }
 _METRICS: Mapping[str, Kind] = {'validation': _MAPPING, 'test': _MAPPING}
 _CONFIG: Mapping[str, Kind] = {'shots': _COUNT.or_absent()}

@@ -54,8 +54,9 @@ class Row:
             ``weight_bytes`` (of the backbone's parameters and statistics) and ``peak_memory_bytes`` (of its forward
             pass, ``features.throughput.PROCEDURE``); ``None`` if unknown; rows of older versions may lack the last
             three.
-        data: ``provenance``, ``fingerprint``, ``train_examples``, ``validation_examples``, ``test_examples`` and
-            ``skipped`` (number of files or records that could not be read).
+        data: ``provenance``, ``fingerprint``, ``train_examples``, ``validation_examples``, ``test_examples``,
+            ``skipped`` (number of files or records that could not be read) and ``inputs``, ``'images'`` or ``'texts'``;
+            rows of versions that knew no texts do not have the last, and are of images.
         versions: versions of the packages, and the device.
         predictions: file with the scores of the test examples, relative to the work directory.
         weights_digest: SHA-256 of the file or files of pretrained weights, if they are on this machine.

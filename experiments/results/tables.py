@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from experiments.data import nouns
 from experiments.results import markdown_text, metric_tables, robustness_tables
 from experiments.results.aggregates import AT_EDGE, Aggregate
 from experiments.results.axes import Settings, Variant, setting_in_words, settings_in_words
@@ -34,6 +35,11 @@ class View:
     def aggregates(self) -> list[Aggregate]:
         """All aggregates that are present."""
         return [aggregate for row in self.rows for aggregate in row if aggregate]
+
+    @property
+    def noun(self) -> str:
+        """What an example of its data set is called, such as ``'image'``."""
+        return nouns.common(aggregate.noun for aggregate in self.aggregates)
 
     @property
     def labels(self) -> list[str]:
@@ -75,10 +81,10 @@ class View:
         titles: dict[tuple[float, int], str] = {}
         for aggregate in self.aggregates:
             examples = aggregate.data['train_examples']
-            titles[aggregate.share] = aggregate.share_in_words + (f' ({examples:,} images)' if examples else '')
+            titles[aggregate.share] = aggregate.share_in_words + (f' ({examples:,} {self.noun}s)' if examples else '')
         scores = [titles[share] for share in self.fractions]
         others = metric_tables.titles_beside(self.known)
-        costs = ['input', 'parameters', 'trainable', 'GFLOP/image', 'images/s']
+        costs = ['input', 'parameters', 'trainable', f'GFLOP/{self.noun}', f'{self.noun}s/s']
         return [*self.labels, *scores, *others, *costs]
 
     def cells(self, row: tuple[Aggregate | None, ...]) -> list[str]:
@@ -104,19 +110,19 @@ class View:
         """The note that explains the numbers."""
         data, metric = self.aggregates[0].data, self.aggregates[0].metric
         sentences = [
-            f'Test {metric} in per cent on {data["test_examples"]:,} images'
+            f'Test {metric} in per cent on {data["test_examples"]:,} {self.noun}s'
             + self._intervals()
             + '. Columns are the share of the training labels'
-            + (', or the labelled images per class.' if any(each.shots for each in self.aggregates) else '.'),
+            + (f', or the labelled {self.noun}s per class.' if any(each.shots for each in self.aggregates) else '.'),
             self._selection(),
             self._edges(),
             self._refit(),
             'Bold: higher than every other row of its column; all comparisons of the highest with the others in this '
-            'table are two-sided tests over seeds and test images at 5 %, adjusted by Holm’s method.',
+            f'table are two-sided tests over seeds and test {self.noun}s at 5 %, adjusted by Holm’s method.',
             metric_tables.note(self.known),
             'A multiply-add is two FLOP'
             + self._compiled()
-            + ('; GFLOP/image are those of the backbone, without neck and head' if self._is_resampled else '')
+            + (f'; GFLOP/{self.noun} are those of the backbone, without neck and head' if self._is_resampled else '')
             + '.',
             f'{data["provenance"]}.',
         ]
@@ -136,11 +142,11 @@ class View:
         )
         kinds = []
         if any(each.varies_over_seeds and each.varies_over_images for each in found):
-            kinds.append(f'{over_seeds} and test images')
+            kinds.append(f'{over_seeds} and test {self.noun}s')
         if without_seeds:
-            kinds.append(f'over test images alone where {" or ".join(without_seeds)}')
+            kinds.append(f'over test {self.noun}s alone where {" or ".join(without_seeds)}')
         if not all(each.varies_over_images for each in found):
-            kinds.append(f'{"over seeds" if kinds else over_seeds} alone where single images are unknown')
+            kinds.append(f'{"over seeds" if kinds else over_seeds} alone where single {self.noun}s are unknown')
         text = f': mean and 95 % interval {", ".join(kinds)}'
         if self._is_resampled:
             text += ' (from 1,000 bootstrap samples)'
@@ -155,7 +161,7 @@ class View:
         validation = next(
             (e.data['validation_examples'] for e in self.aggregates if e.data['validation_examples']), None
         )
-        where = f' on {validation:,} validation images' if validation else ''
+        where = f' on {validation:,} validation {self.noun}s' if validation else ''
         return f'Hyper-parameters were selected{where}' + (f' ({", ".join(counts)} settings).' if counts else '.')
 
     def _edges(self) -> str:
@@ -182,9 +188,9 @@ class View:
             return ''
         some = ', of those whose settings say so' if len(refitted) < len(self.aggregates) else ''
         return (
-            f'The score is that of heads that were fitted again on training and validation images (refit{some}): '
-            'numbers of images in the titles are of training images alone, and validation scores and temperatures are '
-            'of the heads before.'
+            f'The score is that of heads that were fitted again on training and validation {self.noun}s (refit{some}): '
+            f'numbers of {self.noun}s in the titles are of training {self.noun}s alone, and validation scores and '
+            'temperatures are of the heads before.'
         )
 
     def _compiled(self) -> str:

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from backbones import freezing
 from experiments.cli import atomic_files, display
+from experiments.data import account
 from experiments.training.session import Session
 
 
@@ -23,10 +24,11 @@ def show(session: Session) -> None:
     """Print the tables, the devices and the batch."""
     for table in freeze_tables(session):
         display.console.print(table)
+    inputs = account.inputs_of(session.dataset)
     wanted, why = session.config.batch_size, ''
     if session.batch_size < wanted:
-        why = f' (batch_size is {wanted}, and there are {len(session.indices):,} training images)'
-    display.console.print(f'{session.programs.device_mesh.describe()}, {session.batch_size} images per step{why}')
+        why = f' (batch_size is {wanted}, and there are {len(session.indices):,} training {inputs})'
+    display.console.print(f'{session.programs.device_mesh.describe()}, {session.batch_size} {inputs} per step{why}')
 
 
 def save(session: Session) -> None:

@@ -18,7 +18,7 @@ from backbones.errors import UserError, listed
 from backbones.model import Model
 from backbones.pretrained import description
 from experiments.cli import atomic_files
-from experiments.data import pipeline
+from experiments.data import account, pipeline
 from experiments.data.dataset import Dataset
 from experiments.tasks import Task
 from experiments.training import introduction
@@ -301,9 +301,8 @@ class _Phase:
                 monitor.row(step, values)
             progress.add({name: value for name, value in values.items() if name != 'learning_rate'})
         monitor.meter.lap(step)
-        speed = monitor.meter.steps_per_second * session.batch_size
         shown = [f'{name} {values[name]:.3f}' for name in ('loss', session.programs.task.primary) if name in values]
-        shown += [f'{speed:,.0f} images/s'] if speed else []
+        shown += self._speed()
         monitor.advance(self._bar, completed=step, note=', '.join(shown))
 
     def _not_finite(self, step: int, values: dict[str, float], ids: tuple[str, ...]) -> None:
@@ -364,6 +363,11 @@ class _Phase:
             self._monitor.event('early stopping', text, step=progress.step)
         return True
 
+    def _speed(self) -> list[str]:
+        """Such as ``['1,200 images/s']``; empty as long as it is not known."""
+        speed = self._monitor.meter.steps_per_second * self._session.batch_size
+        return [f'{speed:,.0f} {account.inputs_of(self._session.dataset)}/s'] if speed else []
+
     def _tell(self, row: Mapping[str, float | str], validation: Mapping[str, float]) -> None:
         """Print the line of an evaluation."""
         session, progress, primary = self._session, self._progress, self._session.programs.task.primary
@@ -378,6 +382,5 @@ class _Phase:
         shown = {name: value for name, value in validation.items() if '/' not in name and value is not None}
         others = [f'{name} {value:.4f}' for name, value in shown.items() if name != primary]
         parts += [f'validation {primary} {score:.4f}{best}', *(f'validation {each}' for each in others)]
-        speed = self._monitor.meter.steps_per_second * session.batch_size
-        parts += [f'learning rate {row["learning_rate"]:.2g}', *([f'{speed:,.0f} images/s'] if speed else [])]
+        parts += [f'learning rate {row["learning_rate"]:.2g}', *self._speed()]
         self._monitor.say(', '.join(parts))

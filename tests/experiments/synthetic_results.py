@@ -43,6 +43,7 @@ def work_directory(
     test: int = 200,
     weights: str = 'hub:timm/{}',
     image_sizes: Sequence[int] = (),
+    inputs: str = 'images',
 ) -> Path:
     """Write 300 cells by default, with classification scores that agree with their rows.
 
@@ -106,7 +107,7 @@ def work_directory(
                     'flops_per_image': gigaflops * 1e9,
                     'flops_counted_in': 'traced program',
                     'images_per_second': 4000 / (1 + gigaflops),
-                    'input': [224, 224],
+                    'input': [224, 224] if inputs == 'images' else [128],
                 },
                 data={
                     'provenance': f'{dataset}: made up; split by a hash of the example id, stratified',
@@ -115,6 +116,7 @@ def work_directory(
                     'validation_examples': 400,
                     'test_examples': test,
                     'skipped': 0,
+                    'inputs': inputs,
                 },
                 versions=VERSIONS,
                 predictions=predictions,

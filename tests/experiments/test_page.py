@@ -100,6 +100,24 @@ def test_page(directory):
     assert sections <= {*page.values('id')} & {section.key for section in build.SECTIONS}
 
 
+def test_a_page_of_texts_speaks_of_texts(tmp_path):
+    small = {'backbones': synthetic_results.BACKBONES[:2], 'fractions': (0.1, 1.0), 'seeds': (0, 1), 'test': 30}
+    place = synthetic_results.work_directory(tmp_path / 'reviews', (('csv:reviews', 1.0),), inputs='texts', **small)
+    page = check(build.html(content.read([place], 'python -m experiments.report')))
+    said = '\n'.join([*page.texts, *(each for name in ('title', 'aria-label') for each in page.values(name))])
+    assert [line for line in said.splitlines() if 'image' in line.lower()] == []
+    for expected in (
+        'GFLOP/text', 'GFLOP per text (', 'texts/s', 'texts per second, frozen', 'Test texts by', 'labelled texts',
+        'over seeds and test texts', 'validation texts is higher than that on the test texts',
+        'the most tokens of a text that',
+    ):  # fmt: skip
+        assert expected in said
+    other = synthetic_results.work_directory(tmp_path / 'flowers', (('flowers', 0.5),), **small)
+    together = check(build.html(content.read([place, other], 'python -m experiments.report'))).texts
+    assert 'GFLOP/example' in together
+    assert 'labelled examples' in together
+
+
 HOSTILE = (
     '<script>alert("x")</script>\u202e\u05e9\u05dc\u05d5\u05dd\' onload=alert(1) \udcff\x1b[31m &amp; ' + 'long' * 50
 )

@@ -1,5 +1,7 @@
 """The sections of the page that are made of scores per example and of learning curves."""
 
+import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -13,13 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from experiments.cli import atomic_files
-from experiments.data import record
+from experiments.data import loading, record
 from experiments.data.embedded import load_digits
 from experiments.data.truth import Boxes
-from experiments.results import example_pictures, mistakes, rows, scores
+from experiments.results import example_pictures, example_texts, mistakes, rows, scores
 from experiments.results.coco_metrics import evaluate
 from experiments.results.detected_boxes import DetectedBoxes
-from experiments.results.page import build, content, estimates, kept
+from experiments.results.page import build, content, estimates, excerpts, kept
 from experiments.results.page.sections import confusion, curves, detection_curves, learning, reliability
 from experiments.results.page.sections import mistakes as mistakes_section
 from experiments.results.scores import Predicted
@@ -224,6 +226,64 @@ class TestMistakes:
         _, page, _ = page_of(tmp_path)
         assert any(text.startswith('There are no pictures: ') for text in page.texts)
         assert any("there is no folder '/nowhere'" in text for text in page.texts)
+
+
+def texts_directory(place: Path) -> tuple[Path, list[str]]:
+    """A work directory of a head that takes half of its test texts for another class, and those texts."""
+    place.mkdir()
+    texts = [HOSTILE.replace('\udcff', f' number {index}') for index in range(20)]
+    texts += [f'first line {index}\nsecond line ' + 'word & so on ' * 60 for index in range(20)]
+    with (place / 'notes.csv').open('w', newline='') as stream:
+        csv.writer(stream).writerows(
+            [('text', 'label'), *((text, 'ab'[index % 2]) for index, text in enumerate(texts))]
+        )
+    name, workdir = f'csv:{place / "notes.csv"}', place / 'run'
+    dataset = loading.load(name, inputs='texts')
+    record.write(workdir, dataset)
+    row = make_row(data={**make_row().data, 'inputs': 'texts', 'fingerprint': dataset.fingerprint()})
+    row = dataclasses.replace(row, cell=dataclasses.replace(row.cell, dataset=name))
+    logits = np.zeros((len(texts), 2), np.float32)
+    logits[:, 1] = np.arange(len(texts)) - 19.5
+    scores.write(workdir / row.predictions, dataset.ids, dataset.targets, {'logits': logits})
+    rows.write(workdir, [row])
+    return workdir, texts
+
+
+class TestMistakenTexts:
+    def test_they_are_shown_and_kept(self, tmp_path):
+        workdir, texts = texts_directory(tmp_path / 'data')
+        _, page, text = page_of(workdir)
+        assert text.count('<figure class="card text">') == mistakes_section.MOST
+        assert '<script>alert' not in text
+        (file,) = (workdir / example_texts.DIRECTORY).iterdir()
+        kept_texts = json.loads(file.read_text())['texts']
+        assert len(kept_texts) == mistakes_section.MOST
+        assert {*kept_texts.values()} < {*texts}
+        short, long = kept_texts['notes.csv:3'], texts[38]
+        assert short in page.texts
+        assert 'notes.csv:3' in page.texts
+        # Of a long one the beginning is seen, and the rest on demand; together they are the text.
+        places = [index for index, each in enumerate(page.texts) if each.endswith('more characters')]
+        assert any(f'{page.texts[at - 1]} {page.texts[at + 1]}' == long.strip() for at in places)
+        assert all(250 < len(page.texts[at - 1]) <= excerpts.SHORT for at in places)
+        # They are kept: the page is the same without the file that they are of.
+        (tmp_path / 'data' / 'notes.csv').unlink()
+        assert build.html(content.read([workdir])).count('<figure class="card text">') == mistakes_section.MOST
+
+    def test_a_text_that_is_another_now_is_not_shown(self, tmp_path):
+        workdir, _ = texts_directory(tmp_path / 'data')
+        file = tmp_path / 'data' / 'notes.csv'
+        header, *lines = file.read_text().split('\r\n' if '\r\n' in file.read_text() else '\n')
+        file.write_text('\n'.join([header, 'a new first line,a', *lines]))
+        _, page, text = page_of(workdir)
+        assert '<figure class="card text">' not in text
+        assert any('have changed since they were read' in each for each in page.texts)
+
+    def test_files_that_are_gone_are_said(self, tmp_path):
+        workdir, _ = texts_directory(tmp_path / 'data')
+        (tmp_path / 'data' / 'notes.csv').unlink()
+        _, page, _ = page_of(workdir)
+        assert any(each.startswith('There are no texts: there is no file or folder') for each in page.texts)
 
 
 class TestPrecisionAndRecall:

@@ -14,7 +14,7 @@ from experiments import tasks
 from experiments.cli import atomic_files
 from experiments.commands import report
 from experiments.data import record
-from experiments.results import aggregates, plots, rows, scores, tables
+from experiments.results import aggregates, latex, plots, rows, scores, tables
 from experiments.results.axes import Cell, Variant
 from tests.experiments.made_rows import make_row, write
 
@@ -43,8 +43,12 @@ class TestTables:
         }  # fmt: skip
         lines = csv.DictReader(tables.csv_text(entries).splitlines())
         assert {line['backbone']: line['input'] for line in lines} == {'small': '32x32', 'wide': '24x32', 'old': ''}
-        (tmp_path / 'results.jsonl').write_text(json.dumps(make_row(costs={**costs, 'input': [32]}).as_json()) + '\n')
-        with pytest.raises(UserError, match=r'costs\.input is a list of 1, expected height and width'):
+        (tmp_path / 'results.jsonl').write_text(
+            json.dumps(make_row(costs={**costs, 'input': [32, 32, 3]}).as_json()) + '\n'
+        )
+        with pytest.raises(
+            UserError, match=r'costs\.input is a list of 3, expected height and width, or the length of texts'
+        ):
             rows.read(tmp_path)
 
     def test_seeds_are_repetitions(self, tmp_path):
@@ -54,6 +58,29 @@ class TestTables:
         assert 'batch order, random weights) and test images. Columns' in text
         assert '10 validation images (linear among 12 settings)' in text
         assert aggregates.AT_EDGE not in text
+
+    def test_tables_of_texts_speak_of_texts(self, tmp_path):
+        data = {**make_row().data, 'inputs': 'texts'}
+        costs = {**make_row().costs, 'input': [128]}
+        made = [make_row(name, seed, data=data, costs=costs) for name in 'bc' for seed in (0, 1)]
+        entries = aggregates.load(write(tmp_path, *made))
+        text, view = self.text(tmp_path), tables.view(entries, 'digits')
+        for expected in (
+            '| 1 (70 texts) |', '| GFLOP/text | texts/s |', '| 128 tokens |', 'on 40 texts:', 'and test texts',
+            'on 10 validation texts', 'on the validation texts is higher than that on the test texts',
+        ):  # fmt: skip
+            assert expected in text
+        assert 'GFLOP/text' in latex.tables([view])
+        assert 'image' not in text + latex.tables([view])
+        (axis,) = plots.score_against_cost(entries).axes
+        assert axis.get_xlabel().startswith('GFLOP per text (')
+        # Programs read these columns, whatever the data.
+        assert {'flops_per_image', 'images_per_second'} < {*tables.csv_text(entries).splitlines()[0].split(',')}
+
+    def test_what_a_row_can_say_of_its_inputs(self, tmp_path):
+        rows.write(tmp_path, [make_row(data={**make_row().data, 'inputs': 'sounds'})])
+        with pytest.raises(UserError, match=r"data\.inputs is 'sounds', expected 'images' or 'texts'"):
+            rows.read(tmp_path)
 
     def test_no_seed_changes_anything(self, tmp_path):
         same = [make_row(seed=seed, score=0.9, depends_on_seed=False) for seed in range(3)]

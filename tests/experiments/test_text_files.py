@@ -499,3 +499,25 @@ def test_targets_are_those_of_the_classes(tmp_path):
 def test_no_images_are_looked_for(name):
     with pytest.raises(UserError, match='has texts, no images'):
         examples_by_id.read(name, ['a.csv:2'])
+
+
+@pytest.mark.parametrize('kind', ['csv', 'jsonl'])
+def test_texts_by_id(tmp_path, kind):
+    rows = [
+        {'title': f'so {number}', 'body': f'a "b",\nc {number}', 'label': WORDS[number % 2]} for number in range(40)
+    ]
+    file = write(tmp_path / f'a.{kind}', rows)
+    dataset = load(file, text_column='title,body')
+    name, wanted = f'{kind}:{file}', [dataset.ids[7], dataset.ids[3]]
+    found = examples_by_id.read_texts(name, wanted, 'title,body')
+    assert found == {dataset.ids[index]: dataset.images.values[index] for index in (3, 7)}
+    assert [*examples_by_id.read_texts(name, [wanted[0], f'a.{kind}:999'], 'body')] == [wanted[0]]
+    with pytest.raises(UserError, match=r"cannot be read here: 'b\.csv:2' is not there any more"):
+        examples_by_id.read_texts(name, ['b.csv:2'], 'body')
+    with pytest.raises(UserError, match=r"'boddy'; did you mean 'body'\?"):
+        examples_by_id.read_texts(name, wanted, 'boddy')
+
+
+def test_texts_by_id_of_images():
+    with pytest.raises(UserError, match="'digits' has images, no texts"):
+        examples_by_id.read_texts('digits', ['0'])

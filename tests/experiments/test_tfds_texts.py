@@ -10,7 +10,7 @@ import pytest
 from test_tfds_dense import write
 
 from backbones import UserError
-from experiments.data import loading, record
+from experiments.data import examples_by_id, loading, record
 
 NEWS = ('World', 'Sports')
 
@@ -71,6 +71,18 @@ def test_title_and_description(tmp_path):
     assert 'TFDS agnews/1.0.0, title + description; official test split' in dataset.provenance
     assert dataset.account.guessed == ('the features title and description are joined by a space',)
     assert 'tensorflow' not in sys.modules
+
+
+def test_texts_by_id(tmp_path):
+    write_news(tmp_path, {'train': news(40), 'test': news(6, 40)})
+    ids = ['test/0000002', 'train/0000001', 'test/0000099']
+    found = examples_by_id.read_texts('tfds:agnews', ids, data_directory=tmp_path)
+    assert found == {
+        'test/0000002': 'Title 42 What happened the 42. time, «so»',
+        'train/0000001': 'Title 1 What happened the 1. time, «so»',
+    }
+    with pytest.raises(UserError, match='tfds:nothing_like_it is not there'):
+        examples_by_id.read_texts('tfds:nothing_like_it', ids, data_directory=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import commands, json_files, work_directories
+from experiments.data import nouns
 from experiments.results import aggregates, failures, rows, unfinished
 from experiments.results.aggregates import Aggregate
 from experiments.results.failures import Failure
@@ -54,6 +55,11 @@ class Report:
             for package, version in row.versions.items():
                 found.setdefault(package, {})[version] = None
         return {package: list(versions) for package, versions in found.items()}
+
+    @property
+    def noun(self) -> str:
+        """What an example is called, such as ``'image'``."""
+        return nouns.common(each.noun for each in self.aggregates)
 
     @property
     def datasets(self) -> list[str]:

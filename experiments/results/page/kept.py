@@ -28,7 +28,9 @@ def lines(report: Report, dataset: str, most: int) -> tuple[list[Aggregate], str
 
 def names(chosen: Sequence[Aggregate]) -> list[str]:
     """A name for each of several lines."""
-    return estimates.names(chosen) if len(chosen) > 1 else [' · '.join(estimates.axes(chosen[0]).values())]
+    if len(chosen) > 1:
+        return estimates.names(chosen)
+    return [' · '.join(value for value in estimates.axes(chosen[0]).values() if value != '–')]
 
 
 def classes(line: Aggregate, least: int = 0) -> list[str]:

@@ -22,8 +22,8 @@ def intervals(report: Report) -> Markup | None:
     """A forest plot for each data set and share of labels."""
     intro = element(
         'p',
-        'Points are scores, bars their 95 % intervals over other seeds and other test images. Two intervals may '
-        'overlap although the difference is significant: it is paired, and the next section tests it.'
+        f'Points are scores, bars their 95 % intervals over other seeds and other test {report.noun}s. Two intervals '
+        'may overlap although the difference is significant: it is paired, and the next section tests it.'
         + (f' Hollow: {AT_EDGE}, at an edge of its grid.' if any(line.at_edge for line in report.aggregates) else ''),
     )
     return markup.escaped([intro, _choices(report, 'intervals', lambda column: _forest(report, column))])
@@ -39,9 +39,9 @@ def significance(report: Report) -> Markup | None:
     intro = element(
         'p',
         'A field says by how many points the line below it is better than the line on its left, and its colour how '
-        'sure that is: p of the paired difference, over other seeds and other test images, adjusted by Holm’s method '
-        'for all pairs of the matrix. A field is empty where p is unknown: a score depends on the seed, and there is '
-        'only one.',
+        f'sure that is: p of the paired difference, over other seeds and other test {report.noun}s, adjusted by Holm’s '
+        'method for all pairs of the matrix. A field is empty where p is unknown: a score depends on the seed, and '
+        'there is only one.',
     )
     nothing = element('p', 'There is nothing to compare.', class_='note')
     return markup.escaped([intro, _choices(report, 'significance', lambda column: matrices[id(column[0])] or nothing)])

@@ -1,4 +1,4 @@
-"""Confusion matrices: of images by their class, or of pixels."""
+"""Confusion matrices: of examples by their class, or of pixels."""
 
 from collections.abc import Sequence
 

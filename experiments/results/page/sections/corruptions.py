@@ -26,8 +26,8 @@ def section(report: Report) -> Markup | None:
         return None
     intro = element(
         'p',
-        'The score on the test images with each corruption, from severity 1 to 5 (Hendrycks and Dietterich 2019); '
-        'severity 0 are the images as they are. The curves are means over the corruptions.',
+        f'The score on the test {report.noun}s with each corruption, from severity 1 to 5 (Hendrycks and Dietterich '
+        f'2019); severity 0 are the {report.noun}s as they are. The curves are means over the corruptions.',
     )
     return markup.escaped([intro, markup.choice('corruptions-of', 'data set', options)])
 

@@ -22,7 +22,10 @@ _MOST_NAMES = 12
 
 @dataclasses.dataclass(frozen=True)
 class _Cost:
-    """A cost: its title, key of ``Aggregate.costs``, unit of the axis, and whether more of it is better."""
+    """A cost: its title, key of ``Aggregate.costs``, unit of the axis, and whether more of it is better.
+
+    Titles and units have a place for the noun of the examples.
+    """
 
     title: str
     key: str
@@ -30,23 +33,27 @@ class _Cost:
     unit: float = 1
     more_is_better: bool = False
 
+    def named(self, noun: str) -> '_Cost':
+        return dataclasses.replace(self, title=self.title.format(noun=noun), label=self.label.format(noun=noun))
+
     def of(self, line: Aggregate) -> float | None:
         value = line.costs.get(self.key)
         return None if value is None else value / self.unit
 
 
 _COSTS = (
-    _Cost('GFLOP', 'flops_per_image', 'GFLOP per image (a multiply-add is two)', 1e9),
+    _Cost('GFLOP', 'flops_per_image', 'GFLOP per {noun} (a multiply-add is two)', 1e9),
     _Cost('parameters', 'parameters', 'parameters of the backbone'),
     _Cost('trainable parameters', 'trainable_parameters', 'trainable parameters'),
-    _Cost('images/s', 'images_per_second', 'images per second, frozen backbone', more_is_better=True),
+    _Cost('{noun}s/s', 'images_per_second', '{noun}s per second, frozen backbone', more_is_better=True),
 )
 
 
 def section(report: Report) -> Markup | None:
     """A plot per data set with its largest share of labels, for each cost that is known; ``None`` if none is."""
     columns = [estimates.columns(report.aggregates, dataset)[0] for dataset in report.datasets]
-    costs = [cost for cost in _COSTS if any(cost.of(line) for column in columns for line in column)]
+    costs = [cost.named(report.noun) for cost in _COSTS]
+    costs = [cost for cost in costs if any(cost.of(line) for column in columns for line in column)]
     if not costs:
         return None
     # In the order of the results: that of scores would mix the values of a setting.
@@ -61,7 +68,7 @@ def section(report: Report) -> Markup | None:
         'p',
         'Each point is a line of the table with the largest share of its data set’s labels, and leads to it. The grey '
         'steps are the Pareto front: the lines that no other one beats at the same cost or less. Bars are 95 % '
-        'intervals over seeds and test images.'
+        f'intervals over seeds and test {report.noun}s.'
         + (f' Hollow: {AT_EDGE}, at an edge of its grid.' if any(line.at_edge for line in lines) else '')
         + (' Pale: random weights.' if any(line.variant.weights == RANDOM for line in lines) else ''),
     )

@@ -37,9 +37,8 @@ class _Axis:
 
 def labels(report: Report) -> Markup | None:
     """A panel per regime for each data set; ``None`` if no line has several numbers of labels."""
-    title = (
-        'labelled images' if all(each.data['train_examples'] for each in report.aggregates) else 'share of the labels'
-    )
+    counted = all(each.data['train_examples'] for each in report.aggregates)
+    title = f'labelled {report.noun}s' if counted else 'share of the labels'
     axis = _Axis(title, (), _labels, estimates.labelled)
     options = _options(report.aggregates, report.datasets, axis)
     if not options:

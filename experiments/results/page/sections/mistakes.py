@@ -1,8 +1,9 @@
-"""The most confident mistakes as pictures."""
+"""The most confident mistakes: as pictures, or as texts."""
 
 import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,15 +13,15 @@ from backbones.errors import UserError, listed
 from backbones.letterbox import letterbox_geometry
 from backbones.pixel_labels import IGNORE
 from backbones.prediction import drawing
-from experiments.results import calibration, example_pictures, mistakes
+from experiments.results import calibration, example_pictures, example_texts, mistakes
 from experiments.results.aggregates import Aggregate
 from experiments.results.example_pictures import Picture
-from experiments.results.page import kept, markup
+from experiments.results.page import excerpts, kept, markup
 from experiments.results.page.content import Report
 from experiments.results.page.estimates import percent
 from experiments.results.page.markup import Child, Markup, element
 
-# Pictures of each data set: all of a page are to stay well below 5 MB.
+# Pictures or texts of each data set: all of a page are to stay well below 5 MB.
 MOST = 12
 _BOXES = ('ids', 'boxes', 'scores', 'labels', 'found', 'truth_boxes', 'truth_classes', 'truth_crowd', 'truth_difficult',
           'truth_sizes')  # fmt: skip
@@ -41,7 +42,7 @@ def section(report: Report) -> Markup | None:
     if not options:
         return None
     intro = element(
-        'p', 'Of the best line of each data set, with its first seed: the test images it is most wrong about.'
+        'p', f'Of the best line of each data set, with its first seed: the test {report.noun}s it is most wrong about.'
     )
     return markup.escaped([intro, markup.choice('mistakes-of', 'data set', options)])
 
@@ -60,23 +61,28 @@ def _classes(line: Aggregate) -> Markup | None:
         confidence = best[:, 0] - best[:, 1]
     else:  # of an older version, or a copy of its results
         wrong = int((targets != predictions).sum())
-        counted = f'{wrong:,} of {len(targets):,} test images are classified wrongly'
+        counted = f'{wrong:,} of {len(targets):,} test {line.noun}s are classified wrongly'
         return element('p', f'{counted}; no scores are kept that tell how surely.')
     wrong = mistakes.of_classes(targets, predictions, confidence, MOST, own is not None)
     if not wrong:
-        return element('p', 'No test image is classified wrongly.')
+        return element('p', f'No test {line.noun} is classified wrongly.')
     names = kept.classes(line, int(max(targets.max(), predictions.max())) + 1)
 
-    def card(each: mistakes.WrongClass, picture: Picture) -> Markup:
+    def card(each: mistakes.WrongClass, shown: Picture | str) -> Markup:
         true, predicted = names[targets[each.example]], names[predictions[each.example]]
         sure = f' {percent(each.confidence)}\u00a0%' if each.confidence is not None else ''
+        example = str(scores.ids[each.example])
         caption = [
             element('div', element('span', 'true '), markup.name(true, 40)),
             element('div', element('span', 'predicted '), element('b', markup.name(predicted, 40)), sure),
         ]
-        return _card(_image(picture, f'{scores.ids[each.example]}: {true}, predicted {predicted}'), caption)
+        if isinstance(shown, str):
+            place = element('div', markup.name(example, 60), class_='quiet')
+            return element('figure', element('figcaption', caption), excerpts.excerpt(shown), place, class_='card text')
+        return _card(_image(shown, f'{example}: {true}, predicted {predicted}'), caption)
 
-    return _cards(line, [(str(scores.ids[each.example]), functools.partial(card, each)) for each in wrong])
+    entries = [(str(scores.ids[each.example]), functools.partial(card, each)) for each in wrong]
+    return _text_cards(line, entries) if line.noun == 'text' else _cards(line, entries)
 
 
 def _boxes(line: Aggregate) -> Markup | None:
@@ -219,8 +225,22 @@ def _cards(
         pictures = example_pictures.read(workdir, row, [example for example, _ in entries], sizes, dense)
     except UserError as error:
         return element('p', f'There are no pictures: {error}')
-    shown = [card(pictures[example]) for example, card in entries if example in pictures]
-    missing = [example for example, _ in entries if example not in pictures]
+    return _shown(pictures, entries)
+
+
+def _text_cards(line: Aggregate, entries: Sequence[tuple[str, Callable[[str], Markup]]]) -> Markup:
+    """What the function of each example makes of its text."""
+    workdir, row = line.members[0]
+    try:
+        texts = example_texts.read(workdir, row, [example for example, _ in entries])
+    except UserError as error:
+        return element('p', f'There are no texts: {error}')
+    return _shown(texts, entries)
+
+
+def _shown(found: Mapping[str, Any], entries: Sequence[tuple[str, Callable[[Any], Markup]]]) -> Markup:
+    shown = [card(found[example]) for example, card in entries if example in found]
+    missing = [example for example, _ in entries if example not in found]
     unread = f'{len(missing)} more cannot be read any more: {listed(missing)}.'
     note = element('p', unread, class_='note') if missing else None
     return markup.escaped([element('div', shown, class_='shots'), note])

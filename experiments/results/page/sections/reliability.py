@@ -35,9 +35,10 @@ def section(report: Report) -> Markup | None:
         return None
     intro = element(
         'p',
-        'Test images by the probability of their predicted class, in bins of equal width. Of a calibrated model, as '
-        'many are right as it is confident: bars end on the diagonal. Below them, how many images each bin has, on a '
-        'logarithmic scale. ECE is the mean distance from the diagonal over the images (Guo et al. 2017).',
+        f'Test {report.noun}s by the probability of their predicted class, in bins of equal width. Of a calibrated '
+        'model, as many are right as it is confident: bars end on the diagonal. Below them, how many '
+        f'{report.noun}s each bin has, on a logarithmic scale. ECE is the mean distance from the diagonal over the '
+        f'{report.noun}s (Guo et al. 2017).',
     )
     return markup.escaped([intro, markup.choice('reliability-of', 'data set', options)])
 
@@ -99,15 +100,15 @@ def _panel(line: Aggregate) -> Markup | None:
     before, after, temperatures = bins(line)
     figures = []
     if before is not None:
-        figures.append(_figure(before, 'as predicted'))
+        figures.append(_figure(before, 'as predicted', line.noun))
     if after is not None:
         low, high = min(temperatures), max(temperatures)
         shown = f'{low:.2f}' if f'{low:.2f}' == f'{high:.2f}' else f'{low:.2f} to {high:.2f}'
-        figures.append(_figure(after, f'after temperature scaling, T = {shown}'))
+        figures.append(_figure(after, f'after temperature scaling, T = {shown}', line.noun))
     return element('div', figures, class_='panels' if len(figures) > 1 else None) if figures else None
 
 
-def _figure(diagram: Diagram, what: str) -> Markup:
+def _figure(diagram: Diagram, what: str, noun: str) -> Markup:
     found = diagram.pooled
     edges = np.linspace(0, 1, len(found.counts) + 1)
     total = int(found.counts.sum())
@@ -124,7 +125,7 @@ def _figure(diagram: Diagram, what: str) -> Markup:
     ):
         if not count:
             continue
-        told = f'{100 * low:.0f} to {100 * high:.0f} % confident: {int(count):,} images, {percent(accuracy)} % right'
+        told = f'{100 * low:.0f} to {100 * high:.0f} % confident: {int(count):,} {noun}s, {percent(accuracy)} % right'
         bars.append(plot.cell(low, high, 0, accuracy, 0.55, told, kind='series0'))
         # From the end of the bar to what would be calibrated.
         bars.append(plot.interval(confidence, *sorted((confidence, accuracy)), series=1, cap=0))
@@ -132,12 +133,12 @@ def _figure(diagram: Diagram, what: str) -> Markup:
         rows.append([f'{100 * low:.0f} – {100 * high:.0f}', f'{int(count):,}', percent(confidence), percent(accuracy)])
     most = int(found.counts.max())
     counts = Plot(
-        f'Images by confidence, {what}', x=Scale(0, 1), y=Scale(0.7, 1.2 * most, 'log'),
-        x_label='confidence in %', y_label='images', width=440, height=140, top=4,
+        f'{noun.capitalize()}s by confidence, {what}', x=Scale(0, 1), y=Scale(0.7, 1.2 * most, 'log'),
+        x_label='confidence in %', y_label=f'{noun}s', width=440, height=140, top=4,
         x_format=lambda value: f'{100 * value:.0f}', y_format=lambda value: f'{value:,.0f}',
     )  # fmt: skip
     columns = [
-        counts.cell(low, high, 0.7, count, 0.55, f'{int(count):,} images', kind='neutral')
+        counts.cell(low, high, 0.7, count, 0.55, f'{int(count):,} {noun}s', kind='neutral')
         for low, high, count in zip(edges, edges[1:], found.counts, strict=False)
         if count
     ]
@@ -148,5 +149,5 @@ def _figure(diagram: Diagram, what: str) -> Markup:
     seeds = len(diagram.errors)
     of_seeds = f' (mean of {seeds} seeds, whose predictions the bins have together)' if seeds > 1 else ''
     caption = [element('b', f'ECE {percent(diagram.error)} %'), f' {what}{of_seeds}']
-    table = markup.table(['confidence in %', 'images', 'mean confidence', 'right in %'], rows, numbers=3)
+    table = markup.table(['confidence in %', f'{noun}s', 'mean confidence', 'right in %'], rows, numbers=3)
     return markup.figure(drawn, caption, table)

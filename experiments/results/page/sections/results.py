@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from experiments.data import nouns
 from experiments.results import metric_names, metric_tables
 from experiments.results.aggregates import AT_EDGE, Aggregate
 from experiments.results.failures import Failure
@@ -14,6 +15,12 @@ from experiments.results.page.markup import Child, Markup, element
 
 # A column of text has a filter of its own, and so has that of the labels; with more values, a search is better.
 _MOST_VALUES = 60
+# What the input of a backbone is, by what an example is called.
+_INPUTS = {
+    'image': 'height and width of what the backbone sees, in pixels',
+    'text': 'the most tokens of a text that the backbone sees',
+    'example': 'height and width of what the backbone sees, in pixels, or the most tokens of a text',
+}
 # Characters of a text in the table; the rest of a longer one is its tooltip.
 _LONGEST = 24
 
@@ -149,6 +156,7 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
     labels = [estimates.axes(each) for each in lines]
     backbone, *others = dict.fromkeys(title for each in labels for title in each)
     several = len({each.metric for each in lines}) > 1
+    noun = nouns.common(each.noun for each in lines)
 
     def axis(title: str) -> _Column:
         return _Column(title, [each.get(title, '–') for each in labels])
@@ -184,30 +192,30 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
             metric_tables.GAP,
             [metric_tables.points(each.gap) for each in lines],
             [each.gap for each in lines],
-            metric_tables.MEANINGS['gap'],
+            metric_tables.meaning('gap', lines),
         ),
         _Column(
             metric_tables.worst_title(lines),
             [_worst(each) for each in lines],
             [each.worst_class[1] if each.worst_class else None for each in lines],
-            metric_tables.MEANINGS['worst'],
+            metric_tables.meaning('worst', lines),
         ),
         *_metric_columns(lines),
         _Column(
             'input',
             ['×'.join(map(str, each.costs.get('input') or ())) or '–' for each in lines],
             [(each.costs.get('input') or [None])[0] for each in lines],
-            'height and width of what the backbone sees, in pixels',
+            _INPUTS[noun],
             shown=False,
         ),
         _cost(lines, 'parameters', 'parameters', '{:,.0f}'.format, 'of the backbone'),
         _cost(lines, 'trainable', 'trainable_parameters', '{:,.0f}'.format, 'those that were trained', shown=False),
         _cost(
-            lines, 'GFLOP/image', 'flops_per_image', lambda flops: f'{flops / 1e9:.3f}',
+            lines, f'GFLOP/{noun}', 'flops_per_image', lambda flops: f'{flops / 1e9:.3f}',
             'of the backbone, forward; a multiply-add is two', shown=False,
         ),
         _cost(
-            lines, 'images/s', 'images_per_second', '{:,.0f}'.format, 'of the frozen backbone, on this device',
+            lines, f'{noun}s/s', 'images_per_second', '{:,.0f}'.format, 'of the frozen backbone, on this device',
             shown=False,
         ),
     ]  # fmt: skip
@@ -271,11 +279,11 @@ def _cost(
 
 
 def _note(lines: Sequence[Aggregate]) -> Markup:
-    marks = []
+    marks, noun = [], nouns.common(each.noun for each in lines)
     if any(each.best for each in lines):
         marks.append(
             'Bold: higher than every other line of its data set and labels, by two-sided tests over seeds and test '
-            'images at 5 %, adjusted by Holm’s method for all comparisons of the highest with the others.'
+            f'{noun}s at 5 %, adjusted by Holm’s method for all comparisons of the highest with the others.'
         )
     if any(each.at_edge for each in lines):
         marks.append(
