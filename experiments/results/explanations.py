@@ -1,13 +1,22 @@
-"""Explanations in a work directory, as ``experiments.explain`` wrote them: pictures with what they show."""
+"""Explanations in a work directory, as ``experiments.explain`` wrote them: pictures with what they show, or texts."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.cli import json_files
 
 DIRECTORY = 'explanations'
 FILE = 'explanations.json'
+# In a directory of each method: the numbers of the texts, or images, that were explained last.
+NUMBERS = 'explanation.json'
+# What the colours of tokens are.
+TOKENS = (
+    'A token’s colour is what the log-probability of the class loses without it: blue speaks for the class, orange '
+    'against it; the strongest colour is the strongest of its text.'
+)
 # Changes when an older reader would misread the file.
 VERSION = 1
 
@@ -62,3 +71,103 @@ def read(workdir: Path) -> list[Entry]:
                 )
             )
     return found
+
+
+class Token(NamedTuple):
+    """A token of a text.
+
+    Attributes:
+        token: as the vocabulary writes it.
+        start, stop: its characters in the text; equal for one that the tokenizer added.
+        value: what speaks for the class, if positive, or against it.
+    """
+
+    token: str
+    start: int
+    stop: int
+    value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainedText:
+    """A text and what its tokens do.
+
+    Attributes:
+        text: the whole, of which the model may have read the beginning alone.
+        tokens: those that it read.
+        name: of the class.
+        probability: of the class.
+    """
+
+    text: str
+    tokens: tuple[Token, ...]
+    name: str
+    probability: float
+
+    def parts(self) -> list[tuple[str, float | None]]:
+        """The text in parts, each with its token's share of the strongest; ``None`` between tokens and beyond them."""
+        inside = [token for token in self.tokens if token.stop > token.start]
+        most = max((abs(token.value) for token in inside), default=0) or 1.0
+        found: list[tuple[str, float | None]] = []
+        last = 0
+        for token in inside:
+            if token.start < last:  # a further token of the same character
+                continue
+            found += [(self.text[last : token.start], None), (self.text[token.start : token.stop], token.value / most)]
+            last = token.stop
+        return [part for part in (*found, (self.text[last:], None)) if part[0]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEntry:
+    """Texts that were explained together.
+
+    Attributes:
+        method: how.
+        texts: in the order of the command.
+        command: the command that wrote them.
+    """
+
+    method: str
+    texts: tuple[ExplainedText, ...]
+    command: str
+
+
+def as_json(text: ExplainedText) -> dict[str, Any]:
+    """A text as ``read_texts`` takes it."""
+    return {
+        'text': text.text,
+        'class': text.name,
+        'probability': text.probability,
+        'tokens': [token._asdict() for token in text.tokens],
+    }
+
+
+def read_texts(workdir: Path) -> list[TextEntry]:
+    """The texts that were explained with each method; files that are damaged, or of images, are left out."""
+    found = []
+    for file in sorted((workdir / DIRECTORY).glob(f'*/{NUMBERS}')):
+        try:
+            document = json_files.parse(file.read_text(encoding='utf-8'))
+            texts = tuple(map(_text, document['texts']))
+            found.append(TextEntry(str(document['method']), texts, str(document['command'])))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return [entry for entry in found if entry.texts]
+
+
+def _text(value: dict[str, Any]) -> ExplainedText:
+    text, tokens = str(value['text']), [Token(**token) for token in value['tokens']]
+    return ExplainedText(text, _checked(tokens, len(text)), str(value['class']), float(value['probability']))
+
+
+def _checked(tokens: Sequence[Token], length: int) -> tuple[Token, ...]:
+    """The tokens.
+
+    Raises:
+        ValueError, TypeError: one lies outside the text, or its value is no number.
+    """
+    for token in tokens:
+        if not (0 <= token.start <= token.stop <= length and math.isfinite(token.value)):
+            raise ValueError('a token that is none of its text')
+    return tuple(tokens)

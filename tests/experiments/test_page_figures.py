@@ -18,9 +18,10 @@ from experiments.cli import atomic_files
 from experiments.data import loading, record
 from experiments.data.embedded import load_digits
 from experiments.data.truth import Boxes
-from experiments.results import example_pictures, example_texts, mistakes, rows, scores
+from experiments.results import example_pictures, example_texts, explanations, mistakes, rows, scores
 from experiments.results.coco_metrics import evaluate
 from experiments.results.detected_boxes import DetectedBoxes
+from experiments.results.explanations import ExplainedText, Token
 from experiments.results.page import build, content, estimates, excerpts, kept
 from experiments.results.page.sections import confusion, curves, detection_curves, learning, reliability
 from experiments.results.page.sections import mistakes as mistakes_section
@@ -284,6 +285,57 @@ class TestMistakenTexts:
         (tmp_path / 'data' / 'notes.csv').unlink()
         _, page, _ = page_of(workdir)
         assert any(each.startswith('There are no texts: there is no file or folder') for each in page.texts)
+
+
+def explain(workdir: Path, *texts: ExplainedText, method: str = 'occlusion') -> Path:
+    """Texts as ``experiments.explain`` leaves them."""
+    file = workdir / explanations.DIRECTORY / method / explanations.NUMBERS
+    value = {'method': method, 'texts': [*map(explanations.as_json, texts)], 'command': 'python -m experiments.explain'}
+    atomic_files.write_json(file, value)
+    return file
+
+
+def explained(text: str, *tokens: tuple[int, int, float]) -> ExplainedText:
+    return ExplainedText(text, tuple(Token('t', *token) for token in tokens), HOSTILE, 0.75)
+
+
+class TestExplainedTexts:
+    def test_parts_are_the_text(self):
+        text = explained('so good, yes', (0, 0, 9.0), (0, 2, -0.5), (3, 7, 2.0), (3, 7, 1.0), (7, 8, 0.0))
+        assert text.parts() == [('so', -0.25), (' ', None), ('good', 1.0), (',', 0.0), (' yes', None)]
+        assert explained('').parts() == []
+
+    def test_they_are_shown(self, classified, tmp_path):
+        place = shutil.copytree(classified, tmp_path / 'run')
+        explain(place, explained(f'bad {HOSTILE} good', (0, 3, -1.0), (4, 12, 2.0)), explained('unread ' * 100))
+        _, page, text = page_of(place)
+        assert '<script>alert' not in text
+        marked = [found for tag, found in page.elements if tag == 'span' and found.get('class') in ('for', 'against')]
+        assert [(each['class'], each['style']) for each in marked] == [('against', '--s:0.500'), ('for', '--s:1.000')]
+        assert {'bad', '<script>'} < {*page.texts}
+        # What comes after the last token was not read, and is cut where it is long.
+        assert any(each.endswith('…') and each.startswith('unread unread') for each in page.texts)
+        assert 'python -m experiments.explain' in page.texts
+
+    @pytest.mark.parametrize(
+        'change',
+        [
+            lambda text: text[:-5],
+            lambda text: text.replace('"stop": 3', '"stop": 300'),
+            lambda text: text.replace('"value": 1.0', '"value": NaN'),
+            lambda text: text.replace('"texts"', '"images"'),
+            lambda text: text.replace('"start": 0', '"start": "0"'),
+        ],
+    )
+    def test_a_damaged_file_is_left_out(self, classified, tmp_path, change):
+        place = shutil.copytree(classified, tmp_path / 'run')
+        file = explain(place, explained('bad', (0, 3, 1.0)))
+        before = file.read_text()
+        assert len(explanations.read_texts(place)) == 1
+        file.write_text(change(before))
+        assert file.read_text() != before
+        assert explanations.read_texts(place) == []
+        page_of(place)
 
 
 class TestPrecisionAndRecall:

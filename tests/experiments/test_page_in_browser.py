@@ -7,6 +7,7 @@ import pytest
 
 from experiments import report
 from tests.experiments import browser, synthetic_results
+from tests.experiments.test_page_figures import explain, explained, texts_directory
 
 pytestmark = [
     pytest.mark.slow,
@@ -181,6 +182,56 @@ def test_the_first_tab_skips_to_the_content(page, chromium):
     assert chromium.run('document.activeElement.className') == 'skip'
     chromium.press('Enter')
     assert chromium.run('location.hash') == '#content'
+
+
+@pytest.fixture(scope='module')
+def text_page(tmp_path_factory) -> Path:
+    """The page of a head that mistakes texts, of which two are explained."""
+    place, texts = texts_directory(tmp_path_factory.mktemp('browser') / 'texts')
+    words = [(at, at + 5, value) for at, value in ((0, 1.0), (6, -1.0), (13, 0.5))]
+    explain(place, explained(texts[25], *words), explained('a short one', (0, 1, -1.0)))
+    report.main(['--workdir', str(place)])
+    return place / 'report.html'
+
+
+@pytest.mark.parametrize(('width', 'theme'), VIEWS)
+def test_texts_fit_the_screen_and_are_legible(text_page, chromium, width, theme):
+    chromium.open(text_page, width, theme=theme)
+    chromium.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    chromium.screenshot(text_page.with_name(f'{width}-{theme}.png'))
+    assert chromium.messages == []
+    assert chromium.run('document.scrollingElement.scrollWidth') <= width
+    overflowing = (
+        "[...document.querySelectorAll('.card.text')].filter((each) => each.scrollWidth > each.clientWidth).length"
+    )
+    assert chromium.run(overflowing) == 0
+    pairs = chromium.run(
+        """(() => {
+          const canvas = new OffscreenCanvas(1, 1).getContext('2d');
+          const seen = (...colours) => {
+            canvas.clearRect(0, 0, 1, 1);
+            colours.forEach((each) => { canvas.fillStyle = each; canvas.fillRect(0, 0, 1, 1); });
+            return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+          };
+          return [...document.querySelectorAll('.tokens span, .card.text > .quiet, .excerpt .more')].map((each) => {
+            const ground = getComputedStyle(each.closest('.card')).backgroundColor;
+            const style = getComputedStyle(each);
+            return [seen(style.color), seen(ground, style.backgroundColor)];
+          });
+        })()"""
+    )
+    assert len(pairs) > 10
+    assert all(contrast(text, ground) >= 4.5 for text, ground in pairs)
+
+
+def test_a_long_text_opens_by_keys(text_page, chromium):
+    chromium.open(text_page)
+    height = "document.querySelector('details.excerpt').getBoundingClientRect().height"
+    closed = chromium.run(height)
+    chromium.run("document.querySelector('details.excerpt summary').focus()")
+    chromium.press('Enter')
+    assert chromium.run(height) > closed
+    assert chromium.run("getComputedStyle(document.querySelector('details.excerpt .more')).display") == 'none'
 
 
 def test_the_theme_is_remembered(page, chromium):

@@ -6,14 +6,15 @@ from experiments.results import explanations
 from experiments.results.page import markup
 from experiments.results.page.content import Report
 from experiments.results.page.markup import Markup, element
+from experiments.results.page.sections import explained_texts
 
 # Bytes of all pictures together, as the page holds them; the latest come first.
 _BUDGET = 1_000_000
 
 
 def section(report: Report) -> Markup | None:
-    """Each picture once, with what its methods show, and what it says as a table."""
-    figures: list[Markup] = []
+    """Texts with their tokens; and each picture once, with what its methods show, and what it says as a table."""
+    figures = explained_texts.figures(report)
     seen: set[str] = set()
     left, more = _BUDGET, 0
     for workdir in report.workdirs:
