@@ -53,7 +53,9 @@ def as_size(module: nn.Module, size: int | tuple[int, ...]) -> tuple[int, ...]:
     if not reads_texts(module):
         return size_of_images(size)  # ty: ignore[invalid-argument-type]
     if not isinstance(size, tuple) or len(size) != 1:
-        raise UserError(f'the size of texts is (length,), their tokens, not {size!r}')
+        raise UserError(
+            f'image_size is {size}, but the backbone reads texts, whose size is (length,), in tokens; leave it out'
+        )
     return size
 
 

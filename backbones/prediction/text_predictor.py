@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int32
 from backbones.errors import UserError
 from backbones.prediction.prediction import MOST_LIKELY
 from backbones.prediction.trained_model import TrainedModel
-from backbones.text.tokenising import PADDING, Tokenising
+from backbones.text.tokenising import PADDING, Tokenising, whole_characters
 
 # Characters of a text that one line shows of it.
 _SHOWN = 60
@@ -153,5 +153,5 @@ def _batches(texts: Iterable[str], size: int) -> Iterator[tuple[str, ...]]:
 
 def beginning(text: str) -> str:
     """How a text begins, in one line."""
-    line = ' '.join(text.split())
+    line = ' '.join(whole_characters(text).split())
     return line if len(line) <= _SHOWN else f'{line[: _SHOWN - 1].rstrip()}…'

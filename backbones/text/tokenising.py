@@ -80,7 +80,7 @@ class Tokenising:
         self, texts: Sequence[str]
     ) -> tuple[Int32[np.ndarray, 'texts length'], Bool[np.ndarray, ' texts']]:
         """The same as ``encode``, and which texts were cut."""
-        found = self._tokenizer.encode_batch([_whole(text) for text in texts])
+        found = self._tokenizer.encode_batch([whole_characters(text) for text in texts])
         tokens = np.full(
             (len(found), self.bucket(max((len(each.ids) for each in found), default=1))), PADDING, np.int32
         )
@@ -94,7 +94,7 @@ class Tokenising:
 
     def pieces(self, text: str) -> list[Piece]:
         """The tokens of a text, in order, and where in it each lies."""
-        found = self._tokenizer.encode(_whole(text))
+        found = self._tokenizer.encode(whole_characters(text))
         return [Piece(token, *place) for token, place in zip(found.tokens, found.offsets, strict=True)]
 
     def bucket(self, longest: int) -> int:
@@ -132,7 +132,7 @@ class Tokenising:
         return Tokenising(value['length'], value['tokenizer'])
 
 
-def _whole(text: str) -> str:
+def whole_characters(text: str) -> str:
     """A text without halves of characters (lone surrogates, as a file of JSON may hold them), of the same length.
 
     The library refuses them; decoders of bytes write the same character for what they cannot read.

@@ -12,7 +12,7 @@ from experiments.ablation import robustness, settings
 from experiments.ablation.config_keys import KEYS, default_config
 from experiments.ablation.dependencies import FROZEN_REGIMES
 from experiments.data import loading
-from experiments.data.model_input import input_kind, input_size
+from experiments.data.model_input import input_kind, input_size, reads_texts
 from experiments.data.options import ReadingOptions
 from experiments.features import taps
 from experiments.probes import attentive
@@ -70,6 +70,8 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     task = tasks.find(config.training.task)
     heads = [_head(task, name) for name in _axis(config, 'heads')]
     variants = [parse_variant(text) for text in _axis(config, 'backbones')]
+    for variant in variants:
+        tasks.check_inputs(config.training.task, variant.backbone)
     for each in settings.combinations(config, KEYS):
         _check_values(each, variants)
     for regime in _axis(config, 'regimes'):
@@ -86,8 +88,9 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
         if not 0 < fraction <= 1:
             raise UserError(f'label fractions lie in (0, 1], not {fraction}')
     for name in _axis(config, 'datasets'):
-        for kind in dict.fromkeys(input_kind(variant.backbone) for variant in variants):
-            loading.check_name(name, task.truth, inputs=kind)
+        for variant in {input_kind(each.backbone): each for each in variants[::-1]}.values():
+            reader = variant.backbone if variant.backbone in BASELINES else f'the backbone {variant.backbone}'
+            loading.check_name(name, task.truth, inputs=input_kind(variant.backbone), reader=reader)
     cells = []
     axes = (config.datasets, variants, heads, config.regimes, config.fractions, config.seeds)
     shots = {*config.shots} if isinstance(config.shots, tuple) else {config.shots}
@@ -121,7 +124,12 @@ def _check_values(config: ml_collections.ConfigDict, variants: Sequence[Variant]
         )
     ReadingOptions.of(config)
     input_size(config)
-    robustness.conditions(config)
+    of_texts = [variant.backbone for variant in variants if reads_texts(variant.backbone)]
+    if robustness.conditions(config) and of_texts:
+        raise UserError(
+            f'config key corruptions is {config.corruptions}, but {of_texts[0]} reads texts, and these are corruptions '
+            'of images; set corruptions=()'
+        )
     for count in config.knn.neighbours:
         positive('knn.neighbours', count)
     attentive.check(config.attentive)

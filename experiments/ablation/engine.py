@@ -27,6 +27,7 @@ from experiments.cli.atomic_files import DiskError
 from experiments.data import account
 from experiments.data.corruptions import Corruption
 from experiments.data.dataset import Dataset
+from experiments.data.texts import are_texts
 from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import frozen_backbone
 from experiments.features.store import Store
@@ -352,6 +353,7 @@ class Engine:
             seen.splits['validation'],
             seen.splits['test'],
             self._score,
+            padded=are_texts(dataset),
         )
 
         def fit(chosen: Sequence[Cell]) -> None:

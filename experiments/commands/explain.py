@@ -14,6 +14,7 @@ from backbones.explanation import methods
 from backbones.images import Source
 from backbones.prediction import image_sources
 from backbones.prediction.text_predictor import TextPredictor
+from backbones.pretrained import sources
 from experiments.cli import display, work_directories
 from experiments.commands import explain_texts
 from experiments.data import loading
@@ -64,13 +65,21 @@ def run(options: argparse.Namespace, argv: Sequence[str]) -> None:
 def _of_texts(options: argparse.Namespace) -> TextPredictor | None:
     """The model, if the first that is named reads texts."""
     first = options.named[0]
-    config = work_directories.read_config(first.workdir) if first.workdir else {'backbone': first.model}
-    if not config or config.get('backbone') not in backbones.names('text'):
+    if (_backbone(first.workdir) if first.workdir else first.model) not in backbones.names('text'):
         return None
     source = first.workdir or first.weights or first.model
     found = backbones.load(source, first.model if first.weights else None)
     assert isinstance(found, TextPredictor), 'a text encoder reads texts'
     return found
+
+
+def _backbone(workdir: Path) -> str | None:
+    """The backbone of a run, of its checkpoint, or of its weights elsewhere; ``None`` for an ablation."""
+    config = work_directories.read_config(workdir)
+    if config is not None:
+        return config.get('backbone')
+    description, _ = sources.kept(sources.resolve(str(workdir)))
+    return None if description is None else description.backbone
 
 
 def _columns(models: Sequence[ExplainedModel], options: argparse.Namespace) -> list[Column]:

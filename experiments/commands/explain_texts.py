@@ -13,7 +13,7 @@ from rich.text import Text
 from backbones.errors import UserError, unknown
 from backbones.explanation import occlusion
 from backbones.prediction.text_predictor import TextPredictor, beginning
-from backbones.text.tokenising import Tokenising
+from backbones.text.tokenising import Tokenising, whole_characters
 from experiments.cli import atomic_files, display, work_directories
 from experiments.commands import predict_texts
 from experiments.explanation import explanation_files
@@ -31,10 +31,12 @@ def run(predictor: TextPredictor, options: argparse.Namespace, argv: Sequence[st
     """Attribute the classes of texts to their tokens.
 
     Raises:
-        UserError: options that are for images, or no place to write to.
+        UserError: options that are for images, no text, or no place to write to.
     """
     _check(options)
     texts = list(predict_texts.expanded(options.images))[: options.limit]
+    if not texts:
+        raise UserError('there is no text to explain')
     target = None
     if options.target is not None:
         if options.target not in predictor.names:
@@ -54,7 +56,7 @@ def run(predictor: TextPredictor, options: argparse.Namespace, argv: Sequence[st
     command = explanation_files.command(argv)
     with atomic_files.os_errors_as_user_errors(lambda: 'choose another --output'):
         with atomic_files.atomic_write(output / 'texts.html') as stream:
-            stream.write(_page(found, predictor.model.source, command))
+            stream.write(whole_characters(_page(found, predictor.model.source, command)))
         atomic_files.write_json(
             output / stored.NUMBERS, {'command': command, 'method': METHOD, 'texts': list(map(_as_json, found))}
         )
@@ -102,7 +104,7 @@ def _coloured(each: ExplainedText) -> Text:
     found = Text()
     for part, share in each.parts():
         style = '' if share is None else f'black on rgb({",".join(map(str, _colour(share)))})'
-        found.append(part.replace('\n', ' '), style)
+        found.append(whole_characters(part).replace('\n', ' '), style)
     return found
 
 

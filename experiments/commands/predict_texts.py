@@ -40,8 +40,8 @@ def run(predictor: TextPredictor, options: argparse.Namespace) -> None:
             bar.advance(task)
             if isinstance(result, UserError):
                 raise result
-            told = f'{name}  {result.tokens} tokens{", cut" if result.is_cut else ""}' if in_full else None
-            line = told or result.summary(name) + (f'  (truth: {truth})' if truth else '')
+            in_table = f'{name}  {result.tokens} tokens{", cut" if result.is_cut else ""}'
+            line = (in_table if in_full else result.summary(name)) + (f'  (truth: {truth})' if truth else '')
             output.print(line, soft_wrap=True, markup=False, highlight=False)
             if in_full:
                 output.print(_table(result))
@@ -79,7 +79,8 @@ def expanded(arguments: Sequence[str]) -> Iterator[str]:
             yield argument
             continue
         try:
-            lines = Path(argument).read_text(encoding='utf-8').splitlines()
+            # Not ``splitlines``: texts may contain what it takes for an end of line, such as U+2028.
+            lines = Path(argument).read_text(encoding='utf-8-sig').split('\n')
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f'{argument} cannot be read as lines of text in UTF-8: {error}') from None
         yield from (line for line in lines if line.strip())

@@ -42,16 +42,19 @@ def input_preprocessing(
 
     Raises:
         UserError: no such backbone, weights or fit, weights of a run of another backbone, a size of images for a
-            backbone that reads texts, or texts longer than it takes.
+            backbone that reads texts or the reverse, or texts longer than it takes.
     """
     backbones.info(backbone)  # checks the name first
     if reads_texts(backbone):
         if image_size:
-            raise UserError(f'config key image_size is {image_size}, but {backbone} reads texts; set text_length')
+            width = image_size[1] if isinstance(image_size, tuple) else image_size
+            raise UserError(f'config key image_size is {width}, but {backbone} reads texts; set text_length')
         longest = backbones.create(backbone).longest()
         if text_length > longest:
             raise UserError(f'config key text_length is {text_length}, but {backbone} takes {longest} tokens at most')
         return preprocessing_of(backbone, weights).replace(length=text_length or None)
+    if text_length:
+        raise UserError(f'config key text_length is {text_length}, but {backbone} reads images; set image_size')
     expected = preprocessing_of(backbone, weights)
     assert isinstance(expected, Preprocessing)
     return expected.for_stored_images().replace(size=image_size or None, crop=1.0, fit=fit)

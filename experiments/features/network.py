@@ -150,7 +150,10 @@ def make_network(
 
     def make_pass(names: Sequence[str]) -> FrozenPass:
         chosen = [takes[tap] for tap in names]
-        return FrozenPass(preprocessing, taps.trunk(model, *names), chosen, batch_size, device_mesh, runtime, trim)
+        # Of texts, XLA fuses what precedes an output otherwise than what precedes a normalisation alone: one program
+        # gives every tap the same bits, whatever is asked for, and is compiled once.
+        trunk = taps.trunk(model, *names) if trim is None else everything
+        return FrozenPass(preprocessing, trunk, chosen, batch_size, device_mesh, runtime, trim)
 
     return Network(name, model, preprocessing, make_pass, document, shapes, features_shapes)
 

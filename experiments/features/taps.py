@@ -96,7 +96,9 @@ def _positions(layout: Layout, leaf: Float[Array, 'batch ...']) -> Float[Array, 
     if leaf.ndim > 3:
         return leaf.reshape(leaf.shape[0], -1, leaf.shape[-1])
     if layout.mask is not None:
-        leaf = jnp.where(layout.mask[..., None], leaf, jnp.nan)
+        # A text without any token has one position, of zeros: heads take an example that is NaN for a damaged one.
+        there = layout.mask.at[:, layout.prefix].set(True)
+        leaf = jnp.where(there[..., None], leaf, jnp.nan)
     return leaf[:, layout.prefix :]
 
 

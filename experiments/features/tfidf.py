@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from backbones.errors import UserError
 from experiments.data.dataset import Dataset
 from experiments.data.texts import Texts
 from experiments.features import identity
@@ -22,6 +23,9 @@ class TfidfPass:
     """Gives the features of texts as a ``FrozenPass`` does; the vocabulary is that of the training texts.
 
     It is fitted to all training texts, whatever share of their labels a head sees.
+
+    Raises:
+        UserError: no word is in two of the training texts.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int):
@@ -30,7 +34,13 @@ class TfidfPass:
         assert isinstance(dataset.images, Texts)
         self._batch_size = batch_size
         vectorizer = TfidfVectorizer(**_OPTIONS, dtype=np.float32)
-        vectorizer.fit(dataset.images[dataset.splits['train']])
+        try:
+            vectorizer.fit(dataset.images[dataset.splits['train']])
+        except ValueError as error:  # as scikit-learn says that no word is left
+            raise UserError(
+                f'{dataset.name!r} has nothing for TF-IDF: no word of two letters is in {_OPTIONS["min_df"]} of '
+                f'its {len(dataset.splits["train"]):,} training texts; leave {TFIDF!r} out of config key backbones'
+            ) from error
         self._rows = vectorizer.transform(dataset.images.values)
 
     @property

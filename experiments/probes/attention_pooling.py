@@ -11,7 +11,9 @@ cross-attention (as in CAE, CoCa, AIM and V-JEPA) this leaves out the projection
 hold most of its parameters. A query is what a head is there. Since values are linear in the positions, positions are
 pooled before they are projected, as above, which takes far fewer products than the other order and gives the same.
 
-A position that is NaN is padding, of a text that is shorter than others, and no query takes anything of it.
+Of texts, last positions that are NaN are padding of those that are shorter than others (``padded``), and no query takes
+anything of them. NaN elsewhere is what a damaged backbone gives: the head becomes NaN, too. For images, which have no
+padding, the head is a program of its own: to leave nothing out would change its last bits.
 """
 
 from typing import NamedTuple
@@ -20,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 # Standard deviation of the initial queries, as in the reference: attention begins close to the mean.
 _QUERY_DEVIATION = 0.02
@@ -66,34 +68,48 @@ def initial(seed: int, queries: int, channels: int, num_classes: int) -> Attenti
     )
 
 
+def padding(
+    positions: Float[np.ndarray | Array, '... positions channels'],
+) -> Bool[np.ndarray | Array, '... positions']:
+    """Which positions are padding: those that are NaN up to the last one, if the first is not."""
+    nan = (positions != positions).all(-1)
+    return nan[..., ::-1].cumprod(-1)[..., ::-1].astype(bool) & ~nan[..., :1]
+
+
 def attention(
-    head: AttentionHead, positions: Float[Array, 'examples positions channels']
+    head: AttentionHead, positions: Float[Array, 'examples positions channels'], padded: bool = False
 ) -> Float[Array, 'examples queries positions']:
     """How much of each position every query takes; the sum over positions is one, and padding takes nothing."""
-    padding = jnp.isnan(positions[..., 0])[:, None]
-    similarity = jnp.einsum('npc,qc->nqp', _without_padding(positions), head.queries) / np.sqrt(positions.shape[-1])
-    return jax.nn.softmax(jnp.where(padding, jnp.finfo(similarity.dtype).min, similarity))
+    there = _without_padding(positions) if padded else positions
+    similarity = jnp.einsum('npc,qc->nqp', there, head.queries) / np.sqrt(positions.shape[-1])
+    if padded:
+        similarity = jnp.where(padding(positions)[:, None], jnp.finfo(similarity.dtype).min, similarity)
+    return jax.nn.softmax(similarity)
 
 
 def _without_padding(positions: Float[Array, '... channels']) -> Float[Array, '... channels']:
     # A head's gradient would be NaN where a weight of zero meets one.
-    return jnp.where(jnp.isnan(positions), 0, positions)
+    return jnp.where(padding(positions)[..., None], 0, positions)
 
 
 def logits(
-    head: AttentionHead, positions: Float[Array, 'examples positions channels']
+    head: AttentionHead, positions: Float[Array, 'examples positions channels'], padded: bool = False
 ) -> Float[Array, 'examples classes']:
-    """The head's score of each class; the order of the positions does not matter, nor do those that are NaN."""
-    pooled = jnp.einsum('nqp,npc->nqc', attention(head, positions), _without_padding(positions))
+    """The head's score of each class; the order of the positions does not matter, nor does padding."""
+    there = _without_padding(positions) if padded else positions
+    pooled = jnp.einsum('nqp,npc->nqc', attention(head, positions, padded), there)
     projected = jnp.einsum('nqc,qcw->nqw', pooled, head.values)
     return projected.reshape(len(positions), -1) @ head.kernel + head.bias
 
 
 def loss(
-    head: AttentionHead, positions: Float[Array, 'examples positions channels'], labels: Int[Array, ' examples']
+    head: AttentionHead,
+    positions: Float[Array, 'examples positions channels'],
+    labels: Int[Array, ' examples'],
+    padded: bool = False,
 ) -> Float[Array, '']:
     """The mean cross-entropy."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits(head, positions), labels).mean()
+    return optax.softmax_cross_entropy_with_integer_labels(logits(head, positions, padded), labels).mean()
 
 
 def parameters(queries: int, channels: int, num_classes: int) -> int:

@@ -70,7 +70,7 @@ def run(
             f'{tuple(data.features.shape)}'
         )
     source = Source(data.features)
-    statistics = attentive_training.standardisations(data.features, subsets, data.normalisation)
+    statistics = attentive_training.standardisations(data.features, subsets, data.normalisation, data.padded)
     outcomes = []
     for subset, scaling in zip(subsets, statistics, strict=True):
         report(f'attentive heads on {len(subset.rows):,}')
@@ -91,10 +91,12 @@ def _selected(
     start = attention_pooling.initial(subset.seed, config.queries, channels, data.num_classes)
     heads, validated, scores, losses = [], [], [], []
     for chunk in attentive_training.chunks(choices, start, source, config.batch_size):
-        sweep = Sweep(start, chunk, config.steps, config.batch_size, data.normalisation)
+        sweep = Sweep(start, chunk, config.steps, config.batch_size, data.normalisation, data.padded)
         trained = attentive_training.train(sweep, source, data.labels, subset, scaling)
         heads += [AttentionHead(*(leaf[index : index + 1] for leaf in trained)) for index in range(len(chunk))]
-        for logits in attentive_training.score(trained, source, data.validation, scaling, data.normalisation):
+        for logits in attentive_training.score(
+            trained, source, data.validation, scaling, data.normalisation, data.padded
+        ):
             loss = _mean_loss(logits, labels)
             validated.append(logits)
             losses.append(loss)
@@ -106,13 +108,13 @@ def _selected(
         )
     best = select(scores, losses)
     selected = dict(zip(grids, choices[best], strict=True))
-    (logits,) = attentive_training.score(heads[best], source, data.test, scaling, data.normalisation)
+    (logits,) = attentive_training.score(heads[best], source, data.test, scaling, data.normalisation, data.padded)
 
     def apply(
         features: Float[np.ndarray, 'examples positions channels'], head: AttentionHead = heads[best]
     ) -> Float[np.ndarray, 'examples classes']:
         return attentive_training.score(
-            head, Source(features), np.arange(features.shape[0]), scaling, data.normalisation
+            head, Source(features), np.arange(features.shape[0]), scaling, data.normalisation, data.padded
         )[0]
 
     return Outcome(

@@ -14,7 +14,7 @@ the block before.
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ class Sweep:
         choices: learning rate and weight decay of each.
         steps, batch_size: how long, and on how many examples at a time.
         normalisation: one of ``NORMALISATIONS``.
+        padded: whether the features are of texts (``attention_pooling``).
     """
 
     start: AttentionHead
@@ -52,6 +53,7 @@ class Sweep:
     steps: int
     batch_size: int
     normalisation: str = 'standardise'
+    padded: bool = False
 
 
 class Source:
@@ -80,9 +82,14 @@ class Source:
 
 
 def standardisations(
-    features: Float[np.ndarray, 'examples positions channels'], subsets: Sequence[Subset], how: str = 'standardise'
+    features: Float[np.ndarray, 'examples positions channels'],
+    subsets: Sequence[Subset],
+    how: str = 'standardise',
+    padded: bool = False,
 ) -> list[Scaling]:
-    """``common.standardisation`` of each subset, over its examples and all their positions but padding.
+    """``common.standardisation`` of each subset, over its examples and all their positions.
+
+    Of texts, every one counts alike, however many positions it has beside padding.
 
     The features are read once, in parts, whatever the number of subsets; what a subset gets does not depend on the
     others.
@@ -101,8 +108,10 @@ def standardisations(
         chosen = np.flatnonzero(part.any(0))
         values = features[start + chosen]
         # In float64, which holds the squares exactly, the square of the mean may be subtracted from their mean.
-        mean_of = np.nanmean if np.isnan(values[..., 0]).any() else np.mean
-        moments = np.stack([mean_of(values, 1, np.float64), mean_of(np.square(values, dtype=np.float64), 1)])
+        there: Any = True
+        if padded:
+            there = ~attention_pooling.padding(values)[..., None]
+        moments = np.stack([np.mean(each, 1, np.float64, where=there) for each in (values, _squares(values))])
         for total, own in zip(sums, part[:, chosen], strict=True):
             total += moments[:, own].sum(1)
     found = []
@@ -112,6 +121,10 @@ def standardisations(
         factor = ones if how == 'centre' else standardising_factor(variance).astype(np.float32)
         found.append((mean.astype(np.float32), factor))
     return found
+
+
+def _squares(values: Float[np.ndarray, '*shape']) -> Float[np.ndarray, '*shape']:
+    return np.square(values, dtype=np.float64)
 
 
 def _normalised(
@@ -155,7 +168,7 @@ def _begin(start: AttentionHead, rates: Float[Array, ' heads'], decays: Float[Ar
     return jax.vmap(lambda rate, decay: _State(start, _optimizer(rate, decay, steps).init(start)))(rates, decays)
 
 
-@functools.partial(jax.jit, static_argnames=('steps', 'normalisation'))
+@functools.partial(jax.jit, static_argnames=('steps', 'normalisation', 'padded'))
 def train_block(
     state: _State,
     features: Float[Array, 'rows positions channels'],
@@ -166,6 +179,7 @@ def train_block(
     decays: Float[Array, ' heads'],
     steps: int,
     normalisation: str,
+    padded: bool = False,
 ) -> _State:
     """Take some steps with every head.
 
@@ -177,6 +191,7 @@ def train_block(
         rates, decays: learning rate and weight decay of each head.
         steps: of the whole training, for the schedule.
         normalisation: one of ``NORMALISATIONS``.
+        padded: whether the features are of texts.
     """
 
     def step(state: _State, rows: Array) -> tuple[_State, None]:
@@ -184,7 +199,7 @@ def train_block(
         x, y = _normalised(features[rows], scaling, normalisation), labels[rows]
 
         def update(state: _State, rate: Array, decay: Array) -> _State:
-            gradients = jax.grad(attention_pooling.loss)(state.heads, x, y)
+            gradients = jax.grad(attention_pooling.loss)(state.heads, x, y, padded)
             updates, optimizer = _optimizer(rate, decay, steps).update(gradients, state.optimizer, state.heads)
             # As ``optax.apply_updates``, which keeps no type.
             return _State(jax.tree.map(jnp.add, state.heads, updates), optimizer)
@@ -213,7 +228,9 @@ def train(
         # No further ahead than one block, so that no more than two are in memory.
         jax.block_until_ready(before)
         before = state
-        state = train_block(state, features, own_labels, rows, scaling, rates, decays, sweep.steps, sweep.normalisation)
+        state = train_block(
+            state, features, own_labels, rows, scaling, rates, decays, sweep.steps, sweep.normalisation, sweep.padded
+        )
     return jax.device_get(state.heads)
 
 
@@ -234,12 +251,16 @@ def _blocks(
         yield source.rows(rows), jnp.asarray(labels[rows]), places.reshape(block.shape)
 
 
-@functools.partial(jax.jit, static_argnames='normalisation')
+@functools.partial(jax.jit, static_argnames=('normalisation', 'padded'))
 def _logits(
-    heads: AttentionHead, features: Float[Array, 'examples positions channels'], scaling: Scaling, normalisation: str
+    heads: AttentionHead,
+    features: Float[Array, 'examples positions channels'],
+    scaling: Scaling,
+    normalisation: str,
+    padded: bool,
 ) -> Float[Array, 'heads examples classes']:
     x = _normalised(features, scaling, normalisation)
-    return jax.vmap(attention_pooling.logits, in_axes=(0, None))(heads, x)
+    return jax.vmap(lambda head: attention_pooling.logits(head, x, padded))(heads)
 
 
 def score(
@@ -248,12 +269,13 @@ def score(
     rows: Int[np.ndarray, ' examples'],
     scaling: Scaling,
     normalisation: str = 'standardise',
+    padded: bool = False,
 ) -> Float[np.ndarray, 'heads examples classes']:
     """The scores of some examples by every head."""
     size = min(len(rows), max(1, PART_BYTES // source.example_bytes))
     parts = []
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        padded = np.pad(part, (0, size - len(part)), mode='edge')
-        parts.append(np.asarray(_logits(heads, source.rows(padded), scaling, normalisation))[:, : len(part)])
+        whole = np.pad(part, (0, size - len(part)), mode='edge')
+        parts.append(np.asarray(_logits(heads, source.rows(whole), scaling, normalisation, padded))[:, : len(part)])
     return np.concatenate(parts, axis=1)

@@ -29,6 +29,7 @@ class ProbeData:
         score: the task's primary metric of some examples' scores (one per class) and labels; higher is better.
         normalisation: one of ``NORMALISATIONS``; what it asks of each example alone is done (``normalised``), except
             for features of positions.
+        padded: whether positions that are NaN are padding, of texts that are shorter than others.
         retrieves: whether nearest neighbours also rank the test examples among themselves.
     """
 
@@ -40,6 +41,7 @@ class ProbeData:
     score: Callable[[Float[np.ndarray, 'examples classes'], Int[np.ndarray, ' examples']], float]
     normalisation: str = 'standardise'
     retrieves: bool = True
+    padded: bool = False
 
     def normalised(self, how: str) -> 'ProbeData':
         """The data for heads whose features are normalised in a given way."""

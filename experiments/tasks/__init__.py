@@ -16,7 +16,7 @@ TABLE: dict[str, type[Task]] = {
     'detection': Detection,
 }
 
-__all__ = ['TABLE', 'Task', 'find', 'head_name', 'input_preprocessing']
+__all__ = ['TABLE', 'Task', 'check_inputs', 'find', 'head_name', 'input_preprocessing']
 
 
 def find(name: str) -> type[Task]:
@@ -33,6 +33,19 @@ def find(name: str) -> type[Task]:
 def head_name(task: type[Task], name: str) -> str:
     """The head that a config names: the task's usual one for ``''``, and none where there is no choice."""
     return name or next(iter(task.heads), '')
+
+
+def check_inputs(task: str, backbone: str) -> None:
+    """Check that a backbone, or a baseline, reads what a task is about.
+
+    Raises:
+        UserError: no such task, or a dense one for what reads texts.
+    """
+    if model_input.reads_texts(backbone) and find(task).truth != 'class':
+        raise UserError(
+            f'{backbone} reads texts, and the task {task} is about places in images; set the config key task to '
+            "'classification', or choose a backbone of images"
+        )
 
 
 def input_preprocessing(task: str, backbone: str, weights: str, config: ml_collections.ConfigDict) -> AnyPreprocessing:
@@ -52,7 +65,6 @@ def input_preprocessing(task: str, backbone: str, weights: str, config: ml_colle
         UserError: see there; or a backbone that reads texts, for a dense task.
     """
     size, fit = model_input.input_size(config), find(task).fit
-    if model_input.reads_texts(backbone) and find(task).truth != 'class':
-        raise UserError(f'{backbone} reads texts, and the task {task} is about places in images')
+    check_inputs(task, backbone)
     found = model_input.input_preprocessing(backbone, weights, size, fit or config.fit, config.text_length)
     return found if fit is None else found.replace(interpolation='bilinear')

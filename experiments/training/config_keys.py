@@ -25,6 +25,7 @@ from experiments.training.value_checks import (
     seed,
     share,
     side,
+    text_length,
 )
 
 
@@ -86,7 +87,7 @@ KEYS: Mapping[str, ConfigKey] = {
     'image_height': ConfigKey(
         0, 'height of the input where it is not square, and image_size its width; 0: square', side
     ),
-    'text_length': ConfigKey(0, 'most tokens of a text; 0: what the weights say', not_negative),
+    'text_length': ConfigKey(0, 'most tokens of a text; 0: what the weights say', text_length),
     **_READING,
     'fraction': ConfigKey(1.0, 'share of the training labels to use', positive_share),
     'shots': ConfigKey(

@@ -43,7 +43,13 @@ def check_without_data(config: ml_collections.ConfigDict, devices: Sequence[jax.
             parameters for the regime or takes no input of this size.
     """
     configuration.check(config)
-    loading.check_name(config.dataset, tasks.find(config.task).truth, inputs=input_kind(config.backbone))
+    tasks.check_inputs(config.task, config.backbone)
+    loading.check_name(
+        config.dataset,
+        tasks.find(config.task).truth,
+        inputs=input_kind(config.backbone),
+        reader=f'the backbone {config.backbone}',
+    )
     for kind, name, known in (
         ('sampler', config.sampler, sampling.SAMPLERS),
         ('kind of class weights', config.class_weights, sampling.CLASS_WEIGHTS),

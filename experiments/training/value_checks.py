@@ -22,6 +22,12 @@ def not_negative(key: str, value: float) -> None:
         raise UserError(f'config key {key!r} must {"not be negative" if value < 0 else "be finite"}, but is {value}')
 
 
+def text_length(key: str, value: int) -> None:
+    """Reject lengths of texts that leave no room for a token between the first and the last; 0 is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0 or value in (1, 2):
+        raise UserError(f'config key {key!r} is {value!r}; expected 0, or a number of tokens from 3 on')
+
+
 def seed(key: str, value: int) -> None:
     """Reject values that cannot seed the random number generators."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:

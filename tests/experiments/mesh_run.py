@@ -130,6 +130,24 @@ def train_dense(task: str, backbone: str, head: str = '', fsdp: int = 1) -> dict
     }
 
 
+def train_texts(fsdp: int = 1) -> dict:
+    """Twelve steps on texts, and an evaluation whose last batch is not full."""
+    from tiny_texts import make_texts, training_config
+
+    from experiments.training.session import Session
+
+    config = training_config(optimizer='sgd', learning_rate=0.1, clip_norm=1.0, epochs=4.0)
+    config.mesh.fsdp = fsdp
+    session = Session(config, make_texts(longest=30), Path(tempfile.gettempdir()))
+    state, learning_rate = session.initial_state(), session.learning_rate(0, 0)
+    losses = []
+    for host in session.batches(0, 12):
+        state, metrics = session.train_step(0)(state, session.device_put(host), learning_rate(host.step))
+        losses.append(float(metrics['loss']))
+    logits = session.evaluate(state.variables(), 'test').predictions['logits']
+    return {'devices': jax.device_count(), 'losses': losses, 'predictions': logits.argmax(-1).tolist()}
+
+
 def restore(backbone: str, fsdp: int = 1, checkpoints: str = '') -> dict:
     """What the checkpoint of ``train`` holds."""
     from experiments.training.checkpoints import Checkpoints
@@ -212,6 +230,22 @@ def extract(directory: str, damaged: list[int]) -> dict:
     return result
 
 
+def extract_texts(directory: str) -> dict:
+    """Features of texts of several lengths at two taps, in the order of the data set."""
+    from tiny_texts import NAME, ablation_config, make_texts
+
+    from experiments.features import extractor
+    from experiments.features.frozen_backbone import FrozenBackbone
+    from experiments.features.store import Store
+
+    extractor._SHARD_EXAMPLES = 16
+    place, backbone = Path(directory), FrozenBackbone(NAME, 'random', 0)
+    pass_over = extractor.Extractor(ablation_config(), Store(place / 'store'), place)
+    for tap in ('pooled', 'grid'):
+        np.save(place / f'{tap}.npy', pass_over.at(tap)(backbone, make_texts(45), lambda count: None)[0].values)
+    return {'devices': jax.device_count()}
+
+
 def digests(session, state) -> dict[str, str]:
     """Path → hash of the bytes of each array of a state."""
     state = dataclasses.replace(state, key=jax.random.key_data(state.key))
@@ -268,9 +302,11 @@ def main(action: str, settings: str) -> dict:
     actions = {
         'train': train,
         'train_dense': train_dense,
+        'train_texts': train_texts,
         'restore': restore,
         'fit': fit,
         'extract': extract,
+        'extract_texts': extract_texts,
         'linear_costs': linear_costs,
     }
     return actions[action](**arguments)

@@ -3,8 +3,12 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny import make_config, make_dataset
 
 from backbones.errors import UserError
@@ -402,3 +406,103 @@ class TestAblation:
         both, alone = planned(), planned(regimes=('attentive',))
         assert both['passes'] == alone['passes'] == '1'  # which gives the features of both taps
         assert alone['heads'] == '2'
+
+
+# --- Padding: positions of texts that are shorter than others, which are NaN. ---
+
+loss_and_gradient = jax.jit(jax.value_and_grad(attention_pooling.loss), static_argnums=3)
+# Few shapes, so that little is compiled.
+lengths_of_texts = st.tuples(*[st.sampled_from([1, 4])] * 3)
+
+
+def padded(lengths, more: int, channels=5, seed=0) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Positions of texts of some lengths, together with padding, and of each alone."""
+    generator = np.random.default_rng(seed)
+    alone = [generator.normal(2, 3, (length, channels)).astype(np.float32) for length in lengths]
+    together = np.full((len(lengths), max(lengths) + more, channels), np.nan, np.float32)
+    for row, own in zip(together, alone, strict=True):
+        row[: len(own)] = own
+    return together, alone
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=lengths_of_texts, more=st.sampled_from([0, 2]), seed=st.integers(0, 99))
+def test_padding_changes_nothing(lengths, more, seed):
+    """Logits, the loss and its gradients: those of each text alone."""
+    together, alone = padded(lengths, more, seed=seed)
+    head, labels = random_head(seed=seed), np.arange(len(lengths)) % 3
+    found, gradient = loss_and_gradient(head, together, labels, True)
+    wanted = [loss_and_gradient(head, own[None], labels[index : index + 1]) for index, own in enumerate(alone)]
+    np.testing.assert_allclose(found, np.mean([loss for loss, _ in wanted]), rtol=1e-5, atol=1e-6)
+    for name, leaf in gradient._asdict().items():
+        mean = np.mean([getattr(own, name) for _, own in wanted], axis=0)
+        np.testing.assert_allclose(leaf, mean, rtol=1e-4, atol=1e-4, err_msg=name)
+    logits = jax.jit(attention_pooling.logits, static_argnums=2)(head, together, True)
+    for row, own in zip(logits, alone, strict=True):
+        np.testing.assert_allclose(row, by_hand(head, own[None])[0][0], rtol=1e-4, atol=1e-4)
+    assert not np.asarray(attention_pooling.attention(head, jnp.asarray(together), True))[
+        np.broadcast_to(np.isnan(together[..., 0])[:, None], (len(lengths), 2, together.shape[1]))
+    ].any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=lengths_of_texts, more=st.sampled_from([0, 2]), seed=st.integers(0, 99), how=st.sampled_from(NORMALISATIONS)
+)
+def test_padding_does_not_count_in_statistics(lengths, more, seed, how):
+    together, alone = padded(lengths, more, seed=seed)
+    subset = Subset(0, 1.0, np.arange(len(lengths)))
+    ((mean, factor),) = attentive_training.standardisations(together, [subset], how, True)
+    # Every text counts once, whatever its length, as do its positions within it.
+    wanted = np.mean([own.mean(0, dtype=np.float64) for own in alone], axis=0)
+    square = np.mean([np.square(own, dtype=np.float64).mean(0) for own in alone], axis=0)
+    variance = np.maximum(square - np.square(wanted), 0)
+    if how not in ('standardise', 'centre'):
+        wanted = 0 * wanted
+    np.testing.assert_allclose(mean, wanted, rtol=1e-5, atol=1e-5)
+    by_variance = 1 / np.sqrt(variance + 0.01 * variance.mean() + 1e-12)
+    np.testing.assert_allclose(factor, by_variance if how == 'standardise' else 1, rtol=1e-3)
+    normalised = np.asarray(attentive_training._normalised(jnp.asarray(together), (mean, factor), how))
+    np.testing.assert_array_equal(np.isnan(normalised), np.isnan(together))
+    for row, own in zip(normalised, alone, strict=True):
+        by_itself = attentive_training._normalised(jnp.asarray(own[None]), (mean, factor), how)[0]
+        np.testing.assert_allclose(row[: len(own)], by_itself, rtol=1e-5, atol=1e-6)
+
+
+def test_without_padding_bits_are_those_of_the_plain_head():
+    """Images have no padding: their heads train as they always have."""
+
+    def plain_logits(head, positions):
+        similarity = jnp.einsum('npc,qc->nqp', positions, head.queries) / np.sqrt(positions.shape[-1])
+        pooled = jnp.einsum('nqp,npc->nqc', jax.nn.softmax(similarity), positions)
+        projected = jnp.einsum('nqc,qcw->nqw', pooled, head.values)
+        return projected.reshape(len(positions), -1) @ head.kernel + head.bias
+
+    def plain_loss(head, positions, labels):
+        return optax.softmax_cross_entropy_with_integer_labels(plain_logits(head, positions), labels).mean()
+
+    positions = np.random.default_rng(0).normal(size=(7, 9, 5)).astype(np.float32)
+    head, labels = random_head(), np.arange(7) % 3
+    plain = jax.jit(plain_logits)(head, positions)
+    assert np.asarray(logits_of(head, positions)).tobytes() == np.asarray(plain).tobytes()
+    found = loss_and_gradient(head, positions, labels)
+    wanted = jax.jit(jax.value_and_grad(plain_loss))(head, positions, labels)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+    subset = Subset(0, 1.0, np.arange(7))
+    ((mean, factor),) = attentive_training.standardisations(positions, [subset])
+    moments = [positions.mean(1, np.float64).sum(0) / 7, np.square(positions, dtype=np.float64).mean(1).sum(0) / 7]
+    variance = moments[1] - np.square(moments[0])
+    assert mean.tobytes() == moments[0].astype(np.float32).tobytes()
+    by_variance = 1 / np.sqrt(variance + 0.01 * variance.mean() + 1e-12)
+    assert factor.tobytes() == by_variance.astype(np.float32).tobytes()
+
+
+@pytest.mark.parametrize('place', [(2, 1), (2,), ()], ids=['a value', 'a position', 'an example'])
+@pytest.mark.parametrize('padded', [False, True])
+def test_damaged_features_are_not_taken_for_padding(place, padded):
+    """A backbone that overflows gives NaN, which is no shorter text."""
+    data = dataclasses.replace(needle(), padded=padded)
+    data.features[(data.validation[0], *place)] = np.nan
+    with pytest.raises(UserError, match='every head of the attentive probe diverges'):
+        attentive.run(data, [Subset(0, 1.0, rest(data))], config_of(steps=2), silent)

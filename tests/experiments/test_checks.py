@@ -33,7 +33,7 @@ class DataRead(Exception):
     """The data were read."""
 
 
-def no_data(*_):
+def no_data(*_, **__):
     raise DataRead
 
 
