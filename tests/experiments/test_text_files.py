@@ -361,9 +361,10 @@ class TestFaults:
             ('text,label\n'.encode('utf-16'), 'is in UTF-16; convert it'),
             (b'text,label\na,x\n"b,y\nc,x\n', 'a quote that opens in the row from line 3 .* is never closed'),
             (b'\x1f\x8b damaged', 'cannot be read'),
-            (gzip.compress(b'text,label\n' * 99)[:-9], 'cannot be read'),
+            (gzip.compress(b'text,label\n' * 99, mtime=0)[:-9], 'cannot be read'),
             (b'text,label\n', 'no training texts'),
         ],
+        ids=['nothing', 'blank', 'utf-16', 'open quote', 'no archive', 'cut archive', 'header alone'],
     )
     def test_whole_files(self, tmp_path, content, told):
         (tmp_path / 'a.csv').write_bytes(content)
