@@ -127,6 +127,11 @@ def test_a_state_that_does_not_fit():
         verdict(1.5 * GIB, devices=4, platform='tpu')
 
 
+def test_a_step_on_texts_is_said_to_be():
+    with pytest.raises(UserError, match='one training step on 128 texts takes 20 GiB of memory'):
+        verdict(16 * GIB, inputs='texts')
+
+
 def test_a_step_that_does_not_fit_now_is_a_warning():
     assert verdict(24 * GIB, available=16 * GIB) == (
         'one training step on 128 images takes 20 GiB of memory, and of the 24 GiB of this machine 16 GiB are free '

@@ -59,6 +59,22 @@ def only(root: Path) -> runs.Run:
     return run
 
 
+def test_runs_of_texts(tmp_path):
+    name, texts = 'csv:/data/notes.csv', {**make_row().data, 'inputs': 'texts'}
+    made = make_row('text_micro', data=texts, costs={**make_row().costs, 'input': [128]})
+    made = dataclasses.replace(made, cell=dataclasses.replace(made.cell, dataset=name))
+    make_ablation(tmp_path / 'compare', made, datasets=[name], backbones=['text_micro', 'tfidf'])
+    make_training(tmp_path / 'tune', evaluations=2, dataset=name, backbone='text_micro', text_length=64)
+    found = {run.name: run for run in runs.find(tmp_path)}
+    assert {run.datasets for run in found.values()} == {(name,)}
+    assert found['compare'].best[0].test == 0.5
+    assert found['tune'].best[0].validation == 0.6
+    report.main(['--runs', str(tmp_path)])
+    page = Page((tmp_path / 'index.html').read_text())
+    assert {'compare', 'tune', 'notes.csv'} < {*page.texts}
+    assert [text for text in page.texts if 'image' in text] == []
+
+
 class TestStatus:
     def test_a_config_alone_is_not_started(self, tmp_path):
         make_training(tmp_path / 'a')

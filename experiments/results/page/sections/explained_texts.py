@@ -11,8 +11,8 @@ from experiments.results.visible_text import shown
 
 # Texts of a work directory, and characters beyond the last token that are shown of each.
 _MOST, _BEYOND = 20, 200
-# Tokens of each text in the numbers of the figure.
-_TOKENS = 10
+# Tokens of each text in the numbers of the figure, and characters on both sides of each.
+_TOKENS, _AROUND = 10, 8
 
 
 def figures(report: Report) -> list[Markup]:
@@ -30,8 +30,8 @@ def _figure(entry: TextEntry, of: str) -> Markup:
         ' Grey: what the model does not read.' if any(_beyond(each) for each in texts) else None,
         f' {more:,} more texts are in the work directory.' if more > 0 else None,
     ]
-    command = element('pre', element('code', entry.command), tabindex=0)
-    numbers = [*map(_numbers, texts), command]
+    command = element('pre', element('code', entry.command), class_='command')
+    numbers = [element('div', map(_numbers, texts), class_='panels'), command]
     cards = element('div', map(_card, texts), class_='explained')
     return element(
         'figure',
@@ -73,9 +73,17 @@ def _numbers(each: ExplainedText) -> Markup:
     inside = [token for token in each.tokens if token.stop > token.start]
     strongest: Sequence[explanations.Token] = sorted(inside, key=lambda token: -abs(token.value))[:_TOKENS]
     rows = [
-        [markup.name(each.text[token.start : token.stop], 40), 'for' if token.value > 0 else 'against',
+        [_in_context(each.text, token), 'for' if token.value > 0 else 'against',
          f'{token.value:+.3f}'.replace('-', '−')]
         for token in strongest
     ]  # fmt: skip
     title = element('p', markup.name(each.text, 60), ': ', element('b', markup.name(each.name, 40)), class_='note')
-    return markup.escaped([title, markup.table(['token', 'speaks', 'loss of log-probability'], rows, numbers=1)])
+    table = markup.table(['token', 'speaks', 'loss of log-probability'], rows, numbers=1)
+    return element('div', title, table)
+
+
+def _in_context(text: str, token: explanations.Token) -> Markup:
+    """A token between what surrounds it: one that is a letter says nothing alone."""
+    before, after = text[max(0, token.start - _AROUND) : token.start], text[token.stop : token.stop + _AROUND]
+    inside = element('b', markup.escaped(text[token.start : token.stop]))
+    return element('bdi', element('span', before, class_='quiet'), inside, element('span', after, class_='quiet'))
