@@ -78,7 +78,7 @@ def _numbers(each: ExplainedText) -> Markup:
         for token in strongest
     ]  # fmt: skip
     title = element('p', markup.name(each.text, 60), ': ', element('b', markup.name(each.name, 40)), class_='note')
-    table = markup.table(['token', 'speaks', 'loss of log-probability'], rows, numbers=1)
+    table = markup.table(['token', 'speaks', 'by'], rows, numbers=1)
     return element('div', title, table)
 
 
