@@ -11,7 +11,8 @@ from backbones.errors import UserError, unknown
 from backbones.text.tokenising import Tokenising
 from experiments import tasks
 from experiments.cli import atomic_files, display
-from experiments.data import account, loading
+from experiments.data import account, loading, texts
+from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_kind
 from experiments.data.options import ReadingOptions
 from experiments.planning import absent_devices, ahead_of_time, program_costs
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace, config: ml_collections.ConfigDict) -> None:
             inputs=input_kind(config.backbone),
         )
         account.show(dataset)
-        classes, shape = classes or len(dataset.classes), shape or tuple(dataset.images.shape[1:])
+        classes, shape = classes or len(dataset.classes), shape or _stored_shape(config, dataset)
 
     def programs(batch_per_device: int | None) -> Programs:
         batch = batch_per_device * device_mesh.devices if batch_per_device else config.batch_size
@@ -64,6 +65,13 @@ def run(options: argparse.Namespace, config: ml_collections.ConfigDict) -> None:
         content = {'topology': options.topology, 'config': config.to_dict(), 'phases': written}
         with atomic_files.os_errors_as_user_errors(lambda: 'the numbers are those above; the same command writes them'):
             atomic_files.write_json(options.json, content)
+
+
+def _stored_shape(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[int, ...]:
+    """Of an example as a training reads it: an image, or the tokens of a text."""
+    preprocessing = tasks.input_preprocessing(config.task, config.backbone, config.weights, config)
+    read = texts.encoded(dataset, preprocessing) if isinstance(preprocessing, Tokenising) else dataset
+    return tuple(read.images.shape[1:])
 
 
 def _compile(compiled: Programs, phase: int, limit: int) -> ahead_of_time.Probe:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import ablate, explain, report, train
+from experiments import ablate, explain, plan, report, train
 from experiments.ablation import left_out
 from experiments.data import loading
 from experiments.features.store import Store
@@ -52,6 +52,17 @@ def test_a_speed_that_is_left_out_is_that_of_texts(tmp_path, capsys):
     for size, inputs in (((128,), 'texts'), ((32, 32), 'images')):
         throughputs.get({'input': list(size)}, 'a network', lambda: Measured(None, 1))
         assert f'{inputs}/s of a network is left out' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_plan_speaks_of_texts(tmp_path, capsys):
+    config = f'configs/transfer.py:backbone=text_micro,dataset={own(tmp_path)},regime=scratch'
+    plan.main(['--config', config, '--config.text_length=32', '--batch_per_device=4'])
+    shown = capsys.readouterr()
+    assert '4 texts per device' in shown.err
+    assert '32 tokens, ' in shown.out
+    assert 'arithmetic per text' in shown.out
+    assert 'image' not in shown.out + shown.err
 
 
 @pytest.mark.slow
