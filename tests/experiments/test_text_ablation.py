@@ -8,6 +8,7 @@ from tiny_texts import NAME, ablation_config, make_texts, smaller, training_conf
 from backbones import UserError
 from experiments.ablation import cells
 from experiments.ablation.engine import Engine
+from experiments.ablation.selection import Shard
 from experiments.data.texts import Texts
 from experiments.features import extractor, throughput
 from experiments.features.store import Store
@@ -140,3 +141,31 @@ def test_lengths_are_an_axis(tmp_path):
     for row in found:
         assert row.costs['input'] == ([dict(row.cell.settings)['text_length']] if row.cell.settings else None)
         assert bool(row.costs['flops_per_image']) == (row.cell.variant.backbone == NAME)
+
+
+@pytest.mark.slow
+def test_shards_make_the_table_of_the_whole(tmp_path):
+    """Frozen heads, one that takes positions, and trainings, with shots."""
+    dataset = make_texts(longest=28)
+    config = ablation_config(
+        datasets=('docstrings',), backbones=(f'{NAME}@random', 'tfidf'), regimes=('ridge', 'attentive', 'scratch'),
+        seeds=(0,), fractions=(1.0,), shots=(4, 8), text_length=(16, 32),
+    )  # fmt: skip
+    config.attentive.steps, config.attentive.learning_rates, config.attentive.weight_decays = 5, (1e-2,), (0.0,)
+    config.training.epochs, config.training.batch_size, config.training_extra_learning_rates = 1.0, 4, 0
+    whole, planned = run(config, tmp_path / 'whole', dataset)
+    assert whole.pending(planned) == []
+    wanted = {row.cell: row.test for row in rows.read(tmp_path / 'whole')}
+    # At two lengths, and two shots: two heads and a training of the backbone; and a head of the baseline.
+    assert len(wanted) == 2 * (2 * 3 + 1)
+    found = {}
+    for number in (1, 2):
+        place = tmp_path / str(number)
+        engine = Engine(config, place, lambda name: dataset, Store(place / 'store'))
+        part = engine.part(planned, Shard(number, 2))
+        engine.claim(part, planned)
+        engine.run(part)
+        own = {row.cell: row.test for row in rows.read(place)}
+        assert own and not own.keys() & found.keys()
+        found |= own
+    assert found == wanted
