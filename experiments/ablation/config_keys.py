@@ -46,7 +46,9 @@ KEYS: Mapping[str, ConfigKey] = {
     'heads': ConfigKey(('',), "heads of a dense task, as for training.head; '': the task's first"),
     'fractions': ConfigKey((1.0,), 'shares of the training labels; those of one seed are nested'),
     'shots': ConfigKey(
-        0, 'labelled training images of each class, instead of fractions; nested; 0: as fractions say', not_negative
+        0,
+        'labelled training images or texts of each class, instead of fractions; nested; 0: as fractions say',
+        not_negative,
     ),
     'seeds': ConfigKey((0, 1, 2), 'each draws labels, the order of batches, and random weights'),
     # What all cells share.
@@ -56,7 +58,7 @@ KEYS: Mapping[str, ConfigKey] = {
     'image_height': TRAINING_KEYS['image_height'],
     'text_length': TRAINING_KEYS['text_length'],
     'strict_weights': ConfigKey(True, 'weights must fit; False: what does not is printed and stays random'),
-    'batch_size': ConfigKey(32, 'images per step of the frozen passes', positive),
+    'batch_size': ConfigKey(32, 'images or texts per step of the frozen passes', positive),
     'runtime': ConfigKey(
         'auto',
         "what computes frozen passes: 'xla'; 'onnxruntime', on a CPU; 'auto': that where it is installed",

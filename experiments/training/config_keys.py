@@ -91,7 +91,7 @@ KEYS: Mapping[str, ConfigKey] = {
     **_READING,
     'fraction': ConfigKey(1.0, 'share of the training labels to use', positive_share),
     'shots': ConfigKey(
-        0, 'labelled training images of each class, instead of a fraction; 0: as fraction says', not_negative
+        0, 'labelled training images or texts of each class, instead of a fraction; 0: as fraction says', not_negative
     ),
     # What trains.
     'regime': ConfigKey(

@@ -313,7 +313,7 @@ class TestRun:
         assert not (tmp_path / 'results.jsonl').exists()
 
     def ablate(self, tmp_path, monkeypatch, *arguments):
-        monkeypatch.setattr(loading, 'load', lambda name, *_: make_dataset('digits'))
+        monkeypatch.setattr(loading, 'load', lambda name, *_, **__: make_dataset('digits'))
         config = 'configs/ablations/cnn_vs_vit.py:dataset=digits,backbones=pixels,regimes=knn'
         cache = f'--cache_dir={tmp_path / "cache"}'
         ablate.main([f'--config={config}', f'--workdir={tmp_path / "run"}', cache, *arguments])

@@ -21,7 +21,8 @@ def excerpt(text: str) -> Markup:
         'details',
         element(
             'summary',
-            element('span', whole[:cut].rstrip(), class_='begin'),
+            element('span', whole[:cut].rstrip()),
+            element('wbr'),
             element('span', f'… {len(whole) - cut:,} more characters', class_='more'),
         ),
         element('span', whole[cut:].lstrip()),
