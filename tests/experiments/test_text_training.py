@@ -154,9 +154,17 @@ class TextRuns(Runs):
 def test_killed_twice(tmp_path):
     """Two phases, dropout, an average and micro-batches: all of it resumes, bit by bit."""
     file = write_csv(tmp_path / 'texts.csv', make_texts(120, longest=30))
+    # The commands run without ``smaller``.
+    shapes = jax.eval_shape(table.TABLE[NAME].constructor().init, jax.random.key(0), np.zeros((1, 16), np.int32))
+    numbers = np.random.default_rng(0)
+    values = jax.tree.map(lambda leaf: numbers.normal(0, 0.02, leaf.shape).astype(np.float32), shapes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.TABLE, NAME, table.TABLE[NAME])
+        backbones.save_weights(tmp_path / 'own.safetensors', values)
     runs = TextRuns(
         tmp_path, dataset=f'csv:{file}', backbone='text_micro', image_size=0, shift=0, text_length=32, regime='lpft',
-        weights='random', probe_epochs=1.0, epochs=3.0, fraction=1.0, batch_size=8, accumulation=2, ema_decay=0.9,
+        weights=str(tmp_path / 'own.safetensors'),
+        probe_epochs=1.0, epochs=3.0, fraction=1.0, batch_size=8, accumulation=2, ema_decay=0.9,
         dropout=0.1, checkpoint_epochs=0.1,
     )  # fmt: skip
     runs.run('whole')
@@ -174,6 +182,5 @@ def test_killed_twice(tmp_path):
     runs.run('cut')
     assert len(runs.events('cut', 'resumed')) == 2
     with pytest.MonkeyPatch.context() as patch:
-        # The commands ran without ``smaller``.
         patch.setitem(registry.TABLE, NAME, table.TABLE[NAME])
         runs.assert_same('cut', 'whole')
