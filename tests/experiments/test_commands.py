@@ -177,8 +177,8 @@ def test_an_ablation_of_records_that_cannot_be_decoded(capsys, tmp_path, monkeyp
     monkeypatch.setattr(decoding, 'MEMORY_LIMIT', 0)
     load = loading.load
 
-    def load_and_damage(*arguments):
-        dataset = load(*arguments)
+    def load_and_damage(*arguments, **options):
+        dataset = load(*arguments, **options)
         example = dataset.ids[dataset.splits['train'][0]]
         (tmp_path / 'images' / example).write_bytes(b'no image')
         return dataset
@@ -337,7 +337,10 @@ def test_exit_status_of_the_real_process(tmp_path):
         'experiments.ablate', '--config', QUICKSTART, '--workdir', str(tmp_path), "--config.backbones=('vit_mikro',)"
     )
     assert bad.returncode == 2
-    assert bad.stderr == "error: unknown backbone 'vit_mikro'; did you mean 'vit_micro' or 'resnet_micro'?\n"
+    assert (
+        bad.stderr
+        == "error: unknown backbone 'vit_mikro'; did you mean 'vit_micro' or 'text_micro' or 'resnet_micro'?\n"
+    )
 
 
 @pytest.mark.slow

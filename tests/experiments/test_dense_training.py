@@ -371,7 +371,7 @@ def test_a_split_of_nothing_but_ignored_pixels_is_refused(tmp_path, split):
 
 def test_a_dry_run_whose_step_is_not_finite_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(work, 'dry_run', lambda session: {'finite': 0.0, 'loss': 2.5, 'gradient_norm': math.nan})
-    monkeypatch.setattr(loading, 'load', lambda *arguments: dataset('detection'))
+    monkeypatch.setattr(loading, 'load', lambda *_, **__: dataset('detection'))
     config = ['--config', 'configs/detection.py:backbone=vit_micro,dataset=shapes,regime=scratch']
     with pytest.raises(UserError, match=r'not finite .*loss 2\.5, gradient_norm nan'):
         train.main([*config, '--config.image_size=32', '--workdir', str(tmp_path), '--dry_run'])

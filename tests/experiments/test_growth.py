@@ -397,7 +397,7 @@ class TestDisks:
             'from experiments.ablation.cells import default_config\n'
             f'def get_config():\n    config = default_config()\n    {changes}\n    return config\n'
         )
-        monkeypatch.setattr(loading, 'load', lambda name, *_: make_dataset('digits'))
+        monkeypatch.setattr(loading, 'load', lambda name, *_, **__: make_dataset('digits'))
         monkeypatch.setattr(estimate, 'measured_speed', lambda: 1e9)
         arguments = ['--config', str(config_file), "--config.datasets=('digits',)", '--workdir', str(tmp_path / 'run')]
         finished: list[str] = []

@@ -56,7 +56,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(extractor.Extractor, 'check', lambda *_: None)
     monkeypatch.setattr(cost, 'count_flops', lambda model, size: 2_000_000)
     monkeypatch.setattr(estimate, 'table', lambda *_: 'the plan')
-    monkeypatch.setattr(loading, 'load', lambda name, *_: MADE[name])
+    monkeypatch.setattr(loading, 'load', lambda name, *_, **__: MADE[name])
     monkeypatch.setattr(report, 'write', lambda *_: None)  # it takes longer than all the rest
 
 
