@@ -8,7 +8,8 @@ prepared text set), ``backbone`` (``minilm_l6``, ``distilbert_base``, ``bert_bas
 
 TF-IDF of words and pairs of words is to texts what pixels are to images: features without a backbone, which get the
 same heads. The random control has the same architecture, tokenizer and pooling, and weights that nobody trained.
-Expected: docs/results.md.
+Expected on ``docstrings`` with ``--config.text_length=64`` and all labels (docs/results.md): MiniLM 81.7 (nearest
+neighbours) and 71.1 (linear), its random control 58 and 60, TF-IDF 77 with either.
 """
 
 from experiments.ablation.cells import default_config, parse_variant
