@@ -74,11 +74,14 @@ def _of_texts(options: argparse.Namespace) -> TextPredictor | None:
 
 
 def _backbone(workdir: Path) -> str | None:
-    """The backbone of a run, of its checkpoint, or of its weights elsewhere; ``None`` for an ablation."""
+    """The backbone of a run, of its checkpoint, or of its weights elsewhere; ``None`` for an ablation, or nothing."""
     config = work_directories.read_config(workdir)
     if config is not None:
         return config.get('backbone')
-    description, _ = sources.kept(sources.resolve(str(workdir)))
+    try:
+        description, _ = sources.kept(sources.resolve(str(workdir)))
+    except UserError:
+        return None  # who reads its models says what is wrong
     return None if description is None else description.backbone
 
 

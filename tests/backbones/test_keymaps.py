@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import backbones
 from backbones import registry
+from backbones.cnn.convnext import ConvNeXtWithTokens
 from backbones.cnn.yolo import YOLO
 from backbones.pretrained import keymaps
 from backbones.pretrained.keymaps.rules import (
@@ -168,6 +169,7 @@ def test_every_layout_of_every_family_is_compared_with_its_reference():
     compared = {(type(backbones.create(case.backbone)), case.layout) for case in (*weights.CASES, *weights.KEYS_ONLY)}
     compared.add((YOLO, 'ultralytics_fused'))  # test_yolo_files.py
     compared.add((TextEncoder, 'transformers'))  # test_text_parity.py
+    compared.add((ConvNeXtWithTokens, 'facebook'))  # of the cases that name no layout
     for kind, maps in keymaps.TABLE.items():
         first, *others = maps
         assert (kind, '') in compared or (kind, first) in compared

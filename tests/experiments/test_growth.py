@@ -131,7 +131,10 @@ class TestValues:
             found = growth.dependencies(Cell('digits', Variant(backbone, weights), regime, 1.0, 0), config)
             return {key if key.startswith('training') else key.partition('.')[0] for key in found}
 
-        size, heads = {'image_size', 'image_height'}, {'fit', 'shots', 'refit', 'validation_images', 'corruptions'}
+        size, heads = (
+            {'image_size', 'image_height', 'text_length'},
+            {'fit', 'shots', 'refit', 'validation_images', 'corruptions'},
+        )
         assert keys('pixels', '', 'knn') == {*heads, 'knn'}
         assert keys('vit_micro', 'x.pth', 'linear') == {
             *size,

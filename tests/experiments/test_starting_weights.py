@@ -317,7 +317,7 @@ def test_a_training_of_an_ablation_gets_what_its_cells_share(tmp_path):
         'strict_weights': False, 'image_size': 24, 'bad_files_limit': 0, 'stored_size': 24, 'fit': 'squash',
         'layout': 'classes', 'exclude': 'b', 'background': 'black', 'group': 'g', 'drop_duplicates': True,
         'image_height': 16, 'ignore_label': 11, 'class_names': 'a,b', 'bad_boxes_limit': 0.1,
-        'shots': 2,
+        'shots': 2, 'text_length': 32, 'text_column': 't', 'label_column': 'l', 'split_column': 's',
     }  # fmt: skip
     meanings = {key: cells.KEYS[f'training.{key}'].meaning for key in default_config() if key != 'mesh'}
     told = {key for key, text in meanings.items() if text.endswith(f"; not read here: the ablation's own {key} holds")}
