@@ -8,7 +8,7 @@ PEERS := .venv-peers
 test test-slow test-exhaustive: export JAX_PLATFORMS = cpu
 # One process runs all tests of a file: they share fixtures and compiled programs.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
-# Chooses the tenth of the exhaustive tests that `make test-slow` runs.
+# Chooses the twentieth of the exhaustive tests that `make test-slow` runs.
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo none)
 
 .PHONY: help demo ablation test test-slow test-exhaustive lint format notebooks tables bench clean
@@ -17,7 +17,7 @@ help:
 	@echo 'make ablation         frozen CNN against ViT on embedded data, the table in runs/quickstart'
 	@echo 'make demo             a detector and a segmenter on generated images, the picture in runs/demo.png'
 	@echo 'make test             the tests'
-	@echo 'make test-slow        the slow tests and one tenth of the exhaustive ones, chosen by the commit'
+	@echo 'make test-slow        the slow tests and a twentieth of the exhaustive ones, chosen by the commit'
 	@echo 'make test-exhaustive  all exhaustive tests: repeated kills, meshes, sizes and seeds'
 	@echo 'make lint             ruff (lint, format) and ty (types)'
 	@echo 'make format           reformat'
