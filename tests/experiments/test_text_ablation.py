@@ -116,6 +116,7 @@ def run(config, place, dataset):
     return engine, planned
 
 
+@pytest.mark.slow
 def test_lengths_are_an_axis(tmp_path):
     """What depends on them has a row for each; shots, and TF-IDF beside a backbone."""
     dataset = make_texts(longest=60)
@@ -143,7 +144,7 @@ def test_lengths_are_an_axis(tmp_path):
         assert bool(row.costs['flops_per_image']) == (row.cell.variant.backbone == NAME)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_shards_make_the_table_of_the_whole(tmp_path):
     """Frozen heads, one that takes positions, and trainings, with shots."""
     dataset = make_texts(longest=28)

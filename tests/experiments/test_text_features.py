@@ -197,6 +197,7 @@ def test_changed_texts_have_other_features(extracted, own, dataset, change):
     assert_as_alone(features(extract, own, changed), changed, 'pooled')
 
 
+@pytest.mark.slow
 def test_a_length_or_a_tokenizer_has_features_of_its_own(extracted, own, dataset, monkeypatch):
     extract = make(extracted[1], text_length=17)
     extract.check(own)
@@ -216,6 +217,7 @@ def test_a_length_or_a_tokenizer_has_features_of_its_own(extracted, own, dataset
     assert not changed.is_stored(own, dataset)
 
 
+@pytest.mark.slow
 def test_random_weights_are_known_again(dataset, tmp_path):
     backbone = FrozenBackbone(NAME, 'random', 3)
     extract = make(tmp_path)
@@ -247,12 +249,20 @@ def test_bfloat16_gives_finite_features_close_to_float32(extracted, own, dataset
     np.testing.assert_allclose(found, extracted[0]['pooled'], atol=0.15)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize('pooling', ['token', 'pooler'])
 @pytest.mark.parametrize('counted', [False, True])
 def test_other_encoders(dataset, tmp_path, monkeypatch, pooling, counted):
     """RoBERTa counts positions over tokens, and BERT has a pooler: padding changes neither."""
-    smaller(monkeypatch, pooling=pooling, counted_positions=counted, padding_token=1 if counted else 0, types=2)
+    # Counted from 2 on, positions 0 and 1 are of no token.
+    smaller(
+        monkeypatch,
+        pooling=pooling,
+        counted_positions=counted,
+        padding_token=1 if counted else 0,
+        types=2,
+        positions=258 if counted else 256,
+    )
     monkeypatch.setattr(extractor, 'make_network', network.make_network)
     backbone = FrozenBackbone(NAME, 'random', 0)
     extract = make(tmp_path)

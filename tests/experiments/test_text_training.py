@@ -122,7 +122,7 @@ def test_what_is_computed_otherwise_learns_the_same(tmp_path, changes, tolerance
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('fsdp', [1, 2])
+@pytest.mark.parametrize('fsdp', [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_two_devices_compute_the_same(fsdp):
     one, two = run('train_texts'), run('train_texts', devices=2, fsdp=fsdp)
     assert (one['devices'], two['devices']) == (1, 2)
@@ -150,7 +150,7 @@ class TextRuns(Runs):
         return Session(config, loading.load(config.dataset, inputs='texts'), self.directory / name)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killed_twice(tmp_path):
     """Two phases, dropout, an average and micro-batches: all of it resumes, bit by bit."""
     file = write_csv(tmp_path / 'texts.csv', make_texts(120, longest=30))
