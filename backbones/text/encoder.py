@@ -6,6 +6,8 @@ Sources: Devlin et al. 2019, "BERT"; Liu et al. 2019, "RoBERTa"; Sanh et al. 201
 """
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,10 +17,8 @@ from backbones.errors import UserError, unknown
 from backbones.features import Features
 from backbones.layers.attention import Dense, FeedForward, SelfAttention, truncated_normal
 from backbones.layers.normalisation import LayerNorm
+from backbones.text.tokenising import PADDING
 
-# Token of a text that is none: what fills a batch whose texts have several lengths. Every tokenizer numbers its tokens
-# from 0, and some count a padding token among those of a text.
-PADDING = -1
 POOLINGS = ('pooler', 'token', 'mean')
 # sentence_transformers/models/Pooling.py and torch.nn.functional.normalize.
 _LEAST_COUNT, _LEAST_LENGTH = 1e-9, 1e-12
@@ -108,29 +108,15 @@ class Block(nn.Module):
 class Stage(nn.Module):
     """About a quarter of the depth: some blocks, all alike."""
 
+    block: Callable[..., Block]
     blocks: int
-    heads: int
-    hidden: int
-    epsilon: float
-    activation: str = 'gelu'
-    dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, 'batch length channels'], mask: Bool[Array, 'batch length'], train: bool = False
     ) -> Float[Array, 'batch length channels']:
         for number in range(1, self.blocks + 1):
-            block = Block(
-                self.heads,
-                self.hidden,
-                self.epsilon,
-                self.activation,
-                self.dropout,
-                self.dtype,
-                name=f'block{number}',
-            )
-            x = block(x, mask, train=train)
+            x = self.block(name=f'block{number}')(x, mask, train=train)
         return x
 
 
@@ -237,18 +223,10 @@ class TextEncoder(nn.Module):
         )
         x = nn.Dropout(self.hidden_dropout, deterministic=not train)(embedding(tokens, types))
         stages = {}
+        hidden = self.hidden or 4 * self.channels
+        block = partial(Block, self.heads, hidden, self.epsilon, self.activation, self.hidden_dropout, dtype=self.dtype)
         for number, blocks in enumerate(self.stage_blocks(), start=1):
-            stage = Stage(
-                blocks,
-                self.heads,
-                self.hidden or 4 * self.channels,
-                self.epsilon,
-                self.activation,
-                self.hidden_dropout,
-                self.dtype,
-                name=f'stage{number}',
-            )
-            x = stage(x, mask, train=train)
+            x = Stage(block, blocks, name=f'stage{number}')(x, mask, train=train)
             stages[f'stage{number}'] = jnp.where(mask[..., None], x, 0)
         tokens_after = stages['stage4']
         return Features(stages=stages, pooled=self._pooled(tokens_after, mask), tokens=tokens_after, mask=mask)

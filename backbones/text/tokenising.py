@@ -20,7 +20,8 @@ from backbones.errors import UserError
 # Lengths in tokens that batches are padded to, so that few programs are compiled.
 BUCKETS = (16, 32, 64, 128, 256, 512)
 _HALVES = re.compile('[\ud800-\udfff]')
-# ``text.encoder.PADDING``, whose module imports flax.
+# What fills a batch whose texts have several lengths. Tokenizers number their tokens from 0, and some count a padding
+# token among those of a text.
 PADDING = -1
 
 

@@ -30,15 +30,6 @@ CASES = {case.backbone: case for case in cases.CASES}
 # What a file holds beside the encoder.
 HEADS = re.compile(r'(cls|lm_head|vocab_\w+)\..*')
 KINDS = {'bert_base': 'bert', 'minilm_l6': 'bert', 'roberta_base': 'roberta', 'distilbert_base': 'distilbert'}
-# The names of a configuration's entries, in BERT's and in DistilBERT's.
-ENTRIES = {
-    'channels': ('hidden_size', 'dim'),
-    'depth': ('num_hidden_layers', 'n_layers'),
-    'heads': ('num_attention_heads', 'n_heads'),
-    'hidden': ('intermediate_size', 'hidden_dim'),
-    'vocabulary': ('vocab_size', 'vocab_size'),
-    'positions': ('max_position_embeddings', 'max_position_embeddings'),
-}
 ROBERTA = {'layer_norm_eps': 1e-5, 'type_vocab_size': 1}
 
 
@@ -54,7 +45,7 @@ def options_of(name: str) -> dict[str, Any]:
 
 def configuration(name: str, **changes: Any) -> dict[str, Any]:
     distilled = KINDS[name] == 'distilbert'
-    config = {ENTRIES[option][distilled]: value for option, value in CASES[name].options}
+    config = {cases.NAMES[option][distilled]: value for option, value in CASES[name].options}
     return config | {'model_type': KINDS[name], **(ROBERTA if KINDS[name] == 'roberta' else {}), **changes}
 
 

@@ -12,6 +12,15 @@ from typing import Any
 import numpy as np
 
 DIRECTORY = Path(__file__).parent
+# Our option → what BERT's configurations call it, and DistilBERT's.
+NAMES = {
+    'channels': ('hidden_size', 'dim'),
+    'depth': ('num_hidden_layers', 'n_layers'),
+    'heads': ('num_attention_heads', 'n_heads'),
+    'hidden': ('intermediate_size', 'hidden_dim'),
+    'vocabulary': ('vocab_size', 'vocab_size'),
+    'positions': ('max_position_embeddings', 'max_position_embeddings'),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,22 +29,13 @@ PUBLISHED: dict[str, tuple[type, dict[str, Any]]] = {
     ),
     'minilm_l6': (transformers.BertModel, {'hidden_size': 384, 'num_hidden_layers': 6, 'intermediate_size': 1536}),
 }
-# Our option → theirs; DistilBERT's have other names.
-NAMES = {
-    'channels': ('hidden_size', 'dim'),
-    'depth': ('num_hidden_layers', 'n_layers'),
-    'heads': ('num_attention_heads', 'n_heads'),
-    'hidden': ('intermediate_size', 'hidden_dim'),
-    'vocabulary': ('vocab_size', 'vocab_size'),
-    'positions': ('max_position_embeddings', 'max_position_embeddings'),
-}
 
 
 def build(case: cases.Case) -> transformers.PreTrainedModel:
     """The model of a case, with its head, in float64: there the reference adds no error of its own."""
     kind, settings = PUBLISHED[case.backbone]
     distilled = case.backbone == 'distilbert_base'
-    chosen = {NAMES[option][distilled]: value for option, value in case.options}
+    chosen = {cases.NAMES[option][distilled]: value for option, value in case.options}
     model = kind(kind.config_class(**{**settings, **chosen}, attn_implementation='eager'))
     state = {key: torch.from_numpy(each) for key, each in cases.state_dict(case, shapes(model)).items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
