@@ -39,7 +39,7 @@ TESTS = """
 import pytest
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize('seed', range(30))
+@pytest.mark.parametrize('seed', range(200))
 def test_repeated(seed):
     pass
 
@@ -86,6 +86,6 @@ def test_commits_of_different_parts_run_everything_once(tmp_path):
         assert {part_of_test(test) for test in repeated} == {part}
         assert f'exhaustive tests of this part: {", ".join(repeated)}' in output
     assert seen.pop('test_repetition.py::test_always') == PARTS
-    assert len(seen) == 30
+    assert len(seen) == 200
     assert set(seen.values()) == {1}
-    assert selected(tmp_path).count('::test_repeated') == 30
+    assert selected(tmp_path).count('::test_repeated') == 200
