@@ -179,7 +179,7 @@ def _rows(file: str, split: str, table: Table, options: ReadingOptions, guessed:
     texts = text_tables.columns_of(options.text_column or TEXT, 'text_column', table.columns, where)
     label = options.label_column or LABEL
     if split in ('', 'train') or label in table.columns:
-        (label,) = text_tables.columns_of(label, 'label_column', [*table.columns], where)
+        label = text_tables.column_of(label, 'label_column', table.columns, where)
     split_column = '' if split else _split_column(table, options, where, guessed)
     if split and options.split_column:
         raise UserError(
@@ -206,7 +206,7 @@ def _rows(file: str, split: str, table: Table, options: ReadingOptions, guessed:
 def _split_column(table: Table, options: ReadingOptions, where: str, guessed: list[str]) -> str:
     """The column that says the splits; empty if there is none."""
     if options.split_column:
-        return text_tables.columns_of(options.split_column, 'split_column', [*table.columns], where)[0]
+        return text_tables.column_of(options.split_column, 'split_column', table.columns, where)
     if SPLIT not in table.columns:
         return ''
     values = {str((record.values or {}).get(SPLIT) or '').strip() for record in table.records if not record.problem}

@@ -64,7 +64,7 @@ def read(kind: str, file: Path, wanted: str, limit: int) -> Table:
         limit: rows that may be in another encoding than UTF-8.
 
     Raises:
-        UserError: it cannot be read, is empty, is in another encoding, or ends within quotes.
+        UserError: it cannot be read, is empty, is in another encoding, ends within quotes, or no row has columns.
     """
     content = _decoded(file)
     if not content.strip():
@@ -76,6 +76,10 @@ def read(kind: str, file: Path, wanted: str, limit: int) -> Table:
             f'{len(odd):,} of {len(table.records):,} rows of {str(file)!r} are not in UTF-8: line {odd[0].line} has '
             f'the {odd[0].problem.removeprefix(_NOT_UTF8)}; convert it, as with iconv -f WINDOWS-1252 -t UTF-8'
         )
+    if not table.columns and table.records:
+        first = table.records[0]
+        why = f'line {first.line}: {first.problem or "an empty object"}'
+        raise UserError(f'none of the {len(table.records):,} rows of {str(file)!r} has columns ({why})')
     return table
 
 
@@ -248,6 +252,18 @@ def columns_of(wanted: str, key: str, columns: Sequence[str], where: str) -> tup
             first = '; its first line names them' if re.search(r'\.[ct]sv', where.lower()) else ''
             raise UserError(f'{unknown(f"column of {where}", name, shown)} (config key {key}{first})')
     return names
+
+
+def column_of(wanted: str, key: str, columns: Sequence[str], where: str) -> str:
+    """The one column that a name means; arguments as for ``columns_of``.
+
+    Raises:
+        UserError: see ``columns_of``; or the name means several.
+    """
+    first, *others = columns_of(wanted, key, columns, where)
+    if others:
+        raise UserError(f'config key {key} is {wanted!r}, which are several columns of {where}; name one of them')
+    return first
 
 
 def joined(values: Sequence[Any]) -> Any:

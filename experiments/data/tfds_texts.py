@@ -101,7 +101,7 @@ def text_columns(name: str, features: Mapping[str, Any], wanted: str) -> tuple[s
 def _label_column(name: str, features: Mapping[str, Any], wanted: str, supervised_keys: Sequence[str] | None) -> str:
     there = tfds.features_of(features, 'ClassLabel')
     if wanted:
-        return text_tables.columns_of(wanted, 'label_column', there, f'tfds:{name}')[0]
+        return text_tables.column_of(wanted, 'label_column', there, f'tfds:{name}')
     for choice in (*(supervised_keys or ())[1:2], _LABEL):
         if choice in there:
             return choice

@@ -129,6 +129,11 @@ class TestColumns:
         with pytest.raises(UserError, match=told):
             load(write(file, some()), **values)
 
+    @pytest.mark.parametrize('key', ['label_column', 'split_column'])
+    def test_several_where_there_is_one(self, file, key):
+        with pytest.raises(UserError, match=f"config key {key} is 'text,label', which are several columns of"):
+            load(write(file, some()), **{key: 'text,label'})
+
     def test_a_file_without_a_header(self, tmp_path):
         (tmp_path / 'a.csv').write_text(f'{"so long " * 20},x\nb,y\n')
         with pytest.raises(UserError, match=r"'text'; valid choices: so long so.{30,40}…, x .*first line names them"):
@@ -381,6 +386,14 @@ class TestFaults:
     def test_a_list_is_no_lines(self, tmp_path):
         (tmp_path / 'a.jsonl').write_text(json.dumps(some()))
         with pytest.raises(UserError, match='is one JSON list, not JSON lines'):
+            load(tmp_path / 'a.jsonl')
+
+    @pytest.mark.parametrize(
+        ('line', 'why'), [("{'text': 'x'}", r'broken JSON .*, column 2'), ('{}', 'an empty object')]
+    )
+    def test_no_row_of_json_lines(self, tmp_path, line, why):
+        (tmp_path / 'a.jsonl').write_text(f'{line}\n' * 20)
+        with pytest.raises(UserError, match=rf'none of the 20 rows of .* has columns \(line 1: {why}'):
             load(tmp_path / 'a.jsonl')
 
 
