@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from experiments.data.texts import Texts
 LONGEST = 100_000
 # What stands for a label that is not published.
 _UNPUBLISHED = ('', '-1')
+_NO_LABEL = 'empty label'
 _ALIKE = 'alike but for case and spaces'
 # Among as many rows, as many labels name no classes, but a column of texts or numbers.
 _MOST_CLASSES_SHARE, _FEW = 0.5, 20
@@ -140,11 +141,12 @@ def _checked(
     # -1 may be a class, if training texts have it.
     unpublished = {label for label in _UNPUBLISHED if label not in of_training}
     splits = Counter(row.split for row in rows)
-    hidden = [
-        split
-        for split in ('validation', 'test')
-        if split in splits and all(row.label in unpublished for row, problem, _ in found if row.split == split)
-    ]
+    # A broken row says nothing of its label, and a split of broken rows alone is not one without labels.
+    labels: dict[str, set[str]] = defaultdict(set)
+    for row, (checked, _, problem_of_label) in zip(rows, found, strict=True):
+        if not row.problem:
+            labels[row.split].add(checked.label if problem_of_label in ('', _NO_LABEL) else problem_of_label)
+    hidden = [split for split in ('validation', 'test') if labels[split] and labels[split] <= unpublished]
     guessed += [f'the {split} split has no labels, so it is not used ({splits[split]:,} texts)' for split in hidden]
     used = []
     for row, problem, problem_of_label in found:
@@ -183,7 +185,7 @@ def _label(value: Any) -> tuple[str, str]:
     """A label as text, and why it is none."""
     if isinstance(value, str):  # nearly all, so they do not wait
         text = value.strip()
-        return text, _half_a_character('label', text) if text else 'empty label'
+        return text, _half_a_character('label', text) if text else _NO_LABEL
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool):
@@ -191,7 +193,7 @@ def _label(value: Any) -> tuple[str, str]:
     if isinstance(value, int | str):
         return str(value), ''
     if value is None:
-        return '', 'empty label'
+        return '', _NO_LABEL
     return '', f'its label is {_kind(value)}'
 
 

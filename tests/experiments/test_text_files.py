@@ -281,6 +281,22 @@ class TestSplits:
         assert len(dataset.ids) == 40
         assert dataset.account.guessed == ('the test split has no labels, so it is not used (5 texts)',)
 
+    @pytest.mark.parametrize(
+        ('line', 'why'),
+        [('one, two,good', '3 fields where the header has 2'), ('caf\udce9,good', 'are not in UTF-8')],
+    )
+    def test_a_test_split_that_cannot_be_read_is_no_split_without_labels(self, tmp_path, line, why):
+        write(tmp_path / 'train.csv', some(40))
+        (tmp_path / 'test.csv').write_bytes(b'text,label\n' + f'{line}\n'.encode(errors='surrogateescape') * 20)
+        with pytest.raises(UserError, match=why):
+            load(tmp_path)
+
+    def test_odd_labels_of_a_test_split_are_named(self, tmp_path):
+        write(tmp_path / 'train.jsonl', some(40))
+        write(tmp_path / 'test.jsonl', [{'text': f'odd {number}', 'label': ['good']} for number in range(20)])
+        with pytest.raises(UserError, match=r'20 of 60 rows .*: its label is a list'):
+            load(tmp_path)
+
     def test_rows_that_are_added_hardly_move_others(self, tmp_path):
         """A row before all others shifts the number of every line, but no text to another split."""
         before = load(write(tmp_path / 'a.csv', some(100)))
