@@ -209,9 +209,10 @@ def _split_column(table: Table, options: ReadingOptions, where: str, guessed: li
         return text_tables.column_of(options.split_column, 'split_column', table.columns, where)
     if SPLIT not in table.columns:
         return ''
-    values = {str((record.values or {}).get(SPLIT) or '').strip() for record in table.records if not record.problem}
+    values = [str((record.values or {}).get(SPLIT) or '').strip() for record in table.records if not record.problem]
     odd = sorted(value for value in values if value.lower() not in SPLITS)
-    if odd:
+    # Where most are splits, the others are slips, which their rows tell: to ignore them all would mix up the splits.
+    if 2 * len(odd) > len(values):
         guessed.append(f'the column {SPLIT!r} of {where} names no splits, as it holds {odd[0]!r}')
         return ''
     guessed.append(f'the column {SPLIT!r} of {where} names the splits')

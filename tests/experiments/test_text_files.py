@@ -223,6 +223,14 @@ class TestSplits:
         dataset = load(write(tmp_path / 'a.csv', rows), split_column='fold')
         assert dataset.skipped == (('a.csv:5', "'trian' is no split"), ('a.csv:6', 'no split'))
 
+    def test_a_slip_in_a_column_of_this_name_is_named(self, tmp_path):
+        rows = [{**row, 'split': ('train', 'test')[number // 2 % 2]} for number, row in enumerate(some(40))]
+        rows[3]['split'] = 'tset'
+        dataset = load(write(tmp_path / 'a.csv', rows))
+        assert dataset.account.guessed == ("the column 'split' of a.csv names the splits",)
+        assert dataset.skipped == (('a.csv:5', "'tset' is no split"),)
+        assert len(dataset.splits['test']) == 19
+
     @pytest.mark.parametrize('suffix', ['csv', 'jsonl', 'csv.gz'])
     def test_a_folder(self, tmp_path, suffix):
         for stem, about in (('train', 'film'), ('val', 'book'), ('test', 'song')):
