@@ -4,7 +4,8 @@
     python -m experiments.ablate --config configs/ablations/text.py --workdir runs/text
 
 Arguments: ``dataset`` (``docstrings``, which needs no download; ``csv:PATH``, ``jsonl:PATH``, or ``tfds:NAME`` of a
-prepared text set), ``backbone`` (``minilm_l6``, ``distilbert_base``, ``bert_base``, ``roberta_base``), ``seeds``.
+prepared text set), ``backbone`` (``minilm_l6``, ``distilbert_base``, ``bert_base``, ``roberta_base``, or one of them as
+``NAME@WEIGHTS``), ``seeds``.
 
 TF-IDF of words and pairs of words is to texts what pixels are to images: features without a backbone, which get the
 same heads. The random control has the same architecture, tokenizer and pooling, and weights that nobody trained.
@@ -17,8 +18,8 @@ from experiments.ablation.cells import default_config, parse_variant
 
 def get_config(dataset: str = 'docstrings', backbone: str = 'minilm_l6', seeds: int = 3):
     config = default_config()
-    weights = parse_variant(backbone).weights
-    config.backbones = (f'{backbone}@{weights}', f'{backbone}@random', 'tfidf')
+    variant = parse_variant(backbone)
+    config.backbones = (f'{variant.backbone}@{variant.weights}', f'{variant.backbone}@random', 'tfidf')
     config.datasets = (dataset,)
     config.regimes = ('linear', 'knn')
     config.fractions = (0.05, 0.2, 1.0)

@@ -26,6 +26,7 @@ CELLS = {
     'regimes': 2 * 8 * 3,
     'robustness': 3 * 2,
     'shots': 3 * 2 * 6 * 10,
+    'text': 3 * 2 * 3 * 3,
     'vtab': 2 * 5 * 3,
 }
 
@@ -39,6 +40,11 @@ def test_number_of_cells(name):
     assert len(planned) == len(set(planned)) == CELLS[name]
 
 
+def test_weights_of_ones_own_in_that_of_texts():
+    config = load_config(f'{DIRECTORY / "text.py"}:backbone=bert_base@/x/bert')
+    assert config.backbones == ('bert_base@/x/bert', 'bert_base@random', 'tfidf')
+
+
 @pytest.mark.parametrize('file', sorted(DIRECTORY.glob('*.py')), ids=lambda file: file.stem)
 def test_it_says_how_it_is_started(file):
     text = runpy.run_path(str(file))['__doc__']
@@ -49,7 +55,7 @@ def test_it_says_how_it_is_started(file):
     'name',
     [
         pytest.param(name, marks=pytest.mark.slow if name in QUICK else pytest.mark.exhaustive)
-        for name in sorted(CELLS.keys() - {'dense', 'regimes'})
+        for name in sorted(CELLS.keys() - {'dense', 'regimes', 'text'})
     ],
 )
 def test_a_tiny_version_ends_in_a_table(tmp_path, name):
