@@ -17,9 +17,9 @@ FITS = ('crop', 'squash', 'letterbox')
 # Kinds of data sets that are folders of files: of images in class folders, and for dense tasks.
 _DENSE = ('voc', 'coco', 'yolo', 'masks')
 _FILES = ('folder', *_DENSE)
-# Kinds that are files of texts, one to a row; and the keys that are only for texts, as ``tfds`` has images, too.
+# Kinds that are files of texts, one to a row; and the keys that ``tfds`` heeds where it has texts, not images.
 _ROWS = ('csv', 'jsonl')
-_OF_TEXTS = ('text_column', 'label_column', 'split_column')
+_OF_TFDS_TEXTS = ('drop_duplicates', 'text_column', 'label_column')
 
 
 def _option(default: Any, meaning: str, choices: tuple[str, ...] = (), kinds: tuple[str, ...] = ()) -> Any:
@@ -49,7 +49,9 @@ class ReadingOptions:
         '', 'regular expression on the path; images with the same match stay in one split', kinds=_FILES
     )
     drop_duplicates: bool = _option(
-        False, 'leave out training images or texts that are also in validation or test', kinds=(*_FILES, *_ROWS)
+        False,
+        'leave out training images or texts that are also in validation or test, and repeated training texts',
+        kinds=(*_FILES, *_ROWS, 'tfds'),
     )
     text_column: str = _option(
         '',
@@ -134,15 +136,13 @@ def check_kind(kind: str, name: str, options: ReadingOptions, inputs: Inputs = '
     """
     for field in dataclasses.fields(options):
         kinds, value = field.metadata['kinds'], getattr(options, field.name)
-        if kinds and kind not in kinds and value != field.default:
-            heeding = ', '.join(f'{each}:{"NAME" if each == "tfds" else "PATH"}' for each in kinds)
+        of_texts = field.name in _OF_TFDS_TEXTS
+        unheeded = kind not in kinds or (kind == 'tfds' and of_texts and inputs == 'images')
+        if kinds and unheeded and value != field.default:
+            tfds = 'texts of tfds:NAME' if of_texts else 'tfds:NAME'
+            heeding = ', '.join(tfds if each == 'tfds' else f'{each}:PATH' for each in kinds)
             raise UserError(
                 f'config key {field.name!r} is {value!r}, but it is only for {heeding}, and the data set is {name!r}; '
-                f'leave it at {field.default!r}'
-            )
-        if field.name in _OF_TEXTS and inputs == 'images' and value != field.default:
-            raise UserError(
-                f'config key {field.name!r} is {value!r}, but it is only for texts, and images are read of {name!r}; '
                 f'leave it at {field.default!r}'
             )
     if kind in _DENSE and options.fit == 'squash':

@@ -156,10 +156,21 @@ def test_images_where_texts_are_read_and_the_reverse(tmp_path):
         UserError, match="'tfds:agnews' has texts, but the backbone reads images; choose a data set of i"
     ):
         loading.load('tfds:agnews', tmp_path)
-    with pytest.raises(
-        UserError, match="'text_column' is 'x', but it is only for texts, and images are read of 'tfds:bl"
-    ):
-        loading.load('tfds:blobs', tmp_path, text_column='x')
+    for key, value in (('text_column', 'x'), ('drop_duplicates', True)):
+        with pytest.raises(
+            UserError,
+            match=f"'{key}' is {value!r}, but it is only for .*texts of tfds:NAME, and the data set is 'tfds:b",
+        ):
+            loading.load('tfds:blobs', tmp_path, **{key: value})
+
+
+def test_repeated_texts_are_dropped_as_is_said(tmp_path):
+    repeated = [*news(40), news(1)[0]]
+    write_news(tmp_path, {'train': repeated, 'test': news(6, 40)})
+    kept, dropped = (load('agnews', tmp_path, drop_duplicates=drop) for drop in (False, True))
+    assert any('kept; --config.drop_duplicates=True drops them' in each for each in kept.account.noticed)
+    both = [{*each.splits['train'], *each.splits['validation']} for each in (kept, dropped)]
+    assert len(both[0] - both[1]) == 1
 
 
 def test_features_without_a_class(tmp_path):
