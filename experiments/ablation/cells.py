@@ -87,10 +87,17 @@ def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     for fraction in _axis(config, 'fractions'):
         if not 0 < fraction <= 1:
             raise UserError(f'label fractions lie in (0, 1], not {fraction}')
+    # Of each kind of inputs, the first that reads them.
+    readers = {input_kind(each.backbone): each.backbone for each in variants[::-1]}
     for name in _axis(config, 'datasets'):
-        for variant in {input_kind(each.backbone): each for each in variants[::-1]}.values():
-            reader = variant.backbone if variant.backbone in BASELINES else f'the backbone {variant.backbone}'
-            loading.check_name(name, task.truth, inputs=input_kind(variant.backbone), reader=reader)
+        for inputs, backbone in readers.items():
+            reader = backbone if backbone in BASELINES else f'the backbone {backbone}'
+            loading.check_name(name, task.truth, inputs=inputs, reader=reader)
+    if len(readers) > 1:  # data sets that may have either
+        raise UserError(
+            f'config key backbones has {readers["images"]}, which reads images, and {readers["texts"]}, which reads '
+            'texts; an ablation is of one of them'
+        )
     cells = []
     axes = (config.datasets, variants, heads, config.regimes, config.fractions, config.seeds)
     shots = {*config.shots} if isinstance(config.shots, tuple) else {config.shots}

@@ -61,6 +61,10 @@ def test_a_training_that_cannot_be(changes, message):
         ({'backbones': ('pixels', f'{NAME}@random')}, "'docstrings' has texts, but pixels reads images; choose a data"),
         ({'backbones': ('tfidf', 'pixels'), 'datasets': ('digits',)}, "'digits' has images, but tfidf reads texts"),
         ({'datasets': ('docstrings', 'digits')}, "'digits' has images, but the backbone text_micro reads texts"),
+        (
+            {'backbones': ('pixels', f'{NAME}@random'), 'datasets': ('tfds:x',)},
+            'backbones has pixels, which reads images, and text_micro, which reads texts; an ablation is of one',
+        ),
         ({'corruptions': ('fog',)}, r"corruptions is \('fog',\), but text_micro reads texts, .* set corruptions=\(\)"),
         ({'corruptions': ('fog',), 'backbones': ('tfidf',)}, 'but tfidf reads texts'),
         ({'text_length': (16, 1)}, "config key 'text_length' is 1; expected 0, or a number of tokens from 3 on"),
