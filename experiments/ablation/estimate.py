@@ -18,10 +18,9 @@ from experiments.ablation.cells import PIXELS, RANDOM, Cell, Variant, resolved
 from experiments.ablation.dependencies import FROZEN_REGIMES
 from experiments.data import model_input, nouns
 from experiments.data.dataset import Dataset
-from experiments.features import taps, throughput
+from experiments.features import taps, tfidf, throughput
 from experiments.features.frozen_backbone import frozen_backbone
 from experiments.features.pixels import pixels_pass
-from experiments.features.tfidf import tfidf_pass
 from experiments.probes import attentive, linear
 from experiments.results.axes import TFIDF, settings_in_words
 from experiments.training import mesh
@@ -58,8 +57,7 @@ def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDi
         *_, shape = pixels_pass(tuple(dataset.images.shape[1:]), config.batch_size, mesh.make())
         return _Network(0.0, int(np.prod(shape)))
     if variant.backbone == TFIDF:
-        (features,) = tfidf_pass(dataset, config.batch_size)[2]
-        return _Network(0.0, features)
+        return _Network(0.0, tfidf.MOST_FEATURES)  # how many there are is known when it is fitted
     model = backbones.create(variant.backbone)
     size = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, config).size
     return _Network(

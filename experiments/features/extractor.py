@@ -21,7 +21,7 @@ from experiments.cli import atomic_files
 from experiments.data import texts, unreadable
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_preprocessing, input_size
-from experiments.features import collective_store, frozen_pass, identity, taps
+from experiments.features import collective_store, frozen_pass, identity, taps, tfidf
 from experiments.features.addresses import address
 from experiments.features.entry_files import Bounds, Shard, StoredFeatures
 from experiments.features.frozen_backbone import FrozenBackbone
@@ -29,7 +29,6 @@ from experiments.features.frozen_pass import Pass
 from experiments.features.network import Network, data_document, make_network
 from experiments.features.pixels import pixels_pass
 from experiments.features.store import Store, Wanted
-from experiments.features.tfidf import tfidf_pass
 from experiments.features.throughput import Throughputs, measure
 from experiments.results.axes import BASELINES, PIXELS, RANDOM, TFIDF
 from experiments.training import mesh
@@ -150,7 +149,7 @@ class Extractor:
         if backbone.name == PIXELS:
             document = pixels_pass(tuple(dataset.images.shape[1:]), self._batch_size, self._mesh)[2]
         elif backbone.name == TFIDF:
-            document = tfidf_pass(dataset, self._batch_size)[1]
+            document = tfidf.document(dataset)
         else:
             network = self._network(backbone)
             noted = _Weights(self, network, backbone, dataset).noted_digest()
@@ -287,8 +286,9 @@ class Extractor:
         return stored
 
     def _tfidf(self, backbone: FrozenBackbone, dataset: Dataset, advance: Advance) -> StoredFeatures:
-        frozen, document, shape = tfidf_pass(dataset, self._batch_size)
-        wanted = self._wanted({**document, 'data': data_document(dataset)}, backbone, dataset, shape)
+        frozen = tfidf.TfidfPass(dataset, self._batch_size)
+        document = {**tfidf.document(dataset), 'data': data_document(dataset)}
+        wanted = self._wanted(document, backbone, dataset, frozen.shape)
         (stored,) = self._fetch([wanted], [advance], dataset, lambda places: frozen, lambda: None)
         return stored
 

@@ -15,8 +15,10 @@ from experiments.features import identity
 from experiments.features.frozen_pass import PassedBatch
 from experiments.results.axes import TFIDF
 
+# Features of a text, of which there are fewer where the training texts have fewer words.
+MOST_FEATURES = 4096
 # Words and pairs of words, the most frequent of the training texts; ``sublinear_tf``: 1 + log of the count.
-_OPTIONS: dict[str, Any] = {'ngram_range': (1, 2), 'sublinear_tf': True, 'max_features': 4096, 'min_df': 2}
+_OPTIONS: dict[str, Any] = {'ngram_range': (1, 2), 'sublinear_tf': True, 'max_features': MOST_FEATURES, 'min_df': 2}
 
 
 class TfidfPass:
@@ -57,27 +59,15 @@ class TfidfPass:
             yield PassedBatch(members, (self._rows[members].toarray(),), {})
 
 
-# The last one, which an ablation asks for more than once: in its plan, and before and when it computes.
-_last: list[tuple[Dataset, int, TfidfPass]] = []
-
-
-def tfidf_pass(dataset: Dataset, batch_size: int) -> tuple[TfidfPass, dict[str, Any], tuple[int, ...]]:
-    """A pass over texts.
-
-    Returns:
-        The pass, its document and the shape of a text's features, as in a ``Network``.
-    """
-    if not _last or _last[0][0] is not dataset or _last[0][1] != batch_size:
-        _last[:] = [(dataset, batch_size, TfidfPass(dataset, batch_size))]
-    made = _last[0][2]
+def document(dataset: Dataset) -> dict[str, Any]:
+    """What the features depend on, except for the texts; nothing is fitted for it."""
     training = np.ascontiguousarray(dataset.splits['train'], np.int64)
-    document = {
+    return {
         'backbone': TFIDF,
         'code': identity.source_version(__name__),
         'options': {name: str(value) for name, value in _OPTIONS.items()},
-        'vocabulary': hashlib.sha256(training.tobytes()).hexdigest(),
+        'training_examples': hashlib.sha256(training.tobytes()).hexdigest(),
         'scikit-learn': importlib.metadata.version('scikit-learn'),
         'numpy': importlib.metadata.version('numpy'),
         'scipy': importlib.metadata.version('scipy'),
     }
-    return made, document, made.shape

@@ -10,7 +10,6 @@ from sklearn.metrics import log_loss
 from tiny_texts import ablation_config, make_texts
 
 from experiments.data.texts import Texts
-from experiments.features import tfidf
 from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import FrozenBackbone
 from experiments.features.store import Store
@@ -67,18 +66,18 @@ def test_texts_of_other_splits_change_nothing_for_the_others(dataset, tmp_path):
     assert extract(dataclasses.replace(dataset, splits=swapped), tmp_path)[0].values.shape != found[0].shape
 
 
-def test_it_is_fitted_once(dataset, tmp_path, monkeypatch):
+def test_what_is_stored_is_known_without_a_fit(dataset, tmp_path, monkeypatch):
     fitted = []
     fit = TfidfVectorizer.fit
     monkeypatch.setattr(TfidfVectorizer, 'fit', lambda self, texts: fitted.append(len(texts)) or fit(self, texts))
-    again = dataclasses.replace(dataset)
     extractor = Extractor(ablation_config(), Store(tmp_path / 'store'), tmp_path)
-    assert not extractor.is_stored(TFIDF, again)
-    first = extractor(TFIDF, again, lambda count: None)[0].values
-    assert extractor.is_stored(TFIDF, again)
-    assert extractor(TFIDF, again, lambda count: None)[0].values.tobytes() == first.tobytes()
-    tfidf.tfidf_pass(again, 8)
+    assert not extractor.is_stored(TFIDF, dataset)
+    assert fitted == []
+    first = extractor(TFIDF, dataset, lambda count: None)[0].values
     assert fitted == [len(dataset.splits['train'])]
+    assert extractor.is_stored(TFIDF, dataset)
+    assert len(fitted) == 1
+    assert extractor(TFIDF, dataset, lambda count: None)[0].values.tobytes() == first.tobytes()
 
 
 @pytest.mark.slow
