@@ -24,6 +24,8 @@ from experiments.training.programs import Programs
 def run(options: argparse.Namespace, config: ml_collections.ConfigDict) -> None:
     """Compile every phase and print a table for each."""
     shape = ahead_of_time.stored_shape(options.stored_size) if options.stored_size else None
+    if shape is not None and input_kind(config.backbone) == 'texts':
+        raise UserError(f'--stored_size is of images, and {config.backbone} reads texts; leave it out')
     devices, limit = absent_devices.devices(options.topology)
     if options.memory_gib:
         limit = round(options.memory_gib * 2**30)
@@ -130,7 +132,7 @@ def _show(
     leading = [
         ('devices', device_mesh.describe()),
         ('batch', f'{batch:,} per device, {batch * device_mesh.devices:,} in all'),
-        ('input', f'{max(compiled.task.preprocessing.size)} {unit}, {config.dtype}'),
+        ('input', f'{max(compiled.input_size)} {unit}, {config.dtype}'),
         ('parameters', f'{sizes.trainable:,} of {sizes.parameters:,} train'),
         ('parameters on a device', program_costs.size(sizes.parameter_bytes)),
         ('optimizer state on a device', program_costs.size(sizes.optimizer_bytes)),

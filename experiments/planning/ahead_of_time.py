@@ -157,8 +157,8 @@ def _bytes_per_device(tree: object) -> int:
 
 
 def forward_flops(compiled: Programs) -> int:
-    """FLOPs of the model's forward pass for one image."""
-    return cost.count_flops(compiled.model, compiled.task.preprocessing.size)
+    """FLOPs of the model's forward pass for one image, or for one text as long as those of the programs."""
+    return cost.count_flops(compiled.model, compiled.input_size)
 
 
 def stored_shape(text: str) -> tuple[int, int, int]:

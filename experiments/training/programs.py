@@ -85,6 +85,11 @@ class Programs:
         self.warned: set[int] = set()
 
     @property
+    def input_size(self) -> tuple[int, ...]:
+        """Height and width of the model's input in pixels, or the tokens that texts are padded to."""
+        return self.stored_shape if len(self.stored_shape) == 1 else self.task.preprocessing.size
+
+    @property
     def _images_shape(self) -> tuple[int, ...]:
         return inputs.spec(self.task.preprocessing.size).shape
 

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_texts import NAME, make_texts, smaller, write_csv
 
+import backbones
+from backbones import cost
 from backbones.errors import UserError
 from experiments import plan
 from experiments.planning import absent_devices, ahead_of_time, memory, program_costs
@@ -88,6 +91,21 @@ def test_one_verdict(tmp_path, monkeypatch, capsys):
     assert re.fullmatch(r'8 images per device: [\d.]+ MiB of 1.02 MiB, does not fit', line)
     assert re.fullmatch(r'fits +│ +no: [\d.]+ MiB of 1.02 MiB', row)
     assert fits is False
+
+
+def test_texts_are_as_long_as_those_of_the_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    smaller(monkeypatch)
+    data = write_csv(tmp_path / 'a.csv', make_texts(longest=10))
+    arguments = ['--config', f'configs/transfer.py:backbone={NAME},dataset=csv:{data},regime=scratch']
+    arguments += ['--config.batch_size=8', '--topology', 'cpu:1', '--json', str(tmp_path / 'plan.json')]
+    plan.main(arguments)
+    assert re.search('input +│ +16 tokens', capsys.readouterr().out)
+    (phase,) = json.loads((tmp_path / 'plan.json').read_text())['phases']
+    model = backbones.create_classifier(NAME, num_classes=3)
+    assert phase['forward_flops_per_image'] == cost.count_flops(model, (16,))
+    with pytest.raises(UserError, match='--stored_size is of images, and text_micro reads texts; leave it out'):
+        plan.main([*arguments, '--stored_size', '32x32'])
 
 
 @pytest.mark.slow
