@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.text import Text
 
 from backbones.errors import UserError, unknown
@@ -43,12 +42,12 @@ def run(predictor: TextPredictor, options: argparse.Namespace, argv: Sequence[st
             raise unknown('class', options.target, predictor.names)
         target = predictor.names.index(options.target)
     output = _output(options)
-    found = []
+    found, variables = [], jax.device_put(predictor.model.variables)
     console = display.make_console(stderr=False)
     with display.progress() as bar:
         task = bar.add_task('explaining', total=len(texts), note='', brief=True)
         for text in texts:
-            found.append(_attributed(predictor, text, target))
+            found.append(_attributed(predictor, variables, text, target))
             bar.advance(task)
     for each in found:
         console.print(Text(f'{each.name} {each.probability:.1%}  ', style='bold') + _coloured(each), soft_wrap=True)
@@ -81,13 +80,11 @@ def _output(options: argparse.Namespace) -> Path:
     return workdir / stored.DIRECTORY / METHOD
 
 
-def _attributed(predictor: TextPredictor, text: str, target: int | None) -> ExplainedText:
+def _attributed(predictor: TextPredictor, variables: Any, text: str, target: int | None) -> ExplainedText:
     tokenising = predictor.model.input
     assert isinstance(tokenising, Tokenising)
     (prediction,) = predictor(text)
-    values, chosen = occlusion.attributions(
-        predictor.model.model, jax.tree.map(np.asarray, predictor.model.variables), tokenising.encode([text])[0], target
-    )
+    values, chosen = occlusion.attributions(predictor.model.model, variables, tokenising.encode([text])[0], target)
     tokens = tuple(
         stored.Token(*piece, float(value)) for piece, value in zip(tokenising.pieces(text), values, strict=False)
     )
