@@ -75,7 +75,7 @@ def expanded(arguments: Sequence[str]) -> Iterator[str]:
         UserError: such a file cannot be read.
     """
     for argument in arguments:
-        if not argument.endswith('.txt') or any(character.isspace() for character in argument):
+        if not _names_file(argument):
             yield argument
             continue
         try:
@@ -84,6 +84,16 @@ def expanded(arguments: Sequence[str]) -> Iterator[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f'{argument} cannot be read as lines of text in UTF-8: {error}') from None
         yield from (line for line in lines if line.strip())
+
+
+def _names_file(argument: str) -> bool:
+    """Whether an argument is no text: a text of several words may end in .txt, but no file then has its name."""
+    if not argument.endswith('.txt') or not any(map(str.isspace, argument)):
+        return argument.endswith('.txt')
+    try:
+        return Path(argument).is_file()
+    except OSError:  # too long for a name
+        return False
 
 
 def _of_split(options: argparse.Namespace) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:

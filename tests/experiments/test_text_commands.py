@@ -117,6 +117,14 @@ def test_lines_of_a_file(run, tmp_path, capsys):
     assert '4 texts' in capsys.readouterr().err
 
 
+def test_a_file_with_spaces_in_its_name_and_a_text_that_ends_like_one(run, tmp_path, capsys):
+    (tmp_path / 'my texts.txt').write_text('a red house\n')
+    texts = ['it is in the house.txt', f'{"so " * 200}.txt']
+    file = tmp_path / 'a.jsonl'
+    predict.main(['--workdir', str(run), str(tmp_path / 'my texts.txt'), *texts, '--json', str(file)])
+    assert [json.loads(line)['text'] for line in file.read_text().splitlines()] == ['a red house', *texts]
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
