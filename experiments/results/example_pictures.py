@@ -79,10 +79,13 @@ def read(
     missing = [example for example in ids if example not in kept]
     if missing:
         reading = _reading(record.file_of(workdir, name))
-        kept |= {
-            example: picture(pixels)
-            for example, pixels in examples_by_id.read(name, missing, reading, sizes, dense).items()
-        }
+        try:
+            found = examples_by_id.read(name, missing, reading, sizes, dense)
+        except UserError:
+            if len(missing) == len(ids):
+                raise
+            return {example: kept[example] for example in ids if example in kept}
+        kept |= {example: picture(pixels) for example, pixels in found.items()}
         _keep(file, row.data['fingerprint'], {example: kept[example] for example in ids if example in kept})
     return {example: kept[example] for example in ids if example in kept}
 

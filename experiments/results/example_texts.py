@@ -26,18 +26,28 @@ def read(workdir: Path, row: Row, ids: Sequence[str]) -> dict[str, str]:
     Raises:
         UserError: none can be read; the reason is named.
     """
-    name = row.cell.dataset
-    file = workdir / DIRECTORY / record.file_of(workdir, name).name
+    file = workdir / DIRECTORY / record.file_of(workdir, row.cell.dataset).name
     kept = _kept(file, row.data['fingerprint'])
     missing = [example for example in ids if example not in kept]
     if missing:
-        found = examples_by_id.read_texts(name, missing, row.config.get('text_column') or '')
-        same = _unchanged(workdir, name, found)
-        if not same and not kept:
-            raise UserError(f'the texts of {name!r} have changed since they were read: {missing[0]!r} is another now')
-        kept |= {example: _cut(text) for example, text in same.items()}
+        try:
+            found = _found(workdir, row, missing)
+        except UserError:
+            if len(missing) == len(ids):
+                raise
+            return {example: kept[example] for example in ids if example in kept}
+        kept |= found
         _keep(file, row.data['fingerprint'], {example: kept[example] for example in ids if example in kept})
     return {example: kept[example] for example in ids if example in kept}
+
+
+def _found(workdir: Path, row: Row, ids: Sequence[str]) -> dict[str, str]:
+    name = row.cell.dataset
+    there = examples_by_id.read_texts(name, ids, row.config.get('text_column') or '')
+    same = _unchanged(workdir, name, there)
+    if not same:
+        raise UserError(f'the texts of {name!r} have changed since they were read: {ids[0]!r} is another now')
+    return {example: _cut(text) for example, text in same.items()}
 
 
 def _cut(text: str) -> str:

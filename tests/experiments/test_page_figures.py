@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from backbones.errors import UserError
 from experiments.cli import atomic_files
-from experiments.data import loading, record
+from experiments.data import examples_by_id, loading, record
 from experiments.data.embedded import load_digits
 from experiments.data.truth import Boxes
 from experiments.results import example_pictures, example_texts, explanations, mistakes, rows, scores
@@ -214,6 +215,20 @@ class TestMistakes:
         (picture,) = example_pictures.read(classified, report.rows[0][1], [name]).values()
         np.testing.assert_array_equal(picture.pixels()[..., 0], dataset.images[dataset.ids.index(name), ..., 0])
 
+    def test_pictures_that_are_kept_are_shown_without_their_data(self, classified, tmp_path, monkeypatch):
+        copied = shutil.copytree(classified, tmp_path / 'copy')
+        _, row = content.read([copied]).rows[0]
+        one, other = load_digits().ids[:2]
+        found = example_pictures.read(copied, row, [one])
+
+        def gone(*arguments):
+            raise UserError('gone')
+
+        monkeypatch.setattr(examples_by_id, 'read', gone)
+        assert example_pictures.read(copied, row, [other, one]) == found
+        with pytest.raises(UserError, match='gone'):
+            example_pictures.read(copied, row, [other])
+
     def test_without_scores_none_is_the_most_wrong(self, classified, tmp_path):
         copied = shutil.copytree(classified, tmp_path / 'copy')
         for row in rows.read(copied):
@@ -270,6 +285,11 @@ class TestMistakenTexts:
         # They are kept: the page is the same without the file that they are of.
         (tmp_path / 'data' / 'notes.csv').unlink()
         assert build.html(content.read([workdir])).count('<figure class="card text">') == mistakes_section.MOST
+        # So they are where others are asked for too, and nothing of them is lost.
+        before = file.read_bytes()
+        (row,) = rows.read(workdir)
+        assert example_texts.read(workdir, row, ['notes.csv:3', 'notes.csv:99']) == {'notes.csv:3': short}
+        assert file.read_bytes() == before
 
     def test_a_text_that_is_another_now_is_not_shown(self, tmp_path):
         workdir, _ = texts_directory(tmp_path / 'data')
