@@ -10,7 +10,7 @@ from experiments.ablation import growth, robustness
 from experiments.ablation.cell_configs import CellConfigs
 from experiments.ablation.cells import RANDOM, Cell, Variant
 from experiments.cli.versions import versions
-from experiments.data import account
+from experiments.data import texts
 from experiments.data.corruptions import Corruption
 from experiments.data.dataset import Dataset
 from experiments.features.extractor import Costs
@@ -99,7 +99,7 @@ class CellRows:
                 'validation_examples': len(seen.splits['validation']),
                 'test_examples': len(test.ids),
                 'skipped': len(seen.skipped),
-                'inputs': account.inputs_of(dataset),
+                'inputs': texts.inputs_of(dataset),
             },
             versions=versions(),
             predictions=file.as_posix(),

@@ -24,10 +24,9 @@ from experiments.ablation.sweep import sweep
 from experiments.ablation.time_limit import TimeLimit
 from experiments.cli import display, work_directories
 from experiments.cli.atomic_files import DiskError
-from experiments.data import account
+from experiments.data import texts
 from experiments.data.corruptions import Corruption
 from experiments.data.dataset import Dataset
-from experiments.data.texts import are_texts
 from experiments.features.extractor import Costs, Extractor
 from experiments.features.frozen_backbone import frozen_backbone
 from experiments.features.store import Store
@@ -282,7 +281,7 @@ class Engine:
             return
         with display.progress() as bar:
             total = sum(len(dataset.targets) + self._corrupted_examples(dataset, cells) for cells in passes)
-            task = bar.add_task(f'{account.inputs_of(dataset)} of {dataset.name}', total=total, note='')
+            task = bar.add_task(f'{texts.inputs_of(dataset)} of {dataset.name}', total=total, note='')
             for siblings in _by_network(passes):
                 backbone = frozen_backbone(siblings[0][0].variant, siblings[0][0].seed)
                 if len(siblings) > 1 and not self._attempt(
@@ -353,7 +352,7 @@ class Engine:
             seen.splits['validation'],
             seen.splits['test'],
             self._score,
-            padded=are_texts(dataset),
+            padded=texts.are_texts(dataset),
         )
 
         def fit(chosen: Sequence[Cell]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from experiments.data import account, nouns
+from experiments.data import nouns, texts
 from experiments.data.dataset import Dataset
 from experiments.data.splits import smallest_fraction
 
@@ -20,7 +20,7 @@ def too_small(dataset: Dataset, fractions: Iterable[float]) -> Mapping[float, st
     remedy = 'no fraction works'
     if least:
         remedy = f'the smallest that works is {smallest_fraction(least)} (--config.fractions)'
-    noun = nouns.of_inputs(account.inputs_of(dataset))
+    noun = nouns.of_inputs(texts.inputs_of(dataset))
     who = f'the {kind} {names[fewest]!r} has the fewest training {noun}s, {least}, and'
     if dataset.truth is not None and dataset.groups is None:  # images of dense tasks are all of one stratum
         who = f'it has {least:,} training {noun}s, and'
@@ -39,7 +39,7 @@ def too_few(dataset: Dataset, shots: Iterable[int]) -> Mapping[int, str]:
     return {
         number: (
             f'{number} shots of {dataset.name!r} are left out: the class {dataset.classes[fewest]!r} has only '
-            f'{counts[fewest]} training {nouns.of_inputs(account.inputs_of(dataset))}s (--config.shots)'
+            f'{counts[fewest]} training {nouns.of_inputs(texts.inputs_of(dataset))}s (--config.shots)'
         )
         for number in dict.fromkeys(shots)
         if number > counts[fewest]

@@ -14,7 +14,7 @@ from backbones.errors import UserError
 from experiments import tasks
 from experiments.cli import atomic_files, display, work_directories
 from experiments.cli.versions import versions
-from experiments.data import account, loading, model_input, record
+from experiments.data import account, loading, model_input, record, texts
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
 from experiments.planning import program_costs
@@ -201,7 +201,7 @@ def _write(
             'validation_examples': len(dataset.splits['validation']),
             'test_examples': test.count,
             'skipped': len(dataset.skipped),
-            'inputs': account.inputs_of(dataset),
+            'inputs': texts.inputs_of(dataset),
         },
         versions=versions(),
         predictions=predictions.as_posix(),

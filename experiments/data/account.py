@@ -178,7 +178,7 @@ def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
         kinds = ', '.join(
             f'{count:,} {kind}' for kind, count in sorted(account.kinds.items(), key=lambda each: -each[1])
         )
-        result.add_row(inputs_of(dataset), escape('; '.join(filter(None, (account.sizes, kinds)))))
+        result.add_row(texts.inputs_of(dataset), escape('; '.join(filter(None, (account.sizes, kinds)))))
         if stored := '; '.join(filter(None, (account.stored, *account.rules))):
             result.add_row('stored', escape(stored))
     for number, text in enumerate(inputs):
@@ -204,11 +204,6 @@ def _add_notes(result: Table, dataset: 'Dataset') -> None:
             result.add_row('[yellow]guessed[/]', escape(text))
         for text in account.noticed:
             result.add_row('[yellow]noticed[/]', escape(text))
-
-
-def inputs_of(dataset: 'Dataset') -> texts.Inputs:
-    """What its inputs are, in one word."""
-    return 'texts' if texts.are_texts(dataset) else 'images'
 
 
 def number_of(count: int, what: str = 'image') -> str:

@@ -15,7 +15,7 @@ from backbones.images import ImageReading
 from experiments.data.account import Account
 from experiments.data.coco_ids import CocoIds
 from experiments.data.splits import hash_order, shots_of_classes, stratified_fraction
-from experiments.data.texts import are_texts
+from experiments.data.texts import inputs_of
 from experiments.data.truth import Boxes, Targets, Truth
 
 if TYPE_CHECKING:  # it imports JAX, which commands that only read results do not need
@@ -35,12 +35,13 @@ class Images(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images, their targets and their splits.
+    """Images or texts, their targets and their splits.
 
     Attributes:
         name: as given by the user, such as ``tfds:cifar10``.
-        images: ``uint8[examples, height, width, 1 or 3]``, indexed by an array of indices; 4 channels with masks.
-        targets: class of each image, ``int32[examples]``, from 0 to ``len(classes) - 1``; zeros beside a ``truth``.
+        images: ``uint8[examples, height, width, 1 or 3]``, indexed by an array of indices; 4 channels with masks. Or
+            ``texts.Texts``, and of these their tokens, ``int32[examples, length]``, where a backbone reads them.
+        targets: class of each example, ``int32[examples]``, from 0 to ``len(classes) - 1``; zeros beside a ``truth``.
         ids: one stable name per example, independent of the order of reading.
         classes: one name per class.
         splits: ``'train'``, ``'validation'`` and ``'test'`` → sorted indices; disjoint.
@@ -50,7 +51,7 @@ class Dataset:
         account: what was met while reading it.
         stored_size: height and width that images were brought to; ``None`` where they keep their own.
         reading: how their files become 8-bit RGB.
-        digests: SHA-256 of the file of each example; ``None`` where there are no files.
+        digests: SHA-256 of the file of each example, or of its text; ``None`` where there are neither.
         file_sizes: bytes of the file of each example; ``None`` where there are no files.
         files: the file of each example, ``None`` for one that is not turned upright as a viewer turns it; ``None``
             where there are no files.
@@ -93,13 +94,12 @@ class Dataset:
         Raises:
             UserError: a split is empty.
         """
-        inputs = 'texts' if are_texts(self) else 'images'
         for split, indices in self.splits.items():
             if len(indices) == 0:
                 raise UserError(
                     f'the {split} split of {self.name!r} is empty: {len(self.targets)} examples of '
-                    f'{len(self.classes)} classes are too few to split; a class needs three {inputs} for one in each '
-                    'split (with a test split of your own, two for training)'
+                    f'{len(self.classes)} classes are too few to split; a class needs three {inputs_of(self)} for one '
+                    'in each split (with a test split of your own, two for training)'
                 )
 
     def fraction(self, fraction: float, seed: int) -> Int[np.ndarray, ' chosen']:

@@ -183,7 +183,7 @@ def shots_of_classes(
     """
     check_seed(seed)
     if shots < 1:
-        raise UserError(f'shots are images per class, at least 1, not {shots}')
+        raise UserError(f'shots are training examples per class, at least 1, not {shots}')
     shuffled = np.random.Generator(np.random.Philox(key=seed)).permutation(indices)
     members = [shuffled[labels[shuffled] == label] for label in range(classes)]
     fewest = min(range(classes), key=lambda label: len(members[label]))

@@ -49,6 +49,11 @@ def are_texts(dataset: 'Dataset') -> bool:
     return isinstance(dataset.images, Texts)
 
 
+def inputs_of(dataset: 'Dataset') -> Inputs:
+    """What the inputs of a data set are."""
+    return 'texts' if are_texts(dataset) else 'images'
+
+
 def encoded(dataset: 'Dataset', tokenising: 'Tokenising') -> 'Dataset':
     """The same data set with the tokens of its texts as inputs: ``int32[examples, length]``.
 

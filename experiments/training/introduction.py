@@ -6,7 +6,7 @@ from rich.table import Table
 
 from backbones import freezing
 from experiments.cli import atomic_files, display
-from experiments.data import account
+from experiments.data import texts
 from experiments.training.session import Session
 
 
@@ -24,7 +24,7 @@ def show(session: Session) -> None:
     """Print the tables, the devices and the batch."""
     for table in freeze_tables(session):
         display.console.print(table)
-    inputs = account.inputs_of(session.dataset)
+    inputs = texts.inputs_of(session.dataset)
     wanted, why = session.config.batch_size, ''
     if session.batch_size < wanted:
         why = f' (batch_size is {wanted}, and there are {len(session.indices):,} training {inputs})'

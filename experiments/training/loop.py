@@ -18,7 +18,7 @@ from backbones.errors import UserError, listed
 from backbones.model import Model
 from backbones.pretrained import description
 from experiments.cli import atomic_files
-from experiments.data import account, pipeline
+from experiments.data import pipeline, texts
 from experiments.data.dataset import Dataset
 from experiments.tasks import Task
 from experiments.training import introduction
@@ -366,7 +366,7 @@ class _Phase:
     def _speed(self) -> list[str]:
         """Such as ``['1,200 images/s']``; empty as long as it is not known."""
         speed = self._monitor.meter.steps_per_second * self._session.batch_size
-        return [f'{speed:,.0f} {account.inputs_of(self._session.dataset)}/s'] if speed else []
+        return [f'{speed:,.0f} {texts.inputs_of(self._session.dataset)}/s'] if speed else []
 
     def _tell(self, row: Mapping[str, float | str], validation: Mapping[str, float]) -> None:
         """Print the line of an evaluation."""

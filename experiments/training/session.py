@@ -15,7 +15,7 @@ from backbones.errors import UserError, listed, unknown
 from backbones.text.tokenising import Tokenising
 from experiments import tasks
 from experiments.cli import display
-from experiments.data import account, calibration_examples, loading, pipeline, sampling, texts
+from experiments.data import calibration_examples, loading, pipeline, sampling, texts
 from experiments.data.dataset import Dataset
 from experiments.data.model_input import input_kind
 from experiments.data.random_augment import random_augment
@@ -180,7 +180,7 @@ class Session:
                 pairs=bool(config.mixup or config.cutmix),
                 checkpointed=config.gradient_checkpointing,
                 platform=device_mesh.platform,
-                inputs=account.inputs_of(self.dataset),
+                inputs=texts.inputs_of(self.dataset),
             )
             memory = memory or memories.of(list(device_mesh.mesh.devices.flat))
             found = self.programs.compiled_train_step(
