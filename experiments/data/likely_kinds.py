@@ -1,5 +1,6 @@
 """Which kind of data set a folder seems to be, to help whoever named another one."""
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,9 +43,10 @@ def recognise(root: Path) -> list[LikelyKind]:
     # A folder of masks alone may be a class of people who wear them.
     if any(holds(f'{place}masks/') and holds(f'{place}images/') for place in ('', 'train/')) or holds('trainannot/'):
         found.append(LikelyKind('masks', 'images and masks'))
-    # Beside folders, a train.csv may list the images in them.
-    if not any(each.is_dir() for each in root.iterdir()):
-        found += [LikelyKind(kind, 'texts') for kind in text_files.SUFFIXES if text_files.is_folder_of(kind, root)]
+    with contextlib.suppress(OSError):  # a folder that cannot be listed goes with nothing, as for a pattern
+        # Beside folders, a train.csv may list the images in them.
+        if not any(each.is_dir() for each in root.iterdir()):
+            found += [LikelyKind(kind, 'texts') for kind in text_files.SUFFIXES if text_files.is_folder_of(kind, root)]
     return found
 
 

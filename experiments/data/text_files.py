@@ -123,6 +123,13 @@ def _stem(kind: str, name: str) -> str | None:
 
 
 def _find(kind: str, path: str) -> _Files:
+    try:
+        return _found(kind, path)
+    except OSError as error:
+        raise UserError(f'{path!r} cannot be read: {error.strerror or error}') from None
+
+
+def _found(kind: str, path: str) -> _Files:
     root = Path(path).expanduser()
     if root.is_file():
         other = kind_of(root)

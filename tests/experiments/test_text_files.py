@@ -458,6 +458,20 @@ class TestNames:
         with pytest.raises(UserError, match=rf"there is no file or folder .*; did you mean '{file}'\?"):
             loading.load(f'csv:{tmp_path}/review.csv', inputs='texts')
 
+    def test_places_that_cannot_be_read(self, tmp_path, monkeypatch):
+        write(tmp_path / 'train.csv', some())
+        with pytest.raises(UserError, match="x' cannot be read: File name too long"):
+            loading.load(f'csv:{"x" * 300}', inputs='texts')
+
+        def denied(folder):
+            raise PermissionError(13, 'Permission denied', str(folder))
+
+        monkeypatch.setattr(Path, 'iterdir', denied)
+        with pytest.raises(UserError, match='cannot be read: Permission denied'):
+            loading.load(f'csv:{tmp_path}', inputs='texts')
+        with pytest.raises(UserError, match=r"unknown data set .*; a folder of images is named 'folder:"):
+            loading.check_name(str(tmp_path))
+
     def test_another_kind(self, tmp_path):
         file = write(tmp_path / 'a.jsonl', some())
         with pytest.raises(UserError, match=f"a file of JSON lines, which is read as 'jsonl:{file}'"):
