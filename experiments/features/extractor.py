@@ -47,7 +47,7 @@ class Costs:
     Attributes:
         parameters: number of parameters of the backbone.
         images_per_second: speed as measured by ``throughput.PROCEDURE``; ``None``: unknown.
-        input_size: height and width of its input in pixels, or the length of texts in tokens.
+        input_size: height and width of its input in pixels, or the length of texts in tokens; ``None`` for TF-IDF.
         weight_bytes: bytes of its parameters and statistics.
         peak_memory_bytes: memory of its forward pass on each device, see ``throughput.PROCEDURE``; ``None``: unknown.
     """
