@@ -4,6 +4,7 @@ A resampling of one axis is a matrix ``[new, old]``, computed in numpy while a p
 serves a file that is being loaded and a map inside the model.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -93,6 +94,25 @@ def resample_positions(
     with jax.default_matmul_precision('highest'):
         maps = jnp.einsum('nr,mc,rcd->nmd', jnp.asarray(rows, maps.dtype), jnp.asarray(columns, maps.dtype), maps)
     return jnp.concatenate([jnp.asarray(table)[:, :prefix], maps.reshape(1, grid[0] * grid[1], -1)], axis=1)
+
+
+def table_for(
+    table: Float[np.ndarray, '1 tokens channels'], grid: tuple[int, int], prefix: int, method: str
+) -> Float[np.ndarray, '1 new_tokens channels'] | None:
+    """A table of a file for the grid that a model is made for, resampled; ``None`` where there can be none.
+
+    ``resample_positions`` takes any square number of positions for a square grid, so the table cannot be of another.
+
+    Args:
+        table, grid, prefix, method: see ``resample_positions``.
+    """
+    rows, columns = grid
+    if rows != columns and math.isqrt(rows * columns) ** 2 == rows * columns:
+        return None
+    try:
+        return np.asarray(resample_positions(table, grid, prefix, method))
+    except UserError:
+        return None
 
 
 def _geometric_matrix(old: int, new: int) -> np.ndarray:

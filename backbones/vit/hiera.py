@@ -16,7 +16,7 @@ from backbones.layers.convolution import Conv
 from backbones.layers.mask_unit_attention import MaskUnitAttention
 from backbones.layers.normalisation import LayerNorm
 from backbones.layers.pooling import global_average_pool, max_pool
-from backbones.layers.positions import resample_positions
+from backbones.layers.positions import resample_positions, table_for
 from backbones.layers.regularisation import StochasticDepth, stochastic_depth_rates
 
 
@@ -133,10 +133,7 @@ class Hiera(nn.Module):
         if path != 'position_embedding' or array.shape[2] != shape[2]:
             return None
         rows, columns = (side // self.patch for side in image_size)
-        try:
-            return np.asarray(resample_positions(array, (rows, columns), 0, self.position_method))
-        except UserError:
-            return None
+        return table_for(array, (rows, columns), 0, self.position_method)
 
     @nn.nowrap
     def stages(self) -> list[tuple[tuple[int | None, bool, float], ...]]:

@@ -11,7 +11,6 @@ builds them, whose own ViTs with registers and without a class token are among t
 """
 
 import itertools
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -24,7 +23,7 @@ from backbones.errors import UserError, unknown
 from backbones.features import Features
 from backbones.layers.attention import AttentionPooling, Dense, FeedForward, SelfAttention, truncated_normal
 from backbones.layers.normalisation import LayerNorm
-from backbones.layers.positions import resample_positions
+from backbones.layers.positions import resample_positions, table_for
 from backbones.layers.regularisation import LayerScale, StochasticDepth
 from backbones.layers.rotary import Rotation, rotation_for
 from backbones.vit.embedding import PatchEmbedding
@@ -191,20 +190,11 @@ class VisionTransformer(nn.Module):
     def resize_parameter(
         self, path: str, array: np.ndarray, shape: tuple[int, ...], image_size: tuple[int, int]
     ) -> np.ndarray | None:
-        """The position table for images of another height and width, resampled; ``None`` for anything else.
-
-        The forward pass takes any square number of positions for a square grid, so the table cannot be of another.
-        """
+        """The position table for images of another height and width, resampled; ``None`` for anything else."""
         if path != 'position_embedding' or array.shape[2] != shape[2] or self.position_grid is not None:
             return None
-        prefix = len(self.prefix)
         rows, columns = ((-(-side // self.patch) if self.pad else side // self.patch) for side in image_size)
-        if rows != columns and math.isqrt(rows * columns) ** 2 == rows * columns:
-            return None
-        try:
-            return np.asarray(resample_positions(array, (rows, columns), prefix, self.position_method))
-        except UserError:
-            return None
+        return table_for(array, (rows, columns), len(self.prefix), self.position_method)
 
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:

@@ -17,7 +17,7 @@ import backbones
 from backbones import UserError
 from backbones.heads.classification import DistilledHead
 from backbones.layers.attention import AttentionPooling
-from backbones.layers.positions import METHODS, resample_positions
+from backbones.layers.positions import METHODS, resample_positions, table_for
 from backbones.layers.rotary import rotation_for
 from backbones.pretrained.save import to_layout
 
@@ -99,6 +99,17 @@ def test_positions_that_can_not_be_resampled():
         resample_positions(normal(0, 1, 36, 2), (6, 6), 1)
     with pytest.raises(UserError, match="unknown way to resample positions 'tim'; did you mean 'timm'"):
         resample_positions(normal(0, 1, 37, 2), (6, 6), 1, 'tim')
+
+
+def test_a_table_of_an_oblong_grid_is_none_that_the_forward_pass_would_take_for_a_square_one():
+    table = normal(0, 1, 36, 2)
+    hiera = backbones.create('hiera_tiny')
+    # 32x128 and 64x64 patches are as many.
+    assert table_for(table, (32, 128), 0, 'timm') is None
+    assert hiera.resize_parameter('position_embedding', table, (1, 4096, 2), (128, 512)) is None
+    resized = hiera.resize_parameter('position_embedding', table, (1, 2048, 2), (128, 256))
+    np.testing.assert_array_equal(resized, resample_positions(table, (32, 64), 0))
+    assert table_for(normal(0, 1, 35, 2), (6, 6), 0, 'timm') is None
 
 
 # --- Images of any size. ----------------------------------------------------------------------------------------------
