@@ -56,8 +56,13 @@ def check_image_size(shape: tuple[int, ...], least: int) -> None:
         raise UserError(f'images must be at least {least}x{least} pixels, not {shape[1]}x{shape[2]}')
 
 
-def check_whole_patches(shape: tuple[int, ...], patch: int) -> None:
+def check_whole_patches(shape: tuple[int, ...], patch: int, can_pad: bool = True) -> None:
     """Refuse images ``[batch, height, width, channels]`` that do not divide into square patches.
+
+    Args:
+        shape: of the images.
+        patch: side of a patch in pixels.
+        can_pad: whether the network has an option ``pad``.
 
     Raises:
         ImageSizeError: a side is not a multiple of ``patch`` pixels.
@@ -71,7 +76,7 @@ def check_whole_patches(shape: tuple[int, ...], patch: int) -> None:
         raise ImageSizeError(
             f'images of {sides[0]}x{sides[1]} pixels do not divide into patches of {patch}',
             sorted({smaller, larger}),
-            ', and pad=True fills them up with zeros',
+            ', and pad=True fills them up with zeros' if can_pad else '',
         )
 
 

@@ -221,7 +221,17 @@ _INSIDE = {'clip': ('vision_config', 'clip_vision_model'), 'siglip': ('vision_co
 Reshaped = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 # Options of ours that change no output in inference, or only say how parameters are initialised.
-HARMLESS = {'name', 'parent', 'dtype', 'stochastic_depth', 'dropout', 'momentum', 'auxiliary_classes', 'pad'}
+HARMLESS = {
+    'name',
+    'parent',
+    'dtype',
+    'stochastic_depth',
+    'dropout',
+    'hidden_dropout',
+    'momentum',
+    'auxiliary_classes',
+    'pad',
+}
 
 
 def differences(
@@ -258,7 +268,7 @@ def image_size(configuration: Mapping[str, Any]) -> tuple[int, int] | None:
         size = (configuration['model_cfg'].get('vision_cfg') or {}).get('image_size')
     else:
         inside, _ = _INSIDE.get(configuration.get('model_type', ''), ('', ''))
-        size = configuration.get(inside, configuration).get('image_size')
+        size = (configuration.get(inside, configuration) or {}).get('image_size')
     return None if size is None else as_size(tuple(size) if isinstance(size, list) else size)
 
 

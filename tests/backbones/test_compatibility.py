@@ -253,6 +253,7 @@ def test_vision_transformers(name: str, configuration: dict, expected: list[str]
         ({'architecture': 'vit_base_patch16_384', 'pretrained_cfg': {'input_size': [3, 384, 384]}}, 384),
         ({'model_type': 'vit', 'image_size': 224}, 224),
         ({'model_type': 'siglip', 'vision_config': {'image_size': 256}}, 256),
+        ({'model_type': 'clip', 'vision_config': None}, None),
         ({'model_cfg': {'vision_cfg': {'image_size': 240}}}, 240),
         ({'model_type': 'resnet'}, None),
     ],

@@ -18,6 +18,7 @@ from backbones.images import ImageReading
 from backbones.preprocessing import SMALL_IMAGES
 from backbones.pretrained import compatibility
 from backbones.pretrained.description import KEY
+from backbones.text.tokenising import Tokenising
 
 OLD = Path(__file__).parents[1] / 'experiments' / 'old_work_directories' / 'train'
 
@@ -130,6 +131,8 @@ def test_options_of_a_training_make_no_other_function():
     other = dataclasses.replace(kept, options={**options, 'activation': 'quick_gelu'})
     assert compatibility.of_another_backbone(other, 'vit_base_patch16', model) is not None
     assert len(compatibility.kept_differences(other, model)) == 1
+    text = Description('text_micro', Tokenising(16), options={'hidden_dropout': 0.0})
+    assert compatibility.kept_differences(text, backbones.create('text_micro')) == []
 
 
 def test_how_a_function_is_computed_is_no_difference(file):

@@ -157,6 +157,12 @@ def test_padding_fills_up_to_whole_patches():
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
+def test_hiera_does_not_tell_to_pass_an_option_that_it_does_not_have():
+    model = backbones.create('hiera_tiny')
+    with pytest.raises(UserError, match=r'40x64 pixels do not divide into patches of 32; .* are 32x64 and 64x64\n'):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 40, 64, 3)))
+
+
 def test_rotary_positions_need_no_table_and_take_every_size():
     model, variables = make('dinov3_vit_small_plus', 32)
     assert 'position_embedding' not in variables['params']
