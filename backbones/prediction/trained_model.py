@@ -106,7 +106,8 @@ def read(
             hint = f'; the nearest names are {listed(near)}' if near else ''
             raise UserError(f'{name!r} is neither a file nor a directory here, nor the name of a model{hint}')
         raise unknown('model', name, names)
-    description, older = sources.kept(sources.resolve(text))
+    with sources.opened(text, weights=False) as place:
+        description, older = sources.kept(place)
     of_run = older is not None or (description is not None and description.task)
     if not of_run:
         name = name or sources.published_by(text) or _named_by_file(text)

