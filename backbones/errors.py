@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 
 class UserError(ValueError):
@@ -88,3 +89,14 @@ def check_output_stride(stride: int | None, possible: Sequence[int]) -> None:
     """
     if stride is not None and (type(stride) is not int or stride not in possible):
         raise UserError(f'output_stride must be one of {", ".join(map(str, possible))}, or None, not {stride!r}')
+
+
+def check_batch_size(batch_size: int) -> int:
+    """The number of examples in a batch.
+
+    Raises:
+        UserError: it is not a positive whole number.
+    """
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise UserError(f'batch_size must be at least 1, not {batch_size!r}')
+    return int(batch_size)

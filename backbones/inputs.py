@@ -1,6 +1,7 @@
 """What a backbone takes, by the size of one example: an image has two sides, and a text has a length."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import flax.linen as nn
@@ -56,7 +57,10 @@ def as_size(module: nn.Module, size: int | tuple[int, ...]) -> tuple[int, ...]:
         raise UserError(
             f'image_size is {size}, but the backbone reads texts, whose size is (length,), in tokens; leave it out'
         )
-    return size
+    (length,) = size
+    if isinstance(length, bool) or not isinstance(length, Integral) or length < 1:
+        raise UserError(f'the length of texts is a positive number of tokens, not {length!r}')
+    return (int(length),)
 
 
 def from_json(value: Mapping[str, Any]) -> AnyPreprocessing:

@@ -4,7 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from backbones.errors import UserError
+from backbones.errors import UserError, check_batch_size
 from backbones.images import Source
 from backbones.prediction import fitting, image_sources, outputs, trained_model
 from backbones.prediction.fitting import Fitted
@@ -50,7 +50,7 @@ class Predictor:
     """
 
     def __init__(self, model: TrainedModel, batch_size: int = 8, score_threshold: float | None = 0.25):
-        self.batch_size = _whole(batch_size)
+        self.batch_size = check_batch_size(batch_size)
         if score_threshold is not None and not (isinstance(score_threshold, Real) and 0 <= score_threshold <= 1):
             raise UserError(f'score_threshold must lie between 0 and 1, not {score_threshold!r}')
         if model.task == 'detection':
@@ -104,7 +104,7 @@ class Predictor:
         Raises:
             UserError: see ``image_sources.expand``.
         """
-        size = self.batch_size if batch_size is None else _whole(batch_size)
+        size = self.batch_size if batch_size is None else check_batch_size(batch_size)
         # Those of one shape wait for each other; results wait for those of images that came before.
         waiting: dict[tuple, list[_Read]] = collections.defaultdict(list)
         done: dict[int, Prediction | UserError] = {}
@@ -178,12 +178,6 @@ class Predictor:
         images = images.astype(jnp.float32)
         result = self.model.model.apply(variables, images, train=False, extents=extents)
         return self._reading.on_device(self.model.model, result, size, extents) | {'finite': _finite(result)}
-
-
-def _whole(batch_size: int) -> int:
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise UserError(f'batch_size must be at least 1, not {batch_size!r}')
-    return int(batch_size)
 
 
 def _finite(outputs: Any) -> Bool[Array, ' batch']:

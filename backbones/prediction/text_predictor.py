@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from backbones.errors import UserError
+from backbones.errors import UserError, check_batch_size
 from backbones.prediction.prediction import MOST_LIKELY
 from backbones.prediction.trained_model import TrainedModel
 from backbones.text.tokenising import PADDING, Tokenising, whole_characters
@@ -73,10 +73,8 @@ class TextPredictor:
     """
 
     def __init__(self, model: TrainedModel, batch_size: int = 8):
-        if type(batch_size) is not int or batch_size < 1:
-            raise UserError(f'batch_size must be at least 1, not {batch_size!r}')
         assert isinstance(model.input, Tokenising)
-        self.model, self.batch_size = model, batch_size
+        self.model, self.batch_size = model, check_batch_size(batch_size)
         self._tokenising = model.input
         self._variables = jax.device_put(model.variables)
         self._program = jax.jit(self._on_device)
@@ -106,18 +104,18 @@ class TextPredictor:
             results.append(result)
         return results
 
-    def stream(self, texts: Iterable[str], batch_size: int | None = None) -> Iterator[TextPrediction | UserError]:
+    def stream(self, texts: str | Iterable[str], batch_size: int | None = None) -> Iterator[TextPrediction | UserError]:
         """Classify texts one batch after the other; memory does not grow with their number.
 
         Args:
-            texts: several.
+            texts: as for a call.
             batch_size: in place of the predictor's own.
 
         Yields:
             The result of each text, in their order; an error for what is no text, or where outputs are not finite.
         """
-        size = self.batch_size if batch_size is None else batch_size
-        for batch in _batches(texts, size):
+        size = self.batch_size if batch_size is None else check_batch_size(batch_size)
+        for batch in _batches([texts] if isinstance(texts, str) else texts, size):
             good = [text for text in batch if isinstance(text, str)]
             results = iter(self._predict(good, size)) if good else iter(())
             for text in batch:

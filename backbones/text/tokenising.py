@@ -73,7 +73,7 @@ class Tokenising:
         A row depends on its own text alone.
 
         Raises:
-            UserError: the tokenizer is not known, or cannot be read.
+            UserError: the tokenizer is not known, or cannot be read; or something is no text, or no list of them.
         """
         return self.encode_and_tell(texts)[0]
 
@@ -81,6 +81,8 @@ class Tokenising:
         self, texts: Sequence[str]
     ) -> tuple[Int32[np.ndarray, 'texts length'], Bool[np.ndarray, ' texts']]:
         """The same as ``encode``, and which texts were cut."""
+        if isinstance(texts, str | bytes):
+            raise UserError(f'texts are given as a list, such as encode([{texts!r:.60}]), not as one')
         found = self._tokenizer.encode_batch([whole_characters(text) for text in texts])
         tokens = np.full(
             (len(found), self.bucket(max((len(each.ids) for each in found), default=1))), PADDING, np.int32
@@ -88,10 +90,6 @@ class Tokenising:
         for row, each in zip(tokens, found, strict=True):
             row[: len(each.ids)] = each.ids
         return tokens, np.array([bool(each.overflowing) for each in found], bool)
-
-    def words(self, tokens: Sequence[int]) -> list[str]:
-        """The token that each number stands for, as the vocabulary writes it."""
-        return [self._tokenizer.id_to_token(int(token)) or '' for token in tokens]
 
     def pieces(self, text: str) -> list[Piece]:
         """The tokens of a text, in order, and where in it each lies."""
@@ -137,5 +135,10 @@ def whole_characters(text: str) -> str:
     """A text without halves of characters (lone surrogates, as a file of JSON may hold them), of the same length.
 
     The library refuses them; decoders of bytes write the same character for what they cannot read.
+
+    Raises:
+        UserError: it is no text.
     """
+    if not isinstance(text, str):
+        raise UserError(f'a text is a string, not {type(text).__name__}')
     return _HALVES.sub('\ufffd', text)

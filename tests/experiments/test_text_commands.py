@@ -102,6 +102,9 @@ def test_texts_of_every_kind(run, predictor, tmp_path, capsys):
     results = list(predictor.stream(['red', 3, None, 'blue']))
     assert [str(each) for each in results[1:3]] == ['a text is a string, not int', 'a text is a string, not NoneType']
     np.testing.assert_array_equal(results[3].probabilities, predictor.stream(['blue'], 8).__next__().probabilities)
+    assert [each.text for each in predictor.stream('blue')] == ['blue']
+    with pytest.raises(UserError, match='batch_size must be at least 1, not 0'):
+        next(predictor.stream(['blue'], 0))
     with pytest.raises(UserError, match='a text is a string, not bytes'):
         predictor([b'red'])
     assert predictor([]) == []
