@@ -24,6 +24,7 @@ from backbones.pretrained.merge import Report, Shape, merge
 from backbones.pretrained.parts import backbone_of, find_network, possible_layouts, wanted_parts
 from backbones.pretrained.recognition import recognise
 from backbones.pretrained.selection import select
+from backbones.pretrained.text_files import NONE
 from backbones.published import WEIGHTS
 from backbones.published_models import preprocessing_of as published_preprocessing
 from backbones.text.encoder import TextEncoder
@@ -62,13 +63,15 @@ def preprocess(name_or_weights: str | Path, name: str | None = None) -> AnyPrepr
         with sources.opened(name_or_weights, weights=False) as place:
             kept = _kept(name_or_weights, *sources.kept(place))
             beside = sources.configurations(place) if kept is None and place.is_dir() else (None, None)
+            of_texts = kept is None and name is not None and texts.is_text(name)
+            files = sources.texts_in(place) if of_texts else NONE
         if kept is not None:
             other = None if name is None else compatibility.of_another_backbone(kept, name, registry.create(name))
             if other:
                 raise UserError(f'{name_or_weights} does not fit {name}: {other}')
             return kept.preprocessing
-        if name is not None and texts.is_text(name):
-            return texts.of_source(name, name_or_weights)
+        if name is not None and of_texts:
+            return texts.of_source(name, name_or_weights, files)
         stated = configuration.preprocessing(name_or_weights, *beside)
         if stated is not None:
             return stated
@@ -171,7 +174,7 @@ def load_weights(
     wanted = wanted_parts(parts, classifier, model)
     module = registry.create(name, **overrides) if model is None else backbone_of(model, name, overrides)
     given = None if image_size is None else inputs.as_size(module, image_size)  # before a large file is read
-    checkpoint = sources.read(source)
+    checkpoint = sources.read(source, isinstance(module, TextEncoder))
     if prefix and checkpoint.prefix:
         raise UserError(f'{source} names a part of the file already; leave out prefix={prefix!r}, or the part after #')
     kept = _kept(str(source), checkpoint.description, checkpoint.older_config)
@@ -210,10 +213,10 @@ def load_weights(
         differences += [other] if other else compatibility.kept_differences(kept, module, overrides)
     differs = False
     if checkpoint.configuration is not None:
-        made_for = compatibility.image_size(checkpoint.configuration)
-        differs = image_size is None and made_for not in (None, size) and compatibility.resamples(module)
+        stated_size = compatibility.image_size(checkpoint.configuration)
+        differs = image_size is None and stated_size not in (None, size) and compatibility.resamples(module)
         if differs:
-            theirs, ours = (side[0] if side[0] == side[1] else side for side in (made_for, size))
+            theirs, ours = (side[0] if side[0] == side[1] else side for side in (stated_size, size))
             differences.append(
                 f'its configuration is for images of {theirs} pixels where ours are {ours} '
                 f'(pass image_size={theirs}, or image_size={ours} to have its positions resampled)'

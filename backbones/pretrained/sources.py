@@ -50,7 +50,7 @@ class Checkpoint:
         prefix: which of the networks in it is meant; empty where the source does not say.
         description: what a training of ours kept with the weights.
         older_config: the config of a training by an earlier version, which kept no description.
-        texts: what lies beside the weights of a text encoder.
+        texts: what lies beside the weights of a text encoder; ``NONE`` for those of others.
     """
 
     source: str
@@ -149,8 +149,13 @@ def resolve(source: str) -> Path:
     return path
 
 
-def read(source: str | Path) -> Checkpoint:
+def read(source: str | Path, texts: bool = False) -> Checkpoint:
     """The arrays of a source, and the configuration beside them.
+
+    Args:
+        source: see ``resolve``.
+        texts: whether they are those of a text encoder; image encoders that were trained with one may have a large
+            tokenizer beside them.
 
     Raises:
         UserError: nothing there, an unreadable file, a missing shard.
@@ -159,8 +164,8 @@ def read(source: str | Path) -> Checkpoint:
     with opened(source) as path:
         if path.is_file():
             return Checkpoint(str(source), _read_file(path), None, None, prefix, *kept(path))
-        texts = text_files.read(path)
-        return Checkpoint(str(source), _read_directory(path), *configurations(path), prefix, *kept(path), texts)
+        beside = text_files.read(path) if texts else NONE
+        return Checkpoint(str(source), _read_directory(path), *configurations(path), prefix, *kept(path), beside)
 
 
 @contextmanager
@@ -196,17 +201,17 @@ def texts_at_hand(source: str) -> TextFiles | None:
         return None if tokenizer is None else text_files.read(tokenizer.parent)
     if kind == 'pip' and (name not in PACKAGES or _find(PACKAGES[name]) is None):
         return None
-    return texts_of(source)
+    with opened(source, weights=False) as place:
+        return texts_in(place)
 
 
-def texts_of(source: str) -> TextFiles:
-    """What lies beside the weights of a text encoder: nothing where the source is a single file.
+def texts_in(place: Path) -> TextFiles:
+    """What lies beside the weights of a text encoder: nothing where their place is a single file.
 
     Raises:
-        UserError: see ``opened``; or a file cannot be read.
+        UserError: a file cannot be read.
     """
-    with opened(source, weights=False) as place:
-        return text_files.read(place) if place.is_dir() else NONE
+    return text_files.read(place) if place.is_dir() else NONE
 
 
 def class_names(source: str | Path) -> tuple[str, ...] | None:

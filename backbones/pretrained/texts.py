@@ -39,13 +39,17 @@ def tokenising(name: str, files: TextFiles, module: TextEncoder | None = None) -
     return Tokenising(min(stated, longest), files.tokenizer or usual.tokenizer)
 
 
-def of_source(name: str, source: str) -> Tokenising:
+def of_source(name: str, source: str, files: TextFiles) -> Tokenising:
     """What the weights of a source expect.
 
+    Args:
+        name: the registered name of their backbone.
+        source: as the user wrote it, for messages.
+        files: what lies beside the weights.
+
     Raises:
-        UserError: nothing there, or no tokenizer beside the weights.
+        UserError: no tokenizer is among them.
     """
-    files = sources.texts_of(source)
     found = tokenising(name, files)
     if not found.tokenizer:
         raise text_files.absent(source, files)

@@ -30,7 +30,7 @@ def load(monkeypatch) -> Load:
         shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), images), sep='/')
         arrays = {path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in shapes.items()}
         file = arrays if layout == 'native' else to_layout(arrays, layout, owner, options)
-        monkeypatch.setattr(sources, 'read', lambda source: sources.Checkpoint(str(source), file, configuration))
+        monkeypatch.setattr(sources, 'read', lambda source, texts: sources.Checkpoint(str(source), file, configuration))
         return backbones.load_weights(name, 'FILE', **asked)
 
     return load
