@@ -1,6 +1,7 @@
 """The contract every backbone meets: what goes in, what comes out, what is known about it."""
 
 import dataclasses
+import itertools
 
 import flax.struct
 from jaxtyping import Array, Bool, Float
@@ -26,6 +27,12 @@ class Features:
     pooled: Float[Array, 'batch channels']
     tokens: Float[Array, 'batch tokens channels'] | None = None
     mask: Bool[Array, 'batch tokens'] | None = None
+
+
+def quarters(depth: int) -> tuple[int, ...]:
+    """Blocks of each stage of a transformer: a stage ends after the block at each quarter of its depth, rounded up."""
+    ends = [-(-number * depth // 4) for number in range(5)]
+    return tuple(end - start for start, end in itertools.pairwise(ends))
 
 
 @dataclasses.dataclass(frozen=True)

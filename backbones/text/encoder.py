@@ -5,7 +5,6 @@ Sources: Devlin et al. 2019, "BERT"; Liu et al. 2019, "RoBERTa"; Sanh et al. 201
 ``modeling_roberta.py`` and ``modeling_distilbert.py`` build them, but for dropout on attention weights.
 """
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from backbones.errors import UserError, unknown
-from backbones.features import Features
+from backbones.features import Features, quarters
 from backbones.layers.attention import Dense, FeedForward, SelfAttention, truncated_normal
 from backbones.layers.normalisation import LayerNorm
 from backbones.text.tokenising import PADDING
@@ -165,12 +164,12 @@ class TextEncoder(nn.Module):
     hidden_dropout: float = 0.1
     dtype: jnp.dtype = jnp.float32
 
+    # Of ``Features.tokens``, as those of a vision transformer; no option, as a tokenizer makes it.
     prefix = ('class_token',)
 
-    def stage_blocks(self) -> tuple[int, ...]:
-        """Number of blocks in each stage."""
-        ends = [-(-number * self.depth // 4) for number in range(5)]
-        return tuple(after - before for before, after in itertools.pairwise(ends))
+    def stage_depths(self) -> tuple[int, ...]:
+        """Blocks of each stage."""
+        return quarters(self.depth)
 
     def stage_channels(self) -> tuple[int, ...]:
         """Channels of each stage's output."""
@@ -225,8 +224,8 @@ class TextEncoder(nn.Module):
         stages = {}
         hidden = self.hidden or 4 * self.channels
         block = partial(Block, self.heads, hidden, self.epsilon, self.activation, self.hidden_dropout, dtype=self.dtype)
-        for number, blocks in enumerate(self.stage_blocks(), start=1):
-            x = Stage(block, blocks, name=f'stage{number}')(x, mask, train=train)
+        for number, depth in enumerate(self.stage_depths(), start=1):
+            x = Stage(block, depth, name=f'stage{number}')(x, mask, train=train)
             stages[f'stage{number}'] = jnp.where(mask[..., None], x, 0)
         tokens_after = stages['stage4']
         return Features(stages=stages, pooled=self._pooled(tokens_after, mask), tokens=tokens_after, mask=mask)

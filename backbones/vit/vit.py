@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from backbones.errors import UserError, unknown
-from backbones.features import Features
+from backbones.features import Features, quarters
 from backbones.layers.attention import AttentionPooling, Dense, FeedForward, SelfAttention, truncated_normal
 from backbones.layers.normalisation import LayerNorm
 from backbones.layers.positions import resample_positions, table_for
@@ -180,8 +180,7 @@ class VisionTransformer(nn.Module):
 
     def stage_depths(self) -> tuple[int, ...]:
         """Blocks of each stage."""
-        ends = [-(-self.depth * quarter // 4) for quarter in range(5)]
-        return tuple(end - start for start, end in itertools.pairwise(ends))
+        return quarters(self.depth)
 
     def prefix_tokens(self) -> int:
         """How many of ``Features.tokens`` come before the patches."""

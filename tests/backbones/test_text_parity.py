@@ -70,7 +70,7 @@ def test_a_padded_batch_gives_what_each_text_gives_alone():
 
 
 def test_the_last_stages_have_no_more_blocks_than_the_first():
-    assert [module_of(cases.CASES[0]).clone(depth=depth).stage_blocks() for depth in (4, 6, 7, 12)] == [
+    assert [module_of(cases.CASES[0]).clone(depth=depth).stage_depths() for depth in (4, 6, 7, 12)] == [
         (1, 1, 1, 1),
         (2, 1, 2, 1),
         (2, 2, 2, 1),

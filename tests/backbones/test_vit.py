@@ -453,6 +453,22 @@ def test_a_layout_that_a_variant_never_had():
         exported('dinov2_small', 'torchvision', 28)
 
 
+@pytest.mark.parametrize(
+    ('name', 'layout', 'options', 'part'),
+    [
+        ('vit_tiny_patch16', 'timm', {'gated': True}, 'mlp/dense1/kernel'),
+        ('vit_tiny_patch16', 'torchvision', {'hidden_norm': True}, 'mlp/norm/scale'),
+        ('clip_vit_base_patch16', 'clip', {'layer_scale': 1.0}, 'layer_scale1/scale'),
+        ('eva02_tiny_patch14', 'eva02', {'gated': False}, 'mlp/dense1/kernel'),
+    ],
+)
+def test_a_layout_has_no_place_for_what_it_has_no_name_for(name: str, layout: str, options: dict, part: str):
+    _, variables = make(name, 2 * backbones.create(name).patch, **options)
+    flat = flatten_dict(variables, sep='/')
+    with pytest.raises(UserError, match=rf'the {layout} layout has no place for .*{part}'):
+        to_layout({path: np.asarray(leaf) for path, leaf in flat.items()}, layout, name, {**SMALL, **options})
+
+
 def test_timm_has_no_place_for_the_position_of_the_class_token_beside_registers():
     with pytest.raises(UserError, match=r'add position_embedding\[:, 0\] to class_token'):
         exported('dinov2_small_reg', 'timm', 28)

@@ -10,6 +10,7 @@ from functools import partial
 from backbones.cnn.convnext import ConvNeXt, ConvNeXtWithTokens
 from backbones.pretrained.keymaps.rules import (
     IDENTITY,
+    POINTWISE,
     TRANSPOSE,
     Line,
     Rule,
@@ -25,9 +26,6 @@ _CHANNELS_FIRST = Transform(
 )
 _CHANNELS_LAST = Transform(
     '111C to C', lambda array: array.reshape(array.shape[-1:]), lambda array: array[None, None, None]
-)
-_CONVOLUTION_1X1 = Transform(
-    'OI11 to IO', lambda array: array.reshape(array.shape[:2]).T, lambda array: array.T[:, :, None, None]
 )
 # Timm builds the smaller sizes of the V2 with 1x1 convolutions; these are the channels of the first larger one.
 _TIMM_DENSE_FROM = 96
@@ -112,7 +110,7 @@ torchvision = partial(
 
 
 def _timm_dense(module: ConvNeXt) -> Transform:
-    return _CONVOLUTION_1X1 if module.response_norm and module.channels[0] < _TIMM_DENSE_FROM else TRANSPOSE
+    return POINTWISE if module.response_norm and module.channels[0] < _TIMM_DENSE_FROM else TRANSPOSE
 
 
 timm = partial(

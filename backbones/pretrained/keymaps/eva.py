@@ -6,16 +6,8 @@ import math
 import numpy as np
 
 from backbones.layers.rotary import PAIRINGS, rotation_for
-from backbones.pretrained.keymaps.rules import Ignored, Line, Made, Rule, dense_rules, layer_norm_rules
-from backbones.pretrained.keymaps.vit import (
-    POSITIONS,
-    BlockKeys,
-    aliases,
-    block_rules,
-    blocks,
-    patch_rules,
-    token_rules,
-)
+from backbones.pretrained.keymaps.rules import Ignored, Line, Made, Rule, aliases, dense_rules, layer_norm_rules
+from backbones.pretrained.keymaps.vit import POSITIONS, BlockKeys, block_rules, blocks, patch_rules, token_rules
 from backbones.vit.vit import VisionTransformer
 
 _TIMM = BlockKeys(

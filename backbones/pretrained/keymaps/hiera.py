@@ -2,8 +2,16 @@
 
 from collections.abc import Iterator
 
-from backbones.pretrained.keymaps.rules import Ignored, Line, Rule, convolution_rules, dense_rules, layer_norm_rules
-from backbones.pretrained.keymaps.vit import POSITIONS, aliases
+from backbones.pretrained.keymaps.rules import (
+    Ignored,
+    Line,
+    Rule,
+    aliases,
+    convolution_rules,
+    dense_rules,
+    layer_norm_rules,
+)
+from backbones.pretrained.keymaps.vit import POSITIONS
 from backbones.vit.hiera import Hiera
 
 
@@ -23,7 +31,6 @@ def facebook(module: Hiera) -> list[Line]:
 
 def transformers(module: Hiera) -> list[Line]:
     """``hiera.encoder.stages.2.layers.0.attn.qkv.weight`` is ``backbone/stage3/block1/attention/qkv/kernel``."""
-    encoder = '[hiera.]encoder.stages.{stage}.layers.{index}'
     lines: list[Line] = [
         *convolution_rules('[hiera.]embeddings.patch_embeddings.projection', 'backbone/patch_embedding', bias=True),
         Rule('[hiera.]embeddings.position_embeddings', POSITIONS),
@@ -31,7 +38,7 @@ def transformers(module: Hiera) -> list[Line]:
         *dense_rules('classifier', 'head'),
     ]
     for stage, index, path in _blocks(module):
-        key = encoder.replace('{stage}', str(stage)).replace('{index}', str(index))
+        key = f'[hiera.]encoder.stages.{stage}.layers.{index}'
         lines += _block(key, path, ('layernorm_before', 'layernorm_after'), stage > 0 and index == 0)
     return lines
 

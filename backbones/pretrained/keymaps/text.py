@@ -1,10 +1,9 @@
 """BERT, RoBERTa and DistilBERT as transformers stores them, alone or below one of its heads."""
 
 import dataclasses
-from collections.abc import Iterator
 
 from backbones.pretrained.keymaps.rules import TRANSPOSE, Ignored, Line, Rule, aliases, dense_rules, layer_norm_rules
-from backbones.pretrained.keymaps.vit import packed_rules
+from backbones.pretrained.keymaps.vit import blocks, packed_rules
 from backbones.text.encoder import TextEncoder
 
 
@@ -72,7 +71,7 @@ def _encoder(module: TextEncoder, keys: _Keys, prefix: str) -> list[Line]:
     tables = ['word', 'position', *(['token_type'] if module.types else [])]
     rules: list[Line] = [Rule(f'{embeddings}{name}_embeddings.weight', f'params/{path}/{name}') for name in tables]
     rules += layer_norm_rules(f'{embeddings}LayerNorm', f'{path}/norm')
-    for number, path in _blocks(module):
+    for number, path in blocks(module):
         block = prefix + keys.block.format(number)
         rules += packed_rules([block + key for key in keys.qkv], f'{path}/attention/qkv')
         rules += dense_rules(block + keys.projection, f'{path}/attention/projection')
@@ -85,15 +84,6 @@ def _encoder(module: TextEncoder, keys: _Keys, prefix: str) -> list[Line]:
         rules.append(Rule(f'{prefix}pooler.dense.weight', f'{pooler}/kernel', TRANSPOSE, optional=optional))
         rules.append(Rule(f'{prefix}pooler.dense.bias', f'{pooler}/bias', optional=optional))
     return rules
-
-
-def _blocks(module: TextEncoder) -> Iterator[tuple[int, str]]:
-    """Each block's number from zero, and its path."""
-    number = 0
-    for stage, blocks in enumerate(module.stage_blocks(), start=1):
-        for block in range(1, blocks + 1):
-            yield number, f'backbone/stage{stage}/block{block}'
-            number += 1
 
 
 def _older(lines: list[Line]) -> list[Line]:

@@ -5,6 +5,7 @@ A layout that a variant of the module never had gives no lines.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -34,7 +35,7 @@ ONE_TABLE = Transform('as one table', lambda array: array[None], lambda array: a
 
 @dataclasses.dataclass(frozen=True)
 class BlockKeys:
-    """What a layout calls the parts of a block.
+    """What a layout calls the parts of a block; empty for what it has no name for.
 
     Attributes:
         block: prefix of a block, with a field for its number.
@@ -74,7 +75,13 @@ _CLIP = BlockKeys(
 )
 
 
-def blocks(module: VisionTransformer) -> Iterator[tuple[int, str]]:
+class _InStages(Protocol):
+    """A transformer of images or of texts."""
+
+    def stage_depths(self) -> tuple[int, ...]: ...
+
+
+def blocks(module: _InStages) -> Iterator[tuple[int, str]]:
     """Each block's number from zero, and its path: 7 is ``backbone/stage3/block2`` in a transformer of 12 blocks."""
     paths = (
         f'backbone/stage{stage}/block{block}'
@@ -127,7 +134,7 @@ def gated_rules(keys: Sequence[str], path: str) -> list[Line]:
 
 
 def block_rules(module: VisionTransformer, keys: BlockKeys, prefix: str = '') -> list[Line]:
-    """All blocks; ``prefix`` is what their keys begin with."""
+    """All blocks, but for parts without a name; ``prefix`` is what their keys begin with."""
     rules: list[Line] = []
     for number, path in blocks(module):
         block = prefix + keys.block.format(number)
@@ -135,15 +142,15 @@ def block_rules(module: VisionTransformer, keys: BlockKeys, prefix: str = '') ->
         qkv = [block + key for key in keys.qkv]
         rules += packed_rules(qkv, f'{path}/attention/qkv', module.attention_biases, apart)
         rules += dense_rules(block + keys.projection, f'{path}/attention/projection')
-        if module.gated:
+        if module.gated and all(keys.gated):
             rules += gated_rules([block + key for key in keys.gated], f'{path}/mlp')
-        if module.hidden_norm:
+        if module.hidden_norm and keys.mlp_norm:
             rules += layer_norm_rules(block + keys.mlp_norm, f'{path}/mlp/norm')
         for branch, (norm, dense, scale) in enumerate(zip(keys.norms, keys.dense, keys.scales, strict=True), start=1):
             rules += layer_norm_rules(block + norm, f'{path}/norm{branch}')
-            if not module.gated:
+            if not module.gated and dense:
                 rules += dense_rules(block + dense, f'{path}/mlp/dense{branch}')
-            if module.layer_scale is not None:
+            if module.layer_scale is not None and scale:
                 rules.append(Rule(block + scale, f'params/{path}/layer_scale{branch}/scale'))
     return rules
 
