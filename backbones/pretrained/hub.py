@@ -143,11 +143,13 @@ def _patient_to_a_limit() -> Generator[None]:
 
     session = get_session()
     hooks = session.event_hooks
-    session.event_hooks = {**hooks, 'request': [*hooks.get('request', []), limit]}
+    session.event_hooks = {**hooks, 'request': [*hooks['request'], limit]}
     try:
         yield
     finally:
-        session.event_hooks = hooks
+        # Threads share the session, and another may have set hooks of its own meanwhile.
+        hooks = session.event_hooks
+        session.event_hooks = {**hooks, 'request': [hook for hook in hooks['request'] if hook is not limit]}
 
 
 def _files(repository: str, commit: str) -> list[str] | None:
@@ -186,7 +188,8 @@ def _check(name: str, directory: Path) -> None:
     Raises:
         UserError: a file differs; it has been removed from the cache.
     """
-    for link in _held(directory):
+    below = [link for pattern in _DESCRIPTIONS if '/' in pattern for link in directory.glob(pattern)]
+    for link in (*_held(directory), *below):
         # Where links are not supported there is nothing to compare with. One that leads nowhere is named when it is
         # read.
         if not link.is_symlink() or not link.is_file():
@@ -196,15 +199,16 @@ def _check(name: str, directory: Path) -> None:
         if _is_as_told(file, told, state.st_size, state.st_mtime_ns):
             continue
         # A shared file of the library is a link of the cache to it, and all of them are damaged.
-        places = {link, directory / link.readlink(), file}
+        places = {link, link.parent / link.readlink(), file}
         with contextlib.suppress(OSError):
             for place in places:
                 place.unlink(missing_ok=True)
         kept = [str(place) for place in sorted(places) if place.exists() or place.is_symlink()]
         removed = f'remove {listed(kept)}' if kept else 'it has been removed from the cache'
         raise UserError(
-            f'hf:{name}: {link.name} is damaged ({state.st_size:,} bytes, whose checksum is not {told}, as the hub '
-            f'says); {removed}; {ANEW}. If it comes damaged again, a proxy or a mirror on the way changes it'
+            f'hf:{name}: {link.relative_to(directory)} is damaged ({state.st_size:,} bytes, whose checksum is not '
+            f'{told}, as the hub says); {removed}; {ANEW}. If it comes damaged again, a proxy or a mirror on the way '
+            'changes it'
         )
 
 

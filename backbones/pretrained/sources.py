@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from backbones.errors import UserError, listed, unknown
-from backbones.pretrained import archives, description, json_files, text_files
+from backbones.pretrained import archives, description, json_files, links, text_files
 from backbones.pretrained.checksums import CHECKSUMS
 from backbones.pretrained.description import Description
 from backbones.pretrained.files import read_arrays, read_checkpoint, read_metadata
@@ -113,11 +113,11 @@ def split(source: str) -> tuple[str, str]:
 
 
 def resolve(source: str) -> Path:
-    """The file or directory behind a source.
+    """The file or directory that a source means.
 
     Args:
         source: ``hf:ORG/REPO`` or ``hf:ORG/REPO@REVISION``, ``pip:NAME``, ``bundled:NAME``, or a path; a ``#PREFIX``
-            behind it changes nothing.
+            after it changes nothing.
 
     Raises:
         UserError: nothing there; the message says what to install or which names there are.
@@ -136,8 +136,7 @@ def resolve(source: str) -> Path:
             raise unknown('bundled weights', name, (each.stem for each in BUNDLED.glob('*.safetensors')))
         return file
     path = Path(source).expanduser()
-    if _is_broken(path):
-        raise _broken_link(path)
+    links.check(path)
     if not path.exists():
         there = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, there, 1)
@@ -165,12 +164,13 @@ def read(source: str | Path, texts: bool = False) -> Checkpoint:
         if path.is_file():
             return Checkpoint(str(source), _read_file(path), None, None, prefix, *kept(path))
         beside = text_files.read(path) if texts else NONE
-        return Checkpoint(str(source), _read_directory(path), *configurations(path), prefix, *kept(path), beside)
+        stated = configurations(path)  # before large files are read
+        return Checkpoint(str(source), _read_directory(path), *stated, prefix, *kept(path), beside)
 
 
 @contextmanager
 def opened(source: str | Path, weights: bool = True) -> Generator[Path]:
-    """The file or directory behind a source, for as long as it is read; a zip archive of a directory is unpacked.
+    """The file or directory that a source means, for as long as it is read; a zip archive of a directory is unpacked.
 
     Args:
         source: see ``resolve``.
@@ -250,18 +250,6 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     return _read_shards(path) if path.name.endswith('.index.json') else read_arrays(path)
 
 
-def _is_broken(path: Path) -> bool:
-    return path.is_symlink() and not path.exists()
-
-
-def _broken_link(path: Path) -> UserError:
-    return UserError(
-        f'{path} is a link to {str(path.readlink())!r}, which is not there: the download of it was cut off, or only '
-        'the links of a cache were copied; remove the link and fetch the file again, or copy it with what it links to '
-        '(cp -rL)'
-    )
-
-
 def kept(path: Path) -> tuple[Description | None, dict[str, Any] | None]:
     """What a training kept with its weights, or else its config, if an earlier version wrote it that kept nothing.
 
@@ -303,7 +291,8 @@ def configurations(directory: Path) -> tuple[dict[str, Any] | None, dict[str, An
 def _chosen(directory: Path) -> Path | None:
     """The file in a directory that is read, or the directory of a checkpoint's arrays; ``None`` if there is neither."""
     # A link counts, broken or not: what is read must not depend on which download was cut off.
-    named = [directory / name for name in _IN_DIRECTORY if (directory / name).is_file() or _is_broken(directory / name)]
+    files = [directory / name for name in _IN_DIRECTORY]
+    named = [file for file in files if file.is_file() or links.is_broken(file)]
     checkpoint = None if named else _training_checkpoint(directory)
     if named or checkpoint is not None:
         return named[0] if named else checkpoint
@@ -318,9 +307,7 @@ def _read_directory(directory: Path) -> dict[str, np.ndarray]:
             f'there are no weights at {str(directory)!r}: expected one of {", ".join(_IN_DIRECTORY)}, a checkpoint of '
             f'experiments.train, or a single file ({", ".join(SUFFIXES)}); it holds {_content(directory)}'
         )
-    for each in (path, *(directory / name for name in (*CONFIGURATIONS, PREPROCESSOR))):
-        if _is_broken(each):
-            raise _broken_link(each)
+    links.check(path)
     return read_checkpoint(path) if path.is_dir() else _read_file(path)
 
 
@@ -354,8 +341,7 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
     places = _places(index)
     names = sorted(set(places.values()))
     for name in names:
-        if _is_broken(index.parent / name):
-            raise _broken_link(index.parent / name)
+        links.check(index.parent / name)
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise UserError(f'{index.parent} lacks {listed(missing)} of the {len(names)} shards that {index.name} names')

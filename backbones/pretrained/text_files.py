@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import UserError, listed
-from backbones.pretrained import json_files
+from backbones.pretrained import json_files, links
 
 TOKENIZER = 'tokenizer.json'
 _TOKENIZER_CONFIG = 'tokenizer_config.json'
@@ -80,6 +80,7 @@ def absent(source: str, files: TextFiles) -> UserError:
 
 
 def _text(path: Path) -> str:
+    links.check(path)
     if not path.is_file():
         return ''
     try:

@@ -16,7 +16,7 @@ from hub_server import Fault, Hub, Repository, serving
 
 import backbones
 from backbones import UserError
-from backbones.pretrained.hub import cached, download
+from backbones.pretrained.hub import _patient_to_a_limit, cached, download
 from experiments import train
 from experiments.cli import command_line
 from tests.backbones.test_parity import same_arrays
@@ -373,6 +373,27 @@ def test_a_cache_that_was_copied_in_part(hub, name: str):
     file.resolve().write_bytes(FILES[name][:-1])
     assert f'{name} is damaged ({len(FILES[name]) - 1:,} bytes, whose checksum is not' in refused()
     assert (download('org/name') / name).read_bytes() == FILES[name]
+
+
+def test_a_configuration_below_the_weights_is_compared_too(hub):
+    content = b'{"pooling_mode_mean_tokens": true}'
+    hub.repositories['org/name'].push({**FILES, '1_Pooling/config.json': content})
+    file = download('org/name') / '1_Pooling/config.json'
+    file.resolve().write_bytes(content[:-1])
+    assert '1_Pooling/config.json is damaged (33 bytes, whose checksum is not' in refused()
+    assert (download('org/name') / '1_Pooling/config.json').read_bytes() == content
+
+
+def test_time_limits_of_several_threads_end_with_them(hub):
+    from huggingface_hub import get_session
+
+    before = get_session().event_hooks
+    first, second = _patient_to_a_limit(), _patient_to_a_limit()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert get_session().event_hooks == before
 
 
 @pytest.mark.parametrize('tag', ['v7-12', '"da39a3ee5e6b4b0d3255bfef95601890afd80709"'])  # the SHA-1 of nothing

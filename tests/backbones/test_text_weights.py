@@ -327,6 +327,15 @@ def test_weights_without_a_tokenizer_load_but_make_no_tokens(tmp_path):
         backbones.preprocess(str(place / 'model.safetensors'), 'bert_base')
 
 
+@pytest.mark.parametrize('name', ['tokenizer.json', 'modules.json', '1_Pooling/config.json'])
+def test_a_link_beside_texts_that_leads_nowhere(name, tmp_path):
+    place = of_sentences(tmp_path, MEAN)
+    (place / name).unlink(missing_ok=True)
+    (place / name).symlink_to('gone')
+    with pytest.raises(UserError, match=re.escape(f"{place / name} is a link to 'gone', which is not there")):
+        backbones.preprocess(str(place), 'minilm_l6')
+
+
 def test_the_tokenizer_is_kept_with_weights_of_ours(tmp_path):
     place = of_sentences(write(tmp_path / 'hub', 'minilm_l6'), MEAN, 'Normalize')
     variables, report = backbones.load_weights('minilm_l6', place, **options_of('minilm_l6'))
