@@ -39,7 +39,7 @@ _DINOV3 = Licence(
     'dinov3-license', 'terms of its own: https://ai.meta.com/resources/models-and-libraries/dinov3-license'
 )
 
-# Sources, as patterns, → licence. Timm's tags, behind the dot, say who trained the weights.
+# Sources, as patterns, → licence. Timm's tags, after the dot, say who trained the weights.
 LICENCES: tuple[tuple[str, Licence], ...] = (
     (r'hf:timm/\w+\.tv_in1k', _BSD),
     (r'hf:timm/swin_\w+\.ms_in1k', _MIT),
@@ -85,18 +85,6 @@ def licence(source: str) -> Licence:
 def _timm(*names: str) -> tuple[str, ...]:
     return tuple(f'hf:timm/{name}' for name in names)
 
-
-_VITS = {
-    f'vit_{size}_patch{patch}': _timm(f'vit_{size}_patch{patch}_{pixels}.augreg_in21k_ft_in1k')
-    for size, patch, pixels in (
-        ('tiny', 16, 224),
-        ('small', 16, 224),
-        ('base', 16, 224),
-        ('large', 16, 224),
-        ('small', 32, 224),
-        ('base', 32, 224),
-    )
-}
 
 # Size and registers → where the weights were trained, the usual ones first.
 _REGISTERS_AND_AVERAGE = {
@@ -158,7 +146,10 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
     },
     'cspresnet50': _timm('cspresnet50.ra_in1k'),
     'cspdarknet53': _timm('cspdarknet53.ra_in1k'),
-    **_VITS,
+    **{
+        f'vit_{size}_patch{patch}': _timm(f'vit_{size}_patch{patch}_224.augreg_in21k_ft_in1k')
+        for size, patch in (('tiny', 16), ('small', 16), ('base', 16), ('large', 16), ('small', 32), ('base', 32))
+    },
     **{
         f'vit_{size}_patch16_reg{registers}_gap': _timm(
             *(f'vit_{size}_patch16_reg{registers}_gap_256.{tag}' for tag in tags)

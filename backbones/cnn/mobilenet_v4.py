@@ -224,7 +224,7 @@ class MobileNetV4(nn.Module):
 
     @nn.nowrap
     def blocks(self) -> list[BlockConfig]:
-        """All blocks; a stride that is left out dilates those behind its own."""
+        """All blocks; a stride that is left out dilates those after its own."""
         blocks, reached, dilation = [], 1, 1
         for number, block in enumerate(self.rows):
             rate = self.stochastic_depth * max(number - 1, 0) / (len(self.rows) - 1)

@@ -30,7 +30,7 @@ def timm(module: MobileNetV4) -> list[Line]:
 
 
 def _located_blocks(module: MobileNetV4) -> Iterator[tuple[str, str, BlockConfig]]:
-    """Their key and our path of each block behind the stem; the last block is a group of its own there."""
+    """Their key and our path of each block after the stem; the last block is a group of its own there."""
     stages = module.stages()
     for group, blocks in enumerate(stages[1:]):
         for index, block in enumerate(blocks):
