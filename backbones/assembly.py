@@ -7,7 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from backbones import registry
+from backbones import inputs, registry
 from backbones.errors import UserError, unknown
 from backbones.heads.deeplabv3 import DeepLabV3Head
 from backbones.heads.faster_rcnn import FasterRCNN
@@ -71,9 +71,9 @@ def create_segmenter(
             map, a backbone that has an ``output_stride`` gets 8, or the nearest larger one that it can have.
 
     Raises:
-        UserError: no such backbone, head, neck or option, or fewer than one class.
+        UserError: no such backbone, head, neck or option, a backbone of texts, or fewer than one class.
     """
-    backbone = registry.create(name, **overrides)
+    backbone = _with_maps(name, overrides)
     if neck is None and head not in _OF_LEVELS and hasattr(backbone, 'output_strides'):
         finest = min(stride for stride in backbone.output_strides() if stride >= _SEGMENTER_STRIDE)
         backbone = registry.create(name, **{'output_stride': finest, **overrides})
@@ -107,9 +107,9 @@ def create_detector(
         **overrides: options of the backbone, as ``create`` takes them.
 
     Raises:
-        UserError: no such backbone, head, neck or option, or fewer than one class.
+        UserError: no such backbone, head, neck or option, a backbone of texts, or fewer than one class.
     """
-    backbone = registry.create(name, **overrides)
+    backbone = _with_maps(name, overrides)
     strides, extra = _PYRAMIDS.get(head, (DETECTOR_STRIDES, 'p6p7'))
     if hasattr(NECKS.get(neck), 'extra'):
         neck_options = {'extra': extra, **(neck_options or {})}
@@ -123,6 +123,13 @@ def create_detector(
 def detector_strides(head: str) -> tuple[int, ...]:
     """Strides of the levels of a detector's neck, where none are asked for."""
     return _PYRAMIDS.get(head, (DETECTOR_STRIDES, ''))[0]
+
+
+def _with_maps(name: str, overrides: Mapping[str, Any]) -> nn.Module:
+    backbone = registry.create(name, **overrides)
+    if inputs.reads_texts(backbone):
+        raise UserError(f'{name} reads texts, and segmenters and detectors need maps of images: choose a CNN or a ViT')
+    return backbone
 
 
 def _head(

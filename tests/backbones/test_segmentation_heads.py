@@ -260,6 +260,9 @@ def test_what_cannot_be_assembled_is_refused():
         backbones.create_segmenter('resnet18', head='fcn', head_options={'rates': (1,)})
     with pytest.raises(UserError, match='num_classes must be at least 1, not 0'):
         backbones.create_segmenter('resnet18', num_classes=0)
+    for create in (backbones.create_segmenter, backbones.create_detector):
+        with pytest.raises(UserError, match='text_micro reads texts, and segmenters and detectors need maps of images'):
+            create('text_micro')
     with pytest.raises(UserError, match='there is no neck for the options'):
         backbones.create_segmenter('resnet18', neck_options={'channels': 8})
     with pytest.raises(UserError, match=r'rates of an ASPP are .*, not \(0, 6\)'):
