@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from backbones import freezing
     from backbones.assembly import create_detector, create_segmenter
+    from backbones.entry import BackboneInfo, StageInfo
     from backbones.errors import UserError
-    from backbones.features import BackboneInfo, Features, StageInfo
+    from backbones.features import Features
     from backbones.prediction.prediction import Prediction
     from backbones.prediction.predictor import Predictor, load
     from backbones.pretrained.description import Description
@@ -46,13 +47,13 @@ __all__ = [
 
 # The module that defines each name; a name that is not here is itself a module.
 _MODULES = {
-    'BackboneInfo': 'features',
+    'BackboneInfo': 'entry',
     'Description': 'pretrained.description',
     'Features': 'features',
     'Prediction': 'prediction.prediction',
     'Predictor': 'prediction.predictor',
     'Report': 'pretrained.merge',
-    'StageInfo': 'features',
+    'StageInfo': 'entry',
     'UserError': 'errors',
     'create': 'registry',
     'create_classifier': 'registry',

@@ -1,4 +1,4 @@
-"""What the registry says of one backbone."""
+"""What the registry says of one backbone: its row, and the facts that follow from it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 
 from backbones.inputs import AnyPreprocessing
+from backbones.published import Licence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,3 +29,39 @@ class Entry:
     preprocessing: AnyPreprocessing
     dropout: float = 0.0
     layout_preprocessing: Mapping[str, AnyPreprocessing] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageInfo:
+    """One stage: its name, its channels, and how many input pixels (or tokens) one step of its map spans."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneInfo:
+    """Static facts about a registered backbone.
+
+    Attributes:
+        name: the registered name.
+        family: ``'cnn'``, ``'vit'`` or ``'text'``.
+        params: number of parameters without a classifier.
+        stages: one entry per stage, from shallow to deep.
+        pooled: channels of ``Features.pooled``.
+        image_size: side in pixels of the square images it is meant for; 0 for texts.
+        preprocessing: what its published weights expect.
+        weights: sources of published weights, in the form ``load_weights`` takes.
+        licences: of each of these, in their order.
+    """
+
+    name: str
+    family: str
+    params: int
+    stages: tuple[StageInfo, ...]
+    pooled: int
+    image_size: int
+    preprocessing: AnyPreprocessing
+    weights: tuple[str, ...] = ()
+    licences: tuple[Licence, ...] = ()

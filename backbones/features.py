@@ -1,13 +1,9 @@
-"""The contract every backbone meets: what goes in, what comes out, what is known about it."""
+"""The contract every backbone meets: what comes out of it."""
 
-import dataclasses
 import itertools
 
 import flax.struct
 from jaxtyping import Array, Bool, Float
-
-from backbones.inputs import AnyPreprocessing
-from backbones.published import Licence
 
 
 @flax.struct.dataclass
@@ -33,39 +29,3 @@ def quarters(depth: int) -> tuple[int, ...]:
     """Blocks of each stage of a transformer: a stage ends after the block at each quarter of its depth, rounded up."""
     ends = [-(-number * depth // 4) for number in range(5)]
     return tuple(end - start for start, end in itertools.pairwise(ends))
-
-
-@dataclasses.dataclass(frozen=True)
-class StageInfo:
-    """One stage: its name, its channels, and how many input pixels (or tokens) one step of its map spans."""
-
-    name: str
-    channels: int
-    stride: int
-
-
-@dataclasses.dataclass(frozen=True)
-class BackboneInfo:
-    """Static facts about a registered backbone.
-
-    Attributes:
-        name: the registered name.
-        family: ``'cnn'``, ``'vit'`` or ``'text'``.
-        params: number of parameters without a classifier.
-        stages: one entry per stage, from shallow to deep.
-        pooled: channels of ``Features.pooled``.
-        image_size: side in pixels of the square images it is meant for; 0 for texts.
-        preprocessing: what its published weights expect.
-        weights: sources of published weights, in the form ``load_weights`` takes.
-        licences: of each of these, in their order.
-    """
-
-    name: str
-    family: str
-    params: int
-    stages: tuple[StageInfo, ...]
-    pooled: int
-    image_size: int
-    preprocessing: AnyPreprocessing
-    weights: tuple[str, ...] = ()
-    licences: tuple[Licence, ...] = ()

@@ -9,9 +9,8 @@ import dataclasses
 import flax.linen as nn
 
 from backbones.cnn.table import TABLE as CNN
-from backbones.entry import Entry
+from backbones.entry import BackboneInfo, Entry, StageInfo
 from backbones.errors import UserError, check_output_stride, unknown
-from backbones.features import BackboneInfo, StageInfo
 from backbones.heads.classification import ClassificationHead
 from backbones.inputs import AnyPreprocessing
 from backbones.model import Model
