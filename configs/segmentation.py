@@ -9,7 +9,7 @@ weights); ``head`` (``fcn``, ``linear``, ``deeplabv3``, ``upernet``); ``neck`` (
 ``none``).
 """
 
-from experiments.ablation.cells import parse_variant
+from experiments.ablation.cells import trained_variant
 from experiments.training.config import default_config
 
 
@@ -18,8 +18,8 @@ def get_config(
 ):
     config = default_config()
     config.task = 'segmentation'
-    config.backbone = backbone
-    config.weights = '' if regime == 'scratch' else weights or parse_variant(backbone).weights
+    variant = trained_variant(backbone, weights, regime)
+    config.backbone, config.weights = variant.backbone, variant.weights
     config.dataset = dataset
     config.regime = regime
     config.head, config.neck = head, neck

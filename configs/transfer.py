@@ -2,12 +2,13 @@
 
     python -m experiments.train --config configs/transfer.py:backbone=efficientnet_lite0,dataset=folder:PATH,regime=linear --workdir runs/x
 
-Arguments: ``backbone``; ``dataset`` (``folder:PATH``, ``tfds:NAME``, ``mnist5k``, ``digits``); ``regime`` (``linear``,
+Arguments: ``backbone`` (of images or of texts, alone or as ``NAME@WEIGHTS``); ``dataset`` (``folder:PATH``,
+``tfds:NAME``, ``mnist5k``, ``digits``; of texts ``csv:PATH``, ``jsonl:PATH``, ``docstrings``); ``regime`` (``linear``,
 ``partial:K``, ``lpft``, ``finetune``, ``bitfit``, ``lora:RANK``, or ``scratch`` for comparison; docs/training.md says
 what each trains); ``weights`` (a source; default: the backbone's published weights).
 """
 
-from experiments.ablation.cells import parse_variant
+from experiments.ablation.cells import trained_variant
 from experiments.training.config import default_config
 
 # The fewer parameters train, the higher their learning rate may be.
@@ -16,8 +17,8 @@ LEARNING_RATES = {'linear': 3e-3, 'bitfit': 1e-3, 'lora': 1e-3, 'scratch': 1e-3}
 
 def get_config(backbone: str, dataset: str, regime: str = 'linear', weights: str = ''):
     config = default_config()
-    config.backbone = backbone
-    config.weights = '' if regime == 'scratch' else weights or parse_variant(backbone).weights
+    variant = trained_variant(backbone, weights, regime)
+    config.backbone, config.weights = variant.backbone, variant.weights
     config.dataset = dataset
     config.regime = regime
     config.epochs = 10.0

@@ -4,8 +4,8 @@
     python -m experiments.ablate --config configs/ablations/text.py --workdir runs/text
 
 Arguments: ``dataset`` (``docstrings``, which needs no download; ``csv:PATH``, ``jsonl:PATH``, or ``tfds:NAME`` of a
-prepared text set), ``backbone`` (``minilm_l6``, ``distilbert_base``, ``bert_base``, ``roberta_base``, or one of them as
-``NAME@WEIGHTS``), ``seeds``.
+prepared text set), ``backbone`` (``minilm_l6``, ``distilbert_base``, ``bert_base``, ``roberta_base``, or any as
+``NAME@WEIGHTS``, such as ``text_micro@random``, which needs no download), ``seeds``.
 
 TF-IDF of words and pairs of words is to texts what pixels are to images: features without a backbone, which get the
 same heads. The random control has the same architecture, tokenizer and pooling, and weights that nobody trained.
@@ -19,7 +19,9 @@ from experiments.ablation.cells import default_config, parse_variant
 def get_config(dataset: str = 'docstrings', backbone: str = 'minilm_l6', seeds: int = 3):
     config = default_config()
     variant = parse_variant(backbone)
-    config.backbones = (f'{variant.backbone}@{variant.weights}', f'{variant.backbone}@random', 'tfidf')
+    # Of a backbone without published weights the control alone.
+    controlled = (f'{variant.backbone}@{variant.weights}', f'{variant.backbone}@random')
+    config.backbones = (*dict.fromkeys(controlled), 'tfidf')
     config.datasets = (dataset,)
     config.regimes = ('linear', 'knn')
     config.fractions = (0.05, 0.2, 1.0)

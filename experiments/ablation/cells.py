@@ -53,6 +53,27 @@ def parse_variant(text: str) -> Variant:
     return Variant(name, weights)
 
 
+def trained_variant(backbone: str, weights: str, regime: str) -> Variant:
+    """What a training begins with.
+
+    Args:
+        backbone: a name, or ``NAME@WEIGHTS``.
+        weights: their source, where ``backbone`` does not name it; default: its published weights.
+        regime: of the training; ``scratch`` has no weights.
+
+    Raises:
+        UserError: no such backbone, a name without published weights, or weights that are named twice or for nothing.
+    """
+    name, at, named = backbone.partition('@')
+    if at and weights:
+        raise UserError(f'backbone={backbone} names weights, and so does weights={weights}; leave one of them out')
+    if regime != 'scratch':
+        return parse_variant(f'{backbone}@{weights}' if weights else backbone)
+    if named or weights:
+        raise UserError(f"the regime 'scratch' begins with random weights; leave out {named or weights!r}")
+    return Variant(name, '')
+
+
 def plan(config: ml_collections.ConfigDict) -> list[Cell]:
     """All cells of a config, grouped by data set and variant.
 

@@ -72,10 +72,15 @@ def expanded(arguments: Sequence[str]) -> Iterator[str]:
     """Each argument as a text, or the lines of a file that ends in .txt.
 
     Raises:
-        UserError: such a file cannot be read.
+        UserError: such a file cannot be read, or an argument is the name of another file.
     """
     for argument in arguments:
         if not _names_file(argument):
+            if Path(argument).suffix and _is_file(argument):
+                raise UserError(
+                    f'{argument} is a file; texts are read from a .txt file with a text on every line. '
+                    '--workdir RUN --split test takes those of the data set of a run'
+                )
             yield argument
             continue
         try:
@@ -90,6 +95,10 @@ def _names_file(argument: str) -> bool:
     """Whether an argument is no text: a text of several words may end in .txt, but no file then has its name."""
     if not argument.endswith('.txt') or not any(map(str.isspace, argument)):
         return argument.endswith('.txt')
+    return _is_file(argument)
+
+
+def _is_file(argument: str) -> bool:
     try:
         return Path(argument).is_file()
     except OSError:  # too long for a name

@@ -3,14 +3,14 @@
 import ml_collections
 
 import backbones
-from backbones.errors import UserError
+from backbones.errors import UserError, unknown
 from backbones.inputs import AnyPreprocessing
 from backbones.preprocessing import Preprocessing
 from backbones.pretrained.load import preprocessing_of
 from backbones.text.tokenising import Tokenising
 from experiments.data.dataset import Dataset
 from experiments.data.texts import Inputs
-from experiments.results.axes import TFIDF
+from experiments.results.axes import BASELINES, TFIDF
 
 
 def input_size(config: ml_collections.ConfigDict) -> int | tuple[int, int]:
@@ -66,7 +66,13 @@ def reads_texts(backbone: str) -> bool:
 
 
 def input_kind(backbone: str) -> Inputs:
-    """What the inputs of a data set for a backbone, or a baseline, must be."""
+    """What the inputs of a data set for a backbone, or a baseline, must be.
+
+    Raises:
+        UserError: there is no such backbone.
+    """
+    if backbone not in (known := (*backbones.names(), *BASELINES)):
+        raise unknown('backbone', backbone, known)
     return 'texts' if reads_texts(backbone) else 'images'
 
 

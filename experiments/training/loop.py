@@ -33,6 +33,8 @@ from experiments.training.session import Session
 from experiments.training.state import TrainState
 
 _CHECKPOINTS = 'checkpoints'
+# Difference of two validation scores that is worth a line.
+_NOTABLE = 0.02
 
 
 class Diverged(UserError):
@@ -176,6 +178,11 @@ def run(
             if best is not None:
                 state = best.state
                 monitor.event('best', f'the best epoch ended at step {best.step:,}', step=best.step)
+        elif tables and progress.best_score - progress.last_score > _NOTABLE:
+            monitor.say(
+                f'the result is the last epoch, with a validation score of {progress.last_score:.4f}; the best had '
+                f'{progress.best_score:.4f}, and --config.keep_best=True keeps that one'
+            )
     return Trained(
         model=session.programs.model,
         variables=session.host_variables(state),

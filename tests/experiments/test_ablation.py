@@ -120,6 +120,20 @@ class TestPlan:
         assert cells.parse_variant('efficientnet_lite0') == Variant('efficientnet_lite0', 'pip:efficientnet-lite0')
         assert cells.parse_variant('vit_micro@a@b.pth') == Variant('vit_micro', 'a@b.pth')
 
+    def test_a_training_names_its_weights_once(self):
+        random = Variant('text_micro', 'random')
+        assert cells.trained_variant('text_micro@random', '', 'linear') == random
+        assert cells.trained_variant('text_micro', 'random', 'linear') == random
+        assert cells.trained_variant('text_micro', '', 'scratch') == Variant('text_micro', '')
+        for backbone, weights, regime, message in (
+            ('text_micro', '', 'linear', 'say text_micro@FILE, or text_micro@random'),
+            ('text_micro@random', 'a.pth', 'linear', 'names weights, and so does weights=a.pth'),
+            ('text_micro@random', '', 'scratch', 'begins with random weights; leave out'),
+            ('text_micro', 'a.pth', 'scratch', 'begins with random weights; leave out'),
+        ):
+            with pytest.raises(UserError, match=message):
+                cells.trained_variant(backbone, weights, regime)
+
     def test_cells_survive_json(self):
         cell = Cell('digits', Variant('vit_micro', 'random'), 'knn', 0.5, 3)
         assert Cell.from_json(json.loads(json.dumps(cell.as_json()))) == cell

@@ -43,6 +43,14 @@ def test_number_of_cells(name):
 def test_weights_of_ones_own_in_that_of_texts():
     config = load_config(f'{DIRECTORY / "text.py"}:backbone=bert_base@/x/bert')
     assert config.backbones == ('bert_base@/x/bert', 'bert_base@random', 'tfidf')
+    config = load_config(f'{DIRECTORY / "text.py"}:backbone=text_micro@random')
+    assert config.backbones == ('text_micro@random', 'tfidf')
+
+
+@pytest.mark.parametrize('file', ['transfer', 'detection', 'segmentation'])
+def test_a_training_takes_a_backbone_with_weights(file):
+    config = load_config(f'{DIRECTORY.parent / file}.py:backbone=vit_micro@/x/a.pth,dataset=folder:/x')
+    assert (config.backbone, config.weights) == ('vit_micro', '/x/a.pth')
 
 
 @pytest.mark.parametrize('file', sorted(DIRECTORY.glob('*.py')), ids=lambda file: file.stem)

@@ -137,11 +137,13 @@ def test_a_file_with_spaces_in_its_name_and_a_text_that_ends_like_one(run, tmp_p
         (['{place}/none.txt'], r'none\.txt cannot be read as lines of text in UTF-8: .*No such file'),
         (['{place}/latin.txt'], r'latin\.txt cannot be read as lines of text in UTF-8'),
         (['{place}/blank.txt'], 'there is no text to classify'),
+        (['{place}/rows.csv'], r'rows\.csv is a file; texts are read from a \.txt file with a text on every line'),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, run, tmp_path):
     (tmp_path / 'latin.txt').write_bytes('naïve'.encode('latin-1'))
     (tmp_path / 'blank.txt').write_text('\n \n')
+    (tmp_path / 'rows.csv').write_text('text,label\na red house,red\n')
     with pytest.raises(UserError, match=message):
         predict.main(['--workdir', str(run), *(each.format(place=tmp_path) for each in arguments)])
 
@@ -158,6 +160,7 @@ def test_a_mistake_is_one_line(arguments, message, run, tmp_path):
 )
 def test_an_explanation_that_cannot_be(arguments, message, run, tmp_path):
     (tmp_path / 'blank.txt').write_text('\n \n')
+    (tmp_path / 'rows.csv').write_text('text,label\na red house,red\n')
     with pytest.raises(UserError, match=message):
         explain.main(['--workdir', str(run), *(each.format(place=tmp_path) for each in arguments)])
     assert not (run / 'explanations').exists()

@@ -231,6 +231,16 @@ def test_a_finished_training_is_only_restored(tmp_path, whole):
     assert again.images_per_second == 0
 
 
+@pytest.mark.parametrize('least', [-1.0, 1.0])
+def test_a_last_epoch_that_is_not_the_best_is_said(tmp_path, monkeypatch, whole, least):
+    monkeypatch.setattr(loop, '_NOTABLE', least)
+    shutil.copytree(whole[0], tmp_path / 'run')
+    with display.console.capture() as said:
+        again = loop.fit(make_config(), make_dataset(), tmp_path / 'run')
+    line = f'the result is the last epoch, with a validation score of {again.validation_score:.4f}; the best had'
+    assert (line in said.get().replace('\n', ' ')) == (least < 0)
+
+
 @pytest.mark.slow
 def test_seeds_differ_and_repeat(tmp_path, whole):
     dataset = make_dataset()
