@@ -27,6 +27,10 @@ class ImageSizeError(UserError):
         self.problem, self.sizes = problem, tuple(sizes)
 
 
+class MissingPartError(UserError):
+    """A part of a model that its source of weights does not hold."""
+
+
 class MisfitWarning(UserWarning):
     """What does not fit and would be an error, if weights were not read with ``strict=False``."""
 
@@ -57,13 +61,14 @@ def check_image_size(shape: tuple[int, ...], least: int) -> None:
         raise UserError(f'images must be at least {least}x{least} pixels, not {shape[1]}x{shape[2]}')
 
 
-def check_whole_patches(shape: tuple[int, ...], patch: int, can_pad: bool = True) -> None:
+def check_whole_patches(shape: tuple[int, ...], patch: int, can_pad: bool = True, noun: str = 'patches') -> None:
     """Refuse images ``[batch, height, width, channels]`` that do not divide into square patches.
 
     Args:
         shape: of the images.
         patch: side of a patch in pixels.
         can_pad: whether the network has an option ``pad``.
+        noun: what the network's authors call them.
 
     Raises:
         ImageSizeError: a side is not a multiple of ``patch`` pixels.
@@ -75,7 +80,7 @@ def check_whole_patches(shape: tuple[int, ...], patch: int, can_pad: bool = True
             for counts in ((side // patch for side in sides), (-(-side // patch) for side in sides))
         )
         raise ImageSizeError(
-            f'images of {sides[0]}x{sides[1]} pixels do not divide into patches of {patch}',
+            f'images of {sides[0]}x{sides[1]} pixels do not divide into {noun} of {patch}',
             sorted({smaller, larger}),
             ', and pad=True fills them up with zeros' if can_pad else '',
         )

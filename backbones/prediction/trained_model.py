@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from backbones import published_models, registry
 from backbones.assembly import create_detector, create_segmenter
 from backbones.detection_input import DetectionInput
-from backbones.errors import UserError, listed, unknown
+from backbones.errors import MissingPartError, UserError, listed, unknown
 from backbones.images import ImageReading
 from backbones.model import Model
 from backbones.prediction import class_names
@@ -224,7 +224,14 @@ def _classifier(
     classes: Sequence[str] | None = None,
 ) -> TrainedModel:
     options = {} if description is None else _options(description)
-    variables, report = load_weights(name, source, classifier=True, image_size=image_size, **options)
+    try:
+        variables, report = load_weights(name, source, classifier=True, image_size=image_size, **options)
+    except MissingPartError:
+        raise UserError(
+            f'{source} holds no classifier, which predictions need: its features come from '
+            f'backbones.load_weights({name!r}, {source!r}), and a classifier is trained on them by experiments.train, '
+            "whose run predicts (backbones.load('runs/NAME'), --workdir runs/NAME)"
+        ) from None
     count = len(variables['params']['head']['bias'])
     if classes is not None and len(classes) != count:
         raise UserError(f'{source} has {count} classes, not the {len(classes)} that are named')

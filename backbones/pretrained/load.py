@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from backbones import inputs, registry
-from backbones.errors import MisfitWarning, UserError, listed, unknown
+from backbones.errors import MisfitWarning, MissingPartError, UserError, listed, unknown
 from backbones.inputs import AnyPreprocessing
 from backbones.model import Model
 from backbones.preprocessing import Preprocessing
@@ -192,7 +192,7 @@ def load_weights(
     if absent := [part for part in wanted if part not in held]:
         others = tuple(part for part in PARTS if part in held)
         hint = ', or classifier=False' if classifier else ''
-        raise UserError(f'{source} holds no {absent[0]}; load what it holds with parts={others}{hint}')
+        raise MissingPartError(f'{source} holds no {absent[0]}; load what it holds with parts={others}{hint}')
     made_for = kept.preprocessing if kept is not None else registry.info(name).preprocessing
     size = made_for.size if given is None else given
     if isinstance(module, TextEncoder) and image_size is None:

@@ -54,6 +54,19 @@ class Tokenising:
         if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 3:
             raise UserError(f'the length of texts is a number of tokens, at least 3, not {self.length!r}')
 
+    def __repr__(self) -> str:
+        """In short: the content of a tokenizer is long."""
+        return f'Tokenising({self.vocabulary_in_words()}, length={self.length})'
+
+    def vocabulary_in_words(self) -> str:
+        """How many tokens the tokenizer has; or that it is not known, or cannot be read."""
+        if not self.tokenizer:
+            return 'no tokenizer'
+        try:
+            return f'{self._tokenizer.get_vocab_size():,} tokens'
+        except UserError:
+            return f'a tokenizer.json of {len(self.tokenizer):,} characters'
+
     @property
     def size(self) -> tuple[int]:
         """The size of an input: its length."""

@@ -153,7 +153,7 @@ class Hiera(nn.Module):
         halvings = 2 ** (len(self.depths) - 1)
         if self.unit < 1 or self.unit % halvings:
             raise UserError(f'the mask unit of a Hiera must be a multiple of {halvings}, not {self.unit}')
-        check_whole_patches(images.shape, self.patch * self.unit, can_pad=False)
+        check_whole_patches(images.shape, self.patch * self.unit, can_pad=False, noun='mask units')
         embed = Conv(self.channels, 7, self.patch, use_bias=True, dtype=self.dtype, name='patch_embedding')
         x = embed(images)
         x = x + self._positions((x.shape[1], x.shape[2])).reshape(1, *x.shape[1:])

