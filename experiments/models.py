@@ -6,8 +6,9 @@
     python -m experiments.models resnet50                          everything about one
     python -m experiments.models --published                       detectors and segmenters whose weights are read
 
-Beside each source of weights is its licence, as its publisher states it. Parameters exclude the classifier. GFLOPs are
-for one image of the given size and count a multiply-add as two; many papers count it as one.
+Beside each source of weights is its licence, as its publisher states it; in the list it is that of the first one.
+Parameters exclude the classifier. GFLOPs are for one input, an image whose sides or a text whose length are given, and
+count a multiply-add as two; many papers count it as one.
 """
 
 from experiments.cli import command_line

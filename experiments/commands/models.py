@@ -12,10 +12,14 @@ from backbones.cost import GFLOPS
 from backbones.errors import UserError, unknown
 from backbones.inputs import AnyPreprocessing
 from backbones.pretrained.keymaps import layouts
-from backbones.published import LICENCES_OF_FILES
+from backbones.published import LICENCES_OF_FILES, Licence
 from backbones.text.tokenising import Tokenising
-from experiments.cli import display
+from experiments.cli import display, narrow_terminals
 
+_STAGES = 'channels of the stages (strides)'
+_LAYOUTS = 'loads and saves'
+# Of a description, in columns: in a pipe nothing else limits it.
+_WIDEST = 120
 SORT_KEYS = {
     'name': lambda info: info.name,
     'params': lambda info: info.params,
@@ -53,24 +57,22 @@ def select(
 def listing(infos: list[backbones.BackboneInfo]) -> Table:
     """One row per backbone."""
     table = Table(title=f'{len(infos)} backbones', title_justify='left')
-    table.add_column('name', no_wrap=True)
-    table.add_column('family')
-    for column in ('parameters', 'GFLOPs', 'pixels'):
-        table.add_column(column, justify='right')
-    table.add_column('channels of the stages (strides)')
-    table.add_column('loads and saves')
+    for column in ('name', 'family', 'parameters', 'GFLOPs', 'input', 'licence', _STAGES, _LAYOUTS):
+        table.add_column(column, justify='right' if column in ('parameters', 'GFLOPs', 'input') else 'left')
     for info in infos:
         channels, strides = (
             ' '.join(str(getattr(stage, field)) for stage in info.stages) for field in ('channels', 'stride')
         )
+        module, length = backbones.create(info.name), info.preprocessing.size[0]
         table.add_row(
             info.name,
             info.family,
             f'{info.params:,}',
             f'{GFLOPS[info.name]:.2f}',
-            '–' if info.family == 'text' else str(info.image_size),
+            f'{length} {"tokens" if info.family == "text" else "px"}',
+            next((each.name for each in (*info.licences, *_licences_of_files(module).values())), '–'),
             f'{channels} ({strides})',
-            ' '.join(layouts(backbones.create(info.name))) or 'native',
+            ' '.join(layouts(module)) or 'native',
         )
     return table
 
@@ -92,6 +94,8 @@ def published() -> Table:
 def description(info: backbones.BackboneInfo) -> Table:
     """A table of everything known about one backbone."""
     table = Table(title=info.name, title_justify='left', show_header=False)
+    table.add_column()
+    table.add_column(overflow='fold')  # addresses stay whole
     module = backbones.create(info.name)
     preprocessing = info.preprocessing
     of_texts = isinstance(preprocessing, Tokenising)
@@ -125,15 +129,22 @@ def description(info: backbones.BackboneInfo) -> Table:
 def _weights(info: backbones.BackboneInfo, module: nn.Module) -> str:
     """Each source with its licence; where there is none, whose files there are."""
     sources = [f'{source}: {licence}' for source, licence in zip(info.weights, info.licences, strict=True)]
-    owners = [layout for layout in layouts(module) if layout in LICENCES_OF_FILES]
-    own = [f'a file of {layout}: {LICENCES_OF_FILES[layout]}' for layout in owners]
-    return '\n'.join(sources or own) or 'a file in one of these layouts'
+    own = [f'a file of {layout}: {licence}' for layout, licence in _licences_of_files(module).items()]
+    return '\n'.join(sources or own) or 'none'
+
+
+def _licences_of_files(module: nn.Module) -> dict[str, Licence]:
+    """By layout, the licences of files that are loaded from a path."""
+    return {layout: LICENCES_OF_FILES[layout] for layout in layouts(module) if layout in LICENCES_OF_FILES}
 
 
 def _in_words(preprocessing: AnyPreprocessing) -> str:
     """From images, or texts, to the input."""
     if isinstance(preprocessing, Tokenising):
-        return f'the tokenizer.json of the weights, at most {preprocessing.length} tokens of a text'
+        tokenizer = 'the tokenizer.json of the weights'
+        if preprocessing.tokenizer:
+            tokenizer = f'a tokenizer of its own ({preprocessing.vocabulary_in_words()})'
+        return f'{tokenizer}; at most {preprocessing.length} tokens of a text'
     size = preprocessing.size[0]
     resized = size if preprocessing.fit == 'letterbox' else round(size / preprocessing.crop)
     sides = {'crop': 'shorter side', 'squash': 'both sides', 'letterbox': 'longer side'}[preprocessing.fit]
@@ -156,6 +167,12 @@ def run(options: argparse.Namespace) -> None:
     infos = select(options.names, options.family, options.max_params, options.max_gflops, options.sort)
     if options.names and all(name in backbones.names() for name in options.names):
         for info in infos:
-            console.print(description(info))
-    else:
-        console.print(listing(infos))
+            console.print(description(info), width=min(console.width, _WIDEST))
+        return
+    table = listing(infos)
+    titles = [column.header for column in table.columns]
+    optional = [titles.index(title) for title in (_LAYOUTS, _STAGES, 'licence', 'family')]
+    shown = narrow_terminals.fitted(table, optional, console)
+    console.print(shown.table)
+    if note := shown.note(console, 'python -m experiments.models NAME has all of one'):
+        console.print(note, style='yellow', soft_wrap=True)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from backbones.errors import UserError
-from experiments.cli import atomic_files, display, work_directories
+from experiments.cli import atomic_files, display, narrow_terminals, work_directories
 from experiments.results import failures, family_tables, latex, plots, rows, runs, tables
 from experiments.results.page import build, content, runs_index
 
@@ -38,8 +39,9 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
     aggregates = report.aggregates
     views = [tables.view(aggregates, name) for name in report.datasets]
     for view in views:
-        for table in (tables.rich_table(view), *tables.rich_tables_further(view)):
-            console.print(table)
+        _print(tables.rich_table(view), view.least_important, console, output)
+        for table in tables.rich_tables_further(view):
+            _print(table, range(len(table.columns) - 1, len(view.labels), -1), console, output)
         console.print()
     if report.failures:
         console.print(failures.rich_table(report.failures))
@@ -59,6 +61,15 @@ def write(workdirs: Sequence[Path], output: Path) -> None:
         with atomic_files.atomic_write(output / 'score_vs_cost.png', 'wb') as stream:
             plots.score_against_cost(aggregates).savefig(stream, format='png', dpi=120)
     console.print(f'written: {", ".join(str(output / name) for name in FILES)}', soft_wrap=True)
+
+
+def _print(table: Table, optional: Sequence[int], console: Console, output: Path) -> None:
+    """Print a table of scores, without those columns for which a terminal has no room."""
+    sources = [number for number, column in enumerate(table.columns) if column.header == 'weights']
+    shown = narrow_terminals.fitted(table, optional, console, breakable=sources)
+    console.print(shown.table)
+    if note := shown.note(console, f'{output / "table.md"} has all columns'):
+        console.print(note, style='yellow', markup=False, highlight=False)
 
 
 def _check_that_not_all_failed(workdirs: Sequence[Path], console: Console) -> None:

@@ -87,6 +87,13 @@ class View:
         costs = ['input', 'parameters', 'trainable', f'GFLOP/{self.noun}', f'{self.noun}s/s']
         return [*self.labels, *scores, *others, *costs]
 
+    @property
+    def least_important(self) -> list[int]:
+        """Columns that a narrow terminal may lack, the first to go first: all but the labels and the last score."""
+        first = len(self.labels)
+        last = first + len(self.fractions) - 1
+        return [*range(len(self.header) - 1, last, -1), *range(first, last)]
+
     def cells(self, row: tuple[Aggregate | None, ...]) -> list[str]:
         """The texts of one row, without marking the best aggregate."""
         any_share = next(aggregate for aggregate in reversed(row) if aggregate)

@@ -54,6 +54,48 @@ def test_listing_has_every_name(capsys):
     assert '23,508,032' in printed
 
 
+def test_listing_has_licences_and_the_input_that_gflops_are_of(capsys):
+    models.main(['*micro', 'hiera_tiny', 'googlenet', 'yolo11n'])
+    rows = {cells[1]: cells for line in capsys.readouterr().out.splitlines() if len(cells := line.split()) > 12}
+    assert rows['text_micro'][9:14] == ['256', 'tokens', '│', '–', '│']
+    assert rows['hiera_tiny'][9:13] == ['224', 'px', '│', 'CC-BY-NC-4.0']
+    assert rows['googlenet'][12] == 'BSD-3-Clause' and rows['yolo11n'][12] == 'AGPL-3.0'
+
+
+@pytest.mark.parametrize(
+    ('width', 'left_out'),
+    [
+        (80, ': licence, channels of the stages (strides), loads and saves;'),
+        (100, ': channels of the stages (strides), loads and saves;'),
+        (200, ''),
+    ],
+)
+def test_listing_breaks_no_word(width, left_out, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', str(width))
+    models.main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines if '│' in line) <= width
+    assert all(any(f'│ {name} ' in line for line in lines) for name in backbones.names())
+    assert not any('…' in line for line in lines)
+    assert ('left out' in lines[-1]) == bool(left_out) and left_out in lines[-1]
+
+
+def test_a_description_is_readable_in_a_pipe(capsys, monkeypatch):
+    monkeypatch.delenv('COLUMNS', raising=False)
+    models.main(['dinov3_vit_small'])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
+    monkeypatch.setenv('COLUMNS', '80')
+    models.main(['dinov3_vit_small'])
+    assert '…' not in capsys.readouterr().out
+
+
+def test_a_description_of_an_encoder_that_has_a_tokenizer_of_its_own(capsys):
+    models.main(['text_micro', 'minilm_l6'])
+    printed = capsys.readouterr().out
+    assert 'a tokenizer of its own (259 tokens); at most 256 tokens' in printed
+    assert 'the tokenizer.json of the weights; at most 256 tokens' in printed
+
+
 def test_description(capsys):
     models.main(['resnet50'])
     printed = capsys.readouterr().out

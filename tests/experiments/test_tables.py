@@ -51,6 +51,22 @@ class TestTables:
         ):
             rows.read(tmp_path)
 
+    @pytest.mark.parametrize('width', [80, 200])
+    def test_a_narrow_terminal_lacks_columns_and_breaks_no_word(self, width, tmp_path, capsys, monkeypatch):
+        variant = Variant('efficientnet_lite0', 'pip:efficientnet-lite0')
+        made = [make_row(fraction=fraction, score=0.5) for fraction in (0.1, 1.0)]
+        made = [dataclasses.replace(row, cell=dataclasses.replace(row.cell, variant=variant)) for row in made]
+        monkeypatch.setenv('COLUMNS', str(width))
+        report.write([write(tmp_path, *made)], tmp_path)
+        printed = capsys.readouterr().out
+        lines = [line for line in printed.splitlines() if line.startswith(('│', '┃'))]
+        assert {len(line) for line in lines} <= set(range(width + 1))
+        assert all(word in printed for word in ('efficientnet_lite0', 'backbone', 'regime', 'images)'))
+        assert ('parameters ┃' in printed) == (width == 200)
+        left_out = 'val − test, worst recall, input, parameters, trainable, GFLOP/image, images/s'
+        note = f'left out at a width of 80: {left_out}; {tmp_path / "table.md"} has all columns'
+        assert (note in ' '.join(printed.split())) == (width == 80)
+
     def test_seeds_are_repetitions(self, tmp_path):
         text = self.text(write(tmp_path, make_row(score=0.5), make_row(seed=1, score=0.55)))
         assert '| b | – | linear | 52.5 (30.4–73.7) | −2.5 | 52.5 (0) | – | 1,000 | 10 | 0.002 | 100 |' in text
