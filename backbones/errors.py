@@ -27,6 +27,10 @@ class ImageSizeError(UserError):
         self.problem, self.sizes = problem, tuple(sizes)
 
 
+class AbsentWeightsError(UserError):
+    """Published weights that are not on this machine, and cannot be fetched at present."""
+
+
 class MissingPartError(UserError):
     """A part of a model that its source of weights does not hold."""
 

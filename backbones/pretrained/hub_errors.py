@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from backbones.errors import UserError, listed
+from backbones.errors import AbsentWeightsError, UserError, listed
 
 ANEW = 'fetch it again where there is a network and without HF_HUB_OFFLINE, or copy the whole cache (HF_HOME) here'
 _LOGIN = 'log in (hf auth login), or set HF_TOKEN to a token that may read it'
@@ -14,6 +14,8 @@ _AGAIN = 'run it again: files that have come whole are kept, and the rest is fet
 
 def explained(name: str, error: Exception, revisions: Sequence[str] = ()) -> UserError:
     """What went wrong with ``hf:NAME``, and what to do; in one line.
+
+    It is an ``AbsentWeightsError`` where the cache has nothing and the hub could not be asked.
 
     Args:
         name: ``ORG/REPO`` or ``ORG/REPO@REVISION``, as the user wrote it.
@@ -48,6 +50,7 @@ def explained(name: str, error: Exception, revisions: Sequence[str] = ()) -> Use
     absent = f'hf:{name} is not in the cache ({constants.HF_HUB_CACHE})'
     # This one only says that the cache has nothing, either; why the hub was not asked is behind it.
     asked = type(error) is not LocalEntryNotFoundError
+    kind = UserError if asked else AbsentWeightsError
     match error if asked else error.__cause__:
         case HFValidationError():
             told = 'it names no repository; expected hf:ORG/REPO or hf:ORG/REPO@REVISION'
@@ -71,7 +74,7 @@ def explained(name: str, error: Exception, revisions: Sequence[str] = ()) -> Use
         case HfHubHTTPError(response=response):
             told = _of_status(response.status_code, str(response.url))
         case _ if not asked and is_offline_mode():
-            return UserError(f'{absent}, and HF_HUB_OFFLINE keeps it from being fetched: unset it, or {_COPY}')
+            return kind(f'{absent}, and HF_HUB_OFFLINE keeps it from being fetched: unset it, or {_COPY}')
         case UnsupportedProtocol():
             told = f'HF_ENDPOINT is {constants.ENDPOINT!r}; expected an address such as https://huggingface.co'
         case UnicodeEncodeError() | LocalProtocolError():  # whose text may hold the token
@@ -85,7 +88,7 @@ def explained(name: str, error: Exception, revisions: Sequence[str] = ()) -> Use
                 f'HF_HUB_DOWNLOAD_TIMEOUT change that); {_AGAIN}; or {_COPY}'
             )
         case ConnectError() if not asked:
-            return UserError(f'{absent}, and {_hub()} is out of reach ({reason}): check the network, or {_COPY}')
+            return kind(f'{absent}, and {_hub()} is out of reach ({reason}): check the network, or {_COPY}')
         case TransportError():
             told = f'the connection to {_hub()} broke off ({reason}); {_AGAIN}'
         case OSError() if sizes := re.search(r'should be of size (\d+) but has size (\d+)', reason):
@@ -101,7 +104,7 @@ def explained(name: str, error: Exception, revisions: Sequence[str] = ()) -> Use
             )
         case _:
             told = f'it could not be fetched into the cache ({constants.HF_HUB_CACHE}): {reason}'
-    return UserError(f'hf:{name}: {told}')
+    return kind(f'hf:{name}: {told}')
 
 
 def _hub() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backbones.errors import UserError, listed, unknown
+from backbones.errors import AbsentWeightsError, UserError, listed, unknown
 from backbones.pretrained import archives, description, json_files, links, text_files
 from backbones.pretrained.checksums import CHECKSUMS
 from backbones.pretrained.description import Description
@@ -121,6 +121,7 @@ def resolve(source: str) -> Path:
 
     Raises:
         UserError: nothing there; the message says what to install or which names there are.
+        AbsentWeightsError: nothing there yet, of a source that is known.
     """
     source, _ = split(source)
     kind, colon, name = source.partition(':')
@@ -365,7 +366,7 @@ def _in_package(name: str) -> Path:
     package = PACKAGES[name]
     directory = _find(package)
     if directory is None:
-        raise UserError(f'the weights pip:{name} are not installed: {package.command()}')
+        raise AbsentWeightsError(f'the weights pip:{name} are not installed: {package.command()}')
     files = sorted(directory.glob(package.pattern))
     if len(files) != 1:
         raise UserError(f'package {package.distribution} holds {len(files)} files matching {package.pattern}, not one')

@@ -25,7 +25,7 @@ All images of a pair have one size, whatever each model was published for: 32 pi
 licences, of which DINOv3's restricts use.
 
 Arguments: ``pair`` (one of these), ``datasets`` and ``regimes`` (names separated by commas), ``seeds`` (how many). Only
-the micro pair was measured: docs/ablations.md.
+the micro pair was measured: docs/results.md.
 """
 
 from backbones.errors import unknown

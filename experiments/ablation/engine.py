@@ -11,12 +11,13 @@ import ml_collections
 import numpy as np
 from rich.progress import Progress
 
-from backbones.errors import UserError
+from backbones.errors import AbsentWeightsError, UserError
+from backbones.pretrained import sources
 from experiments import probes, tasks
 from experiments.ablation import growth, left_out, robustness, settings
 from experiments.ablation.cell_configs import CellConfigs
 from experiments.ablation.cell_rows import CellRows
-from experiments.ablation.cells import KEYS, Cell
+from experiments.ablation.cells import KEYS, RANDOM, Cell, Variant
 from experiments.ablation.dependencies import FROZEN_REGIMES, NOT_OF_TRAINING
 from experiments.ablation.journal import Journal
 from experiments.ablation.selection import Shard
@@ -131,6 +132,22 @@ class Engine:
                     jobs.setdefault(found, []).append(cell)
             jobs |= {cell: [cell] for cell in group if cell.regime not in FROZEN_REGIMES}
         return [[cell for heads in _by_head(job).values() for cell in heads] for job in jobs.values()]
+
+    def absent_weights(self, cells: Sequence[Cell]) -> dict[Variant, str]:
+        """The variants of pending cells whose published weights are not here and cannot be fetched, each with why.
+
+        Raises:
+            UserError: a source that there is not.
+        """
+        found = {}
+        for variant in dict.fromkeys(cell.variant for cell in self.pending(cells)):
+            if variant.weights in ('', RANDOM):
+                continue
+            try:
+                sources.resolve(variant.weights)
+            except AbsentWeightsError as error:
+                found[variant] = str(error)
+        return found
 
     def check_without_data(self, cells: Sequence[Cell]) -> None:
         """Check the weights of the pending cells, by loading them, and the recipes of their trainings.

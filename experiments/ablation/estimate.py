@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,11 @@ def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDi
     )
 
 
+def without_weights(variant: Variant, absent: Collection[Variant]) -> Variant:
+    """A variant with random weights in place of absent ones, which is all that can be said of its input."""
+    return dataclasses.replace(variant, weights=RANDOM) if variant in absent else variant
+
+
 def _of_the_rest(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDict) -> dict[str, float]:
     """FLOPs of neck and head, for every head of a dense task that the ablation has."""
     task = tasks.find(config.training.task)
@@ -103,6 +108,7 @@ def table(
     config: ml_collections.ConfigDict,
     load: Callable[[str], Dataset],
     is_stored: Callable[[Cell, Dataset], bool] = lambda cell, dataset: False,
+    absent: Collection[Variant] = (),
 ) -> Table:
     """One row per data set, variant and settings: passes, images, heads, trainings and estimated time.
 
@@ -112,12 +118,13 @@ def table(
         config: the ablation's config.
         load: loads a data set by name.
         is_stored: whether the features that a cell needs are there, so that no backbone need run.
+        absent: variants whose weights are not here; their input is taken to be the usual one of the backbone.
     """
     speed = measured_speed()
     result = Table(title=f'plan: {len(pending)} of {planned} cells to run', title_justify='left')
     has_settings = any(cell.settings for cell in pending)
     for column in ('data set', 'backbone · weights', *(['settings'] if has_settings else []), 'regimes'):
-        result.add_column(column)
+        result.add_column(column, overflow='fold')
     noun = nouns.common(nouns.of_inputs(model_input.input_kind(cell.variant.backbone)) for cell in pending)
     for column in ('cells', 'passes', f'{noun}s', f'GFLOP/{noun}', 'heads', 'trainings', 'about'):
         result.add_column(column, justify='right')
@@ -137,7 +144,7 @@ def table(
         if trained and values.training_extra_learning_rates > 0 and len(set(values.training_learning_rates)) > 1:
             extends = True
         kind = dataset_name, variant, settings.of_networks(chosen)
-        network = networks[kind] = networks.get(kind) or _network(variant, dataset, values)
+        network = networks[kind] = networks.get(kind) or _network(without_weights(variant, absent), dataset, values)
         features = {
             (
                 dataset_name,

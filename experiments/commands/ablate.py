@@ -3,15 +3,16 @@
 import argparse
 import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import ml_collections
+from rich.table import Table
 
 from experiments import tasks
 from experiments.ablation import cells, estimate, selection, settings
 from experiments.ablation.engine import Engine
 from experiments.ablation.time_limit import TimeLimit
-from experiments.cli import atomic_files, display, work_directories
+from experiments.cli import atomic_files, display, narrow_terminals, work_directories
 from experiments.cli.exit_status import CellsFailed
 from experiments.commands import report
 from experiments.data import account, loading, model_input, record
@@ -19,7 +20,7 @@ from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
 from experiments.features.store import Store, parse_size
 from experiments.results import rows, shards
-from experiments.results.axes import BASELINES, Cell
+from experiments.results.axes import BASELINES, Cell, Variant
 from experiments.training import own_keys
 from experiments.training.preemption import Interruption
 
@@ -42,11 +43,13 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace, limi
     truth = tasks.find(config.training.task).truth
     inputs = model_input.input_kind(planned[0].variant.backbone)
     datasets: dict[str, loading.Dataset] = {}
+    # Without them a plan is possible, and a run is not.
+    absent: dict[Variant, str] = {}
 
     def load(name: str) -> loading.Dataset:
         if name not in datasets:
             datasets[name] = loading.load(name, options.data_dir, reading, truth, inputs=inputs)
-            account.show(datasets[name], _inputs(config, planned, datasets[name]))
+            account.show(datasets[name], _inputs(config, planned, datasets[name], absent))
         return datasets[name]
 
     store = Store(options.cache_dir, parse_size(options.cache_size))
@@ -57,7 +60,9 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace, limi
             display.console.print(f'shard {options.shard} has no cells')
             return
     # Cheap checks first; all of them before the directory is claimed, which a mistake must not do.
-    engine.check_without_data(planned)
+    if options.plan:
+        absent |= engine.absent_weights(planned)
+    engine.check_without_data([cell for cell in planned if cell.variant not in absent])
     if not options.plan:
         work_directories.check_writable(workdir)
     # A finished cell is known by its data, too; they are only read where their files have changed.
@@ -73,20 +78,27 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace, limi
     left_out += own_keys.unread(cells.resolved(config, planned[0]).training, config.regimes, 'training.')
     pending = engine.pending(planned)
 
+    def is_stored(cell: Cell, dataset: Dataset) -> bool:
+        return cell.variant not in absent and engine.is_stored(cell, dataset)
+
     def keep_records() -> None:
         for name, dataset in datasets.items():
             record.write(workdir, dataset, stamps[name], record.differences_from(workdir, dataset))
 
     with atomic_files.os_errors_as_user_errors(lambda: 'finished cells are kept, and the same command continues'):
         if pending:
-            display.console.print(estimate.table(pending, len(planned), config, engine.load, engine.is_stored))
+            _show(estimate.table(pending, len(planned), config, engine.load, is_stored, absent))
         else:
             display.console.print(f'all {len(planned)} cells are finished')
         if options.only and options.plan:
             display.console.print('\n'.join(cell.label for cell in planned), soft_wrap=True, markup=False)
+        left_out += [
+            f'{variant.label} is planned with the usual input of the backbone, and its weights are not checked: {why}'
+            for variant, why in absent.items()
+        ]
         for sentence in left_out:
             display.console.print(sentence, style='yellow', soft_wrap=True, markup=False)
-        engine.check_with_data(planned)
+        engine.check_with_data([cell for cell in planned if cell.variant not in absent])
         if options.plan:
             return
         with contextlib.ExitStack() as stack:
@@ -117,13 +129,26 @@ def _run(engine: Engine, planned: Sequence[Cell]) -> CellsFailed | None:
     return None
 
 
-def _inputs(config: ml_collections.ConfigDict, planned: Sequence[Cell], dataset: Dataset) -> list[str]:
+def _show(plan: Table) -> None:
+    """Print a plan, on a narrow terminal without some of what its times are made of."""
+    texts = [number for number, column in enumerate(plan.columns) if column.justify == 'left']
+    optional = range(len(plan.columns) - 2, len(texts), -1)  # all numbers but those of the cells and the time
+    shown = narrow_terminals.fitted(plan, optional, display.console, breakable=texts)
+    display.console.print(shown.table)
+    if note := shown.note(display.console, 'a wider terminal, or a file, has all columns'):
+        display.console.print(note, style='yellow', soft_wrap=True)
+
+
+def _inputs(
+    config: ml_collections.ConfigDict, planned: Sequence[Cell], dataset: Dataset, absent: Collection[Variant]
+) -> list[str]:
     """How images reach the input of each variant."""
     found = []
     for cell in {(cell.variant, settings.of_features(cell.settings)): cell for cell in planned}.values():
         variant = cell.variant
         if variant.backbone not in BASELINES:
             values = cells.resolved(config, cell)
-            each = tasks.input_preprocessing(config.training.task, variant.backbone, variant.weights, values)
+            weights = estimate.without_weights(variant, absent).weights
+            each = tasks.input_preprocessing(config.training.task, variant.backbone, weights, values)
             found.append(f'{variant.label}: {model_input.in_words(each, dataset)}')
     return list(dict.fromkeys(found))

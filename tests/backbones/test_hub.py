@@ -422,8 +422,8 @@ def test_offline(hub, tmp_path):
     absent = process(hub, tmp_path, '-c', script, HF_HUB_OFFLINE='1')
     cache = tmp_path / 'home' / 'hub'
     assert absent.stderr.splitlines()[-1] == (
-        f'backbones.errors.UserError: hf:org/name is not in the cache ({cache}), and HF_HUB_OFFLINE keeps it from '
-        'being fetched: unset it, or fetch it where there is a network and copy the cache (HF_HOME) here, or give '
+        f'backbones.errors.AbsentWeightsError: hf:org/name is not in the cache ({cache}), and HF_HUB_OFFLINE keeps it '
+        'from being fetched: unset it, or fetch it where there is a network and copy the cache (HF_HOME) here, or give '
         'the path of its directory'
     )
     assert not hub.requests

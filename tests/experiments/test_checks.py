@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from rich.table import Table
 from tiny import make_config, make_dataset
 
 import backbones
@@ -204,7 +205,7 @@ def test_a_mistake_in_an_ablation_that_the_data_show_claims_no_directory(tmp_pat
 def test_keys_that_no_regime_of_an_ablation_reads_are_said(tmp_path, monkeypatch):
     """They are not refused: regimes may come and go."""
     monkeypatch.setattr(loading, 'load', lambda *_, **__: make_dataset('digits'))
-    monkeypatch.setattr(estimate, 'table', lambda *_: '')
+    monkeypatch.setattr(estimate, 'table', lambda *_: Table())
     monkeypatch.setattr(Engine, 'check_with_data', lambda *_: None)  # it compiles a step
     keys = ['--config.training.lora_alpha=3', '--config.training.layer_decay=0.5', '--plan']
     with display.console.capture() as said:

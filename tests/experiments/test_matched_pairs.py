@@ -15,6 +15,7 @@ from backbones.cnn.convnext import ConvNeXt
 from backbones.vit.swin import SwinTransformer
 from backbones.vit.vit import VisionTransformer
 from configs.ablations.matched_pairs import PAIRS
+from experiments import ablate
 from experiments.ablation import cells
 from experiments.ablation.engine import Engine
 from experiments.cli.command_line import load_config
@@ -83,6 +84,35 @@ def write_repository(cache: Path, name: str, source: str) -> None:
     (directory / 'config.json').write_text(json.dumps(configuration))
 
 
+def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make all backbones small: all of them, as timm's architecture is looked up by another name."""
+    for name, row in registry.TABLE.items():
+        module = row.constructor()
+        options = next((options for kind, options in SMALL.items() if isinstance(module, kind)), {})
+        small = module.clone(**options)
+        monkeypatch.setitem(registry.TABLE, name, dataclasses.replace(row, constructor=lambda small=small: small))
+
+
+def test_a_plan_needs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    make_small(monkeypatch)
+    config = f'{FILE}:pair=dinov3,datasets=digits,regimes=linear,seeds=1'
+    arguments = ['--config', config, '--workdir', str(tmp_path / 'run'), '--config.image_size=32']
+    ablate.main([*arguments, '--plan'])
+    told = capsys.readouterr().err
+    assert 'plan: 4 of 4 cells to run' in told
+    for text in PAIRS['dinov3'][1]:
+        name, _, source = text.partition('@')
+        assert f'{name} · {source} is planned with the usual input of the backbone, and its weights are not' in told
+        assert f'{source} is not in the cache' in told
+    with pytest.raises(UserError, match='is not in the cache'):
+        ablate.main(arguments)
+    assert not (tmp_path / 'run').exists()
+
+
 @pytest.mark.parametrize(
     'pair',
     [
@@ -97,12 +127,7 @@ def test_a_pair_of_the_hub_runs_from_its_cache(pair: str, tmp_path: Path, monkey
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
     config = load_config(f'{FILE}:pair={pair},datasets=digits,seeds=1')
-    # All of them, as timm's architecture is looked up by another name.
-    for name, row in registry.TABLE.items():
-        module = row.constructor()
-        options = next((options for kind, options in SMALL.items() if isinstance(module, kind)), {})
-        small = module.clone(**options)
-        monkeypatch.setitem(registry.TABLE, name, dataclasses.replace(row, constructor=lambda small=small: small))
+    make_small(monkeypatch)
     for variant in map(cells.parse_variant, config.backbones):
         write_repository(tmp_path / 'cache', variant.backbone, variant.weights)
     config.image_size = 64
