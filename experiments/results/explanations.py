@@ -151,7 +151,7 @@ def read_texts(workdir: Path) -> list[TextEntry]:
             document = json_files.parse(file.read_text(encoding='utf-8'))
             texts = tuple(map(_text, document['texts']))
             found.append(TextEntry(str(document['method']), texts, str(document['command'])))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             continue
     return [entry for entry in found if entry.texts]
 
@@ -165,9 +165,12 @@ def _checked(tokens: Sequence[Token], length: int) -> tuple[Token, ...]:
     """The tokens.
 
     Raises:
-        ValueError, TypeError: one lies outside the text, or its value is no number.
+        ValueError, TypeError, OverflowError: one lies outside the text, or its places are no whole numbers, or its
+            value is no number.
     """
     for token in tokens:
-        if not (0 <= token.start <= token.stop <= length and math.isfinite(token.value)):
+        # A truth value is an int of Python, but no place.
+        is_inside = type(token.start) is type(token.stop) is int and 0 <= token.start <= token.stop <= length
+        if not (is_inside and math.isfinite(token.value)):
             raise ValueError('a token that is none of its text')
     return tuple(tokens)

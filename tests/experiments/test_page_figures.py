@@ -345,6 +345,9 @@ class TestExplainedTexts:
             lambda text: text.replace('"value": 1.0', '"value": NaN'),
             lambda text: text.replace('"texts"', '"images"'),
             lambda text: text.replace('"start": 0', '"start": "0"'),
+            lambda text: text.replace('"stop": 3', '"stop": 2.5'),
+            lambda text: text.replace('"start": 0', '"start": false'),
+            lambda text: text.replace('"value": 1.0', f'"value": 1{"0" * 400}'),
         ],
     )
     def test_a_damaged_file_is_left_out(self, classified, tmp_path, change):
