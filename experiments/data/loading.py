@@ -4,6 +4,7 @@ A task says what it needs to know about an image: its class, boxes or a mask. ``
 of data set has. A backbone reads images or texts, and ``INPUTS`` is the table of which of them a kind has.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -96,26 +97,29 @@ def check_name(
         reader: what reads it, such as ``'the backbone resnet18'``.
 
     Raises:
-        UserError: no such name (the nearest ones are suggested), a data set of other inputs, or one that says something
-            else about them.
+        UserError: no such name (the nearest ones are suggested), a path that cannot be one, a data set of other inputs,
+            or one that says something else about them.
     """
     kind, colon, rest = name.partition(':')
     if name not in EMBEDDED and not (colon and kind in TRUTHS and kind not in EMBEDDED and rest):
-        if name and Path(name).expanduser().is_dir():
-            kind, what = next(iter(likely_kinds.recognise(Path(name).expanduser())), ('folder', 'images'))
-            raise UserError(f"unknown data set {name!r}; a folder of {what} is named '{kind}:{name}'")
-        if name and Path(name).expanduser().is_file() and (of_texts := text_files.kind_of(Path(name))):
-            raise UserError(f"unknown data set {name!r}; a file of texts is named '{of_texts}:{name}'")
+        with contextlib.suppress(_NoPath):
+            place = _place(name) if name else None
+            if place and place.is_dir():
+                kind, what = next(iter(likely_kinds.recognise(place)), ('folder', 'images'))
+                raise UserError(f"unknown data set {name!r}; a folder of {what} is named '{kind}:{name}'")
+            if place and place.is_file() and (of_texts := text_files.kind_of(place)):
+                raise UserError(f"unknown data set {name!r}; a file of texts is named '{of_texts}:{name}'")
         raise unknown('data set', name, map(_as_written, TRUTHS))
+    if kind in PATHS:
+        _place(rest)
     if inputs not in INPUTS[kind]:
         raise other_inputs(name, truth, inputs, reader)
     if truth not in TRUTHS[kind]:
         there = ' and '.join(IN_WORDS[each] for each in TRUTHS[kind])
-        fitting = ', '.join(each for each, has in TRUTHS.items() if truth in has and inputs in INPUTS[each])
         who, choice = ('model', 'name') if of_model else ('task', 'choose another config key task, or')
         error = UserError(
             f'{name!r} has {there}, but the {who} needs {IN_WORDS[truth]}; {choice} a data set with {IN_WORDS[truth]} '
-            f'({fitting})'
+            f'({_fitting(truth, inputs)})'
         )
         raise likely_kinds.with_hint(error, kind, rest, TRUTHS, truth) if kind in PATHS else error
 
@@ -124,13 +128,37 @@ def _as_written(kind: str) -> str:
     return kind if kind in EMBEDDED else f'{kind}:{"NAME" if kind == "tfds" else "PATH"}'
 
 
+def _fitting(truth: TruthKind, inputs: Inputs) -> str:
+    """The names of the data sets that have these inputs and say this about them."""
+    return ', '.join(_as_written(kind) for kind, has in INPUTS.items() if inputs in has and truth in TRUTHS[kind])
+
+
+class _NoPath(UserError):
+    """Nothing can be where a path leads."""
+
+
+def _place(path: str) -> Path:
+    """Where a path leads, whether or not something is there.
+
+    Raises:
+        _NoPath: it is too long, leads through what cannot be entered, or begins with the home of nobody.
+    """
+    try:
+        place = Path(path).expanduser()
+        place.exists()  # raises where the system cannot look
+    except RuntimeError:
+        raise _NoPath(f'there is no home directory {path.split("/")[0]!r}; say ./{path}') from None
+    except OSError as error:
+        raise _NoPath(f'{path!r} cannot be read: {error.strerror or error}') from None
+    return place
+
+
 def other_inputs(name: str, truth: TruthKind, inputs: Inputs, reader: str = 'the backbone') -> UserError:
     """The error for a data set that has images where texts are read, or texts where images are."""
     there = 'images' if inputs == 'texts' else 'texts'
-    fitting = ', '.join(_as_written(each) for each, has in INPUTS.items() if inputs in has and truth in TRUTHS[each])
     return UserError(
-        f'{name!r} has {there}, but {reader} reads {inputs}; choose a data set of {inputs} ({fitting}), or a backbone '
-        f'that reads {there}'
+        f'{name!r} has {there}, but {reader} reads {inputs}; choose a data set of {inputs} '
+        f'({_fitting(truth, inputs)}), or a backbone that reads {there}'
     )
 
 

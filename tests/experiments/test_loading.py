@@ -156,6 +156,30 @@ def test_a_data_set_of_other_inputs(name, there, inputs):
         loading.load(name, inputs=inputs)
 
 
+def test_data_sets_that_fit_are_named_as_they_are_written():
+    with pytest.raises(
+        UserError, match=r'a data set with boxes \(shapes, tfds:NAME, voc:PATH, coco:PATH, yolo:PATH\)$'
+    ):
+        loading.check_name('digits', 'boxes')
+
+
+@pytest.mark.parametrize(
+    ('name', 'told'),
+    [
+        ('x' * 300, "unknown data set 'x{300}'; valid choices: "),
+        ('~nobody-here/x', "unknown data set '~nobody-here/x'; valid choices: "),
+        *((f'{kind}:{"x" * 300}', '^.x{300}. cannot be read: File name too long$') for kind in loading.PATHS),
+        *((f'{kind}:~nobody-here/x', "no home directory '~nobody-here'; say ./~nobody") for kind in loading.PATHS),
+    ],
+)
+def test_paths_that_lead_nowhere(name, told):
+    kind = name.partition(':')[0]
+    with pytest.raises(UserError, match=told):
+        loading.load(
+            name, truth=loading.TRUTHS.get(kind, ('class',))[0], inputs=loading.INPUTS.get(kind, ('images',))[0]
+        )
+
+
 def test_the_tables_of_names_agree():
     assert loading.INPUTS.keys() == loading.TRUTHS.keys() == {*loading.EMBEDDED, *loading.PATHS, 'tfds'}
 
