@@ -99,7 +99,7 @@ def _texts_of_tfds(name: str, ids: Sequence[str], text_column: str, directory: P
     from experiments.data import tfds_texts
 
     builder = _builder(name, directory)
-    columns, sources, found = tfds_texts.text_columns(name, builder.info.features, text_column), {}, {}
+    columns, sources, found = tfds_texts.text_columns(name, builder.info, text_column), {}, {}
     for example in ids:
         split, _, position = example.partition('/')
         try:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backbones.errors import UserError
+from backbones.errors import UserError, listed
 from experiments.cli import display
 from experiments.data import text_rows, text_tables, tfds, unreadable
 from experiments.data.dataset import Dataset
@@ -32,7 +32,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
     """
     builder = tfds.prepared_builder(name, directory)
     features = builder.info.features
-    texts = text_columns(name, features, options.text_column)
+    texts = text_columns(name, builder.info, options.text_column)
     label = _label_column(name, features, options.label_column, builder.info.supervised_keys)
     if 'train' not in builder.info.splits:
         raise UserError(f'tfds:{name} has no split named train but {", ".join(builder.info.splits)}')
@@ -45,7 +45,10 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
             for position, found in enumerate(tfds.read_all(source, _reader(texts, label))):
                 rows.append(_row(tfds.record_id(split, position), split, found))
                 bar.advance(task)
-    joined = f'the features {" and ".join(texts)} are joined by a space'
+    others = sorted({*tfds.features_of(features, 'Text')} - {*texts})
+    guessed = f'the features {" and ".join(texts)} are joined by a space' if len(texts) > 1 else ''
+    if others and not guessed:
+        guessed = f'the feature {texts[0]} is the text, as TFDS says, not {listed(others)}'
     return text_rows.dataset_of(
         f'tfds:{name}',
         rows,
@@ -53,7 +56,7 @@ def load(name: str, directory: Path, options: ReadingOptions) -> Dataset:
         options,
         classes=tuple(features[label].names),
         by_text=False,
-        guessed=(joined,) if len(texts) > 1 and not options.text_column else (),
+        guessed=(guessed,) if guessed and not options.text_column else (),
     )
 
 
@@ -74,12 +77,18 @@ def _row(example: str, split: str, found: tuple[list[str], int] | Exception) -> 
     return Row(example, split, text_tables.joined(texts), label)
 
 
-def text_columns(name: str, features: Mapping[str, Any], wanted: str) -> tuple[str, ...]:
+def text_columns(name: str, info: Any, wanted: str) -> tuple[str, ...]:
     """The features of text that are read.
+
+    Args:
+        name: of the data set.
+        info: TFDS's, whose ``supervised_keys`` may say which of several is the input.
+        wanted: config key ``text_column``.
 
     Raises:
         OtherInputs, UserError: see ``load``.
     """
+    features = info.features
     there = tfds.features_of(features, 'Text')
     if not there or not tfds.features_of(features, 'ClassLabel'):
         if tfds.features_of(features, 'Image'):
@@ -90,6 +99,8 @@ def text_columns(name: str, features: Mapping[str, Any], wanted: str) -> tuple[s
     if len(there) == 1:
         return (there[0],)
     known = next((pair for pair in _JOINED if {*pair} == {*there}), None)
+    if known is None:
+        known = next(((each,) for each in (info.supervised_keys or ())[:1] if each in there), None)
     if known is None:
         raise UserError(
             f'tfds:{name} has several features of text ({", ".join(there)}); choose with --config.text_column='

@@ -56,6 +56,15 @@ def write_sentences(directory: Path, splits: dict[str, list[tuple[str, int]]], c
     write(directory / 'glue' / config / '2.0.0', 'glue', features, records)
 
 
+def add_to_info(directory: Path, **values: Any) -> None:
+    file = directory / 'dataset_info.json'
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+# ('description', 'label'), as TFDS writes it.
+PAIR = {'tuple': {'items': [{'featureKey': 'description'}, {'featureKey': 'label'}]}}
+
+
 def load(name: str, directory: Path, **values):
     return loading.load(f'tfds:{name}', directory, inputs='texts', **values)
 
@@ -126,6 +135,25 @@ def test_several_features_of_which_none_is_known(tmp_path):
     write_news(tmp_path, {'train': news(4)}, author=tfds.features.Text())
     with pytest.raises(UserError, match=r'several features of text \(.*author.*\); choose with --config.text_column'):
         load('agnews', tmp_path)
+
+
+def test_the_feature_that_tfds_calls_the_input(tmp_path):
+    """As definite_pronoun_resolution has it; what a known pair of features is joined from stays."""
+    import tensorflow_datasets as tfds
+
+    rows = [{**row, 'author': b'Somebody'} for row in news(40)]
+    write_news(tmp_path, {'train': rows}, author=tfds.features.Text())
+    add_to_info(tmp_path / 'agnews' / '1.0.0', supervisedKeys=PAIR)
+    dataset = load('agnews', tmp_path)
+    assert dataset.images.values[1] == 'What happened the 1. time, «so»'
+    assert dataset.account.guessed == ('the feature description is the text, as TFDS says, not author, title',)
+    assert examples_by_id.read_texts('tfds:agnews', ['train/0000001'], data_directory=tmp_path) == {
+        'train/0000001': 'What happened the 1. time, «so»'
+    }
+    assert load('agnews', tmp_path, text_column='title').account.guessed == ()
+    write_news(tmp_path / 'pair', {'train': news(40)})
+    add_to_info(tmp_path / 'pair' / 'agnews' / '1.0.0', supervisedKeys=PAIR)
+    assert load('agnews', tmp_path / 'pair').images.values[1] == 'Title 1 What happened the 1. time, «so»'
 
 
 def test_bad_records_are_named_counted_and_skipped(tmp_path):
