@@ -6,6 +6,7 @@
 
 import difflib
 import hashlib
+import itertools
 import os
 import sys
 from collections.abc import Mapping
@@ -138,10 +139,14 @@ def _found(kind: str, path: str) -> _Files:
                 f"{path!r} is named as a file of {IN_WORDS[other or '']}, which is read as '{other}:{path}'"
             )
         return _Files(root, {'': root}, {}, ())
+    if root.exists() and not root.is_dir():
+        raise UserError(
+            f'{path!r} is no regular file, such as a pipe, which can be read only once; write it to a file (which may '
+            'be compressed by gzip)'
+        )
     if not root.is_dir():
-        siblings = [each.name for each in root.parent.iterdir()] if root.parent.is_dir() else []
-        near = [each for each in difflib.get_close_matches(root.name, siblings, n=3, cutoff=0.5) if not is_noise(each)]
-        hint = f'; did you mean {" or ".join(repr(str(root.parent / each)) for each in near)}?' if near else ''
+        near = _near(kind, root)
+        hint = f'; did you mean {" or ".join(repr(str(each)) for each in near)}?' if near else ''
         raise UserError(f'there is no file or folder {path!r}{hint}')
     names = sorted(each.name for each in root.iterdir() if each.is_file() and not is_noise(each.name))
     stems = {name: stem for name in names if (stem := _stem(kind, name)) is not None}
@@ -178,6 +183,22 @@ def _found(kind: str, path: str) -> _Files:
     return _Files(root, ordered, {'file that is no split': tuple(others)} if others else {}, tuple(guessed))
 
 
+def _near(kind: str, missing: Path) -> list[Path]:
+    """Files of a kind, and folders that hold one, whose names are like that of a path where nothing is."""
+    siblings = [each.name for each in missing.parent.iterdir()] if missing.parent.is_dir() else []
+    near = difflib.get_close_matches(missing.name, siblings, n=max(len(siblings), 1), cutoff=0.5)
+    places = (missing.parent / each for each in near if not is_noise(each))
+    return [*itertools.islice((each for each in places if _holds(kind, each)), 3)]
+
+
+def _holds(kind: str, place: Path) -> bool:
+    try:
+        files = place.iterdir() if place.is_dir() else (place,)
+        return any(_stem(kind, each.name) is not None and each.is_file() for each in files)
+    except OSError:  # a folder that cannot be listed is no suggestion
+        return False
+
+
 # --- From records to rows. --------------------------------------------------------------------------------------------
 
 
@@ -211,7 +232,11 @@ def _rows(file: str, split: str, table: Table, options: ReadingOptions, guessed:
 
 
 def _split_column(table: Table, options: ReadingOptions, where: str, guessed: list[str]) -> str:
-    """The column that says the splits; empty if there is none."""
+    """The column that says the splits; empty if there is none.
+
+    Raises:
+        UserError: it says the split of a few rows, and most of the others are empty.
+    """
     if options.split_column:
         return text_tables.column_of(options.split_column, 'split_column', table.columns, where)
     if SPLIT not in table.columns:
@@ -220,6 +245,13 @@ def _split_column(table: Table, options: ReadingOptions, where: str, guessed: li
     odd = sorted(value for value in values if value.lower() not in SPLITS)
     # Where most are splits, the others are slips, which their rows tell: to ignore them all would mix up the splits.
     if 2 * len(odd) > len(values):
+        empty, named = odd.count(''), [value for value in values if value.lower() in SPLITS]
+        if named and 2 * empty > len(odd):
+            raise UserError(
+                f'the column {SPLIT!r} of {where} is empty in {empty:,} of {len(values):,} rows, but says '
+                f'{listed(dict.fromkeys(map(repr, named)))} in {len(named):,}; say the split of every row, or name '
+                'another column that does (config key split_column)'
+            )
         guessed.append(f'the column {SPLIT!r} of {where} names no splits, as it holds {odd[0]!r}')
         return ''
     guessed.append(f'the column {SPLIT!r} of {where} names the splits')

@@ -22,8 +22,25 @@ _AT_ONCE = 1000
 # Characters in which the names of the columns are looked for.
 _LONGEST_HEADER = 100_000
 _ZIPPED = b'\x1f\x8b'
-# What a file of another encoding begins with.
-_OTHER_ENCODINGS = {b'\xff\xfe': 'UTF-16', b'\xfe\xff': 'UTF-16'}
+# What a file of another encoding begins with; that of UTF-32 may begin like that of UTF-16.
+_OTHER_ENCODINGS = {
+    b'\xff\xfe\x00\x00': 'UTF-32',
+    b'\x00\x00\xfe\xff': 'UTF-32',
+    b'\xff\xfe': 'UTF-16',
+    b'\xfe\xff': 'UTF-16',
+}
+# Which of the first four bytes are zero, where no such mark says the encoding and two ASCII characters come first.
+_BY_ZEROS = {
+    (False, True, True, True): 'UTF-32LE',
+    (True, True, True, False): 'UTF-32BE',
+    (False, True, False, True): 'UTF-16LE',
+    (True, False, True, False): 'UTF-16BE',
+}
+# The least share of the lines of a file without quoting that are rows: in one with it, texts may take several lines.
+_LEAST_ROWS = 0.9
+# Where a field begins with a quote, and one that is in quotes as a whole, with those in it written twice.
+_OPENS = re.compile(r'(?:^|\t)"', re.M)
+_IN_QUOTES = re.compile(r'"(?:[^"]|"")*"')
 # A byte that is no UTF-8, as ``surrogateescape`` decodes it.
 _NO_UTF8 = re.compile('[\udc80-\udcff]')
 _NOT_UTF8 = 'not UTF-8: '
@@ -95,11 +112,16 @@ def _decoded(file: Path) -> str:
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f'{str(file)!r} cannot be read: {getattr(error, "strerror", None) or error}') from None
-    for start, encoding in _OTHER_ENCODINGS.items():
-        if content.startswith(start):
+    encoding = next((name for start, name in _OTHER_ENCODINGS.items() if content.startswith(start)), '')
+    if not encoding and b'\0' in content[:_LONGEST_HEADER].lstrip().partition(b'\n')[0]:
+        encoding = _BY_ZEROS.get(tuple(byte == 0 for byte in content[:4]), '')
+        if not encoding:
             raise UserError(
-                f'{str(file)!r} is in {encoding}; convert it to UTF-8, as with iconv -f {encoding} -t UTF-8'
+                f'the first line of {str(file)!r} holds zero bytes, so that it is in another encoding than UTF-8, or '
+                'damaged; convert it, as with iconv -f UTF-16LE -t UTF-8'
             )
+    if encoding:
+        raise UserError(f'{str(file)!r} is in {encoding}; convert it to UTF-8, as with iconv -f {encoding} -t UTF-8')
     return content.decode('utf-8-sig', 'surrogateescape')
 
 
@@ -133,12 +155,44 @@ def _csv(file: Path, content: str, wanted: str) -> Table:
         headers = {each: _header(content[:_LONGEST_HEADER], each) for each in separators}
         separator = next((each for each in separators if _has(headers[each][0], wanted)), separators[0])
         columns, length = headers[separator]
-        records = _counted(_csv_records(file, content, separator, columns, length), content)
+        unquoted = _unquoted(content, columns, length) if separator == _TABULATOR else []
+        try:
+            records = _counted(_csv_records(file, content, separator, columns, length), content)
+        except UserError:
+            if not unquoted:
+                raise
+            records = []
     guessed = ()
     if separator != separators[0]:
         what = 'semicolons' if separator == ';' else 'tabulators'
         guessed = (f'{what} separate the columns of {printable(file.name)}',)
+    if _usable(unquoted) > _usable(records):
+        records = unquoted
+        guessed += (f'{printable(file.name)} is written without quoting, so quotes are a part of its texts',)
     return Table(columns, records, guessed)
+
+
+def _usable(records: Sequence[Record]) -> int:
+    return sum(not record.problem for record in records)
+
+
+def _unquoted(content: str, columns: tuple[str, ...], header: int) -> list[Record]:
+    """The rows of a file whose tabulators separate whatever is quoted, as those of GLUE do; empty for another file.
+
+    In such a file, most fields that begin with a quote do not end with the next one, and nearly all lines are rows.
+    """
+    if not _OPENS.search(content):
+        return []
+    reader = csv.reader(io.StringIO(content, newline=''), delimiter=_TABULATOR, quoting=csv.QUOTE_NONE)
+    found, whole, torn = [], 0, 0
+    for fields in reader:
+        if reader.line_num <= header or not fields:
+            continue
+        opened = [field for field in fields if field.startswith('"')]
+        in_quotes = sum(_IN_QUOTES.fullmatch(field) is not None for field in opened)
+        whole, torn = whole + in_quotes, torn + len(opened) - in_quotes
+        found.append(_record(reader.line_num, fields, _TABULATOR, columns))
+    return found if torn > whole and _usable(found) >= _LEAST_ROWS * len(found) else []
 
 
 def _header(content: str, separator: str) -> tuple[tuple[str, ...], int]:
@@ -171,15 +225,17 @@ def _csv_records(file: Path, content: str, separator: str, columns: tuple[str, .
             for lost in range(max(line, header + 1), reader.line_num + 1):
                 yield Record(lost, None, why)
             continue
-        if line <= header or not fields:
-            continue
-        if len(fields) != len(columns):
-            commas = ' (a text with commas stands in quotes)' if separator == ',' and len(fields) > len(columns) else ''
-            there = number_of(len(fields), 'field')
-            yield Record(line, None, f'{there} where the header has {len(columns)}{commas}')
-            continue
-        problem = _encoding_problem(''.join(fields))
-        yield Record(line, None if problem else dict(zip(columns, fields, strict=True)), problem)
+        if line > header and fields:
+            yield _record(line, fields, separator, columns)
+
+
+def _record(line: int, fields: Sequence[str], separator: str, columns: tuple[str, ...]) -> Record:
+    if len(fields) != len(columns):
+        commas = ' (a text with commas stands in quotes)' if separator == ',' and len(fields) > len(columns) else ''
+        there = number_of(len(fields), 'field')
+        return Record(line, None, f'{there} where the header has {len(columns)}{commas}')
+    problem = _encoding_problem(''.join(fields))
+    return Record(line, None if problem else dict(zip(columns, fields, strict=True)), problem)
 
 
 def _jsonl(file: Path, content: str) -> Table:

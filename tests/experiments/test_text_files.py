@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbones import UserError
-from experiments.data import account, examples_by_id, loading, record, text_rows, text_tables
+from experiments.data import account, examples_by_id, loading, record, text_files, text_rows, text_tables
 from experiments.data.texts import Texts
 
+WITHOUT_MARKS = ('UTF-16LE', 'UTF-16BE', 'UTF-32LE', 'UTF-32BE')
 WORDS = ('one', 'two', 'three', 'four', 'five')
 
 
@@ -152,6 +153,40 @@ class TestColumns:
         assert dataset.images.values[0] == 'A film of number 0 that is good.'
         assert dataset.account.guessed == (f'{what} separate the columns of a.csv',)
 
+    @pytest.mark.parametrize(
+        'texts',
+        [
+            ['"Well", he said'],  # not closed by the end of its field
+            ['"Yes, he said', 'so.', 'more'],  # not closed at all
+            ['"Yes, he said', 'more', 'and so."', 'more'],  # closed in another row, so that four would be one
+            ['"Yes!"', '"Well", he said', '"No', 'he said "so"'],
+        ],
+    )
+    @pytest.mark.parametrize('name', ['a.tsv', 'a.csv', 'a.tsv.gz'])
+    def test_tabulators_without_quoting(self, tmp_path, name, texts):
+        """As GLUE's files are, in which a quote is a character like any other."""
+        lines = ['text\tlabel', *(f'{row["text"]}\t{row["label"]}' for row in some())]
+        lines += [f'{text}\tgood' for text in texts]
+        content = '\n'.join(lines).encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith('.gz') else content)
+        dataset = load(tmp_path / name, bad_files_limit=0)
+        assert dataset.images.values[20:] == tuple(texts)
+        assert dataset.ids[20] == f'{name}:22'
+        assert dataset.account.guessed[-1] == f'{name} is written without quoting, so quotes are a part of its texts'
+        assert text_files.texts('csv', str(tmp_path / name))[f'{name}:22'] == texts[0]
+
+    def test_a_fault_between_quoted_texts_is_one(self, tmp_path):
+        """In a file with quoting, also behind tabulators."""
+        rows = [{**row, 'text': f'"{row["text"]}",\nhe said'} for row in some()]
+        file = write(tmp_path / 'a.tsv', rows)
+        file.write_text(f'{file.read_text()}"a "text"\tgood\n')
+        dataset = load(file)
+        assert dataset.images.values[0] == rows[0]['text']
+        assert dataset.skipped == (('a.tsv:42', 'a quote inside quotes (in a text in quotes, they are written twice)'),)
+        file.write_text('text\tlabel\n' + '"a text"\tgood\n' * 20 + '"another\tgood\n')
+        with pytest.raises(UserError, match=r'a quote that opens in the row from line 22 .* is never closed'):
+            load(file)
+
     def test_they_are_only_for_files_of_texts(self):
         for key in ('text_column', 'label_column', 'split_column'):
             with pytest.raises(UserError, match=f"config key '{key}' is 'x', but it is only for csv:PATH, jsonl:PATH"):
@@ -230,6 +265,15 @@ class TestSplits:
         assert dataset.account.guessed == ("the column 'split' of a.csv names the splits",)
         assert dataset.skipped == (('a.csv:5', "'tset' is no split"),)
         assert len(dataset.splits['test']) == 19
+
+    def test_a_column_of_this_name_that_is_mostly_empty(self, file):
+        """To ignore it would mix the texts that it calls test into training."""
+        rows = [{**row, 'split': 'Test' if number < 4 else ''} for number, row in enumerate(some())]
+        told = r"column 'split' of a\.\S+ is empty in 16 of 20 rows, but says 'Test' in 4; .*config key split_column"
+        with pytest.raises(UserError, match=told):
+            load(write(file, rows))
+        dataset = load(write(file, [{**row, 'split': ''} for row in rows]))
+        assert 'split by a hash' in dataset.provenance
 
     @pytest.mark.parametrize('suffix', ['csv', 'jsonl', 'csv.gz'])
     def test_a_folder(self, tmp_path, suffix):
@@ -388,12 +432,28 @@ class TestFaults:
             (b'', 'is empty'),
             (b'\n \n', 'is empty'),
             ('text,label\n'.encode('utf-16'), 'is in UTF-16; convert it'),
+            ('text,label\n'.encode('utf-32'), 'is in UTF-32; convert it'),
+            (b'\0\0\xfe\xff' + 'text,label\n'.encode('utf-32-be'), 'is in UTF-32; convert it'),
+            *(('text,label\n'.encode(name), f'is in {name}; convert it') for name in WITHOUT_MARKS),
+            (b'te\0xt,label\n', r'first line of .*a\.csv. holds zero bytes.* iconv -f UTF-16LE'),
             (b'text,label\na,x\n"b,y\nc,x\n', 'a quote that opens in the row from line 3 .* is never closed'),
             (b'\x1f\x8b damaged', 'cannot be read'),
             (gzip.compress(b'text,label\n' * 99, mtime=0)[:-9], 'cannot be read'),
             (b'text,label\n', 'no training texts'),
         ],
-        ids=['nothing', 'blank', 'utf-16', 'open quote', 'no archive', 'cut archive', 'header alone'],
+        ids=[
+            'nothing',
+            'blank',
+            'utf-16',
+            'utf-32',
+            'utf-32-be',
+            *WITHOUT_MARKS,
+            'zeros',
+            'open quote',
+            'no archive',
+            'cut archive',
+            'header alone',
+        ],
     )
     def test_whole_files(self, tmp_path, content, told):
         (tmp_path / 'a.csv').write_bytes(content)
@@ -457,6 +517,19 @@ class TestNames:
         file = write(tmp_path / 'reviews.csv', some())
         with pytest.raises(UserError, match=rf"there is no file or folder .*; did you mean '{file}'\?"):
             loading.load(f'csv:{tmp_path}/review.csv', inputs='texts')
+
+    def test_only_what_can_be_read_is_suggested(self, tmp_path):
+        for place in ('docs', 'toys'):
+            write(tmp_path / place / ('train.csv' if place == 'toys' else 'toy.md'), some())
+        (tmp_path / 'toy.txt').touch()
+        write(tmp_path / 'toy.jsonl', some())
+        with pytest.raises(UserError, match=rf"toy\.csv'; did you mean '{tmp_path}/toys'\?$"):
+            loading.load(f'csv:{tmp_path}/toy.csv', inputs='texts')
+
+    def test_a_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / 'a.csv')
+        with pytest.raises(UserError, match=r"a\.csv' is no regular file, such as a pipe, .* write it to a file"):
+            loading.load(f'csv:{tmp_path}/a.csv', inputs='texts')
 
     def test_places_that_cannot_be_read(self, tmp_path, monkeypatch):
         write(tmp_path / 'train.csv', some())
