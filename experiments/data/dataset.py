@@ -96,10 +96,12 @@ class Dataset:
         """
         for split, indices in self.splits.items():
             if len(indices) == 0:
+                # Copies of a text stay together.
+                inputs = 'different texts' if inputs_of(self) == 'texts' else 'images'
                 raise UserError(
                     f'the {split} split of {self.name!r} is empty: {len(self.targets)} examples of '
-                    f'{len(self.classes)} classes are too few to split; a class needs three {inputs_of(self)} for one '
-                    'in each split (with a test split of your own, two for training)'
+                    f'{len(self.classes)} classes are too few to split; a class needs three {inputs} for one in each '
+                    'split (with a test split of your own, two for training)'
                 )
 
     def fraction(self, fraction: float, seed: int) -> Int[np.ndarray, ' chosen']:

@@ -90,8 +90,10 @@ def _shares(
     return grouped_shares(labels, groups, shares, 'train', seed)
 
 
-def _by(groups: Sequence[str] | None, what: str) -> str:
-    return f'a hash of the {what}' if groups is None else f'a hash of the group ({len(set(groups)):,} groups)'
+def _by(groups: Sequence[str] | None, what: str | None, ids: str) -> str:
+    if what is None:
+        what = ids if groups is None else f'group ({len(set(groups)):,} groups)'
+    return f'a hash of the {what}'
 
 
 def split_by_hash(
@@ -99,16 +101,17 @@ def split_by_hash(
     ids: tuple[str, ...],
     seed: int = 0,
     groups: Sequence[str] | None = None,
-    what: str = 'example id',
+    what: str | None = None,
 ) -> tuple[dict[str, Int[np.ndarray, ' subset']], str]:
     """Splits for data without an official test split, and the sentence that describes them.
 
     Args:
         groups: the group of each example, if groups must not be split up.
-        what: what ``ids`` are, in words.
+        what: what is hashed, in words: the groups, or without them the ids; ``None``: groups, or ids.
     """
     shares = {'test': TEST_SHARE, 'validation': VALIDATION_SHARE}
-    how = f'split by {_by(groups, what)}, stratified: {TEST_SHARE:.0%} test, {VALIDATION_SHARE:.0%} validation'
+    by = _by(groups, what, 'example id')
+    how = f'split by {by}, stratified: {TEST_SHARE:.0%} test, {VALIDATION_SHARE:.0%} validation'
     return _shares(labels, ids, shares, seed, groups), how
 
 
@@ -118,14 +121,14 @@ def split_off_validation(
     test: np.ndarray,
     seed: int = 0,
     groups: Sequence[str] | None = None,
-    what: str = 'id',
+    what: str | None = None,
 ) -> tuple[dict[str, Int[np.ndarray, ' subset']], str]:
     """Splits for data with an official test split: validation is taken from the training examples.
 
     Args:
         test: ``bool[examples]``, true for examples of the official test split.
         groups: the group of each example, if groups must not be split up.
-        what: what ``ids`` are, in words.
+        what: what is hashed, in words: the groups, or without them the ids; ``None``: groups, or ids.
     """
     training = np.flatnonzero(~test)
     parts = _shares(
@@ -136,7 +139,8 @@ def split_off_validation(
         None if groups is None else [groups[index] for index in training],
     )
     splits = {name: training[indices] for name, indices in parts.items()}
-    how = f'official test split; validation is {VALIDATION_SHARE:.0%} of the training split by {_by(groups, what)}'
+    by = _by(groups, what, 'id')
+    how = f'official test split; validation is {VALIDATION_SHARE:.0%} of the training split by {by}'
     return {**splits, 'test': np.flatnonzero(test)}, how
 
 
@@ -156,14 +160,14 @@ def official_splits(
     Args:
         names: ``str[examples]``: the split of each example, ``'train'``, ``'validation'`` or ``'test'``.
         groups: the group of each example, if groups must not be split up where a split is completed.
-        what: what ``ids`` are, in words; ``None``: ids.
+        what: what is hashed, in words: the groups, or without them the ids; ``None``: groups, or ids.
     """
     present = set(names.tolist())
     if present == {'train', 'validation', 'test'}:
         return {name: np.flatnonzero(names == name) for name in sorted(present)}, 'official splits'
     if present == {'train'}:
-        return split_by_hash(labels, ids, seed, groups, what or 'example id')
-    return split_off_validation(labels, ids, names != 'train', seed, groups, what or 'id')
+        return split_by_hash(labels, ids, seed, groups, what)
+    return split_off_validation(labels, ids, names != 'train', seed, groups, what)
 
 
 def smallest_fraction(count: int) -> decimal.Decimal:

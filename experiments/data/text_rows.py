@@ -61,6 +61,8 @@ def dataset_of(
 ) -> Dataset:
     """Check rows, split them and find duplicates.
 
+    Where a split is made here, all copies of a text, alike but for case and spaces, are in one split.
+
     Args:
         name: of the data set.
         rows: in the order of the file.
@@ -68,7 +70,7 @@ def dataset_of(
         options: ``bad_files_limit`` and ``drop_duplicates``.
         classes: their names, where the labels are numbers of them; ``None``: they are the labels, in natural order.
         by_text: whether splits are made by a hash of the text, as where an id is only the number of a line; otherwise
-            it is that of the id.
+            it is that of the id, unless the texts to be split have copies, which must not be torn apart.
         left_out, guessed: for the account of the data set.
 
     Raises:
@@ -89,12 +91,18 @@ def dataset_of(
     targets = np.array([number[row.label] for row in used], np.int32)
     ids, values = tuple(row.id for row in used), tuple(row.text for row in used)
     keys = text_account.digests([text_account.normalised(text) for text in values])
+    names = np.array([row.split or 'train' for row in used])
+    to_split = [key for key, name in zip(keys, names, strict=True) if name == 'train']
+    # Copies of a text in two splits would make the test score that of texts which were learned.
+    together = len(set(to_split)) < len(to_split) and len(set(names.tolist())) < 3
     splits, how = official_splits(
         targets,
         keys if by_text else ids,
-        np.array([row.split or 'train' for row in used]),
-        what='text' if by_text else None,
+        names,
+        groups=keys if together else None,
+        what='text' if by_text or together else None,
     )
+    how += ', copies of a text together' if together else ''
     if {row.split for row in used} == {'train', 'validation'}:
         guessed.append('there is no test split, so the validation split serves as one')
     splits, repeated = duplicates.within_splits(splits, keys, ids, options.drop_duplicates, 'text', _ALIKE)

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from backbones import UserError
 from experiments.data import account, docstrings, loading, record, text_account
 from experiments.data.texts import Texts
 
+RESULTS = Path(__file__).parents[2] / 'results' / 'text'
 SHARED = 'Return the sum of all the elements of an array, along an axis.'
 
 
@@ -147,5 +149,8 @@ def test_the_installed_ones(tmp_path, monkeypatch):
     names = [text for text in texts if re.search(r'numpy|scipy|sklearn|matplotlib|pandas|flax|optax|jax|\bnp\.', text)]
     assert names == []
     assert max(map(len, texts)) <= docstrings.LENGTH
+    published = json.loads((RESULTS / 'results.jsonl').read_text().partition('\n')[0])['data']
+    if published['provenance'] == dataset.provenance:  # of the same versions of the packages
+        assert published['fingerprint'] == dataset.fingerprint(), 'the published results are of other splits'
     again = loading.load('docstrings', inputs='texts')
     assert again.fingerprint() == dataset.fingerprint()

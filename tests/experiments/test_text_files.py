@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from backbones import UserError
 from experiments.data import account, examples_by_id, loading, record, text_files, text_rows, text_tables
+from experiments.data.options import ReadingOptions
 from experiments.data.texts import Texts
 
 WITHOUT_MARKS = ('UTF-16LE', 'UTF-16BE', 'UTF-32LE', 'UTF-32BE')
@@ -356,6 +357,66 @@ class TestSplits:
         for name, rows in before.splits.items():
             texts = {before.images.values[index] for index in rows}
             assert len(texts - {after.images.values[index] for index in after.splits[name]}) <= 1
+
+    def test_they_are_pinned(self, tmp_path):
+        """A split that moved between releases would leak test texts into training."""
+        dataset = load(write(tmp_path / 'a.csv', some(35)))
+        assert dataset.splits['test'].tolist() == [1, 11, 16, 18, 20, 30, 31]
+        assert dataset.splits['validation'].tolist() == [10, 15, 22, 33]
+        assert dataset.fingerprint() == 'cc110b43979b9844'
+        write(tmp_path / 'own' / 'train.csv', some(35))
+        # A text that is also in a split of the user's own is no copy among those that are split here.
+        write(tmp_path / 'own' / 'test.csv', [*some(6, about='book'), some()[0], some()[0]])
+        dataset = load(tmp_path / 'own')
+        assert dataset.splits['validation'].tolist() == [1, 11, 20, 30]
+        assert dataset.provenance.endswith('validation is 10% of the training split by a hash of the text')
+
+
+copied = st.lists(st.tuples(st.sampled_from('abcdefghij'), st.sampled_from(['x', 'y'])), min_size=20, max_size=60)
+
+
+class TestCopies:
+    """A text that was learned must not be asked for again in another split."""
+
+    @settings(max_examples=40, deadline=None)
+    @given(rows=copied, seed=st.randoms(use_true_random=False), has_test=st.booleans())
+    def test_they_are_in_one_split(self, rows, seed, has_test):
+        rows = [*rows, ('k', 'x'), ('l', 'y'), ('K ', 'y')]
+
+        def splits_of(rows) -> dict[str, set[str]]:
+            given = [text_rows.Row(str(place), '', text, label) for place, (text, label) in enumerate(rows)]
+            if has_test:
+                given = [each._replace(split='train') for each in given]
+                given += [text_rows.Row(f'test {text}', 'test', text, 'x') for text in 'xyz']
+            dataset = text_rows.dataset_of('copies', given, 'a list', ReadingOptions())
+            assert dataset.provenance.endswith(', copies of a text together')
+            found = {
+                name: {dataset.images.values[index].strip().lower() for index in indices}
+                for name, indices in dataset.splits.items()
+            }
+            assert sorted(np.concatenate([*dataset.splits.values()]).tolist()) == [*range(len(given))]
+            assert sum(map(len, found.values())) == len(set.union(*found.values()))
+            return found
+
+        shuffled = [*rows]
+        seed.shuffle(shuffled)
+        assert splits_of(rows) == splits_of(shuffled)
+
+    def test_the_account_says_so(self, tmp_path, capsys):
+        rows = some(60)
+        rows += [{'text': f' {row["text"].upper()}', 'label': rows[1 - number % 2]['label']}
+                 for number, row in enumerate(rows[:20])]  # fmt: skip
+        dataset = load(write(tmp_path / 'a.csv', rows))
+        account.show(dataset)
+        told = ' '.join(capsys.readouterr().err.split())
+        assert 'split by a hash of the text, stratified: 20% test, 10% validation, copies of a text together' in told
+        assert 'also in the' not in told
+        assert '20 texts in several classes' in told
+        assert {name: len(rows) for name, rows in dataset.splits.items()} == {'train': 54, 'validation': 9, 'test': 17}
+
+    def test_nothing_but_copies(self, tmp_path):
+        with pytest.raises(UserError, match=r'split .* is empty: 40 examples .* a class needs three different texts'):
+            load(write(tmp_path / 'a.csv', some(2) * 20))
 
 
 class TestFaults:

@@ -192,6 +192,23 @@ def test_images_where_texts_are_read_and_the_reverse(tmp_path):
             loading.load('tfds:blobs', tmp_path, **{key: value})
 
 
+def test_copies_are_in_one_split(tmp_path):
+    dataset = load_train(tmp_path / 'once', news(40))
+    assert dataset.splits['test'].tolist() == [1, 4, 6, 15, 21, 23, 32, 34]
+    assert dataset.splits['validation'].tolist() == [7, 11, 22, 24]
+    assert 'split by a hash of the example id, stratified' in dataset.provenance
+    dataset = load_train(tmp_path / 'twice', [*news(40), *news(40)])
+    assert 'split by a hash of the text, stratified' in dataset.provenance
+    assert dataset.provenance.endswith(', copies of a text together')
+    for rows in dataset.splits.values():
+        assert {row % 40 for row in rows if row < 40} == {row % 40 for row in rows if row >= 40}
+
+
+def load_train(directory: Path, records: list):
+    write_news(directory, {'train': records})
+    return load('agnews', directory)
+
+
 def test_repeated_texts_are_dropped_as_is_said(tmp_path):
     repeated = [*news(40), news(1)[0]]
     write_news(tmp_path, {'train': repeated, 'test': news(6, 40)})
