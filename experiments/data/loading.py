@@ -262,15 +262,17 @@ def check_place(workdir: Path, name: str) -> None:
     """Check that a work directory is not the folder of the data itself, in which it would be taken for a part of them.
 
     Raises:
-        UserError: it is.
+        UserError: it is, or the name has a path that cannot be one.
     """
     kind, _, rest = name.partition(':')
-    place = Path(rest).expanduser().resolve()
+    if kind not in PATHS:
+        return
+    place = _place(rest).resolve()
     if kind == 'yolo' and place.is_file():
         place = place.parent
     if kind == 'coco':
         place = coco_files.root_of(rest).resolve()
-    if kind in PATHS and place == workdir.expanduser().resolve():
+    if place == workdir.expanduser().resolve():
         raise UserError(
             f'the work directory {str(workdir)!r} is the folder of {INPUTS[kind][0]} itself; choose another --workdir, '
             f'such as {str(workdir / "runs" / "x")!r}'

@@ -126,8 +126,8 @@ def _stem(kind: str, name: str) -> str | None:
 def _find(kind: str, path: str) -> _Files:
     try:
         return _found(kind, path)
-    except OSError as error:
-        raise UserError(f'{path!r} cannot be read: {error.strerror or error}') from None
+    except (OSError, RuntimeError) as error:  # the second where ~ names nobody's home
+        raise UserError(f'{path!r} cannot be read: {getattr(error, "strerror", None) or error}') from None
 
 
 def _found(kind: str, path: str) -> _Files:

@@ -178,6 +178,9 @@ def test_paths_that_lead_nowhere(name, told):
         loading.load(
             name, truth=loading.TRUTHS.get(kind, ('class',))[0], inputs=loading.INPUTS.get(kind, ('images',))[0]
         )
+    if kind in loading.PATHS:
+        with pytest.raises(UserError, match=told):
+            loading.check_place(Path('run'), name)
 
 
 def test_the_tables_of_names_agree():

@@ -702,6 +702,9 @@ def test_texts_by_id(tmp_path, kind):
         examples_by_id.read_texts(name, ['b.csv:2'], 'body')
     with pytest.raises(UserError, match=r"'boddy'; did you mean 'body'\?"):
         examples_by_id.read_texts(name, wanted, 'boddy')
+    # As from the work directory of another machine.
+    with pytest.raises(UserError, match='cannot be read: Could not determine home directory'):
+        examples_by_id.read_texts(f'{kind}:~nobody-here/a.{kind}', wanted)
 
 
 def test_texts_by_id_of_images():
