@@ -91,7 +91,7 @@ def within_splits(
         if not again:
             continue
         example = f'{ids[first[digests[again[0]]]]} = {ids[again[0]]}'
-        fate = 'kept'
+        fate = 'kept, as only training examples are dropped' if drop else 'kept'
         if split == 'train':
             fate = 'dropped' if drop else 'kept; --config.drop_duplicates=True drops them'
         sentences.append(f'{number_of(len(again), f"repeated {what}")} in the {split} split, {how} ({example}): {fate}')

@@ -224,7 +224,7 @@ def differences(before: Record, dataset: Dataset) -> list[str]:
     moved = [each for each in both if then[each].split != now[each].split]
     for names, how in (
         (gone, 'removed'),
-        (spoilt, 'no longer readable'),
+        (spoilt, 'no longer used' if of_texts else 'no longer readable'),
         (new, 'added'),
         (replaced, 'changed' if of_texts else 'replaced under the same name'),
         (annotated, 'with another annotation'),

@@ -10,6 +10,7 @@ import numpy as np
 
 from backbones.errors import UserError, listed
 from experiments.data import duplicates, text_account, unreadable
+from experiments.data.account import number_of
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
 from experiments.data.splits import official_splits
@@ -80,7 +81,7 @@ def dataset_of(
     guessed = list(guessed)
     numbers = None if classes is None else {str(place) for place in range(len(classes))}
     used, bad = _checked(rows, numbers, guessed)
-    unreadable.check_limit(bad, f'of {len(rows):,} rows of {name!r}', options.bad_files_limit)
+    unreadable.check_limit(bad, f'of {len(rows):,} rows of {name!r}', options.bad_files_limit, 'used')
     if not used:
         raise UserError(f'there are no texts in {name!r}')
     labels = natural_order(numbers or {row.label for row in used})
@@ -116,7 +117,7 @@ def dataset_of(
         ids=ids,
         classes=tuple(classes),
         splits=splits,
-        provenance=f'{source}; {how}{unreadable.skipped(bad, "row")}',
+        provenance=f'{source}; {how}' + (f'; {number_of(len(bad), "row")} left out' if bad else ''),
         skipped=tuple(bad),
         account=text_account.account(
             values,

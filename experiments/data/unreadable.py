@@ -1,4 +1,4 @@
-"""Unreadable files and records: named, counted, and skipped up to a limit."""
+"""Files and records that cannot be read, or used: named, counted, and skipped up to a limit."""
 
 import re
 from collections.abc import Sequence
@@ -15,15 +15,16 @@ def reason(error: Exception, name: str = '') -> str:
     return (text.replace(name, 'file') if name else text) or type(error).__name__
 
 
-def sentence(bad: BadRecords, what: str) -> str:
+def sentence(bad: BadRecords, what: str, how: str = 'read') -> str:
     """The number of bad records and the first few of them, as a sentence.
 
     Args:
         bad: ``(name, reason)`` of each.
         what: their total and location, such as ``"of 20 files in 'flowers'"``.
+        how: what cannot be done with them: they can be ``'read'`` or ``'used'``.
     """
     shown = listed((f'{name}: {why}' for name, why in bad), 5, '; ')
-    return f'{len(bad)} {what} cannot be read ({shown})'
+    return f'{len(bad)} {what} cannot be {how} ({shown})'
 
 
 def skipped(bad: BadRecords, what: str) -> str:
@@ -39,14 +40,14 @@ def by_reason(bad: BadRecords) -> dict[str, tuple[str, ...]]:
     return {why: tuple(names) for why, names in found.items()}
 
 
-def check_limit(bad: BadRecords, what: str, limit: int) -> None:
-    """Refuse more bad records than the limit.
+def check_limit(bad: BadRecords, what: str, limit: int, how: str = 'read') -> None:
+    """Refuse more bad records than the limit; arguments are those of ``sentence``.
 
     Raises:
         UserError: the limit is exceeded; the first few are named.
     """
     if len(bad) > limit:
-        raise UserError(f'{sentence(bad, what)}; at most {limit} are skipped (config key bad_files_limit)')
+        raise UserError(f'{sentence(bad, what, how)}; at most {limit} are skipped (config key bad_files_limit)')
 
 
 def report(bad: BadRecords, what: str, limit: int) -> None:

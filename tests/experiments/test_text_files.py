@@ -444,9 +444,9 @@ class TestFaults:
         assert len(dataset.ids) == 20
         account.show(dataset)
         assert f'left out  row, {why}: 1 (a.csv:22)' in capsys.readouterr().err
-        assert '1 unreadable row skipped' in dataset.provenance
+        assert dataset.provenance.endswith('; 1 row left out')
         with pytest.raises(
-            UserError, match=r'line 22 has the byte|1 of 21 rows of .*a\.csv:22: .*config key bad_files_l'
+            UserError, match=r'line 22 has the byte|1 of 21 rows of .* cannot be used .a\.csv:22: .*key bad_files_l'
         ):
             load(file, bad_files_limit=0)
 
@@ -567,6 +567,15 @@ class TestDuplicates:
         }
         assert {kept.ids[index] for index in gone} == {'train.csv:43', 'train.csv:42'}
 
+    def test_those_that_are_evaluated_are_kept(self, tmp_path):
+        write(tmp_path / 'train.csv', some(40))
+        write(tmp_path / 'test.csv', [*some(20, about='book'), *some(1, about='book')])
+        found = '1 repeated text in the test split, alike but for case and spaces (test.csv:2 = test.csv:22): kept'
+        assert load(tmp_path).account.noticed == (found,)
+        dropped = load(tmp_path, drop_duplicates=True)
+        assert dropped.account.noticed == (f'{found}, as only training examples are dropped',)
+        assert len(dropped.splits['test']) == 21
+
     def test_a_text_of_two_classes(self, tmp_path):
         rows = [*some(), {'text': some()[0]['text'], 'label': 'bad'}]
         noticed = load(write(tmp_path / 'a.csv', rows)).account.noticed
@@ -648,7 +657,7 @@ class TestRecord:
             (lambda rows: rows[4].update(text='other'), r'1 text changed \(a\.csv:6\)'),
             (lambda rows: rows[4].update(label='bad'), r'1 text in another class \(a\.csv:6\)'),
             (lambda rows: rows.reverse(), r'20 texts in another place \(a\.csv:2 → a\.csv:21, '),
-            (lambda rows: rows[3].update(text=''), r'1 text no longer readable \(a\.csv:5\)'),
+            (lambda rows: rows[3].update(text=''), r'1 text no longer used \(a\.csv:5\)'),
         ],
     )
     def test_changed_texts_are_named(self, tmp_path, change, told):
