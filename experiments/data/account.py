@@ -5,8 +5,8 @@ Every command prints it before it computes, and keeps it with its results.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Group
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _SPLITS = ('train', 'validation', 'test')
 _MOST_CLASSES = 12
+# Names of what was left out that files of results keep.
+_MOST_NAMES = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +77,14 @@ def counts(dataset: 'Dataset') -> dict[str, list[int]]:
 
 def as_json(dataset: 'Dataset') -> dict[str, Any]:
     """Everything that ``table`` shows, for the files of a result; long lists of names are cut."""
+    examples = {'examples': counts(dataset)} if dataset.truth is None else contents.as_json(dataset)
+    return examples | _met(dataset)
+
+
+def _met(dataset: 'Dataset') -> dict[str, Any]:
+    """What ``lines`` takes."""
     account = dataset.account
-    found: dict[str, Any] = {'examples': counts(dataset)} if dataset.truth is None else contents.as_json(dataset)
+    found = {'provenance': dataset.provenance}
     if account is None:
         return found
     return found | {
@@ -85,11 +93,58 @@ def as_json(dataset: 'Dataset') -> dict[str, Any]:
         'stored': account.stored,
         'rules': list(account.rules),
         'left_out': {
-            kind: {'count': len(names), 'names': list(names[:100])} for kind, names in account.left_out.items()
+            kind: {'count': len(names), 'names': list(names[:_MOST_NAMES])} for kind, names in account.left_out.items()
         },
         'guessed': list(account.guessed),
         'noticed': list(account.noticed),
     }
+
+
+class Line(NamedTuple):
+    """A line of the account under the table of classes.
+
+    Attributes:
+        kind: what it is about, such as ``'left out'``.
+        text: what it says.
+    """
+
+    kind: str
+    text: str
+
+    @property
+    def is_for_attention(self) -> bool:
+        """Whether it may need somebody's attention."""
+        return self.kind in ('left out', 'guessed', 'noticed')
+
+
+def lines(document: Mapping[str, Any], inputs: str) -> list[Line]:
+    """The account in lines.
+
+    Args:
+        document: what ``as_json`` gave.
+        inputs: what the inputs of the data set are.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is something else.
+    """
+    found = []
+    if 'sizes' in document:
+        kinds = sorted(document['kinds'].items(), key=lambda each: -each[1])
+        met = '; '.join(filter(None, (document['sizes'], ', '.join(f'{count:,} {kind}' for kind, count in kinds))))
+        found.append(Line(inputs, met))
+        if stored := '; '.join(filter(None, (document['stored'], *document['rules']))):
+            found.append(Line('stored', stored))
+    found.append(Line('splits', document['provenance']))
+    for kind, names in document.get('left_out', {}).items():
+        unnamed = [''] * (names['count'] - len(names['names']))
+        found.append(Line('left out', f'{kind}: {names["count"]:,} ({listed([*names["names"], *unnamed])})'))
+    for kind in ('guessed', 'noticed'):
+        found += [Line(kind, text) for text in document.get(kind, ())]
+    return found
+
+
+def _lines(dataset: 'Dataset') -> list[Line]:
+    return lines(_met(dataset), texts.inputs_of(dataset))
 
 
 def show(dataset: 'Dataset', inputs: Sequence[str] = ()) -> None:
@@ -103,14 +158,16 @@ def show(dataset: 'Dataset', inputs: Sequence[str] = ()) -> None:
 
 def show_notes(dataset: 'Dataset') -> None:
     """Print the part of the account that metrics depend on: how it is split, what was left out, guessed and noticed."""
-    result = _grid()
-    _add_notes(result, dataset)
-    display.console.print(result)
+    of_results = [line for line in _lines(dataset) if line.kind == 'splits' or line.is_for_attention]
+    display.console.print(_grid(of_results))
 
 
 def table(dataset: 'Dataset', inputs: Sequence[str] = ()) -> Group:
     """The account as it is printed: classes and splits, then what was met."""
-    return Group(_classes(dataset), _facts(dataset, inputs))
+    found = _lines(dataset)
+    place = next(place for place, line in enumerate(found) if line.kind == 'splits')
+    found[place:place] = [Line('' if number else 'input', text) for number, text in enumerate(inputs)]
+    return Group(_classes(dataset), _grid(found))
 
 
 def _classes(dataset: 'Dataset') -> Table:
@@ -171,39 +228,13 @@ def _rows(dataset: 'Dataset', found: Mapping[str, Sequence[Any]], in_words: Call
     return result
 
 
-def _facts(dataset: 'Dataset', inputs: Sequence[str]) -> Table:
-    result = _grid()
-    account = dataset.account
-    if account is not None:
-        kinds = ', '.join(
-            f'{count:,} {kind}' for kind, count in sorted(account.kinds.items(), key=lambda each: -each[1])
-        )
-        result.add_row(texts.inputs_of(dataset), escape('; '.join(filter(None, (account.sizes, kinds)))))
-        if stored := '; '.join(filter(None, (account.stored, *account.rules))):
-            result.add_row('stored', escape(stored))
-    for number, text in enumerate(inputs):
-        result.add_row('' if number else 'input', escape(text))
-    _add_notes(result, dataset)
-    return result
-
-
-def _grid() -> Table:
+def _grid(found: Iterable[Line]) -> Table:
     result = Table.grid(padding=(0, 2))
     result.add_column(no_wrap=True)
     result.add_column(overflow='fold')
+    for line in found:
+        result.add_row(f'[yellow]{line.kind}[/]' if line.is_for_attention else line.kind, escape(line.text))
     return result
-
-
-def _add_notes(result: Table, dataset: 'Dataset') -> None:
-    account = dataset.account
-    result.add_row('splits', escape(dataset.provenance))
-    if account is not None:
-        for kind, names in account.left_out.items():
-            result.add_row('[yellow]left out[/]', escape(f'{kind}: {len(names):,} ({listed(names)})'))
-        for text in account.guessed:
-            result.add_row('[yellow]guessed[/]', escape(text))
-        for text in account.noticed:
-            result.add_row('[yellow]noticed[/]', escape(text))
 
 
 def number_of(count: int, what: str = 'image') -> str:

@@ -75,6 +75,15 @@ def training_examples(workdir: Path, name: str) -> int | None:
         return None
 
 
+def account_lines(workdir: Path, name: str, inputs: str) -> list[account.Line]:
+    """The account of a data set, whose inputs are ``'images'`` or ``'texts'``; empty where nothing says it."""
+    try:
+        lines = account.lines(_document(file_of(workdir, name)), inputs)
+        return [account.Line(line.kind, str(line.text)) for line in lines]
+    except (AttributeError, KeyError, TypeError, ValueError):  # another program's
+        return []
+
+
 def write(workdir: Path, dataset: Dataset, stamp: str | None = None, changes: Sequence[str] = ()) -> None:
     """Record a data set, replacing an earlier record of the same name.
 
@@ -100,7 +109,6 @@ def write(workdir: Path, dataset: Dataset, stamp: str | None = None, changes: Se
         'version': _VERSION,
         'name': dataset.name,
         'fingerprint': dataset.fingerprint(),
-        'provenance': dataset.provenance,
         'classes': list(dataset.classes),
         'shape': list(dataset.images.shape),
         'stored_size': dataset.stored_size and list(dataset.stored_size),

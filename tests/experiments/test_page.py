@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from experiments.cli import atomic_files
-from experiments.data import record
+from experiments.data import account, loading, record
 from experiments.results import failures, metric_tables, planned_cells, rows, scores
 from experiments.results.axes import Variant
 from experiments.results.page import build, content, estimates, markup, shapes, svg
@@ -25,6 +25,7 @@ from experiments.results.page.scales import Scale
 from experiments.results.page.sections import cost, curves
 from tests.experiments import synthetic_results
 from tests.experiments.made_rows import make_row
+from tests.experiments.test_text_files import some, write
 
 VOID = {'br', 'col', 'hr', 'img', 'input', 'link', 'meta'}
 
@@ -116,6 +117,26 @@ def test_a_page_of_texts_speaks_of_texts(tmp_path):
     together = check(build.html(content.read([place, other], 'python -m experiments.report'))).texts
     assert 'GFLOP/example' in together
     assert 'labelled examples' in together
+
+
+def test_the_account_is_the_one_that_was_printed(tmp_path, capsys):
+    texts = some(40)
+    write(tmp_path / 'a.csv', [*texts, {'text': '', 'label': 'good'}, texts[0]])
+    name, workdir = f'csv:{tmp_path / "a.csv"}', tmp_path / 'run'
+    dataset = loading.load(name, inputs='texts')
+    record.write(workdir, dataset)
+    row = make_row(data={**make_row().data, 'inputs': 'texts', 'provenance': dataset.provenance})
+    rows.write(workdir, [dataclasses.replace(row, cell=dataclasses.replace(row.cell, dataset=name))])
+    logits = np.eye(2, dtype=np.float32)[dataset.targets]
+    scores.write(workdir / row.predictions, dataset.ids, dataset.targets, {'logits': logits})
+    account.show_notes(dataset)
+    printed = capsys.readouterr().err.splitlines()
+    said = check(build.html(content.read([workdir]))).texts
+    told = [f'{kind.removesuffix(": "):<10}{text}' for kind, text in itertools.pairwise(said) if kind.endswith(': ')]
+    assert told[0] == 'texts     41 texts of 8 words each'
+    assert told[1:] == [line.rstrip() for line in printed]
+    assert 'left out  row, empty text: 1 (a.csv:42)' in told
+    assert not any('unreadable' in each for each in said)
 
 
 HOSTILE = (

@@ -1,6 +1,9 @@
 """What was compared, on which data, and with which command."""
 
+from collections.abc import Sequence
+
 from experiments.data import record
+from experiments.results.aggregates import Aggregate
 from experiments.results.page import markup
 from experiments.results.page.content import Report
 from experiments.results.page.markup import Child, Markup, element
@@ -49,6 +52,7 @@ def _datasets(report: Report) -> Markup:
     for name in report.datasets:
         members = [aggregate for aggregate in report.aggregates if aggregate.dataset == name]
         data = max((each.data for each in members), key=lambda data: data['train_examples'] or 0)
+        account = _account(members, data['provenance'])
         # Of a share or of shots, a row counts what it was given; the record counts the data set.
         recorded = [record.training_examples(workdir, row.cell.dataset) for workdir, row in members[0].members]
         counts = [
@@ -58,6 +62,27 @@ def _datasets(report: Report) -> Markup:
             data['skipped'],
         ]
         numbers = ['–' if count is None else f'{count:,}' for count in counts]
-        rows.append([markup.name(name, 32), members[0].metric, data['provenance'], data['fingerprint'], *numbers])
-    header = ['data set', 'metric', 'account', 'fingerprint', 'train', 'validation', 'test', 'skipped']
+        rows.append([markup.name(name, 32), members[0].metric, account, data['fingerprint'], *numbers])
+    header = ['data set', 'metric', 'account', 'fingerprint', 'train', 'validation', 'test', 'left out']
     return markup.table(header, rows, numbers=4, class_='fluid')
+
+
+def _account(members: Sequence[Aggregate], provenance: str) -> Child:
+    """What the commands said of a data set; the provenance of the results alone where nothing else is kept.
+
+    Args:
+        members: the lines of the data set.
+        provenance: that of the rows, which know what a pass could not read.
+    """
+    inputs = f'{members[0].noun}s'
+    places = dict.fromkeys((workdir, row.cell.dataset) for each in members for workdir, row in each.members)
+    found = dict.fromkeys(line for place in places for line in record.account_lines(*place, inputs))
+    if not found:
+        return provenance
+    kinds: dict[str, dict[str, None]] = {}
+    for line in found:
+        kinds.setdefault(line.kind, {})[provenance if line.kind == 'splits' else line.text] = None
+    lines = [(kind, text) for kind, texts in kinds.items() for text in texts]
+    return element(
+        'ul', [element('li', element('span', kind, ': ', class_='quiet'), text) for kind, text in lines], class_='plain'
+    )
