@@ -43,12 +43,14 @@ class _Network:
         features: values that a head of vectors sees of one image.
         positions: positions and channels that an attentive head sees; empty where there is none.
         rest: of each head of a dense task, FLOPs of neck and head for one image.
+        tokens: of a text, for which the FLOPs are counted; 0 for images.
     """
 
     flops: float
     features: int
     positions: tuple[int, ...] = ()
     rest: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    tokens: int = 0
 
 
 def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDict) -> _Network:
@@ -65,6 +67,7 @@ def _network(variant: Variant, dataset: Dataset, config: ml_collections.ConfigDi
         taps.channels(model, config.tap, size),
         taps.shape(model, probes.TAPS_OF_POSITIONS['attentive'], size) if 'attentive' in config.regimes else (),
         _of_the_rest(variant, dataset, config),
+        size[0] if len(size) == 1 else 0,
     )
 
 
@@ -191,9 +194,11 @@ def table(
             f'≥ {trainings}' if trainings and extends else f'{trainings}',
             _duration(seconds),
         )
+    length = nouns.of_lengths(network.tokens for network in networks.values() if network.tokens)
     result.caption = (
         f'about {_duration(total)} at the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches now'
         f'{"; stored: the features are there, and the backbone need not run" if any_stored else ""}'
+        f'{length and f"; GFLOP/text and times are for texts{length}, and shorter ones take less"}'
         f'{"; more where the best learning rate lies at an edge" if extends else ""}'
     )
     return result

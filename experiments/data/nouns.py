@@ -20,3 +20,9 @@ def common(nouns: Iterable[str]) -> str:
     """The noun for examples of several data sets; ``'image'`` if there are none."""
     found = {*nouns}
     return 'example' if len(found) > 1 else found.pop() if found else 'image'
+
+
+def of_lengths(lengths: Iterable[int]) -> str:
+    """What follows the noun of texts with these numbers of tokens: ``' of 64 tokens'``; empty for none."""
+    found = sorted({*lengths})
+    return f' of {" to ".join(map(str, dict.fromkeys((found[0], found[-1]))))} tokens' if found else ''

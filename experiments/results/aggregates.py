@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -350,6 +350,12 @@ def _marked(aggregates: Sequence[Aggregate]) -> list[Aggregate]:
                 aggregates[best], p_best=p_best, best=leads and p_best is not None and p_best < LEVEL
             )
     return result
+
+
+def tokens_in_words(aggregates: Iterable[Aggregate]) -> str:
+    """The lengths for which FLOPs of texts are counted, after their noun: ``' of 64 tokens'``; empty for images."""
+    inputs = (aggregate.costs.get('input') or () for aggregate in aggregates)
+    return nouns.of_lengths(size[0] for size in inputs if len(size) == 1)
 
 
 def datasets(aggregates: Sequence[Aggregate]) -> list[str]:

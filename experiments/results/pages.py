@@ -125,7 +125,9 @@ def table(source: Source, root: Path) -> str:
         chosen = _columns(header, source.columns, scores)
         header, rows = [header[index] for index in chosen], [[row[index] for index in chosen] for row in rows]
     labels = sum(title in view.labels for title in header)
-    note = ['', f'<sub>{markdown_text.escaped(view.note())}</sub>'] if source.note else []
+    # Beside the input, whose length in tokens it is, the note need not say it.
+    text = view.note(says_lengths='input' not in header)
+    note = ['', f'<sub>{markdown_text.escaped(text)}</sub>'] if source.note else []
     return ''.join(f'{line}\n' for line in ['', *markdown_text.table(header, rows, labels), *note, ''])
 
 

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from experiments.results.aggregates import Aggregate, datasets
+from experiments.results.aggregates import Aggregate, datasets, tokens_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +75,7 @@ def score_against_cost(aggregates: Sequence[Aggregate]) -> 'Figure':
             axis.errorbar(place, mean, bars, fmt=marker, color=colour, markerfacecolor=face, capsize=3, markersize=6)
         axis.set_xscale('log')
         _scale_decently(axis, [(aggregate.costs['flops_per_image'] or 0) / 1e9 for aggregate in mine])
-        axis.set_xlabel(f'GFLOP per {most.noun} (a multiply-add is two, traced program)')
+        axis.set_xlabel(f'GFLOP per {most.noun}{tokens_in_words(mine)} (a multiply-add is two, traced program)')
         labels = f'{100 * most.fraction:g} % of the training labels' if not most.shots else f'{most.share_in_words}'
         axis.set_title(f'{_short(name)}, {labels}')
         axis.grid(alpha=0.3)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from experiments.data import nouns
 from experiments.results import markdown_text, metric_tables, robustness_tables
-from experiments.results.aggregates import AT_EDGE, Aggregate
+from experiments.results.aggregates import AT_EDGE, Aggregate, tokens_in_words
 from experiments.results.axes import Settings, Variant, setting_in_words, settings_in_words
 from experiments.results.markdown_text import escaped
 from experiments.results.metric_tables import MetricTable
@@ -113,8 +113,13 @@ class View:
             shown('images_per_second', ',.0f'),
         ]
 
-    def note(self) -> str:
-        """The note that explains the numbers."""
+    def note(self, says_lengths: bool = True) -> str:
+        """The note that explains the numbers.
+
+        Args:
+            says_lengths: whether it says at how many tokens the FLOPs of texts are counted.
+        """
+        length = tokens_in_words(self.aggregates) if says_lengths else ''
         data, metric = self.aggregates[0].data, self.aggregates[0].metric
         sentences = [
             f'Test {metric} in per cent on {data["test_examples"]:,} {self.noun}s'
@@ -130,6 +135,7 @@ class View:
             'A multiply-add is two FLOP'
             + self._compiled()
             + (f'; GFLOP/{self.noun} are those of the backbone, without neck and head' if self._is_resampled else '')
+            + (f'; GFLOP/{self.noun} are those of a text{length}, and shorter ones take fewer' if length else '')
             + '.',
             f'{data["provenance"]}.',
         ]

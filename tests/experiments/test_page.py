@@ -108,7 +108,8 @@ def test_a_page_of_texts_speaks_of_texts(tmp_path):
     said = '\n'.join([*page.texts, *(each for name in ('title', 'aria-label') for each in page.values(name))])
     assert [line for line in said.splitlines() if 'image' in line.lower()] == []
     for expected in (
-        'GFLOP/text', 'GFLOP per text (', 'texts/s', 'texts per second, frozen', 'Test texts by', 'labelled texts',
+        'GFLOP/text', 'GFLOP per text of 128 tokens (', 'for a text of 128 tokens;', 'texts/s',
+        'texts per second, frozen', 'Test texts by', 'labelled texts',
         'over seeds and test texts', 'validation texts is higher than that on the test texts',
         'the most tokens of a text that',
     ):  # fmt: skip

@@ -86,10 +86,13 @@ class TestTables:
             'on 10 validation texts', 'on the validation texts is higher than that on the test texts',
         ):  # fmt: skip
             assert expected in text
-        assert 'GFLOP/text' in latex.tables([view])
+        at = 'GFLOP/text are those of a text of 128 tokens, and shorter ones take fewer'
+        assert at in text
+        assert at in latex.tables([view])
+        assert at not in view.note(says_lengths=False)
         assert 'image' not in text + latex.tables([view])
         (axis,) = plots.score_against_cost(entries).axes
-        assert axis.get_xlabel().startswith('GFLOP per text (')
+        assert axis.get_xlabel().startswith('GFLOP per text of 128 tokens (')
         # Programs read these columns, whatever the data.
         assert {'flops_per_image', 'images_per_second'} < {*tables.csv_text(entries).splitlines()[0].split(',')}
 

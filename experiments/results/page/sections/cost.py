@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
-from experiments.results.aggregates import AT_EDGE, Aggregate
+from experiments.results.aggregates import AT_EDGE, Aggregate, tokens_in_words
 from experiments.results.axes import RANDOM
 from experiments.results.page import estimates, label_places, markup, svg
 from experiments.results.page.content import Report
@@ -24,7 +24,7 @@ _MOST_NAMES = 12
 class _Cost:
     """A cost: its title, key of ``Aggregate.costs``, unit of the axis, and whether more of it is better.
 
-    Titles and units have a place for the noun of the examples.
+    Titles and units have a place for the noun of the examples, and units one for the length of texts.
     """
 
     title: str
@@ -33,8 +33,9 @@ class _Cost:
     unit: float = 1
     more_is_better: bool = False
 
-    def named(self, noun: str) -> '_Cost':
-        return dataclasses.replace(self, title=self.title.format(noun=noun), label=self.label.format(noun=noun))
+    def named(self, noun: str, length: str) -> '_Cost':
+        label = self.label.format(noun=noun, length=length)
+        return dataclasses.replace(self, title=self.title.format(noun=noun), label=label)
 
     def of(self, line: Aggregate) -> float | None:
         value = line.costs.get(self.key)
@@ -42,7 +43,7 @@ class _Cost:
 
 
 _COSTS = (
-    _Cost('GFLOP', 'flops_per_image', 'GFLOP per {noun} (a multiply-add is two)', 1e9),
+    _Cost('GFLOP', 'flops_per_image', 'GFLOP per {noun}{length} (a multiply-add is two)', 1e9),
     _Cost('parameters', 'parameters', 'parameters of the backbone'),
     _Cost('trainable parameters', 'trainable_parameters', 'trainable parameters'),
     _Cost('{noun}s/s', 'images_per_second', '{noun}s per second, frozen backbone', more_is_better=True),
@@ -52,7 +53,7 @@ _COSTS = (
 def section(report: Report) -> Markup | None:
     """A plot per data set with its largest share of labels, for each cost that is known; ``None`` if none is."""
     columns = [estimates.columns(report.aggregates, dataset)[0] for dataset in report.datasets]
-    costs = [cost.named(report.noun) for cost in _COSTS]
+    costs = [cost.named(report.noun, tokens_in_words(report.aggregates)) for cost in _COSTS]
     costs = [cost for cost in costs if any(cost.of(line) for column in columns for line in column)]
     if not costs:
         return None

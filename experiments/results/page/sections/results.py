@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.data import nouns
 from experiments.results import metric_names, metric_tables
-from experiments.results.aggregates import AT_EDGE, Aggregate
+from experiments.results.aggregates import AT_EDGE, Aggregate, tokens_in_words
 from experiments.results.failures import Failure
 from experiments.results.page import estimates, markup
 from experiments.results.page.content import Report
@@ -156,7 +156,7 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
     labels = [estimates.axes(each) for each in lines]
     backbone, *others = dict.fromkeys(title for each in labels for title in each)
     several = len({each.metric for each in lines}) > 1
-    noun = nouns.common(each.noun for each in lines)
+    noun, length = nouns.common(each.noun for each in lines), tokens_in_words(lines)
 
     def axis(title: str) -> _Column:
         return _Column(title, [each.get(title, '–') for each in labels])
@@ -212,7 +212,7 @@ def _columns(lines: Sequence[Aggregate]) -> list[_Column]:
         _cost(lines, 'trainable', 'trainable_parameters', '{:,.0f}'.format, 'those that were trained', shown=False),
         _cost(
             lines, f'GFLOP/{noun}', 'flops_per_image', lambda flops: f'{flops / 1e9:.3f}',
-            'of the backbone, forward; a multiply-add is two', shown=False,
+            f'of the backbone, forward{length and f", for a text{length}"}; a multiply-add is two', shown=False,
         ),
         _cost(
             lines, f'{noun}s/s', 'images_per_second', '{:,.0f}'.format, 'of the frozen backbone, on this device',
