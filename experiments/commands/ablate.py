@@ -10,6 +10,7 @@ from rich.table import Table
 
 from experiments import tasks
 from experiments.ablation import cells, estimate, selection, settings
+from experiments.ablation.dependencies import FROZEN_REGIMES
 from experiments.ablation.engine import Engine
 from experiments.ablation.time_limit import TimeLimit
 from experiments.cli import atomic_files, display, narrow_terminals, work_directories
@@ -17,10 +18,11 @@ from experiments.cli.exit_status import CellsFailed
 from experiments.commands import report
 from experiments.data import account, loading, model_input, record
 from experiments.data.dataset import Dataset
+from experiments.data.model_input import Reader
 from experiments.data.options import ReadingOptions
 from experiments.features.store import Store, parse_size
 from experiments.results import rows, shards
-from experiments.results.axes import BASELINES, Cell, Variant
+from experiments.results.axes import BASELINES, Cell, Settings, Variant
 from experiments.training import own_keys
 from experiments.training.preemption import Interruption
 
@@ -48,8 +50,9 @@ def _ablate(config: ml_collections.ConfigDict, options: argparse.Namespace, limi
 
     def load(name: str) -> loading.Dataset:
         if name not in datasets:
-            datasets[name] = loading.load(name, options.data_dir, reading, truth, inputs=inputs)
-            account.show(datasets[name], _inputs(config, planned, datasets[name], absent))
+            dataset = loading.load(name, options.data_dir, reading, truth, inputs=inputs)
+            datasets[name], lines = model_input.read_by(dataset, readers(config, planned, absent))
+            account.show(datasets[name], lines)
         return datasets[name]
 
     store = Store(options.cache_dir, parse_size(options.cache_size))
@@ -139,16 +142,18 @@ def _show(plan: Table) -> None:
         display.console.print(note, style='yellow', soft_wrap=True)
 
 
-def _inputs(
-    config: ml_collections.ConfigDict, planned: Sequence[Cell], dataset: Dataset, absent: Collection[Variant]
-) -> list[str]:
-    """How images reach the input of each variant."""
+def readers(
+    config: ml_collections.ConfigDict, planned: Sequence[Cell], absent: Collection[Variant] = ()
+) -> list[Reader]:
+    """The backbones of cells, each with every input that it is given; without their weights, the usual one."""
+    groups: dict[tuple[Variant, Settings], list[Cell]] = {}
+    for cell in planned:
+        if cell.variant.backbone not in BASELINES:
+            groups.setdefault((cell.variant, settings.of_features(cell.settings)), []).append(cell)
     found = []
-    for cell in {(cell.variant, settings.of_features(cell.settings)): cell for cell in planned}.values():
-        variant = cell.variant
-        if variant.backbone not in BASELINES:
-            values = cells.resolved(config, cell)
-            weights = estimate.without_weights(variant, absent).weights
-            each = tasks.input_preprocessing(config.training.task, variant.backbone, weights, values)
-            found.append(f'{variant.label}: {model_input.in_words(each, dataset)}')
-    return list(dict.fromkeys(found))
+    for (variant, _), members in groups.items():
+        values, weights = cells.resolved(config, members[0]), estimate.without_weights(variant, absent).weights
+        each = tasks.input_preprocessing(config.training.task, variant.backbone, weights, values)
+        trains = any(cell.regime not in FROZEN_REGIMES for cell in members)
+        found.append(Reader(variant.backbone, each, trains, variant.label))
+    return found

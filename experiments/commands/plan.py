@@ -11,9 +11,9 @@ from backbones.errors import UserError, unknown
 from backbones.text.tokenising import Tokenising
 from experiments import tasks
 from experiments.cli import atomic_files, display
-from experiments.data import account, loading, texts
+from experiments.data import account, loading, model_input, texts
 from experiments.data.dataset import Dataset
-from experiments.data.model_input import input_kind
+from experiments.data.model_input import Reader, input_kind
 from experiments.data.options import ReadingOptions
 from experiments.planning import absent_devices, ahead_of_time, program_costs
 from experiments.training import mesh, own_keys
@@ -41,7 +41,9 @@ def run(options: argparse.Namespace, config: ml_collections.ConfigDict) -> None:
             tasks.find(config.task).truth,
             inputs=input_kind(config.backbone),
         )
-        account.show(dataset)
+        preprocessing = tasks.input_preprocessing(config.task, config.backbone, config.weights, config)
+        dataset, lines = model_input.read_by(dataset, [Reader(config.backbone, preprocessing, trains=True)])
+        account.show(dataset, lines)
         classes, shape = classes or len(dataset.classes), shape or _stored_shape(config, dataset)
 
     def programs(batch_per_device: int | None) -> Programs:
@@ -124,6 +126,7 @@ def _show(
 ) -> dict:
     """Print the table of a phase for the last probe; returns the same numbers."""
     noun, unit = ('text', 'tokens') if _reads_texts(compiled) else ('image', 'px')
+    of_length = f' of {max(compiled.input_size)} tokens' if noun == 'text' else ''
     last, sizes = probes[-1], ahead_of_time.sizes(compiled, phase)
     batch = last.batch_per_device
     verdict = 'unknown without --memory_gib'
@@ -144,7 +147,7 @@ def _show(
     if per_image is not None:
         trailing = [
             (
-                f'arithmetic per {noun}',
+                f'arithmetic per {noun}{of_length}',
                 f'{program_costs.operations(per_image)}, {per_image / forward:.2f} x a forward pass',
             ),
             ('compilation', f'{last.seconds:.0f} s'),

@@ -16,6 +16,7 @@ from experiments.cli import atomic_files, display, work_directories
 from experiments.cli.versions import versions
 from experiments.data import account, loading, model_input, record, texts
 from experiments.data.dataset import Dataset
+from experiments.data.model_input import Reader
 from experiments.data.options import ReadingOptions
 from experiments.planning import program_costs
 from experiments.results import rows, scores
@@ -36,9 +37,9 @@ def run(options: argparse.Namespace, config: ml_collections.ConfigDict) -> None:
     distributed.join(options.distributed, options.coordinator_address, options.num_processes, options.process_id)
     if options.dry_run:
         _check_config(config)
-        dataset = _dataset(config, options.data_dir)
+        dataset, inputs = _dataset(config, options.data_dir)
         session = Session(config, dataset, options.workdir)
-        account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
+        account.show(dataset, inputs)
         metrics = dry_run(session)
         shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
         if not metrics['finite']:
@@ -72,12 +73,12 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     work_directories.check(workdir, config.to_dict(), FREE_KEYS, default_config().to_dict())
     begins = not loop.has_begun(workdir)
     pretrained = _check_without_data(config, workdir) if begins else None
-    dataset = _dataset(config, options.data_dir)
+    dataset, inputs = _dataset(config, options.data_dir)
     changes = [] if work_directories.is_unused(workdir) else _check_data(workdir, dataset, options.accept_changed_data)
     session = Session(config, dataset, workdir, pretrained=pretrained)
     del pretrained  # the session lets go of them once they are on the devices
     if is_main_process:
-        account.show(dataset, [model_input.in_words(session.programs.task.preprocessing, dataset)])
+        account.show(dataset, inputs)
     if begins:
         _check_with_data(session)
     # Only once everything fits: a mistake must not claim a directory.
@@ -97,9 +98,12 @@ def _train(config: ml_collections.ConfigDict, options: argparse.Namespace, inter
     display.console.print(f'test {test.primary} {test.score:.4f}; weights in {workdir / "weights.safetensors"}')
 
 
-def _dataset(config: ml_collections.ConfigDict, data_directory: Path | None) -> Dataset:
+def _dataset(config: ml_collections.ConfigDict, data_directory: Path | None) -> tuple[Dataset, list[str]]:
+    """The data set, and how it reaches the model's input, in words."""
     truth, inputs = tasks.find(config.task).truth, model_input.input_kind(config.backbone)
-    return loading.load(config.dataset, data_directory, ReadingOptions.of(config), truth, inputs=inputs)
+    dataset = loading.load(config.dataset, data_directory, ReadingOptions.of(config), truth, inputs=inputs)
+    preprocessing = tasks.input_preprocessing(config.task, config.backbone, config.weights, config)
+    return model_input.read_by(dataset, [Reader(config.backbone, preprocessing, trains=True)])
 
 
 def _check_data(workdir: Path, dataset: Dataset, accepted: bool) -> list[str]:
@@ -210,7 +214,6 @@ def _write(
     result = {
         'config': config.to_dict(),
         'data': {
-            'provenance': dataset.provenance,
             'fingerprint': dataset.fingerprint(),
             'classes': list(dataset.classes),
             **account.as_json(dataset),

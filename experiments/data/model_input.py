@@ -1,15 +1,20 @@
 """From stored images or texts to a model's input: constants of the weights, size and fit of the experiment."""
 
+import dataclasses
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import ml_collections
 
 import backbones
-from backbones.errors import UserError, unknown
+from backbones.errors import UserError, listed, unknown
 from backbones.inputs import AnyPreprocessing
 from backbones.preprocessing import Preprocessing
 from backbones.pretrained.load import preprocessing_of
 from backbones.text.tokenising import Tokenising
+from experiments.data import text_lengths
 from experiments.data.dataset import Dataset
-from experiments.data.texts import Inputs
+from experiments.data.texts import Inputs, Texts
 from experiments.results.axes import BASELINES, TFIDF
 
 
@@ -76,10 +81,57 @@ def input_kind(backbone: str) -> Inputs:
     return 'texts' if reads_texts(backbone) else 'images'
 
 
-def in_words(preprocessing: AnyPreprocessing, dataset: Dataset) -> str:
-    """How the stored images, or the texts, of a data set reach a model's input."""
+class Reader(NamedTuple):
+    """A backbone that reads a data set.
+
+    Attributes:
+        backbone: its registered name.
+        preprocessing: how images, or texts, become its input.
+        trains: whether it is trained on them, and not only passed over them.
+        label: what messages call it; empty where there is no other.
+    """
+
+    backbone: str
+    preprocessing: AnyPreprocessing
+    trains: bool
+    label: str = ''
+
+
+def read_by(dataset: Dataset, readers: Iterable[Reader]) -> tuple[Dataset, list[str]]:
+    """How the stored images, or the texts, of a data set reach the inputs of models.
+
+    Returns:
+        The data set, whose account says which of its texts are cut off, and a line for each reader.
+
+    Raises:
+        UserError: a tokenizer cannot be read.
+    """
+    lines: dict[str, None] = {}
+    noticed: dict[str, list[str]] = {}
+    labels = []
+    for reader in readers:
+        labels.append(reader.label)
+        line = in_words(reader.preprocessing, dataset, reader.trains)
+        lines[f'{reader.label}: {line}' if reader.label else line] = None
+        if isinstance(reader.preprocessing, Tokenising) and isinstance(dataset.images, Texts):
+            longest = backbones.create(reader.backbone).longest()
+            for note in text_lengths.notes(dataset.images, reader.preprocessing, reader.trains, longest):
+                noticed.setdefault(note, []).append(reader.label)
+    if noticed and dataset.account is not None:
+        # Backbones with one tokenizer, as with random weights, say the same.
+        notes = (
+            note if {*who} == {*labels} else f'{listed(dict.fromkeys(who))}: {note}' for note, who in noticed.items()
+        )
+        account = dataclasses.replace(dataset.account, noticed=(*dataset.account.noticed, *notes))
+        dataset = dataclasses.replace(dataset, account=account)
+    return dataset, [*lines]
+
+
+def in_words(preprocessing: AnyPreprocessing, dataset: Dataset, trains: bool = False) -> str:
+    """How the stored images, or the texts, of a data set reach a model's input, which may be trained on them."""
     if isinstance(preprocessing, Tokenising):
-        return f'{preprocessing.length} tokens of each text'
+        assert isinstance(dataset.images, Texts)
+        return text_lengths.in_words(dataset.images, preprocessing, trains)
     height, width = preprocessing.size
     text = f'{width}x{height} ({preprocessing.fit}, {preprocessing.interpolation})'
     if dataset.stored_size is not None and max(preprocessing.size) > max(dataset.stored_size):

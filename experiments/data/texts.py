@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int, Int32
 
 from backbones.errors import UserError
 
@@ -20,6 +20,18 @@ Inputs = Literal['images', 'texts']
 
 class OtherInputs(UserError):
     """A data set has images where texts are read, or texts where images are."""
+
+
+class Tokens(NamedTuple):
+    """Texts as a backbone takes them.
+
+    Attributes:
+        values: one row per text, padded to the bucket of the longest.
+        cut: which texts have more than the tokenizer keeps.
+    """
+
+    values: Int32[np.ndarray, 'texts length']
+    cut: Bool[np.ndarray, ' texts']
 
 
 class Texts:
@@ -39,9 +51,21 @@ class Texts:
             encoded = value.encode('utf-8', 'surrogatepass')
             digest.update(len(encoded).to_bytes(8) + encoded)
         self.content = digest.hexdigest()
+        # The last tokens that were made: the account and every training of an ablation ask for the same.
+        self._tokens: tuple[Tokenising, Tokens] | None = None
 
     def __getitem__(self, indices: Int[np.ndarray, ' count'], /) -> np.ndarray:
         return np.array([self.values[index] for index in indices], dtype=object)
+
+    def tokens(self, tokenising: 'Tokenising') -> Tokens:
+        """The tokens of all texts; those of the last tokenizer and length are kept, and must not be changed.
+
+        Raises:
+            UserError: the tokenizer is not known or cannot be read.
+        """
+        if self._tokens is None or self._tokens[0] != tokenising:
+            self._tokens = tokenising, Tokens(*tokenising.encode_and_tell(self.values))
+        return self._tokens[1]
 
 
 def are_texts(dataset: 'Dataset') -> bool:
@@ -64,7 +88,7 @@ def encoded(dataset: 'Dataset', tokenising: 'Tokenising') -> 'Dataset':
     """
     texts = dataset.images
     assert isinstance(texts, Texts)
-    return dataclasses.replace(dataset, images=tokenising.encode(texts.values))
+    return dataclasses.replace(dataset, images=texts.tokens(tokenising).values)
 
 
 def by_length(dataset: 'Dataset') -> tuple['Dataset', Int[np.ndarray, ' examples']]:

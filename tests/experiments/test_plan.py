@@ -100,7 +100,10 @@ def test_texts_are_as_long_as_those_of_the_data(tmp_path, monkeypatch, capsys):
     arguments = ['--config', f'configs/transfer.py:backbone={NAME},dataset=csv:{data},regime=scratch']
     arguments += ['--config.batch_size=8', '--topology', 'cpu:1', '--json', str(tmp_path / 'plan.json')]
     plan.main(arguments)
-    assert re.search('input +│ +16 tokens', capsys.readouterr().out)
+    shown = capsys.readouterr()
+    assert re.search('input +│ +16 tokens', shown.out)
+    assert 'arithmetic per text of 16 tokens' in shown.out
+    assert 'every batch of a training is padded to 16' in shown.err
     (phase,) = json.loads((tmp_path / 'plan.json').read_text())['phases']
     model = backbones.create_classifier(NAME, num_classes=3)
     assert phase['forward_flops_per_image'] == cost.count_flops(model, (16,))

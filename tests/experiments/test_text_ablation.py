@@ -6,9 +6,10 @@ import pytest
 from tiny_texts import NAME, ablation_config, make_texts, smaller, training_config
 
 from backbones import UserError
-from experiments.ablation import cells
+from experiments.ablation import cells, estimate
 from experiments.ablation.engine import Engine
 from experiments.ablation.selection import Shard
+from experiments.commands import ablate
 from experiments.data.texts import Texts
 from experiments.features import extractor, throughput
 from experiments.features.store import Store
@@ -118,6 +119,21 @@ def run(config, place, dataset):
     engine.check_without_data(possible)
     engine.run(possible)
     return engine, planned
+
+
+def test_a_plan_says_at_how_many_tokens_it_counts():
+    config = ablation_config(datasets=('docstrings',), regimes=('ridge',), seeds=(0,), fractions=(1.0,))
+    planned = cells.plan(config)
+    caption = estimate.table(planned, 1, config, lambda name: make_texts()).caption
+    assert 'GFLOP/text and times are for texts of 256 tokens, and shorter ones take less' in caption
+
+
+@pytest.mark.parametrize(('regimes', 'trains'), [(('ridge', 'knn'), False), (('ridge', 'scratch'), True)])
+def test_each_length_is_read_and_perhaps_trained_on(regimes, trains):
+    config = ablation_config(datasets=('docstrings',), regimes=regimes, seeds=(0, 1), fractions=(1.0,))
+    config.text_length = (16, 64)
+    readers = ablate.readers(config, cells.plan(config))
+    assert [(each.preprocessing.length, each.trains) for each in readers] == [(16, trains), (64, trains)]
 
 
 @pytest.mark.slow

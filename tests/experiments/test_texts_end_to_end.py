@@ -61,7 +61,7 @@ def test_a_plan_speaks_of_texts(tmp_path, capsys):
     shown = capsys.readouterr()
     assert '4 texts per device' in shown.err
     assert '32 tokens, ' in shown.out
-    assert 'arithmetic per text' in shown.out
+    assert 'arithmetic per text of 32 tokens' in shown.out
     assert 'image' not in shown.out + shown.err
 
 
