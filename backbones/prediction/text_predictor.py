@@ -49,8 +49,10 @@ class TextPrediction:
         return [(self.names[index], float(self.probabilities[index])) for index in best]
 
     def summary(self, name: str | None = None) -> str:
-        """One line: name (by default how the text begins), and the most likely classes."""
-        return f'{name or beginning(self.text)}  {", ".join(f"{each} {share:.1%}" for each, share in self.most_likely)}'
+        """One line: name (by default how the text begins), the most likely classes, and where it was cut."""
+        classes = ', '.join(f'{each} {share:.1%}' for each, share in self.most_likely)
+        cut = f'  (cut at {self.tokens} tokens)' if self.is_cut else ''
+        return f'{name or beginning(self.text)}  {classes}{cut}'
 
     def as_json(self) -> dict[str, Any]:
         """The result as JSON represents it."""
@@ -86,6 +88,11 @@ class TextPredictor:
     def names(self) -> tuple[str, ...]:
         """Names of the classes."""
         return self.model.names
+
+    @property
+    def length(self) -> int:
+        """The most tokens that are read of a text, with those that the tokenizer adds."""
+        return self._tokenising.length
 
     def __call__(self, texts: str | Iterable[str]) -> list[TextPrediction]:
         """Classify texts, all results at once, in their order.

@@ -17,6 +17,7 @@ from experiments.cli import atomic_files, display
 from experiments.data import account, contents, loading
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
+from experiments.data.text_lengths import cut_in_words
 from experiments.data.texts import Inputs
 from experiments.prediction import class_matching, evaluation, model_options, splits
 from experiments.results import metric_names
@@ -43,6 +44,9 @@ def run(options: argparse.Namespace, reading: Mapping[str, Any]) -> None:
     title = f'{dataset.name}, {options.split}, {len(found.examples):,} {inputs}'
     output.print(title, soft_wrap=True, markup=False, highlight=False)
     output.print(*_tables(found.metrics, dataset.classes), sep='\n')
+    if isinstance(predictor, TextPredictor) and found.cut:
+        told = cut_in_words(found.cut, len(found.examples), predictor.length, 'the model reads no more')
+        display.console.print(told, style='yellow', soft_wrap=True, markup=False, highlight=False)
     if options.json:
         result = {
             'model': str(options.workdir or options.model),
@@ -53,6 +57,7 @@ def run(options: argparse.Namespace, reading: Mapping[str, Any]) -> None:
             'fingerprint': dataset.fingerprint(),
             'examples': len(found.examples),
             'left_out': found.left_out,
+            **({'cut': found.cut} if inputs == 'texts' else {}),
             'metrics': found.metrics,
         }
         with atomic_files.os_errors_as_user_errors(lambda: 'choose another file for --json'):

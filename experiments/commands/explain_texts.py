@@ -15,6 +15,7 @@ from backbones.prediction.text_predictor import TextPredictor, beginning
 from backbones.text.tokenising import Tokenising, whole_characters
 from experiments.cli import atomic_files, display, work_directories
 from experiments.commands import predict_texts
+from experiments.data.account import number_of
 from experiments.explanation import explanation_files
 from experiments.results import explanations as stored
 from experiments.results.explanations import ExplainedText
@@ -50,7 +51,8 @@ def run(predictor: TextPredictor, options: argparse.Namespace, argv: Sequence[st
             found.append(_attributed(predictor, variables, text, target))
             bar.advance(task)
     for each in found:
-        console.print(Text(f'{each.name} {each.probability:.1%}  ', style='bold') + _coloured(each), soft_wrap=True)
+        head = f'{each.name} {each.probability:.1%}{each.cut_in_words()}  '
+        console.print(Text(head, style='bold') + _coloured(each), soft_wrap=True)
     work_directories.make(output)
     command = explanation_files.command(argv)
     with atomic_files.os_errors_as_user_errors(lambda: 'choose another --output'):
@@ -59,7 +61,8 @@ def run(predictor: TextPredictor, options: argparse.Namespace, argv: Sequence[st
         atomic_files.write_json(
             output / stored.NUMBERS, {'command': command, 'method': METHOD, 'texts': list(map(_as_json, found))}
         )
-    told = f'{len(found):,} text{"" if len(found) == 1 else "s"}; written: {output / "texts.html"}'
+    cut = predict_texts.cut_in_words(predictor, sum(each.is_cut for each in found))
+    told = f'{number_of(len(found), "text")}{cut}; written: {output / "texts.html"}'
     display.console.print(told, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -88,7 +91,8 @@ def _attributed(predictor: TextPredictor, variables: Any, text: str, target: int
     tokens = tuple(
         stored.Token(*piece, float(value)) for piece, value in zip(tokenising.pieces(text), values, strict=False)
     )
-    return ExplainedText(text, tokens, predictor.names[chosen], float(prediction.probabilities[chosen]))
+    probability = float(prediction.probabilities[chosen])
+    return ExplainedText(text, tokens, predictor.names[chosen], probability, prediction.is_cut)
 
 
 def _colour(share: float) -> tuple[int, int, int]:
@@ -99,25 +103,31 @@ def _colour(share: float) -> tuple[int, int, int]:
 
 def _coloured(each: ExplainedText) -> Text:
     found = Text()
-    for part, share in each.parts():
+    parts, beyond = each.read_and_beyond()
+    for part, share in parts:
         style = '' if share is None else f'black on rgb({",".join(map(str, _colour(share)))})'
         found.append(whole_characters(part).replace('\n', ' '), style)
+    if beyond:
+        found.append(' [cut]', 'yellow').append(f' {beginning(beyond)}', 'dim')
     return found
 
 
 def _page(found: Sequence[ExplainedText], source: str, command: str) -> str:
     texts = []
     for each in found:
+        parts, beyond = each.read_and_beyond()
         marked = ''.join(
             html.escape(part)
             if share is None
             else f'<span class="{"for" if share > 0 else "against"}" style="--s:{abs(share):.3f}" title="{share:+.2f}">'
             f'{html.escape(part)}</span>'
-            for part, share in each.parts()
+            for part, share in parts
         )
         texts.append(
-            f'<article><h2>{html.escape(each.name)} <small>{each.probability:.1%}</small></h2><p>{marked}</p></article>'
+            f'<article><h2>{html.escape(each.name)} <small>{each.probability:.1%}{each.cut_in_words()}</small></h2>'
+            f'<p>{marked}{f"<small>{html.escape(beyond)}</small>" if beyond else ""}</p></article>'
         )
+    grey = ' Grey: what the model does not read.' if any(each.read_and_beyond()[1] for each in found) else ''
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f'<title>Tokens of {html.escape(source)}</title><style>'
@@ -128,7 +138,7 @@ def _page(found: Sequence[ExplainedText], source: str, command: str) -> str:
         'p{white-space:pre-wrap;margin:.3em 0 1em}span{border-radius:3px}'
         '.for{background:color-mix(in srgb,light-dark(#0072b2,#5ab0e8) calc(var(--s)*45%),transparent)}'
         '.against{background:color-mix(in srgb,light-dark(#d55e00,#f28a3c) calc(var(--s)*45%),transparent)}</style>'
-        f'<h1>What decides, token by token</h1><p>{stored.TOKENS}</p>{"".join(texts)}'
+        f'<h1>What decides, token by token</h1><p>{stored.TOKENS}{grey}</p>{"".join(texts)}'
         f'<p><code>{html.escape(command)}</code></p></html>\n'
     )
 

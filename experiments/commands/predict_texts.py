@@ -12,6 +12,7 @@ from rich.table import Table
 from backbones.errors import UserError
 from backbones.prediction.text_predictor import TextPrediction, TextPredictor, beginning
 from experiments.cli import atomic_files, display
+from experiments.data.account import number_of
 from experiments.data.texts import Texts
 from experiments.prediction import splits
 
@@ -36,10 +37,12 @@ def run(predictor: TextPredictor, options: argparse.Namespace) -> None:
         bar = stack.enter_context(display.progress())
         output = display.beside(bar)
         task = bar.add_task('classifying', total=len(texts), note='', brief=in_full)
+        cut = 0
         for name, truth, result in zip(names, truths, predictor.stream(texts), strict=True):
             bar.advance(task)
             if isinstance(result, UserError):
                 raise result
+            cut += result.is_cut
             in_table = f'{name}  {result.tokens} tokens{", cut" if result.is_cut else ""}'
             line = (in_table if in_full else result.summary(name)) + (f'  (truth: {truth})' if truth else '')
             output.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -48,9 +51,14 @@ def run(predictor: TextPredictor, options: argparse.Namespace) -> None:
             for file in files:
                 row = {**result.as_json(), **({'id': name, 'truth': truth} if truth else {})}
                 file.write(f'{json.dumps(row, allow_nan=False)}\n')
-    told = f'{len(texts):,} text{"" if len(texts) == 1 else "s"}'
+    told = f'{number_of(len(texts), "text")}{cut_in_words(predictor, cut)}'
     told += f'; results in {", ".join(map(str, options.json))}' if options.json else ''
     display.console.print(told, soft_wrap=True, markup=False, highlight=False)
+
+
+def cut_in_words(predictor: TextPredictor, cut: int) -> str:
+    """How many of some texts are cut, after their number; empty for none."""
+    return f', of which {cut:,} {"is" if cut == 1 else "are"} cut at {predictor.length} tokens' if cut else ''
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -86,6 +94,10 @@ def expanded(arguments: Sequence[str]) -> Iterator[str]:
         try:
             # Not ``splitlines``: texts may contain what it takes for an end of line, such as U+2028.
             lines = Path(argument).read_text(encoding='utf-8-sig').split('\n')
+        except FileNotFoundError:
+            raise UserError(
+                f'there is no file {argument!r}; what ends in .txt names a file with a text on every line'
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f'{argument} cannot be read as lines of text in UTF-8: {error}') from None
         yield from (line for line in lines if line.strip())

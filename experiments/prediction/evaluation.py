@@ -24,11 +24,13 @@ class Evaluation:
         metrics: every metric of the task.
         examples: indices of those that could be predicted.
         left_out: names of the others.
+        cut: of texts, how many of the examples were cut off.
     """
 
     metrics: dict[str, Any]
     examples: np.ndarray
     left_out: list[str]
+    cut: int = 0
 
 
 def evaluate(
@@ -47,7 +49,7 @@ def evaluate(
         UserError: no example can be predicted.
     """
     task = tasks.find(predictor.model.task)
-    kept, read, left_out = [], [], []
+    kept, read, left_out, cut = [], [], [], 0
     results = _results(predictor, dataset, indices)
     with display.progress() as bar:
         shown = bar.add_task(f'evaluating {what}', total=len(indices), note='')
@@ -59,11 +61,12 @@ def evaluate(
                 continue
             kept.append(task.kept(result, dataset, index, matching))
             read.append(index)
+            cut += isinstance(result, TextPrediction) and result.is_cut
     if not read:
         raise UserError(f'none of the {len(indices):,} examples can be read; the reasons are above')
     examples = np.array(read)
     metrics = task.every_metric(_together(kept), dataset.targets_of(examples), dataset.classes)
-    return Evaluation(metrics, examples, left_out)
+    return Evaluation(metrics, examples, left_out, cut)
 
 
 def _results(

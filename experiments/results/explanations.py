@@ -97,12 +97,14 @@ class ExplainedText:
         tokens: those that it read.
         name: of the class.
         probability: of the class.
+        is_cut: whether the text has more tokens than the model reads.
     """
 
     text: str
     tokens: tuple[Token, ...]
     name: str
     probability: float
+    is_cut: bool = False
 
     def parts(self) -> list[tuple[str, float | None]]:
         """The text in parts, each with its token's share of the strongest; ``None`` between tokens and beyond them."""
@@ -116,6 +118,19 @@ class ExplainedText:
             found += [(self.text[last : token.start], None), (self.text[token.start : token.stop], token.value / most)]
             last = token.stop
         return [part for part in (*found, (self.text[last:], None)) if part[0]]
+
+    def read_and_beyond(self) -> tuple[list[tuple[str, float | None]], str]:
+        """The parts of what was read, and the rest of a text that was cut."""
+        parts = self.parts()
+        rest, share = parts[-1] if parts else ('', None)
+        # What earlier versions wrote does not say whether it is cut, but a word without a token is.
+        if share is not None or not (self.is_cut or any(map(str.isalnum, rest))):
+            return parts, ''
+        return parts[:-1], rest
+
+    def cut_in_words(self) -> str:
+        """Such as ``', cut at 32 tokens'``; empty for a text that is not cut."""
+        return f', cut at {len(self.tokens)} tokens' if self.is_cut else ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +154,7 @@ def as_json(text: ExplainedText) -> dict[str, Any]:
         'text': text.text,
         'class': text.name,
         'probability': text.probability,
+        'is_cut': text.is_cut,
         'tokens': [token._asdict() for token in text.tokens],
     }
 
@@ -158,7 +174,13 @@ def read_texts(workdir: Path) -> list[TextEntry]:
 
 def _text(value: dict[str, Any]) -> ExplainedText:
     text, tokens = str(value['text']), [Token(**token) for token in value['tokens']]
-    return ExplainedText(text, _checked(tokens, len(text)), str(value['class']), float(value['probability']))
+    return ExplainedText(
+        text,
+        _checked(tokens, len(text)),
+        str(value['class']),
+        float(value['probability']),
+        bool(value.get('is_cut', False)),  # versions before did not say it
+    )
 
 
 def _checked(tokens: Sequence[Token], length: int) -> tuple[Token, ...]:

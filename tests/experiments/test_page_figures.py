@@ -325,6 +325,17 @@ class TestExplainedTexts:
         assert text.parts() == [('so', -0.25), (' ', None), ('good', 1.0), (',', 0.0), (' yes', None)]
         assert explained('').parts() == []
 
+    def test_where_a_text_was_cut(self):
+        whole = explained('so good, yes', (0, 2, 1.0), (3, 7, 1.0))
+        parts = [('so', 1.0), (' ', None), ('good', 1.0)]
+        # Earlier versions did not say it, but a word without a token was not read.
+        for text in (whole, dataclasses.replace(whole, is_cut=True)):
+            assert text.read_and_beyond() == (parts, ', yes')
+        assert (whole.cut_in_words(), text.cut_in_words()) == ('', ', cut at 2 tokens')
+        end = explained('so good!', (0, 2, 1.0), (3, 7, 1.0))
+        assert end.read_and_beyond() == ([*parts, ('!', None)], '')
+        assert dataclasses.replace(end, is_cut=True).read_and_beyond() == (parts, '!')
+
     def test_they_are_shown(self, classified, tmp_path):
         place = shutil.copytree(classified, tmp_path / 'run')
         explain(place, explained(f'bad {HOSTILE} good', (0, 3, -1.0), (4, 12, 2.0)), explained('unread ' * 100))
@@ -333,9 +344,14 @@ class TestExplainedTexts:
         marked = [found for tag, found in page.elements if tag == 'span' and found.get('class') in ('for', 'against')]
         assert [(each['class'], each['style']) for each in marked] == [('against', '--s:0.500'), ('for', '--s:1.000')]
         assert {'bad', '<script>'} < {*page.texts}
+        assert 'cut at' not in text
         # What comes after the last token was not read, and is cut where it is long.
         assert any(each.endswith('…') and each.startswith('unread unread') for each in page.texts)
         assert 'python -m experiments.explain' in page.texts
+        explain(place, dataclasses.replace(explained('bad news', (0, 3, 1.0)), is_cut=True))
+        _, page, _ = page_of(place)
+        assert any(each.endswith('75.0\u00a0%, cut at 1 tokens') for each in page.texts)
+        assert ' news' in page.texts
 
     @pytest.mark.parametrize(
         'change',

@@ -26,7 +26,7 @@ def get_config():
 def run(tmp_path_factory):
     """The work directory of a training of seconds."""
     place = tmp_path_factory.mktemp('texts')
-    file = write_csv(place / 'texts.csv', make_texts(60, longest=40))
+    file = write_csv(place / 'texts.csv', make_texts(60, longest=60))
     values = {
         'dataset': f'csv:{file}', 'backbone': NAME, 'batch_size': 12, 'epochs': 2.0, 'warmup_epochs': 0.0,
         'threads': 1, 'learning_rate': 3e-3, 'text_length': 32,
@@ -76,6 +76,40 @@ def test_the_weights_predict_what_the_evaluation_of_the_training_saw(run, predic
     evaluate.main(['--workdir', str(run), '--json', str(tmp_path / 'metrics.json')])
     metrics = json.loads((tmp_path / 'metrics.json').read_text())['metrics']
     assert metrics['accuracy'] == json.loads((run / 'result.json').read_text())['test_accuracy']
+
+
+def test_texts_that_are_cut_are_said(run, predictor, tmp_path, capsys):
+    lengths = [len(tokens_of(text)) for text in make_texts(60, longest=60).images.values]
+    cut = sum(length > 32 for length in lengths)
+    assert 1 < cut < 60
+    told = f'{cut} of 60 texts are longer than 32 tokens and are cut off (--config.text_length)'
+    assert told in json.loads((run / 'result.json').read_text())['data']['noticed']
+    (document,) = (run / 'data').glob('*.json')
+    assert told in json.loads(document.read_text())['noticed']
+    evaluate.main(['--workdir', str(run), '--split', 'all', '--json', str(tmp_path / 'a.json')])
+    said = capsys.readouterr().err
+    assert f'{cut} of 60 texts are longer than 32 tokens and are cut off (the model reads no more)' in said
+    assert json.loads((tmp_path / 'a.json').read_text())['cut'] == cut
+    predict.main(['--workdir', str(run), '--split', 'all'])
+    shown = capsys.readouterr()
+    assert shown.out.count('  (cut at 32 tokens)  (truth: ') == cut
+    assert f'60 texts, of which {cut} are cut at 32 tokens' in shown.err
+    assert predictor.length == 32
+
+
+def test_an_explanation_shows_where_a_text_was_cut(run, tmp_path, capsys):
+    text = 'it was a red house in the street beyond the <b>river</b>'
+    explain.main(['--workdir', str(run), text, 'it was a red house', '--output', str(tmp_path)])
+    shown = capsys.readouterr()
+    assert ', cut at 32 tokens  it was a red house in the stre [cut] et beyond the <b>river</b>\n' in shown.out
+    assert shown.out.count('cut') == 2
+    assert '2 texts, of which 1 is cut at 32 tokens; written' in shown.err
+    told = json.loads((tmp_path / 'explanation.json').read_text())['texts']
+    assert [each['is_cut'] for each in told] == [True, False]
+    page = (tmp_path / 'texts.html').read_text()
+    assert page.count(', cut at 32 tokens</small>') == 1
+    assert '<small>et beyond the &lt;b&gt;river&lt;/b&gt;</small></p>' in page
+    assert 'Grey: what the model does not read.' in page
 
 
 def test_few_texts_have_tables_with_the_truth(run, capsys):
@@ -134,7 +168,7 @@ def test_a_file_with_spaces_in_its_name_and_a_text_that_ends_like_one(run, tmp_p
         (['red', '--save', '{place}'], '--save writes pictures, and the model reads texts; --json FILE.jsonl keeps'),
         (['red', '--image_size', '32'], 'image_size is 32, but the backbone reads texts, .*; leave it out'),
         (['red', '--json', '{place}/a.json'], 'the layout of COCO has no texts: write them to --json FILE.jsonl'),
-        (['{place}/none.txt'], r'none\.txt cannot be read as lines of text in UTF-8: .*No such file'),
+        (['{place}/none.txt'], r"^there is no file '.*/none\.txt'; what ends in \.txt names a file with a text on "),
         (['{place}/latin.txt'], r'latin\.txt cannot be read as lines of text in UTF-8'),
         (['{place}/blank.txt'], 'there is no text to classify'),
         (['{place}/rows.csv'], r'rows\.csv is a file; texts are read from a \.txt file with a text on every line'),

@@ -27,7 +27,7 @@ def _figure(entry: TextEntry, of: str) -> Markup:
     caption = [
         element('b', markup.name(entry.method), ', ' if of else None, markup.name(of) if of else None),
         f'. {explanations.TOKENS}',
-        ' Grey: what the model does not read.' if any(_beyond(each) for each in texts) else None,
+        ' Grey: what the model does not read.' if any(each.read_and_beyond()[1] for each in texts) else None,
         f' {more:,} more texts are in the work directory.' if more > 0 else None,
     ]
     command = element('pre', element('code', entry.command), class_='command')
@@ -42,10 +42,9 @@ def _figure(entry: TextEntry, of: str) -> Markup:
 
 
 def _card(each: ExplainedText) -> Markup:
-    head = element('div', element('b', markup.name(each.name, 40)), f' {100 * each.probability:.1f}\u00a0%')
-    parts, beyond = each.parts(), _beyond(each)
-    if beyond:
-        parts = parts[:-1]
+    probability = f' {100 * each.probability:.1f}\u00a0%{each.cut_in_words()}'
+    head = element('div', element('b', markup.name(each.name, 40)), probability)
+    parts, beyond = each.read_and_beyond()
     marked = [text if share is None else _token(text, share) for text, share in parts]
     rest = element('span', markup.escaped(_cut(beyond)), class_='quiet') if beyond else None
     return element('div', head, element('p', marked, rest, class_='tokens', dir='auto'), class_='card text')
@@ -55,12 +54,6 @@ def _token(text: str, share: float) -> Markup:
     return element(
         'span', text, class_='for' if share > 0 else 'against', style=f'--s:{abs(share):.3f}', title=f'{share:+.2f}'
     )
-
-
-def _beyond(each: ExplainedText) -> str:
-    """The words after the last token."""
-    (text, share) = each.parts()[-1] if each.text else ('', None)
-    return text if share is None and any(map(str.isalnum, text)) else ''
 
 
 def _cut(text: str) -> str:
