@@ -5,7 +5,7 @@ Monroe and Jurafsky 2016, "Understanding Neural Networks through Representation 
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,34 +14,42 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
 from backbones.model import Model
-from backbones.text.tokenising import PADDING
+from backbones.text.tokenising import PADDING, Piece
 
 # Copies of a text, each without one of its tokens, that are computed together.
 _TOGETHER = 32
 
 
 def attributions(
-    model: Model, variables: Mapping[str, Any], tokens: Int32[np.ndarray, ' length'], class_index: int | None = None
+    model: Model,
+    variables: Mapping[str, Any],
+    tokens: Int32[np.ndarray, ' length'],
+    pieces: Sequence[Piece],
+    class_index: int | None = None,
 ) -> tuple[Float[np.ndarray, ' length'], int]:
     """By how much the score of a class falls where one token is not attended to.
 
-    The others keep their positions. Positive: the token speaks for the class.
+    The others keep their positions. Positive: the token speaks for the class. Tokens without characters, which the
+    tokenizer added, are always attended to: an encoder that pools the first of them would read the next one in its
+    place.
 
     Args:
         model: a classifier of texts.
         variables: its variables.
         tokens: of one text, ``PADDING`` after its end.
+        pieces: where in the text each of them lies; none of padding.
         class_index: of the class; ``None``: the predicted one.
 
     Returns:
-        A difference of log-probabilities for each token, zero at padding, and the class.
+        A difference of log-probabilities for each token, and the class. It is zero for tokens without characters, and
+        at padding.
     """
     there = tokens != PADDING
     score = _scores(model)  # ty: ignore[invalid-argument-type] modules are hashable
     (whole,) = np.asarray(score(variables, tokens[None], there[None]))
     chosen = int(whole.argmax()) if class_index is None else class_index
     found = np.zeros(len(tokens), np.float32)
-    places = np.flatnonzero(there)
+    places = np.array([place for place, piece in enumerate(pieces) if piece.stop > piece.start], int)
     for start in range(0, len(places), _TOGETHER):
         left_out = places[start : start + _TOGETHER]
         masks = np.repeat(there[None], _TOGETHER, 0)

@@ -87,7 +87,9 @@ def _attributed(predictor: TextPredictor, variables: Any, text: str, target: int
     tokenising = predictor.model.input
     assert isinstance(tokenising, Tokenising)
     (prediction,) = predictor(text)
-    values, chosen = occlusion.attributions(predictor.model.model, variables, tokenising.encode([text])[0], target)
+    values, chosen = occlusion.attributions(
+        predictor.model.model, variables, tokenising.encode([text])[0], tokenising.pieces(text), target
+    )
     tokens = tuple(
         stored.Token(*piece, float(value)) for piece, value in zip(tokenising.pieces(text), values, strict=False)
     )
