@@ -10,13 +10,17 @@ from typing import Any
 
 from backbones.errors import UserError, listed
 from backbones.pretrained import text_files
+from backbones.pretrained.description import KEY
 from backbones.pretrained.hub_errors import ANEW, explained
 
-_DESCRIPTIONS = ('config.json', 'open_clip_config.json', 'preprocessor_config.json', *text_files.NAMES)
+_CONFIGURATIONS = ('config.json', 'open_clip_config.json', 'preprocessor_config.json')
+_DESCRIPTIONS = (*_CONFIGURATIONS, *text_files.NAMES)
+# What a training of ours writes; a description is in it, or beside it.
+_OUR_WEIGHTS = 'weights.safetensors'
 # Tried in this order, which is that in which a directory's files are read; a repository often holds the same weights in
 # several formats, or other files beside them.
 _WEIGHTS = (
-    ('weights.safetensors', 'model.safetensors'),
+    (_OUR_WEIGHTS, 'model.safetensors'),
     ('*.safetensors', '*.safetensors.index.json'),
     ('pytorch_model.bin',),
     ('*.bin', '*.bin.index.json'),
@@ -25,8 +29,11 @@ _WEIGHTS = (
 )
 
 
-def download(name: str) -> Path:
+def download(name: str, weights: bool = True, texts: bool = False) -> Path:
     """The directory of a repository, from the cache or the hub; only what is needed is fetched.
+
+    Without weights, the directory may be none, where nothing lies beside them; those with a description of ours are
+    fetched all the same.
 
     The library resumes a connection that is cut off, and gives up after some attempts. Where the hub is out of reach,
     is failing, or something else answers in its place, what is in the cache is taken. Every file is compared with the
@@ -34,28 +41,30 @@ def download(name: str) -> Path:
 
     Args:
         name: ``ORG/REPO``, or ``ORG/REPO@REVISION`` with a branch, a tag or a commit.
+        weights: whether the weights are wanted, or only what lies beside them.
+        texts: whether that includes what belongs to a text encoder. Encoders of images that were trained with one have
+            its tokenizer beside them, which may be tens of megabytes.
 
     Raises:
         UserError: no such repository or revision, no access, too many requests, an answer that is not the hub's, no
             network and nothing (or not all) in the cache, a connection that stays cut off, a file that is not what the
-            hub says it is, or no weights in it.
+            hub says it is, or no weights in it where they are wanted.
     """
     from huggingface_hub import ResolvedRevision
-    from huggingface_hub.errors import RevisionNotFoundError
 
     repository, _, named = name.partition('@')
     revision, files = named or None, None
+    beside = [*_CONFIGURATIONS, *(text_files.NAMES if texts else ())]
+    if not weights:
+        directory = _checked(name, revision, beside)
+        files = _files(repository, directory.name)
+        if not _may_describe(repository, directory, files):
+            return directory
+        revision = ResolvedRevision(resolved=directory.name, initial=named or None)
     for patterns in _WEIGHTS:
         if files is not None and not _matching(files, patterns):
             continue
-        try:
-            directory = _fetched(repository, revision, [*_DESCRIPTIONS, *patterns])
-        except RevisionNotFoundError as error:
-            raise explained(name, error, _revisions(repository)) from None
-        # The library passes on what the network, a parser or the disk below it raises.
-        except Exception as error:
-            raise explained(name, error) from None
-        _check(name, directory)
+        directory = _checked(name, revision, [*beside, *patterns])
         if any(any(directory.glob(pattern)) for pattern in patterns):
             return directory
         # From here on the same commit, whatever is pushed in the meantime.
@@ -94,9 +103,56 @@ def cached(name: str, file: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
+def _may_describe(repository: str, directory: Path, files: Sequence[str] | None) -> bool:
+    """Whether weights that are not here yet hold a description of ours, or are not known to hold none.
+
+    Of their file, the beginning alone is fetched.
+
+    Args:
+        repository: ``ORG/REPO``.
+        directory: of a commit, in the cache.
+        files: all files of that commit; ``None`` where they are not known.
+    """
+    from huggingface_hub import HfApi
+
+    if files is None:
+        return True
+    found = next((found for patterns in _WEIGHTS if (found := _matching(files, patterns))), [])
+    if _OUR_WEIGHTS in found:
+        return True
+    # In shards, and in other formats, there is none.
+    if len(found) != 1 or not found[0].endswith('.safetensors') or (directory / found[0]).is_file():
+        return False
+    try:
+        header = HfApi().parse_safetensors_file_metadata(repository, found[0], revision=directory.name)
+    except Exception:  # who fetches the whole file says what is wrong
+        return True
+    return KEY in header.metadata
+
+
 def _matching(files: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """Those files at the top of a repository whose names match a pattern."""
     return [file for file in files if '/' not in file and any(fnmatch(file, pattern) for pattern in patterns)]
+
+
+def _checked(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """The directory of a revision, in which the files that match are, as the hub has them.
+
+    Raises:
+        UserError: see ``download``.
+    """
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    repository, _, _ = name.partition('@')
+    try:
+        directory = _fetched(repository, revision, patterns)
+    except RevisionNotFoundError as error:
+        raise explained(name, error, _revisions(repository)) from None
+    # The library passes on what the network, a parser or the disk below it raises.
+    except Exception as error:
+        raise explained(name, error) from None
+    _check(name, directory)
+    return directory
 
 
 def _fetched(repository: str, revision: str | None, patterns: list[str]) -> Path:

@@ -60,11 +60,11 @@ def preprocess(name_or_weights: str | Path, name: str | None = None) -> AnyPrepr
     if published is not None and not on_hub:
         return registry.info(published).preprocessing
     if name is not None or on_hub or Path(sources.split(name_or_weights)[0]).expanduser().exists():
-        with sources.opened(name_or_weights, weights=False) as place:
+        of_texts = name is not None and texts.is_text(name)
+        with sources.opened(name_or_weights, weights=False, texts=of_texts) as place:
             kept = _kept(name_or_weights, *sources.kept(place))
             beside = sources.configurations(place) if kept is None and place.is_dir() else (None, None)
-            of_texts = kept is None and name is not None and texts.is_text(name)
-            files = sources.texts_in(place) if of_texts else NONE
+            files = sources.texts_in(place) if kept is None and of_texts else NONE
         if kept is not None:
             other = None if name is None else compatibility.of_another_backbone(kept, name, registry.create(name))
             if other:

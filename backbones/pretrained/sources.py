@@ -112,12 +112,14 @@ def split(source: str) -> tuple[str, str]:
     return (place, prefix) if hash_sign and place and not Path(source).expanduser().exists() else (source, '')
 
 
-def resolve(source: str) -> Path:
+def resolve(source: str, weights: bool = True, texts: bool = False) -> Path:
     """The file or directory that a source means.
 
     Args:
         source: ``hf:ORG/REPO`` or ``hf:ORG/REPO@REVISION``, ``pip:NAME``, ``bundled:NAME``, or a path; a ``#PREFIX``
             after it changes nothing.
+        weights: whether the weights are wanted, or only what lies beside them, of what would be downloaded.
+        texts: whether that includes what belongs to a text encoder.
 
     Raises:
         UserError: nothing there; the message says what to install or which names there are.
@@ -130,7 +132,7 @@ def resolve(source: str) -> Path:
     if colon and kind == 'hf':
         from backbones.pretrained.hub import download
 
-        return download(name)
+        return download(name, weights, texts)
     if colon and kind == 'bundled':
         file = BUNDLED / f'{name}.safetensors'
         if not file.is_file():
@@ -161,7 +163,7 @@ def read(source: str | Path, texts: bool = False) -> Checkpoint:
         UserError: nothing there, an unreadable file, a missing shard.
     """
     _, prefix = split(str(source))
-    with opened(source) as path:
+    with opened(source, texts=texts) as path:
         if path.is_file():
             return Checkpoint(str(source), _read_file(path), None, None, prefix, *kept(path))
         beside = text_files.read(path) if texts else NONE
@@ -170,17 +172,18 @@ def read(source: str | Path, texts: bool = False) -> Checkpoint:
 
 
 @contextmanager
-def opened(source: str | Path, weights: bool = True) -> Generator[Path]:
+def opened(source: str | Path, weights: bool = True, texts: bool = False) -> Generator[Path]:
     """The file or directory that a source means, for as long as it is read; a zip archive of a directory is unpacked.
 
     Args:
         source: see ``resolve``.
-        weights: whether the weights are wanted, or only what lies beside them.
+        weights: whether the weights are wanted, or only what lies beside them; there may then be no directory.
+        texts: whether that includes what belongs to a text encoder.
 
     Raises:
         UserError: see ``resolve``; or the archive cannot be unpacked.
     """
-    path = resolve(str(source))
+    path = resolve(str(source), weights, texts)
     if not archives.is_archive(path):
         yield path
         return
@@ -297,7 +300,7 @@ def _chosen(directory: Path) -> Path | None:
     checkpoint = None if named else _training_checkpoint(directory)
     if named or checkpoint is not None:
         return named[0] if named else checkpoint
-    others = sorted(path for path in directory.iterdir() if is_weight_file(path))
+    others = sorted(path for path in directory.glob('*') if is_weight_file(path))
     return others[0] if len(others) == 1 else None
 
 

@@ -203,13 +203,13 @@ def serving() -> Iterator[Hub]:
             """Send a content, or the rest of it that was asked for."""
             if self.command == 'GET':
                 content = fault.change(content)
-            wanted = re.fullmatch(r'bytes=(\d+)-', self.headers.get('Range', ''))
+            wanted = re.fullmatch(r'bytes=(\d+)-(\d*)', self.headers.get('Range', ''))
             if wanted is None:
                 self.send(200, content, *headers, most=fault.cut, unsized=fault.unsized)
                 return
-            begin = int(wanted[1])
-            part = f'bytes {begin}-{len(content) - 1}/{len(content)}'
-            self.send(206, content[begin:], *headers, ('Content-Range', part), most=fault.cut)
+            begin, end = int(wanted[1]), min(int(wanted[2] or len(content)) + 1, len(content))
+            part = f'bytes {begin}-{end - 1}/{len(content)}'
+            self.send(206, content[begin:end], *headers, ('Content-Range', part), most=fault.cut)
 
         def json(self, content: object, fault: Fault) -> None:
             self.send(200, json.dumps(content).encode(), ('Content-Type', 'application/json'), most=fault.cut)

@@ -1,5 +1,6 @@
 """huggingface_hub's own client against a hub on the loopback: what it fetches, what it keeps, and what is told."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,16 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hub_files
+import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from hub_server import Fault, Hub, Repository, serving
+from safetensors.numpy import save
 
 import backbones
 from backbones import UserError
+from backbones.preprocessing import SMALL_IMAGES
+from backbones.pretrained.description import KEY
 from backbones.pretrained.hub import _patient_to_a_limit, cached, download
 from experiments import train
 from experiments.cli import command_line
 from tests.backbones.test_parity import same_arrays
+from tests.parity.text import texts
 
 ROOT = Path(__file__).parents[2]
 PROXIES = ('http_proxy', 'https_proxy', 'all_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY')
@@ -244,9 +250,56 @@ def test_what_lies_beside_a_text_encoder(hub):
     wanted += ['tokenizer.json', 'tokenizer_config.json']
     others = ['onnx/config.json', 'onnx/model.safetensors', 'openvino/tokenizer.json', 'vocab.txt']
     hub.repositories['org/name'].push({name: FILES.get(name, b'{}') for name in (*wanted, *others)})
-    directory = download('org/name')
+    directory = download('org/name', texts=True)
     assert sorted(str(path.relative_to(directory)) for path in directory.rglob('*') if path.is_file()) == wanted
     assert cached('org/name', 'tokenizer.json') == directory / 'tokenizer.json'
+
+
+def weights_with(**metadata: str) -> bytes:
+    """A file of weights larger than the beginning that is asked for."""
+    return save({'weight': np.zeros(100_000, np.float32)}, metadata)
+
+
+def test_what_lies_beside_weights_is_fetched_without_them(hub, tmp_path):
+    """Of the weights, the beginning is asked for: a training of ours keeps there what its weights expect."""
+    files = {'config.json': b'{"model_type": "bert"}', 'tokenizer.json': texts.word_piece().encode()}
+    hub.repositories['org/name'].push({**files, 'model.safetensors': weights_with()})
+    for _ in range(2):
+        assert backbones.preprocess('hf:org/name', 'bert_base').tokenizer == texts.word_piece()
+    assert kept(tmp_path) == set(files)
+    assert {request.range for request in hub.requests if 'content' in request.line} == {'bytes=0-100000'}
+    download('org/name')
+    hub.requests.clear()
+    backbones.preprocess('hf:org/name', 'bert_base')
+    assert hub.lines() == FIRST[:1]  # what is here needs no question
+
+
+def test_no_tokenizer_is_fetched_for_images(hub, tmp_path):
+    """Image towers of SigLIP 2 have one of tens of megabytes beside them."""
+    published = hub_files.write_directory(tmp_path / 'published', hub_files.resnet18())
+    files = {path.name: path.read_bytes() for path in published.iterdir()}
+    hub.repositories['org/name'].push({**files, 'tokenizer.json': b'{}', 'tokenizer_config.json': b'{}'})
+    expected = backbones.preprocess(str(published))
+    assert backbones.preprocess('hf:org/name') == expected
+    assert kept(tmp_path) == {'config.json'}
+    assert backbones.load_weights('resnet18', 'hf:org/name')[1].preprocessing == expected
+    assert kept(tmp_path) == set(files)
+
+
+@pytest.mark.parametrize('name', ['model.safetensors', 'a.safetensors', 'weights.safetensors'])
+def test_weights_that_hold_a_description_are_fetched_for_it(hub, tmp_path, name: str):
+    description = backbones.Description('resnet18', SMALL_IMAGES)
+    content = weights_with(**{KEY: json.dumps(description.as_json())})
+    hub.repositories['org/name'].push({'config.json': b'{}', name: content})
+    assert backbones.preprocess('hf:org/name') == SMALL_IMAGES
+    assert kept(tmp_path) == {'config.json', name}
+
+
+def test_weights_with_nothing_beside_them(hub, tmp_path):
+    hub.repositories['org/name'].push({'model.pth': b'1'})
+    with pytest.raises(UserError, match='hf:org/name does not say what its weights expect; pass the backbone'):
+        backbones.preprocess('hf:org/name')
+    assert not kept(tmp_path)
 
 
 def test_a_part_of_a_download_does_not_hide_that_there_are_no_weights(hub, tmp_path):
@@ -378,10 +431,10 @@ def test_a_cache_that_was_copied_in_part(hub, name: str):
 def test_a_configuration_below_the_weights_is_compared_too(hub):
     content = b'{"pooling_mode_mean_tokens": true}'
     hub.repositories['org/name'].push({**FILES, '1_Pooling/config.json': content})
-    file = download('org/name') / '1_Pooling/config.json'
+    file = download('org/name', texts=True) / '1_Pooling/config.json'
     file.resolve().write_bytes(content[:-1])
     assert '1_Pooling/config.json is damaged (33 bytes, whose checksum is not' in refused()
-    assert (download('org/name') / '1_Pooling/config.json').read_bytes() == content
+    assert (download('org/name', texts=True) / '1_Pooling/config.json').read_bytes() == content
 
 
 def test_time_limits_of_several_threads_end_with_them(hub):
