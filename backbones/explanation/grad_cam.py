@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from backbones.errors import UserError, unknown
-from backbones.explanation.observation import Observed, backbone_of, backbone_variables, observe, shape_of_stage
+from backbones.explanation.observation import (
+    Observed,
+    backbone_of,
+    backbone_variables,
+    check_images,
+    observe,
+    shape_of_stage,
+)
 from backbones.explanation.observation import stage_names as all_stages
 from backbones.model import Model
 from backbones.vit.vit import POOLINGS
@@ -53,8 +60,9 @@ def grad_cam(
         The map of each image, in units of the logit, and what else was seen.
 
     Raises:
-        UserError: Grad-CAM cannot be of this stage.
+        UserError: Grad-CAM cannot be of this stage, or the model reads texts.
     """
+    check_images(model)
     possible = grad_cam_stages(model, variables)
     if stage not in possible:
         if stage in all_stages(backbone_of(model)):

@@ -9,8 +9,9 @@ import flax.linen as nn
 from backbones.errors import UserError, unknown
 from backbones.explanation.grad_cam import grad_cam_stages
 from backbones.explanation.labels import GRAD_CAM, LABELS, PCA, ROLLOUT
-from backbones.explanation.observation import backbone_of, stage_names
+from backbones.explanation.observation import backbone_of, check_images, stage_names
 from backbones.explanation.rollout import has_rollout
+from backbones.inputs import reads_texts
 from backbones.model import Model
 
 
@@ -44,22 +45,27 @@ METHODS = {
     GRAD_CAM: Method(
         LABELS[GRAD_CAM],
         'evidence for a class of the head',
-        lambda network: isinstance(network, Model),
-        'models with a classification head',
+        lambda network: isinstance(network, Model) and not reads_texts(network),
+        'models of images with a classification head',
         grad_cam_stages,
     ),
     PCA: Method(
         LABELS[PCA],
         'similar colours for similar features, the same in all images of a column',
-        lambda network: True,
-        'every backbone',
+        lambda network: not reads_texts(network),
+        'every backbone of images',
         lambda network, variables: stage_names(backbone_of(network)),
     ),
 }
 
 
 def usual(network: nn.Module) -> str:
-    """The method that suits a network: rollout for transformers, Grad-CAM for others with a head, else PCA."""
+    """The method that suits a network: rollout for transformers, Grad-CAM for others with a head, else PCA.
+
+    Raises:
+        UserError: it reads texts.
+    """
+    check_images(network)
     return next(name for name, method in METHODS.items() if method.has(network))
 
 
@@ -72,10 +78,11 @@ def check(name: str, label: str, network: nn.Module) -> None:
         network: a ``Model`` with a classification head, or a backbone alone.
 
     Raises:
-        UserError: there is no such method, or it is not defined for the network.
+        UserError: there is no such method, or it is not defined for the network, or none is, as it reads texts.
     """
     if name not in METHODS:
         raise unknown('method', name, METHODS)
+    check_images(network)
     if not METHODS[name].has(network):
         possible = [each for each, method in METHODS.items() if method.has(network)]
         raise UserError(

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from backbones.errors import UserError
 from backbones.features import Features
+from backbones.inputs import reads_texts
 from backbones.layers.attention import (
     AttentionPooling,
     QueryKeyValue,
@@ -52,6 +54,19 @@ def backbone_variables(network: nn.Module, variables: Any) -> Any:
     if not isinstance(network, Model):
         return variables
     return {name: each['backbone'] for name, each in variables.items() if 'backbone' in each}
+
+
+def check_images(network: nn.Module) -> None:
+    """Check that a network reads images, of whose maps explanations are made.
+
+    Raises:
+        UserError: it reads texts.
+    """
+    if reads_texts(network):
+        raise UserError(
+            'this network reads texts, whose features are no maps; its tokens are explained by occlusion '
+            '(explanation.occlusion.attributions, or experiments.explain with its --workdir)'
+        )
 
 
 def stage_names(backbone: nn.Module) -> tuple[str, ...]:

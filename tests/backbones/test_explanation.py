@@ -343,6 +343,20 @@ def test_each_family_has_a_method_of_its_own():
         methods.check('gradcma', 'b', cnn)
 
 
+def test_no_method_of_images_is_of_texts():
+    model = backbones.create_classifier('text_micro', 3)
+    assert not any(method.has(network) for method in methods.METHODS.values() for network in (model, model.backbone))
+    asked = [
+        lambda: methods.usual(model),
+        lambda: methods.usual(model.backbone),
+        lambda: methods.check('gradcam', 'a text encoder', model),
+        lambda: grad_cam(model, {}, np.zeros((1, 8), np.int32), 'stage4'),
+    ]
+    for ask in asked:
+        with pytest.raises(UserError, match=r'this network reads texts, .*; its tokens are explained by occlusion'):
+            ask()
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31))
 def test_components_are_those_of_scikit_learn(seed):
