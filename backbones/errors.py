@@ -55,12 +55,26 @@ def listed(names: Iterable[str], most: int = 3, separator: str = ', ') -> str:
     return separator.join(names[:most]) + more
 
 
+def check_images(shape: tuple[int, ...]) -> None:
+    """Refuse what is no batch of images ``[batch, height, width, channels]``, such as the tokens of texts.
+
+    Raises:
+        UserError: the shape has not four axes.
+    """
+    if len(shape) != 4:
+        hints = {2: '; tokens of texts are for a text encoder', 3: '; a single image is a batch as images[None]'}
+        raise UserError(
+            f'images must have the shape [batch, height, width, channels], not {list(shape)}{hints.get(len(shape), "")}'
+        )
+
+
 def check_image_size(shape: tuple[int, ...], least: int) -> None:
     """Refuse images ``[batch, height, width, channels]`` that a network's pools would reduce to nothing.
 
     Raises:
-        UserError: a side is shorter than ``least`` pixels.
+        UserError: a side is shorter than ``least`` pixels, or they are no images.
     """
+    check_images(shape)
     if min(shape[1:3]) < least:
         raise UserError(f'images must be at least {least}x{least} pixels, not {shape[1]}x{shape[2]}')
 
@@ -76,7 +90,9 @@ def check_whole_patches(shape: tuple[int, ...], patch: int, can_pad: bool = True
 
     Raises:
         ImageSizeError: a side is not a multiple of ``patch`` pixels.
+        UserError: they are no images.
     """
+    check_images(shape)
     sides = shape[1:3]
     if any(side % patch for side in sides):
         smaller, larger = (

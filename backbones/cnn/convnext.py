@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from backbones.errors import UserError
+from backbones.errors import UserError, check_images
 from backbones.features import Features
 from backbones.layers.attention import FeedForward, truncated_normal
 from backbones.layers.convolution import Conv
@@ -124,6 +124,7 @@ class ConvNeXt(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, 'batch height width channels'], train: bool = False) -> Features:
+        check_images(images.shape)
         height, width = images.shape[1:3]
         smallest = self.stage_strides()[-1]
         if min(height, width) < smallest:

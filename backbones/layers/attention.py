@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from backbones.errors import unknown
+from backbones.errors import UserError, unknown
 from backbones.layers.activations import activation
 from backbones.layers.normalisation import GlobalResponseNorm, LayerNorm
 from backbones.layers.rotary import Rotation, rotated
@@ -76,11 +76,33 @@ def merge_heads(x: Float[Array, '*batch heads tokens width']) -> Float[Array, '*
     return x.reshape(*x.shape[:-2], -1)
 
 
+def check_heads(heads: int, channels: int) -> None:
+    """Refuse a number of heads that does not divide the channels.
+
+    Raises:
+        UserError: it does not; the nearest numbers that do are named.
+    """
+    if heads > 0 and channels % heads == 0:
+        return
+    divisors = [number for number in range(1, channels + 1) if channels % number == 0]
+    nearest = [*[each for each in divisors if each < heads][-1:], *[each for each in divisors if each > heads][:1]]
+    raise UserError(
+        f'{channels} channels do not divide into heads={heads}; the nearest '
+        f'{"numbers of heads that do are" if len(nearest) > 1 else "number of heads that does is"} '
+        f'{" and ".join(map(str, nearest))}'
+    )
+
+
 def split_heads(
     packed: Float[Array, '*batch tokens packed_channels'], heads: int
 ) -> Float[Array, '3 *batch heads tokens width']:
-    """Queries, keys and values of what a packed projection returns."""
+    """Queries, keys and values of what a packed projection returns.
+
+    Raises:
+        UserError: see ``check_heads``.
+    """
     *batch, tokens, width = packed.shape
+    check_heads(heads, width // 3)
     split = packed.reshape(*batch, tokens, 3, heads, width // 3 // heads)
     return jnp.moveaxis(split, (-3, -2), (0, -3))
 
@@ -112,7 +134,7 @@ class SelfAttention(nn.Module):
         biases: which parts of the packed projection have a bias: ``'all'``, ``'queries_and_values'`` or ``'none'``.
 
     Raises:
-        UserError: there is no such choice of biases.
+        UserError: there is no such choice of biases, or the channels do not divide into so many heads.
     """
 
     heads: int
@@ -252,6 +274,7 @@ class QueryKeyValue(nn.Module):
         self, queries: Float[Array, 'batch queries channels'], tokens: Float[Array, 'batch tokens channels']
     ) -> list[Float[Array, 'batch heads length width']]:
         batch, _, channels = tokens.shape
+        check_heads(self.heads, channels)
         kernel = self.param('kernel', truncated_normal, (channels, 3 * channels), jnp.float32)
         bias = self.param('bias', nn.initializers.zeros, (3 * channels,), jnp.float32)
         parts = zip(jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from backbones.errors import unknown
+from backbones.errors import check_images, unknown
 
 # He initialisation over the fan-out, as torchvision's CNNs use.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -222,7 +222,7 @@ class Conv(nn.Module):
         bias_init: how the bias is initialised.
 
     Raises:
-        UserError: a padding that is a string other than ``'same'``.
+        UserError: a padding that is a string other than ``'same'``, or an input that is no batch of images or maps.
     """
 
     features: int
@@ -238,6 +238,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch rows columns features']:
+        check_images(x.shape)  # in a CNN the first layer
         size = self.kernel_size
         kernel = self.param(
             'kernel', self.kernel_init, (size, size, x.shape[-1] // self.groups, self.features), jnp.float32

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from backbones.layers.attention import Dense, dot_product_attention, merge_heads
+from backbones.layers.attention import Dense, check_heads, dot_product_attention, merge_heads
 from backbones.layers.pooling import max_pool
 
 
@@ -38,6 +38,9 @@ class MaskUnitAttention(nn.Module):
         unit: side of the windows in positions, before queries are pooled; ``None`` for attention among all positions.
         pool: whether each 2x2 neighbourhood of queries becomes its maximum, which halves the map.
         dtype: type of the computation; scores are float32.
+
+    Raises:
+        UserError: ``features`` do not divide into so many heads.
     """
 
     features: int
@@ -48,6 +51,7 @@ class MaskUnitAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, 'batch height width channels']) -> Float[Array, 'batch h2 w2 features']:
+        check_heads(self.heads, self.features)
         query, key, value = jnp.split(Dense(3 * self.features, dtype=self.dtype, name='qkv')(x), 3, axis=-1)
         window = (x.shape[1], x.shape[2]) if self.unit is None else (self.unit, self.unit)
         pooled = window

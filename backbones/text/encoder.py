@@ -56,6 +56,10 @@ class Embedding(nn.Module):
         if self.types:
             table = self._table('token_type', self.types)
             x += table[0] if types is None else table[types]
+        elif types is not None:
+            raise UserError(
+                'types of tokens were given, and this encoder has no table of them (types=0): leave them out'
+            )
         x += self._table('position', self.positions)[self._position(tokens)]
         return LayerNorm(self.epsilon, self.dtype, name='norm')(x)
 
@@ -145,7 +149,7 @@ class TextEncoder(nn.Module):
 
     Raises:
         UserError: texts longer than the table of positions, a depth of less than four, a way to pool that does not
-            exist.
+            exist, channels that do not divide into the heads, or types of tokens where there is no table of them.
     """
 
     channels: int

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from backbones.errors import check_whole_patches
+from backbones.errors import check_images, check_whole_patches
 from backbones.layers.convolution import patch_embedding
 
 
@@ -20,6 +20,7 @@ class PatchEmbedding(nn.Module):
 
     Raises:
         ImageSizeError: the image is not a multiple of the patch, and ``pad`` is not set.
+        UserError: the input is no batch of images.
     """
 
     patch: int
@@ -30,6 +31,7 @@ class PatchEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, 'b height width c']) -> Float[Array, 'b rows columns channels']:
+        check_images(images.shape)
         if self.pad:
             height, width = images.shape[1:3]
             images = jnp.pad(images, ((0, 0), (0, -height % self.patch), (0, -width % self.patch), (0, 0)))

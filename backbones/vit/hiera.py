@@ -95,7 +95,8 @@ class Hiera(nn.Module):
 
     Raises:
         UserError: an image that is no multiple of a mask unit or to which positions cannot be resampled, a mask unit
-            that cannot be halved before every stage, an unknown activation or way to resample.
+            that cannot be halved before every stage, stages without a value in ``windows``, channels that do not divide
+            into the heads, an unknown activation or way to resample.
     """
 
     channels: int
@@ -138,6 +139,11 @@ class Hiera(nn.Module):
     @nn.nowrap
     def stages(self) -> list[tuple[tuple[int | None, bool, float], ...]]:
         """The blocks of each stage."""
+        if len(self.windows) < len(self.depths):
+            raise UserError(
+                f'windows of a Hiera must have a value for each of its {len(self.depths)} stages, as depths has, not '
+                f'{len(self.windows)}: {self.windows}'
+            )
         result = []
         for stage, rates in enumerate(stochastic_depth_rates(self.stochastic_depth, self.depths)):
             blocks = []

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from backbones.errors import UserError, check_whole_patches
+from backbones.errors import UserError, check_images, check_whole_patches
 from backbones.features import Features
 from backbones.layers.attention import Dense, FeedForward, WindowAttention
 from backbones.layers.convolution import Conv
@@ -150,6 +150,7 @@ class SwinTransformer(nn.Module):
 
     def _whole_patches(self, images: Array) -> Array:
         """The images as they are, or padded, so that they divide into patches."""
+        check_images(images.shape)
         height, width = images.shape[1:3]
         missing = -height % self.patch, -width % self.patch
         if not self.pad:

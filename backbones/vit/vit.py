@@ -21,7 +21,14 @@ from jaxtyping import Array, Float
 
 from backbones.errors import UserError, unknown
 from backbones.features import Features, quarters
-from backbones.layers.attention import AttentionPooling, Dense, FeedForward, SelfAttention, truncated_normal
+from backbones.layers.attention import (
+    AttentionPooling,
+    Dense,
+    FeedForward,
+    SelfAttention,
+    check_heads,
+    truncated_normal,
+)
 from backbones.layers.normalisation import LayerNorm
 from backbones.layers.positions import resample_positions, table_for
 from backbones.layers.regularisation import LayerScale, StochasticDepth
@@ -135,8 +142,8 @@ class VisionTransformer(nn.Module):
     Raises:
         UserError: an image that is not a multiple of the patch (without ``pad``) or to which positions cannot be
             resampled, a depth of less than four, a way to pool that does not exist, lacks its tokens or is not followed
-            by a normalisation, an unknown activation, way to resample, kind of rotary positions or choice of biases, or
-            heads whose channels rotary positions cannot turn.
+            by a normalisation, an unknown activation, way to resample, kind of rotary positions or choice of biases,
+            channels that do not divide into the heads, or heads whose channels rotary positions cannot turn.
     """
 
     patch: int
@@ -233,6 +240,7 @@ class VisionTransformer(nn.Module):
     def _check_options(self) -> None:
         if self.depth < 4:
             raise UserError(f'the depth of a vision transformer must be at least 4, not {self.depth}')
+        check_heads(self.heads, self.channels)
         if self.pooling not in POOLINGS:
             raise unknown('way to pool', self.pooling, POOLINGS)
         needed = POOLINGS[self.pooling]

@@ -471,6 +471,13 @@ def test_a_vit_rejects_a_depth_without_four_stages():
         ('resnet34', {'base_width': 128}, 'not 1 and 128; .* of bottlenecks, such as resnet50'),
         ('resnext50_32x4d', {'groups': 0}, 'groups and base_width must be at least 1, not 0 and 4'),
         ('hiera_tiny', {'unit': 12}, 'the mask unit of a Hiera must be a multiple of 8, not 12'),
+        ('hiera_tiny', {'windows': (True, True)}, r'each of its 4 stages, as depths has, not 2: \(True, True\)'),
+        ('hiera_tiny', {'heads': 7}, '96 channels do not divide into heads=7; the nearest numbers .* are 6 and 8'),
+        ('vit_micro', {'heads': 7}, '96 channels do not divide into heads=7; the nearest numbers .* are 6 and 8'),
+        ('vit_micro', {'heads': 0}, 'into heads=0; the nearest number of heads that does is 1'),
+        ('vit_micro', {'heads': 97}, 'into heads=97; the nearest number of heads that does is 96'),
+        ('swin_tiny', {'heads': (7, 6, 12, 24)}, '96 channels do not divide into heads=7'),
+        ('eva02_tiny_patch14', {'heads': 7}, '192 channels do not divide into heads=7; .* are 6 and 8'),
         ('googlenet', {'auxiliary_classes': -1}, 'auxiliary_classes must be .* or 0 for no auxiliary heads, not -1'),
     ],
 )
@@ -478,6 +485,23 @@ def test_a_backbone_rejects_options_it_cannot_have(name, options, message):
     model = backbones.create(name, **options)
     with pytest.raises(backbones.UserError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), abstract_images(64, 64))
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'vgg16', 'googlenet', 'resnet_micro', 'cspresnet50', 'yolo11n', 'efficientnet_lite0', 'mobilenet_v3_small',
+        'mobilenet_v4_conv_small', 'convnext_tiny', 'vit_micro', 'swin_tiny', 'hiera_tiny',
+    ],
+)  # fmt: skip
+def test_what_is_no_batch_of_images(name):
+    padded = [{'pad': True}] if hasattr(backbones.create(name), 'pad') else []
+    for options in ({}, *padded):
+        init = partial(jax.eval_shape, backbones.create(name, **options).init, jax.random.key(0))
+        with pytest.raises(backbones.UserError, match=r'not \[2, 16\]; tokens of texts are for a text encoder'):
+            init(jax.ShapeDtypeStruct((2, 16), jnp.int32))
+        with pytest.raises(backbones.UserError, match=r'not \[64, 64, 3\]; a single image is a batch as images\[None'):
+            init(jax.ShapeDtypeStruct((64, 64, 3), jnp.float32))
 
 
 @pytest.mark.parametrize(('name', 'least'), [('vgg16', 32), ('vgg19_bn', 32), ('googlenet', 15)])

@@ -84,6 +84,14 @@ def test_an_unknown_activation():
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 4), jnp.int32))
 
 
+def test_heads_and_types_that_it_cannot_have():
+    module, tokens = TABLE['text_micro'].constructor(), jnp.zeros((1, 4), jnp.int32)
+    with pytest.raises(UserError, match=r'96 channels .* into heads=7; the nearest numbers .* are 6 and 8'):
+        jax.eval_shape(module.clone(heads=7).init, jax.random.key(0), tokens)
+    with pytest.raises(UserError, match=r'this encoder has no table of them \(types=0\): leave them out'):
+        jax.eval_shape(lambda key: module.init(key, tokens, types=tokens), jax.random.key(0))
+
+
 def test_bytes_need_no_vocabulary():
     expects = TABLE['text_micro'].preprocessing
     tokens = expects.encode(['', 'a[SEP]', 'é中😀\n', 'x' * 999])

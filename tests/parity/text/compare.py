@@ -60,7 +60,7 @@ def compare(case: cases.Case, stored: Mapping[str, np.ndarray]) -> dict[str, flo
     questions = cases.questions(case, module.vocabulary, module.longest(), module.types)
     tokens, mask, types = batch_of(questions, module.longest())
     with jax.default_matmul_precision('highest'):
-        found = jax.jit(module.apply)(variables, tokens, mask=mask, types=types)
+        found = jax.jit(module.apply)(variables, tokens, mask=mask, types=types if module.types else None)
     assert not any(np.asarray(each)[~mask].any() for each in found.stages.values()), 'features at padding'
     start = 0
     for name, question in questions.items():
