@@ -11,6 +11,8 @@ from backbones.errors import UserError
 from backbones.pretrained.kinds import SUFFIXES
 
 _SUFFIX = '.zip'
+# Where macOS puts what its file system knows of each file, beside the directory that was packed.
+_OF_MACOS = '__MACOSX/'
 
 
 def is_archive(path: Path) -> bool:
@@ -32,7 +34,9 @@ def unpacked(path: Path, weights: bool = True) -> Generator[Path]:
     with tempfile.TemporaryDirectory() as temporary:
         try:
             with zipfile.ZipFile(path) as archive:
-                names = [name for name in archive.namelist() if not name.endswith('/')]
+                names = [
+                    name for name in archive.namelist() if not name.endswith('/') and not name.startswith(_OF_MACOS)
+                ]
                 start = _start(names)
                 for name in names:
                     if _is_wanted(PurePosixPath(name.removeprefix(start)), weights):

@@ -22,6 +22,7 @@ from backbones import Description, UserError
 from backbones.pretrained import advice, sources, text_files
 from backbones.pretrained import texts as sentences
 from backbones.pretrained.compatibility import differences
+from backbones.pretrained.save import to_layout
 from backbones.text.encoder import PADDING
 from backbones.text.tokenising import Tokenising
 from tests.backbones.test_parity import same_arrays
@@ -123,6 +124,39 @@ def test_a_classifier_of_bert_is_read_and_written(tmp_path):
     back = tmp_path / 'back.safetensors'
     backbones.save_weights(back, variables, 'transformers', 'bert_base', **options_of('bert_base'))
     assert same_arrays(load_file(back), arrays)
+
+
+@pytest.mark.parametrize(
+    ('options', 'begins'),
+    [
+        ({'types': 0, 'pooling': 'token'}, 'distilbert.transformer.layer.'),
+        ({'types': 0, 'pooling': 'mean'}, 'transformer.layer.'),
+        ({'types': 1, 'counted_positions': True}, 'roberta.encoder.layer.'),
+    ],
+)
+def test_the_options_say_which_architecture_is_written(options, begins):
+    assert any(key.startswith(begins) for key in written(options))
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'types': 0}, 'the transformers layout has no place for .*pooler'),
+        ({'types': 0, 'counted_positions': True}, "unknown layout for bert_base 'transformers'"),
+    ],
+)
+def test_an_architecture_that_transformers_does_not_have_is_not_written(options, message):
+    with pytest.raises(UserError, match=message):
+        written(options)
+
+
+def written(options: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The keys of transformers' for a ``bert_base`` with other options."""
+    options = options_of('bert_base') | options
+    module = backbones.create('bert_base', **options)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 8), np.int32))
+    arrays = {path: np.zeros(leaf.shape, np.float32) for path, leaf in flatten_dict(shapes, sep='/').items()}
+    return to_layout(arrays, 'transformers', 'bert_base', options)
 
 
 @pytest.mark.parametrize('name', ['roberta_base', 'distilbert_base'])
@@ -405,6 +439,9 @@ def test_an_archive_in_a_package_is_a_directory(package, tmp_path):
     with zipfile.ZipFile(package / 'model.zip') as stream:
         stream.extractall(tmp_path / 'unpacked')
     archive(tmp_path / 'unpacked', tmp_path / 'Copy.ZIP', 'all-MiniLM-L6-v2/')
+    # As macOS packs it.
+    with zipfile.ZipFile(tmp_path / 'Copy.ZIP', 'a') as stream:
+        stream.writestr('__MACOSX/all-MiniLM-L6-v2/._model.safetensors', b'what its file system knows of it')
     again, _ = backbones.load_weights('minilm_l6', tmp_path / 'Copy.ZIP', **options_of('minilm_l6'))
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, again))
 

@@ -500,6 +500,17 @@ def test_what_the_pretraining_of_eva02_leaves_in_its_files(tmp_path: Path):
         np.testing.assert_array_equal(leaf, expected[path])
 
 
+def test_the_authors_layout_of_eva02_has_no_place_for_an_oblong_grid():
+    _, variables = make('eva02_tiny_patch14', 28)
+    flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(variables, sep='/').items()}
+    flat['params/position_embedding'] = normal(0, 1, 1 + 2 * 3, 24)
+    with pytest.raises(
+        UserError, match=r"a square grid of patches, and 6 positions are not those of one: save .*'timm'"
+    ):
+        to_layout(flat, 'eva02', 'eva02_tiny_patch14', SMALL)
+    assert to_layout(flat, 'timm', 'eva02_tiny_patch14', SMALL)['pos_embed'].shape == (1, 7, 24)
+
+
 def test_rotary_positions_of_eva02_are_those_of_its_pretraining_on_every_grid():
     """Halfway down the image is row 8 of 16, whatever the number of rows; neighbouring channels are a pair."""
     coarse, fine = (rotation_for('eva02', (rows, 2 * rows), 8) for rows in (2, 6))

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from backbones.errors import UserError
 from backbones.layers.rotary import PAIRINGS, rotation_for
 from backbones.pretrained.keymaps.rules import Ignored, Line, Made, Rule, aliases, dense_rules, layer_norm_rules
 from backbones.pretrained.keymaps.vit import POSITIONS, BlockKeys, block_rules, blocks, patch_rules, token_rules
@@ -70,8 +71,18 @@ def authors(module: VisionTransformer) -> list[Line]:
 
 
 def _of_positions(module: VisionTransformer, table: np.ndarray, function: str) -> np.ndarray:
-    """Cosine or sine of each patch's angles, for both channels of a pair, at the size that the table is made for."""
-    side = math.isqrt(table.shape[1] - len(module.prefix))
+    """Cosine or sine of each patch's angles, for both channels of a pair, at the size that the table is made for.
+
+    Raises:
+        UserError: its grid is not square, and how many of its positions are rows the table does not say.
+    """
+    patches = table.shape[1] - len(module.prefix)
+    side = math.isqrt(patches)
+    if side**2 != patches:
+        raise UserError(
+            f"the authors' layout of EVA-02 holds the cosines of a square grid of patches, and {patches} positions "
+            "are not those of one: save another layout, such as 'timm', or weights that were loaded for square images"
+        )
     rotation = rotation_for('eva02', (side, side), module.channels // module.heads)
     values = np.asarray(getattr(rotation, function))
     assert PAIRINGS[rotation.pairing] == -1

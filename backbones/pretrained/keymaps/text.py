@@ -55,7 +55,14 @@ def transformers(module: TextEncoder) -> list[Line]:
     """``bert.encoder.layer.7.attention.self.query.weight`` is the first third of our ``qkv/kernel``.
 
     Read with and without the prefix, which is written below a head: encoders of sentences have none.
+
+    Which of the architectures it is, the options say and not the registered name: an encoder without types of tokens is
+    a DistilBERT (``text_micro``, or ``bert_base`` with ``types=0`` and without the pooler, for which DistilBERT has no
+    place), one that counts its positions a RoBERTa, and any other a BERT. None of them counts positions and has no
+    types.
     """
+    if module.counted_positions and not module.types:
+        return []
     keys = _DISTILBERT if not module.types else _ROBERTA if module.counted_positions else _BERT
     prefixes = ('', keys.prefix) if module.pooling == 'mean' else (keys.prefix, '')
     first, second = (_encoder(module, keys, prefix) for prefix in prefixes)
