@@ -54,7 +54,8 @@ class EfficientNet(nn.Module):
         padding: ``None`` for torch's symmetric padding, ``'same'`` for TensorFlow's.
         epsilon: constant that every BatchNorm adds to the variance.
         momentum: share of the old statistics that every BatchNorm keeps.
-        stochastic_depth: rate at which the last block is skipped while training; it rises linearly from 0.
+        stochastic_depth: what the rate at which blocks are skipped while training rises to, linearly from 0: that of
+            block ``k`` of ``n``, counted from 0, is ``k / n`` of it, so that no block reaches it.
         dtype: type of the computation.
     """
 

@@ -202,7 +202,8 @@ class MobileNetV4(nn.Module):
         activation: name of the activation everywhere.
         epsilon: constant that every BatchNorm adds to the variance.
         momentum: share of the old statistics that every BatchNorm keeps.
-        stochastic_depth: rate at which the last block is skipped while training; it rises linearly from 0.
+        stochastic_depth: what the rate at which blocks are skipped while training rises to, linearly from 0: that of
+            block ``k`` of the ``n`` after the stem, counted from 0, is ``k / n`` of it, so that no block reaches it.
         output_stride: that of the last stage; 8 and 16 dilate what comes after the strides that are left out, as timm
             does; ``None`` is the usual 32.
         dtype: type of the computation.

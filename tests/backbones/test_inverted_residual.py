@@ -123,6 +123,14 @@ def test_stochastic_depth_rises_linearly(name: str, blocks: int):
     np.testing.assert_allclose(rates, 0.2 * np.arange(blocks) / blocks)
 
 
+def test_stochastic_depth_of_mobilenet_v4_rises_linearly_after_the_stem():
+    stem, *rates = (
+        block.drop_rate for block in backbones.create('mobilenet_v4_conv_small', stochastic_depth=0.1).blocks()
+    )
+    assert stem == 0
+    np.testing.assert_allclose(rates, [0.1 * number / len(rates) for number in range(len(rates))])
+
+
 @pytest.mark.parametrize('name', ['efficientnet_b0', 'mobilenet_v3_small'])
 def test_an_unknown_padding_or_activation_is_named(name: str):
     images = jnp.zeros((1, 32, 32, 3))
