@@ -154,7 +154,7 @@ def test_two_processes_compute_the_same(alone, backbone, fsdp):
     ('task', 'backbone', 'head'),
     [
         # Its anchors find something after so few steps.
-        pytest.param('detection', 'vit_micro', 'retinanet', marks=pytest.mark.slow),
+        pytest.param('detection', 'vit_micro', 'retinanet', marks=pytest.mark.exhaustive),
         # Its losses are divided by the objects of the whole batch, also of those images that the other process has.
         pytest.param('detection', 'vit_micro', 'fcos', marks=pytest.mark.exhaustive),
         # What it trains on is drawn at random, and is the same on every mesh.
@@ -203,7 +203,7 @@ def test_two_processes_share_a_frozen_pass(tmp_path):
     assert len(Store(tmp_path / 'both' / 'store').entries()) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_give_the_same_evaluation_up(tmp_path):
     """One of them is asked to stop while both validate: saved at that step, evaluated by those who resume."""
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'

@@ -84,7 +84,11 @@ def check_what_moves(session, phase, state, trained: str):
 
 @pytest.mark.parametrize(
     'regime',
-    [regime if regime == 'partial:1' else pytest.param(regime, marks=pytest.mark.slow) for regime in TRAINED],
+    [
+        'partial:1',
+        *(pytest.param(regime, marks=pytest.mark.slow) for regime in ('finetune', 'lora:4')),
+        *(pytest.param(regime, marks=pytest.mark.exhaustive) for regime in ('linear', 'bitfit', 'scratch')),
+    ],
 )
 def test_a_regime_moves_what_it_should(tmp_path, weights, regime):
     given = {} if regime == 'scratch' else {'weights': weights}
