@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.table import Table
 from tiny import make_config, make_dataset
 
 from backbones import UserError, cost
@@ -55,7 +56,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(extractor.Extractor, '__call__', extract)
     monkeypatch.setattr(extractor.Extractor, 'check', lambda *_: None)
     monkeypatch.setattr(cost, 'count_flops', lambda model, size: 2_000_000)
-    monkeypatch.setattr(estimate, 'table', lambda *_: 'the plan')
+    monkeypatch.setattr(estimate, 'table', lambda *_: Table(title='the plan'))
     monkeypatch.setattr(loading, 'load', lambda name, *_, **__: MADE[name])
     monkeypatch.setattr(report, 'write', lambda *_: None)  # it takes longer than all the rest
 

@@ -96,7 +96,7 @@ def test_one_verdict(tmp_path, monkeypatch, capsys):
 def test_texts_are_as_long_as_those_of_the_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     smaller(monkeypatch)
-    data = write_csv(tmp_path / 'a.csv', make_texts(longest=10))
+    data = write_csv(tmp_path / 'a.csv', make_texts(longest=14))
     arguments = ['--config', f'configs/transfer.py:backbone={NAME},dataset=csv:{data},regime=scratch']
     arguments += ['--config.batch_size=8', '--topology', 'cpu:1', '--json', str(tmp_path / 'plan.json')]
     plan.main(arguments)
