@@ -90,7 +90,7 @@ def subtitle(report: Report) -> Markup:
     when = element(
         'time', f'{report.written:%Y-%m-%d %H:%M %Z}'.strip(), datetime=report.written.isoformat('T', 'minutes')
     )
-    return markup.escaped([f'{len(report.rows):,} results · ', when])
+    return markup.escaped([f'{len(report.rows):,} result{"" if len(report.rows) == 1 else "s"} · ', when])
 
 
 def document(

@@ -104,7 +104,8 @@
         shown += keep;
         links.get(row.id)?.forEach((link) => link.classList.toggle('dim', !keep));
       });
-      output.value = shown === rows.length ? `${shown} lines` : `${shown} of ${rows.length} lines`;
+      const lines = rows.length === 1 ? 'line' : 'lines';
+      output.value = shown === rows.length ? `${shown} ${lines}` : `${shown} of ${rows.length} ${lines}`;
     };
     const choose = (box) => {
       all('tr', table).forEach((row) => row.cells[box.dataset.column].classList.toggle('off', !box.checked));

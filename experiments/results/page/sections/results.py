@@ -91,7 +91,7 @@ def _controls(columns: Sequence[_Column], lines: int) -> Markup:
         filters,
         element('button', 'Reset', type='reset'),
         element('details', element('summary', 'Columns'), element('div', chooser), class_='chooser'),
-        element('output', f'{lines:,} lines', id='shown', role='status'),
+        element('output', f'{lines:,} line{"" if lines == 1 else "s"}', id='shown', role='status'),
         id='controls',
         class_='controls',
         hidden=True,
