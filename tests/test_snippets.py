@@ -49,7 +49,7 @@ def a_repository_of_the_hub(directory: Path, monkeypatch: pytest.MonkeyPatch) ->
     variables = random_variables('dinov2_small')
     backbones.save_weights(repository / 'model.safetensors', variables, 'transformers', 'dinov2_small')
 
-    def download(name: str) -> Path:
+    def download(name: str, weights: bool = True, texts: bool = False) -> Path:
         assert name == 'facebook/dinov2-small'
         return repository
 
