@@ -114,7 +114,7 @@ def test_any_mesh_computes_the_same(alone, backbone, devices, fsdp):
 @pytest.mark.parametrize(
     ('task', 'backbone'),
     [
-        pytest.param('segmentation', 'resnet_micro', marks=pytest.mark.slow),
+        pytest.param('segmentation', 'resnet_micro', marks=pytest.mark.exhaustive),
         pytest.param('segmentation', 'vit_micro', marks=pytest.mark.exhaustive),
         pytest.param('detection', 'resnet_micro', marks=pytest.mark.exhaustive),
         pytest.param('detection', 'vit_micro', marks=pytest.mark.exhaustive),
