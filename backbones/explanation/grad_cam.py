@@ -12,7 +12,7 @@ from backbones.explanation.observation import (
     Observed,
     backbone_of,
     backbone_variables,
-    check_images,
+    check_reads_images,
     observe,
     shape_of_stage,
 )
@@ -62,7 +62,7 @@ def grad_cam(
     Raises:
         UserError: Grad-CAM cannot be of this stage, or the model reads texts.
     """
-    check_images(model)
+    check_reads_images(model)
     possible = grad_cam_stages(model, variables)
     if stage not in possible:
         if stage in all_stages(backbone_of(model)):

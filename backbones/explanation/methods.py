@@ -9,7 +9,7 @@ import flax.linen as nn
 from backbones.errors import UserError, unknown
 from backbones.explanation.grad_cam import grad_cam_stages
 from backbones.explanation.labels import GRAD_CAM, LABELS, PCA, ROLLOUT
-from backbones.explanation.observation import backbone_of, check_images, stage_names
+from backbones.explanation.observation import backbone_of, check_reads_images, stage_names
 from backbones.explanation.rollout import has_rollout
 from backbones.inputs import reads_texts
 from backbones.model import Model
@@ -65,7 +65,7 @@ def usual(network: nn.Module) -> str:
     Raises:
         UserError: it reads texts.
     """
-    check_images(network)
+    check_reads_images(network)
     return next(name for name, method in METHODS.items() if method.has(network))
 
 
@@ -82,7 +82,7 @@ def check(name: str, label: str, network: nn.Module) -> None:
     """
     if name not in METHODS:
         raise unknown('method', name, METHODS)
-    check_images(network)
+    check_reads_images(network)
     if not METHODS[name].has(network):
         possible = [each for each, method in METHODS.items() if method.has(network)]
         raise UserError(

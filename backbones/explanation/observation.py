@@ -56,7 +56,7 @@ def backbone_variables(network: nn.Module, variables: Any) -> Any:
     return {name: each['backbone'] for name, each in variables.items() if 'backbone' in each}
 
 
-def check_images(network: nn.Module) -> None:
+def check_reads_images(network: nn.Module) -> None:
     """Check that a network reads images, of whose maps explanations are made.
 
     Raises:
