@@ -20,7 +20,7 @@ from tests.parity import weights
 # Its programs are large: fewer of them at once keep a worker below 2 GiB.
 LARGE = 600.0
 
-# What users run is what must equal the reference; quicker compilation rounds otherwise at the kinks of ReLU.
+# What users run is what must equal the reference; quicker compilation rounds otherwise at the kinks.
 AS_USERS_COMPILE = True
 KINDS = {StochasticDepth: 'stochastic_depth', nn.Dropout: 'dropout'}
 
@@ -40,7 +40,7 @@ def without_regularisers(rates: dict[str, list[float]]):
 
 @pytest.fixture
 def float64(case: weights.Case, monkeypatch: pytest.MonkeyPatch):
-    """The type of the arithmetic: float64, everywhere, for what has the kinks of ReLU, and float32 for the others.
+    """The type of the arithmetic: float64, everywhere, for what has kinks (`weights.KINKED`), and float32 for the others.
 
     A value within rounding of a kink passes its gradient or not; how float32 rounds depends on the processor. The
     answers of the reference are float64's.
