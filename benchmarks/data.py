@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers.client import Peer
+from experiments.cli import command_line
 from experiments.data import decoding, loading, pipeline
 from experiments.data.dataset import Dataset
 from experiments.data.options import ReadingOptions
@@ -88,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    command_line.run(lambda _: main())

@@ -19,6 +19,7 @@ from rich.table import Table
 
 import backbones
 from benchmarks.peers.client import Peer
+from experiments.cli import command_line
 
 NAMES = ('fasterrcnn_mobilenet_v3_large_320_fpn', 'fcos_resnet50_fpn')
 SIZE = (480, 640)
@@ -59,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    command_line.run(lambda _: main())

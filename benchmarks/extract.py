@@ -21,6 +21,7 @@ from rich.table import Table
 
 import backbones
 from benchmarks.peers.client import ForwardPasses
+from experiments.cli import command_line
 from experiments.features import runtimes
 from experiments.features.network import make_network
 from experiments.training import mesh
@@ -108,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    command_line.run(lambda _: main())

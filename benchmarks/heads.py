@@ -33,6 +33,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.peers.client import ForwardPasses
 from experiments.ablation import cells
+from experiments.cli import command_line
 from experiments.data import loading
 from experiments.data.dataset import Dataset
 from experiments.features.extractor import Extractor
@@ -162,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    command_line.run(lambda _: main())

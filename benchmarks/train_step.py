@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers.client import Peer
+from experiments.cli import command_line
 from experiments.planning import ahead_of_time
 from experiments.planning.program_costs import memory_of
 from experiments.training import config as configuration
@@ -94,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    command_line.run(lambda _: main())

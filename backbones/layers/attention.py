@@ -65,9 +65,19 @@ def dot_product_attention(
     Heads come before tokens: both products are then plain batched matrix products, the fastest layout on the CPU.
     ``bias`` is added to the scores before the softmax.
     """
-    scores = jnp.einsum('...qd,...kd->...qk', query * query.shape[-1] ** -0.5, key)
-    weights = softmax(scores.astype(jnp.float32) + bias).astype(value.dtype)
-    return jnp.einsum('...qk,...kd->...qd', weights, value)
+    scores = jnp.einsum('...qd,...kd->...qk', query * query.shape[-1] ** -0.5, key).astype(jnp.float32) + bias
+    return jax.lax.platform_dependent(scores, value, cpu=_divided_last, default=_divided_first)
+
+
+def _divided_first(scores: Array, value: Array) -> Array:
+    return jnp.einsum('...qk,...kd->...qd', softmax(scores).astype(value.dtype), value)
+
+
+def _divided_last(scores: Array, value: Array) -> Array:
+    """Fewer divisions, and only one array as large as the scores for the gradient."""
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    total = weights.sum(-1, keepdims=True)
+    return (jnp.einsum('...qk,...kd->...qd', weights.astype(value.dtype), value) / total).astype(value.dtype)
 
 
 def merge_heads(x: Float[Array, '*batch heads tokens width']) -> Float[Array, '*batch tokens channels']:

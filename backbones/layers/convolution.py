@@ -4,7 +4,7 @@ The kernel layout is always ``[height, width, in / groups, out]``, whatever the 
 depends on the machine that wrote it. Family files say *what* to convolve; how it is computed is decided here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
@@ -60,12 +60,12 @@ def _depthwise(x: Array, kernel: Array, stride: int, padding: Padding, dilation:
     # Summed in float32 and rounded once, as the other lowerings do.
     x, kernel = jnp.pad(x, ((0, 0), *padding, (0, 0))).astype(jnp.float32), kernel.astype(jnp.float32)
     total = jnp.zeros((), x.dtype)
-    for row, column, window in _windows(x, kernel.shape, stride, dilation):
+    for row, column, window in windows_of(x, kernel.shape, stride, dilation):
         total = total + window * kernel[row, column, 0]
     return total.astype(dtype)
 
 
-def _windows(
+def windows_of(
     padded: Float[Array, '*batch rows columns channels'], kernel_shape: tuple[int, ...], stride: int, dilation: int
 ) -> Iterator[tuple[int, int, Float[Array, '*batch height width channels']]]:
     """Row and column of each tap, and what it is multiplied with, for every pixel of the result."""
@@ -87,83 +87,116 @@ def _depthwise_forward(x: Array, kernel: Array, stride: int, padding: Padding, d
 def _depthwise_backward(stride: int, padding: Padding, dilation: int, kept: tuple[Array, Array], gradient: Array):
     x, kernel = kept
     wide = gradient.astype(jnp.float32)
-    of_x = _gradient_of_input(wide, kernel.astype(jnp.float32), stride, padding, dilation, x.shape)
+    weights = kernel.astype(jnp.float32)
+    of_x = gathered(
+        lambda row, column, values: values * weights[row, column, 0],
+        (wide,), kernel.shape, stride, padding, dilation, x.shape,
+    )  # fmt: skip
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0))).astype(jnp.float32)
-
-    def add(total: Array, image: tuple[Array, Array]):
-        windows = _windows(image[0], kernel.shape, stride, dilation)
-        return total + jnp.stack([(window * image[1]).sum((0, 1)) for _, _, window in windows]), None
-
-    # Image by image: what the taps of one share is still in the cache.
-    taps = kernel.shape[0] * kernel.shape[1]
-    of_kernel, _ = lax.scan(add, jnp.zeros((taps, kernel.shape[-1]), jnp.float32), (padded, wide))
-    return of_x.astype(x.dtype), of_kernel.reshape(kernel.shape).astype(kernel.dtype)
+    of_kernel = _gradient_of_kernel(padded, wide, kernel.shape, stride, dilation)
+    return of_x.astype(x.dtype), of_kernel.astype(kernel.dtype)
 
 
-def _gradient_of_input(
-    gradient: Array, kernel: Array, stride: int, padding: Padding, dilation: int, shape: tuple[int, ...]
-) -> Array:
-    """Each pixel of the input gathers from the taps that it was multiplied with.
+# Rows of the output that are summed in one loop: with fewer, what is summed up is written too often.
+_ROWS_AT_ONCE = 28
+
+
+def _gradient_of_kernel(
+    padded: Float[Array, 'batch padded_height padded_width channels'],
+    gradient: Float[Array, 'batch height width channels'],
+    kernel_shape: tuple[int, ...],
+    stride: int,
+    dilation: int,
+) -> Float[Array, 'rows columns 1 channels']:
+    """Of every tap the sum of products over all windows.
+
+    Products of one column of taps are added up over rows, pixel by pixel along the width, in a loop without any
+    reduction, which the compiler would make a pass of its own for every tap; the width is summed over at the end.
+    """
+    batch, height, width, channels = gradient.shape
+    parts = -(-height // _ROWS_AT_ONCE)  # of an image
+    rows = -(-height // parts)
+    images = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * height <= _ROWS_AT_ONCE))
+    reach, span = (kernel_shape[0] - 1) * dilation + 1, (width - 1) * stride + 1
+    below = max(0, (parts * rows - 1) * stride + reach - padded.shape[1])
+    padded = jnp.pad(padded, ((0, 0), (0, below), (0, 0), (0, 0)))
+    gradient = jnp.pad(gradient, ((0, 0), (0, parts * rows - height), (0, 0), (0, 0)))
+
+    def add(totals: list[Array], step: Array) -> tuple[list[Array], None]:
+        image, row = step // parts * images, step % parts * rows
+        part = ((rows - 1) * stride + reach, padded.shape[2], channels)
+        x = lax.dynamic_slice(padded, (image, row * stride, 0, 0), (images, *part))
+        slopes = lax.dynamic_slice(gradient, (image, row, 0, 0), (images, rows, width, channels))
+        sums = []
+        for column, total in enumerate(totals):
+            along = x[:, :, column * dilation : column * dilation + span : stride]
+            for i in range(images):
+                for j in range(rows):
+                    total = total + along[i, j * stride : j * stride + reach : dilation] * slopes[i, j]
+            sums.append(total)
+        return sums, None
+
+    start = [jnp.zeros((kernel_shape[0], width, channels), jnp.float32)] * kernel_shape[1]
+    totals, _ = lax.scan(add, start, jnp.arange(batch // images * parts))
+    return jnp.stack([total.sum(1) for total in totals], 1)[:, :, None]
+
+
+def gathered(
+    weighed: Callable[..., Array],
+    maps: Sequence[Float[Array, 'batch rows columns channels']],
+    kernel_shape: tuple[int, ...],
+    stride: int,
+    padding: Padding,
+    dilation: int,
+    shape: tuple[int, ...],
+) -> Float[Array, 'batch height width channels']:
+    """A gradient with respect to the input of a sliding window: each pixel gathers from the taps that it had met.
 
     Which ones these are depends on its row and column modulo the stride, so pixels of one remainder form a map of their
     own; a stride of one has only one such map.
+
+    Args:
+        weighed: of row and column of a tap and the values of all maps at its windows, what a pixel gets from them.
+        maps: of the size of the output, padded with zeros where a pixel has no window.
+        kernel_shape: rows and columns of the window first.
+        stride, padding, dilation: of the window, in pixels.
+        shape: of the input.
     """
     batch, height, width, channels = shape
     (top, bottom), (left, right) = padding
     # Of the padded input, in steps of the stride.
     rows, columns = -(-(height + top + bottom) // stride), -(-(width + left + right) // stride)
-    reach = [(size - 1) * dilation // stride for size in kernel.shape[:2]]
-    after = [max(0, size - map_size) for size, map_size in zip((rows, columns), gradient.shape[1:3], strict=True)]
-    padded = jnp.pad(gradient, ((0, 0), (reach[0], after[0]), (reach[1], after[1]), (0, 0)))
+    reach = [(size - 1) * dilation // stride for size in kernel_shape[:2]]
+    after = [max(0, size - map_size) for size, map_size in zip((rows, columns), maps[0].shape[1:3], strict=True)]
+    padded = [jnp.pad(each, ((0, 0), (reach[0], after[0]), (reach[1], after[1]), (0, 0))) for each in maps]
 
     def map_of(row: int, column: int) -> Array:
-        total = jnp.zeros((batch, rows, columns, channels), gradient.dtype)
-        for i in range(kernel.shape[0]):
-            for j in range(kernel.shape[1]):
+        total = jnp.zeros((batch, rows, columns, channels), maps[0].dtype)
+        for i in range(kernel_shape[0]):
+            for j in range(kernel_shape[1]):
                 down, along = i * dilation - row, j * dilation - column
                 if down % stride == along % stride == 0:
                     first, begin = reach[0] - down // stride, reach[1] - along // stride
-                    total = total + padded[:, first : first + rows, begin : begin + columns] * kernel[i, j, 0]
+                    values = (each[:, first : first + rows, begin : begin + columns] for each in padded)
+                    total = total + weighed(i, j, *values)
         return total
 
-    maps = jnp.stack([jnp.stack([map_of(row, column) for column in range(stride)], 3) for row in range(stride)], 2)
-    whole = maps.reshape(batch, rows * stride, columns * stride, channels)
+    found = jnp.stack([jnp.stack([map_of(row, column) for column in range(stride)], 3) for row in range(stride)], 2)
+    whole = found.reshape(batch, rows * stride, columns * stride, channels)
     return whole[:, top : top + height, left : left + width]
 
 
 _depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-def _has_slow_gradient(kernel_shape: tuple[int, ...]) -> bool:
-    """Whether ``_dense`` is the faster one on a CPU, as measured on two cores: not for the few channels of a YOLO."""
-    rows, columns, inputs, outputs = kernel_shape
-    return min(inputs, outputs) >= 64 or rows * columns >= 49
+def _pointwise(x: Array, kernel: Array, stride: int) -> Array:
+    """A convolution by single pixels, as a product of two matrices.
 
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _dense(x: Array, kernel: Array, stride: int, padding: Padding, dilation: int) -> Array:
-    """A convolution without groups, whose kernel's gradient is one matrix product per tap.
-
-    XLA makes a convolution of it whose kernel is as large as a map, for which the CPU has no fast program: that takes
-    up to four times as long.
+    Of a product with more axes the CPU compiler transposes the gradient value by value, at four times the cost.
     """
-    return _general(x, kernel, stride, padding, 1, dilation)
-
-
-def _dense_forward(x: Array, kernel: Array, stride: int, padding: Padding, dilation: int):
-    return _general(x, kernel, stride, padding, 1, dilation), (x, kernel)
-
-
-def _dense_backward(stride: int, padding: Padding, dilation: int, kept: tuple[Array, Array], gradient: Array):
-    x, kernel = kept
-    (of_x,) = jax.vjp(lambda x: _general(x, kernel, stride, padding, 1, dilation), x)[1](gradient)
-    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    windows = _windows(padded, kernel.shape, stride, dilation)
-    of_taps = [jnp.einsum('bhwi,bhwo->io', window, gradient) for _, _, window in windows]
-    return of_x, jnp.stack(of_taps).reshape(kernel.shape)
-
-
-_dense.defvjp(_dense_forward, _dense_backward)
+    x = x[:, ::stride, ::stride]
+    y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel[0, 0])
+    return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 def convolve(
@@ -176,15 +209,15 @@ def convolve(
 ) -> Float[Array, 'batch new_height new_width features']:
     """Convolve; the lowering depends on the kernel's shape and on the platform the program is compiled for."""
     if kernel.shape[:2] == (1, 1) and groups == 1 and padding == ((0, 0), (0, 0)):
-        if stride == 1:
-            return jnp.dot(x, kernel[0, 0])
         # On a GPU XLA may abort on a matrix product of a strided slice (seen with jax 0.11.2: "Check failed:
         # subdim_size_accumulator == dim_size" while it fuses them).
         return lax.platform_dependent(
             x,
             kernel,
-            cpu=lambda x, kernel: jnp.dot(x[:, ::stride, ::stride], kernel[0, 0]),
-            default=lambda x, kernel: _general(x, kernel, stride, padding, groups, dilation),
+            cpu=lambda x, kernel: _pointwise(x, kernel, stride),
+            default=lambda x, kernel: (
+                jnp.dot(x, kernel[0, 0]) if stride == 1 else _general(x, kernel, stride, padding, groups, dilation)
+            ),
         )
     if kernel.shape[:2] == (stride, stride) and groups == dilation == 1 and padding == ((0, 0), (0, 0)):
         return patch_embedding(x, kernel)
@@ -193,13 +226,6 @@ def convolve(
             x,
             kernel,
             cpu=lambda x, kernel: _depthwise_shifts(x, kernel, stride, padding, dilation),
-            default=lambda x, kernel: _general(x, kernel, stride, padding, groups, dilation),
-        )
-    if groups == 1 and _has_slow_gradient(kernel.shape):
-        return lax.platform_dependent(
-            x,
-            kernel,
-            cpu=lambda x, kernel: _dense(x, kernel, stride, padding, dilation),
             default=lambda x, kernel: _general(x, kernel, stride, padding, groups, dilation),
         )
     return _general(x, kernel, stride, padding, groups, dilation)

@@ -31,10 +31,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable('batch_stats', 'mean', jnp.zeros, channels, jnp.float32)
         running_variance = self.variable('batch_stats', 'var', jnp.ones, channels, jnp.float32)
         if train:
-            axes = tuple(range(x.ndim - 1))
-            values = x.astype(jnp.float32)
-            mean = values.mean(axes)
-            variance = jnp.square(values - mean).mean(axes)
+            y, mean, variance = _over_batch(x.astype(jnp.float32), scale, bias, self.epsilon)
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
                 unbiased = variance * (count / max(count - 1, 1))
@@ -43,12 +40,42 @@ class BatchNorm(nn.Module):
                 self.sow('batch_moments', 'var', unbiased)
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_variance.value = self.momentum * running_variance.value + (1 - self.momentum) * unbiased
-        else:
-            mean, variance = running_mean.value, running_variance.value
+            return y.astype(self.dtype)
+        mean, variance = running_mean.value, running_variance.value
         # One multiply-add per value: the per-channel factors are folded first. It is done in float32 and rounded once;
         # in bfloat16 the two terms would cancel to a wrong mean wherever a channel's mean exceeds its deviation.
         factor = scale * jax.lax.rsqrt(variance + self.epsilon)
         return (x.astype(jnp.float32) * factor + (bias - mean * factor)).astype(self.dtype)
+
+
+@jax.custom_jvp
+def _over_batch(
+    x: Float[Array, '*batch channels'],
+    scale: Float[Array, ' channels'],
+    bias: Float[Array, ' channels'],
+    epsilon: float,
+) -> tuple[Float[Array, '*batch channels'], Float[Array, ' channels'], Float[Array, ' channels']]:
+    """Each channel with zero mean and unit variance, then ``scale`` and ``bias``; the mean and the variance."""
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    variance = jnp.square(x - mean).mean(axes)
+    return (x - mean) * (scale * jax.lax.rsqrt(variance + epsilon)) + bias, mean, variance
+
+
+@_over_batch.defjvp
+def _over_batch_derivative(primals: tuple, tangents: tuple) -> tuple:
+    """Written so that its transpose passes over the maps twice: for two sums per channel, and for the gradient."""
+    x, scale, _, epsilon = primals
+    of_x, of_scale, of_bias, _ = tangents
+    y, mean, variance = _over_batch(*primals)
+    axes = tuple(range(x.ndim - 1))
+    root = jax.lax.rsqrt(variance + epsilon)
+    of_mean = of_x.mean(axes)
+    covariance = (x * of_x).mean(axes) - mean * of_mean
+    slope = root * (of_scale - scale * root * root * covariance)
+    factor = scale * root
+    of_y = factor * of_x + slope * x + (of_bias - factor * of_mean - slope * mean)
+    return (y, mean, variance), (of_y, of_mean, 2 * covariance)
 
 
 class LayerNorm(nn.Module):
@@ -73,9 +100,26 @@ def layer_norm(
     epsilon: float,
 ) -> Float[Array, '*batch channels']:
     """Zero mean and unit variance over the last axis, then ``scale`` and ``bias``."""
+    return _over_channels(x, scale, bias, epsilon)
+
+
+@jax.custom_jvp
+def _over_channels(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
     mean = x.mean(-1, keepdims=True)
     variance = jnp.square(x - mean).mean(-1, keepdims=True)
     return (x - mean) * jax.lax.rsqrt(variance + epsilon) * scale + bias
+
+
+@_over_channels.defjvp
+def _over_channels_derivative(primals: tuple, tangents: tuple) -> tuple:
+    """Of what it needs, only ``x`` is as large as ``x``: differentiation would keep three more."""
+    x, scale, _, epsilon = primals
+    of_x, of_scale, of_bias, _ = tangents
+    centred = x - x.mean(-1, keepdims=True)
+    root = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
+    normalised = centred * root
+    along = of_x - of_x.mean(-1, keepdims=True) - normalised * (normalised * of_x).mean(-1, keepdims=True)
+    return _over_channels(*primals), root * along * scale + normalised * of_scale + of_bias
 
 
 class GlobalResponseNorm(nn.Module):

@@ -162,8 +162,8 @@ CONVOLUTIONS = {
     'grouped strided': (Conv(9, 3, stride=2, groups=3), 6, 1),
     'general 3x3': (Conv(5, 3), 6, 1),
     'general 3x3 strided same': (Conv(5, 3, stride=2, padding='same'), 6, 'SAME'),
-    'large 7x7 strided': (Conv(5, 7, stride=2), 3, 3),
-    'many channels, dilated, strided same': (Conv(65, 3, stride=2, padding='same', dilation=2), 64, 'SAME'),
+    'general 7x7 strided': (Conv(5, 7, stride=2), 3, 3),
+    'general 3x3 dilated, strided same': (Conv(5, 3, stride=2, padding='same', dilation=2), 6, 'SAME'),
 }
 
 
@@ -226,7 +226,7 @@ def assert_equals_lax(case: str, compute) -> None:
 
 
 @pytest.mark.parametrize(
-    'case', [case for case in CONVOLUTIONS if case.startswith(('1x1', 'depthwise', 'one', 'patches', 'large', 'many'))]
+    'case', [case for case in CONVOLUTIONS if case.startswith(('1x1', 'depthwise', 'one', 'patches'))]
 )
 def test_convolution_and_its_gradients(case):
     """The lowerings of our own."""

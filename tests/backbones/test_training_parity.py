@@ -40,7 +40,7 @@ def without_regularisers(rates: dict[str, list[float]]):
 
 @pytest.fixture
 def float64(case: weights.Case, monkeypatch: pytest.MonkeyPatch):
-    """The type of the arithmetic: float64, everywhere, for what has kinks (`weights.KINKED`), and float32 for the others.
+    """The type of the arithmetic: float64, everywhere, for what has kinks (``KINKED``), and float32 for the others.
 
     A value within rounding of a kink passes its gradient or not; how float32 rounds depends on the processor. The
     answers of the reference are float64's.

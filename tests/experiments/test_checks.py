@@ -197,7 +197,7 @@ def test_a_mistake_in_an_ablation_that_the_data_show_claims_no_directory(tmp_pat
     with pytest.raises(UserError, match='needs an even batch_size, not 15; use 16'):
         ablation(tmp_path, '--config.training.mixup=0.2', '--config.training.batch_size=15')
     monkeypatch.setattr(memory, 'of_machine', lambda: memory.Memory(*LITTLE, 'this machine'))
-    with pytest.raises(UserError, match=r'this machine has 12 MiB; use --config\.training\.accumulation=4 or --'):
+    with pytest.raises(UserError, match=r'this machine has 12 MiB; use --config\.training\.accumulation=2 or --'):
         ablation(tmp_path)
     assert not (tmp_path / 'run').exists()
 

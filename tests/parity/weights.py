@@ -308,7 +308,7 @@ TRAINING: tuple[Case, ...] = (
     Case('clip_vit_base_patch16', 64, 64, options=_NARROW, classifier=False),
     Case('siglip_vit_base_patch16', 64, 64, options=(*_NARROW, ('activation', 'gelu_tanh')), classifier=False),
 )
-# Those with ReLU or with the maximum of activations that are alike (Hiera's queries): their gradient jumps where float32
+# Those with ReLU or with the maximum of values that are alike (Hiera's queries): their gradient jumps where float32
 # cannot tell which of two values is the larger.
 KINKED = frozenset(('vgg16_bn', 'googlenet', 'resnet18', 'mobilenet_v3_small', 'hiera_tiny'))
 # The largest deviation of a gradient or a statistic, as a share of the largest value of its leaf.
