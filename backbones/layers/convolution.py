@@ -4,7 +4,8 @@ The kernel layout is always ``[height, width, in / groups, out]``, whatever the 
 depends on the machine that wrote it. Family files say *what* to convolve; how it is computed is decided here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -15,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from backbones.errors import check_images, unknown
+from backbones.layers.sliding_windows import Padding, gathered, windows_of
 
 # He initialisation over the fan-out, as torchvision's CNNs use.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -22,8 +24,6 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 kaiming_uniform = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
 # What torch's own convolutions begin with: uniform within 1 / sqrt(inputs).
 torch_uniform = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-
-Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -63,20 +63,6 @@ def _depthwise(x: Array, kernel: Array, stride: int, padding: Padding, dilation:
     for row, column, window in windows_of(x, kernel.shape, stride, dilation):
         total = total + window * kernel[row, column, 0]
     return total.astype(dtype)
-
-
-def windows_of(
-    padded: Float[Array, '*batch rows columns channels'], kernel_shape: tuple[int, ...], stride: int, dilation: int
-) -> Iterator[tuple[int, int, Float[Array, '*batch height width channels']]]:
-    """Row and column of each tap, and what it is multiplied with, for every pixel of the result."""
-    rows, columns = kernel_shape[:2]
-    height = (padded.shape[-3] - (rows - 1) * dilation - 1) // stride + 1
-    width = (padded.shape[-2] - (columns - 1) * dilation - 1) // stride + 1
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * dilation, column * dilation
-            bottom, right = top + (height - 1) * stride + 1, left + (width - 1) * stride + 1
-            yield row, column, padded[..., top:bottom:stride, left:right:stride, :]
 
 
 def _depthwise_forward(x: Array, kernel: Array, stride: int, padding: Padding, dilation: int):
@@ -130,9 +116,8 @@ def _gradient_of_kernel(
         sums = []
         for column, total in enumerate(totals):
             along = x[:, :, column * dilation : column * dilation + span : stride]
-            for i in range(images):
-                for j in range(rows):
-                    total = total + along[i, j * stride : j * stride + reach : dilation] * slopes[i, j]
+            for i, j in itertools.product(range(images), range(rows)):
+                total = total + along[i, j * stride : j * stride + reach : dilation] * slopes[i, j]
             sums.append(total)
         return sums, None
 
@@ -141,58 +126,13 @@ def _gradient_of_kernel(
     return jnp.stack([total.sum(1) for total in totals], 1)[:, :, None]
 
 
-def gathered(
-    weighed: Callable[..., Array],
-    maps: Sequence[Float[Array, 'batch rows columns channels']],
-    kernel_shape: tuple[int, ...],
-    stride: int,
-    padding: Padding,
-    dilation: int,
-    shape: tuple[int, ...],
-) -> Float[Array, 'batch height width channels']:
-    """A gradient with respect to the input of a sliding window: each pixel gathers from the taps that it had met.
-
-    Which ones these are depends on its row and column modulo the stride, so pixels of one remainder form a map of their
-    own; a stride of one has only one such map.
-
-    Args:
-        weighed: of row and column of a tap and the values of all maps at its windows, what a pixel gets from them.
-        maps: of the size of the output, padded with zeros where a pixel has no window.
-        kernel_shape: rows and columns of the window first.
-        stride, padding, dilation: of the window, in pixels.
-        shape: of the input.
-    """
-    batch, height, width, channels = shape
-    (top, bottom), (left, right) = padding
-    # Of the padded input, in steps of the stride.
-    rows, columns = -(-(height + top + bottom) // stride), -(-(width + left + right) // stride)
-    reach = [(size - 1) * dilation // stride for size in kernel_shape[:2]]
-    after = [max(0, size - map_size) for size, map_size in zip((rows, columns), maps[0].shape[1:3], strict=True)]
-    padded = [jnp.pad(each, ((0, 0), (reach[0], after[0]), (reach[1], after[1]), (0, 0))) for each in maps]
-
-    def map_of(row: int, column: int) -> Array:
-        total = jnp.zeros((batch, rows, columns, channels), maps[0].dtype)
-        for i in range(kernel_shape[0]):
-            for j in range(kernel_shape[1]):
-                down, along = i * dilation - row, j * dilation - column
-                if down % stride == along % stride == 0:
-                    first, begin = reach[0] - down // stride, reach[1] - along // stride
-                    values = (each[:, first : first + rows, begin : begin + columns] for each in padded)
-                    total = total + weighed(i, j, *values)
-        return total
-
-    found = jnp.stack([jnp.stack([map_of(row, column) for column in range(stride)], 3) for row in range(stride)], 2)
-    whole = found.reshape(batch, rows * stride, columns * stride, channels)
-    return whole[:, top : top + height, left : left + width]
-
-
 _depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _pointwise(x: Array, kernel: Array, stride: int) -> Array:
     """A convolution by single pixels, as a product of two matrices.
 
-    Of a product with more axes the CPU compiler transposes the gradient value by value, at four times the cost.
+    Of a product with more axes the CPU compiler transposes the gradient value by value, which takes longer than it.
     """
     x = x[:, ::stride, ::stride]
     y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel[0, 0])

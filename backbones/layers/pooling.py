@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from backbones.layers.convolution import Padding, gathered, windows_of
+from backbones.layers.sliding_windows import Padding, gathered, windows_of
 
 
 def _ceil_padding(size: int, window: int, stride: int, padding: int) -> int:
