@@ -17,10 +17,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from experiments.planning import memory
+from experiments.planning.program_costs import memory_of
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, select, standardisation
 
-# Values of the heads that train at the same time; further subsets are trained after them.
-_VALUES_AT_ONCE = 1 << 28
+# Of all memory, not of what is free now, so that the same machine trains the same heads together.
+_SHARE_OF_MEMORY = 0.5
 
 
 def batch_orders(subset: Subset, steps: int, batch_size: int) -> Int[np.ndarray, 'steps batch_size']:
@@ -81,6 +83,38 @@ def train_heads(
     return jax.vmap(for_subset)(orders, means, factors)
 
 
+def subsets_at_once(
+    data: ProbeData, subsets: int, choices: int, steps: int, batch_size: int, limit: float
+) -> int:
+    """How many subsets' heads train in one program: as many as its memory, as the compiler reports it, allows.
+
+    Args:
+        subsets: how many there are.
+        choices: heads of a subset.
+        limit: bytes that the program may take; one subset is trained whatever it takes.
+    """
+    (examples, channels), validation = data.features.shape, len(data.validation)
+    value = jax.ShapeDtypeStruct
+
+    def program(count: int) -> jax.stages.Compiled:
+        per_channel, per_choice = value((count, channels), np.float32), value((choices,), np.float32)
+        return train_heads.lower(
+            value((examples, channels), np.float32), value((examples,), np.int32),
+            value((count, steps, batch_size), np.int32), per_channel, per_channel, per_choice, per_choice,
+            value((validation,), np.int32), data.num_classes,
+        ).compile()  # fmt: skip
+
+    while subsets > 1:
+        found = memory_of(program(subsets))
+        if found is None or found.peak <= limit:
+            break
+        # The features are there once, everything else for each subset.
+        shared = data.features.nbytes
+        share = max(0.0, limit - shared) / (found.peak - shared)
+        subsets = max(1, min(subsets - 1, int(subsets * share)))
+    return subsets
+
+
 def _logits(
     mean: Float[np.ndarray, ' channels'],
     factor: Float[np.ndarray, ' channels'],
@@ -105,8 +139,8 @@ def run(
     choices = list(itertools.product(*grids.values()))
     rates, decays = (jnp.asarray(values, jnp.float32) for values in zip(*choices, strict=True))
     channels = features.shape[1]
-    per_subset = (4 * channels + len(data.validation)) * len(choices) * data.num_classes
-    at_once = max(1, min(len(subsets), _VALUES_AT_ONCE // per_subset))
+    limit = _SHARE_OF_MEMORY * memory.of(jax.devices()[:1]).total or float('inf')
+    at_once = subsets_at_once(data, len(subsets), len(choices), config.steps, config.batch_size, limit)
     outcomes = []
     for start in range(0, len(subsets), at_once):
         chunk = subsets[start : start + at_once]

@@ -353,11 +353,19 @@ class TestAdamW:
         data, config = make_data(), sweeps.linear()
         config.update(solver='adamw', steps=50)
         together = linear.run(data, make_subsets(data), config, silent)
-        monkeypatch.setattr(adamw, '_VALUES_AT_ONCE', 1)
+        monkeypatch.setattr(adamw, '_SHARE_OF_MEMORY', 1e-12)
         in_turn = linear.run(data, make_subsets(data), config, silent)
         for one, other in zip(together, in_turn, strict=True):
             assert one.selected == other.selected
             np.testing.assert_allclose(one.test_scores, other.test_scores, atol=1e-3)
+
+    def test_as_many_subsets_train_together_as_memory_allows(self):
+        def at_once(limit):
+            return adamw.subsets_at_once(make_data(), 12, choices=6, steps=5, batch_size=16, limit=limit)
+
+        assert at_once(float('inf')) == 12 and at_once(1.0) == 1
+        counts = [at_once(limit) for limit in range(20_000, 300_001, 40_000)]
+        assert counts == sorted(counts) and len(set(counts)) > 4 and {1, 12} == {counts[0], counts[-1]}
 
     def test_every_epoch_sees_every_example_once(self):
         subset = Subset(3, 1.0, np.array([4, 8, 15, 16, 23, 42]))
