@@ -83,9 +83,7 @@ def train_heads(
     return jax.vmap(for_subset)(orders, means, factors)
 
 
-def subsets_at_once(
-    data: ProbeData, subsets: int, choices: int, steps: int, batch_size: int, limit: float
-) -> int:
+def subsets_at_once(data: ProbeData, subsets: int, choices: int, steps: int, batch_size: int, limit: float) -> int:
     """How many subsets' heads train in one program: as many as its memory, as the compiler reports it, allows.
 
     Args:
