@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from backbones.errors import UserError, unknown
 from backbones.layers.activations import activation
+from backbones.layers.fused_attention import fused
 from backbones.layers.normalisation import GlobalResponseNorm, LayerNorm
 from backbones.layers.rotary import Rotation, rotated
 
@@ -63,8 +64,14 @@ def dot_product_attention(
     """Scaled dot-product attention; the softmax is computed in float32.
 
     Heads come before tokens: both products are then plain batched matrix products, the fastest layout on the CPU.
-    ``bias`` is added to the scores before the softmax.
+    ``bias`` is added to the scores before the softmax. Without one, a GPU computes it in cuDNN's kernel if it can.
     """
+    if isinstance(bias, float) and (mixed := fused(query, key, value, _by_products)) is not None:
+        return mixed
+    return _by_products(query, key, value, bias)
+
+
+def _by_products(query: Array, key: Array, value: Array, bias: Array | float = 0.0) -> Array:
     scores = jnp.einsum('...qd,...kd->...qk', query * query.shape[-1] ** -0.5, key).astype(jnp.float32) + bias
     return jax.lax.platform_dependent(scores, value, cpu=_divided_last, default=_divided_first)
 

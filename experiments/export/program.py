@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from backbones.layers import fused_attention
+
 # A number, or an expression of symbolic dimensions such as the batch.
 Dimension = Any
 Shape = tuple[Dimension, ...]
@@ -112,7 +114,8 @@ def trace(function: Callable, *inputs: jax.ShapeDtypeStruct) -> Program:
         function: of arrays, to a tuple of arrays.
         inputs: shapes and types, of which dimensions may be symbolic (``jax.export.symbolic_shape``).
     """
-    closed = jax.make_jaxpr(function)(*inputs)
+    with fused_attention.excluded():
+        closed = jax.make_jaxpr(function)(*inputs)
     arguments = tuple(_variable(variable) for variable in closed.jaxpr.invars)
     operations: list[Operation] = []
     results = _inline(closed, arguments, operations, '')

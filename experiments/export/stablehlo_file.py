@@ -7,6 +7,7 @@ import jax
 from jax import export
 
 from backbones.errors import UserError
+from backbones.layers import fused_attention
 from experiments.cli import atomic_files
 from experiments.export.exports import Export
 
@@ -16,7 +17,8 @@ PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 def build(exported: Export) -> bytes:
     """A serialised program for every platform; the weights are part of it."""
-    program = export.export(jax.jit(exported.function), platforms=PLATFORMS)(exported.images)
+    with fused_attention.excluded():
+        program = export.export(jax.jit(exported.function), platforms=PLATFORMS)(exported.images)
     return bytes(program.serialize())
 
 
