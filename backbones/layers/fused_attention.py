@@ -18,9 +18,9 @@ _TYPES = ('bfloat16', 'float16')
 # Of the values of a probe, which are 1 on average; a step of bfloat16 is 0.008.
 _TOLERANCE = 0.05
 
-_PLATFORM = 'cuda'
-
 Attention = Callable[[Array, Array, Array], Array]
+# The kernel, and the platform (by the name that programs are compiled for) that has it.
+_PLATFORM = 'cuda'
 _kernel = functools.partial(jax.nn.dot_product_attention, implementation='cudnn')
 
 # Part of what JAX knows a traced program by, so that a program traced with kernels is not taken for one without.

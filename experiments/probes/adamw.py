@@ -22,7 +22,7 @@ from experiments.planning.program_costs import memory_of
 from experiments.probes.common import Outcome, ProbeData, Subset, at_edge, select, standardisation
 
 # Of all memory, not of what is free now, so that the same machine trains the same heads together.
-_SHARE_OF_MEMORY = 0.5
+_SHARE_OF_MEMORY = 0.25
 
 
 def batch_orders(subset: Subset, steps: int, batch_size: int) -> Int[np.ndarray, 'steps batch_size']:
@@ -137,7 +137,8 @@ def run(
     choices = list(itertools.product(*grids.values()))
     rates, decays = (jnp.asarray(values, jnp.float32) for values in zip(*choices, strict=True))
     channels = features.shape[1]
-    limit = _SHARE_OF_MEMORY * memory.of(jax.devices()[:1]).total or float('inf')
+    # A device that does not say how much memory it has gets all of them.
+    limit = _SHARE_OF_MEMORY * memory.of(jax.local_devices()[:1]).total or float('inf')
     at_once = subsets_at_once(data, len(subsets), len(choices), config.steps, config.batch_size, limit)
     outcomes = []
     for start in range(0, len(subsets), at_once):
