@@ -129,6 +129,23 @@ def test_gradients_of_a_depthwise_convolution(batch: int, height: int, kernel: i
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * max(np.abs(theirs).max(), 1))
 
 
+@pytest.mark.parametrize(('queries', 'parts'), [(256, 1), (257, 2), (384, 2), (385, 1)])
+def test_attention_in_parts(queries: int, parts: int):
+    given = [normal(seed, 1, 2, length, 8) for seed, length in enumerate((queries, 9, 9))]
+
+    def expected(*given):
+        heads_last = jax.nn.dot_product_attention(*(jnp.swapaxes(each, 1, 2) for each in given))
+        return jnp.swapaxes(heads_last, 1, 2)
+
+    gradient = normal(3, *given[0].shape)
+    found = with_gradients(attention.dot_product_attention, gradient, *given)
+    for ours, theirs in zip(found, with_gradients(expected, gradient, *given), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+    program = jax.jit(attention.dot_product_attention).trace(*given)
+    assert program.lower(lowering_platforms=('cpu',)).as_text().count('stablehlo.dot_general') == 2 * parts
+    assert program.lower(lowering_platforms=('tpu',)).as_text().count('stablehlo.dot_general') == 2
+
+
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_attention_of_both_lowerings(dtype: jnp.dtype):
     """Also with scores that a mask makes as small as can be."""
